@@ -1,0 +1,50 @@
+# `make train` and `make test` set themselves up: Python 3.11 or newer and make are all that they need.
+# On a machine without a GPU, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu spares the CUDA packages.
+
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3 python,$(shell $(p) -c 'import sys; \
+	sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DATA ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test check lint format types bench-vsfc clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## create the environment from the pinned constraints
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+train: $(STAMP) ## fine-tune the bundled backbone with QLoRA and print labels before and after
+	$(BIN)/loraft train --quant nf4 --rank 16 --force
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest -q
+
+check: lint types test ## what CI runs: lint, types, tests
+
+lint: $(STAMP) ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## put style and format right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP) ## check types
+	$(BIN)/mypy
+
+bench-vsfc: $(STAMP) ## measure LoRA and QLoRA on UIT-VSFC: make bench-vsfc DATA=<folder of its jsonl files>
+	@test -n "$(DATA)" || { echo "make bench-vsfc: DATA is not set; DATA=<folder with train, validation and test.jsonl>" >&2; exit 2; }
+	$(BIN)/python benchmarks/vsfc.py "$(DATA)"
+
+clean: ## remove environment and caches; runs/ stays
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,280 @@
+"""Rows out of files and streams: lines, JSONL, JSON, CSV, TSV, Parquet, as they come from other people's programs.
+
+A row that cannot be read is an item of its own (`BadRow`), so that a caller may refuse the file or go on.
+"""
+
+import csv
+import difflib
+import io
+import itertools
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from loraft.errors import DataError
+
+Format = Literal["auto", "lines", "jsonl", "csv", "tsv"]
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sentence, composed (NFC) and stripped, with its label id if it has one."""
+
+    text: str
+    label: int | None
+    row: int  # 1-based: the line of a text file on which the row begins, else the row
+    extra: dict[str, Any] = field(default_factory=dict)  # the other columns
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that could not be read, and why; `row` counts as in `Example`."""
+
+    row: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """The columns of one row as the file gives them."""
+
+    row: int
+    columns: dict[str, Any]
+
+
+def read_inputs(
+    source: Path | TextIO, format: Format = "auto", text_column: str = "sentence"
+) -> Iterator[Example | BadRow]:
+    """Unlabelled sentences one by one, in order; memory does not grow with the number of rows.
+
+    Args:
+        source: a file, or a stream such as stdin. A stream that wraps bytes is switched to UTF-8.
+        format: "auto" goes by the file's suffix (no known one: lines); for a stream, JSONL if its first line is an
+            object with the text column, else lines. Parquet is known by its suffix. `.json` may be one array, which
+            is read whole.
+        text_column: the column that holds the sentence; all others are kept in `extra`.
+
+    Yields:
+        An `Example` without label, or a `BadRow` where a row is unreadable or has no text. In a file of lines a blank
+        line between others is such a row; at the end, and in all other formats, blank lines are no rows.
+
+    Raises:
+        DataError: the file is missing, or has no such column.
+    """
+    for item in _input_rows(source, format, text_column):
+        if isinstance(item, BadRow):
+            yield item
+            continue
+        text, reason = sentence(item.columns, text_column)
+        if reason is None and not text:
+            reason = "no text"
+        if reason is not None:
+            yield BadRow(item.row, reason)
+        else:
+            yield Example(text, None, item.row, {key: item.columns[key] for key in item.columns if key != text_column})
+
+
+def sentence(columns: dict[str, Any], text_column: str) -> tuple[str, str | None]:
+    """The row's sentence, composed (NFC) and stripped, empty if blank; and why it is none, else None."""
+    if text_column not in columns:
+        return "", missing_column(text_column, columns)
+    value = columns[text_column]
+    if value is None:
+        return "", None
+    if not isinstance(value, str):
+        return "", f"{text_column!r} is not text (got {value!r})"
+    try:
+        json.dumps(columns, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return "", "not valid UTF-8; save the file as UTF-8"
+    value = value.replace("\r\n", "\n").replace("\r", "\n")  # the same text, whichever system wrote it
+    return unicodedata.normalize("NFC", value).strip(), None
+
+
+def missing_column(name: str, columns: Iterable[str]) -> str:
+    """What to say when a column is not there, with the nearest one that is."""
+    known = [str(column) for column in columns]
+    by_fold = {column.casefold(): column for column in known}
+    close = difflib.get_close_matches(name.casefold(), by_fold, n=1, cutoff=0.5)
+    hint = f", did you mean {by_fold[close[0]]!r}?" if close else ""
+    return f"no column {name!r} (got {', '.join(known) or 'none'}){hint}"
+
+
+def read_rows(path: Path, required: Sequence[str] = ()) -> Iterator[Row | BadRow]:
+    """The rows of a file with columns, in order; its format is known by the suffix.
+
+    Args:
+        path: `.jsonl`, `.json` (an array of objects, or JSONL), `.csv`, `.tsv` or `.parquet`. UTF-8 with or without
+            a byte-order mark, or UTF-16 with one; any line ends.
+        required: columns that a file with a header must have. JSON rows are left to the caller.
+
+    Raises:
+        DataError: no such file, an unknown suffix, a file that is not what its suffix says, a missing column.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataError(f"{path}: unknown file format (got {suffix or 'no suffix'}); allowed are {' '.join(SUFFIXES)}")
+    if suffix == ".parquet":
+        yield from _parquet_rows(path, required)
+        return
+    with _open(path) as stream:
+        try:
+            yield from _text_rows(stream, suffix.removeprefix("."), str(path), required)
+        except UnicodeError as error:
+            raise DataError(f"{path}: not valid text ({error}); save it as UTF-8") from error
+
+
+def _input_rows(source: Path | TextIO, format: Format, text_column: str) -> Iterator[Row | BadRow]:
+    required = (text_column,)
+    if isinstance(source, Path):
+        if format == "auto" and source.suffix.lower() in SUFFIXES:
+            yield from read_rows(source, required)
+            return
+        with _open(source) as stream:
+            yield from _text_rows(stream, "lines" if format == "auto" else format, str(source), required)
+        return
+    if isinstance(source, io.TextIOWrapper):
+        # Undecodable bytes become lone surrogates, which mark their own row as bad and no other.
+        source.reconfigure(encoding="utf-8", errors="surrogateescape")
+    yield from _text_rows(source, format, getattr(source, "name", "stdin"), required)
+
+
+def _text_rows(stream: Iterable[str], format: str, where: str, required: Sequence[str]) -> Iterator[Row | BadRow]:
+    lines = iter(stream)
+    first = next(lines, "").removeprefix("\ufeff")
+    whole = itertools.chain([first], lines)
+    if format == "auto":
+        format = "jsonl" if _is_object_with(first, required) else "lines"
+    if format == "json":
+        format = "array" if first.lstrip().startswith("[") else "jsonl"
+    if format == "lines":
+        yield from _line_rows(whole, required[0])
+    elif format == "jsonl":
+        yield from _jsonl_rows(whole)
+    elif format == "array":
+        yield from _array_rows("".join(whole), where)
+    else:
+        yield from _table_rows(whole, "\t" if format == "tsv" else _delimiter(first), where, required)
+
+
+def _line_rows(lines: Iterable[str], text_column: str) -> Iterator[Row | BadRow]:
+    blank: list[int] = []
+    for row, line in enumerate(lines, start=1):
+        if not line.strip():
+            blank.append(row)
+            continue
+        # Only now are the blank lines known to stand between rows.
+        yield from (BadRow(number, "no text") for number in blank)
+        blank.clear()
+        yield Row(row, {text_column: line.rstrip("\r\n")})
+
+
+def _jsonl_rows(lines: Iterable[str]) -> Iterator[Row | BadRow]:
+    for row, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            yield BadRow(row, f"not JSON ({error})")
+            continue
+        yield _object_row(row, value)
+
+
+def _array_rows(text: str, where: str) -> Iterator[Row | BadRow]:
+    try:
+        values = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{where}: not JSON ({error}); give an array of objects, or one object a line") from error
+    yield from itertools.starmap(_object_row, enumerate(values, start=1))
+
+
+def _object_row(row: int, value: Any) -> Row | BadRow:
+    if isinstance(value, dict):
+        return Row(row, value)
+    return BadRow(row, f"not a JSON object (got {type(value).__name__})")
+
+
+def _table_rows(lines: Iterable[str], delimiter: str, where: str, required: Sequence[str]) -> Iterator[Row | BadRow]:
+    # strict: a stray or unclosed quote is an error of its row; otherwise it would swallow rows without a word.
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+    except csv.Error as error:
+        raise DataError(f"{where}: the header line is malformed ({error})") from error
+    _require(header, required, where)
+    if len(set(header)) != len(header):
+        raise DataError(f"{where}: column names repeat (got {', '.join(header)}); rename one")
+    while True:
+        row = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield BadRow(row, f"malformed, quotes perhaps ({error})")
+            continue
+        if fields and len(fields) != len(header):
+            yield BadRow(
+                row, f"{len(fields)} fields where the header has {len(header)}; quote fields with {delimiter!r}"
+            )
+        elif fields:  # a blank line is no row
+            yield Row(row, dict(zip(header, fields, strict=True)))
+
+
+def _parquet_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            _require(file.schema_arrow.names, required, str(path))
+            rows = (columns for batch in file.iter_batches() for columns in batch.to_pylist())
+            yield from itertools.starmap(Row, enumerate(rows, start=1))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the path") from error
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error})") from error
+
+
+def _require(header: Sequence[str], required: Sequence[str], where: str) -> None:
+    for name in required:
+        if name not in header:
+            raise DataError(f"{where}: {missing_column(name, header)}; name it with {_column_key(name, required)}")
+
+
+def _column_key(name: str, required: Sequence[str]) -> str:
+    key = "text_column" if name == required[0] else "label_column"
+    return f"--set data.{key}=NAME"
+
+
+def _delimiter(header: str) -> str:
+    # Spreadsheets in locales with a decimal comma, Vietnamese among them, write semicolons and call it CSV.
+    return ";" if ";" in header and "," not in header else ","
+
+
+def _is_object_with(line: str, columns: Sequence[str]) -> bool:
+    try:
+        value = json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        return False
+    return isinstance(value, dict) and all(column in value for column in columns)
+
+
+def _open(path: Path) -> TextIO:
+    try:
+        with path.open("rb") as file:
+            wide = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
+        # newline="" leaves line ends inside quotes to the csv module.
+        if wide:
+            return path.open(encoding="utf-16", newline="")
+        return path.open(encoding="utf-8", errors="surrogateescape", newline="")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the path") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error

@@ -1,0 +1,294 @@
+"""Run directories: one folder a run, in which the existence of `metrics.json` means that the run finished.
+
+    runs/<name>/  config.yaml  environment.json  log.jsonl  checkpoints/  adapter/  predictions.jsonl  plots/
+                  metrics.json
+
+Every file but the log is written beside its place and renamed into it, so that a killed process leaves no half file.
+"""
+
+import difflib
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loraft.errors import RunError
+
+PACKAGES = (
+    "loraft", "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets", "evaluate", "numpy",
+)  # fmt: skip
+
+
+class Run:
+    """One run directory. Made by `Run.create` or found by `Run.open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, output: Path, name: str, *, force: bool = False, resume: bool = False) -> "Run":
+        """The directory `output / name`, made empty, or as it is with `resume`.
+
+        Args:
+            output: the folder that holds the runs; made if missing.
+            name: one path component, or several joined by "/" for the trials of a sweep.
+            force: delete what an earlier run of that name left.
+            resume: go on in an unfinished run of that name; start it if there is none.
+
+        Raises:
+            RunError: a run of that name is there and the flags do not say what to do with it, or the folder holds
+                something that is no run; nothing is changed then.
+        """
+        if force and resume:
+            raise RunError("--force and --resume: one deletes what the other continues; give one of them")
+        if not name or Path(name).is_absolute() or any(part in ("", ".", "..") for part in name.split("/")):
+            raise RunError(f"run name: not a name for a folder inside {output} (got {name!r}); use letters and digits")
+        run = cls(Path(output) / name)
+        # A process killed while it wrote the config leaves a hidden file, which is nothing to protect.
+        if run.path.is_dir() and any(not entry.name.startswith(".") for entry in run.path.iterdir()):
+            run._allow(force=force, resume=resume)
+            if force:
+                shutil.rmtree(run.path)
+        elif run.path.exists() and not run.path.is_dir():
+            raise RunError(f"{run.path}: a file is in the way; choose another --output or name")
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{run.path}: cannot be made ({error.strerror}); choose another --output") from error
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """The run that lies at `path`, finished or not.
+
+        Raises:
+            RunError: there is no folder, or it is no run.
+        """
+        run = cls(Path(path))
+        if not run.config_path.is_file():
+            what = "has no config.yaml, so it is no run" if run.path.is_dir() else "no such run"
+            raise RunError(f"{run.path}: {what}; runs are made by loraft train")
+        return run
+
+    def _allow(self, *, force: bool, resume: bool) -> None:
+        if not self.config_path.is_file():
+            raise RunError(f"{self.path}: the folder holds something that is no run; choose another --output or name")
+        if self.finished and resume:
+            raise RunError(f"{self.path}: the run is finished; there is nothing to resume, --force starts it again")
+        if self.finished and not force:
+            raise RunError(f"{self.path}: a finished run is there; --force deletes it, --set name=NAME keeps both")
+        if not force and not resume:
+            raise RunError(f"{self.path}: an unfinished run is there; --resume continues it, --force deletes it")
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved config; written first."""
+        return self.path / "config.yaml"
+
+    @property
+    def environment_path(self) -> Path:
+        """Versions and machine."""
+        return self.path / "environment.json"
+
+    @property
+    def log_path(self) -> Path:
+        """What training logged, one JSON object a line."""
+        return self.path / "log.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the trainer's checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of the adapter and its bundle."""
+        return self.path / "adapter"
+
+    @property
+    def predictions_path(self) -> Path:
+        """Predictions on the test split."""
+        return self.path / "predictions.jsonl"
+
+    @property
+    def plots(self) -> Path:
+        """The folder of the PNGs."""
+        return self.path / "plots"
+
+    @property
+    def metrics_path(self) -> Path:
+        """The results; written last."""
+        return self.path / "metrics.json"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.metrics_path.is_file()
+
+    def append_log(self, row: Mapping[str, Any]) -> None:
+        """Adds one line to the log."""
+        with self.log_path.open("a+b") as file:
+            if file.tell() > 0:  # a killed process may have left half a line
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(to_json(row, indent=None).encode() + b"\n")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The log's rows in order, none if there is no log; half lines are left out."""
+        rows = []
+        if self.log_path.is_file():
+            for line in self.log_path.read_text(encoding="utf-8", errors="replace").split("\n"):
+                try:
+                    rows.append(json.loads(line))
+                except json.JSONDecodeError:
+                    continue
+        return rows
+
+    def read_metrics(self) -> dict[str, Any]:
+        """What `finish` wrote.
+
+        Raises:
+            RunError: the run is not finished.
+        """
+        if not self.finished:
+            raise RunError(f"{self.path}: the run is not finished; loraft train --resume continues it")
+        result: dict[str, Any] = json.loads(self.metrics_path.read_text(encoding="utf-8"))
+        return result
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Writes the results, which marks the run as finished: call it last."""
+        write_json(self.metrics_path, metrics)
+
+
+def newest_finished(output: Path) -> Run:
+    """The run in `output` that finished last.
+
+    Raises:
+        RunError: there is none.
+    """
+    runs = _runs_in(output)
+    finished = [run for run in runs if run.finished]
+    if not finished:
+        got = f"got {len(runs)} unfinished" if runs else "got none"
+        hint = (
+            "loraft train --resume finishes one" if runs else "loraft train makes one, --run PATH names one elsewhere"
+        )
+        raise RunError(f"{output}: no finished run ({got}); {hint}")
+    return max(finished, key=lambda run: (run.metrics_path.stat().st_mtime_ns, run.name))
+
+
+def find_run(name_or_path: str | Path, output: Path) -> Run:
+    """The run of that name inside `output`, or the one at that path; finished or not.
+
+    Raises:
+        RunError: there is none; the message names the nearest.
+    """
+    for path in (Path(output) / name_or_path, Path(name_or_path).expanduser()):
+        if path.is_dir():
+            return Run.open(path)
+    names = [run.name for run in _runs_in(output)]
+    close = difflib.get_close_matches(str(name_or_path), names, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"runs there: {', '.join(names) or 'none, loraft train makes one'}"
+    raise RunError(f"{output}: no such run (got {str(name_or_path)!r}); {hint}")
+
+
+def environment() -> dict[str, Any]:
+    """What a run depends on besides its config: versions, machine, commit of the source; imports none of them."""
+    return {
+        "time": utc_now(),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "git_commit": _git_commit(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def utc_now() -> str:
+    """The time in UTC to the second, in ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Puts a UTF-8 file into its place in one step, making its folder."""
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Puts `value` into its place as JSON in one step, making its folder."""
+    write_text(path, to_json(value) + "\n")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes the place of `path` at the end, and is removed on an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def to_json(value: Any, indent: int | None = 2) -> str:
+    """`value` as JSON with Vietnamese readable; numpy's numbers and paths included, NaN and infinities as null."""
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _runs_in(output: Path) -> list[Run]:
+    folders = sorted(Path(output).iterdir()) if Path(output).is_dir() else []
+    return [run for run in map(Run, folders) if run.config_path.is_file()]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of loraft's own source, with "-dirty" where it was changed; None outside its repository."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        # An installed package may lie inside some other repository, whose commit says nothing.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,75 @@
+"""The engine equals a plain full-sequence computation, whatever the batch, the padding, the cache and the labels."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import CONFIGS, SENTENCES, backbone, encoder, prompts, tokenizer
+
+from loraft.scoring import answer_tokens, generate, score, score_plainly, to_probs
+
+# Answers that share first tokens, differ in length, and one that is the beginning of another; 4 ends a turn.
+NESTED = [[5, 6, 7, 4], [5, 6, 8, 9, 4], [5, 6, 8, 9, 10, 4], [5, 7, 4]]
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+@pytest.mark.parametrize("completions", ["single", "nested"])
+def test_scores_equal_full_sequences(architecture: str, completions: str) -> None:
+    model = backbone(architecture)
+    answers = NESTED if completions == "nested" else encoder().completions_K
+    expected = score_plainly(model, prompts(), answers)
+    assert np.ptp(expected, axis=0).min() > 1e-3  # the rows do differ, so agreement means something
+    np.testing.assert_allclose(score(model, prompts(), answers), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 100, 10_000])
+def test_scores_do_not_depend_on_batch_size_or_order(batch_tokens: int) -> None:
+    model, ids = backbone(), prompts()
+    topics = encoder("topic").completions_K
+    expected = score_plainly(model, ids, topics)
+    np.testing.assert_allclose(score(model, ids, topics, batch_tokens=batch_tokens), expected, atol=1e-5)
+    np.testing.assert_allclose(score(model, ids[::-1], topics, batch_tokens=batch_tokens)[::-1], expected, atol=1e-5)
+
+
+def test_one_row_equal_rows_and_no_rows() -> None:
+    model, ids = backbone(), prompts()
+    answers = encoder().completions_K
+    one = score_plainly(model, ids[:1], answers)
+    np.testing.assert_allclose(score(model, ids[:1], answers), one, atol=1e-5)
+    np.testing.assert_allclose(score(model, ids[:1] * 3, answers), np.repeat(one, 3, axis=0), atol=1e-5)
+    assert score(model, [], answers).shape == (0, 3)
+
+
+def test_the_end_of_turn_counts_only_where_an_answer_begins_another() -> None:
+    assert answer_tokens([[1, 2, 9], [1, 3, 9]]) == [[1, 2], [1, 3]]
+    assert answer_tokens([[1, 2, 9], [1, 2, 3, 9]]) == [[1, 2, 9], [1, 2, 3, 9]]
+
+
+def test_probabilities_are_the_softmax_over_labels() -> None:
+    log_probs_NK = np.log(np.array([[0.2, 0.1, 0.1], [1e-9, 2e-9, 1e-9]]))
+    np.testing.assert_allclose(to_probs(log_probs_NK), [[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]])
+
+
+def test_generation_equals_a_greedy_loop_over_full_sequences() -> None:
+    model = backbone()
+    made = generate(model, prompts()[:3], end_of_turn=4, pad=5, max_new_tokens=4, batch_tokens=400)
+    for prompt, ids in zip(prompts()[:3], made, strict=True):
+        expected = list(prompt)
+        for _ in range(4):
+            with torch.no_grad():
+                token = int(model(torch.tensor([expected])).logits[0, -1].argmax())
+            if token == 4:
+                break
+            expected.append(token)
+        assert ids == expected[len(prompt) :]
+
+
+def test_scores_are_those_of_the_label_words() -> None:
+    model = backbone()
+    log_probs_NK = score(model, prompts([SENTENCES[0]]), encoder().completions_K)
+    words = [" negative", " neutral", " positive"]
+    text = tokenizer()("Sentiment:", add_special_tokens=False)["input_ids"]
+    ids = torch.tensor([[*prompts([SENTENCES[0]])[0], *text]])
+    with torch.no_grad():
+        next_V = model(ids).logits[0, -1].log_softmax(-1)
+    expected = [float(next_V[tokenizer()(w, add_special_tokens=False)["input_ids"][0]]) for w in words]
+    np.testing.assert_allclose(log_probs_NK[0], expected, atol=1e-5)
