@@ -45,7 +45,7 @@ def texts(figure):
 def test_learning_curve_shows_losses_above_and_scores_below(tmp_path, drawn):
     learning_curve(LOG, tmp_path / "plots" / "learning_curve.png")
     upper, lower = drawn[0].axes
-    assert [line.get_label() for line in upper.lines] == ["train", "validation"]
+    assert [line.get_label() for line in upper.lines] == ["train, per answer token", "validation, per sentence"]
     assert [line.get_label() for line in lower.lines] == ["accuracy", "macro-F1"]
     assert list(lower.lines[1].get_xdata()) == [50, 100]
     assert list(lower.lines[1].get_ydata()) == [0.8 - 4 / 50, 0.8 - 4 / 100]
@@ -55,7 +55,9 @@ def test_learning_curve_shows_losses_above_and_scores_below(tmp_path, drawn):
 
 
 def test_a_step_logged_again_after_a_resume_is_drawn_once_with_the_later_value(tmp_path, drawn):
-    learning_curve([{"step": 20, "loss": 9.0}, {"step": 10, "loss": 3.0}, {"step": 20, "loss": 2.0}], tmp_path / "a.png")
+    learning_curve(
+        [{"step": 20, "loss": 9.0}, {"step": 10, "loss": 3.0}, {"step": 20, "loss": 2.0}], tmp_path / "a.png"
+    )
     assert drawn[0].axes[0].lines[0].get_xydata().tolist() == [[10, 3.0], [20, 2.0]]
 
 

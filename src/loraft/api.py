@@ -258,8 +258,7 @@ def _fit(
         )
         probs_NK = scoring.to_probs(log_probs_NK)
         numbers = metrics.core(validation.labels, probs_NK.argmax(axis=1), len(encoder.task.labels))
-        gold = probs_NK[np.arange(len(probs_NK)), validation.labels]
-        numbers["loss"] = float(-np.log(np.maximum(gold, 1e-300)).mean())
+        numbers["loss"] = metrics.log_loss(validation.labels, probs_NK)
         return numbers
 
     progress = ProgressCallback(run.append_log, visible=not quiet)

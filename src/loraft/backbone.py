@@ -100,10 +100,24 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
     except (OSError, ValueError) as error:
         raise BackboneError(_cannot_load(model.name, error)) from error
     if quant.method == "nf4":
+        _keep_nf4_layout(base)
         check_nf4(base, double_quant=quant.double_quant)
     base.requires_grad_(False)
     base.eval()
     return base
+
+
+def _keep_nf4_layout(model: torch.nn.Module) -> None:
+    """Stops bitsandbytes from repacking CPU weights at the first evaluation.
+
+    Its repacking rounds the block scales to bf16 and drops the double quantisation, so the frozen backbone would
+    change between the first evaluation and the training after it, and scores with it.
+    """
+    import bitsandbytes as bnb
+
+    for layer in model.modules():
+        if isinstance(layer, bnb.nn.Linear4bit):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def check_nf4(model: torch.nn.Module, *, double_quant: bool) -> int:

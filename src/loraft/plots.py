@@ -17,6 +17,10 @@ from loraft.runs import replacing
 
 DPI = 150
 
+# Of the learning curve's four lines, two to a panel.
+STYLES = ("-", "o--", "s-", "o--")
+SHADES = ("0.45", "0.0", "0.45", "0.0")
+
 # Part of matplotlib itself, so that Vietnamese renders on every machine.
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -34,8 +38,9 @@ def learning_curve(log_rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draws loss, and accuracy and macro-F1, over steps.
 
     Args:
-        log_rows: the trainer's log: `step` with `loss`, `eval_loss`, `eval_accuracy` or `eval_macro_f1`. Where a
-            resumed run logged a step twice, the later row counts.
+        log_rows: the trainer's log: `step` with `loss` (nats per answer token), `eval_loss` (log loss of the label,
+            nats per sentence), `eval_accuracy` or `eval_macro_f1`. Where a resumed run logged a step twice, the later
+            row counts.
         path: the PNG.
 
     Raises:
@@ -44,24 +49,21 @@ def learning_curve(log_rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     lines = {
         name: _over_steps(log_rows, key)
         for name, key in (
-            ("train", "loss"),
-            ("validation", "eval_loss"),
+            ("train, per answer token", "loss"),
+            ("validation, per sentence", "eval_loss"),
             ("accuracy", "eval_accuracy"),
             ("macro-F1", "eval_macro_f1"),
         )
     }
     if not any(lines.values()):
         raise RunError(f"{path}: nothing to draw (got a log of {len(log_rows)} rows without loss or metrics)")
-    styles = {"train": "-", "validation": "o--", "accuracy": "s-", "macro-F1": "o--"}
     with _figure(path, (6.4, 5.6)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
-        for axes, names in ((upper, ("train", "validation")), (lower, ("accuracy", "macro-F1"))):
-            for name, shade in zip(names, ("0.45", "0.0"), strict=True):
-                if lines[name]:
-                    axes.plot(*zip(*lines[name], strict=True), styles[name], color=shade, label=name, markersize=4)
-            if axes.lines:
+        for axes, name, style, shade in zip((upper, upper, lower, lower), lines, STYLES, SHADES, strict=True):
+            if lines[name]:
+                axes.plot(*zip(*lines[name], strict=True), style, color=shade, label=name, markersize=4)
                 axes.legend()
-        upper.set_ylabel("loss (nats per answer token)")
+        upper.set_ylabel("loss (nats)")
         lower.set_ylabel("validation score (fraction)")
         lower.set_xlabel("training step")
         upper.set_title("Learning curve")
@@ -96,7 +98,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], labels: Sequence[str], 
         )
         axes.set_xlabel("predicted")
         axes.set_ylabel("reference")
-        axes.set_title("Confusion matrix (rows, share of the reference)")
+        axes.set_title("Confusion matrix")
         axes.grid(False)
         figure.colorbar(image, ax=axes, label="share of the reference's rows", fraction=0.046)
 

@@ -180,6 +180,8 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
         """Returns the weighted mean over the answer tokens (of the whole accumulation window) of -log p."""
         if "segments" in inputs and not self._verified:
             inputs = self._verify(model, inputs)
+        elif "segments" in inputs and not self.shared_prefix:  # packed by the data loader ahead of the verdict
+            inputs = unpack(inputs, self.processing_class.pad_token_id)
         self.tokens_seen += inputs["input_ids"].numel()
         loss_sum = answer_loss_sum(model, inputs, self._dtype)
         count = num_items_in_batch if num_items_in_batch is not None else len(inputs["weights"])

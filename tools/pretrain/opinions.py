@@ -71,6 +71,7 @@ class Material:
     abbreviations: Mapping[str, tuple[str, ...]]
     emoticons: Mapping[str, tuple[str, ...]]
     tasks: Mapping[str, Any]
+    avoid: frozenset[str] = frozenset()  # texts, as `bare` gives them, that are never drawn
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def _domain(raw: Mapping[str, Any]) -> Domain:
     """Build a domain from its YAML mapping."""
     groups = []
     for name, body in raw["groups"].items():
-        lists = [_items(body.get(key)) for key in ("aspects", "good", "bad", "deeds")]
-        groups.append(Group(name, *lists, {label: _items(body[label]) for label in LABELS}))
+        aspects, good, bad, deeds = (_items(body.get(key)) for key in ("aspects", "good", "bad", "deeds"))
+        groups.append(Group(name, aspects, good, bad, deeds, {label: _items(body[label]) for label in LABELS}))
     return Domain(
         name=raw["domain"],
         names={"vi": raw["vi"], "en": raw["en"]},
@@ -239,10 +240,11 @@ def _typo(text: str, rng: random.Random) -> str:
 
 def _surface(text: str, label: str, m: Material, rng: random.Random) -> str:
     """Give a clean text the look of what people type."""
+    plain = rng.random() < 0.68  # lower case, spaces around the punctuation
     text = re.sub(r"\s*([,.!?;:])(?=\s|$)", r" \1", text).strip()
     if rng.random() < 0.06 and text[-1] not in "?.!":
         text = f"{text} {rng.choice(m.particles)}"
-    text = text.lower() if rng.random() < 0.75 else text[0].upper() + text[1:]
+    text = text.lower() if plain or rng.random() < 0.5 else text[0].upper() + text[1:]
     if rng.random() < 0.06:
         for full, short in m.abbreviations.items():
             if rng.random() < 0.6:
@@ -256,11 +258,16 @@ def _surface(text: str, label: str, m: Material, rng: random.Random) -> str:
         text = text[:-2]
     elif not ended and rng.random() < 0.75:
         text = f"{text} {'!' if rng.random() < 0.04 else '.'}"
-    if rng.random() > 0.72:
+    if not plain and rng.random() < 0.8:
         text = re.sub(r" ([,.!?;:])(?=\s|$)", r"\1", text)
     if rng.random() < 0.02:
         text = f"{text} {rng.choice(m.emoticons[label])}"
     return unicodedata.normalize("NFC", text)
+
+
+def bare(text: str) -> str:
+    """Return the words of a text in lower case, for telling whether two texts say the same."""
+    return " ".join(re.findall(r"\w+", text.lower()))
 
 
 def sample_opinion(
@@ -294,5 +301,7 @@ def sample_opinion(
         else:
             text, group = _compose(material, chosen, label, rng)
         text = _surface(text, label, material, rng)
+        if bare(text) in material.avoid:
+            continue
         if MIN_SYLLABLES <= len(re.findall(r"\w+", text)) <= MAX_SYLLABLES:
             return Opinion(text, label, chosen.name, group)

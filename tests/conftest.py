@@ -1,0 +1,36 @@
+"""What all tests share: no network, no user settings, and the marks' reasons."""
+
+import os
+
+import pytest
+
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    MPLBACKEND="Agg",
+    TOKENIZERS_PARALLELISM="false",
+)
+for variable in ("LORAFT_PRESET", "LORAFT_DEBUG", "RANK", "FORCE_COLOR"):
+    os.environ.pop(variable, None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow")
+    parser.addoption("--network", action="store_true", help="run the tests marked network")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    reasons = {}
+    if not config.getoption("--slow"):
+        reasons["slow"] = "takes minutes or a browser; --slow runs it"
+    if not config.getoption("--network"):
+        reasons["network"] = "reaches the hub; --network runs it"
+    if any(item.get_closest_marker("gpu") for item in items):
+        import torch
+
+        if not torch.cuda.is_available():
+            reasons["gpu"] = "needs a CUDA device; there is none"
+    for item in items:
+        for mark, reason in reasons.items():
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))

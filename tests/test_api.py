@@ -1,0 +1,206 @@
+"""End to end on the bundled backbone and data: train, eval, predict, and what is refused on the way."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from loraft import api, scoring
+from loraft.bundled import bundled_backbones
+from loraft.config import Config
+from loraft.data import BadRow, Example
+from loraft.errors import RunError
+from loraft.resolving import load_resolved, resolve
+from loraft.runs import Run
+
+SMALL = ["train.max_steps=4", "train.eval_steps=2", "train.logging_steps=1", "data.max_train_rows=48",
+         "data.max_eval_rows=40", "train.learning_rate=5e-3", "eval.bootstrap_samples=100"]  # fmt: skip
+TEXTS = ["thầy dạy hay , dễ hiểu .", "phòng nóng quá , cần sửa quạt .", "bình thường ."]
+
+
+def config(output: Path, *overrides: str) -> Config:
+    return resolve(overrides=[*SMALL, f"output={output}", *overrides])
+
+
+@pytest.fixture(scope="module", params=["none", "nf4"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A finished run of each backbone."""
+    output = tmp_path_factory.mktemp(request.param)
+    return api.train(config(output, f"quant.method={request.param}"), quiet=True)
+
+
+def test_a_run_holds_everything_that_the_design_names(trained: dict[str, Any]) -> None:
+    run = Run.open(Path(trained["run"]))
+    files = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml", "environment.json", "log.jsonl", "predictions.jsonl", "metrics.json", "adapter/loraft.json",
+        "adapter/adapter_model.safetensors", "plots/learning_curve.png", "plots/confusion_matrix.png",
+    } <= files  # fmt: skip
+    assert not [name for name in files if "tmp" in name]
+    bundle = json.loads((run.adapter / "loraft.json").read_text(encoding="utf-8"))
+    assert bundle["labels"] == ["negative", "neutral", "positive"]
+    assert bundle["scores"]["macro_f1"] == trained["after"]["macro_f1"]
+    assert trained["after"]["n"] == trained["before"]["n"] == 40
+
+
+def test_training_changed_the_answers_and_kept_the_best_checkpoint(trained: dict[str, Any]) -> None:
+    run = Run.open(Path(trained["run"]))
+    assert trained["after"]["log_loss"] != trained["before"]["log_loss"]
+    evaluations = {row["step"]: row["eval_macro_f1"] for row in run.read_log() if "eval_macro_f1" in row}
+    assert set(evaluations) == {2, 4}
+    assert evaluations[trained["train"]["best_step"]] == max(evaluations.values())
+    checkpoint = run.checkpoints / f"checkpoint-{trained['train']['best_step']}" / "adapter_model.safetensors"
+    best, saved = load_file(checkpoint), load_file(run.adapter / "adapter_model.safetensors")
+    assert all((best[name] == saved[name]).all() for name in best)
+
+
+def test_eval_gives_the_numbers_of_the_end_of_training_to_the_last_digit(trained: dict[str, Any]) -> None:
+    result = api.evaluate(run=Path(trained["run"]))
+    timing = {"seconds"}
+    expected = {key: value for key, value in trained["after"].items() if key not in timing}
+    assert {key: result[key] for key in expected} == expected
+    saved = Run.open(Path(trained["run"])).predictions_path.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in saved] == result["rows"]
+
+
+def test_zero_shot_eval_gives_the_numbers_before_training(trained: dict[str, Any]) -> None:
+    section = load_resolved(Run.open(Path(trained["run"])).config_path)
+    result = api.evaluate(config=section, zero_shot=True)
+    assert result["log_loss"] == trained["before"]["log_loss"]
+    assert result["accuracy"] == trained["before"]["accuracy"]
+
+
+def test_generation_judges_the_same_rows(trained: dict[str, Any]) -> None:
+    section = resolve(config_file=Run.open(Path(trained["run"])).config_path, overrides=["eval.decode=generate"])
+    result = api.evaluate(config=section, run=Path(trained["run"]))
+    assert result["decode"] == "generate"
+    assert 0 <= result["no_label"] <= 1
+    assert all(isinstance(row["answer"], str) for row in result["rows"])
+    named = [row for row in result["rows"] if row["predicted"] is not None]
+    assert all(row["answer"].endswith(row["predicted"]) for row in named)
+
+
+def test_predictions_keep_order_extras_and_bad_rows(trained: dict[str, Any]) -> None:
+    rows: list[Example | BadRow] = [Example(text, None, i, {"id": f"câu {i}"}) for i, text in enumerate(TEXTS, 1)]
+    rows.insert(1, BadRow(7, "no text"))
+    found = list(api.predict(rows, run=Path(trained["run"])))
+    assert [row.text for row in found] == [TEXTS[0], "", *TEXTS[1:]]
+    assert found[1].error == "no text"
+    assert [row.extra for row in found if row.error is None] == [{"id": f"câu {i}"} for i in (1, 2, 3)]
+    for row in (row for row in found if row.error is None):
+        assert sum(row.probs.values()) == pytest.approx(1)
+        assert row.label == max(row.probs, key=lambda label: row.probs[label])
+
+
+def test_min_confidence_leaves_a_row_undecided(trained: dict[str, Any]) -> None:
+    rows = [Example(text, None, i) for i, text in enumerate(TEXTS, 1)]
+    plain = list(api.predict(rows, run=Path(trained["run"])))
+    middle = sorted(max(row.probs.values()) for row in plain)[1]
+    some = list(api.predict(rows, run=Path(trained["run"]), min_confidence=middle))
+    assert [row.label is None for row in some] == [max(row.probs.values()) < middle for row in plain]
+    assert sum(row.label is None for row in some) == 1
+
+
+def test_the_adapter_gives_the_same_logits_in_plain_peft(trained: dict[str, Any]) -> None:
+    run = Run.open(Path(trained["run"]))
+    section = load_resolved(run.config_path)
+    if section.quant.method == "nf4":
+        pytest.skip("plain transformers would need the quantisation config; the full-precision run shows it")
+    encoder, _ = api.build(section)
+    base = AutoModelForCausalLM.from_pretrained(bundled_backbones()["loraft-vi-tiny"])
+    plain = PeftModel.from_pretrained(base, str(run.adapter)).eval()
+    _, ours = api.load_run(run, section)
+    ids = [prompt.ids for prompt in encoder.encode(TEXTS)]
+    a, b = (scoring.score(model, ids, encoder.completions_K) for model in (plain, ours.to("cpu", base.dtype)))
+    np.testing.assert_allclose(a, b, atol=0.05)  # bf16 rounding of the two loading paths
+
+
+def edit_bundle(run: Run, change: Callable[[dict[str, Any]], None]) -> None:
+    path = run.adapter / "loraft.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("labels", ["chê", "trung tính", "khen"], "labels"),
+        ("chat_template_sha256", "0" * 64, "chat template"),
+        ("date_string", "01 Jan 2030", "date in the prompt"),
+        ("backbone", {"name": "khác", "fingerprint": "0" * 64}, "weights of the backbone"),
+    ],
+)
+def test_another_backbone_template_date_or_label_set_is_refused(
+    trained: dict[str, Any], key: str, value: Any, reason: str
+) -> None:
+    run = Run.open(Path(trained["run"]))
+    path = run.adapter / "loraft.json"
+    saved = path.read_text(encoding="utf-8")
+    try:
+        edit_bundle(run, lambda content: content.__setitem__(key, value))
+        with pytest.raises(RunError, match=reason):
+            api.evaluate(run=run.path)
+    finally:
+        path.write_text(saved, encoding="utf-8")
+
+
+def test_a_finished_run_is_not_overwritten_without_force(trained: dict[str, Any]) -> None:
+    section = load_resolved(Run.open(Path(trained["run"])).config_path)
+    with pytest.raises(RunError, match="--force"):
+        api.train(section, quiet=True)
+
+
+def test_an_interrupted_run_resumes_to_the_uninterrupted_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = api.train(config(tmp_path / "a"), quiet=True)
+    original = scoring.score
+    calls = 0
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:  # the backbone's test rows, the validation rows at step 2, and then at step 4
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr("loraft.scoring.score", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        api.train(config(tmp_path / "b"), quiet=True)
+    monkeypatch.undo()
+    run = Run.open(next((tmp_path / "b").iterdir()))
+    assert not run.finished
+    with pytest.raises(RunError, match="--resume"):
+        api.evaluate(run=run.path)
+    with pytest.raises(RunError, match="--resume"):
+        api.train(config(tmp_path / "b"), quiet=True)
+    resumed = api.train(config(tmp_path / "b"), resume=True, quiet=True)
+    for key in ("accuracy", "macro_f1", "log_loss"):
+        assert resumed["after"][key] == pytest.approx(whole["after"][key], rel=1e-6)
+        assert resumed["before"][key] == whole["before"][key]
+
+
+def test_another_task_is_a_yaml_of_labels_and_prompt(tmp_path: Path) -> None:
+    rows = [{"review": text, "khen_che": word} for text, word in zip(TEXTS * 3, ["khen", "chê", "khen"] * 3, strict=True)]
+    for split in ("train", "validation", "test"):
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (tmp_path / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    task = tmp_path / "khen-che.yaml"
+    task.write_text(
+        "labels: [chê, khen]\nlabel_column: khen_che\nsystem: Bạn là trợ lý.\n"
+        "template: 'Câu sau khen hay chê? {input}'\n"
+        "few_shot_template: '{few_shot_examples} Câu: {input}'\nexample_template: '{input} {label}'\n"
+        "answer_prefix: 'Nhãn: '\n",
+        encoding="utf-8",
+    )
+    overrides = [f"prompt.task={task}", f"data.source={tmp_path}", "data.text_column=review"]
+    result = api.train(config(tmp_path / "runs", *overrides), quiet=True)
+    assert result["labels"] == ["chê", "khen"]
+    assert [row.label for row in api.predict([Example("hay", None, 1)], run=Path(result["run"]))][0] in ("chê", "khen")

@@ -1,0 +1,216 @@
+"""Shared-prefix training equals padded training: loss, every gradient, every step; and the trainer's own duties."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from tiny import CONFIGS, LABELS, SENTENCES, backbone, encoder, prompts, tokenizer
+
+from loraft.backbone import add_adapter
+from loraft.config import LoraSection, TrainConfig
+from loraft.training import IGNORE, Row, answer_loss_sum, build_trainer, make_rows, pack, pad, sft_config, unpack
+
+PAD = tokenizer().pad_token_id
+
+
+def rows(class_weights: str = "none", texts: list[str] = SENTENCES, labels: list[int] = LABELS) -> list[Row]:
+    return make_rows(prompts(texts), labels, encoder().completions_K, class_weights)
+
+
+def with_adapter(architecture: str = "llama", **lora: Any) -> PeftModel:
+    """A backbone with an adapter whose B is not zero, so that every LoRA weight has a gradient."""
+    settings = {"r": 4, "target_modules": "default" if architecture == "gpt2" else "all-linear", **lora}
+    model = add_adapter(backbone(architecture), LoraSection(**settings), seed=1)
+    torch.manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    return model
+
+
+def loss_and_gradients(model: PeftModel, inputs: dict[str, torch.Tensor]) -> tuple[float, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    loss = answer_loss_sum(model, inputs, torch.float32)
+    loss.backward()
+    return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same(model: PeftModel, batch: list[Row]) -> None:
+    shared, plain = loss_and_gradients(model, pack(batch)), loss_and_gradients(model, pad(batch, PAD))
+    assert shared[0] == pytest.approx(plain[0], rel=1e-5)
+    assert len(plain[1]) >= 4
+    for name, gradient in plain[1].items():
+        assert torch.linalg.norm(shared[1][name] - gradient) <= 1e-5 * torch.linalg.norm(gradient) + 1e-7, name
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_loss_and_all_gradients_equal_the_padded_batch(architecture: str) -> None:
+    assert_same(with_adapter(architecture), rows())
+
+
+@pytest.mark.parametrize("lora", [{"use_dora": True}, {"use_rslora": True}, {"init_lora_weights": "gaussian"}])
+def test_adapter_variants_agree_too(lora: dict[str, Any]) -> None:
+    assert_same(with_adapter(**lora), rows())
+
+
+def test_one_row_equal_rows_and_class_weights_agree() -> None:
+    model = with_adapter()
+    assert_same(model, rows()[:1])
+    assert_same(model, rows()[:1] * 4)
+    assert_same(model, rows("balanced"))
+
+
+def test_padded_loss_is_the_textbook_cross_entropy() -> None:
+    model, batch = with_adapter(), rows()
+    expected = 0.0
+    for row in batch:
+        ids = torch.tensor([row.input_ids])
+        labels = ids.clone()
+        labels[:, : row.answer_start] = IGNORE
+        expected += float(model(input_ids=ids, labels=labels).loss) * (len(row.input_ids) - row.answer_start)
+    assert float(answer_loss_sum(model, pad(batch, PAD), torch.float32)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_masked_labels_are_exactly_the_completion() -> None:
+    for row, inputs in ((row, pad([row], PAD)) for row in rows()):
+        supervised = inputs["labels"][0][inputs["labels"][0] != IGNORE].tolist()
+        assert supervised == encoder().completion(row.label)
+        assert inputs["labels"][0, row.answer_start - 1] == IGNORE
+
+
+def test_the_prefix_stops_before_the_token_that_predicts_the_answer() -> None:
+    for batch in (rows(), rows()[:1] * 3):
+        inputs = pack(batch)
+        prefix = int((inputs["segments"] == 0).sum())
+        assert prefix <= min(row.answer_start for row in batch) - 1
+        assert prefix > 60  # the instruction is shared
+
+
+def test_packing_and_unpacking_is_padding() -> None:
+    expected = pad(rows("balanced"), PAD)
+    for key, value in unpack(pack(rows("balanced")), PAD).items():
+        torch.testing.assert_close(value, expected[key])
+
+
+def test_balanced_class_weights_have_mean_one_and_give_each_label_the_same_total() -> None:
+    batch = rows("balanced")
+    assert sum(row.weight for row in batch) == pytest.approx(len(batch))
+    totals = [sum(row.weight for row in batch if row.label == label) for label in range(3)]
+    assert totals == pytest.approx([2, 2, 2])
+
+
+def fit(folder: Path, model: PeftModel, *, resume: bool = False, stop_at: int | None = None, **train: Any) -> list[float]:
+    """Trains for a few steps; returns the logged losses."""
+    section = TrainConfig(
+        **{
+            "max_steps": 6,
+            "per_device_train_batch_size": 2,
+            "logging_steps": 1,
+            "eval_steps": 3,
+            "learning_rate": 1e-2,
+            "warmup_steps": 0,
+            **train,
+        }
+    )
+    scores = iter([0.1, 0.3, 0.2, 0.2, 0.2, 0.2, 0.2])
+    trainer = build_trainer(
+        model,
+        tokenizer(),
+        rows("balanced"),
+        section,
+        output_dir=str(folder),
+        seed=3,
+        evaluate_with=lambda current: {"macro_f1": next(scores)},
+    )
+    if stop_at is not None:
+        trainer.args.max_steps = stop_at
+    trainer.train(resume_from_checkpoint=resume or None)
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def weights(model: PeftModel) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def test_training_with_the_shared_prefix_takes_the_same_steps(tmp_path: Path) -> None:
+    shared, plain = with_adapter(), with_adapter()
+    losses = fit(tmp_path / "a", shared), fit(tmp_path / "b", plain, shared_prefix="off")
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0][-1] < losses[0][0]
+    expected = weights(plain)
+    for name, weight in weights(shared).items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-3, atol=1e-4)
+
+
+def test_gradient_accumulation_and_activation_checkpointing_change_nothing(tmp_path: Path) -> None:
+    whole = fit(tmp_path / "a", with_adapter(), per_device_train_batch_size=4)
+    parts = fit(
+        tmp_path / "b",
+        with_adapter(),
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        gradient_checkpointing=True,
+    )
+    assert parts == pytest.approx(whole, rel=1e-4)
+
+
+def test_the_backbone_is_bit_identical_after_training(tmp_path: Path) -> None:
+    model = with_adapter()
+    frozen = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
+    before = weights(model)
+    fit(tmp_path, model)
+    assert all(torch.equal(p, frozen[n]) for n, p in model.named_parameters() if not p.requires_grad)
+    assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters() if p.requires_grad)
+
+
+def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole = with_adapter()
+    fit(tmp_path / "a", whole, eval_steps=2)
+    checkpoints = sorted((tmp_path / "a").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for later in checkpoints[1:]:
+        later.rename(tmp_path / later.name)
+    resumed = with_adapter()
+    fit(tmp_path / "a", resumed, eval_steps=2, resume=True)
+    assert checkpoints[0].name != "checkpoint-6"
+    expected = weights(whole)
+    for name, weight in weights(resumed).items():
+        torch.testing.assert_close(weight, expected[name])
+
+
+def test_early_stopping_counts_evaluations_without_a_better_macro_f1(tmp_path: Path) -> None:
+    losses = fit(tmp_path, with_adapter(), max_steps=20, eval_steps=2, early_stopping_patience=2)
+    assert len(losses) == 8  # best at step 4, then two evaluations without a better one
+
+
+def test_balanced_sampling_draws_every_label_as_often(tmp_path: Path) -> None:
+    batch = rows(texts=[f"{SENTENCES[0]} {i}" for i in range(100)], labels=[0] * 90 + [1] * 5 + [2] * 5)
+    trainer = build_trainer(
+        with_adapter(),
+        tokenizer(),
+        batch * 20,
+        TrainConfig(sampling="balanced"),
+        output_dir=str(tmp_path),
+        seed=3,
+        evaluate_with=lambda current: {"macro_f1": 0.0},
+    )
+    drawn = [batch[i % 100].label for i in trainer._get_train_sampler()]
+    assert len(drawn) == 2000
+    for label in range(3):  # 4.7 standard deviations of a binomial with p = 1/3
+        assert abs(drawn.count(label) / 2000 - 1 / 3) < 0.05
+
+
+def test_a_wrong_shared_prefix_is_seen_on_the_first_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loraft.training.shared_prefix_mask", lambda s, d: torch.zeros(1, 1, len(s), len(s), dtype=d))
+    with pytest.warns(UserWarning, match="goes on with padded batches"):
+        broken = fit(tmp_path / "a", with_adapter())
+    assert broken == pytest.approx(fit(tmp_path / "b", with_adapter(), shared_prefix="off"), rel=1e-5)
+
+
+def test_upstream_defaults_that_would_surprise_are_set() -> None:
+    args = sft_config(TrainConfig(), output_dir="x", seed=1, on_cpu=True)
+    assert args.gradient_checkpointing is False
+    assert args.bf16 is False
+    assert args.learning_rate == TrainConfig().learning_rate
+    assert args.report_to == []
