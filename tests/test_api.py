@@ -20,7 +20,8 @@ from loraft.resolving import load_resolved, resolve
 from loraft.runs import Run
 
 SMALL = ["train.max_steps=4", "train.eval_steps=2", "train.logging_steps=1", "data.max_train_rows=48",
-         "data.max_eval_rows=40", "train.learning_rate=5e-3", "eval.bootstrap_samples=100"]  # fmt: skip
+         "data.max_eval_rows=40", "data.max_test_rows=40",
+         "train.learning_rate=5e-3", "eval.bootstrap_samples=100"]  # fmt: skip
 TEXTS = ["thầy dạy hay , dễ hiểu .", "phòng nóng quá , cần sửa quạt .", "bình thường ."]
 
 

@@ -16,10 +16,11 @@ PACKAGE = Path(loraft.__file__).parent
 LAYERS = {
     0: {"errors", "config", "mistakes", "resolving"},
     1: {
-        "bundled", "data", "metrics", "overlap", "plots", "prompts", "reading", "report", "runs", "sweeping", "tables",
+        "baselines", "bundled", "data", "demonstrations", "metrics", "overlap", "plots", "prompts", "reading", "report",
+        "runs", "spreads", "studyplots", "sweeping", "tables",
     },
     2: {"backbone", "bundle", "encoding", "joint", "progress", "scoring", "training"},
-    3: {"api", "studies"},
+    3: {"api", "fewshots", "studies", "sweeps"},
     4: {"cli", "options"},
 }  # fmt: skip
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules}

@@ -226,7 +226,8 @@ def default_name(config: Config) -> str:
 
 def _load(config: Config, name: str) -> Split:
     labels = config.prompt.labels or []
-    limit = config.data.max_train_rows if name == "train" else config.data.max_eval_rows
+    limits = {"train": config.data.max_train_rows, "validation": config.data.max_eval_rows}
+    limit = limits.get(name, config.data.max_test_rows)
     return load_split(config.data, name, labels=labels, label_column=config.prompt.label_column or "label", limit=limit)
 
 

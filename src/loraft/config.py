@@ -83,7 +83,8 @@ class DataConfig(Section):
     validation_split: str = "validation"
     test_split: str = "test"
     max_train_rows: int | None = Field(None, ge=1)
-    max_eval_rows: int | None = Field(None, ge=1)
+    max_eval_rows: int | None = Field(None, ge=1, description="of the validation split")
+    max_test_rows: int | None = Field(None, ge=1)
     drop_duplicates: bool = Field(False, description="drop repeated (text, label) rows of the train split")
 
 

@@ -1,0 +1,119 @@
+"""LoRA and QLoRA of the bundled backbone on UIT-VSFC, beside TF-IDF with a linear SVM, on the official test split.
+
+    python benchmarks/vsfc.py FOLDER [--seeds 42,43,44] [--out benchmarks/results/vsfc.json]
+
+FOLDER holds train.jsonl, validation.jsonl and test.jsonl (`sentence, sentiment, topic`). Each training is a process of
+its own, so that its time and peak memory are its own; the runs are kept under runs/vsfc and a finished one is not
+trained again. The JSON tells commit, versions and machine; the table on stdout is made from it.
+"""
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from loraft.metrics import core
+from loraft.runs import environment
+
+CONFIG = Path(__file__).with_name("vsfc.yaml")
+METRICS = ("accuracy", "macro_f1")
+
+
+def baseline(folder: Path) -> dict[str, float]:
+    """Returns the test metrics of word and bigram TF-IDF with a linear SVM trained on the train split."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import LinearSVC
+
+    def read(split: str) -> tuple[list[str], list[int]]:
+        lines = (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        return [row["sentence"] for row in rows], [row["sentiment"] for row in rows]
+
+    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+"), LinearSVC(random_state=0))
+    model.fit(*read("train"))
+    texts, labels = read("test")
+    return core(labels, model.predict(texts), 3)
+
+
+def trained(folder: Path, quant: str, seed: int) -> dict[str, Any]:
+    """Returns the metrics.json of one run, training it first where it is not finished."""
+    output = Path("runs/vsfc")
+    name = f"{quant}-s{seed}"
+    command = [sys.executable, "-m", "loraft", "train", "--config", str(CONFIG), "--data", str(folder), "--quant", quant]
+    command += ["--seed", str(seed), "--output", str(output), "--set", f"name={name}", "--resume"]
+    if not (output / name / "metrics.json").exists():
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    result: dict[str, Any] = json.loads((output / name / "metrics.json").read_text(encoding="utf-8"))
+    return result
+
+
+def main(
+    folder: Path,
+    seeds: Annotated[str, typer.Option(help="Comma-separated.")] = "42",
+    out: Path = Path("benchmarks/results/vsfc.json"),
+) -> None:
+    """Train what is missing, write OUT, print the table."""
+    if not (folder / "test.jsonl").exists():
+        raise SystemExit(f"{folder}: holds no test.jsonl; name the folder of the corpus")
+    runs = {
+        quant: [trained(folder, quant, int(seed)) for seed in seeds.split(",")] for quant in ("none", "nf4")
+    }
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    record = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit.stdout.strip(),
+        "machine": {"cpus": environment()["cpus"] if "cpus" in environment() else None, "machine": platform.machine()},
+        "environment": environment(),
+        "rows": runs["none"][0]["after"]["n"],
+        "baseline": baseline(folder),
+        "runs": {
+            quant: [
+                {
+                    "run": run["run"],
+                    "before": {key: run["before"][key] for key in METRICS},
+                    "after": {key: run["after"][key] for key in METRICS},
+                    "intervals": run["after"]["intervals"],
+                    "train": run["train"],
+                }
+                for run in results
+            ]
+            for quant, results in runs.items()
+        },
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    show(record)
+
+
+def show(record: dict[str, Any]) -> None:
+    """Prints the table: medians over the seeds, intervals of the median run by macro-F1."""
+    table = Table("", "accuracy", "macro-F1", "95 % interval of macro-F1", "training, s", "peak memory, MiB")
+    for quant, name in (("none", "LoRA r=16"), ("nf4", "QLoRA r=16")):
+        results = sorted(record["runs"][quant], key=lambda run: run["after"]["macro_f1"])
+        middle = results[(len(results) - 1) // 2]
+        interval = middle["intervals"]["macro_f1"]
+        zero = [statistics.median(run["before"][key] for run in results) for key in METRICS]
+        after = [statistics.median(run["after"][key] for run in results) for key in METRICS]
+        seconds = statistics.median(run["train"]["seconds"] for run in results)
+        memory = statistics.median(run["train"]["peak_memory_mib"] for run in results)
+        backbone = "backbone, zero-shot" if quant == "none" else "backbone in NF4, zero-shot"
+        table.add_row(backbone, *(f"{value:.4f}" for value in zero), "", "", "")
+        table.add_row(
+            f"{name} (median of {len(results)})", *(f"{value:.4f}" for value in after),
+            f"{interval[0]:.4f} to {interval[1]:.4f}", f"{seconds:.0f}", f"{memory:.0f}",
+        )  # fmt: skip
+    table.add_row("TF-IDF + linear SVM", *(f"{record['baseline'][key]:.4f}" for key in METRICS), "", "", "")
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
