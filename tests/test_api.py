@@ -182,6 +182,8 @@ def test_an_interrupted_run_resumes_to_the_uninterrupted_result(
         api.evaluate(run=run.path)
     with pytest.raises(RunError, match="--resume"):
         api.train(config(tmp_path / "b"), quiet=True)
+    with pytest.raises(RunError, match=r"lora\.lora_dropout: 0\.0 then, 0\.1 now"):
+        api.train(config(tmp_path / "b", "lora.lora_dropout=0.1"), resume=True, quiet=True)
     resumed = api.train(config(tmp_path / "b"), resume=True, quiet=True)
     for key in ("accuracy", "macro_f1", "log_loss"):
         assert resumed["after"][key] == pytest.approx(whole["after"][key], rel=1e-6)

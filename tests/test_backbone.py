@@ -1,6 +1,7 @@
 """Both backbones, the adapter's shape and place, and what is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -132,8 +133,13 @@ def test_unknown_target_modules_are_refused_with_the_key() -> None:
         add_adapter(backbone(), LoraSection(target_modules=["không_có"]), seed=1)
 
 
-def test_a_saved_adapter_loads_in_plain_peft_with_the_same_scores(tmp_path: Path) -> None:
-    model = add_adapter(backbone(), LoraSection(r=4), seed=1)
+@pytest.mark.parametrize(
+    "lora",
+    [{}, {"use_dora": True}, {"use_rslora": True}, {"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}],
+    ids=str,
+)
+def test_a_saved_adapter_loads_in_plain_peft_with_the_same_scores(tmp_path: Path, lora: dict[str, Any]) -> None:
+    model = add_adapter(backbone(), LoraSection(r=4, **lora), seed=1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)

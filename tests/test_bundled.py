@@ -79,7 +79,7 @@ def test_every_text_survives_the_tokenizer_in_nfc(text: str) -> None:
 def test_label_words_are_one_token_and_the_prompt_is_cheap() -> None:
     for word in (" positive", " negative", " neutral", " lecturer", " facility", " others"):
         assert len(tokenizer()(word, add_special_tokens=False)["input_ids"]) == 1
-    assert len(encoder().encode([""])[0].ids) < 100
+    assert len(encoder().encode([""])[0].ids) < 110
 
 
 def test_the_chat_template_writes_several_turns_and_the_asked_date() -> None:

@@ -2,10 +2,10 @@
 
 import json
 import os
-import resource
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peft import PeftModel
 from transformers import PreTrainedModel
 
-from loraft import bundle, metrics, scoring
+from loraft import bundle, memory, metrics, scoring
 from loraft.backbone import add_adapter, fingerprint, load_adapter, load_backbone, load_tokenizer, parameter_counts
 from loraft.config import Config
 from loraft.data import BadRow, Example, Split, load_split
-from loraft.encoding import Encoder
+from loraft.encoding import Encoder, Prompt
 from loraft.errors import RunError
+from loraft.interrupting import SaveOnInterrupt, newest_checkpoint
 from loraft.prompts import Task, parse_answer
 from loraft.resolving import dump_yaml, load_resolved
 from loraft.runs import Run, environment, write_json, write_text
+from loraft.sharing import remove_adapter
 
 PREDICT_CHUNK = 512  # rows scored together; bounds memory, not results
 
@@ -40,8 +43,24 @@ class Prediction:
     error: str | None = None
 
 
-def train(config: Config, *, force: bool = False, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+def train(
+    config: Config,
+    *,
+    force: bool = False,
+    resume: bool = False,
+    quiet: bool = False,
+    built: tuple[Encoder, PreTrainedModel] | None = None,
+    before: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Fine-tunes an adapter and judges it on the test split before and after.
+
+    Args:
+        config: everything that the result depends on.
+        force: delete an earlier run of the same name.
+        resume: go on with an interrupted one.
+        quiet: draw no progress bar.
+        built: what `build` returns for this config; the backbone is bare again afterwards, also after an error.
+        before: the backbone's own metrics on the test split, where they are known.
 
     Returns:
         The run's metrics: `before` (backbone zero-shot) and `after` (with the adapter), each as `metrics.full` gives
@@ -50,23 +69,29 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
     Raises:
         LoraftError: for anything the user can mend; nothing half-written then counts as finished.
     """
-    splits = {name: _load(config, name) for name in ("train", "validation", "test")}
+    splits = {name: load_data(config, name) for name in ("train", "validation", "test")}
     run = Run.create(Path(config.output), config.name or default_name(config), force=force, resume=resume)
+    _same_config(run, config, resume=resume)
     write_text(run.config_path, dump_yaml(config))
     write_json(run.environment_path, environment())
-    encoder, base = build(config)
+    encoder, base = built or build(config)
     test, validation = splits["test"], splits["validation"]
     before_path = run.path / "before.json"
-    if resume and before_path.exists():
+    if resume and before is None and before_path.exists():
         before = json.loads(before_path.read_text(encoding="utf-8"))
-    else:
+    elif before is None:
         before, _ = judge(base, encoder, test, config)
-        write_json(before_path, before)
-    model, report = _fit(config, run, encoder, base, splits["train"], validation, resume=resume, quiet=quiet)
-    after, rows = judge(model, encoder, test, config)
-    scores = {key: after[key] for key in ("accuracy", "macro_f1")}
-    fingerprints = {name: split.fingerprint for name, split in splits.items()}
-    _save_adapter(run, model, bundle.describe(config, encoder, base, fingerprints, scores))
+    write_json(before_path, before)
+    model = add_adapter(base, config.lora, seed=config.seed)
+    try:
+        report = _fit(config, run, encoder, model, splits["train"], validation, resume=resume, quiet=quiet)
+        after, rows = judge(model, encoder, test, config)
+        scores = {key: after[key] for key in ("accuracy", "macro_f1")}
+        fingerprints = {name: split.fingerprint for name, split in splits.items()}
+        _save_adapter(run, model, bundle.describe(config, encoder, base, fingerprints, scores))
+    finally:
+        if built is not None:
+            remove_adapter(model)
     write_text(run.predictions_path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     _draw(run, after, test, rows, encoder.task.labels)
     result = {
@@ -102,7 +127,7 @@ def evaluate(
     trained = load_resolved(Run.open(run).config_path) if run is not None else None
     config = config or trained
     assert config is not None
-    data = _load(config, split)
+    data = load_data(config, split)
     encoder, model = (build(config) if run is None else load_run(Run.open(run), config))[:2]
     result, rows = judge(model, encoder, data, config)
     return {**result, "labels": list(encoder.task.labels), "split": split, "source": data.source, "rows": rows}
@@ -141,10 +166,13 @@ def predict(
 
 def build(config: Config) -> tuple[Encoder, PreTrainedModel]:
     """Returns the encoder of the config's task and the bare backbone."""
-    tokenizer = load_tokenizer(config.model)
-    task = Task.from_config(config.prompt)
-    encoder = Encoder(tokenizer, task, date_string=config.prompt.date_string, max_length=config.prompt.max_length)
-    return encoder, load_backbone(config.model, config.quant)
+    return build_encoder(config), load_backbone(config.model, config.quant)
+
+
+def build_encoder(config: Config) -> Encoder:
+    """Returns the encoder of the config's task for the backbone's tokenizer; loads no weights."""
+    section, task = config.prompt, Task.from_config(config.prompt)
+    return Encoder(load_tokenizer(config.model), task, date_string=section.date_string, max_length=section.max_length)
 
 
 def load_run(run: Run, config: Config) -> tuple[Encoder, PreTrainedModel]:
@@ -196,7 +224,7 @@ def judge(
         confidence=config.eval.confidence,
         seed=config.seed,
     )
-    result["truncated"] = sum(prompt.cut > 0 for prompt in prompts)
+    result["truncated"] = _warn_of_cuts(prompts, split.name)
     result["decode"] = config.eval.decode
     rows: list[dict[str, Any]] = []
     for i, example in enumerate(split.examples):
@@ -224,7 +252,39 @@ def default_name(config: Config) -> str:
     return f"{backbone}-{source}-{Path(config.prompt.task).stem}-{method}-r{config.lora.r}-s{config.seed}"
 
 
-def _load(config: Config, name: str) -> Split:
+def _same_config(run: Run, config: Config, *, resume: bool) -> None:
+    """Refuses to continue a run with another configuration than it was begun with."""
+    if not resume or not run.config_path.exists():
+        return
+    begun = load_resolved(run.config_path).model_dump()
+    now = config.model_dump()
+    changed = [
+        f"  {section}.{key}: {begun[section][key]} then, {now[section][key]} now"
+        for section in now
+        if isinstance(now[section], dict)
+        for key in now[section]
+        if begun[section][key] != now[section][key]
+    ]
+    changed += [f"  seed: {begun['seed']} then, {now['seed']} now"] if begun["seed"] != now["seed"] else []
+    if changed:
+        raise RunError(
+            f"{run.path}: was begun with another configuration:\n" + "\n".join(changed) + "\n"
+            f"resume it with --config {run.config_path}, or begin again with --force"
+        )
+
+
+def _warn_of_cuts(prompts: list[Prompt], what: str) -> int:
+    """Says how many sentences were shortened, and returns that number."""
+    cut = sum(prompt.cut > 0 for prompt in prompts)
+    if cut:
+        warnings.warn(
+            f"{cut} of {len(prompts)} {what} sentences were shortened to fit prompt.max_length", stacklevel=2
+        )
+    return cut
+
+
+def load_data(config: Config, name: str) -> Split:
+    """Returns a split of the config's data: train, validation, test, another split's name, or a file."""
     labels = config.prompt.labels or []
     limits = {"train": config.data.max_train_rows, "validation": config.data.max_eval_rows}
     limit = limits.get(name, config.data.max_test_rows)
@@ -235,18 +295,18 @@ def _fit(
     config: Config,
     run: Run,
     encoder: Encoder,
-    base: PreTrainedModel,
+    model: PeftModel,
     train_split: Split,
     validation: Split,
     *,
     resume: bool,
     quiet: bool,
-) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Trains; returns the model with the best checkpoint's adapter and a report of the training."""
+) -> dict[str, Any]:
+    """Trains; leaves the best checkpoint's adapter in the model and returns a report of the training."""
     from loraft.progress import ProgressCallback
     from loraft.training import build_trainer, make_rows
 
-    model = add_adapter(base, config.lora, seed=config.seed)
+    memory.reset_peak(model.device)
     prompts = encoder.encode(train_split.texts)
     rows = make_rows(
         [p.ids for p in prompts], train_split.labels.tolist(), encoder.completions_K, config.train.class_weights
@@ -262,7 +322,16 @@ def _fit(
         numbers["loss"] = metrics.log_loss(validation.labels, probs_NK)
         return numbers
 
+    counts = parameter_counts(model)
+    if not quiet:
+        print(
+            f"trainable params: {counts['trainable']:,} || all params: {counts['all']:,} || "
+            f"trainable%: {100 * counts['trainable'] / counts['all']:.4f}; rank {config.lora.r}, alpha "
+            f"{config.lora.alpha_policy}; learning rate {config.train.learning_rate:g}, {config.train.lr_scheduler_type}",
+            file=sys.stderr,
+        )
     progress = ProgressCallback(run.append_log, visible=not quiet)
+    interrupt = SaveOnInterrupt()
     trainer = build_trainer(
         model,
         encoder.tokenizer,
@@ -271,37 +340,29 @@ def _fit(
         output_dir=str(run.checkpoints),
         seed=config.seed,
         evaluate_with=evaluate_with,
-        callbacks=[progress],
+        callbacks=[progress, interrupt],
     )
     progress.tokens_seen = lambda: trainer.tokens_seen
     started = time.perf_counter()
-    checkpoint = any(run.checkpoints.glob("checkpoint-*")) if resume else False
-    trainer.train(resume_from_checkpoint=checkpoint or None)
+    checkpoint = newest_checkpoint(run.checkpoints) if resume else None
+    with interrupt:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     seconds = time.perf_counter() - started
     model.eval()
-    report = {
-        "seconds": round(seconds, 1),
+    return {
+        "seconds": round(seconds, 1),  # of this process, from the step that it resumed at
+        "resumed_from_step": None if checkpoint is None else _step_of(str(checkpoint)),
         "steps": trainer.state.global_step,
         "best_step": _step_of(trainer.state.best_model_checkpoint),
+        "validation_macro_f1": trainer.state.best_metric,
         "tokens_computed": trainer.tokens_seen,
-        "truncated": sum(prompt.cut > 0 for prompt in prompts),
+        "truncated": _warn_of_cuts(prompts, "training"),
         "shared_prefix": trainer.shared_prefix,
-        "peak_memory_mib": peak_memory_mib(model),
-        "parameters": parameter_counts(model),
+        "peak_memory_mib": memory.peak_mib(model.device),
+        "parameters": counts,
         "alpha_policy": config.lora.alpha_policy,
-        "backbone_fingerprint": fingerprint(base),
+        "backbone_fingerprint": fingerprint(model.get_base_model()),
     }
-    return model, report
-
-
-def peak_memory_mib(model: PreTrainedModel) -> int:
-    """Returns the most memory used so far: of the GPU where the model is on one, else of this process, in MiB."""
-    import torch
-
-    if model.device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(model.device) / 2**20)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def _step_of(checkpoint: str | None) -> int | None:

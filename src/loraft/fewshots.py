@@ -186,14 +186,15 @@ def check_context(
     context = _context(config)
     limit = min(config.prompt.max_length, context)
     answer = max(map(len, ruler.completions_K))
-    plain_N = np.array([len(prompt.ids) for prompt in ruler.encode(test.texts)]) + answer
+    texts = test.texts
+    plain_N = np.array([len(prompt.ids) for prompt in ruler.encode(texts)]) + answer
     longest = {}
     for k in shots:
         rows = [i for i in range(len(test)) if plain_N[i] <= limit]
         if config.fewshot.selection != "nearest":  # all rows bear the same: the longest sentences decide
             rows = sorted(rows, key=lambda i: -plain_N[i])[:3]
         lengths = [
-            (len(ruler.encode([test.texts[i]], own)[0].ids) + answer, i)
+            (len(ruler.encode([texts[i]], own)[0].ids) + answer, i)
             for draw in (made[:1] if config.fewshot.selection == "nearest" else made)
             for i, own in zip(rows, _of_rows(_demonstrations(train, task, draw, k), rows), strict=True)
         ]
@@ -263,7 +264,7 @@ def _baselines(config: Config, train: Split, test: Split) -> list[dict[str, Any]
 
 
 def _load(config: Config, name: str) -> Split:
-    limit = config.data.max_train_rows if name == "train" else config.data.max_eval_rows
+    limit = config.data.max_train_rows if name == "train" else config.data.max_test_rows
     column = config.prompt.label_column or "label"
     return load_split(config.data, name, labels=config.prompt.labels or [], label_column=column, limit=limit)
 

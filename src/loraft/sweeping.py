@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,9 @@ from loraft.bundled import bundled_backbones
 from loraft.config import Config, LoraSection, SweepConfig
 from loraft.errors import ConfigError
 from loraft.mistakes import known_keys, nearest, report
+from loraft.progressions import DOTS, expand_integers
 from loraft.resolving import FOLLOWERS, TASK_KEYS, resolve
 
-DOTS = "..."
-MOST_TERMS = 1000  # a longer progression is a typing mistake
 NOT_SWEPT = ("preset", "output", "name", "sweep.", "fewshot.")
 RANK, SEED = "lora.r", "seed"
 
@@ -49,36 +47,6 @@ def expand_ranks(text: str) -> list[int]:
     return ranks
 
 
-def expand_integers(text: str, where: str) -> list[int]:
-    """The whole numbers in a text, with `...` for the terms of an arithmetic or geometric progression.
-
-    Args:
-        text: numbers with commas between; before the dots at least two of them, after them at least one.
-        where: the flag or key, for the message.
-
-    Raises:
-        ConfigError: with the expansions that were tried.
-    """
-    items = [item.strip() for item in text.replace("…", DOTS).split(",")]
-    wrong = [item for item in items if item != DOTS and not re.fullmatch(r"[+-]?\d+", item)]
-    if wrong:
-        raise ConfigError(f"{where}: not a whole number (got {wrong[0]!r} in {text!r}); for example 1,2,4,...,128")
-    if DOTS in items:
-        at = items.index(DOTS)
-        if DOTS in items[at + 1 :] or at < 2 or at + 1 == len(items):
-            raise ConfigError(
-                f"{where}: the dots stand for nothing certain (got {text!r}); give two numbers or more before them, "
-                "one or more after, and dots once: 1,2,4,...,128"
-            )
-        numbers = _progression([int(item) for item in items[:at]], [int(item) for item in items[at + 1 :]], text, where)
-    else:
-        numbers = [int(item) for item in items]
-    twice = sorted({number for number in numbers if numbers.count(number) > 1})
-    if twice:
-        raise ConfigError(f"{where}: a number twice (got {twice[0]} in {text!r}); give each once")
-    return numbers
-
-
 def parse_grid(pairs: Sequence[str]) -> dict[str, list[Any]]:
     """The values of each key in texts like `train.learning_rate=1e-4,5e-4`, written as in YAML.
 
@@ -90,7 +58,9 @@ def parse_grid(pairs: Sequence[str]) -> dict[str, list[Any]]:
     for pair in pairs:
         key, equals, text = (part.strip() for part in pair.partition("="))
         if not equals or not key or not text:
-            mistakes.append(f"--grid: not key=value,value (got {pair!r}); for example --grid train.learning_rate=1e-4,5e-4")
+            mistakes.append(
+                f"--grid: not key=value,value (got {pair!r}); for example --grid train.learning_rate=1e-4,5e-4"
+            )
         elif key in grid:
             mistakes.append(f"--grid: the key {key} twice (got {pair!r}); give all its values at once")
         else:
@@ -98,11 +68,15 @@ def parse_grid(pairs: Sequence[str]) -> dict[str, list[Any]]:
                 values = yaml.safe_load(f"[{text}]")
                 values = expand_integers(text, f"--grid {key}") if DOTS in values or "…" in values else values
                 # A list as one value stays text until it becomes part of a config.
-                grid[key] = [yaml.dump(v, default_flow_style=True).strip() if isinstance(v, list) else v for v in values]
+                grid[key] = [
+                    yaml.dump(v, default_flow_style=True).strip() if isinstance(v, list) else v for v in values
+                ]
             except ConfigError as error:
                 mistakes.append(str(error))
             except yaml.YAMLError:
-                mistakes.append(f"--grid {key}: is no list of YAML values (got {text!r}); commas between, quotes around")
+                mistakes.append(
+                    f"--grid {key}: is no list of YAML values (got {text!r}); commas between, quotes around"
+                )
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return grid
@@ -123,9 +97,9 @@ def expand(config: Config) -> list[Trial]:
     folder = sweep_name(config)
     trials = []
     for values in product(*axes.values()):
-        trial = _with(config, dict(zip(axes, values, strict=True)))
+        trial = _with(config, dict(zip(axes, values, strict=True)), "--grid")
         settings = {key: _value(trial, key) for key in axes}
-        name = "-".join(_word(key, value, axes) for key, value in settings.items())
+        name = "-".join(_word(key, value) for key, value in settings.items())
         trials.append(Trial(name, settings, trial.model_copy(update={"name": f"{folder}/{name}"})))
     return trials
 
@@ -186,47 +160,6 @@ def _linear_layers(backbone: Mapping[str, Any]) -> dict[str, tuple[int, int]] | 
     }  # fmt: skip
 
 
-def _progression(head: list[int], tail: list[int], text: str, where: str) -> list[int]:
-    a, b, last = head[0], head[1], tail[-1]
-    tried = {"arithmetic": _terms(a, last, lambda x: x + (b - a), a != b)}
-    tried["geometric"] = _terms(a, last, lambda x: x * Fraction(b, a), a != b and a > 0 and b > 0)
-    fitting = {
-        kind: terms
-        for kind, terms in tried.items()
-        if terms[: len(head)] == head and terms[-len(tail) :] == tail and len(terms) >= len(head) + len(tail)
-        if all(term.denominator == 1 for term in terms)
-    }
-    shown = {kind: f"{kind} {_shown(terms)}" for kind, terms in tried.items() if terms}
-    if len(fitting) == 2:
-        raise ConfigError(
-            f"{where}: the dots can be read in two ways (got {text!r}; tried {' or '.join(shown.values())}); give one "
-            "more number before the dots"
-        )
-    if not fitting:
-        raise ConfigError(
-            f"{where}: no progression leads from the first numbers to the last (got {text!r}; tried "
-            f"{' and '.join(shown.values()) or 'none, as the first numbers are equal'}); list the numbers without dots"
-        )
-    (terms,) = fitting.values()
-    return [int(term) for term in terms]
-
-
-def _terms(first: int, last: int, step: Any, moves: bool) -> list[Fraction]:
-    """The progression up to `last`, or to the first term past it, at most MOST_TERMS and one more."""
-    terms = [Fraction(first)] if moves else []
-    while terms and len(terms) <= MOST_TERMS and terms[-1] != last:
-        terms.append(step(terms[-1]))
-        if (terms[-1] > last) == (terms[-1] > terms[-2]) and terms[-1] != last:
-            break
-    return terms
-
-
-def _shown(terms: Sequence[Fraction]) -> str:
-    words = [str(term) if term.denominator == 1 else f"{float(term):g}" for term in terms]
-    words = words if len(words) <= 8 else [*words[:4], DOTS, *words[-2:]]
-    return ", ".join(words) + (" and on" if len(terms) > MOST_TERMS else "")
-
-
 def _axes(config: Config) -> dict[str, list[Any]]:
     sweep = config.sweep
     ranks = [] if sweep.grid and "ranks" not in sweep.model_fields_set else sweep.ranks
@@ -243,7 +176,7 @@ def _axes(config: Config) -> dict[str, list[Any]]:
 
 def _mistakes_of(config: Config, key: str, values: Sequence[Any]) -> Iterator[str]:
     """What is wrong with a key and its values, each tried alone."""
-    where = {RANK: "--ranks", SEED: "--seeds"}.get(key, f"--grid {key}")
+    where = f"--grid {key}" if key in config.sweep.grid else {RANK: "--ranks", SEED: "--seeds"}[key]
     known = [name for name in known_keys() if not name.startswith(NOT_SWEPT)]
     if key not in known:
         what = "cannot be swept" if key in known_keys() else "unknown key"
@@ -254,9 +187,7 @@ def _mistakes_of(config: Config, key: str, values: Sequence[Any]) -> Iterator[st
     seen: dict[str, Any] = {}
     for value in values:
         try:
-            trial = _with(config, {key: value})
-        except ValidationError as error:
-            yield from report(error, Config, lambda _: where)
+            trial = _with(config, {key: value}, where)
         except ConfigError as error:
             yield str(error)
         else:
@@ -266,14 +197,14 @@ def _mistakes_of(config: Config, key: str, values: Sequence[Any]) -> Iterator[st
             seen[same] = value
 
 
-def _with(config: Config, settings: Mapping[str, Any]) -> Config:
+def _with(config: Config, settings: Mapping[str, Any], where: str) -> Config:
     """The config with other values for some keys, and without the sweep that asked for them."""
     values = config.model_dump()
     values["sweep"] = SweepConfig().model_dump()
     for (section, leader), followers in FOLLOWERS.items():
         other = settings.get(f"{section}.{leader}", values[section][leader])
         if other != values[section][leader]:  # what was said of one task or source does not hold for another
-            values[section] |= {follower: None for follower in followers}
+            values[section] |= dict.fromkeys(followers)
             if (section, leader) == ("prompt", "task"):
                 prompt = resolve(flags={"prompt.task": other}).prompt.model_dump()
                 values["prompt"] |= {follower: prompt[follower] for follower in TASK_KEYS}
@@ -284,7 +215,10 @@ def _with(config: Config, settings: Mapping[str, Any]) -> Config:
             inside = inside[section]
         is_list = isinstance(value, str) and value.startswith("[")
         inside[leaf] = yaml.safe_load(value) if is_list else value
-    return Config.model_validate(values)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(report(error, Config, lambda _: where))) from None
 
 
 def _value(config: Config, key: str) -> Any:
@@ -294,7 +228,7 @@ def _value(config: Config, key: str) -> Any:
     return value
 
 
-def _word(key: str, value: Any, keys: Mapping[str, Any]) -> str:
+def _word(key: str, value: Any) -> str:
     """The part of a trial's name that says the value of one key, fit for a folder on every system."""
     if isinstance(value, float):
         text = f"{value:g}" if float(f"{value:g}") == value else repr(value)
@@ -306,5 +240,5 @@ def _word(key: str, value: Any, keys: Mapping[str, Any]) -> str:
     if key in (RANK, SEED):
         return f"{'r' if key == RANK else 's'}{safe}"
     leaf = key.split(".")[-1]
-    unique = sum(other.split(".")[-1] == leaf for other in keys) == 1
+    unique = sum(other.split(".")[-1] == leaf for other in known_keys()) == 1
     return f"{leaf if unique else key}={safe}"

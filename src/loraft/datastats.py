@@ -1,0 +1,277 @@
+"""What is in a data source: how many rows of what, how long, and what would spoil a measurement.
+
+Rows are looked at as they are: without limits, and with the duplicates that training may drop.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loraft.bundled import bundled_data
+from loraft.config import Config
+from loraft.data import ALIASES, Split, load_split
+from loraft.errors import DataError
+from loraft.overlap import near_duplicates
+from loraft.reading import SUFFIXES
+from loraft.resolving import resolve, task_names
+from loraft.runs import write_json
+
+FILE = "data.json"
+SPLITS = ("train", "validation", "test")
+NEAR = 0.8  # Jaccard index of character 4-grams: copies with a word changed
+SHOWN = 10  # examples of each kind
+QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
+
+Ints = npt.NDArray[np.int64]
+
+
+def describe(config: Config, *, by: str | None = None, tokens: bool = False, near: bool = True) -> dict[str, Any]:
+    """Statistics of a data source, with figures and `data.json` in `<output>/data-<source>-<task>/`.
+
+    Args:
+        config: names source and task.
+        by: a second column to set against the labels; by default another task's, where the rows have it.
+        tokens: measure the prompts with the backbone's tokenizer as well.
+        near: look for near-duplicates between splits, which takes longest.
+
+    Returns:
+        JSON-ready: `splits` (table 2), `shares` (table 1), `lengths`, `duplicates`, `conflicts`, `leaks`, `longest`,
+        `tokens` (None unless asked for), `notes`, `path`.
+
+    Raises:
+        DataError: a split cannot be read, or no row has the column `by`.
+    """
+    splits = load_splits(config)
+    labels = config.prompt.labels or []
+    rows = [(split, i) for split in splits for i in range(len(split))]
+    texts = [text for split in splits for text in split.texts]
+    label_N = np.concatenate([split.labels for split in splits])
+    column, names, by_N = second_column(config, splits, by)
+    words_N = np.array([len(text.split()) for text in texts])
+    label_name = config.data.label_column or config.prompt.label_column or "label"
+    folder = Path(config.output) / f"data-{Path(config.data.source).stem}-{Path(config.prompt.task).stem}"
+    result = {
+        "kind": "data",
+        "path": str(folder),
+        "source": config.data.source,
+        "task": config.prompt.task,
+        "labels": labels,
+        "label_column": label_name,
+        "by": column,
+        "rows": len(rows),
+        "splits": [_split_row(split, labels, len(rows)) for split in splits],
+        "shares": cross_table(by_N, names, label_N, labels),
+        "lengths": {
+            "all": _quantiles(words_N),
+            **{name: _quantiles(words_N[label_N == k]) for k, name in enumerate(labels) if (label_N == k).any()},
+        },
+        "duplicates": {split.name: duplicates(split) for split in splits},
+        "conflicts": conflicts(splits, labels),
+        "leaks": [leaks(left, right, near=near) for left, right in combinations(splits, 2)],
+        "longest": [
+            {"words": int(words_N[i]), "characters": len(texts[i]), **_place(*rows[i])}
+            for i in np.argsort(-words_N, kind="stable")[:SHOWN]
+        ],
+        "tokens": prompt_tokens(config, splits) if tokens else None,
+        "notes": {split.name: split.notes for split in splits},
+    }
+    _draw(folder, words_N, {label_name: (labels, label_N)} | ({column: (names, by_N)} if column else {}))
+    write_json(folder / FILE, result)
+    return result
+
+
+def load_splits(config: Config) -> list[Split]:
+    """The splits that the source has, of train, validation and test; whole, with duplicates."""
+    section = config.data.model_copy(update={"drop_duplicates": False})
+    column = config.prompt.label_column or "label"
+    present = [name for name in SPLITS if _has(config, name)] or list(SPLITS[:1])
+    return [load_split(section, name, labels=config.prompt.labels or [], label_column=column) for name in present]
+
+
+def second_column(config: Config, splits: Sequence[Split], by: str | None) -> tuple[str | None, list[str], Ints]:
+    """A column beside the labels: its name, its values' names and each row's index into them.
+
+    Without a column the rows are not divided: name None, one value "all".
+
+    Raises:
+        DataError: `by` names a column that is not there, or that has too many values to be a table's rows.
+    """
+    extras = [example.extra for split in splits for example in split.examples]
+    known = {}
+    for task in task_names():
+        prompt = resolve(flags={"prompt.task": task}).prompt
+        known[str(prompt.label_column)] = list(prompt.labels or [])
+    there = [column for column in known if all(column in extra for extra in extras)]
+    column = by if by is not None else (there[0] if there else None)
+    if column is None:
+        return None, ["all"], np.zeros(len(extras), dtype=np.int64)
+    missing = sum(column not in extra for extra in extras)
+    if missing:
+        columns = ", ".join(dict.fromkeys(key for extra in extras for key in extra)) or "no other columns"
+        raise DataError(f"--by: no column {column!r} in {missing} rows (got {columns}); name one of these")
+    values = [str(extra[column]).strip() for extra in extras]
+    names = known.get(column, [])
+    ids = {str(k): k for k in range(len(names))} | {name: k for k, name in enumerate(names)}
+    if not all(value in ids for value in values):
+        names = sorted(set(values))
+        ids = {name: k for k, name in enumerate(names)}
+    if len(names) > 50:
+        raise DataError(
+            f"--by: {column!r} has {len(names)} values (got for example {names[0]!r}); name one with up to 50"
+        )
+    return column, names, np.array([ids[value] for value in values], dtype=np.int64)
+
+
+def cross_table(rows_N: Ints, row_names: Sequence[str], columns_N: Ints, column_names: Sequence[str]) -> dict[str, Any]:
+    """Counts of two labellings of the same rows, R x C, with both lists of names."""
+    counts = np.zeros((len(row_names), len(column_names)), dtype=np.int64)
+    np.add.at(counts, (rows_N, columns_N), 1)
+    return {"rows": list(row_names), "columns": list(column_names), "counts": counts.tolist()}
+
+
+def duplicates(split: Split) -> dict[str, int]:
+    """Rows whose sentence stands in an earlier row of the split: with the same label, and with another."""
+    first: dict[str, int | None] = {}
+    found = Counter(same=0, other=0)
+    for example in split.examples:
+        if example.text in first:
+            found["same" if first[example.text] == example.label else "other"] += 1
+        first.setdefault(example.text, example.label)
+    return dict(found)
+
+
+def conflicts(splits: Sequence[Split], labels: Sequence[str]) -> dict[str, Any]:
+    """Sentences with several labels, anywhere in the source: how many, their rows, and the most frequent ones."""
+    counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for split in splits:
+        for text, label in zip(split.texts, split.labels.tolist(), strict=True):
+            counts[text][label] += 1
+    torn = {text: count for text, count in counts.items() if len(count) > 1}
+    order = sorted(torn, key=lambda text: -sum(torn[text].values()))
+    return {
+        "sentences": len(torn),
+        "rows": sum(sum(count.values()) for count in torn.values()),
+        "examples": [
+            {"text": text, "labels": {labels[k]: n for k, n in sorted(torn[text].items())}} for text in order[:SHOWN]
+        ],
+    }
+
+
+def leaks(left: Split, right: Split, *, near: bool) -> dict[str, Any]:
+    """Rows of the later split that stand in the earlier one, to the letter or nearly.
+
+    Returns:
+        `left`, `right`; `exact` and `near` (None if not looked for), numbers of rows of `right`; `examples` of near
+        ones, the least alike first, since those are the ones to judge.
+    """
+    left_texts, right_texts = left.texts, right.texts
+    exact = set(left_texts) & set(right_texts)
+    result: dict[str, Any] = {
+        "left": left.name,
+        "right": right.name,
+        "exact": sum(text in exact for text in right_texts),
+        "near": None,
+        "examples": [],
+    }
+    if not near:
+        return result
+    rest = [i for i, text in enumerate(right_texts) if text not in exact]
+    pairs = near_duplicates([right_texts[i] for i in rest], left_texts, threshold=NEAR)
+    closest = {pair.left: pair for pair in sorted(pairs, key=lambda pair: pair.jaccard)}
+    result["near"] = len(closest)
+    result["examples"] = [
+        {
+            "jaccard": round(pair.jaccard, 3),
+            right.name: _place(right, rest[pair.left]),
+            left.name: _place(left, pair.right),
+        }
+        for pair in sorted(closest.values(), key=lambda pair: pair.jaccard)[:SHOWN]
+    ]
+    return result
+
+
+def prompt_tokens(config: Config, splits: Sequence[Split]) -> dict[str, Any]:
+    """Lengths of sentences and of prompts with their answers, in tokens, and how many sentences will be shortened."""
+    from loraft.backbone import load_tokenizer
+    from loraft.encoding import Encoder
+    from loraft.prompts import Task
+
+    task = Task.from_config(config.prompt)
+    encoder = Encoder(
+        load_tokenizer(config.model), task, date_string=config.prompt.date_string, max_length=config.prompt.max_length
+    )
+    answer = max(map(len, encoder.completions_K))
+    places = [(split, i) for split in splits for i in range(len(split))]
+    texts = [text for split in splits for text in split.texts]
+    prompts = encoder.encode(texts)
+    ids = encoder.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    sentence_N = np.array([len(row) for row in ids])
+    prompt_N = np.array([len(prompt.ids) + answer for prompt in prompts])
+    return {
+        "tokenizer": config.model.name,
+        "max_length": config.prompt.max_length,
+        "shortened": sum(prompt.cut > 0 for prompt in prompts),
+        "sentence": _quantiles(sentence_N),
+        "prompt": _quantiles(prompt_N),
+        "longest": [
+            {"tokens": int(sentence_N[i]), "prompt": int(prompt_N[i]), **_place(*places[i])}
+            for i in np.argsort(-sentence_N, kind="stable")[:SHOWN]
+        ],
+    }
+
+
+def _has(config: Config, name: str) -> bool:
+    """Whether the source has a file for the split; a hub source is taken to have all."""
+    section = config.data
+    wanted = str(getattr(section, f"{name}_split"))
+    folder = bundled_data().get(section.source, Path(section.source).expanduser())
+    if Path(wanted).suffix.lower() in SUFFIXES:
+        return True
+    if folder.suffix.lower() in SUFFIXES and not folder.is_dir():
+        return name == "train"
+    if not folder.is_dir():
+        return True
+    return any((folder / f"{stem}{suffix}").is_file() for stem in ALIASES.get(wanted, (wanted,)) for suffix in SUFFIXES)
+
+
+def _split_row(split: Split, labels: Sequence[str], total: int) -> dict[str, Any]:
+    counts = np.bincount(split.labels, minlength=len(labels))
+    return {
+        "name": split.name,
+        "source": split.source,
+        "rows": len(split),
+        "share": len(split) / total,
+        "labels": {label: int(count) for label, count in zip(labels, counts, strict=True)},
+    }
+
+
+def _quantiles(lengths_N: Ints) -> dict[str, float]:
+    """Mean, and the length that the given share of rows does not exceed, a length that occurs."""
+    ordered = np.sort(lengths_N)
+    at = {q: int(ordered[max(0, math.ceil(q * len(ordered)) - 1)]) for q in QUANTILES}
+    return {"mean": float(lengths_N.mean())} | {("longest" if q == 1 else f"{q:.0%}"): at[q] for q in QUANTILES}
+
+
+def _place(split: Split, index: int) -> dict[str, Any]:
+    example = split.examples[index]
+    return {"split": split.name, "row": example.row, "text": example.text}
+
+
+def _draw(folder: Path, words_N: Ints, columns: Mapping[str, tuple[Sequence[str], Ints]]) -> None:
+    from loraft import studyplots
+
+    for column, (names, ids_N) in columns.items():
+        by_name = {name: words_N[ids_N == k] for k, name in enumerate(names)}
+        studyplots.length_distributions(
+            by_name, folder / "plots" / f"lengths_by_{_file_word(column)}.png", title=f"Sentence length by {column}"
+        )
+
+
+def _file_word(column: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in column)

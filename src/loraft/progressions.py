@@ -1,0 +1,85 @@
+"""Lists of whole numbers with literal dots: `1,2,4,...,128`.
+
+The dots stand for an arithmetic or a geometric progression. A list that both could continue, or neither, is refused
+with what was tried: a sweep over the wrong ranks would cost hours.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+from loraft.errors import ConfigError
+
+DOTS = "..."
+MOST_TERMS = 1000  # a longer progression is a typing mistake
+
+
+def expand_integers(text: str, where: str) -> list[int]:
+    """The whole numbers in a text, with `...` for the terms of an arithmetic or geometric progression.
+
+    Args:
+        text: numbers with commas between; before the dots at least two of them, after them at least one.
+        where: the flag or key, for the message.
+
+    Raises:
+        ConfigError: with the expansions that were tried.
+    """
+    items = [item.strip() for item in text.replace("…", DOTS).split(",")]
+    wrong = [item for item in items if item != DOTS and not re.fullmatch(r"[+-]?\d+", item)]
+    if wrong:
+        raise ConfigError(f"{where}: not a whole number (got {wrong[0]!r} in {text!r}); for example 1,2,4,...,128")
+    if DOTS in items:
+        at = items.index(DOTS)
+        if DOTS in items[at + 1 :] or at < 2 or at + 1 == len(items):
+            raise ConfigError(
+                f"{where}: the dots stand for nothing certain (got {text!r}); give two numbers or more before them, "
+                "one or more after, and dots once: 1,2,4,...,128"
+            )
+        numbers = _progression([int(item) for item in items[:at]], [int(item) for item in items[at + 1 :]], text, where)
+    else:
+        numbers = [int(item) for item in items]
+    twice = sorted({number for number in numbers if numbers.count(number) > 1})
+    if twice:
+        raise ConfigError(f"{where}: a number twice (got {twice[0]} in {text!r}); give each once")
+    return numbers
+
+
+def _progression(head: list[int], tail: list[int], text: str, where: str) -> list[int]:
+    a, b, last = head[0], head[1], tail[-1]
+    tried = {"arithmetic": _terms(a, last, lambda x: x + (b - a), a != b)}
+    tried["geometric"] = _terms(a, last, lambda x: x * Fraction(b, a), a != b and a > 0 and b > 0)
+    fitting = {
+        kind: terms
+        for kind, terms in tried.items()
+        if terms[: len(head)] == head and terms[-len(tail) :] == tail and len(terms) >= len(head) + len(tail)
+        if all(term.denominator == 1 for term in terms)
+    }
+    shown = {kind: f"{kind} {_shown(terms)}" for kind, terms in tried.items() if terms}
+    if len(fitting) == 2:
+        raise ConfigError(
+            f"{where}: the dots can be read in two ways (got {text!r}; tried {' or '.join(shown.values())}); give one "
+            "more number before the dots"
+        )
+    if not fitting:
+        raise ConfigError(
+            f"{where}: no progression leads from the first numbers to the last (got {text!r}; tried "
+            f"{' and '.join(shown.values()) or 'none, as the first numbers are equal'}); list the numbers without dots"
+        )
+    (terms,) = fitting.values()
+    return [int(term) for term in terms]
+
+
+def _terms(first: int, last: int, step: Callable[[Fraction], Fraction], moves: bool) -> list[Fraction]:
+    """The progression up to `last`, or to the first term past it, at most MOST_TERMS and one more."""
+    terms = [Fraction(first)] if moves else []
+    while terms and len(terms) <= MOST_TERMS and terms[-1] != last:
+        terms.append(step(terms[-1]))
+        if (terms[-1] > last) == (terms[-1] > terms[-2]) and terms[-1] != last:
+            break
+    return terms
+
+
+def _shown(terms: Sequence[Fraction]) -> str:
+    words = [str(term) if term.denominator == 1 else f"{float(term):g}" for term in terms]
+    words = words if len(words) <= 8 else [*words[:4], DOTS, *words[-2:]]
+    return ", ".join(words) + (" and on" if len(terms) > MOST_TERMS else "")

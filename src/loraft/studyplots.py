@@ -1,0 +1,89 @@
+"""PNG figures of the studies and of data, in the style of `loraft.plots`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loraft.plots import _figure
+from loraft.spreads import ADAPTER, BACKBONE, BASELINE
+
+DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
+LONGEST_SHARE = 0.99  # of the rows get a bar of their own; the longer ones share the last
+
+
+def fewshot_curve(study: Mapping[str, Any], path: Path) -> None:
+    """Draws accuracy and macro-F1 over the number of demonstrations, every draw as a dot, beside the baselines.
+
+    Args:
+        study: what `fewshots.fewshot` returns.
+        path: the PNG.
+    """
+    shots = sorted({row["shots"] for row in study["rows"] if row["model"] == BACKBONE})
+    place = {k: float(x) for x, k in enumerate(shots)}  # equal distances: 1, 2, 4, 8 would crowd at the left
+    levels = [row for row in study["rows"] if row["model"] == BASELINE]
+    levels += [row for row in study["rows"] if row["model"] == ADAPTER and row["shots"] == 0]
+    curves = {model: [row for row in study["rows"] if row["model"] == model and row["shots"] in place]
+              for model in (BACKBONE, ADAPTER)}  # fmt: skip
+    with _figure(path, (6.4, 6.4)) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        for axes, score, name in ((upper, "accuracy", "accuracy"), (lower, "macro_f1", "macro-F1")):
+            for row, dash in zip(levels, DASHES, strict=False):
+                label = "adapter, as trained" if row["model"] == ADAPTER else row["name"]
+                axes.axhline(row[score]["mean"], linestyle=dash, color="0.35", linewidth=1.2, label=label)
+            for model, marker, shade, shift in ((BACKBONE, "o", "0.0", -0.03), (ADAPTER, "s", "0.5", 0.03)):
+                rows = sorted(curves[model], key=lambda row: row["shots"])
+                if not rows or (model == ADAPTER and len(rows) == 1 and rows[0]["shots"] == 0):
+                    continue
+                x = np.array([place[row["shots"]] for row in rows]) + shift
+                mean = np.array([row[score]["mean"] for row in rows])
+                bounds = np.array([row[score]["interval"] for row in rows])
+                axes.errorbar(x, mean, yerr=[mean - bounds[:, 0], bounds[:, 1] - mean], fmt=f"{marker}-", color=shade,
+                              markersize=5, capsize=3, label=f"{model}, mean of draws")  # fmt: skip
+                drawn = [(place[d["shots"]] + shift + 0.09, d[score]) for d in study["draws"]
+                         if d["model"] == model and d["shots"] in place]  # fmt: skip
+                axes.plot(*zip(*drawn, strict=True), marker, color=shade, markersize=3.5, fillstyle="none",
+                          linestyle="none", label=f"{model}, one draw")  # fmt: skip
+            axes.set_ylabel(f"{name} (fraction)")
+        lower.set_xticks(list(place.values()), [str(k) for k in shots])
+        lower.set_xlim(-0.4, len(shots) - 0.6 + 0.2)
+        lower.set_xlabel("demonstrations in the prompt (shots)")
+        upper.set_title(
+            f"Few-shot, {study['selection']} demonstrations, decode {study['decode']}\n"
+            f"bars: {study['confidence']:.0%} interval over draws and test rows"
+        )
+        handles, names = lower.get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=2)
+
+
+def length_distributions(
+    words_by_name: Mapping[str, npt.NDArray[np.int64]], path: Path, *, title: str, bins: int = 40
+) -> None:
+    """Draws how long the sentences of each label are: a histogram each, all on the same scale.
+
+    Args:
+        words_by_name: lengths in words of the rows of each label; a label without rows is left out.
+        path: the PNG.
+        title: of the figure.
+        bins: at most so many bars.
+    """
+    shown = {name: words for name, words in words_by_name.items() if len(words)}
+    everything = np.concatenate(list(shown.values()))
+    longest = max(int(np.quantile(everything, LONGEST_SHARE)), int(everything.min()) + 1)
+    width = -(-longest // bins)
+    edges = np.arange(0, longest + 2 * width, width) + 0.5
+    with _figure(path, (6.4, 1.2 + 1.15 * len(shown))) as figure:
+        panels: Sequence[Any] = figure.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        for axes, (name, words) in zip(panels, shown.items(), strict=True):
+            clipped = np.minimum(words, edges[-1] - 0.5)
+            weights = np.full(len(words), 100 / len(words))
+            axes.hist(clipped, bins=edges, weights=weights, color="0.75", edgecolor="0.4", linewidth=0.5)
+            median = float(np.median(words))
+            axes.axvline(median, color="0.0", linestyle="--", linewidth=1.2)
+            axes.text(0.99, 0.92, f"{name}\n{len(words):,} rows, median {median:g}, longest {words.max()}",
+                      transform=axes.transAxes, ha="right", va="top", fontsize=8)  # fmt: skip
+        panels[0].set_title(title)
+        panels[-1].set_xlabel(f"length in words (dashed: median; the last bar holds all from {edges[-2] + 0.5:.0f})")
+        figure.supylabel("share of the label's rows (%)", fontsize=9)
