@@ -108,12 +108,16 @@ def loraft_says(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, 
 Says = Callable[..., tuple[int, str, str]]
 
 
-def test_the_doubles_have_the_signatures_of_the_real_functions() -> None:
+def test_the_real_functions_can_be_called_like_the_doubles() -> None:
     import loraft.api
 
     for name in ("train", "evaluate", "predict"):
-        real = inspect.signature(getattr(loraft.api, name))
-        assert list(real.parameters) == list(inspect.signature(getattr(Double(), name)).parameters)
+        real = inspect.signature(getattr(loraft.api, name)).parameters
+        double = inspect.signature(getattr(Double(), name)).parameters
+        assert {key: (real[key].kind, real[key].default) for key in double} == {
+            key: (double[key].kind, double[key].default) for key in double
+        }
+        assert all(real[key].default is not inspect.Parameter.empty for key in real if key not in double)
 
 
 # --- train ------------------------------------------------------------------------------------------------------------

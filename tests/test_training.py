@@ -10,6 +10,7 @@ from tiny import CONFIGS, LABELS, SENTENCES, backbone, encoder, prompts, tokeniz
 
 from loraft.backbone import add_adapter
 from loraft.config import LoraSection, TrainConfig
+from loraft.prefix_attention import enabled, supports
 from loraft.training import IGNORE, Row, answer_loss_sum, build_trainer, make_rows, pack, pad, sft_config, unpack
 
 PAD = tokenizer().pad_token_id
@@ -30,19 +31,26 @@ def with_adapter(architecture: str = "llama", **lora: Any) -> PeftModel:
     return model
 
 
-def loss_and_gradients(model: PeftModel, inputs: dict[str, torch.Tensor]) -> tuple[float, dict[str, torch.Tensor]]:
+def loss_and_gradients(
+    model: PeftModel, inputs: dict[str, torch.Tensor], *, fast: bool = False
+) -> tuple[float, dict[str, torch.Tensor]]:
     model.zero_grad()
-    loss = answer_loss_sum(model, inputs, torch.float32)
+    loss = answer_loss_sum(model, inputs, torch.float32, fast=fast)
     loss.backward()
     return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
 def assert_same(model: PeftModel, batch: list[Row]) -> None:
-    shared, plain = loss_and_gradients(model, pack(batch)), loss_and_gradients(model, pad(batch, PAD))
-    assert shared[0] == pytest.approx(plain[0], rel=1e-5)
+    plain = loss_and_gradients(model, pad(batch, PAD))
     assert len(plain[1]) >= 4
-    for name, gradient in plain[1].items():
-        assert torch.linalg.norm(shared[1][name] - gradient) <= 1e-5 * torch.linalg.norm(gradient) + 1e-7, name
+    ways = [loss_and_gradients(model, pack(batch))]
+    if supports(model.get_base_model()):
+        with enabled(model.get_base_model()):
+            ways.append(loss_and_gradients(model, pack(batch), fast=True))
+    for loss, gradients in ways:
+        assert loss == pytest.approx(plain[0], rel=1e-5)
+        for name, gradient in plain[1].items():
+            assert torch.linalg.norm(gradients[name] - gradient) <= 1e-5 * torch.linalg.norm(gradient) + 1e-7, name
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -53,6 +61,10 @@ def test_loss_and_all_gradients_equal_the_padded_batch(architecture: str) -> Non
 @pytest.mark.parametrize("lora", [{"use_dora": True}, {"use_rslora": True}, {"init_lora_weights": "gaussian"}])
 def test_adapter_variants_agree_too(lora: dict[str, Any]) -> None:
     assert_same(with_adapter(**lora), rows())
+
+
+def test_the_common_architectures_take_the_fast_attention() -> None:
+    assert [name for name in CONFIGS if supports(backbone(name))] == ["llama", "qwen2", "qwen3", "gpt_neox"]
 
 
 def test_one_row_equal_rows_and_class_weights_agree() -> None:
@@ -202,7 +214,14 @@ def test_balanced_sampling_draws_every_label_as_often(tmp_path: Path) -> None:
 
 
 def test_a_wrong_shared_prefix_is_seen_on_the_first_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loraft.training.shared_prefix_mask", lambda s, d: torch.zeros(1, 1, len(s), len(s), dtype=d))
+    original = pack
+
+    def wrong(batch: list[Row]) -> dict[str, torch.Tensor]:
+        inputs = original(batch)
+        inputs["suffix_index"] = inputs["suffix_index"].flip(0)
+        return inputs
+
+    monkeypatch.setattr("loraft.training.pack", wrong)
     with pytest.warns(UserWarning, match="goes on with padded batches"):
         broken = fit(tmp_path / "a", with_adapter())
     assert broken == pytest.approx(fit(tmp_path / "b", with_adapter(), shared_prefix="off"), rel=1e-5)

@@ -198,14 +198,9 @@ def leaks(left: Split, right: Split, *, near: bool) -> dict[str, Any]:
 
 def prompt_tokens(config: Config, splits: Sequence[Split]) -> dict[str, Any]:
     """Lengths of sentences and of prompts with their answers, in tokens, and how many sentences will be shortened."""
-    from loraft.backbone import load_tokenizer
-    from loraft.encoding import Encoder
-    from loraft.prompts import Task
+    from loraft.api import build_encoder  # here, so that a look at data does not wait for torch
 
-    task = Task.from_config(config.prompt)
-    encoder = Encoder(
-        load_tokenizer(config.model), task, date_string=config.prompt.date_string, max_length=config.prompt.max_length
-    )
+    encoder = build_encoder(config)
     answer = max(map(len, encoder.completions_K))
     places = [(split, i) for split in splits for i in range(len(split))]
     texts = [text for split in splits for text in split.texts]

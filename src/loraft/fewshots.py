@@ -2,10 +2,6 @@
 
 One draw of demonstrations says little: the next may be ten points away. So every number of shots is measured with
 several draws, on the same test rows, and reported with its spread.
-
-    runs/<name>/  fewshot.yaml  environment.json  draws.jsonl  plots/  fewshot.json
-
-`fewshot.yaml` is the resolved config, `draws.jsonl` grows by one line a draw, and `fewshot.json` is written last.
 """
 
 import sys
@@ -21,9 +17,9 @@ from rich.progress import track
 from transformers import AutoConfig
 
 from loraft import api, baselines, metrics
-from loraft.backbone import load_tokenizer, resolve_name
+from loraft.backbone import resolve_name
 from loraft.config import Config
-from loraft.data import Split, load_split
+from loraft.data import Split
 from loraft.demonstrations import Draw, draws
 from loraft.encoding import Encoder, Prompt
 from loraft.errors import DataError, RunError
@@ -31,27 +27,9 @@ from loraft.prompts import Task
 from loraft.resolving import dump_yaml, load_resolved
 from loraft.runs import Run, environment, write_json, write_text
 from loraft.spreads import ADAPTER, BACKBONE, BASELINE, summarise, verdict
+from loraft.studies import FewshotStudy
 
 UNCUT = 10**9  # a limit on tokens that no prompt reaches
-
-
-class Study(Run):
-    """A few-shot study's directory: a run's habits under other names, so that `predict` never takes it for a run."""
-
-    @property
-    def config_path(self) -> Path:
-        """The resolved config; written first."""
-        return self.path / "fewshot.yaml"
-
-    @property
-    def log_path(self) -> Path:
-        """One JSON object for each draw that was measured."""
-        return self.path / "draws.jsonl"
-
-    @property
-    def metrics_path(self) -> Path:
-        """The results; written last."""
-        return self.path / "fewshot.json"
 
 
 class PerRowEncoder(Encoder):
@@ -103,11 +81,11 @@ def fewshot(
         RunError: a study of that name is there, or the run is not finished or does not match.
     """
     section = config.fewshot
-    train, test = _load(config, "train"), _load(config, "test")
+    train, test = api.load_data(config, "train"), api.load_data(config, "test")
     shots = sorted(set(section.shots))
     made = draws(train, test, most=shots[-1], repeats=section.repeats, selection=section.selection, seed=config.seed)
     tokens = check_context(config, train, test, made, shots)
-    study = Study.create(Path(config.output), config.name or default_name(config), force=force, resume=resume)
+    study = FewshotStudy.create(Path(config.output), config.name or default_name(config), force=force, resume=resume)
     _begin(study, config)
 
     encoder, model = api.build(config) if run is None else api.load_run(Run.open(run), config)
@@ -181,8 +159,8 @@ def check_context(
     Raises:
         DataError: a demonstration pushes a prompt over the context.
     """
-    task = Task.from_config(config.prompt)
-    ruler = Encoder(load_tokenizer(config.model), task, date_string=config.prompt.date_string, max_length=UNCUT)
+    uncut = config.prompt.model_copy(update={"max_length": UNCUT})
+    ruler = api.build_encoder(config.model_copy(update={"prompt": uncut}))
     context = _context(config)
     limit = min(config.prompt.max_length, context)
     answer = max(map(len, ruler.completions_K))
@@ -196,7 +174,7 @@ def check_context(
         lengths = [
             (len(ruler.encode([texts[i]], own)[0].ids) + answer, i)
             for draw in (made[:1] if config.fewshot.selection == "nearest" else made)
-            for i, own in zip(rows, _of_rows(_demonstrations(train, task, draw, k), rows), strict=True)
+            for i, own in zip(rows, _of_rows(_demonstrations(train, ruler.task, draw, k), rows), strict=True)
         ]
         longest[k], row = max(lengths, default=(0, 0))
         if longest[k] > limit:
@@ -263,12 +241,6 @@ def _baselines(config: Config, train: Split, test: Split) -> list[dict[str, Any]
     return rows
 
 
-def _load(config: Config, name: str) -> Split:
-    limit = config.data.max_train_rows if name == "train" else config.data.max_test_rows
-    column = config.prompt.label_column or "label"
-    return load_split(config.data, name, labels=config.prompt.labels or [], label_column=column, limit=limit)
-
-
 def _context(config: Config) -> int:
     """Tokens that the backbone can attend to, as its config says; read without its weights."""
     hub = {"revision": config.model.revision, "cache_dir": config.model.cache_dir}
@@ -277,7 +249,7 @@ def _context(config: Config) -> int:
     return int(getattr(architecture, "max_position_embeddings", None) or UNCUT)
 
 
-def _begin(study: Study, config: Config) -> None:
+def _begin(study: Run, config: Config) -> None:
     """Writes down what is going to be measured, or checks that it is what was measured before."""
     if study.config_path.exists():
         before, now = load_resolved(study.config_path).model_dump(), config.model_dump()

@@ -45,9 +45,9 @@ def summarise(
 def spread(group: Sequence[Mapping[str, Any]], score: str, confidence: float) -> dict[str, Any]:
     """Mean, standard deviation and interval of a score over draws on the same rows.
 
-    Two things vary: the draw, with Student's t for the mean of R draws, and the test rows, with the mean of the draws'
-    bootstrap intervals. Their half-widths are added in quadrature, so that one draw, several, and a baseline without
-    any are reported alike.
+    Two things vary: the draw (of demonstrations, or a seed), with Student's t for the mean of R draws, and the test
+    rows, with the mean of the draws' bootstrap intervals. Their half-widths are added in quadrature, so that one draw,
+    several, and a baseline without any are reported alike.
     """
     from scipy.special import stdtrit
 

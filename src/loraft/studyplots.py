@@ -84,6 +84,6 @@ def length_distributions(
             axes.axvline(median, color="0.0", linestyle="--", linewidth=1.2)
             axes.text(0.99, 0.92, f"{name}\n{len(words):,} rows, median {median:g}, longest {words.max()}",
                       transform=axes.transAxes, ha="right", va="top", fontsize=8)  # fmt: skip
-        panels[0].set_title(title)
+        panels[0].set(xlim=(0, edges[-1]), title=title)
         panels[-1].set_xlabel(f"length in words (dashed: median; the last bar holds all from {edges[-2] + 0.5:.0f})")
         figure.supylabel("share of the label's rows (%)", fontsize=9)

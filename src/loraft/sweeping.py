@@ -16,11 +16,12 @@ import yaml
 from pydantic import ValidationError
 
 from loraft.bundled import bundled_backbones
-from loraft.config import Config, LoraSection, SweepConfig
-from loraft.errors import ConfigError
+from loraft.config import Config, SweepConfig
+from loraft.errors import ConfigError, RunError
 from loraft.mistakes import known_keys, nearest, report
 from loraft.progressions import DOTS, expand_integers
-from loraft.resolving import FOLLOWERS, TASK_KEYS, resolve
+from loraft.resolving import FOLLOWERS, TASK_KEYS, load_resolved, resolve
+from loraft.runs import Run
 
 NOT_SWEPT = ("preset", "output", "name", "sweep.", "fewshot.")
 RANK, SEED = "lora.r", "seed"
@@ -104,6 +105,47 @@ def expand(config: Config) -> list[Trial]:
     return trials
 
 
+def is_finished(trial: Trial) -> bool:
+    """Whether the trial's run is there and finished.
+
+    Raises:
+        RunError: it was begun with another config.
+    """
+    run = run_of(trial)
+    if not run.config_path.is_file():
+        return False
+    now, then = (_flat(config) for config in (trial.config, load_resolved(run.config_path)))
+    changed = [f"  {key}: {then.get(key)} then, {now[key]} now" for key in now if now[key] != then.get(key)]
+    if changed:
+        raise RunError(
+            f"{run.path}: was begun with another config:\n" + "\n".join(changed) + "\n"
+            "--force runs it again, --set name=NAME makes another sweep"
+        )
+    return run.finished
+
+
+def plan(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """What a sweep would run: of each trial name, settings, alpha policy, trainable parameters and status.
+
+    The parameters are None where `trainable_parameters` cannot tell.
+    """
+    return [
+        {
+            "name": trial.name,
+            "settings": trial.settings,
+            "alpha_policy": trial.config.lora.alpha_policy,
+            "trainable_parameters": trainable_parameters(trial.config),
+            "status": "finished" if is_finished(trial) else "begun" if run_of(trial).config_path.is_file() else "new",
+        }
+        for trial in trials
+    ]
+
+
+def run_of(trial: Trial) -> Run:
+    """The trial's run directory, whether it is there or not."""
+    return Run(Path(trial.config.output) / str(trial.config.name))
+
+
 def sweep_name(config: Config) -> str:
     """The sweep's folder inside `output`: `name` if it is set, else made from what is not swept."""
     if config.name is not None:
@@ -117,40 +159,34 @@ def sweep_name(config: Config) -> str:
     return "-".join(["sweep", *(part for key, part in parts.items() if key not in config.sweep.grid)])
 
 
-def trainable_parameters(lora: LoraSection, backbone: Mapping[str, Any]) -> int | None:
-    """How many weights an adapter trains: the sum of r (d_in + d_out) over its layers, and d_out more with DoRA.
-
-    Args:
-        lora: rank and target modules.
-        backbone: its `config.json`.
+def trainable_parameters(config: Config) -> int | None:
+    """How many weights the adapter trains: the sum of r (d_in + d_out) over its layers, and d_out more with DoRA.
 
     Returns:
-        The count; None where the architecture is none of those whose layers are known here, or a target no layer.
+        The count; None where the backbone's `config.json` is on no disk, its layers are none of those known here, or a
+        target is no such layer.
     """
+    lora, backbone = config.lora, _backbone_config(config.model.name)
     layers = _linear_layers(backbone)
-    if layers is None:
-        return None
     targets = list(layers) if lora.target_modules == "all-linear" else lora.target_modules
     targets = ["q_proj", "v_proj"] if targets == "default" else targets  # peft's choice for these architectures
-    if not set(targets) <= set(layers):
+    if not layers or not set(targets) <= set(layers):
         return None
     per_block = sum(lora.r * sum(layers[name]) + lora.use_dora * layers[name][1] for name in set(targets))
     return int(per_block * backbone["num_hidden_layers"])
 
 
-def read_backbone_config(name: str) -> dict[str, Any] | None:
-    """The `config.json` of a bundled backbone or a local folder, None if it is neither."""
+def _backbone_config(name: str) -> dict[str, Any]:
+    """The `config.json` of a bundled backbone or a local folder, empty if it is neither."""
     path = Path(bundled_backbones().get(name, name)).expanduser() / "config.json"
-    if not path.is_file():
-        return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return content
 
 
-def _linear_layers(backbone: Mapping[str, Any]) -> dict[str, tuple[int, int]] | None:
+def _linear_layers(backbone: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Inputs and outputs of the linear layers of one block, for the architectures that are built like Llama."""
     if backbone.get("model_type") not in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"):
-        return None
+        return {}
     hidden, inner, heads = (backbone[key] for key in ("hidden_size", "intermediate_size", "num_attention_heads"))
     head = backbone.get("head_dim") or hidden // heads
     queries, keys = heads * head, (backbone.get("num_key_value_heads") or heads) * head
@@ -219,6 +255,12 @@ def _with(config: Config, settings: Mapping[str, Any], where: str) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(report(error, Config, lambda _: where))) from None
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    """Dotted keys and values of what decides a run's result: not where it lies or where its values came from."""
+    keys = [key for key in known_keys() if not key.startswith(NOT_SWEPT)]
+    return {key: _value(config, key) for key in keys}
 
 
 def _value(config: Config, key: str) -> Any:

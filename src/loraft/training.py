@@ -11,6 +11,7 @@ Suffixes: B batch, T tokens, V vocabulary, A answer tokens of the whole batch.
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
+from peft import PeftModel
 from torch.utils.data import Sampler, WeightedRandomSampler
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback
+from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from trl import SFTConfig, SFTTrainer
 
+from loraft import prefix_attention
 from loraft.config import TrainConfig
 from loraft.encoding import common_prefix
 
@@ -60,7 +63,8 @@ def pack(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
 
     Returns:
         input_ids, position_ids, labels of shape (1, T); `segments` (T,), 0 for the prefix and 1.. for the suffixes, from
-        which the mask is made on the device; `weights` (A,), one for each answer token.
+        which the mask is made on the device; `weights` (A,), one for each answer token; and the layout that
+        `prefix_attention` reads: `suffix_index` (B, S) and `suffix_place` (T - P,).
     """
     prefix = min(
         common_prefix([row.input_ids for row in rows]),
@@ -71,17 +75,25 @@ def pack(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
     labels = [IGNORE] * prefix
     segments = [0] * prefix
     weights: list[float] = []
+    longest = max(len(row.input_ids) for row in rows) - prefix
+    index_BS = torch.zeros(len(rows), longest, dtype=torch.long)
+    place: list[int] = []
     for segment, row in enumerate(rows, start=1):
+        length = len(row.input_ids) - prefix
+        index_BS[segment - 1, :length] = torch.arange(len(ids), len(ids) + length)
+        place += range((segment - 1) * longest, (segment - 1) * longest + length)
         ids += row.input_ids[prefix:]
         positions += range(prefix, len(row.input_ids))
         labels += [IGNORE] * (row.answer_start - prefix) + row.input_ids[row.answer_start :]
-        segments += [segment] * (len(row.input_ids) - prefix)
+        segments += [segment] * length
         weights += [row.weight] * (len(row.input_ids) - row.answer_start)
     return {
         "input_ids": torch.tensor([ids]),
         "position_ids": torch.tensor([positions]),
         "labels": torch.tensor([labels]),
         "segments": torch.tensor(segments),
+        "suffix_index": index_BS,
+        "suffix_place": torch.tensor(place),
         "weights": torch.tensor(weights),
     }
 
@@ -102,13 +114,23 @@ def pad(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids_BT, "attention_mask": mask_BT, "labels": labels_BT, "weights": torch.tensor(weights)}
 
 
-def answer_loss_sum(model: torch.nn.Module, inputs: dict[str, torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
-    """Returns the weighted sum over all answer tokens of -log p, in nats, of a packed or a padded batch."""
+def answer_loss_sum(
+    model: torch.nn.Module, inputs: dict[str, torch.Tensor], dtype: torch.dtype, *, fast: bool = False
+) -> torch.Tensor:
+    """Returns the weighted sum over all answer tokens of -log p, in nats, of a packed or a padded batch.
+
+    `fast` takes `prefix_attention`, which the model must have been given, instead of a dense mask in `dtype`.
+    """
     labels = inputs["labels"]
     kwargs: dict[str, Any] = {"input_ids": inputs["input_ids"], "use_cache": False}
     if "segments" in inputs:
         kwargs["position_ids"] = inputs["position_ids"]
-        kwargs["attention_mask"] = shared_prefix_mask(inputs["segments"], dtype)
+        if fast:
+            kwargs |= {key: inputs[key] for key in ("suffix_index", "suffix_place")}
+            # four dimensions tell transformers not to build a mask of its own; this one is not read
+            kwargs["attention_mask"] = torch.zeros(1, 1, 1, 1, dtype=dtype, device=labels.device)
+        else:
+            kwargs["attention_mask"] = shared_prefix_mask(inputs["segments"], dtype)
     else:
         kwargs["attention_mask"] = inputs["attention_mask"]
     answer_BT = labels != IGNORE
@@ -160,7 +182,18 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
         config = self.model.config.get_text_config()
         # the shared-prefix mask replaces a sliding window, which is right only while every row fits into it
         self._window = getattr(config, "sliding_window", None) or 2**31
+        self._fast = shared_prefix and prefix_attention.supports(self._base())
         self._dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point() and not p.requires_grad)
+
+    def _base(self) -> PreTrainedModel:
+        model = self.accelerator.unwrap_model(self.model)
+        base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+        return base
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Trains as upstream does, with the shared-prefix attention where the model has it."""
+        with prefix_attention.enabled(self._base()) if self._fast else nullcontext():
+            return super().train(*args, **kwargs)
 
     def _collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         rows = [self.rows[item["row"]] for item in items]
@@ -183,7 +216,7 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
         elif "segments" in inputs and not self.shared_prefix:  # packed by the data loader ahead of the verdict
             inputs = unpack(inputs, self.processing_class.pad_token_id)
         self.tokens_seen += inputs["input_ids"].numel()
-        loss_sum = answer_loss_sum(model, inputs, self._dtype)
+        loss_sum = answer_loss_sum(model, inputs, self._dtype, fast=self._fast)
         count = num_items_in_batch if num_items_in_batch is not None else len(inputs["weights"])
         loss = loss_sum / count
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
@@ -197,7 +230,7 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
         was_training = model.training
         model.eval()  # dropout off
         with torch.no_grad():
-            shared_loss = float(answer_loss_sum(model, inputs, self._dtype))
+            shared_loss = float(answer_loss_sum(model, inputs, self._dtype, fast=self._fast))
             plain_loss = float(answer_loss_sum(model, plain, self._dtype))
         model.train(was_training)
         tolerance = 1e-4 if self._dtype == torch.float32 else 5e-2

@@ -1,0 +1,125 @@
+"""The studies on the command line: thin functions that parse and print; the work is in plain functions below."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loraft import runs, sweeping, sweeptables, tables
+from loraft.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Seed, Sets, Task, Verbose, dotted
+from loraft.progressions import expand_integers
+from loraft.resolving import resolve
+from loraft.talking import begin, is_main, say
+
+# --- loraft sweep ---
+
+
+def sweep(
+    ranks: Annotated[
+        str | None, typer.Option(metavar="1,2,4,...,128", help="LoRA ranks; the dots stand for a progression.")
+    ] = None,
+    grid: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=V1,V2", help="Any config key with its values; repeatable.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="1,2,3", help="Every trial with each of these seeds.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and what each would train.")] = False,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    model: Model = None,
+    data: Data = None,
+    task: Task = None,
+    quant: Quant = None,
+    output: Output = None,
+    seed: Seed = None,
+    force: Annotated[bool, typer.Option("--force", help="Run finished trials again.")] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Fine-tune one adapter for each rank (or point of a grid) and compare them.
+
+    Given again, the same command goes on: finished trials are kept, an interrupted one is resumed.
+    """
+    flags = dict(dotted(model=model, data=data, task=task, quant=quant, output=output, seed=seed))
+    studied = {
+        "sweep.ranks": None if ranks is None else sweeping.expand_ranks(ranks),
+        "sweep.grid": sweeping.parse_grid(grid) if grid else None,
+        "sweep.seeds": None if seeds is None else expand_integers(seeds, "--seeds"),
+    }
+    resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags={**flags, **studied})
+    if grid and ranks is None:  # of a preset's ranks nothing was said
+        resolved = resolve(
+            preset=preset, config_file=config, overrides=sets or (), flags={**flags, **studied, "sweep.ranks": []}
+        )
+    trials = sweeping.expand(resolved)
+    if dry_run:
+        planned = sweeping.plan(trials)
+        if any(trial["trainable_parameters"] is None for trial in planned):
+            from loraft import sweeps
+
+            for trial, record in zip(trials, planned, strict=True):
+                record["trainable_parameters"] = sweeps.count_parameters(trial.config)
+        if json:
+            print(runs.to_json(planned))
+        else:
+            tables.show([sweeptables.plan(planned)])
+        return
+    begin(resolved, verbose)
+    say(f"sweep {sweeping.sweep_name(resolved)}: {len(trials)} trials; --dry-run lists them")
+
+    from loraft import sweeps
+
+    try:
+        result = sweeps.sweep(resolved, force=force, quiet=not is_main(), tell=say)
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on where it was")
+        raise
+    if not is_main():
+        return
+    if json:
+        print(runs.to_json(result))
+    else:
+        tables.show(sweeptables.sweep_tables(result))
+        print("\n".join(sweeptables.sweep_notes(result)))
+    say(f"sweep: {result['path']}")
+    if result["best"] is not None:
+        say(f"next: loraft predict --run {shlex.quote(result['best']['run'])} 'thầy giảng bài rất dễ hiểu'")
+    if any(trial["status"] == "failed" for trial in result["trials"]):
+        raise typer.Exit(1)
+
+
+# --- loraft compare ---
+
+
+def compare(
+    names: Annotated[
+        list[str], typer.Argument(metavar="RUN RUN...", help="Names or paths; the first is compared with.")
+    ],
+    rows: Annotated[int, typer.Option(min=0, help="Changed rows to show of each outcome.")] = 5,
+    fail_if_worse: Annotated[
+        bool, typer.Option("--fail-if-worse", help="Exit code 1 if a run is worse than the first beyond chance.")
+    ] = False,
+    output: Output = None,
+    json: Json = False,
+) -> None:
+    """Compare finished runs with the first one, row by row on the same test rows.
+
+    Worse means that the interval of the difference in accuracy or macro F1 lies below 0 altogether.
+    """
+    found = [runs.find_run(name, Path(output or "runs")) for name in names]
+
+    from loraft import comparing
+
+    result = comparing.compare([run.path for run in found])
+    if json:
+        print(runs.to_json(result))
+    else:
+        shown = [sweeptables.changed(other, rows) for other in result["others"] if other["changed"] and rows]
+        tables.show([sweeptables.comparison(result), *shown])
+        print(f"differences to {result['first']['run']} on {result['n']:,} test rows; McNemar's test is exact", end="")
+        print(f", Holm-corrected for {len(found) - 1} comparisons" if len(found) > 2 else "")
+    if fail_if_worse and any(other["worse"] for other in result["others"]):
+        worse = [other["run"] for other in result["others"] if other["worse"]]
+        say(f"worse than {result['first']['run']}: {', '.join(worse)}")
+        raise typer.Exit(1)

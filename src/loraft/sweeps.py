@@ -1,0 +1,248 @@
+"""The sweep: trials one after the other in one process, over one backbone.
+
+    runs/<sweep>/  sweep.yaml  environment.json  <trial>/  <trial>/ ...  plots/  sweep.json
+
+Each trial is an ordinary run, a pure function of its own config, so a finished one is kept, an interrupted one goes on,
+and a sweep that is asked for more ranks trains only those. `sweep.json` is written last.
+"""
+
+import gc
+import json
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from loraft import api, standings, sweepplots
+from loraft.answers import read_answers
+from loraft.backbone import load_backbone
+from loraft.config import Config
+from loraft.encoding import Encoder
+from loraft.errors import BackboneError, LoraftError, RunError
+from loraft.resolving import dump_yaml
+from loraft.runs import Run, environment, write_json, write_text
+from loraft.sharing import trainable_without_weights, weights_hash
+from loraft.sweeping import Trial, expand, is_finished, run_of, sweep_name
+
+Tell = Callable[[str], None]
+ERROR_FILE = "error.txt"  # in the folder of a trial that failed
+
+
+class Sweep(Run):
+    """A sweep's directory: a run's habits under other names, so that `predict` never takes it for a run."""
+
+    @property
+    def config_path(self) -> Path:
+        """The config that the trials were made from."""
+        return self.path / "sweep.yaml"
+
+    @property
+    def metrics_path(self) -> Path:
+        """The results; written last."""
+        return self.path / "sweep.json"
+
+    def _allow(self, *, force: bool, resume: bool) -> None:
+        # What a sweep may overwrite is decided trial by trial.
+        if not self.config_path.is_file():
+            raise RunError(f"{self.path}: the folder holds something that is no sweep; choose another --output or name")
+
+
+class Bench:
+    """The backbone that trials share: loaded once, and loaded again only if a trial did not leave it bit-identical."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.tell = tell
+        self.loads = 0
+        self._key: str | None = None
+        self._base: PreTrainedModel | None = None
+        self._error: BackboneError | None = None
+        self._hash = ""
+        self._before: dict[str, dict[str, Any]] = {}
+
+    def built(self, config: Config) -> tuple[Encoder, PreTrainedModel]:
+        """What `api.build` returns for this config.
+
+        Raises:
+            BackboneError: it cannot be loaded; tried once, not for every trial.
+        """
+        key = _key(config, "model", "quant")
+        if key != self._key:
+            self._base, self._error, self._key = None, None, key
+            _free()
+        if self._error is not None:
+            raise self._error
+        if self._base is None:
+            try:
+                self._base = load_backbone(config.model, config.quant)
+            except BackboneError as error:
+                self._error = error
+                raise
+            self.loads += 1
+            self._hash = weights_hash(self._base)
+        return api.build_encoder(config), self._base
+
+    def check(self) -> bool:
+        """Whether the backbone is as it was loaded, without an adapter; if it is not, the next trial loads it anew."""
+        _free()
+        if self._base is None or weights_hash(self._base) == self._hash:
+            return True
+        self._base = None
+        self.tell("the trial did not leave the backbone as it was; it is loaded again")
+        return False
+
+    def before(self, config: Config) -> dict[str, Any] | None:
+        """The backbone's own metrics, where an earlier trial measured the same."""
+        return self._before.get(_before_key(config))
+
+    def keep_before(self, config: Config, metrics: dict[str, Any]) -> None:
+        """Remembers the backbone's own metrics for the trials that ask the same of it."""
+        self._before[_before_key(config)] = metrics
+
+
+def sweep(
+    config: Config, *, force: bool = False, quiet: bool = False, tell: Tell = lambda message: None
+) -> dict[str, Any]:
+    """Runs the trials of `config.sweep`, those that are not finished yet, and compares all of them.
+
+    Args:
+        config: its `sweep` section says which trials; see `sweeping.expand`.
+        force: run finished trials again.
+        quiet: draw no progress bars.
+        tell: takes a line for each trial.
+
+    Returns:
+        `trials`, one record each with `status` finished or failed, its scores and its paired test against the best;
+        `settings`, with seeds taken together; `best`, the record of the best trial, None if all failed; what was swept
+        over which backbone, data and task.
+
+    Raises:
+        LoraftError: a mistake in the config or data, before anything is trained. A trial that fails raises nothing.
+    """
+    trials = expand(config)
+    waiting = [trial for trial in trials if force or not is_finished(trial)]
+    for same_data in {_key(t.config, "data", "prompt"): t.config for t in waiting}.values():
+        for split in ("train", "validation", "test"):
+            api.load_data(same_data, split)
+    folder = Sweep(Sweep.create(Path(config.output), sweep_name(config)).path)
+    folder.metrics_path.unlink(missing_ok=True)
+    write_text(folder.config_path, dump_yaml(_without_unused_ranks(config, trials)))
+    write_json(folder.environment_path, environment())
+    errors = _run(waiting, len(trials), force=force, quiet=quiet, tell=tell)
+    result = _conclude(folder, config, trials, errors)
+    if result["best"] is not None:
+        sweepplots.sweep_curve(result, folder.plots / "sweep.png")
+    folder.finish(result)
+    return result
+
+
+def count_parameters(config: Config) -> int | None:
+    """How many weights a trial trains, counted on a backbone without weights; None if that cannot be read."""
+    try:
+        return trainable_without_weights(config.model, config.lora)
+    except (OSError, ValueError, LoraftError):
+        return None
+
+
+def _run(waiting: Sequence[Trial], total: int, *, force: bool, quiet: bool, tell: Tell) -> dict[str, str]:
+    """Runs the trials; returns the errors of those that failed, by name."""
+    if len(waiting) < total:
+        tell(f"{total - len(waiting)} of {total} trials are finished already")
+    bench = Bench(tell)
+    errors: dict[str, str] = {}
+    # Trials of one backbone follow each other, in the order in which they were asked for.
+    for number, trial in enumerate(sorted(waiting, key=lambda t: _key(t.config, "model", "quant")), start=1):
+        tell(f"trial {number} of {len(waiting)}: {trial.name}")
+        run = run_of(trial)
+        error_path = run.path / ERROR_FILE
+        try:
+            result = api.train(
+                trial.config,
+                force=force,
+                resume=not force,
+                quiet=quiet,
+                built=bench.built(trial.config),
+                before=bench.before(trial.config),
+            )
+        except Exception as error:  # whatever it is, the other trials are worth having
+            errors[trial.name] = str(error) if isinstance(error, LoraftError) else f"{type(error).__name__}: {error}"
+            tell(f"{trial.name} failed: {errors[trial.name]}")
+            if run.config_path.is_file():
+                write_text(error_path, traceback.format_exc())
+        else:
+            error_path.unlink(missing_ok=True)
+            bench.keep_before(trial.config, result["before"])
+            tell(f"{trial.name}: macro-F1 {result['after']['macro_f1']:.4f}, {result['train']['seconds']:.1f} s")
+        bench.check()
+    return errors
+
+
+def _conclude(folder: Sweep, config: Config, trials: Sequence[Trial], errors: Mapping[str, str]) -> dict[str, Any]:
+    records = [_record(trial, errors.get(trial.name)) for trial in trials]
+    best = standings.best_of(records)
+    if best is not None:
+        answers = {r["name"]: read_answers(Run(Path(r["run"]))) for r in records if r["status"] == "finished"}
+        tests = standings.versus_best(best["name"], answers, config.eval.confidence)
+        for record in records:
+            record["versus_best"] = tests.get(record["name"])
+    return {
+        "kind": "sweep",
+        "path": str(folder.path),
+        "backbone": config.model.name,
+        "quant": config.quant.method,
+        "data": config.data.source,
+        "task": config.prompt.task,
+        "labels": config.prompt.labels,
+        "keys": list(trials[0].settings),
+        "alpha_policies": list(dict.fromkeys(trial.config.lora.alpha_policy for trial in trials)),
+        "confidence": config.eval.confidence,
+        "trials": records,
+        "settings": standings.by_setting(records, config.eval.confidence),
+        "best": best,
+    }
+
+
+def _record(trial: Trial, error: str | None) -> dict[str, Any]:
+    run = run_of(trial)
+    record: dict[str, Any] = {
+        "name": trial.name,
+        "run": str(run.path),
+        "settings": trial.settings,
+        "alpha_policy": trial.config.lora.alpha_policy,
+    }
+    if error is not None:
+        return {**record, "status": "failed", "error": error}
+    metrics = run.read_metrics()
+    after, train = metrics["after"], metrics["train"]
+    return {
+        **record,
+        "status": "finished",
+        **{key: after[key] for key in (*standings.SCORES, "intervals", "n")},
+        "trainable_parameters": train["parameters"]["trainable"],
+        **{key: train[key] for key in ("validation_macro_f1", "seconds", "resumed_from_step", "steps")},
+        "peak_memory_mib": train["peak_memory_mib"],
+    }
+
+
+def _without_unused_ranks(config: Config, trials: Sequence[Trial]) -> Config:
+    # Written out, the default ranks would count as asked for when the file is given to --config.
+    used = "lora.r" in trials[0].settings and "lora.r" not in config.sweep.grid
+    section = config.sweep if used else config.sweep.model_copy(update={"ranks": []})
+    return config.model_copy(update={"sweep": section})
+
+
+def _key(config: Config, *sections: str) -> str:
+    return json.dumps([getattr(config, section).model_dump() for section in sections])
+
+
+def _before_key(config: Config) -> str:
+    return _key(config, "model", "quant", "data", "prompt", "eval") + str(config.seed)
+
+
+def _free() -> None:
+    """Lets go of what the last trial's trainer held, so that the next one's peak of memory is its own."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
