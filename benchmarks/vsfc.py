@@ -8,7 +8,6 @@ trained again. The JSON tells commit, versions and machine; the table on stdout 
 """
 
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from loraft.baselines import linear_svm
+from loraft.config import DataConfig
+from loraft.data import load_split
 from loraft.metrics import core
 from loraft.runs import environment
 
@@ -29,26 +31,27 @@ METRICS = ("accuracy", "macro_f1")
 
 def baseline(folder: Path) -> dict[str, float]:
     """Returns the test metrics of word and bigram TF-IDF with a linear SVM trained on the train split."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.svm import LinearSVC
-
-    def read(split: str) -> tuple[list[str], list[int]]:
-        lines = (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
-        return [row["sentence"] for row in rows], [row["sentiment"] for row in rows]
-
-    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+"), LinearSVC(random_state=0))
-    model.fit(*read("train"))
-    texts, labels = read("test")
-    return core(labels, model.predict(texts), 3)
+    data, labels = DataConfig(source=str(folder)), ["negative", "neutral", "positive"]
+    train, test = (load_split(data, split, labels=labels, label_column="sentiment") for split in ("train", "test"))
+    return core(test.labels, linear_svm(train, test), len(labels))
 
 
 def trained(folder: Path, quant: str, seed: int) -> dict[str, Any]:
     """Returns the metrics.json of one run, training it first where it is not finished."""
     output = Path("runs/vsfc")
     name = f"{quant}-s{seed}"
-    command = [sys.executable, "-m", "loraft", "train", "--config", str(CONFIG), "--data", str(folder), "--quant", quant]
+    command = [
+        sys.executable,
+        "-m",
+        "loraft",
+        "train",
+        "--config",
+        str(CONFIG),
+        "--data",
+        str(folder),
+        "--quant",
+        quant,
+    ]
     command += ["--seed", str(seed), "--output", str(output), "--set", f"name={name}", "--resume"]
     if not (output / name / "metrics.json").exists():
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -64,14 +67,11 @@ def main(
     """Train what is missing, write OUT, print the table."""
     if not (folder / "test.jsonl").exists():
         raise SystemExit(f"{folder}: holds no test.jsonl; name the folder of the corpus")
-    runs = {
-        quant: [trained(folder, quant, int(seed)) for seed in seeds.split(",")] for quant in ("none", "nf4")
-    }
+    runs = {quant: [trained(folder, quant, int(seed)) for seed in seeds.split(",")] for quant in ("none", "nf4")}
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     record = {
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit.stdout.strip(),
-        "machine": {"cpus": environment()["cpus"] if "cpus" in environment() else None, "machine": platform.machine()},
         "environment": environment(),
         "rows": runs["none"][0]["after"]["n"],
         "baseline": baseline(folder),

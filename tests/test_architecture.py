@@ -16,8 +16,8 @@ LAYERS = {
     1: """answers baselines bundled comparing data demonstrations metrics overlap pages plots progressions prompts
         reading reports runs spreads standings studies studyplots studytables sweeping sweepplots sweeptables tables
         talking""",
-    2: "backbone bundle encoding interrupting joint memory prefix_attention progress scoring sharing training",
-    3: "api datastats fewshots sweeps",
+    2: "backbone batching bundle encoding interrupting memory prefix_attention progress scoring sharing training",
+    3: "api datastats fewshots fitting sweeps",
     4: "cli cli_reports cli_studies options",
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}

@@ -40,14 +40,18 @@ LLAMA_1B = LlamaConfig(
 
 def test_the_tutorials_adapter_has_the_tutorials_parameters() -> None:
     with torch.device("meta"):
-        model = get_peft_model(AutoModelForCausalLM.from_config(LLAMA_1B), lora_config(LoraSection(r=8, target_modules="default")))
+        model = get_peft_model(
+            AutoModelForCausalLM.from_config(LLAMA_1B), lora_config(LoraSection(r=8, target_modules="default"))
+        )
     assert parameter_counts(model) == {"trainable": 851_968, "all": 1_236_666_368}
 
 
 @pytest.mark.parametrize("rank", [1, 16])
 def test_trainable_parameters_are_r_times_the_sum_of_both_dimensions(rank: int) -> None:
     base = backbone()
-    shapes = [tuple(p.shape) for n, p in base.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n]
+    shapes = [
+        tuple(p.shape) for n, p in base.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n
+    ]
     model = add_adapter(base, LoraSection(r=rank), seed=1)
     assert parameter_counts(model)["trainable"] == sum(rank * (rows + columns) for rows, columns in shapes)
 

@@ -37,7 +37,9 @@ def test_prompt_and_completion_equal_the_rendered_answered_chat() -> None:
 def test_demonstrations_stand_in_the_prompt_word_for_word() -> None:
     demonstrations = (("giảng hay <|eot_id|> .", "positive"), ("chưa rõ .", "negative"))
     text = tokenizer().decode(encoder().encode(["ổn"], demonstrations)[0].ids)
-    assert "Sentence: giảng hay <|eot_id|> .\nSentiment: positive\n\nSentence: chưa rõ .\nSentiment: negative\n\n" in text
+    assert (
+        "Sentence: giảng hay <|eot_id|> .\nSentiment: positive\n\nSentence: chưa rõ .\nSentiment: negative\n\n" in text
+    )
     assert text.count("Sentence: ") == 3
 
 

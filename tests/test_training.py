@@ -9,9 +9,10 @@ from peft import PeftModel
 from tiny import CONFIGS, LABELS, SENTENCES, backbone, encoder, prompts, tokenizer
 
 from loraft.backbone import add_adapter
+from loraft.batching import IGNORE, Row, answer_loss_sum, make_rows, pack, pad, unpack
 from loraft.config import LoraSection, TrainConfig
 from loraft.prefix_attention import enabled, supports
-from loraft.training import IGNORE, Row, answer_loss_sum, build_trainer, make_rows, pack, pad, sft_config, unpack
+from loraft.training import build_trainer, sft_config
 
 PAD = tokenizer().pad_token_id
 
@@ -113,7 +114,7 @@ def test_balanced_class_weights_have_mean_one_and_give_each_label_the_same_total
     assert totals == pytest.approx([2, 2, 2])
 
 
-def fit(folder: Path, model: PeftModel, *, resume: bool = False, stop_at: int | None = None, **train: Any) -> list[float]:
+def fit(folder: Path, model: PeftModel, *, resume: bool = False, **train: Any) -> list[float]:
     """Trains for a few steps; returns the logged losses."""
     section = TrainConfig(
         **{
@@ -136,8 +137,6 @@ def fit(folder: Path, model: PeftModel, *, resume: bool = False, stop_at: int | 
         seed=3,
         evaluate_with=lambda current: {"macro_f1": next(scores)},
     )
-    if stop_at is not None:
-        trainer.args.max_steps = stop_at
     trainer.train(resume_from_checkpoint=resume or None)
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 

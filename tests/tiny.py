@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     AutoTokenizer,
     Gemma2Config,
     GPT2Config,
@@ -15,7 +16,6 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
-from transformers import AutoModelForCausalLM
 
 from loraft.bundled import bundled_backbones
 from loraft.encoding import Encoder

@@ -1,11 +1,7 @@
 """The commands as plain functions: train, evaluate, predict. Scripts and the command line call these."""
 
 import json
-import os
-import shutil
-import sys
 import time
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peft import PeftModel
 from transformers import PreTrainedModel
 
-from loraft import bundle, memory, metrics, scoring
-from loraft.backbone import add_adapter, fingerprint, load_adapter, load_backbone, load_tokenizer, parameter_counts
+from loraft import bundle, metrics, scoring
+from loraft.backbone import add_adapter, load_adapter, load_backbone, load_tokenizer
 from loraft.config import Config
 from loraft.data import BadRow, Example, Split, load_split
-from loraft.encoding import Encoder, Prompt
+from loraft.encoding import Encoder, warn_of_cuts
 from loraft.errors import RunError
-from loraft.interrupting import SaveOnInterrupt, newest_checkpoint
+from loraft.fitting import draw, fit, save_adapter
 from loraft.prompts import Task, parse_answer
 from loraft.resolving import dump_yaml, load_resolved
 from loraft.runs import Run, environment, write_json, write_text
@@ -84,16 +79,16 @@ def train(
     write_json(before_path, before)
     model = add_adapter(base, config.lora, seed=config.seed)
     try:
-        report = _fit(config, run, encoder, model, splits["train"], validation, resume=resume, quiet=quiet)
+        report = fit(config, run, encoder, model, splits["train"], validation, resume=resume, quiet=quiet)
         after, rows = judge(model, encoder, test, config)
         scores = {key: after[key] for key in ("accuracy", "macro_f1")}
         fingerprints = {name: split.fingerprint for name, split in splits.items()}
-        _save_adapter(run, model, bundle.describe(config, encoder, base, fingerprints, scores))
+        save_adapter(run, model, bundle.describe(config, encoder, base, fingerprints, scores))
     finally:
         if built is not None:
             remove_adapter(model)
     write_text(run.predictions_path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    _draw(run, after, test, rows, encoder.task.labels)
+    draw(run, after, test, rows, encoder.task.labels)
     result = {
         "run": str(run.path),
         "labels": list(encoder.task.labels),
@@ -108,7 +103,11 @@ def train(
 
 
 def evaluate(
-    *, config: Config | None = None, run: Path | None = None, split: str = "test", zero_shot: bool = False,
+    *,
+    config: Config | None = None,
+    run: Path | None = None,
+    split: str = "test",
+    zero_shot: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Judges a finished run, or with `zero_shot` the bare backbone, on a split or a labelled file.
@@ -224,7 +223,7 @@ def judge(
         confidence=config.eval.confidence,
         seed=config.seed,
     )
-    result["truncated"] = _warn_of_cuts(prompts, split.name)
+    result["truncated"] = warn_of_cuts(prompts, split.name)
     result["decode"] = config.eval.decode
     rows: list[dict[str, Any]] = []
     for i, example in enumerate(split.examples):
@@ -273,118 +272,9 @@ def _same_config(run: Run, config: Config, *, resume: bool) -> None:
         )
 
 
-def _warn_of_cuts(prompts: list[Prompt], what: str) -> int:
-    """Says how many sentences were shortened, and returns that number."""
-    cut = sum(prompt.cut > 0 for prompt in prompts)
-    if cut:
-        warnings.warn(
-            f"{cut} of {len(prompts)} {what} sentences were shortened to fit prompt.max_length", stacklevel=2
-        )
-    return cut
-
-
 def load_data(config: Config, name: str) -> Split:
     """Returns a split of the config's data: train, validation, test, another split's name, or a file."""
     labels = config.prompt.labels or []
     limits = {"train": config.data.max_train_rows, "validation": config.data.max_eval_rows}
     limit = limits.get(name, config.data.max_test_rows)
     return load_split(config.data, name, labels=labels, label_column=config.prompt.label_column or "label", limit=limit)
-
-
-def _fit(
-    config: Config,
-    run: Run,
-    encoder: Encoder,
-    model: PeftModel,
-    train_split: Split,
-    validation: Split,
-    *,
-    resume: bool,
-    quiet: bool,
-) -> dict[str, Any]:
-    """Trains; leaves the best checkpoint's adapter in the model and returns a report of the training."""
-    from loraft.progress import ProgressCallback
-    from loraft.training import build_trainer, make_rows
-
-    memory.reset_peak(model.device)
-    prompts = encoder.encode(train_split.texts)
-    rows = make_rows(
-        [p.ids for p in prompts], train_split.labels.tolist(), encoder.completions_K, config.train.class_weights
-    )
-    validation_ids = [prompt.ids for prompt in encoder.encode(validation.texts)]
-
-    def evaluate_with(current: Any) -> dict[str, float]:
-        log_probs_NK = scoring.score(
-            current, validation_ids, encoder.completions_K, batch_tokens=config.eval.batch_tokens
-        )
-        probs_NK = scoring.to_probs(log_probs_NK)
-        numbers = metrics.core(validation.labels, probs_NK.argmax(axis=1), len(encoder.task.labels))
-        numbers["loss"] = metrics.log_loss(validation.labels, probs_NK)
-        return numbers
-
-    counts = parameter_counts(model)
-    if not quiet:
-        print(
-            f"trainable params: {counts['trainable']:,} || all params: {counts['all']:,} || "
-            f"trainable%: {100 * counts['trainable'] / counts['all']:.4f}; rank {config.lora.r}, alpha "
-            f"{config.lora.alpha_policy}; learning rate {config.train.learning_rate:g}, {config.train.lr_scheduler_type}",
-            file=sys.stderr,
-        )
-    progress = ProgressCallback(run.append_log, visible=not quiet)
-    interrupt = SaveOnInterrupt()
-    trainer = build_trainer(
-        model,
-        encoder.tokenizer,
-        rows,
-        config.train,
-        output_dir=str(run.checkpoints),
-        seed=config.seed,
-        evaluate_with=evaluate_with,
-        callbacks=[progress, interrupt],
-    )
-    progress.tokens_seen = lambda: trainer.tokens_seen
-    started = time.perf_counter()
-    checkpoint = newest_checkpoint(run.checkpoints) if resume else None
-    with interrupt:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    seconds = time.perf_counter() - started
-    model.eval()
-    return {
-        "seconds": round(seconds, 1),  # of this process, from the step that it resumed at
-        "resumed_from_step": None if checkpoint is None else _step_of(str(checkpoint)),
-        "steps": trainer.state.global_step,
-        "best_step": _step_of(trainer.state.best_model_checkpoint),
-        "validation_macro_f1": trainer.state.best_metric,
-        "tokens_computed": trainer.tokens_seen,
-        "truncated": _warn_of_cuts(prompts, "training"),
-        "shared_prefix": trainer.shared_prefix,
-        "peak_memory_mib": memory.peak_mib(model.device),
-        "parameters": counts,
-        "alpha_policy": config.lora.alpha_policy,
-        "backbone_fingerprint": fingerprint(model.get_base_model()),
-    }
-
-
-def _step_of(checkpoint: str | None) -> int | None:
-    return int(checkpoint.rsplit("-", 1)[-1]) if checkpoint else None
-
-
-def _save_adapter(run: Run, model: PreTrainedModel, content: dict[str, Any]) -> None:
-    """Writes adapter and bundle beside the final place and renames, so that a half-written adapter never counts."""
-    beside = run.adapter.with_name("adapter.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    model.save_pretrained(str(beside))
-    write_json(beside / bundle.FILE, content)
-    shutil.rmtree(run.adapter, ignore_errors=True)
-    os.replace(beside, run.adapter)
-
-
-def _draw(run: Run, after: dict[str, Any], test: Split, rows: list[dict[str, Any]], labels: tuple[str, ...]) -> None:
-    from loraft import plots
-
-    run.plots.mkdir(exist_ok=True)
-    plots.learning_curve(run.read_log(), run.plots / "learning_curve.png")
-    plots.confusion_matrix(np.array(after["confusion"]), labels, run.plots / "confusion_matrix.png")
-    if rows and "probs" in rows[0]:
-        probs_NK = np.array([[row["probs"][label] for label in labels] for row in rows])
-        plots.reliability_diagram(test.labels, probs_NK, run.plots / "reliability.png")

@@ -1,7 +1,6 @@
 """The backbone: tokenizer, base model, quantisation and the adapter on top of it."""
 
 import hashlib
-import logging
 import os
 import platform
 from pathlib import Path
@@ -9,15 +8,20 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
 
 from loraft.bundled import bundled_backbones
 from loraft.config import LoraSection, ModelConfig, QuantConfig
 from loraft.errors import BackboneError
 
-# bitsandbytes tells every user about an optional package on import, and transformers about each weight file.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-logging.getLogger("transformers").setLevel(logging.ERROR)
+transformers_logging.disable_progress_bar()  # a bar for each file of weights, at every start
 
 
 def resolve_name(name: str) -> str:
@@ -36,7 +40,9 @@ def resolve_name(name: str) -> str:
         return str(path)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         known = ", ".join(bundled_backbones())
-        raise BackboneError(f"model.name: no such backbone (got {name!r}); a bundled name ({known}), a folder or a hub id")
+        raise BackboneError(
+            f"model.name: no such backbone (got {name!r}); a bundled name ({known}), a folder or a hub id"
+        )
     return name
 
 
@@ -94,7 +100,9 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
             kwargs["dtype"] = torch.bfloat16
     folder = Path(resolve_name(model.name))
     if (folder / "adapter_config.json").exists():
-        raise BackboneError(f"model.name: {model.name} is an adapter, not a backbone; name the base model it was trained on")
+        raise BackboneError(
+            f"model.name: {model.name} is an adapter, not a backbone; name the base model it was trained on"
+        )
     try:
         base = AutoModelForCausalLM.from_pretrained(resolve_name(model.name), **_hub(model), **kwargs)
     except (OSError, ValueError) as error:
@@ -144,7 +152,7 @@ def lora_config(section: LoraSection) -> LoraConfig:
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=section.r,
-        lora_alpha=section.alpha,  # type: ignore[arg-type]  # peft only divides it by r
+        lora_alpha=section.alpha,
         lora_dropout=section.lora_dropout,
         target_modules=None if targets == "default" else targets,
         use_rslora=section.use_rslora,
@@ -169,11 +177,11 @@ def add_adapter(base: PreTrainedModel, section: LoraSection, *, seed: int) -> Pe
         )
     torch.manual_seed(seed)
     try:
-        model = get_peft_model(base, lora_config(section))  # type: ignore[arg-type]
+        model = get_peft_model(base, lora_config(section))
     except ValueError as error:
         raise BackboneError(f"lora: peft cannot build the adapter ({error}); check lora.target_modules") from error
     _adapter_in_fp32(model)
-    return model  # type: ignore[return-value]
+    return model
 
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:

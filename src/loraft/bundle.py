@@ -50,7 +50,9 @@ def read(adapter: Path) -> dict[str, Any]:
     try:
         bundle: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RunError(f"{path}: not there, so the adapter's labels and prompt are unknown; train it with loraft") from None
+        raise RunError(
+            f"{path}: not there, so the adapter's labels and prompt are unknown; train it with loraft"
+        ) from None
     except ValueError as error:
         raise RunError(f"{path}: is no JSON ({error}); train again with --force") from error
     return bundle

@@ -7,7 +7,6 @@ for an interrupt; `LORAFT_DEBUG=1` shows the traceback.
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from loraft import runs, tables
+from loraft import cli_reports, cli_studies, runs, tables
 from loraft.bundled import bundled_backbones, bundled_data
 from loraft.config import Config
 from loraft.errors import ConfigError, LoraftError
@@ -38,6 +37,7 @@ from loraft.options import (
 )
 from loraft.reading import BadRow, Example, Format, read_inputs, sentence
 from loraft.resolving import dump_yaml, load_resolved, presets, resolve, task_names
+from loraft.talking import begin, is_main, say
 
 app = typer.Typer(
     name="loraft",
@@ -70,19 +70,19 @@ def train(
         raise ConfigError("--force and --resume: one deletes what the other continues; give one of them")
     flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
-    _begin(resolved, verbose)
+    begin(resolved, verbose)
 
     from loraft import api
 
-    result = api.train(resolved, force=force, resume=resume, quiet=not _is_main())
-    if not _is_main():
+    result = api.train(resolved, force=force, resume=resume, quiet=not is_main())
+    if not is_main():
         return
     if json:
         print(runs.to_json(result))
     else:
         tables.show([tables.before_after(result["before"], result["after"])])
-    _say(f"run: {result['run']}")
-    _say(f"next: loraft predict --run {shlex.quote(str(result['run']))} 'thầy giảng bài rất dễ hiểu'")
+    say(f"run: {result['run']}")
+    say(f"next: loraft predict --run {shlex.quote(str(result['run']))} 'thầy giảng bài rất dễ hiểu'")
 
 
 @app.command("eval")
@@ -116,7 +116,7 @@ def evaluate(
         fixed = {"--preset": preset, "--config": config, "--model": model, "--task": task, "--quant": quant}
         _refuse([flag for flag, value in fixed.items() if value is not None])
         path, resolved = _finished_run(run, output, sets or (), flags)
-    _begin(resolved, verbose, adapter=path, source=split if Path(split).is_file() else None)
+    begin(resolved, verbose, adapter=path, source=split if Path(split).is_file() else None)
 
     from loraft import api
 
@@ -149,7 +149,7 @@ def predict(
     """
     path, resolved = _finished_run(run, output, sets or (), {})
     rows, source = _inputs(texts or [], file, format, text_column or resolved.data.text_column)
-    _begin(resolved, verbose, adapter=path, source=source)
+    begin(resolved, verbose, adapter=path, source=source)
 
     from loraft import api
 
@@ -157,14 +157,18 @@ def predict(
     for row in api.predict(rows, run=path, min_confidence=min_confidence, config=resolved):
         if row.error is not None:
             bad += 1
-            _say(f"{source} row {row.row}: {row.error}")
+            say(f"{source} row {row.row}: {row.error}")
         if json:
             print(runs.to_json(_as_json(row), indent=None), flush=True)
         else:
             print(row.label or "", flush=True)
     if bad:
-        _say(f"{bad} {'row' if bad == 1 else 'rows'} could not be read")
+        say(f"{bad} {'row' if bad == 1 else 'rows'} could not be read")
         raise typer.Exit(1)
+
+
+for study in (cli_reports.fewshot, cli_studies.sweep, cli_studies.compare, cli_reports.data, cli_reports.report):
+    app.command()(study)
 
 
 @app.command("models")
@@ -213,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if os.environ.get("LORAFT_DEBUG") == "1":
             raise
         separator = "\n  " if "\n" in str(error) else " "
-        _say(f"error:{separator}" + str(error).replace("\n", "\n  "))
+        say(f"error:{separator}" + str(error).replace("\n", "\n  "))
         sys.exit(error.exit_code)
 
 
@@ -280,24 +284,3 @@ def _licence(folder: Path) -> str:
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     front = text.split("---")[1] if text.startswith("---") else ""
     return str((yaml.safe_load(front) or {}).get("license", "see its folder"))
-
-
-def _begin(config: Config, verbose: bool, *, adapter: Path | None = None, source: str | None = None) -> None:
-    """Says what will be loaded; keeps the libraries' warnings, which are not about the user's work, off the screen."""
-    quantised = f" ({config.quant.method})" if config.quant.method != "none" else ""
-    with_adapter = f", adapter {adapter}" if adapter is not None else ""
-    _say(f"backbone {config.model.name}{quantised}{with_adapter}, data {source or config.data.source}")
-    if not verbose:
-        warnings.filterwarnings("ignore")
-        warnings.filterwarnings("default", module="loraft")
-        warnings.formatwarning = lambda message, *rest, **named: f"warning: {message}\n"
-
-
-def _is_main() -> bool:
-    # Under torchrun and accelerate every process runs the command; the first one alone talks.
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _say(message: str) -> None:
-    if _is_main():
-        print(message, file=sys.stderr, flush=True)

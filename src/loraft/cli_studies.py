@@ -41,17 +41,13 @@ def sweep(
 
     Given again, the same command goes on: finished trials are kept, an interrupted one is resumed.
     """
-    flags = dict(dotted(model=model, data=data, task=task, quant=quant, output=output, seed=seed))
-    studied = {
-        "sweep.ranks": None if ranks is None else sweeping.expand_ranks(ranks),
+    flags = {
+        **dotted(model=model, data=data, task=task, quant=quant, output=output, seed=seed),
+        "sweep.ranks": sweeping.expand_ranks(ranks) if ranks is not None else [] if grid else None,
         "sweep.grid": sweeping.parse_grid(grid) if grid else None,
-        "sweep.seeds": None if seeds is None else expand_integers(seeds, "--seeds"),
+        "sweep.seeds": expand_integers(seeds, "--seeds") if seeds is not None else None,
     }
-    resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags={**flags, **studied})
-    if grid and ranks is None:  # of a preset's ranks nothing was said
-        resolved = resolve(
-            preset=preset, config_file=config, overrides=sets or (), flags={**flags, **studied, "sweep.ranks": []}
-        )
+    resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
     trials = sweeping.expand(resolved)
     if dry_run:
         planned = sweeping.plan(trials)

@@ -73,6 +73,7 @@ def describe(config: Config, *, by: str | None = None, tokens: bool = False, nea
         },
         "duplicates": {split.name: duplicates(split) for split in splits},
         "conflicts": conflicts(splits, labels),
+        "near_threshold": NEAR,
         "leaks": [leaks(left, right, near=near) for left, right in combinations(splits, 2)],
         "longest": [
             {"words": int(words_N[i]), "characters": len(texts[i]), **_place(*rows[i])}

@@ -10,6 +10,7 @@ Tensor and array suffixes: N examples, K labels, T tokens.
 
 import hashlib
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -150,7 +151,8 @@ class Encoder:
         return re.compile("|".join(re.escape(word) for word in dict.fromkeys(words))) if words else None
 
     def _split_after_last_special(self, text: str) -> tuple[str, str]:
-        found = list(self._specials().finditer(text)) if self._specials() else []
+        specials = self._specials()
+        found = list(specials.finditer(text)) if specials else []
         end = found[-1].end() if found else 0
         return text[:end], text[end:]
 
@@ -172,11 +174,22 @@ class Encoder:
         return int(first)
 
 
+def warn_of_cuts(prompts: list[Prompt], what: str) -> int:
+    """Says how many sentences were shortened, and returns that number."""
+    cut = sum(prompt.cut > 0 for prompt in prompts)
+    if cut:
+        warnings.warn(f"{cut} of {len(prompts)} {what} sentences were shortened to fit prompt.max_length", stacklevel=2)
+    return cut
+
+
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     """Returns how many leading token ids all rows share (0 for no rows)."""
     if not rows:
         return 0
-    first, last = min(rows), max(rows)  # all rows lie between these two, so their prefix is everyone's
+    first, last = (
+        min(map(list, rows)),
+        max(map(list, rows)),
+    )  # all rows lie between these two, so their prefix is everyone's
     length = 0
     for a, b in zip(first, last, strict=False):
         if a != b:

@@ -11,6 +11,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from loraft.plots import DPI
+
 # The browser itself refuses whatever would leave the page.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -103,10 +105,17 @@ def _part(part: Part) -> str:
     if isinstance(part, Code):
         box = f"<pre>{_escape(part.text)}</pre>"
         return box if part.summary is None else f"<details><summary>{_escape(part.summary)}</summary>{box}</details>"
-    data = base64.b64encode(part.path.read_bytes()).decode()
-    caption = _escape(part.caption)
+    return _image(part)
+
+
+def _image(image: Image) -> str:
+    png = image.path.read_bytes()
+    inches = [int.from_bytes(png[start : start + 4], "big") / DPI for start in (16, 20)]  # the header's first chunk
+    width, height = (round(96 * length) for length in inches)  # CSS has 96 pixels an inch
+    caption = _escape(image.caption)
     return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+        f'<figure><img alt="{caption}" width="{width}" height="{height}"'
+        f' src="data:image/png;base64,{base64.b64encode(png).decode()}"><figcaption>{caption}</figcaption></figure>'
     )
 
 

@@ -1,8 +1,8 @@
 """Attention over a packed row `[prefix | suffix 1 | suffix 2 | ...]` without the dense T x T mask.
 
-The prefix attends to itself; all suffixes attend to the one prefix in one product a head, and each to itself, padded to
-the longest. The work falls from T^2 to P^2 + B S (P + S), and the mask from T^2 to S (P + S). Everything else in the model (projections,
-norms, feed-forward) still runs on the packed row without padding.
+The prefix attends to itself; all suffixes attend to the one prefix in one product a head, and each to itself, padded
+to the longest. The work falls from T^2 to P^2 + B S (P + S), and the mask from T^2 to S^2. Everything else in the
+model (projections, norms, feed-forward) still runs on the packed row without padding.
 
 The function is registered with transformers as an attention implementation; without a layout, in evaluation for
 instance, it is transformers' own SDPA attention.

@@ -51,7 +51,9 @@ def _progression(head: list[int], tail: list[int], text: str, where: str) -> lis
     fitting = {
         kind: terms
         for kind, terms in tried.items()
-        if terms[: len(head)] == head and terms[-len(tail) :] == tail and len(terms) >= len(head) + len(tail)
+        if terms[: len(head)] == head
+        and terms[-len(tail) :] == tail
+        and len(head) + len(tail) <= len(terms) <= MOST_TERMS
         if all(term.denominator == 1 for term in terms)
     }
     shown = {kind: f"{kind} {_shown(terms)}" for kind, terms in tried.items() if terms}

@@ -30,6 +30,8 @@ FIGURES = {
     "learning_curve.png": "Loss in nats and validation scores over the training steps",
     "confusion_matrix.png": "Counts and row shares of the test split: reference by predicted label",
     "reliability.png": "Accuracy over confidence on the test split, with the number of rows in each bin",
+    "fewshot.png": "Test scores over the number of demonstrations, beside the baselines",
+    "sweep.png": "Test scores over the swept key",
 }
 
 
@@ -165,7 +167,7 @@ def of_data(folder: Path) -> Document:
     others: list[Part] = [studytables.leaks(data)] if data["leaks"] else ["One split: nothing can leak."]
     others += [studytables.near_copies(data)] if any(pair["examples"] for pair in data["leaks"]) else []
     torn = data["conflicts"]
-    others.append(f"{torn['sentences']:,} sentences in {torn['rows']:,} rows stand there with several labels.")
+    others.append(f"Sentences that stand there with several labels: {torn['sentences']:,}, in {torn['rows']:,} rows.")
     others += [studytables.conflicts(data)] if torn["examples"] else []
     return Document(
         title=f"Data {data['source']}",
@@ -221,7 +223,10 @@ def _figures(run: Run, *names: str) -> list[Part]:
 
 
 def _images(folder: Path) -> list[Part]:
-    return [Image(path, path.stem.replace("_", " ").capitalize()) for path in sorted(folder.glob("*.png"))]
+    return [
+        Image(path, FIGURES.get(path.name, path.stem.replace("_", " ").capitalize()))
+        for path in sorted(folder.glob("*.png"))
+    ]
 
 
 def _calibration(run: Run, after: Mapping[str, Any]) -> list[Part]:
@@ -241,15 +246,15 @@ def _mistakes(run: Run, after: Mapping[str, Any]) -> list[Part]:
     total = f"{len(wrong):,} of {after['n']:,} test rows are wrong"
     if "probs" not in wrong[0]:
         shown = wrong[:MISTAKES]
-        answers = [(str(row.get("answer")), row["label"], str(row["row"]), row["text"]) for row in shown]
-        heads = ("answer", "reference", "row", "sentence")
+        answers = [(row["text"], row["label"], str(row.get("answer")), str(row["row"])) for row in shown]
+        heads = ("sentence", "reference", "answer", "row")
         return [f"{total}; the first of them:", studytables.listing(heads, answers)]
     shown = sorted(wrong, key=lambda row: -row["probs"][row["predicted"]])[:MISTAKES]
     rows = [
-        (f"{row['probs'][row['predicted']]:.3f}", row["predicted"], row["label"], str(row["row"]), row["text"])
+        (row["text"], row["label"], row["predicted"], f"{row['probs'][row['predicted']]:.3f}", str(row["row"]))
         for row in shown
     ]
-    made = studytables.listing(("probability", "predicted", "reference", "row", "sentence"), rows)
+    made = studytables.listing(("sentence", "reference", "predicted", "probability", "row"), rows)
     return [f"{total}; those with the highest probability of the wrong label:", made]
 
 

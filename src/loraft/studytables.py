@@ -85,7 +85,7 @@ def lengths(data: Mapping[str, Any]) -> Table:
 
 def leaks(data: Mapping[str, Any]) -> Table:
     """Rows of one split that stand in another, to the letter or nearly."""
-    table = _table("leaks", "the same sentence", "nearly the same")
+    table = _table("leaks", "the same sentence", f"nearly the same (Jaccard index above {data['near_threshold']:g})")
     for pair in data["leaks"]:
         near = "not looked for" if pair["near"] is None else f"{pair['near']:,}"
         _add(table, f"{pair['right']} rows that {pair['left']} has", f"{pair['exact']:,}", near)

@@ -1,5 +1,6 @@
 """What the commands say on stderr while they work; stdout is for results."""
 
+import logging
 import os
 import sys
 import warnings
@@ -25,6 +26,7 @@ def begin(config: Config, verbose: bool, *, adapter: Path | None = None, source:
     with_adapter = f", adapter {adapter}" if adapter is not None else ""
     say(f"backbone {config.model.name}{quantised}{with_adapter}, data {source or config.data.source}")
     if not verbose:
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells everybody about an optional package
         warnings.filterwarnings("ignore")
         warnings.filterwarnings("default", module="loraft")
         warnings.formatwarning = lambda message, *rest, **named: f"warning: {message}\n"

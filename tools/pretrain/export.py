@@ -1,6 +1,6 @@
 """Write a checkpoint as a plain Hugging Face folder: bf16 safetensors, config, tokenizer.
 
-    python tools/pretrain/export.py MODEL_FOLDER src/loraft/bundled/loraft-vi-tiny
+python tools/pretrain/export.py MODEL_FOLDER src/loraft/bundled/loraft-vi-tiny
 """
 
 from pathlib import Path

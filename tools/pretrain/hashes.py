@@ -1,6 +1,6 @@
 """Write tests/bundled_hashes.json: the SHA-256 of every bundled file that a published figure depends on.
 
-    python tools/pretrain/hashes.py
+python tools/pretrain/hashes.py
 """
 
 import hashlib
@@ -12,7 +12,11 @@ from loraft.bundled import HERE
 OUT = Path(__file__).parents[2] / "tests" / "bundled_hashes.json"
 
 if __name__ == "__main__":
-    files = [*HERE.glob("feedback/*.jsonl"), *HERE.glob("loraft-vi-tiny/*.json"), *HERE.glob("loraft-vi-tiny/*.safetensors")]
+    files = [
+        *HERE.glob("feedback/*.jsonl"),
+        *HERE.glob("loraft-vi-tiny/*.json"),
+        *HERE.glob("loraft-vi-tiny/*.safetensors"),
+    ]
     hashes = {str(path.relative_to(HERE)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
     OUT.write_text(json.dumps(hashes, indent=1) + "\n", encoding="utf-8")
     print(f"{len(hashes)} files in {OUT}")

@@ -28,12 +28,19 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFas
 LENGTH = 512
 SHARES = {"chat": 0.55, "labelled": 0.35, "corpus": 0.10}  # of the windows
 OTHER_WEIGHT = 0.3  # of a token that is no answer
-DATES = [f"{day:02d} {month} {year}" for day in (1, 9, 17, 26) for month in ("Jan", "Apr", "Jul", "Nov") for year in (2023, 2024, 2026)]
+DATES = [
+    f"{day:02d} {month} {year}"
+    for day in (1, 9, 17, 26)
+    for month in ("Jan", "Apr", "Jul", "Nov")
+    for year in (2023, 2024, 2026)
+]
 
 
 def answer_mask(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> np.ndarray:
     """Returns which tokens are answers: assistant turns with their end, and label words behind `Sentiment:`."""
-    start, end, stop = (tokenizer.convert_tokens_to_ids(f"<|{n}|>") for n in ("start_header_id", "end_header_id", "eot_id"))
+    start, end, stop = (
+        tokenizer.convert_tokens_to_ids(f"<|{n}|>") for n in ("start_header_id", "end_header_id", "eot_id")
+    )
     assistant = tokenizer("assistant", add_special_tokens=False)["input_ids"]
     sentiment = tokenizer("Sentiment:", add_special_tokens=False)["input_ids"]
     labels = {tokenizer(f" {w}", add_special_tokens=False)["input_ids"][0] for w in ("positive", "negative", "neutral")}
@@ -60,7 +67,9 @@ def chat_text(tokenizer: PreTrainedTokenizerFast, material: Material, rng: rando
 def labelled_text(material: Material, rng: random.Random) -> str:
     """Returns a page of opinions, each with its label, as demonstrations are written."""
     rows = [sample_opinion(material, rng) for _ in range(rng.randint(8, 16))]
-    return "<|begin_of_text|>" + "\n".join(f"Sentence: {o.text}\nSentiment: {o.label}\n" for o in rows) + "<|end_of_text|>"
+    return (
+        "<|begin_of_text|>" + "\n".join(f"Sentence: {o.text}\nSentiment: {o.label}\n" for o in rows) + "<|end_of_text|>"
+    )
 
 
 def windows(

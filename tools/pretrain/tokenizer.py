@@ -1,6 +1,6 @@
 """Train the backbone's tokenizer: byte-level BPE in the Llama-3 style, with its special tokens and chat template.
 
-    python tools/pretrain/tokenizer.py CORPUS OUT --vocab 8192
+python tools/pretrain/tokenizer.py CORPUS OUT --vocab 8192
 """
 
 import random

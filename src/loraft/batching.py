@@ -1,0 +1,154 @@
+"""A training batch as tensors: packed behind a shared prefix, or padded; and the loss on its answers.
+
+The prompt is long and the same for every row; the sentence is short. A packed batch is one row
+`[prefix | suffix 1 | suffix 2 | ...]`: the longest common token-id prefix once, each suffix seeing the prefix and
+itself, positions restarting after the prefix. The gradient flows through the prefix, so loss and gradient are those of
+the padded batch; with LoRA dropout one mask serves the prefix of all rows. The LM head runs on the positions that
+predict an answer token only.
+
+Suffixes: B batch, T tokens, P prefix tokens, S tokens of the longest suffix, V vocabulary, A answer tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from loraft.encoding import common_prefix
+
+IGNORE = -100
+
+
+@dataclass
+class Row:
+    """One training example: prompt and answer ids, where the answer starts, its label and its weight in the loss."""
+
+    input_ids: list[int]
+    answer_start: int
+    label: int
+    weight: float = 1.0
+
+
+def make_rows(
+    prompts: Sequence[Sequence[int]], labels: Sequence[int], completions_K: Sequence[Sequence[int]], class_weights: str
+) -> list[Row]:
+    """Returns the training rows; with `balanced` class weights N / (K n_k), whose mean over the rows is 1."""
+    counts = np.bincount(np.asarray(labels), minlength=len(completions_K))
+    weights = np.ones(len(completions_K))
+    if class_weights == "balanced":
+        present = counts > 0
+        weights[present] = len(labels) / (present.sum() * counts[present])
+    return [
+        Row([*prompt, *completions_K[label]], len(prompt), int(label), float(weights[label]))
+        for prompt, label in zip(prompts, labels, strict=True)
+    ]
+
+
+def pack(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    """Returns the batch as one row with a shared prefix.
+
+    Returns:
+        input_ids, position_ids, labels of shape (1, T); `segments` (T,), 0 for the prefix and 1.. for the suffixes,
+        from which the mask is made on the device; `weights` (A,), one for each answer token; and the layout that
+        `prefix_attention` reads: `suffix_index` (B, S) and `suffix_place` (T - P,).
+    """
+    prefix = min(
+        common_prefix([row.input_ids for row in rows]),
+        min(row.answer_start for row in rows) - 1,  # the token before the answer predicts: it stays with its row
+    )
+    ids = list(rows[0].input_ids[:prefix])
+    positions = list(range(prefix))
+    labels = [IGNORE] * prefix
+    segments = [0] * prefix
+    weights: list[float] = []
+    longest = max(len(row.input_ids) for row in rows) - prefix
+    index_BS = torch.zeros(len(rows), longest, dtype=torch.long)
+    place: list[int] = []
+    for segment, row in enumerate(rows, start=1):
+        length = len(row.input_ids) - prefix
+        index_BS[segment - 1, :length] = torch.arange(len(ids), len(ids) + length)
+        place += range((segment - 1) * longest, (segment - 1) * longest + length)
+        ids += row.input_ids[prefix:]
+        positions += range(prefix, len(row.input_ids))
+        labels += [IGNORE] * (row.answer_start - prefix) + row.input_ids[row.answer_start :]
+        segments += [segment] * length
+        weights += [row.weight] * (len(row.input_ids) - row.answer_start)
+    return {
+        "input_ids": torch.tensor([ids]),
+        "position_ids": torch.tensor([positions]),
+        "labels": torch.tensor([labels]),
+        "segments": torch.tensor(segments),
+        "suffix_index": index_BS,
+        "suffix_place": torch.tensor(place),
+        "weights": torch.tensor(weights),
+    }
+
+
+def pad(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
+    """Returns the batch the plain way: right-padded rows (B, T) with an attention mask."""
+    longest = max(len(row.input_ids) for row in rows)
+    ids_BT = torch.full((len(rows), longest), pad_id)
+    labels_BT = torch.full((len(rows), longest), IGNORE)
+    mask_BT = torch.zeros((len(rows), longest), dtype=torch.long)
+    weights: list[float] = []
+    for b, row in enumerate(rows):
+        length = len(row.input_ids)
+        ids_BT[b, :length] = torch.tensor(row.input_ids)
+        mask_BT[b, :length] = 1
+        labels_BT[b, row.answer_start : length] = torch.tensor(row.input_ids[row.answer_start :])
+        weights += [row.weight] * (length - row.answer_start)
+    return {"input_ids": ids_BT, "attention_mask": mask_BT, "labels": labels_BT, "weights": torch.tensor(weights)}
+
+
+def answer_loss_sum(
+    model: torch.nn.Module, inputs: dict[str, torch.Tensor], dtype: torch.dtype, *, fast: bool = False
+) -> torch.Tensor:
+    """Returns the weighted sum over all answer tokens of -log p, in nats, of a packed or a padded batch.
+
+    `fast` takes `prefix_attention`, which the model must have been given, instead of a dense mask in `dtype`.
+    """
+    labels = inputs["labels"]
+    kwargs: dict[str, Any] = {"input_ids": inputs["input_ids"], "use_cache": False}
+    if "segments" in inputs:
+        kwargs["position_ids"] = inputs["position_ids"]
+        if fast:
+            kwargs |= {key: inputs[key] for key in ("suffix_index", "suffix_place")}
+            # four dimensions tell transformers not to build a mask of its own; this one is not read
+            kwargs["attention_mask"] = torch.zeros(1, 1, 1, 1, dtype=dtype, device=labels.device)
+        else:
+            kwargs["attention_mask"] = shared_prefix_mask(inputs["segments"], dtype)
+    else:
+        kwargs["attention_mask"] = inputs["attention_mask"]
+    answer_BT = labels != IGNORE
+    positions = answer_BT.any(0).nonzero().squeeze(1) - 1  # the position before an answer token predicts it
+    logits_BTV = model(logits_to_keep=positions, **kwargs).logits
+    kept_BT = answer_BT[:, positions + 1]
+    log_loss_A = F.cross_entropy(logits_BTV[kept_BT].float(), labels[:, positions + 1][kept_BT], reduction="none")
+    return (log_loss_A * inputs["weights"]).sum()
+
+
+def shared_prefix_mask(segments_T: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Returns the additive mask (1, 1, T, T): causal, and a suffix sees the prefix and itself only."""
+    total = len(segments_T)
+    causal_TT = torch.ones(total, total, dtype=torch.bool, device=segments_T.device).tril()
+    see_TT = causal_TT & ((segments_T[None, :] == 0) | (segments_T[None, :] == segments_T[:, None]))
+    mask_TT = torch.zeros(total, total, dtype=dtype, device=segments_T.device)
+    return mask_TT.masked_fill(~see_TT, torch.finfo(dtype).min)[None, None]
+
+
+def unpack(inputs: dict[str, torch.Tensor], pad_id: int) -> dict[str, torch.Tensor]:
+    """Returns the padded batch that a shared-prefix batch stands for."""
+    segments = inputs["segments"]
+    ids, labels = inputs["input_ids"][0], inputs["labels"][0]
+    prefix = ids[segments == 0].tolist()
+    rows: list[Row] = []
+    start = 0
+    for segment in range(1, int(segments.max()) + 1):
+        answer = int((labels[segments == segment] != IGNORE).sum())
+        row_ids = [*prefix, *ids[segments == segment].tolist()]
+        rows.append(Row(row_ids, len(row_ids) - answer, 0, float(inputs["weights"][start])))
+        start += answer
+    return {key: value.to(ids.device) for key, value in pad(rows, pad_id).items()}

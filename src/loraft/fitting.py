@@ -1,0 +1,121 @@
+"""One training from rows to a saved adapter: what `api.train` does between loading and judging."""
+
+import os
+import shutil
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from loraft import bundle, memory, metrics, scoring
+from loraft.backbone import fingerprint, parameter_counts
+from loraft.batching import make_rows
+from loraft.config import Config
+from loraft.data import Split
+from loraft.encoding import Encoder, warn_of_cuts
+from loraft.interrupting import SaveOnInterrupt, newest_checkpoint
+from loraft.runs import Run, write_json
+
+
+def fit(
+    config: Config,
+    run: Run,
+    encoder: Encoder,
+    model: PeftModel,
+    train_split: Split,
+    validation: Split,
+    *,
+    resume: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Trains; leaves the best checkpoint's adapter in the model and returns a report of the training."""
+    from loraft.progress import ProgressCallback
+    from loraft.training import build_trainer
+
+    memory.reset_peak(model.device)
+    prompts = encoder.encode(train_split.texts)
+    rows = make_rows(
+        [p.ids for p in prompts], train_split.labels.tolist(), encoder.completions_K, config.train.class_weights
+    )
+    validation_ids = [prompt.ids for prompt in encoder.encode(validation.texts)]
+
+    def evaluate_with(current: Any) -> dict[str, float]:
+        log_probs_NK = scoring.score(
+            current, validation_ids, encoder.completions_K, batch_tokens=config.eval.batch_tokens
+        )
+        probs_NK = scoring.to_probs(log_probs_NK)
+        numbers = metrics.core(validation.labels, probs_NK.argmax(axis=1), len(encoder.task.labels))
+        numbers["loss"] = metrics.log_loss(validation.labels, probs_NK)
+        return numbers
+
+    counts = parameter_counts(model)
+    if not quiet:
+        print(
+            f"trainable params: {counts['trainable']:,} || all params: {counts['all']:,} || "
+            f"trainable%: {100 * counts['trainable'] / counts['all']:.4f}; rank {config.lora.r}, alpha "
+            f"{config.lora.alpha_policy}; learning rate {config.train.learning_rate:g}, "
+            f"{config.train.lr_scheduler_type}",
+            file=sys.stderr,
+        )
+    progress = ProgressCallback(run.append_log, visible=not quiet)
+    interrupt = SaveOnInterrupt()
+    trainer = build_trainer(
+        model,
+        encoder.tokenizer,
+        rows,
+        config.train,
+        output_dir=str(run.checkpoints),
+        seed=config.seed,
+        evaluate_with=evaluate_with,
+        callbacks=[progress, interrupt],
+    )
+    progress.tokens_seen = lambda: trainer.tokens_seen
+    started = time.perf_counter()
+    checkpoint = newest_checkpoint(run.checkpoints) if resume else None
+    with interrupt:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    seconds = time.perf_counter() - started
+    model.eval()
+    return {
+        "seconds": round(seconds, 1),  # of this process, from the step that it resumed at
+        "resumed_from_step": None if checkpoint is None else _step_of(str(checkpoint)),
+        "steps": trainer.state.global_step,
+        "best_step": _step_of(trainer.state.best_model_checkpoint),
+        "validation_macro_f1": trainer.state.best_metric,
+        "tokens_computed": trainer.tokens_seen,
+        "truncated": warn_of_cuts(prompts, "training"),
+        "shared_prefix": trainer.shared_prefix,
+        "peak_memory_mib": memory.peak_mib(model.device),
+        "parameters": counts,
+        "alpha_policy": config.lora.alpha_policy,
+        "backbone_fingerprint": fingerprint(model.get_base_model()),
+    }
+
+
+def _step_of(checkpoint: str | None) -> int | None:
+    return int(checkpoint.rsplit("-", 1)[-1]) if checkpoint else None
+
+
+def save_adapter(run: Run, model: PreTrainedModel, content: dict[str, Any]) -> None:
+    """Writes adapter and bundle beside the final place and renames, so that a half-written adapter never counts."""
+    beside = run.adapter.with_name("adapter.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    model.save_pretrained(str(beside))
+    write_json(beside / bundle.FILE, content)
+    shutil.rmtree(run.adapter, ignore_errors=True)
+    os.replace(beside, run.adapter)
+
+
+def draw(run: Run, after: dict[str, Any], test: Split, rows: list[dict[str, Any]], labels: tuple[str, ...]) -> None:
+    """Draws the learning curve, the confusion matrix and the reliability diagram of a run."""
+    from loraft import plots
+
+    run.plots.mkdir(exist_ok=True)
+    plots.learning_curve(run.read_log(), run.plots / "learning_curve.png")
+    plots.confusion_matrix(after["confusion"], labels, run.plots / "confusion_matrix.png")
+    if rows and "probs" in rows[0]:
+        probs_NK = np.array([[row["probs"][label] for label in labels] for row in rows])
+        plots.reliability_diagram(test.labels, probs_NK, run.plots / "reliability.png")
