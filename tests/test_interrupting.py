@@ -21,8 +21,11 @@ def test_the_first_signal_saves_after_the_step_and_then_interrupts(
     callback, quiet, asked = SaveOnInterrupt(), control(), control()
     with pytest.raises(KeyboardInterrupt), callback:
         callback.on_step_end(None, None, quiet)
+        callback.on_save(None, None, quiet)
         signal.raise_signal(number)
         callback.on_step_end(None, None, asked)
+        assert (asked.should_save, asked.should_training_stop) == (True, False)
+        callback.on_save(None, None, asked)
     assert (quiet.should_save, quiet.should_training_stop) == (False, False)
     assert (asked.should_save, asked.should_training_stop) == (True, True)
     assert "the step in flight is finished and saved" in capsys.readouterr().err

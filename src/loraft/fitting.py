@@ -16,7 +16,7 @@ from loraft.batching import make_rows
 from loraft.config import Config
 from loraft.data import Split
 from loraft.encoding import Encoder, warn_of_cuts
-from loraft.interrupting import SaveOnInterrupt, newest_checkpoint
+from loraft.interrupting import SaveOnInterrupt, finished_training, load_best, newest_checkpoint
 from loraft.runs import Run, write_json
 
 
@@ -75,8 +75,13 @@ def fit(
     progress.tokens_seen = lambda: trainer.tokens_seen
     started = time.perf_counter()
     checkpoint = newest_checkpoint(run.checkpoints) if resume else None
+    over = None if checkpoint is None else finished_training(checkpoint)
     with interrupt:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if checkpoint is not None and over is not None:
+            load_best(model, checkpoint, over)
+            trainer.state = over
+        else:
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     seconds = time.perf_counter() - started
     model.eval()
     return {

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from transformers import TrainerCallback
+from peft import PeftModel
+from transformers import TrainerCallback, TrainerState
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -38,9 +39,13 @@ class SaveOnInterrupt(TrainerCallback):
             raise KeyboardInterrupt
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Asks for a checkpoint and for the end of training once a signal has come."""
+        """Asks for a checkpoint once a signal has come."""
         if self.asked:
             control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ends the training; only now, since the checkpoint says whether training was over by itself."""
+        if self.asked:
             control.should_training_stop = True
 
     def _ask(self, number: int, frame: Any) -> None:
@@ -67,6 +72,24 @@ def newest_checkpoint(folder: Path) -> Path | None:
         if step.isdecimal() and _reads(path / "trainer_state.json", json.loads):
             numbered.append((int(step), path))
     return max(numbered)[1] if numbered else None
+
+
+def finished_training(checkpoint: Path) -> TrainerState | None:
+    """The trainer's state at a checkpoint after which no step was due: the last one, or an early stop; else None.
+
+    The trainer itself would take one step too many from there.
+    """
+    path = checkpoint / "trainer_state.json"
+    callbacks = json.loads(path.read_text(encoding="utf-8"))["stateful_callbacks"]
+    if not callbacks["TrainerControl"]["args"]["should_training_stop"]:
+        return None
+    return TrainerState.load_from_json(str(path))
+
+
+def load_best(model: PeftModel, checkpoint: Path, state: TrainerState) -> None:
+    """Puts the adapter of the best checkpoint into the model, as the trainer does after its last step."""
+    best = Path(state.best_model_checkpoint or checkpoint).name
+    model.load_adapter(str(checkpoint.parent / best), model.active_adapter, is_trainable=True)
 
 
 def _reads(path: Path, parse: Callable[[str], Any]) -> bool:

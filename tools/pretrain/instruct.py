@@ -1,14 +1,16 @@
 """Stage 2: teach the pre-trained backbone the chat format and opinions.
 
-    python tools/pretrain/instruct.py STAGE1/model CORPUS OUT --steps 500
+    python tools/pretrain/instruct.py STAGE1/model CORPUS OUT --steps 850
 
-Four kinds of text in windows of 512 tokens: chats (`conversations.py`), chats with many demonstrations, opinions
-with their labels written one after the other, and a share of the stage-1 corpus so that it is not forgotten. Every
-token counts a little, for the language of opinions is new; answers, end-of-turn tokens and the labels behind
-demonstrations count fully. The text is a pure function of the seed.
+Three kinds of text in windows of 512 tokens: chats (`conversations.py`, with and without demonstrations), opinions
+with their labels written one after the other, and the part of the stage-1 corpus that is densest in words of opinion,
+so that the language is not forgotten. Every token counts a little, for the language of opinions is new; answers,
+end-of-turn tokens and the labels behind demonstrations count fully. The text is a pure function of the seed, so a
+resumed run (OUT/state.pt) draws it again up to its step.
 """
 
 import json
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -26,7 +28,7 @@ from pretrain import optimizers_for
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 LENGTH = 512
-SHARES = {"chat": 0.55, "labelled": 0.35, "corpus": 0.10}  # of the windows
+SHARES = {"chat": 0.42, "labelled": 0.25, "corpus": 0.33}  # of the windows
 OTHER_WEIGHT = 0.3  # of a token that is no answer
 DATES = [
     f"{day:02d} {month} {year}"
@@ -99,9 +101,9 @@ def main(
     corpus: Path,
     out: Path,
     avoid: list[Path] | None = None,
-    steps: int = 500,
+    steps: int = 850,
     batch: int = 16,
-    lr: float = 1.5e-3,
+    lr: float = 1.2e-3,
     embedding_lr: float = 1e-3,
     seed: int = 1,
 ) -> None:
@@ -116,7 +118,7 @@ def main(
     taken = frozenset(bare(json.loads(line)["sentence"]) for folder in avoid or [] for path in folder.glob("*.jsonl")
                       for line in path.read_text(encoding="utf-8").splitlines())  # fmt: skip
     material = replace(load_material(Path(__file__).parent / "opinions"), avoid=taken)
-    documents = keep_best(list(read_documents(corpus)), 0.1)
+    documents = keep_best(list(read_documents(corpus)), 0.25)
     stream = encode_epoch(tokenizer, documents, seed + 100)
     source = windows(tokenizer, material, stream, random.Random(seed))
     optimizers = optimizers_for(model, lr, embedding_lr)
@@ -131,10 +133,20 @@ def main(
         answers = (weights == 1.0).float()
         return (loss * weights).sum() / weights.sum(), (loss * answers).sum() / answers.sum().clamp(min=1.0)
 
+    start, seconds = 0, 0.0
+    state_path = out / "state.pt"
+    if state_path.exists():
+        state = torch.load(state_path, weights_only=True)
+        model.load_state_dict(state["model"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        start, seconds = state["step"], state["seconds"]
+        for _ in range(start * batch):
+            next(source)
     clock = time.perf_counter()
-    with (out / "log.jsonl").open("w", encoding="utf-8") as log:
-        for step in range(steps):
-            factor = min(1.0, (step + 1) / 20, (steps - step) / (0.8 * steps))
+    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
+        for step in range(start, steps):
+            factor = min(1.0, (step + 1) / 20, (steps - step) / (0.9 * steps))
             for optimizer, base in zip(optimizers, (lr, embedding_lr), strict=True):
                 for group in optimizer.param_groups:
                     group["lr"] = base * factor
@@ -152,9 +164,18 @@ def main(
                     "tokens": (step + 1) * batch * LENGTH,
                     "loss": round(loss.item(), 4),
                     "answer_loss": round(answer_loss.item(), 4),
-                    "seconds": round(time.perf_counter() - clock, 1),
+                    "seconds": round(seconds + time.perf_counter() - clock, 1),
                 }
                 print(json.dumps(entry), file=log, flush=True)
+            if (step + 1) % 50 == 0:
+                state = {
+                    "model": model.state_dict(),
+                    "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                    "step": step + 1,
+                    "seconds": seconds + time.perf_counter() - clock,
+                }
+                torch.save(state, state_path.with_suffix(".tmp"))
+                os.replace(state_path.with_suffix(".tmp"), state_path)
     model.save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
 

@@ -1,0 +1,305 @@
+"""Reports: one page that needs nothing else, says what the files say, and works in a browser on a phone at night."""
+
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_spreads import record
+
+from loraft import datastats, metrics, plots, reports, standings
+from loraft.errors import RunError
+from loraft.pages import cells
+from loraft.resolving import dump_yaml, resolve
+from loraft.runs import Run, environment, write_json, write_text
+from loraft.spreads import ADAPTER, BACKBONE, BASELINE, summarise, verdict
+from loraft.studies import FewshotStudy
+from loraft.studyplots import fewshot_curve
+
+LABELS = ["tiêu cực", "trung tính", "tích cực"]
+HOSTILE = "<script>alert('xin chào')</script> [/b] & | `em` \u0111\u01b0\u1ee3c"
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def answers(count: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    probs = generator.dirichlet([1, 1, 1], count)
+    return generator.integers(0, 3, count), probs
+
+
+def make_run(folder: Path, *, generated: bool = False, right: bool = False) -> Path:
+    """A run's folder as training leaves it."""
+    run = Run(folder)
+    references, probs = answers()
+    predictions = references if right else probs.argmax(axis=1)
+    if generated:
+        predictions = np.where(np.arange(40) % 7 == 0, -1, predictions)
+    options = {"bootstrap_samples": 100, "confidence": 0.95, "seed": 0}
+    after = metrics.full(references, None if generated else probs, predictions, LABELS, **options)
+    before = metrics.full(references, None, np.zeros(40, dtype=int), LABELS, **options)
+    words = ["prompt.labels=[tiêu cực, trung tính, tích cực]", "prompt.label_words=[negative, neutral, positive]"]
+    write_text(run.config_path, dump_yaml(resolve(overrides=words)))
+    write_json(run.environment_path, environment())
+    rows = [
+        {"row": i + 1, "text": f"{HOSTILE} {i}", "label": LABELS[references[i]],
+         "predicted": None if predictions[i] < 0 else LABELS[predictions[i]],
+         **({"answer": "Sentiment: <không>"} if generated else {"probs": dict(zip(LABELS, probs[i], strict=True))})}
+        for i in range(40)
+    ]  # fmt: skip
+    write_text(run.predictions_path, "".join(json.dumps(row, ensure_ascii=False, default=float) + "\n" for row in rows))
+    for step in (10, 20):
+        run.append_log({"step": step, "loss": 1 / step, "eval_macro_f1": 0.5})
+    run.plots.mkdir()
+    plots.learning_curve(run.read_log(), run.plots / "learning_curve.png")
+    plots.confusion_matrix(after["confusion"], LABELS, run.plots / "confusion_matrix.png")
+    if not generated:
+        plots.reliability_diagram(references, probs, run.plots / "reliability.png")
+    data = {"source": "góp ý.jsonl", "rows": 40, "notes": {"blank rows skipped": 2}}
+    train = {"seconds": 61.5, "steps": 20, "parameters": {"trainable": 1234567, "all": 9876543}}
+    run.finish({"before": before, "after": after, "labels": LABELS, "data": {"test": data}, "train": train})
+    return folder
+
+
+def make_fewshot(folder: Path) -> Path:
+    study = FewshotStudy(folder)
+    draws = [record(0.5 + k / 50 + draw / 90, half=0.02, model=BACKBONE, shots=k, draw=draw, train_rows=[3, 1][:k])
+             for k in (1, 2) for draw in (0, 1)]  # fmt: skip
+    draws.append(record(0.9, half=0.02, model=ADAPTER, shots=0, draw=0, train_rows=[]))
+    rows = [{**row, "name": "TF-IDF + linear SVM", "shots": None}
+            for row in summarise([record(0.7, half=0.02, model=BASELINE, shots=0)], {}, 0.95)]  # fmt: skip
+    rows += summarise(draws, {1: 130, 2: 160}, 0.95)
+    result = {"rows": rows, "draws": draws, "verdict": verdict(rows), "selection": "random", "decode": "generate",
+              "confidence": 0.95, "data": {"train": {"source": "a", "rows": 9, "notes": {}}}}  # fmt: skip
+    write_text(study.config_path, dump_yaml(resolve()))
+    fewshot_curve(result, study.plots / "fewshot.png")
+    study.finish(result)
+    return folder
+
+
+def make_sweep(folder: Path) -> Path:
+    trials: list[dict[str, Any]] = [
+        {**record(0.6 + rank / 100, half=0.02), "name": f"r{rank}", "run": f"runs/quét/r{rank}", "status": "finished",
+         "settings": {"lora.r": rank}, "alpha_policy": "fixed, alpha 32", "n": 40, "trainable_parameters": 10 * rank,
+         "validation_macro_f1": 0.5 + rank / 100, "seconds": 9.5, "steps": 20, "resumed_from_step": None,
+         "peak_memory_mib": 512, "versus_best": {"b": 1, "c": 2, "p_value": 1.0, "p_holm": 1.0, "same": True}}
+        for rank in (1, 2)
+    ]  # fmt: skip
+    trials.append({"name": "r4", "run": "runs/quét/r4", "settings": {"lora.r": 4}, "alpha_policy": "fixed, alpha 32",
+                   "status": "failed", "error": "out of memory <hết bộ nhớ>"})  # fmt: skip
+    result = {
+        "kind": "sweep", "keys": ["lora.r"], "alpha_policies": ["fixed, alpha 32"], "confidence": 0.95,
+        "trials": trials, "settings": standings.by_setting(trials, 0.95), "best": trials[1],
+    }  # fmt: skip
+    write_text(folder / "sweep.yaml", dump_yaml(resolve()))
+    write_json(folder / "sweep.json", result)
+    return folder
+
+
+def make_data(folder: Path) -> Path:
+    config = resolve(overrides=[f"output={folder}", "prompt.task=topic"])
+    return Path(datastats.describe(config, near=False)["path"])
+
+
+MAKERS = {"run": make_run, "fewshot": make_fewshot, "sweep": make_sweep, "data": make_data}
+
+
+class Page(HTMLParser):
+    """What a browser would find: tags with attributes, and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(path: Path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_the_page_is_whole_and_asks_nothing_of_anyone(tmp_path: Path, kind: str) -> None:
+    page = read(reports.write_page(MAKERS[kind](tmp_path / "báo cáo")))
+    assert page.open == []  # every tag is closed
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base"}
+    addresses = [value for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "href", "srcset")]
+    assert all(str(address).startswith("data:image/png;base64,") for address in addresses)
+    assert "url(" not in page.text
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in [attrs for _, attrs in page.tags]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_every_image_says_what_it_shows(tmp_path: Path, kind: str) -> None:
+    images = [attrs for tag, attrs in read(reports.write_page(MAKERS[kind](tmp_path / "a"))).tags if tag == "img"]
+    assert len(images) == {"run": 3, "fewshot": 1, "sweep": 0, "data": 2}[kind]
+    assert all(len(str(attrs["alt"])) > 10 and int(str(attrs["width"])) > 200 for attrs in images)
+
+
+def test_a_runs_page_has_all_sections(tmp_path: Path) -> None:
+    document = reports.document(make_run(tmp_path / "a"))
+    assert [head for head, parts in document.sections if parts] == [
+        "Results", "Labels", "Calibration", "Most confident mistakes", "Training", "How to use the adapter", "Data",
+        "Config",
+    ]  # fmt: skip
+    text = read(reports.write_page(tmp_path / "a")).text
+    for expected in ("1,234,567", "2 blank rows skipped", "loraft predict --run", "PeftModel.from_pretrained",
+                     "learning_rate: 0.0005", "trung tính", "40 test rows"):  # fmt: skip
+        assert expected in text
+
+
+def test_what_users_wrote_is_text_and_not_markup(tmp_path: Path) -> None:
+    page = read(reports.write_page(make_run(tmp_path / "a")))
+    assert HOSTILE in page.text
+    assert "script" not in {tag for tag, _ in page.tags}
+
+
+def test_mistakes_come_by_the_probability_of_the_wrong_label(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a")
+    parts = dict(reports.document(folder).sections)["Most confident mistakes"]
+    references, probs = answers()
+    wrong = np.flatnonzero(probs.argmax(axis=1) != references)
+    assert str(parts[0]).startswith(f"{len(wrong)} of 40 test rows are wrong")
+    heads, rows = cells(parts[1])  # type: ignore[arg-type]
+    assert heads == ["sentence", "reference", "predicted", "probability", "row"]
+    expected = sorted((float(probs[i].max()) for i in wrong), reverse=True)[:20]
+    assert [row[3] for row in rows] == [f"{p:.3f}" for p in expected]
+    assert rows[0][4] == str(max(wrong, key=lambda i: probs[i].max()) + 1)
+
+
+def test_generated_answers_have_no_probabilities_and_are_shown_as_they_are(tmp_path: Path) -> None:
+    sections = dict(reports.document(make_run(tmp_path / "a", generated=True)).sections)
+    assert sections["Calibration"] == ["Answers were generated, so there are no probabilities."]
+    heads, rows = cells(sections["Most confident mistakes"][1])  # type: ignore[arg-type]
+    assert (heads[2], rows[0][2]) == ("answer", "Sentiment: <không>")
+
+
+def test_a_run_without_mistakes_says_so(tmp_path: Path) -> None:
+    sections = dict(reports.document(make_run(tmp_path / "a", right=True)).sections)
+    assert sections["Most confident mistakes"] == ["None: every test row is right."]
+
+
+def test_a_sweeps_page_names_the_best_and_shows_what_failed(tmp_path: Path) -> None:
+    text = read(reports.write_page(make_sweep(tmp_path / "quét"))).text
+    for expected in ("loraft predict --run 'runs/quét/r2'", "out of memory <hết bộ nhớ>", "fixed, alpha 32", "rank"):
+        assert expected in text
+
+
+def test_a_fewshot_page_gives_the_verdict_and_every_draw(tmp_path: Path) -> None:
+    text = read(reports.write_page(make_fewshot(tmp_path / "a"))).text
+    assert "fine-tuning pays" in text
+    for expected in ("backbone, 2 shots", "3, 1", "no label", "± 0.0079"):  # sd of two draws 1/90 apart: 1/90/sqrt 2
+        assert expected in text
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_markdown_holds_the_tables_and_nothing_breaks_out_of_a_cell(tmp_path: Path, kind: str) -> None:
+    text = reports.markdown(MAKERS[kind](tmp_path / "a"))
+    blocks = [block.split("\n") for block in text.strip().split("\n\n") if block.startswith("|")]
+    assert len(blocks) >= 2 - (kind == "sweep")
+    for block in blocks:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block}) == 1
+        assert set(block[1]) <= set("|- :")
+    assert "<script" not in re.sub(r"\\<", "", text)
+
+
+def test_the_page_goes_where_it_is_asked_to(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path / "a")
+    assert reports.write_page(folder) == folder / "report.html"
+    assert reports.write_page(folder, tmp_path / "gửi thầy" / "b.html").is_file()
+
+
+def test_without_a_name_the_newest_is_meant(tmp_path: Path) -> None:
+    for age, kind in enumerate(("run", "sweep", "fewshot")):
+        folder = MAKERS[kind](tmp_path / kind)
+        for file in folder.glob("*.json"):
+            os.utime(file, (1000 - age, 1000 - age))
+    assert reports.find(None, tmp_path) == tmp_path / "run"
+    os.utime(tmp_path / "sweep" / "sweep.json", (2000, 2000))
+    assert reports.find(None, tmp_path) == tmp_path / "sweep"
+    assert reports.find("fewshot", tmp_path) == tmp_path / "fewshot"
+    assert reports.find(str(tmp_path / "run"), Path("không có")) == tmp_path / "run"
+
+
+def test_what_is_not_there_or_not_finished_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="nothing to report; loraft train, sweep, fewshot and data make some"):
+        reports.find(None, tmp_path)
+    (make_run(tmp_path / "tốt-nhất") / "metrics.json").rename(tmp_path / "metrics.json")
+    with pytest.raises(RunError, match="tốt-nhất: nothing finished to report"):
+        reports.write_page(reports.find("tốt-nhất", tmp_path))
+    make_sweep(tmp_path / "quét")
+    with pytest.raises(RunError, match=r"\(got 'quet'\); did you mean quét\?"):
+        reports.find("quet", tmp_path)
+
+
+PROBE = """
+<!doctype html><body><iframe id="page" style="border:0" width="{width}" height="800" srcdoc="{page}"></iframe><script>
+document.getElementById("page").onload = (event) => {{
+  const inside = event.target.contentDocument, style = getComputedStyle(inside.body);
+  const found = {{
+    overflow: inside.documentElement.scrollWidth - {width},
+    broken: [...inside.images].filter(image => !image.naturalWidth).length,
+    images: inside.images.length,
+    widest: Math.max(0, ...[...inside.images].map(image => image.getBoundingClientRect().right)),
+    ink: style.color, back: style.backgroundColor, font: parseFloat(style.fontSize),
+    requests: event.target.contentWindow.performance.getEntriesByType("resource").length,
+  }};
+  document.title = JSON.stringify(found);
+}};
+</script></body>
+"""
+
+
+def browse(page: Path, folder: Path, *, width: int, dark: bool) -> dict[str, Any]:
+    """What headless Chromium makes of the page in a frame of so many pixels."""
+    probe = folder / "probe.html"
+    probe.write_text(PROBE.format(width=width, page=html.escape(page.read_text(encoding="utf-8"))), encoding="utf-8")
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run --disable-sync --dump-dom"
+        f" --virtual-time-budget=5000 --blink-settings=preferredColorScheme={0 if dark else 1}"
+    )
+    command = [str(BROWSER), *flags.split(), f"--user-data-dir={folder / 'profile'}", probe.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120, check=True)
+    title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
+    assert title is not None, done.stdout[-2000:]
+    found: dict[str, Any] = json.loads(html.unescape(title[1]))
+    return found
+
+
+def lightness(color: str) -> float:
+    return sum(map(float, re.findall(r"\d+", color)[:3])) / 765
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+@pytest.mark.parametrize("kind", MAKERS)
+def test_in_a_browser_the_page_fits_a_phone_and_follows_the_dark_mode(tmp_path: Path, kind: str) -> None:
+    page = reports.write_page(MAKERS[kind](tmp_path / "a"))
+    for width, dark in ((390, True), (390, False), (1200, False)):
+        found = browse(page, tmp_path, width=width, dark=dark)
+        assert found["overflow"] <= 0  # nothing but tables and code scrolls sideways, in frames of their own
+        assert found["widest"] <= width
+        assert found["broken"] == 0
+        assert found["images"] == {"run": 3, "fewshot": 1, "sweep": 0, "data": 2}[kind]
+        assert found["requests"] == 0
+        assert found["font"] >= 16
+        ink, back = lightness(found["ink"]), lightness(found["back"])
+        assert (ink > 0.8 and back < 0.2) if dark else (ink < 0.2 and back > 0.8)
