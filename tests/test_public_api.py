@@ -15,11 +15,14 @@ def test_the_public_names_are_these() -> None:
         "LoraftError",
         "RunError",
         "__version__",
+        "compare",
         "dump_yaml",
         "evaluate",
+        "fewshot",
         "load_resolved",
         "predict",
         "resolve",
+        "sweep",
         "train",
     ]
     assert dir(loraft) == sorted(loraft.__all__)

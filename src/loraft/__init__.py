@@ -21,6 +21,9 @@ _HOME = {
     "train": "api",
     "evaluate": "api",
     "predict": "api",
+    "fewshot": "fewshots",
+    "sweep": "sweeps",
+    "compare": "comparing",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -49,19 +49,19 @@ def sweep(
     }
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
     trials = sweeping.expand(resolved)
+    begin(resolved, verbose)
     if dry_run:
         planned = sweeping.plan(trials)
         if any(trial["trainable_parameters"] is None for trial in planned):
             from loraft import sweeps
 
-            for trial, record in zip(trials, planned, strict=True):
-                record["trainable_parameters"] = sweeps.count_parameters(trial.config)
+            for record, count in zip(planned, sweeps.count_parameters(trials, say), strict=True):
+                record["trainable_parameters"] = count
         if json:
             print(runs.to_json(planned))
         else:
             tables.show([sweeptables.plan(planned)])
         return
-    begin(resolved, verbose)
     say(f"sweep {sweeping.sweep_name(resolved)}: {len(trials)} trials; --dry-run lists them")
 
     from loraft import sweeps

@@ -57,7 +57,7 @@ def learning_curve(log_rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     }
     if not any(lines.values()):
         raise RunError(f"{path}: nothing to draw (got a log of {len(log_rows)} rows without loss or metrics)")
-    with _figure(path, (6.4, 5.6)) as figure:
+    with drawing(path, (6.4, 5.6)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
         for axes, name, style, shade in zip((upper, upper, lower, lower), lines, STYLES, SHADES, strict=True):
             if lines[name]:
@@ -85,7 +85,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], labels: Sequence[str], 
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     side = 2.2 + 0.8 * len(labels)
-    with _figure(path, (side + 1.2, side)) as figure:
+    with drawing(path, (side + 1.2, side)) as figure:
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)
         for (row, column), count in np.ndenumerate(counts):
@@ -115,7 +115,7 @@ def reliability_diagram(references: npt.ArrayLike, probs: npt.ArrayLike, path: P
     filled = bins["count"] > 0
     edges = np.linspace(0, 1, len(filled) + 1)
     ece = np.nansum(bins["count"] * np.abs(bins["accuracy"] - bins["confidence"])) / bins["count"].sum()
-    with _figure(path, (5.2, 5.6)) as figure:
+    with drawing(path, (5.2, 5.6)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         upper.bar(edges[:-1][filled], bins["accuracy"][filled], width=edges[1], align="edge", color="0.8",
                   edgecolor="0.4", label="accuracy in the bin")  # fmt: skip
@@ -135,7 +135,7 @@ def _over_steps(log_rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[i
 
 
 @contextmanager
-def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
+def drawing(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     """An empty figure in our style, size in inches, saved to `path` in one step at the end."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -33,16 +33,29 @@ def weights_hash(base: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-def trainable_without_weights(model: ModelConfig, lora: LoraSection) -> int:
-    """Returns how many weights an adapter trains, counted on a backbone that has shapes but no weights.
+def without_weights(section: ModelConfig) -> PreTrainedModel:
+    """Returns the backbone with its shapes only.
 
     Raises:
-        OSError, ValueError: the backbone's config cannot be read, or peft cannot build the adapter on it.
+        OSError, ValueError: its config cannot be read.
     """
-    given = {"revision": model.revision, "cache_dir": model.cache_dir}
-    config = AutoConfig.from_pretrained(resolve_name(model.name), **{k: v for k, v in given.items() if v is not None})
+    given = {"revision": section.revision, "cache_dir": section.cache_dir}
+    config = AutoConfig.from_pretrained(
+        resolve_name(section.name), **{key: value for key, value in given.items() if value is not None}
+    )
     with torch.device("meta"):
-        base = AutoModelForCausalLM.from_config(config)
-    plain = lora.model_copy(update={"init_lora_weights": "default"})  # other inits would compute on the weights
+        base: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return base
+
+
+def count_trainable(base: PreTrainedModel, section: LoraSection) -> int:
+    """Returns how many weights an adapter on this backbone trains; the backbone may be without weights, and stays bare.
+
+    Raises:
+        ValueError: peft finds no such target modules.
+    """
+    plain = section.model_copy(update={"init_lora_weights": "default"})  # other inits would compute on the weights
     adapted = get_peft_model(base, lora_config(plain), low_cpu_mem_usage=True)
-    return int(adapted.get_nb_trainable_parameters()[0])
+    count = int(adapted.get_nb_trainable_parameters()[0])
+    remove_adapter(adapted)
+    return count

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loraft.plots import _figure
+from loraft.plots import drawing
 from loraft.spreads import ADAPTER, BACKBONE, BASELINE
 
 DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
@@ -27,7 +27,7 @@ def fewshot_curve(study: Mapping[str, Any], path: Path) -> None:
     levels += [row for row in study["rows"] if row["model"] == ADAPTER and row["shots"] == 0]
     curves = {model: [row for row in study["rows"] if row["model"] == model and row["shots"] in place]
               for model in (BACKBONE, ADAPTER)}  # fmt: skip
-    with _figure(path, (6.4, 6.4)) as figure:
+    with drawing(path, (6.4, 6.4)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
         for axes, score, name in ((upper, "accuracy", "accuracy"), (lower, "macro_f1", "macro-F1")):
             for row, dash in zip(levels, DASHES, strict=False):
@@ -74,7 +74,7 @@ def length_distributions(
     longest = max(int(np.quantile(everything, LONGEST_SHARE)), int(everything.min()) + 1)
     width = -(-longest // bins)
     edges = np.arange(0, longest + 2 * width, width) + 0.5
-    with _figure(path, (6.4, 1.2 + 1.15 * len(shown))) as figure:
+    with drawing(path, (6.4, 1.2 + 1.15 * len(shown))) as figure:
         panels: Sequence[Any] = figure.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         for axes, (name, words) in zip(panels, shown.items(), strict=True):
             clipped = np.minimum(words, edges[-1] - 0.5)

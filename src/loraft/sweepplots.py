@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from loraft.plots import _figure
-from loraft.sweeptables import alpha_in_words, key_word
+from loraft.plots import drawing
+from loraft.sweeptables import alpha_in_words, in_words, key_word
 
 RANK = "lora.r"
 MARKS = ("o-", "s--", "^:", "D-.", "v-", "x--")
@@ -26,11 +26,11 @@ def sweep_curve(sweep: Mapping[str, Any], path: Path) -> None:
     lines: dict[str, list[Mapping[str, Any]]] = {}
     for row in sweep["settings"]:
         rest = {key: value for key, value in row["settings"].items() if key != over}
-        lines.setdefault(", ".join(f"{key_word(key)} {value}" for key, value in rest.items()), []).append(row)
+        lines.setdefault(", ".join(f"{key_word(key)} {in_words(value)}" for key, value in rest.items()), []).append(row)
     values = _in_order([row["settings"].get(over) for row in sweep["settings"]])
     place = {repr(value): float(x) for x, value in enumerate(values)}  # equal distances: ranks double
     seeds = max(row["seeds"] for row in sweep["settings"])
-    with _figure(path, (6.4, 6.4)) as figure:
+    with drawing(path, (6.4, 6.4)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
         for axes, score, name in ((upper, "macro_f1", "macro-F1"), (lower, "accuracy", "accuracy")):
             for number, (label, rows) in enumerate(lines.items()):
@@ -50,13 +50,13 @@ def sweep_curve(sweep: Mapping[str, Any], path: Path) -> None:
         upper.plot(place[repr(best["settings"].get(over))], best["macro_f1"], "*", color="0.0", markersize=13,
                    fillstyle="none", label=f"best on validation: {best['name']}")  # fmt: skip
         upper.legend(fontsize=7)
-        lower.set_xticks(list(place.values()), [str(value) for value in values])
+        lower.set_xticks(list(place.values()), [in_words(value) for value in values])
         lower.set_xlim(-0.5, len(values) - 0.5)
         lower.set_xlabel("LoRA rank r" if over == RANK else key_word(over) if over else "")
         means = f"means of {seeds} seeds, " if seeds > 1 else ""
         upper.set_title(
-            f"{sweep['backbone']} on {sweep['data']}, {sweep['task']}\nalpha {alpha_in_words(sweep)}; {means}bars: "
-            f"{sweep['confidence']:.0%} interval"
+            f"{sweep['backbone']} on {sweep['data']}, {sweep['task']}\nalpha policy: {alpha_in_words(sweep)}\n"
+            f"{means}bars: {sweep['confidence']:.0%} interval"
         )
 
 

@@ -24,7 +24,7 @@ from loraft.encoding import Encoder
 from loraft.errors import BackboneError, LoraftError, RunError
 from loraft.resolving import dump_yaml
 from loraft.runs import Run, environment, write_json, write_text
-from loraft.sharing import trainable_without_weights, weights_hash
+from loraft.sharing import count_trainable, weights_hash, without_weights
 from loraft.sweeping import Trial, expand, is_finished, run_of, sweep_name
 
 Tell = Callable[[str], None]
@@ -138,12 +138,22 @@ def sweep(
     return result
 
 
-def count_parameters(config: Config) -> int | None:
-    """How many weights a trial trains, counted on a backbone without weights; None if that cannot be read."""
-    try:
-        return trainable_without_weights(config.model, config.lora)
-    except (OSError, ValueError, LoraftError):
-        return None
+def count_parameters(trials: Sequence[Trial], tell: Tell) -> list[int | None]:
+    """How many weights each trial trains, counted on backbones without weights; None where that cannot be done."""
+    bases: dict[str, PreTrainedModel | None] = {}
+    counts: list[int | None] = []
+    for trial in trials:
+        key = _key(trial.config, "model")
+        try:
+            if key not in bases:
+                bases[key] = None
+                bases[key] = without_weights(trial.config.model)
+            base = bases[key]
+            counts.append(None if base is None else count_trainable(base, trial.config.lora))
+        except (OSError, ValueError, LoraftError) as error:
+            tell(f"{trial.name}: parameters cannot be counted: {str(error).strip().splitlines()[0]}")
+            counts.append(None)
+    return counts
 
 
 def _run(waiting: Sequence[Trial], total: int, *, force: bool, quiet: bool, tell: Tell) -> dict[str, str]:

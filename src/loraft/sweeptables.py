@@ -22,6 +22,11 @@ def alpha_in_words(sweep: Mapping[str, Any]) -> str:
     return "; ".join(policies) if len(policies) <= 3 else f"{policies[0]}; ...; {policies[-1]}"
 
 
+def in_words(value: Any) -> str:
+    """A swept key's value in tables and plots."""
+    return f"{value:g}" if isinstance(value, float) else "+".join(value) if isinstance(value, list) else str(value)
+
+
 def plan(trials: Sequence[Mapping[str, Any]]) -> Table:
     """What a sweep would run.
 
@@ -29,10 +34,10 @@ def plan(trials: Sequence[Mapping[str, Any]]) -> Table:
         trials: `name`, `settings`, `alpha_policy`, `trainable_parameters` (None if unknown) and `status` of each.
     """
     keys = list(trials[0]["settings"])
-    table = _table("trial", *map(key_word, keys), "alpha", "trainable parameters", "status")
+    table = _table("trial", *map(key_word, keys), "alpha policy", "trainable parameters", "status")
     for trial in trials:
         count = trial["trainable_parameters"]
-        values = [_value(trial["settings"][key]) for key in keys]
+        values = [in_words(trial["settings"][key]) for key in keys]
         _add(
             table,
             trial["name"],
@@ -53,11 +58,11 @@ def trials(sweep: Mapping[str, Any]) -> Table:
     keys, several = sweep["keys"], len(sweep["alpha_policies"]) > 1
     interval = f"{sweep['confidence']:.0%} interval"
     table = _table(
-        *map(key_word, keys), "accuracy", interval, "macro F1", interval, "precision", "recall",
-        "validation F1", *(["alpha"] if several else []), "parameters", "seconds", "peak MiB", "against the best",
+        *map(key_word, keys), "accuracy", interval, "macro F1", interval, "precision", "recall", "validation F1",
+        *(["alpha policy"] if several else []), "parameters", "seconds", "peak MiB", "against the best",
     )  # fmt: skip
     for trial in sweep["trials"]:
-        values = [_value(trial["settings"][key]) for key in keys]
+        values = [in_words(trial["settings"][key]) for key in keys]
         if trial["status"] == "failed":
             empty = [""] * (len(table.columns) - len(keys) - 1)
             _add(table, *values, *empty, f"failed: {trial['error'].splitlines()[0][:80]}")
@@ -87,7 +92,7 @@ def settings(sweep: Mapping[str, Any]) -> Table:
     interval = f"{sweep['confidence']:.0%} interval"
     table = _table(*map(key_word, keys), "seeds", "accuracy", interval, "macro F1", interval)
     for row in sweep["settings"]:
-        cells = [_value(row["settings"][key]) for key in keys] + [str(row["seeds"])]
+        cells = [in_words(row["settings"][key]) for key in keys] + [str(row["seeds"])]
         for score in ("accuracy", "macro_f1"):
             sd, (low, high) = row[score]["sd"], row[score]["interval"]
             cells.append(f"{row[score]['mean']:.4f}" + ("" if sd is None else f" ± {sd:.4f}"))
@@ -104,7 +109,7 @@ def sweep_tables(sweep: Mapping[str, Any]) -> list[Table]:
 
 def sweep_notes(sweep: Mapping[str, Any]) -> list[str]:
     """What the tables of a sweep rest on, and which trial is best: one sentence a line."""
-    notes = [f"alpha: {alpha_in_words(sweep)}"]
+    notes = [f"alpha policy: {alpha_in_words(sweep)}"]
     best = sweep["best"]
     failed = sum(trial["status"] == "failed" for trial in sweep["trials"])
     notes += [f"failed: {failed} of {len(sweep['trials'])} trials"] if failed else []
@@ -189,10 +194,6 @@ def _against(trial: Mapping[str, Any], best: Mapping[str, Any]) -> str:
 def _score(trial: Mapping[str, Any], score: str) -> list[str]:
     low, high = trial["intervals"][score]
     return [f"{trial[score]:.4f}", f"{low:.3f} to {high:.3f}"]
-
-
-def _value(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else "+".join(value) if isinstance(value, list) else str(value)
 
 
 def _add(table: Table, *cells: str) -> None:

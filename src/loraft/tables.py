@@ -17,10 +17,10 @@ CORE = {
 
 def show(tables: Sequence[Table]) -> None:
     """Prints tables on stdout; without frames, colours and line breaks where stdout is no terminal."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     for table in tables:
         if not console.is_terminal:
-            console = Console(highlight=False, width=500)
+            console = Console(highlight=False, markup=False, width=500)
             table.box = None
         console.print(table)
         console.print()
