@@ -22,8 +22,8 @@ from rich.table import Table
 from loraft.baselines import linear_svm
 from loraft.config import DataConfig
 from loraft.data import load_split
+from loraft.machine import environment
 from loraft.metrics import core
-from loraft.runs import environment
 
 CONFIG = Path(__file__).with_name("vsfc.yaml")
 METRICS = ("accuracy", "macro_f1")

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from loraft import api, scoring
-from loraft.bundled import bundled_backbones
+from loraft.bundled import bundled_backbones, bundled_data
 from loraft.config import Config
 from loraft.data import BadRow, Example
-from loraft.errors import RunError
+from loraft.errors import BackboneError, LoraftError, RunError
 from loraft.resolving import load_resolved, resolve
 from loraft.runs import Run
 
@@ -135,6 +135,7 @@ def edit_bundle(run: Run, change: Callable[[dict[str, Any]], None]) -> None:
         ("labels", ["chê", "trung tính", "khen"], "labels"),
         ("chat_template_sha256", "0" * 64, "chat template"),
         ("date_string", "01 Jan 2030", "date in the prompt"),
+        ("prompt_sha256", "0" * 64, "system message, template, answer prefix"),
         ("backbone", {"name": "khác", "fingerprint": "0" * 64}, "weights of the backbone"),
     ],
 )
@@ -210,3 +211,50 @@ def test_another_task_is_a_yaml_of_labels_and_prompt(tmp_path: Path) -> None:
     assert result["labels"] == ["chê", "khen"]
     first = next(api.predict([Example("hay", None, 1)], run=Path(result["run"])))
     assert first.label in ("chê", "khen")
+
+
+def test_force_keeps_the_old_run_until_the_new_one_finishes(tmp_path: Path) -> None:
+    first = api.train(config(tmp_path), quiet=True)
+    run = Run.open(Path(first["run"]))
+    for broken in ("train.learning_rate=1e30", "lora.target_modules=[không_có]"):
+        with pytest.raises(LoraftError):
+            api.train(config(tmp_path, broken), force=True, quiet=True)
+        assert run.read_metrics()["after"] == first["after"]
+    second = api.train(config(tmp_path, "train.learning_rate=1e-3"), force=True, quiet=True)
+    assert run.read_metrics()["after"] == second["after"] != first["after"]
+    assert [path.name for path in tmp_path.iterdir()] == [run.name]
+
+
+def test_a_training_that_diverges_is_an_error_and_leaves_no_run(tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match=r"not finite .*train\.learning_rate"):
+        api.train(config(tmp_path, "train.learning_rate=1e30"), quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backbone_that_cannot_be_loaded_leaves_no_run(tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match="cannot load"):
+        api.train(config(tmp_path, "model.name=ai/khong-co"), quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_judged_whole_whatever_the_run_was_limited_to(trained: dict[str, Any]) -> None:
+    file = bundled_data()["feedback"] / "validation.jsonl"
+    assert api.evaluate(run=Path(trained["run"]), split=str(file))["n"] == 317
+
+
+def test_a_run_and_zero_shot_are_two_things(trained: dict[str, Any]) -> None:
+    with pytest.raises(RunError, match="one of them"):
+        api.evaluate(run=Path(trained["run"]), zero_shot=True)
+
+
+def test_plain_sentences_can_be_given(trained: dict[str, Any]) -> None:
+    plain = list(api.predict(TEXTS, run=Path(trained["run"])))
+    assert [(row.row, row.text) for row in plain] == list(enumerate(TEXTS, start=1))
+
+
+def test_the_saved_adapter_names_its_backbone_and_no_local_folder(trained: dict[str, Any]) -> None:
+    adapter = Path(trained["run"]) / "adapter"
+    saved = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    assert saved["base_model_name_or_path"] == "loraft-vi-tiny"
+    for path in adapter.glob("*.*"):
+        assert str(bundled_backbones()["loraft-vi-tiny"]).encode() not in path.read_bytes()

@@ -13,7 +13,7 @@ PACKAGE = Path(loraft.__file__).parent
 
 LAYERS = {
     0: "config errors mistakes resolving",
-    1: """answers baselines bundled comparing data demonstrations metrics overlap pages plots progressions prompts
+    1: """answers baselines bundled comparing data demonstrations machine metrics overlap pages plots progressions prompts
         reading reports runs spreads standings studies studyplots studytables sweeping sweepplots sweeptables tables
         talking""",
     2: "backbone batching bundle encoding interrupting memory prefix_attention progress scoring sharing training",
@@ -24,7 +24,7 @@ LAYER = {module: layer for layer, modules in LAYERS.items() for module in module
 
 HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "safetensors", "huggingface_hub"}
 LATE = {"datasets", "evaluate", "matplotlib", "pyarrow", "ray", "scipy", "sklearn"}
-FRAMEWORKS = {"numpy", "yaml", "rich", "pydantic", "datasets"} | HEAVY  # trl imports datasets anyway
+FRAMEWORKS = {"jinja2", "numpy", "yaml", "rich", "pydantic", "datasets"} | HEAVY  # trl imports datasets anyway
 AT_THE_TOP = {0: {"pydantic", "yaml"}, 1: {"numpy", "pydantic", "rich", "yaml"}, 2: FRAMEWORKS, 3: FRAMEWORKS,
               4: {"typer", "rich", "yaml"}}  # fmt: skip
 INSIDE_FUNCTIONS = {0: set(), 1: LATE, 2: LATE, 3: LATE, 4: set()}

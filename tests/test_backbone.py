@@ -161,6 +161,11 @@ def test_fingerprints_tell_backbones_apart() -> None:
     assert fingerprint(backbone(seed=0)) != fingerprint(backbone(seed=1))
     with_adapter = add_adapter(backbone(), LoraSection(r=4), seed=1)
     assert fingerprint(with_adapter) == fingerprint(backbone())
+    sibling = backbone()
+    sibling.model.layers[1].mlp.up_proj.weight.data *= 1.01
+    assert fingerprint(sibling) != fingerprint(backbone())
+    whole, packed = (load_backbone(ModelConfig(), quant) for quant in (QuantConfig(), QuantConfig(method="nf4")))
+    assert fingerprint(whole) != fingerprint(packed)
 
 
 @pytest.mark.parametrize("name", ["./không-có", "a/b/c", "loraft-vi-tny"])

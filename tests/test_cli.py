@@ -47,8 +47,7 @@ class Double:
         return {"run": "runs/của tôi", "labels": LABELS, "before": before, "after": after}
 
     def evaluate(
-        self, *, config: Config | None = None, run: Path | None = None, split: str = "test", zero_shot: bool = False,
-        quiet: bool = False,
+        self, *, config: Config | None = None, run: Path | None = None, split: str = "test", zero_shot: bool = False
     ) -> dict[str, Any]:  # fmt: skip
         self.config, self.given = config, {"run": run, "split": split, "zero_shot": zero_shot}
         return {**numbers([0, 0, 2, 2]), "labels": LABELS, "split": split, "source": "feedback", "rows": [{"row": 1}]}
@@ -175,12 +174,21 @@ def test_force_and_resume_exclude_each_other(api: Double, here: Path, loraft_say
     assert "--force and --resume" in err
 
 
-def test_only_the_first_of_several_processes_talks(
+def test_several_processes_are_refused(
     api: Double, here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RANK", "1")
-    assert loraft_says("train") == (0, "", "")
-    assert api.config is not None
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, out, err = loraft_says("train")
+    assert (code, out) == (1, "")
+    assert "WORLD_SIZE" in err
+    assert api.config is None
+
+
+def test_resume_without_a_run_is_refused(api: Double, here: Path, loraft_says: Says) -> None:
+    code, _, err = loraft_says("train", "--resume")
+    assert code == 1
+    assert "no run was begun" in err
+    assert api.config is None
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -316,6 +324,7 @@ def test_predict_leaves_unsure_rows_empty(api: Double, run_dir: Path, loraft_say
     _, out, _ = loraft_says("predict", "--min-confidence", "0.8", "phòng học nóng", "thầy giảng hay")
     assert out == "\npositive\n"
     assert loraft_says("predict", "--min-confidence", "1.5", "câu")[0] == 2
+    assert loraft_says("predict", "--min-confidence", "nan", "câu")[0] == 2
 
 
 def test_predict_gives_probabilities_and_the_other_columns_as_json(

@@ -1,7 +1,11 @@
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.training_args import OptimizerNames
 
-from loraft.config import Config, LoraSection, PromptConfig, TrainConfig
+from loraft.config import Config, LoraSection, Optimizer, PromptConfig, Tracker, TrainConfig
 
 
 def problems(section: type, **values: object) -> dict[str, str]:
@@ -28,6 +32,13 @@ def test_a_boolean_is_neither_a_number_nor_a_word() -> None:
     found = problems(Config, seed=True, lora={"r": True, "lora_alpha": True}, prompt={"system": False})
     assert set(found) == {"seed", "lora.r", "lora.lora_alpha", "prompt.system"}
     assert all("put a word in quotes" in message for message in found.values())
+
+
+def test_a_boolean_in_a_list_is_said_once_for_the_list() -> None:
+    found = problems(Config, prompt={"labels": [True, False]}, train={"report_to": [True]}, sweep={"ranks": [True]})
+    assert set(found) == {"prompt.labels", "train.report_to", "sweep.ranks"}
+    assert all("put a word in quotes" in message for message in found.values())
+    assert Config(sweep={"grid": {"lora.use_dora": [True, False]}}).sweep.grid == {"lora.use_dora": [True, False]}
 
 
 def test_a_boolean_is_a_boolean_where_one_is_asked_for() -> None:
@@ -59,6 +70,14 @@ def test_labels_and_words_are_different_and_as_many() -> None:
     assert "at least 2" in problems(PromptConfig, labels=["khen"])["labels"]
 
 
+@pytest.mark.parametrize("name", ["", " ", "chê ", "\tchê", "chê\u00a0"])
+def test_labels_and_words_are_not_blank_and_have_no_space_around(name: str) -> None:
+    found = problems(PromptConfig, labels=["khen", name], label_words=["khen", name])
+    assert set(found) == {"labels", "label_words"}
+    assert all(f"{name!r} is blank or has space around it" in message for message in found.values())
+    assert PromptConfig(labels=["khen", "góp ý"]).labels == ["khen", "góp ý"]
+
+
 def test_templates_hold_each_slot_once() -> None:
     found = problems(
         PromptConfig,
@@ -76,3 +95,24 @@ def test_templates_hold_each_slot_once() -> None:
 def test_no_training_step_at_all_is_refused() -> None:
     assert "at least 1" in problems(TrainConfig, max_steps=0)["max_steps"]
     assert TrainConfig(max_steps=-1).max_steps == -1
+
+
+def test_optimizers_and_trackers_are_upstreams() -> None:
+    assert set(get_args(Optimizer)) <= {name.value for name in OptimizerNames}
+    assert set(get_args(Tracker)) == set(INTEGRATION_TO_CALLBACK)
+    found = problems(TrainConfig, optim="adamw", report_to=["wandb", "wandbb"])
+    assert set(found) == {"optim", "report_to.1"}
+    assert "'adamw_torch'" in found["optim"]
+    assert "'wandb'" in found["report_to.1"]
+
+
+def test_balancing_twice_is_refused() -> None:
+    assert "corrects twice" in problems(TrainConfig, class_weights="balanced", sampling="balanced")[""]
+    assert TrainConfig(class_weights="balanced").sampling == "natural"
+    assert TrainConfig(sampling="balanced").class_weights == "none"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../ngoài", "a/../../b", "/tmp/x", "a//b"])
+def test_a_name_stays_inside_the_output_folder(name: str) -> None:
+    assert "inside output" in problems(Config, name=name)["name"]
+    assert Config(name="luận văn/r8").name == "luận văn/r8"

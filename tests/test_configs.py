@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from loraft.config import Config
-from loraft.resolving import TASK_KEYS, presets, resolve, task_names
+from loraft.data import load_split
+from loraft.resolving import TASK_KEYS, WORKED_EXAMPLE, presets, resolve, task_names
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -29,6 +30,22 @@ def resolved_by(command: list[str]) -> Config:
         else:
             flags[keys[flag]] = value
     return resolve(preset=flags.pop("preset", None), overrides=overrides, flags=flags)
+
+
+def test_the_worked_tasks_command_finds_its_three_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config = resolved_by(launch_command(ROOT / WORKED_EXAMPLE))
+    labels, column = config.prompt.labels or [], config.prompt.label_column or ""
+    folder = tmp_path / config.data.source
+    folder.mkdir()
+    rows = [f"Ứng dụng chạy rất mượt,{labels[0]}", "Cứ mở lên là thoát,1"]
+    for split in ("train", "validation", "test"):
+        content = "\n".join([f"{config.data.text_column},{column}", *rows])
+        (folder / f"{split}.csv").write_text(content, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "validation", "test"):
+        loaded = load_split(config.data, split, labels=labels, label_column=column)
+        assert loaded.labels.tolist() == [0, 1]
 
 
 def test_the_presets_are_quickstart_and_tutorial() -> None:

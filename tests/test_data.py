@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import threading
 import unicodedata
 
 import datasets
@@ -93,6 +95,24 @@ def test_one_file_is_the_train_split_and_no_other(tmp_path):
     assert len(load(path)) == 3
     with pytest.raises(DataError, match=r"one file holds one split.*--set data\.test_split=FILE"):
         load(path, "test")
+
+
+@pytest.mark.parametrize("name", ["reviews.txt", "owner/reviews.xlsx"])
+def test_a_file_of_unknown_format_is_no_hub_id(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("hay\n")
+    for source, split in ((name, "train"), ("feedback", name)):
+        with pytest.raises(DataError, match=r"unknown file format \(got \.(txt|xlsx)\); allowed are \.jsonl"):
+            load(source, split)
+
+
+def test_a_folder_with_a_bundled_name_is_reached_with_a_dot(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "feedback").mkdir()
+    write(tmp_path / "feedback" / "train.csv")
+    assert len(load("./feedback")) == len(load(tmp_path / "feedback")) == 3
+    assert len(load("feedback")) > 3
 
 
 def test_the_bundled_data_are_reached_by_name():
@@ -324,14 +344,26 @@ def test_a_hub_id_is_asked_for_with_revision_split_and_cache(hub, tmp_path):
     assert split.fingerprint == load(tmp_path).fingerprint
 
 
-@pytest.mark.parametrize(
-    ("names", "expected"), [(["Positive", "neutral", "negative"], [0, 2, 1]), (["xấu", "vừa", "tốt"], [2, 0, 1])]
-)
-def test_class_names_settle_the_order_of_ids_where_they_are_ours(hub, names, expected):
+def with_class_names(names):
     features = datasets.Features({"sentence": datasets.Value("string"), "sentiment": datasets.ClassLabel(names=names)})
     rows = [{"sentence": row["sentence"], "sentiment": row["sentiment"]} for row in ROWS]
-    hub["answer"] = datasets.Dataset.from_list(rows, features=features)
-    assert load("owner/name").labels.tolist() == expected
+    return datasets.Dataset.from_list(rows, features=features)
+
+
+def test_class_names_settle_the_order_of_ids(hub):
+    hub["answer"] = with_class_names(["Positive", "neutral", "negative"])
+    assert load("owner/name").labels.tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("names", [["POS", "NEG", "NEU"], ["negative", "neutral", "positive", "mixed"]])
+def test_class_names_that_are_not_ours_are_refused_not_taken_for_our_ids(hub, names):
+    hub["answer"] = with_class_names(names)
+    with pytest.raises(DataError) as error:
+        load("owner/name")
+    theirs = ", ".join(names)
+    assert f"got {theirs}; the task has negative, neutral, positive" in str(error.value)
+    assert f"--set 'prompt.labels=[{theirs}]' with prompt.label_words" in str(error.value)
+    assert load("owner/name", labels=names).labels.tolist() == [2, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -375,6 +407,58 @@ def test_a_stream_of_objects_with_the_text_column_is_jsonl():
     ]
 
 
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ('\n \n{"sentence": "hay"}\n', [3]),
+        ("\ufeff\nid,sentence\n1,hay\n", [3]),
+        ('id,"sentence"\r\n1,"hay"\r\n', [2]),
+        ("id; sentence\n1;hay\n", [2]),
+        ("id\tsentence\n1\thay\n", [2]),
+        ("sentence\nhay\n", [2]),
+        ('[{"sentence": "hay"},\n {"sentence": "hay"}]', [1, 2]),
+        ('[\n  {\n    "sentence": "hay"\n  }\n]\n', [1]),
+    ],
+)
+def test_columns_on_a_stream_are_known_by_the_first_line_that_is_not_blank(tmp_path, content, rows):
+    items = list(read_inputs(io.StringIO(content, newline="")))
+    assert [(item.text, item.row) for item in items] == [("hay", row) for row in rows]
+    (tmp_path / "không đuôi").write_bytes(content.encode())
+    assert list(read_inputs(tmp_path / "không đuôi")) == items
+
+
+@pytest.mark.parametrize("line", ["thầy dạy hay, dễ hiểu; vui", "[thầy] hay", '"hay", 5 sao', '"hay"', "5", 'a "b, c'])
+def test_a_sentence_with_commas_quotes_or_brackets_is_a_line(line):
+    assert [item.text for item in read_inputs(io.StringIO(f"{line}\nhay\n"))] == [line, "hay"]
+
+
+def test_objects_without_the_text_column_are_refused_and_not_labelled_as_text():
+    content = '\n{"id": 7, "Sentences": "hay"}\n'
+    expected = (
+        r"'sentence' \(got id, Sentences\), did you mean 'Sentences'\?; name it with --text-column NAME, or .*lines"
+    )
+    with pytest.raises(DataError, match=expected):
+        list(read_inputs(io.StringIO(content)))
+    assert list(read_inputs(io.StringIO(content), "lines"))[1].text == content.strip()
+
+
+@pytest.mark.parametrize(("name", "format"), [("in.txt", "auto"), ("in", "lines"), ("in.csv", "auto"), ("in", "csv")])
+def test_utf_16_cut_in_the_middle_of_a_character_is_refused(tmp_path, name, format):
+    (tmp_path / name).write_bytes("sentence\nhay\n".encode("utf-16") + b"d")
+    with pytest.raises(DataError, match=r"not valid text \(.*truncated.*\); save it as UTF-8"):
+        list(read_inputs(tmp_path / name, format))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are of POSIX")
+def test_a_pipe_is_read_from_its_beginning(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("câu một\ncâu hai\n",), daemon=True)
+    writer.start()
+    assert [item.text for item in read_inputs(pipe)] == ["câu một", "câu hai"]
+    writer.join()
+
+
 def test_columns_keep_their_order_and_text(tmp_path):
     path = table(tmp_path, "mã,sentence,sentiment\n007, hay ,2\n008,dở,0\n")
     assert list(read_inputs(path)) == [
@@ -412,7 +496,7 @@ def test_bytes_on_stdin_are_utf_8_whatever_the_locale():
 
 
 def test_a_missing_text_column_is_refused_before_the_first_row(tmp_path):
-    with pytest.raises(DataError, match=r"no column 'sentence' \(got text\); name it with --set data\.text_column"):
+    with pytest.raises(DataError, match=r"no column 'sentence' \(got text\); name it with --text-column NAME"):
         list(read_inputs(table(tmp_path, "text\nhay\n")))
 
 

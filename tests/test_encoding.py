@@ -1,13 +1,16 @@
 """One path from text to ids: the chat as a whole, user text without special tokens, the sentence alone cut."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import SENTENCES, encoder, tokenizer
 
 from loraft.encoding import Encoder, common_prefix
-from loraft.errors import DataError
-from loraft.prompts import answer, messages
+from loraft.errors import BackboneError, DataError
+from loraft.prompts import Task, answer, messages
 
 SPECIALS = [str(token) for token in tokenizer().added_tokens_decoder.values()]
 hostile = st.lists(
@@ -90,3 +93,38 @@ def test_common_prefix_equals_brute_force(rows: list[list[int]]) -> None:
     while rows and all(len(row) > expected for row in rows) and len({row[expected] for row in rows}) == 1:
         expected += 1
     assert common_prefix(rows) == expected
+
+
+def template_encoder(template: str, task: Task | None = None) -> Encoder:
+    """An encoder whose tokenizer has another chat template."""
+    other = copy.deepcopy(tokenizer())
+    other.chat_template = template
+    return Encoder(other, task or encoder().task, date_string="26 Jul 2024", max_length=512)
+
+
+CHATML = "{% for m in messages %}<|start_header_id|>{{ m['role'] }}\n{{ m['content'] }}<|eot_id|>{% endfor %}"
+
+
+def test_a_template_that_asks_the_clock_is_told_the_pinned_date() -> None:
+    asking = template_encoder("{{ strftime_now('%Y-%m-%d') }} " + CHATML)
+    assert tokenizer().decode(asking.encode(["ổn"])[0].ids).startswith("26 Jul 2024 ")
+
+
+def test_a_template_that_does_not_trim_gets_the_message_without_space_around() -> None:
+    task = replace(encoder().task, template="Câu: {input}\n")
+    assert tokenizer().decode(template_encoder(CHATML, task).encode(["ổn"])[0].ids).endswith("Câu: ổn<|eot_id|>")
+
+
+def test_a_template_without_a_system_role_is_refused_with_the_remedy() -> None:
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
+    with pytest.raises(BackboneError, match=r"prompt\.system"):
+        template_encoder(refusing)
+    assert template_encoder(refusing, replace(encoder().task, system="")).encode(["ổn"])
+
+
+def test_the_prompt_hash_sees_every_part_of_the_prompt() -> None:
+    task = encoder().task
+    tasks = [task, *(replace(task, **{key: "Khác {input}"}) for key in ("system", "template", "answer_prefix"))]
+    hashes = {Encoder(tokenizer(), each, date_string="26 Jul 2024", max_length=512).prompt_hash for each in tasks}
+    hashes.add(Encoder(tokenizer(), task, date_string="01 Jan 2030", max_length=512).prompt_hash)
+    assert len(hashes) == 5

@@ -16,9 +16,10 @@ from test_spreads import record
 
 from loraft import datastats, metrics, plots, reports, standings
 from loraft.errors import RunError
+from loraft.machine import environment
 from loraft.pages import cells
 from loraft.resolving import dump_yaml, resolve
-from loraft.runs import Run, environment, write_json, write_text
+from loraft.runs import Run, write_json, write_text
 from loraft.spreads import ADAPTER, BACKBONE, BASELINE, summarise, verdict
 from loraft.studies import FewshotStudy
 from loraft.studyplots import fewshot_curve

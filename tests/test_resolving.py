@@ -120,7 +120,14 @@ def test_all_mistakes_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("preset=tutoral", r"preset: unknown preset \(got 'tutoral', from --set\); did you mean tutorial\?.*"),
         ("prompt.task=topics", r"prompt.task: no such task .*; did you mean topic\? allowed: sentiment, topic, .*"),
         ("prompt.task=3", r"prompt.task: not allowed \(got 3, from --set\); should be a valid string"),
-        ("prompt.labels=[yes, no]", r"prompt.labels\[0\]: not allowed \(got True, from --set\).*"),
+        ("prompt.labels=[yes, no]", r"prompt.labels: holds a boolean \(got \[True, False\], .*put a word in quotes"),
+        ("train.optim=adam", r"train.optim: not allowed \(got 'adam', from --set\); should be 'adamw_torch', .*"),
+        ("train.report_to=[tensorbord]", r"train.report_to\[0\]: not allowed \(got 'tensorbord', .*'tensorboard'.*"),
+        ("train={class_weights: balanced, sampling: balanced}", r"train: .*corrects twice; set one of them"),
+        (
+            "name=../x",
+            r"name: is no name for a folder inside output \(got '../x', from --set\); use letters and digits",
+        ),
     ],
 )
 def test_a_mistake_names_key_value_place_and_remedy(override: str, message: str) -> None:
@@ -236,8 +243,14 @@ def test_a_task_files_mistakes_come_together_with_its_name(tmp_path: Path) -> No
     assert found[-1].startswith("lora.r: ")
     keys = [line.removeprefix(f"{path}: ").split(":")[0] for line in found[:-1]]
     assert sorted(keys) == [
-        "example_template", "few_shot_template", "label_words", "labels", "system", "sytem", "template",
+        "example_template", "few_shot_template", "labels", "system", "sytem", "template",
     ]  # fmt: skip
+
+
+def test_unquoted_yes_and_no_as_a_task_files_labels_are_one_mistake(tmp_path: Path) -> None:
+    path = file(tmp_path, TASK.replace("[khen, chê]", "[yes, no]").replace("label_words", "#"))
+    (found,) = mistakes(flags={"prompt.task": str(path)})
+    assert found.startswith(f"{path}: labels: holds a boolean (got [True, False]); YAML reads bare yes, no")
 
 
 # --- dump and load ----------------------------------------------------------------------------------------------------
@@ -255,11 +268,12 @@ def test_the_known_keys_are_exactly_the_leaves_of_a_dump() -> None:
 
 TEXT = st.text(max_size=30)
 NAME = st.text(min_size=1, max_size=12)
+WORD = NAME.map(str.strip).filter(bool)
 POSITIVE = st.floats(min_value=1e-12, max_value=1e12)
 CONFIGS = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 2**32 - 1),
-        "name": st.none() | TEXT,
+        "name": st.none() | NAME.filter(lambda name: "/" not in name and name not in (".", "..")),
         "model": st.fixed_dictionaries({"name": NAME, "revision": st.none() | TEXT}),
         "lora": st.fixed_dictionaries(
             {
@@ -272,13 +286,15 @@ CONFIGS = st.fixed_dictionaries(
         "prompt": st.fixed_dictionaries(
             {
                 "task": TEXT,
-                "labels": st.lists(NAME, min_size=2, max_size=4, unique=True),
+                "labels": st.lists(WORD, min_size=2, max_size=4, unique=True),
                 "system": TEXT,
                 "template": st.builds("{}{{input}}{}".format, TEXT, TEXT),
                 "answer_prefix": TEXT,
             }
         ),
-        "train": st.fixed_dictionaries({"learning_rate": POSITIVE, "report_to": st.lists(NAME)}),
+        "train": st.fixed_dictionaries(
+            {"learning_rate": POSITIVE, "report_to": st.lists(st.sampled_from(["wandb", "mlflow"]))}
+        ),
         "sweep": st.fixed_dictionaries(
             {"grid": st.dictionaries(NAME, st.lists(TEXT | st.integers() | st.booleans() | st.none() | POSITIVE))}
         ),

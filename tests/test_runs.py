@@ -4,12 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from uuid import UUID
 
 import numpy as np
 import pytest
 
 from loraft.errors import RunError
-from loraft.runs import Run, environment, find_run, newest_finished, replacing, to_json, utc_now, write_json, write_text
+from loraft.machine import environment
+from loraft.runs import Run, find_run, newest_finished, replacing, to_json, utc_now, write_json, write_text
 
 
 def make_run(output, name, finished_at=None):
@@ -42,7 +46,7 @@ def test_a_finished_run_is_kept_unless_forced(tmp_path):
 
 def test_an_unfinished_run_names_both_ways_on(tmp_path):
     run = make_run(tmp_path, "r16")
-    with pytest.raises(RunError, match=r"--resume continues it, --force deletes it"):
+    with pytest.raises(RunError, match=r"--resume --config .*r16/config.yaml continues it, --force deletes it"):
         Run.create(tmp_path, "r16")
     assert Run.create(tmp_path, "r16", resume=True).config_path.read_text() == "seed: 42\n"
     assert not list(Run.create(tmp_path, "r16", force=True).path.iterdir())
@@ -146,6 +150,29 @@ def test_json_keeps_vietnamese_and_numbers_of_numpy_and_is_strict():
     }
 
 
+def test_json_takes_what_parquet_columns_hold():
+    value = {
+        "lúc": datetime(2024, 7, 26, 8, 30, tzinfo=UTC),
+        "ngày": date(2024, 7, 26),
+        "giờ": time(8, 30),
+        "dài": timedelta(minutes=1.5),
+        "ảnh": b"\x89PNG",
+        "giá": Decimal("12.50"),
+        "mã": UUID(int=7),
+    }
+    assert json.loads(to_json([value])) == [
+        {
+            "lúc": "2024-07-26T08:30:00+00:00",
+            "ngày": "2024-07-26",
+            "giờ": "08:30:00",
+            "dài": 90.0,
+            "ảnh": "iVBORw==",
+            "giá": "12.50",
+            "mã": "00000000-0000-0000-0000-000000000007",
+        }
+    ]
+
+
 def test_the_log_survives_a_line_cut_in_the_middle(tmp_path):
     run = make_run(tmp_path, "r16")
     assert run.read_log() == []
@@ -158,7 +185,7 @@ def test_the_log_survives_a_line_cut_in_the_middle(tmp_path):
 
 def test_environment_holds_versions_without_importing_the_packages():
     probe = (
-        "import sys; from loraft.runs import environment; e = environment();"
+        "import sys; from loraft.machine import environment; e = environment();"
         "assert e['packages']['torch'] and e['cpu_count'] and e['time'].endswith('+00:00');"
         "assert not {'torch', 'transformers', 'peft'} & set(sys.modules)"
     )

@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny import CONFIGS, SENTENCES, backbone, encoder, prompts, tokenizer
 
+from loraft.errors import BackboneError
 from loraft.scoring import answer_tokens, generate, score, score_plainly, to_probs
 
 # Answers that share first tokens, differ in length, and one that is the beginning of another; 4 ends a turn.
@@ -73,3 +74,10 @@ def test_scores_are_those_of_the_label_words() -> None:
         next_V = model(ids).logits[0, -1].log_softmax(-1)
     expected = [float(next_V[tokenizer()(w, add_special_tokens=False)["input_ids"][0]]) for w in words]
     np.testing.assert_allclose(log_probs_NK[0], expected, atol=1e-5)
+
+
+def test_a_model_that_diverged_is_an_error_not_a_label() -> None:
+    model = backbone()
+    model.model.norm.weight.data.fill_(float("nan"))
+    with pytest.raises(BackboneError, match="6 of 6 rows have no score"):
+        score(model, prompts(), encoder().completions_K)

@@ -12,7 +12,7 @@ from loraft.backbone import add_adapter
 from loraft.batching import IGNORE, Row, answer_loss_sum, make_rows, pack, pad, unpack
 from loraft.config import LoraSection, TrainConfig
 from loraft.prefix_attention import enabled, supports
-from loraft.training import build_trainer, sft_config
+from loraft.training import BalancedSampler, build_trainer, sft_config
 
 PAD = tokenizer().pad_token_id
 
@@ -176,14 +176,15 @@ def test_the_backbone_is_bit_identical_after_training(tmp_path: Path) -> None:
     assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters() if p.requires_grad)
 
 
-def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampling", ["natural", "balanced"])
+def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, sampling: str) -> None:
     whole = with_adapter()
-    fit(tmp_path / "a", whole, eval_steps=2)
+    fit(tmp_path / "a", whole, eval_steps=2, sampling=sampling)
     checkpoints = sorted((tmp_path / "a").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     for later in checkpoints[1:]:
         later.rename(tmp_path / later.name)
     resumed = with_adapter()
-    fit(tmp_path / "a", resumed, eval_steps=2, resume=True)
+    fit(tmp_path / "a", resumed, eval_steps=2, resume=True, sampling=sampling)
     assert checkpoints[0].name != "checkpoint-6"
     expected = weights(whole)
     for name, weight in weights(resumed).items():
@@ -195,18 +196,9 @@ def test_early_stopping_counts_evaluations_without_a_better_macro_f1(tmp_path: P
     assert len(losses) == 8  # best at step 4, then two evaluations without a better one
 
 
-def test_balanced_sampling_draws_every_label_as_often(tmp_path: Path) -> None:
+def test_balanced_sampling_draws_every_label_as_often() -> None:
     batch = rows(texts=[f"{SENTENCES[0]} {i}" for i in range(100)], labels=[0] * 90 + [1] * 5 + [2] * 5)
-    trainer = build_trainer(
-        with_adapter(),
-        tokenizer(),
-        batch * 20,
-        TrainConfig(sampling="balanced"),
-        output_dir=str(tmp_path),
-        seed=3,
-        evaluate_with=lambda current: {"macro_f1": 0.0},
-    )
-    drawn = [batch[i % 100].label for i in trainer._get_train_sampler()]
+    drawn = [batch[i % 100].label for i in BalancedSampler([row.label for row in batch * 20], seed=3)]
     assert len(drawn) == 2000
     for label in range(3):  # 4.7 standard deviations of a binomial with p = 1/3
         assert abs(drawn.count(label) / 2000 - 1 / 3) < 0.05

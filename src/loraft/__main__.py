@@ -1,4 +1,4 @@
-"""`python -m loraft`: the same as the `loraft` command, for `accelerate launch -m loraft train ...`."""
+"""`python -m loraft`: the same as the `loraft` command."""
 
 from loraft.cli import main
 

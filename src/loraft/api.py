@@ -2,6 +2,8 @@
 
 import json
 import time
+import unicodedata
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,15 +14,16 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from loraft import bundle, metrics, scoring
-from loraft.backbone import add_adapter, load_adapter, load_backbone, load_tokenizer
+from loraft.backbone import add_adapter, fingerprint, load_adapter, load_backbone, load_tokenizer
 from loraft.config import Config
 from loraft.data import BadRow, Example, Split, load_split
 from loraft.encoding import Encoder, warn_of_cuts
 from loraft.errors import RunError
 from loraft.fitting import draw, fit, save_adapter
+from loraft.machine import environment
 from loraft.prompts import Task, parse_answer
 from loraft.resolving import dump_yaml, load_resolved
-from loraft.runs import Run, environment, write_json, write_text
+from loraft.runs import Run, default_name, run_of, write_json, write_text
 from loraft.sharing import remove_adapter
 
 PREDICT_CHUNK = 512  # rows scored together; bounds memory, not results
@@ -65,11 +68,33 @@ def train(
         LoraftError: for anything the user can mend; nothing half-written then counts as finished.
     """
     splits = {name: load_data(config, name) for name in ("train", "validation", "test")}
+    _tell_notes(splits.values())
+    run_of(config).check(force=force, resume=resume)
+    encoder, base = built or build(config)  # what cannot be loaded is told before a folder is made
     run = Run.create(Path(config.output), config.name or default_name(config), force=force, resume=resume)
+    try:
+        return _train(config, run, encoder, base, splits, resume, quiet, built is not None, before)
+    except Exception:
+        run.give_back()
+        raise
+
+
+def _train(
+    config: Config,
+    run: Run,
+    encoder: Encoder,
+    base: PreTrainedModel,
+    splits: dict[str, Split],
+    resume: bool,
+    quiet: bool,
+    keep_base: bool,
+    before: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Trains and judges inside a run directory that is there; `keep_base` leaves the backbone bare."""
     _same_config(run, config, resume=resume)
     write_text(run.config_path, dump_yaml(config))
     write_json(run.environment_path, environment())
-    encoder, base = built or build(config)
+    weights = fingerprint(base)  # before the adapter: pissa and olora move weights out of the backbone
     test, validation = splits["test"], splits["validation"]
     before_path = run.path / "before.json"
     if resume and before is None and before_path.exists():
@@ -83,9 +108,9 @@ def train(
         after, rows = judge(model, encoder, test, config)
         scores = {key: after[key] for key in ("accuracy", "macro_f1")}
         fingerprints = {name: split.fingerprint for name, split in splits.items()}
-        save_adapter(run, model, bundle.describe(config, encoder, base, fingerprints, scores))
+        save_adapter(run, model, bundle.describe(config, encoder, weights, fingerprints, scores))
     finally:
-        if built is not None:
+        if keep_base:
             remove_adapter(model)
     write_text(run.predictions_path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     draw(run, after, test, rows, encoder.task.labels)
@@ -93,6 +118,7 @@ def train(
         "run": str(run.path),
         "labels": list(encoder.task.labels),
         "backbone": config.model.name,
+        "backbone_fingerprint": weights,
         "data": {name: {"source": s.source, "rows": len(s), "notes": s.notes} for name, s in splits.items()},
         "before": before,
         "after": after,
@@ -108,7 +134,6 @@ def evaluate(
     run: Path | None = None,
     split: str = "test",
     zero_shot: bool = False,
-    quiet: bool = False,
 ) -> dict[str, Any]:
     """Judges a finished run, or with `zero_shot` the bare backbone, on a split or a labelled file.
 
@@ -120,25 +145,32 @@ def evaluate(
     Returns:
         Metrics as `metrics.full` gives them, with `labels`, `split`, `source` and `rows` (predictions).
     """
-    del quiet  # evaluation draws no bar
+    if run is not None and zero_shot:
+        raise RunError("eval: --run judges an adapter and --zero-shot a bare backbone; give one of them")
     if run is None and (config is None or not zero_shot):
         raise RunError("eval: no run and no backbone to judge; give --run, or --zero-shot for the bare backbone")
     trained = load_resolved(Run.open(run).config_path) if run is not None else None
     config = config or trained
     assert config is not None
     data = load_data(config, split)
+    _tell_notes([data])
     encoder, model = (build(config) if run is None else load_run(Run.open(run), config))[:2]
     result, rows = judge(model, encoder, data, config)
-    return {**result, "labels": list(encoder.task.labels), "split": split, "source": data.source, "rows": rows}
+    described = {"labels": list(encoder.task.labels), "split": split, "source": data.source, "notes": data.notes}
+    return {**result, **described, "rows": rows}
 
 
 def predict(
-    inputs: Iterable[Example | BadRow], *, run: Path, min_confidence: float | None = None, config: Config | None = None
+    inputs: Iterable[str | Example | BadRow],
+    *,
+    run: Path,
+    min_confidence: float | None = None,
+    config: Config | None = None,
 ) -> Iterator[Prediction]:
     """Yields one prediction a row, in order, a chunk of rows at a time.
 
     Args:
-        inputs: rows to label; a BadRow comes back as a prediction with its `error`.
+        inputs: sentences or rows; a BadRow comes back as a prediction with its `error`.
         run: directory of a finished run.
         min_confidence: in [0, 1]; a row whose best label has a lower probability stays undecided (label None).
     """
@@ -146,11 +178,16 @@ def predict(
     config = config or load_resolved(opened.config_path)
     encoder, model = load_run(opened, config)
     labels = encoder.task.labels
-    iterator = iter(inputs)
+    iterator = (
+        Example(unicodedata.normalize("NFC", item), None, row) if isinstance(item, str) else item
+        for row, item in enumerate(inputs, start=1)
+    )
     while chunk := list(islice(iterator, PREDICT_CHUNK)):
         good = [item for item in chunk if isinstance(item, Example)]
-        prompts = [prompt.ids for prompt in encoder.encode([item.text for item in good])]
-        log_probs_NK = scoring.score(model, prompts, encoder.completions_K, batch_tokens=config.eval.batch_tokens)
+        prompts = encoder.encode([item.text for item in good])
+        warn_of_cuts(prompts, "of these")
+        ids = [prompt.ids for prompt in prompts]
+        log_probs_NK = scoring.score(model, ids, encoder.completions_K, batch_tokens=config.eval.batch_tokens)
         probs = iter(scoring.to_probs(log_probs_NK))
         for item in chunk:
             if isinstance(item, BadRow):
@@ -177,7 +214,7 @@ def build_encoder(config: Config) -> Encoder:
 def load_run(run: Run, config: Config) -> tuple[Encoder, PreTrainedModel]:
     """Returns the encoder and the backbone with the run's adapter, after checking that they belong together."""
     if not run.finished:
-        raise RunError(f"{run.path}: the run is not finished (no metrics.json); finish it with loraft train --resume")
+        raise RunError(f"{run.path}: the run is not finished (no metrics.json); {run.how_to_resume} finishes it")
     content = bundle.read(run.adapter)
     encoder, base = build(config)
     bundle.check(content, run.adapter, encoder, base)
@@ -243,14 +280,6 @@ def judge(
     return result, rows
 
 
-def default_name(config: Config) -> str:
-    """Returns a name for the run directory that tells the settings people change apart."""
-    source = Path(config.data.source).name
-    backbone = Path(config.model.name).name
-    method = "qlora" if config.quant.method == "nf4" else "lora"
-    return f"{backbone}-{source}-{Path(config.prompt.task).stem}-{method}-r{config.lora.r}-s{config.seed}"
-
-
 def _same_config(run: Run, config: Config, *, resume: bool) -> None:
     """Refuses to continue a run with another configuration than it was begun with."""
     if not resume or not run.config_path.exists():
@@ -268,13 +297,23 @@ def _same_config(run: Run, config: Config, *, resume: bool) -> None:
     if changed:
         raise RunError(
             f"{run.path}: was begun with another configuration:\n" + "\n".join(changed) + "\n"
-            f"resume it with --config {run.config_path}, or begin again with --force"
+            f"{run.how_to_resume} continues it as it was begun, --force begins again"
         )
+
+
+def _tell_notes(splits: Iterable[Split]) -> None:
+    """Says what was found or left out when the rows were read."""
+    for split in splits:
+        if split.notes:
+            found = ", ".join(f"{number} {what}" for what, number in split.notes.items())
+            warnings.warn(f"{split.source}: {found}", stacklevel=3)
 
 
 def load_data(config: Config, name: str) -> Split:
     """Returns a split of the config's data: train, validation, test, another split's name, or a file."""
     labels = config.prompt.labels or []
-    limits = {"train": config.data.max_train_rows, "validation": config.data.max_eval_rows}
-    limit = limits.get(name, config.data.max_test_rows)
-    return load_split(config.data, name, labels=labels, label_column=config.prompt.label_column or "label", limit=limit)
+    data = config.data
+    limits = {"train": data.max_train_rows, "validation": data.max_eval_rows, "test": data.max_test_rows}
+    return load_split(
+        config.data, name, labels=labels, label_column=config.prompt.label_column or "label", limit=limits.get(name)
+    )

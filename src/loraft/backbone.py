@@ -41,7 +41,7 @@ def resolve_name(name: str) -> str:
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         known = ", ".join(bundled_backbones())
         raise BackboneError(
-            f"model.name: no such backbone (got {name!r}); a bundled name ({known}), a folder or a hub id"
+            f"model.name: no such backbone (got {name!r}); bundled: {known}; else a folder, or owner/name on the hub"
         )
     return name
 
@@ -72,7 +72,7 @@ def load_tokenizer(section: ModelConfig) -> PreTrainedTokenizerBase:
     """Returns the backbone's tokenizer; the pad token is the end of sequence where there is none, as upstream."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolve_name(section.name), **_hub(section))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged file fails in as many ways as there are formats
         raise BackboneError(_cannot_load(section.name, error)) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -105,7 +105,7 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
         )
     try:
         base = AutoModelForCausalLM.from_pretrained(resolve_name(model.name), **_hub(model), **kwargs)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged file fails in as many ways as there are formats
         raise BackboneError(_cannot_load(model.name, error)) from error
     if quant.method == "nf4":
         _keep_nf4_layout(base)
@@ -200,13 +200,20 @@ def parameter_counts(model: PeftModel) -> dict[str, int]:
     return {"trainable": trainable, "all": total}
 
 
-def fingerprint(folder_or_model: PreTrainedModel) -> str:
-    """Returns a hash that tells two backbones apart: the config and a sample of every embedding row's first weights."""
-    digest = hashlib.sha256(f"{folder_or_model.config.model_type}".encode())
-    weight = folder_or_model.get_input_embeddings().weight.detach()
-    sample = weight[:: max(1, weight.shape[0] // 1024), :16].to("cpu", torch.bfloat16).contiguous()
-    digest.update(str(tuple(weight.shape)).encode())
-    digest.update(sample.view(torch.uint8).numpy().tobytes())
+def fingerprint(model: PreTrainedModel) -> str:
+    """Returns a hash that tells two backbones apart: the shape and 64 evenly spaced values of every weight.
+
+    An adapter on top does not count; the same weights in another quantisation or dtype are another backbone.
+    """
+    digest = hashlib.sha256()
+    plain = {
+        name.removeprefix("base_model.model.").replace(".base_layer", ""): p for name, p in model.named_parameters()
+    }
+    for name in sorted(name for name in plain if "lora_" not in name):
+        weight = plain[name]
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        flat = weight.detach().flatten()
+        digest.update(flat[:: max(1, flat.numel() // 64)].to("cpu").contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

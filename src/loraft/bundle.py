@@ -17,20 +17,21 @@ VERSIONED = ("loraft", "torch", "transformers", "peft", "trl", "bitsandbytes")
 
 
 def describe(
-    config: Config, encoder: Encoder, base: PreTrainedModel, data: dict[str, str], scores: dict[str, float]
+    config: Config, encoder: Encoder, weights: str, data: dict[str, str], scores: dict[str, float]
 ) -> dict[str, Any]:
     """Returns the bundle's content: everything that decides what is asked of which model, and what came of it.
 
     Args:
+        weights: the bare backbone's fingerprint.
         data: fingerprint of each split by its name.
         scores: headline metrics on the test split, as fractions.
     """
     return {
-        **_identity(encoder, base),
+        **_identity(encoder),
         "backbone": {
             "name": config.model.name,
             "revision": config.model.revision,
-            "fingerprint": fingerprint(base),
+            "fingerprint": weights,
             "quant": config.quant.model_dump(),
         },
         "prompt": config.prompt.model_dump(),
@@ -59,19 +60,20 @@ def read(adapter: Path) -> dict[str, Any]:
 
 
 def check(bundle: dict[str, Any], where: Path, encoder: Encoder, base: PreTrainedModel) -> None:
-    """Refuses another backbone, chat template, date or label set than the adapter was trained with.
+    """Refuses another backbone, quantisation, prompt, template, date or label set than the adapter was trained with.
 
     Raises:
         RunError: with every difference, one a line.
     """
-    now = {**_identity(encoder, base), "backbone": fingerprint(base)}
+    now = {**_identity(encoder), "backbone": fingerprint(base)}
     then = {**bundle, "backbone": bundle["backbone"]["fingerprint"]}
     words = {
         "labels": "labels",
         "label_words": "words of the labels",
         "chat_template_sha256": "chat template",
         "date_string": "date in the prompt",
-        "backbone": "weights of the backbone",
+        "prompt_sha256": "prompt (system message, template, answer prefix)",
+        "backbone": "weights of the backbone or their quantisation",
     }
     differences = [f"  {words[key]}: {then[key]} then, {now[key]} now" for key in words if then[key] != now[key]]
     if differences:
@@ -81,11 +83,11 @@ def check(bundle: dict[str, Any], where: Path, encoder: Encoder, base: PreTraine
         )
 
 
-def _identity(encoder: Encoder, base: PreTrainedModel) -> dict[str, Any]:
+def _identity(encoder: Encoder) -> dict[str, Any]:
     return {
         "labels": list(encoder.task.labels),
         "label_words": list(encoder.task.label_words),
         "chat_template_sha256": encoder.template_hash,
         "date_string": encoder.date_string,
-        "architecture": type(base).__name__,
+        "prompt_sha256": encoder.prompt_hash,
     }

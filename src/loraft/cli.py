@@ -4,6 +4,7 @@ Results go to stdout, everything else to stderr. Exit codes: 0, 1 for what went 
 for an interrupt; `LORAFT_DEBUG=1` shows the traceback.
 """
 
+import math
 import os
 import shlex
 import sys
@@ -18,7 +19,7 @@ import yaml
 from loraft import cli_reports, cli_studies, runs, tables
 from loraft.bundled import bundled_backbones, bundled_data
 from loraft.config import Config
-from loraft.errors import ConfigError, LoraftError
+from loraft.errors import ConfigError, LoraftError, RunError
 from loraft.options import (
     ConfigFile,
     Data,
@@ -37,7 +38,7 @@ from loraft.options import (
 )
 from loraft.reading import BadRow, Example, Format, read_inputs, sentence
 from loraft.resolving import dump_yaml, load_resolved, presets, resolve, task_names
-from loraft.talking import begin, is_main, say
+from loraft.talking import begin, say
 
 app = typer.Typer(
     name="loraft",
@@ -70,13 +71,17 @@ def train(
         raise ConfigError("--force and --resume: one deletes what the other continues; give one of them")
     flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
+    run = runs.run_of(resolved)
+    if resume and not run.config_path.is_file():
+        raise RunError(
+            f"--resume: no run was begun in {run.path}; leave --resume out, or name one with --config RUN/config.yaml"
+        )
+    run.check(force=force, resume=resume)
     begin(resolved, verbose)
 
     from loraft import api
 
-    result = api.train(resolved, force=force, resume=resume, quiet=not is_main())
-    if not is_main():
-        return
+    result = api.train(resolved, force=force, resume=resume)
     if json:
         print(runs.to_json(result))
     else:
@@ -120,7 +125,7 @@ def evaluate(
 
     from loraft import api
 
-    result = api.evaluate(config=resolved, run=path, split=split, zero_shot=zero_shot, quiet=json)
+    result = api.evaluate(config=resolved, run=path, split=split, zero_shot=zero_shot)
     if json:
         print(runs.to_json({key: value for key, value in result.items() if key != "rows"}))
     else:
@@ -147,6 +152,8 @@ def predict(
     A row that is undecided or unreadable is an empty line. Unreadable rows are reported on stderr, the others go on,
     and the exit code is 1 at the end.
     """
+    if min_confidence is not None and math.isnan(min_confidence):  # passes every comparison with a bound
+        raise ConfigError("--min-confidence: is no number (got nan); allowed is 0 to 1")
     path, resolved = _finished_run(run, output, sets or (), {})
     rows, source = _inputs(texts or [], file, format, text_column or resolved.data.text_column)
     begin(resolved, verbose, adapter=path, source=source)

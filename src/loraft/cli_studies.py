@@ -10,7 +10,7 @@ from loraft import runs, sweeping, sweeptables, tables
 from loraft.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Seed, Sets, Task, Verbose, dotted
 from loraft.progressions import expand_integers
 from loraft.resolving import resolve
-from loraft.talking import begin, is_main, say
+from loraft.talking import begin, say
 
 # --- loraft sweep ---
 
@@ -67,12 +67,10 @@ def sweep(
     from loraft import sweeps
 
     try:
-        result = sweeps.sweep(resolved, force=force, quiet=not is_main(), tell=say)
+        result = sweeps.sweep(resolved, force=force, tell=say)
     except KeyboardInterrupt:
         say("interrupted; the same command goes on where it was")
         raise
-    if not is_main():
-        return
     if json:
         print(runs.to_json(result))
     else:

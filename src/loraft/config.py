@@ -18,10 +18,17 @@ class Section(BaseModel):
     @classmethod
     def _no_boolean_by_accident(cls, value: Any, info: ValidationInfo) -> Any:
         # YAML reads bare yes, no, on and off as booleans, and pydantic would take them for the numbers 1 and 0.
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and annotation is not bool and bool not in get_args(annotation):
-            raise ValueError("is a boolean; YAML reads bare yes, no, on and off so: put a word in quotes")
+        given = value if isinstance(value, list) else [value]
+        if any(isinstance(one, bool) for one in given) and not _takes_booleans(
+            cls.model_fields[str(info.field_name)].annotation
+        ):
+            what = "holds a boolean" if isinstance(value, list) else "is a boolean"
+            raise ValueError(f"{what}; YAML reads bare yes, no, on and off so: put a word in quotes")
         return value
+
+
+def _takes_booleans(annotation: Any) -> bool:
+    return annotation is bool or any(_takes_booleans(inner) for inner in get_args(annotation))
 
 
 class ModelConfig(Section):
@@ -74,7 +81,9 @@ class LoraSection(Section):
 class DataConfig(Section):
     """Where the rows come from and which columns they are read from."""
 
-    source: str = Field("feedback", min_length=1, description="bundled name, hub id, local folder or file")
+    source: str = Field(
+        "feedback", min_length=1, description="bundled name, hub id, folder (./NAME if bundled too) or file"
+    )
     revision: str | None = Field(None, description="hub revision")
     cache_dir: str | None = None
     text_column: str = "sentence"
@@ -115,6 +124,9 @@ class PromptConfig(Section):
     def _different(cls, names: list[str] | None) -> list[str] | None:
         if names is not None and len(set(names)) != len(names):
             raise ValueError("must differ from each other")
+        for name in names or []:
+            if name != name.strip() or not name:
+                raise ValueError(f"{name!r} is blank or has space around it; write each name without")
         return names
 
     @field_validator("template", "few_shot_template", "example_template")
@@ -132,6 +144,18 @@ class PromptConfig(Section):
         return self
 
 
+# Upstream's names, of the optimizers that need no package beyond loraft's own and no parameters of their own.
+Optimizer = Literal[
+    "adamw_torch", "adamw_torch_fused", "adafactor", "adagrad", "rmsprop", "sgd",
+    "adamw_8bit", "lion_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "paged_lion_8bit",
+]  # fmt: skip
+
+Tracker = Literal[
+    "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow", "neptune",
+    "swanlab", "tensorboard", "trackio", "wandb",
+]  # fmt: skip
+
+
 class TrainConfig(Section):
     """Training arguments, in transformers' words, and the few that are ours."""
 
@@ -144,7 +168,7 @@ class TrainConfig(Section):
     warmup_steps: float = Field(0.05, ge=0, description="steps, or below 1 the share of all steps")
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
-    optim: str = "adamw_torch"
+    optim: Optimizer = "adamw_torch"
     gradient_checkpointing: bool = False
     logging_steps: int = Field(10, ge=1)
     eval_steps: int = Field(100, ge=1)
@@ -153,7 +177,7 @@ class TrainConfig(Section):
     class_weights: Literal["none", "balanced"] = "none"
     sampling: Literal["natural", "balanced"] = "natural"
     shared_prefix: Literal["auto", "off"] = Field("auto", description="compute the batch's common prompt once")
-    report_to: list[str] = Field(default_factory=list, description="trackers, for example wandb")
+    report_to: list[Tracker] = Field(default_factory=list, description="trackers, for example wandb")
 
     @field_validator("max_steps")
     @classmethod
@@ -161,6 +185,12 @@ class TrainConfig(Section):
         if steps == 0:
             raise ValueError("no step at all; -1 (num_train_epochs counts) or at least 1")
         return steps
+
+    @model_validator(mode="after")
+    def _balanced_once(self) -> "TrainConfig":
+        if self.class_weights == self.sampling == "balanced":
+            raise ValueError("class_weights and sampling are both balanced, which corrects twice; set one of them")
+        return self
 
 
 class EvalConfig(Section):
@@ -205,3 +235,10 @@ class Config(Section):
     eval: EvalConfig = Field(default_factory=EvalConfig)
     fewshot: FewshotConfig = Field(default_factory=FewshotConfig)
     sweep: SweepConfig = Field(default_factory=SweepConfig)
+
+    @field_validator("name")
+    @classmethod
+    def _inside_output(cls, name: str | None) -> str | None:
+        if name is not None and (name.startswith("/") or any(part in ("", ".", "..") for part in name.split("/"))):
+            raise ValueError("is no name for a folder inside output; use letters and digits")
+        return name

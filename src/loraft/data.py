@@ -69,7 +69,8 @@ def load_split(
     """The labelled rows of one split.
 
     Args:
-        section: source, columns, names of the splits.
+        section: source, columns, names of the splits. A bundled name means the bundled data, also where a local folder
+            has that name: `./feedback` reaches the folder.
         split: "train", "validation" or "test", which `section` may rename; another split's name; or a file, which is
             read whatever the source is.
         labels: label names in id order. Rows give names (case and `_` for a space do not matter) or ids from 0;
@@ -111,13 +112,13 @@ def _open_source(
 ) -> tuple[Iterable[Row | BadRow], str]:
     """The rows of a split as they are, and where they come from in human words."""
     source = Path(section.source).expanduser()
-    if Path(name).suffix.lower() in SUFFIXES:
+    if _is_file(name):
         path = Path(name).expanduser()
     elif section.source in bundled_data():
         path = _file_of_split(bundled_data()[section.source], name)
     elif source.is_dir():
         path = _file_of_split(source, name)
-    elif source.suffix.lower() in SUFFIXES:
+    elif _is_file(section.source):
         if role != "train":  # the same rows for training and for measuring would give numbers that mean nothing
             raise DataError(
                 f"{source}: one file holds one split, the train split (got a request for {role}); give a folder with"
@@ -132,6 +133,12 @@ def _open_source(
             f" or a bundled name ({', '.join(bundled_data())})"
         )
     return read_rows(path, required), str(path)
+
+
+def _is_file(name: str) -> bool:
+    # A file that is there is no hub id and no split's name, also where its suffix will be refused.
+    path = Path(name).expanduser()
+    return path.suffix.lower() in SUFFIXES or (path.suffix != "" and path.is_file())
 
 
 def _file_of_split(folder: Path, name: str) -> Path:
@@ -167,7 +174,12 @@ def _hub_rows(
     names = getattr(loaded.features.get(label_column), "names", None) or []
     read_label = _label_reader(labels)
     if any(read_label(label) is None for label in names):
-        names = []
+        theirs = ", ".join(names)
+        raise DataError(
+            f"{where}: the names of {label_column!r} are not the task's labels (got {theirs}; the task has"
+            f" {', '.join(labels)}), and ids alone may mean other labels; --set 'prompt.labels=[{theirs}]' with"
+            " prompt.label_words, what the prompt calls them, in the same order, or --task FILE with these labels"
+        )
 
     def rows() -> Iterator[Row]:
         for number, columns in enumerate(loaded, start=1):

@@ -9,12 +9,14 @@ Tensor and array suffixes: N examples, K labels, T tokens.
 """
 
 import hashlib
+import json
 import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from loraft.errors import BackboneError, DataError
@@ -52,6 +54,7 @@ class Encoder:
     Attributes:
         completions_K: token ids of each label's whole answer, end-of-turn token included.
         forced: how many leading ids all the answers share: the answer prefix.
+        prompt_hash: of everything around the sentence: template, system message, date, instruction and answers.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, task: Task, *, date_string: str, max_length: int) -> None:
@@ -59,10 +62,17 @@ class Encoder:
         self.task = task
         self.max_length = max_length
         self.date_string = date_string
-        template = tokenizer.chat_template or FALLBACK_TEMPLATE
-        self.template_hash = hashlib.sha256(str(template).encode()).hexdigest()
-        self._render_kwargs: dict[str, Any] = {"chat_template": template, "date_string": date_string, "tokenize": False}
+        template = str(tokenizer.chat_template or FALLBACK_TEMPLATE)
+        self.template_hash = hashlib.sha256(template.encode()).hexdigest()
+        if "strftime_now" in template:  # it asks the clock: the macro answers in its place
+            template = f"{{%- macro strftime_now(format) -%}}{date_string}{{%- endmacro %}}{template}"
+        self._render_kwargs: dict[str, Any] = {
+            "chat_template": template,
+            "date_string": date_string,
+            "tokenize": False,
+        }
         chat = messages(task, PROBE)
+        chat[-1]["content"] = chat[-1]["content"].strip()  # as `encode` does, whether or not the template trims
         rendered = self._render([*chat[:-1], {"role": "user", "content": MARK}])
         if rendered.count(MARK) != 1:
             raise BackboneError(
@@ -77,6 +87,8 @@ class Encoder:
         self.end_of_turn = self._end_of_turn()
         self.completions_K = [[*self._ids(task.answer_prefix + word), self.end_of_turn] for word in task.label_words]
         self.forced = common_prefix(self.completions_K)
+        asked = [self._head_ids, self._before, task.template, self._after, self._tail_ids, self.completions_K]
+        self.prompt_hash = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
         probe = self._render(chat)
         if self._ids(probe, special=True) != self.encode([PROBE])[0].ids:
             raise BackboneError(
@@ -133,7 +145,20 @@ class Encoder:
         return low, ids_of(low)
 
     def _render(self, chat: list[dict[str, str]]) -> str:
-        return str(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, **self._render_kwargs))
+        return self._apply(chat, add_generation_prompt=True)
+
+    def _apply(self, chat: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    chat, add_generation_prompt=add_generation_prompt, **self._render_kwargs
+                )
+            )
+        except TemplateError as error:
+            raise BackboneError(
+                f"{self.tokenizer.name_or_path}: its chat template refuses the chat ({error}); a template without a "
+                'system role needs --set prompt.system=""'
+            ) from error
 
     def _ids(self, text: str, *, special: bool = False) -> list[int]:
         if not text:
@@ -165,7 +190,7 @@ class Encoder:
     def _end_of_turn(self) -> int:
         """Returns the id that the template puts after an assistant's answer; the tokenizer's EOS if there is none."""
         chat = [*messages(self.task, PROBE), {"role": "assistant", "content": MARK}]
-        rendered = str(self.tokenizer.apply_chat_template(chat, add_generation_prompt=False, **self._render_kwargs))
+        rendered = self._apply(chat, add_generation_prompt=False)
         ids = self._ids(rendered.split(MARK)[-1], special=True)
         special = set(self.tokenizer.all_special_ids)
         first = next((i for i in ids if i in special), self.tokenizer.eos_token_id)

@@ -23,9 +23,10 @@ from loraft.data import Split
 from loraft.demonstrations import Draw, draws
 from loraft.encoding import Encoder, Prompt
 from loraft.errors import DataError, RunError
+from loraft.machine import environment
 from loraft.prompts import Task
 from loraft.resolving import dump_yaml, load_resolved
-from loraft.runs import Run, environment, write_json, write_text
+from loraft.runs import Run, write_json, write_text
 from loraft.spreads import ADAPTER, BACKBONE, BASELINE, summarise, verdict
 from loraft.studies import FewshotStudy
 

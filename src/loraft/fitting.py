@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from loraft import bundle, memory, metrics, scoring
-from loraft.backbone import fingerprint, parameter_counts
+from loraft.backbone import parameter_counts
 from loraft.batching import make_rows
 from loraft.config import Config
 from loraft.data import Split
@@ -40,7 +41,10 @@ def fit(
     rows = make_rows(
         [p.ids for p in prompts], train_split.labels.tolist(), encoder.completions_K, config.train.class_weights
     )
-    validation_ids = [prompt.ids for prompt in encoder.encode(validation.texts)]
+    validation_prompts = encoder.encode(validation.texts)
+    validation_ids = [prompt.ids for prompt in validation_prompts]
+    truncated = warn_of_cuts(prompts, "training")
+    warn_of_cuts(validation_prompts, "validation")
 
     def evaluate_with(current: Any) -> dict[str, float]:
         log_probs_NK = scoring.score(
@@ -55,7 +59,7 @@ def fit(
     if not quiet:
         print(
             f"trainable params: {counts['trainable']:,} || all params: {counts['all']:,} || "
-            f"trainable%: {100 * counts['trainable'] / counts['all']:.4f}; rank {config.lora.r}, alpha "
+            f"trainable%: {100 * counts['trainable'] / counts['all']:.4f}; rank {config.lora.r}, "
             f"{config.lora.alpha_policy}; learning rate {config.train.learning_rate:g}, "
             f"{config.train.lr_scheduler_type}",
             file=sys.stderr,
@@ -91,12 +95,11 @@ def fit(
         "best_step": _step_of(trainer.state.best_model_checkpoint),
         "validation_macro_f1": trainer.state.best_metric,
         "tokens_computed": trainer.tokens_seen,
-        "truncated": warn_of_cuts(prompts, "training"),
+        "truncated": truncated,
         "shared_prefix": trainer.shared_prefix,
         "peak_memory_mib": memory.peak_mib(model.device),
         "parameters": counts,
         "alpha_policy": config.lora.alpha_policy,
-        "backbone_fingerprint": fingerprint(model.get_base_model()),
     }
 
 
@@ -109,9 +112,17 @@ def save_adapter(run: Run, model: PreTrainedModel, content: dict[str, Any]) -> N
     beside = run.adapter.with_name("adapter.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(str(beside))
+    _forget_local_path(beside, model.get_base_model().config._name_or_path, content["backbone"]["name"])
     write_json(beside / bundle.FILE, content)
     shutil.rmtree(run.adapter, ignore_errors=True)
     os.replace(beside, run.adapter)
+
+
+def _forget_local_path(adapter: Path, path: str, name: str) -> None:
+    """Writes the backbone's name where peft put the folder it was loaded from, which other machines do not have."""
+    for file in (adapter / "adapter_config.json", adapter / "README.md"):
+        if path != name and file.exists():
+            file.write_text(file.read_text(encoding="utf-8").replace(path, name), encoding="utf-8")
 
 
 def draw(run: Run, after: dict[str, Any], test: Split, rows: list[dict[str, Any]], labels: tuple[str, ...]) -> None:

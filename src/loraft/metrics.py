@@ -83,7 +83,7 @@ def full(
     support = counts_KK.sum(axis=1)
     probs = None if probs_NK is None else np.asarray(probs_NK, dtype=np.float64)
     return {
-        **_scores(counts_KK),
+        **classification_metric(len(labels)).compute(predictions=predictions_N, references=references_N),
         "n": int(support.sum()),
         "confidence": confidence,
         "intervals": _bootstrap(counts_KK, bootstrap_samples, confidence, seed),

@@ -10,11 +10,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+from loraft.errors import BackboneError
+
 KEPT = ("loss", "learning_rate", "grad_norm", "epoch", "eval_loss", "eval_accuracy", "eval_macro_f1")
 
 
 class ProgressCallback(TrainerCallback):
     """Draws a bar with loss, macro-F1, tokens per second and time left, and logs every report of the trainer.
+
+    `bar` is a context: it is drawn inside it and gone after it, whatever ended the training. A loss that is not finite
+    ends it.
 
     Args:
         append_log: takes one JSON-ready line of the log.
@@ -38,9 +43,8 @@ class ProgressCallback(TrainerCallback):
         self.notes: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Starts the bar and the clock."""
+        """Starts the clock."""
         self.started = time.perf_counter()
-        self.bar.start()
         self.task = self.bar.add_task("train", total=state.max_steps, completed=state.global_step, note="")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -50,22 +54,19 @@ class ProgressCallback(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Keeps loss and metrics; the trainer's closing summary is in metrics.json already."""
         logs = logs or {}
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise BackboneError(
+                f"training: the loss is not finite at step {state.global_step} (got {logs['loss']}); lower "
+                f"train.learning_rate (now {args.learning_rate:g})"
+            )
         entry = {key: value for key, value in logs.items() if key in KEPT}
         if not any(key in entry for key in ("loss", "eval_macro_f1")):
             return
         elapsed = time.perf_counter() - self.started
         entry = {"step": state.global_step, **entry, "seconds": round(elapsed, 3)}
         entry["tokens_per_second"] = round(self.tokens_seen() / elapsed) if elapsed > 0 else 0
-        self.append_log({key: value for key, value in entry.items() if not _is_nan(value)})
+        self.append_log(entry)
         self.notes["speed"] = f"{entry['tokens_per_second']:,} tok/s"
         for key, name in (("loss", "loss"), ("eval_macro_f1", "macro-F1")):
             if key in entry:
                 self.notes[name] = f"{name} {entry[key]:.4f}"
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Takes the bar away."""
-        self.bar.stop()
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)

@@ -8,6 +8,7 @@ import difflib
 import io
 import itertools
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -54,9 +55,9 @@ def read_inputs(
 
     Args:
         source: a file, or a stream such as stdin. A stream that wraps bytes is switched to UTF-8.
-        format: "auto" goes by the file's suffix (no known one: lines); for a stream, JSONL if its first line is an
-            object with the text column, else lines. Parquet is known by its suffix. `.json` may be one array, which
-            is read whole.
+        format: "auto" goes by the file's suffix (an unknown one: lines). For a stream or a file without suffix it goes
+            by the first line that is not blank: a JSON object, an array of them, or a header that has the text
+            column; everything else is lines. Parquet is known by its suffix. An array is read whole.
         text_column: the column that holds the sentence; all others are kept in `extra`.
 
     Yields:
@@ -64,7 +65,7 @@ def read_inputs(
         line between others is such a row; at the end, and in all other formats, blank lines are no rows.
 
     Raises:
-        DataError: the file is missing, or has no such column.
+        DataError: the file is missing, is cut off in the middle of a character, or has no such column.
     """
     for item in _input_rows(source, format, text_column):
         if isinstance(item, BadRow):
@@ -122,11 +123,7 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> Iterator[Row | BadRow
     if suffix == ".parquet":
         yield from _parquet_rows(path, required)
         return
-    with _open(path) as stream:
-        try:
-            yield from _text_rows(stream, suffix.removeprefix("."), str(path), required)
-        except UnicodeError as error:
-            raise DataError(f"{path}: not valid text ({error}); save it as UTF-8") from error
+    yield from _file_rows(path, suffix.removeprefix("."), required)
 
 
 def _input_rows(source: Path | TextIO, format: Format, text_column: str) -> Iterator[Row | BadRow]:
@@ -135,8 +132,7 @@ def _input_rows(source: Path | TextIO, format: Format, text_column: str) -> Iter
         if format == "auto" and source.suffix.lower() in SUFFIXES:
             yield from read_rows(source, required)
             return
-        with _open(source) as stream:
-            yield from _text_rows(stream, "lines" if format == "auto" else format, str(source), required)
+        yield from _file_rows(source, "lines" if format == "auto" and source.suffix else format, required)
         return
     if isinstance(source, io.TextIOWrapper):
         # Undecodable bytes become lone surrogates, which mark their own row as bad and no other.
@@ -144,12 +140,23 @@ def _input_rows(source: Path | TextIO, format: Format, text_column: str) -> Iter
     yield from _text_rows(source, format, getattr(source, "name", "stdin"), required)
 
 
+def _file_rows(path: Path, format: str, required: Sequence[str]) -> Iterator[Row | BadRow]:
+    with _open(path) as stream:
+        try:
+            yield from _text_rows(stream, format, str(path), required)
+        except UnicodeError as error:  # of UTF-16 only; in UTF-8 a bad byte spoils its own row and no other
+            raise DataError(f"{path}: not valid text ({error}); save it as UTF-8") from error
+
+
 def _text_rows(stream: Iterable[str], format: str, where: str, required: Sequence[str]) -> Iterator[Row | BadRow]:
     lines = iter(stream)
-    first = next(lines, "").removeprefix("\ufeff")
-    whole = itertools.chain([first], lines)
+    head = [next(lines, "").removeprefix("\ufeff")]
+    while head[-1] and not head[-1].strip():
+        head.append(next(lines, ""))
+    first = head[-1]
+    whole = itertools.chain(head, lines)
     if format == "auto":
-        format = "jsonl" if _is_object_with(first, required) else "lines"
+        format = _format_of(first, where, required[0])
     if format == "json":
         format = "array" if first.lstrip().startswith("[") else "jsonl"
     if format == "lines":
@@ -204,7 +211,8 @@ def _table_rows(lines: Iterable[str], delimiter: str, where: str, required: Sequ
     # strict: a stray or unclosed quote is an error of its row; otherwise it would swallow rows without a word.
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
-        header = [name.strip() for name in next(reader, [])]
+        named = (names for names in reader if any(name.strip() for name in names))  # blank lines may come first
+        header = [name.strip() for name in next(named, [])]
     except csv.Error as error:
         raise DataError(f"{where}: the header line is malformed ({error})") from error
     _require(header, required, where)
@@ -249,6 +257,8 @@ def _require(header: Sequence[str], required: Sequence[str], where: str) -> None
 
 
 def _column_key(name: str, required: Sequence[str]) -> str:
+    if len(required) == 1:  # sentences without labels, which only predict reads
+        return "--text-column NAME"
     key = "text_column" if name == required[0] else "label_column"
     return f"--set data.{key}=NAME"
 
@@ -258,22 +268,42 @@ def _delimiter(header: str) -> str:
     return ";" if ";" in header and "," not in header else ","
 
 
-def _is_object_with(line: str, columns: Sequence[str]) -> bool:
+def _format_of(first: str, where: str, text_column: str) -> str:
+    """The format of a stream by its first line that is not blank.
+
+    Raises:
+        DataError: the line is a JSON object without the text column; its source would be labelled as a sentence.
+    """
+    if re.fullmatch(r"\s*\[\s*(\{.*)?", first, flags=re.DOTALL):
+        return "array"
     try:
-        value = json.loads(line)
+        value = json.loads(first)
     except (json.JSONDecodeError, RecursionError):
-        return False
-    return isinstance(value, dict) and all(column in value for column in columns)
+        value = None
+    if isinstance(value, dict):
+        if text_column not in value:
+            hint = "name it with --text-column NAME, or label the lines as they are with --format lines"
+            raise DataError(f"{where}: {missing_column(text_column, value)}; {hint}")
+        return "jsonl"
+    for delimiter in "\t,;":
+        try:
+            header = next(csv.reader([first], delimiter=delimiter), [])
+        except csv.Error:
+            continue
+        if text_column in (name.strip() for name in header):
+            return "tsv" if delimiter == "\t" else "csv"
+    return "lines"
 
 
 def _open(path: Path) -> TextIO:
     try:
-        with path.open("rb") as file:
-            wide = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
+        file = path.open("rb")
+        # Opened once and peeked at, for what is read from a pipe does not come again.
+        wide = file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff")
         # newline="" leaves line ends inside quotes to the csv module.
         if wide:
-            return path.open(encoding="utf-16", newline="")
-        return path.open(encoding="utf-8", errors="surrogateescape", newline="")
+            return io.TextIOWrapper(file, encoding="utf-16", newline="")
+        return io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
     except OSError as error:

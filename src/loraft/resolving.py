@@ -236,9 +236,8 @@ def _task_values(task: str, config_file: Path | None) -> dict[str, Any]:
         hint = f"{nearest(task, task_names())} allowed: {names}, or a YAML file like {WORKED_EXAMPLE}".strip()
         raise ConfigError(mistake("prompt.task", "no such task and no such file", task, "", hint))
     values = read_mapping(path)
-    values.setdefault("label_words", values.get("labels"))
     values.setdefault("label_column", path.stem)
-    missing = [key for key in TASK_KEYS if values.get(key) is None]
+    missing = [key for key in TASK_KEYS if values.get(key) is None and key != "label_words"]
     problems = [f"{path}: {key}: missing; see {WORKED_EXAMPLE}" for key in missing]
     try:
         PromptConfig.model_validate(values)
@@ -246,6 +245,8 @@ def _task_values(task: str, config_file: Path | None) -> dict[str, Any]:
         problems += [f"{path}: {line}" for line in report(error, PromptConfig, lambda key: "")]
     if problems:
         raise ConfigError("\n".join(problems))
+    if values.get("label_words") is None:
+        values["label_words"] = values["labels"]
     return values
 
 

@@ -6,28 +6,25 @@
 Every file but the log is written beside its place and renamed into it, so that a killed process leaves no half file.
 """
 
+import base64
 import difflib
 import json
 import math
 import os
-import platform
+import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib import metadata
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
+from loraft.config import Config
 from loraft.errors import RunError
-
-PACKAGES = (
-    "loraft", "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets", "evaluate", "numpy",
-)  # fmt: skip
 
 
 class Run:
@@ -35,10 +32,13 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._made = False  # by this object, so that `give_back` takes nothing else away
 
     @classmethod
     def create(cls, output: Path, name: str, *, force: bool = False, resume: bool = False) -> "Run":
         """The directory `output / name`, made empty, or as it is with `resume`.
+
+        With `force` the earlier run is set aside, and deleted only when the new one finishes.
 
         Args:
             output: the folder that holds the runs; made if missing.
@@ -55,13 +55,13 @@ class Run:
         if not name or Path(name).is_absolute() or any(part in ("", ".", "..") for part in name.split("/")):
             raise RunError(f"run name: not a name for a folder inside {output} (got {name!r}); use letters and digits")
         run = cls(Path(output) / name)
-        # A process killed while it wrote the config leaves a hidden file, which is nothing to protect.
-        if run.path.is_dir() and any(not entry.name.startswith(".") for entry in run.path.iterdir()):
-            run._allow(force=force, resume=resume)
+        if run.check(force=force, resume=resume):
             if force:
-                shutil.rmtree(run.path)
+                shutil.rmtree(run._aside, ignore_errors=True)
+                os.replace(run.path, run._aside)
         elif run.path.exists() and not run.path.is_dir():
             raise RunError(f"{run.path}: a file is in the way; choose another --output or name")
+        run._made = not run.path.exists()
         try:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -81,6 +81,18 @@ class Run:
             raise RunError(f"{run.path}: {what}; runs are made by loraft train")
         return run
 
+    def check(self, *, force: bool, resume: bool) -> bool:
+        """Whether something is there already, which the flags allow to be replaced or continued.
+
+        Raises:
+            RunError: the flags do not say what to do with it.
+        """
+        # A process killed while it wrote the config leaves a hidden file, which is nothing to protect.
+        if not self.path.is_dir() or all(entry.name.startswith(".") for entry in self.path.iterdir()):
+            return False
+        self._allow(force=force, resume=resume)
+        return True
+
     def _allow(self, *, force: bool, resume: bool) -> None:
         if not self.config_path.is_file():
             raise RunError(f"{self.path}: the folder holds something that is no run; choose another --output or name")
@@ -89,12 +101,31 @@ class Run:
         if self.finished and not force:
             raise RunError(f"{self.path}: a finished run is there; --force deletes it, --set name=NAME keeps both")
         if not force and not resume:
-            raise RunError(f"{self.path}: an unfinished run is there; --resume continues it, --force deletes it")
+            raise RunError(
+                f"{self.path}: an unfinished run is there; {self.how_to_resume} continues it, --force deletes it"
+            )
+
+    def give_back(self) -> None:
+        """Undoes `create` where no step was trained: the new folder goes, the one that `force` set aside returns."""
+        if not self._made or self.finished or any(self.checkpoints.glob("checkpoint-*")):
+            return
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._aside.exists():
+            os.replace(self._aside, self.path)
+
+    @property
+    def _aside(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.replaced")
 
     @property
     def name(self) -> str:
         """The folder's name."""
         return self.path.name
+
+    @property
+    def how_to_resume(self) -> str:
+        """The command that goes on with this run."""
+        return f"loraft train --resume --config {shlex.quote(str(self.config_path))}"
 
     @property
     def config_path(self) -> Path:
@@ -168,13 +199,27 @@ class Run:
             RunError: the run is not finished.
         """
         if not self.finished:
-            raise RunError(f"{self.path}: the run is not finished; loraft train --resume continues it")
+            raise RunError(f"{self.path}: the run is not finished; {self.how_to_resume} continues it")
         result: dict[str, Any] = json.loads(self.metrics_path.read_text(encoding="utf-8"))
         return result
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Writes the results, which marks the run as finished: call it last."""
         write_json(self.metrics_path, metrics)
+        shutil.rmtree(self._aside, ignore_errors=True)
+
+
+def default_name(config: Config) -> str:
+    """A name for the run directory that tells the settings people change apart."""
+    source = Path(config.data.source).name
+    backbone = Path(config.model.name).name
+    method = "qlora" if config.quant.method == "nf4" else "lora"
+    return f"{backbone}-{source}-{Path(config.prompt.task).stem}-{method}-r{config.lora.r}-s{config.seed}"
+
+
+def run_of(config: Config) -> Run:
+    """The run that this config names, there or not."""
+    return Run(Path(config.output) / (config.name or default_name(config)))
 
 
 def newest_finished(output: Path) -> Run:
@@ -188,7 +233,9 @@ def newest_finished(output: Path) -> Run:
     if not finished:
         got = f"got {len(runs)} unfinished" if runs else "got none"
         hint = (
-            "loraft train --resume finishes one" if runs else "loraft train makes one, --run PATH names one elsewhere"
+            f"{runs[0].how_to_resume} finishes one"
+            if runs
+            else "loraft train makes one, --run PATH names one elsewhere"
         )
         raise RunError(f"{output}: no finished run ({got}); {hint}")
     return max(finished, key=lambda run: (run.metrics_path.stat().st_mtime_ns, run.name))
@@ -207,19 +254,6 @@ def find_run(name_or_path: str | Path, output: Path) -> Run:
     close = difflib.get_close_matches(str(name_or_path), names, n=1)
     hint = f"did you mean {close[0]}?" if close else f"runs there: {', '.join(names) or 'none, loraft train makes one'}"
     raise RunError(f"{output}: no such run (got {str(name_or_path)!r}); {hint}")
-
-
-def environment() -> dict[str, Any]:
-    """What a run depends on besides its config: versions, machine, commit of the source; imports none of them."""
-    return {
-        "time": utc_now(),
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "git_commit": _git_commit(),
-        "packages": {name: _version(name) for name in PACKAGES},
-    }
 
 
 def utc_now() -> str:
@@ -251,7 +285,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:
-    """`value` as JSON with Vietnamese readable; numpy's numbers and paths included, NaN and infinities as null."""
+    """`value` as JSON with Vietnamese readable.
+
+    Beside JSON's own types: numpy's numbers; paths, decimals and UUIDs as text; dates and times in ISO 8601; durations
+    in seconds; bytes in base64; NaN and infinities as null.
+    """
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
 
 
@@ -264,31 +302,15 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, date | time):  # a datetime is a date
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return str(value) if isinstance(value, Path | Decimal | UUID) else value
 
 
 def _runs_in(output: Path) -> list[Run]:
     folders = sorted(Path(output).iterdir()) if Path(output).is_dir() else []
-    return [run for run in map(Run, folders) if run.config_path.is_file()]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """The commit of loraft's own source, with "-dirty" where it was changed; None outside its repository."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        # An installed package may lie inside some other repository, whose commit says nothing.
-        git("ls-files", "--error-unmatch", Path(__file__).name)
-        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    except (OSError, subprocess.SubprocessError):
-        return None
+    return [run for run in map(Run, folders) if run.config_path.is_file() and not run.name.startswith(".")]

@@ -19,6 +19,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from loraft.encoding import common_prefix
+from loraft.errors import BackboneError
 
 MIN_PREFIX = 8  # a shorter common prefix costs more calls than it saves
 
@@ -48,6 +49,9 @@ def score(
 
     Returns:
         log_probs_NK: float64 in nats, summed over the tokens beyond the answers' common prefix.
+
+    Raises:
+        BackboneError: if a score is not a number, as after a training that diverged.
     """
     answers = answer_tokens(completions_K)
     forced = common_prefix(answers)
@@ -65,6 +69,11 @@ def score(
     for batch in _batches(order, [len(row) - prefix + extra for row in rows], batch_tokens):
         suffixes = [rows[i][prefix:] for i in batch]
         log_probs_NK[batch] = _score_batch(model, cache, prefix, suffixes, branches)
+    if np.isnan(log_probs_NK).any():
+        raise BackboneError(
+            f"scoring: {int(np.isnan(log_probs_NK).any(axis=1).sum())} of {len(rows)} rows have no score (got NaN); an "
+            "adapter that diverged is trained again with a lower train.learning_rate"
+        )
     return log_probs_NK
 
 

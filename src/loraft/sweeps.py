@@ -22,8 +22,9 @@ from loraft.backbone import load_backbone
 from loraft.config import Config
 from loraft.encoding import Encoder
 from loraft.errors import BackboneError, LoraftError, RunError
+from loraft.machine import environment
 from loraft.resolving import dump_yaml
-from loraft.runs import Run, environment, write_json, write_text
+from loraft.runs import Run, write_json, write_text
 from loraft.sharing import count_trainable, weights_hash, without_weights
 from loraft.sweeping import Trial, expand, is_finished, run_of, sweep_name
 

@@ -123,8 +123,8 @@ def sweep_notes(sweep: Mapping[str, Any]) -> list[str]:
     if tests:
         same = sum(test["same"] for test in tests)
         notes.append(
-            f"=: cannot be told apart from the best on {best['n']:,} test rows (exact McNemar test, Holm-corrected for "
-            f"{len(tests)} comparisons, level {1 - sweep['confidence']:.2g}): {same} of {len(tests)}"
+            f"=: cannot be told apart from the best on {best['n']:,} test rows: {same} of {len(tests)} (exact McNemar "
+            f"test, Holm-corrected for all of them, level {1 - sweep['confidence']:.2g})"
         )
     return notes
 

@@ -1,7 +1,7 @@
 """Training: a subclass of TRL's SFTTrainer that computes the prompt once a batch and evaluates by scoring labels."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from torch.utils.data import Sampler, WeightedRandomSampler
+from torch.utils.data import Sampler
 from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
@@ -132,10 +132,28 @@ class LabelTrainer(SFTTrainer):
         if not self.balanced:
             sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
             return sampler
-        labels = np.array([row.label for row in self.rows])
-        weights = 1.0 / np.bincount(labels)[labels]
-        generator = torch.Generator().manual_seed(self.args.seed)
-        return WeightedRandomSampler(weights.tolist(), len(labels), generator=generator)
+        return BalancedSampler([row.label for row in self.rows], self.args.seed)
+
+
+class BalancedSampler(Sampler[int]):
+    """Draws with replacement so that every label comes as often; an epoch's draw depends on seed and epoch alone."""
+
+    def __init__(self, labels: Sequence[int], seed: int) -> None:
+        self.weights = 1.0 / np.bincount(labels)[np.asarray(labels)]
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch; the data loader calls it, also when a training is resumed."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        drawn = torch.multinomial(torch.from_numpy(self.weights), len(self), replacement=True, generator=generator)
+        yield from drawn.tolist()
 
 
 class EvaluateAtTheEnd(TrainerCallback):
@@ -164,6 +182,7 @@ def sft_config(section: TrainConfig, *, output_dir: str, seed: int, on_cpu: bool
         optim=section.optim,
         activation_checkpointing=section.gradient_checkpointing,
         logging_steps=section.logging_steps,
+        logging_nan_inf_filter=False,  # a loss that is not finite must be seen
         eval_strategy="steps",
         eval_steps=section.eval_steps,
         save_strategy="steps",

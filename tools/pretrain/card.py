@@ -1,6 +1,6 @@
 """Draw the loss curve of both stages for the model card and print the card's figures.
 
-    python tools/pretrain/card.py STAGE1/log.jsonl STAGE2/log.jsonl src/loraft/bundled/loraft-vi-tiny
+python tools/pretrain/card.py STAGE1/log.jsonl STAGE2/log.jsonl src/loraft/bundled/loraft-vi-tiny
 """
 
 import json
@@ -42,7 +42,9 @@ def main(stage1: Path, stage2: Path, out: Path) -> None:
     (out / "log.json").write_text(json.dumps(log) + "\n", encoding="utf-8")
     for name, rows in log.items():
         held_out = next((r["held_out_loss"] for r in reversed(rows) if "held_out_loss" in r), None)
-        print(f"{name}: {rows[-1]['tokens']:,} tokens, {rows[-1]['seconds'] / 3600:.2f} hours, held-out loss {held_out}")
+        print(
+            f"{name}: {rows[-1]['tokens']:,} tokens, {rows[-1]['seconds'] / 3600:.2f} hours, held-out loss {held_out}"
+        )
 
 
 if __name__ == "__main__":
