@@ -1,10 +1,10 @@
 """LoRA and QLoRA of the bundled backbone on UIT-VSFC, beside TF-IDF with a linear SVM, on the official test split.
 
-    python benchmarks/vsfc.py FOLDER [--seeds 42,43,44] [--qlora-seeds 42] [--out benchmarks/results/vsfc.json]
+    python benchmarks/vsfc.py FOLDER [--seeds 42,43,44] [--qlora-seeds 42] [--reuse] [--out FILE]
 
 FOLDER holds train.jsonl, validation.jsonl and test.jsonl (`sentence, sentiment, topic`). Each training is a process of
-its own, so that its time and peak memory are its own; the runs are kept under runs/vsfc and a finished one is not
-trained again. The JSON tells commit, versions and machine; the table on stdout is made from it.
+its own, so that its time and peak memory are its own; the runs are kept under runs/vsfc, and `--reuse` takes finished
+ones. The JSON tells commit, versions and machine; the table on stdout is made from it.
 """
 
 import json
@@ -36,44 +36,39 @@ def baseline(folder: Path) -> dict[str, float]:
     return core(test.labels, linear_svm(train, test), len(labels))
 
 
-def trained(folder: Path, quant: str, seed: int) -> dict[str, Any]:
-    """Returns the metrics.json of one run, training it first where it is not finished."""
+def trained(folder: Path, quant: str, seed: int, *, reuse: bool) -> dict[str, Any]:
+    """Returns the metrics.json of one run, with the commit that it was trained at.
+
+    `reuse` takes a finished run as it is: of the same data, config and weights only if you did not change them.
+    """
     output = Path("runs/vsfc")
     name = f"{quant}-s{seed}"
-    command = [
-        sys.executable,
-        "-m",
-        "loraft",
-        "train",
-        "--config",
-        str(CONFIG),
-        "--data",
-        str(folder),
-        "--quant",
-        quant,
-    ]
-    command += ["--seed", str(seed), "--output", str(output), "--set", f"name={name}", "--resume"]
-    if not (output / name / "metrics.json").exists():
+    command = [sys.executable, "-m", "loraft", "train", "--config", str(CONFIG), "--data", str(folder)]
+    command += ["--quant", quant]
+    command += ["--seed", str(seed), "--output", str(output), "--set", f"name={name}", "--force"]
+    if not (reuse and (output / name / "metrics.json").exists()):
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     result: dict[str, Any] = json.loads((output / name / "metrics.json").read_text(encoding="utf-8"))
-    return result
+    made_in = json.loads((output / name / "environment.json").read_text(encoding="utf-8"))
+    return {**result, "commit": made_in["git_commit"]}
 
 
 def main(
     folder: Path,
     seeds: Annotated[str, typer.Option(help="Of LoRA, comma-separated.")] = "42,43,44",
     qlora_seeds: Annotated[str, typer.Option(help="Of QLoRA.")] = "42,43,44",
+    reuse: Annotated[bool, typer.Option("--reuse", help="Take finished runs as they are.")] = False,
     out: Path = Path("benchmarks/results/vsfc.json"),
 ) -> None:
     """Train what is missing, write OUT, print the table."""
     if not (folder / "test.jsonl").exists():
         raise SystemExit(f"{folder}: holds no test.jsonl; name the folder of the corpus")
     chosen = {"none": seeds, "nf4": qlora_seeds}
-    runs = {quant: [trained(folder, quant, int(seed)) for seed in chosen[quant].split(",")] for quant in chosen}
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    runs = {
+        quant: [trained(folder, quant, int(seed), reuse=reuse) for seed in chosen[quant].split(",")] for quant in chosen
+    }
     record = {
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip(),
         "environment": {key: value for key, value in environment().items() if key != "command"},  # paths are private
         "rows": runs["none"][0]["after"]["n"],
         "baseline": baseline(folder),
@@ -81,6 +76,8 @@ def main(
             quant: [
                 {
                     "run": run["run"],
+                    "commit": run["commit"],
+                    "backbone_fingerprint": run["backbone_fingerprint"],
                     "before": {key: run["before"][key] for key in METRICS},
                     "after": {key: run["after"][key] for key in METRICS},
                     "intervals": run["after"]["intervals"],

@@ -13,9 +13,9 @@ PACKAGE = Path(loraft.__file__).parent
 
 LAYERS = {
     0: "config errors mistakes resolving",
-    1: """answers baselines bundled comparing data demonstrations machine metrics overlap pages plots progressions prompts
-        reading reports runs spreads standings studies studyplots studytables sweeping sweepplots sweeptables tables
-        talking""",
+    1: """answers baselines bundled comparing data demonstrations machine metrics overlap pages plots progressions
+        prompts reading reports runs spreads standings studies studyplots studytables sweeping sweepplots sweeptables
+        tables talking""",
     2: "backbone batching bundle encoding interrupting memory prefix_attention progress scoring sharing training",
     3: "api datastats fewshots fitting sweeps",
     4: "cli cli_reports cli_studies options",
