@@ -218,7 +218,7 @@ def test_an_interrupted_study_goes_on_with_the_draws_that_are_left(
         fewshots.fewshot(config(tmp_path, "name=gián-đoạn"), quiet=True)
     folder = tmp_path / "gián-đoạn"
     assert not (folder / "fewshot.json").exists()
-    with pytest.raises(RunError, match="--resume continues"):
+    with pytest.raises(RunError, match="with --resume continues"):
         fewshots.fewshot(config(tmp_path, "name=gián-đoạn"), quiet=True)
     with pytest.raises(RunError, match=r"another config \(got a different fewshot\)"):
         fewshots.fewshot(config(tmp_path, "name=gián-đoạn", "fewshot.repeats=9"), resume=True, quiet=True)

@@ -163,7 +163,7 @@ def test_a_runs_page_has_all_sections(tmp_path: Path) -> None:
     ]  # fmt: skip
     text = read(reports.write_page(tmp_path / "a")).text
     for expected in ("1,234,567", "2 blank rows skipped", "loraft predict --run", "PeftModel.from_pretrained",
-                     "learning_rate: 0.0005", "trung tính", "40 test rows"):  # fmt: skip
+                     f"learning_rate: {resolve().train.learning_rate}", "trung tính", "40 test rows"):  # fmt: skip
         assert expected in text
 
 

@@ -113,6 +113,16 @@ def test_a_run_is_found_by_name_by_path_and_inside_a_sweep(tmp_path):
         assert find_run(str(run.path), tmp_path / "elsewhere").path == run.path
 
 
+def test_a_sweep_stands_for_its_best_trial(tmp_path):
+    best = make_run(tmp_path, "quét/r8")
+    make_run(tmp_path, "quét/r1")
+    write_json(tmp_path / "quét" / "sweep.json", {"best": {"name": "r8"}})
+    assert find_run("quét", tmp_path).path == best.path
+    write_json(tmp_path / "quét" / "sweep.json", {"best": None})
+    with pytest.raises(RunError, match=r"no config\.yaml"):
+        find_run("quét", tmp_path)
+
+
 def test_a_mistyped_run_gets_the_nearest_name(tmp_path):
     make_run(tmp_path, "feedback-nf4-r16")
     with pytest.raises(RunError, match="did you mean feedback-nf4-r16"):

@@ -177,7 +177,7 @@ def test_a_failing_trial_is_recorded_and_the_others_go_on(
     failed = result["trials"][1]
     assert failed["error"] == "RuntimeError: hết bộ nhớ"
     assert "r1 failed: RuntimeError: hết bộ nhớ" in told
-    error = Path(failed["run"]) / "error.txt"
+    error = Path(failed["run"]).parent / "errors" / f"{failed['name']}.txt"
     assert error.read_text(encoding="utf-8").endswith("RuntimeError: hết bộ nhớ\n")
     assert len(loads) == 1  # the failed trial left the backbone bare
 

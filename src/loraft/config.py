@@ -72,7 +72,7 @@ class LoraSection(Section):
     def alpha_policy(self) -> str:
         """How the scale of the update follows the rank, in words."""
         if self.use_rslora:
-            return f"rsLoRA, alpha {self.alpha:g}"
+            return "rsLoRA, alpha " + (f"{self.alpha_per_rank:g} r" if self.alpha_per_rank else f"{self.alpha:g}")
         if self.alpha_per_rank is not None:
             return f"proportional, alpha {self.alpha_per_rank:g} r"
         return f"fixed, alpha {self.lora_alpha:g}"

@@ -86,10 +86,12 @@ def fewshot(
     shots = sorted(set(section.shots))
     made = draws(train, test, most=shots[-1], repeats=section.repeats, selection=section.selection, seed=config.seed)
     tokens = check_context(config, train, test, made, shots)
-    study = FewshotStudy.create(Path(config.output), config.name or default_name(config), force=force, resume=resume)
+    name = config.name or default_name(config) + (f"-with-{run.name}" if run is not None else "")
+    FewshotStudy(Path(config.output) / name).check(force=force, resume=resume)
+    encoder, model = api.build(config) if run is None else api.load_run(Run.open(run), config)
+    study = FewshotStudy.create(Path(config.output), name, force=force, resume=resume)
     _begin(study, config)
 
-    encoder, model = api.build(config) if run is None else api.load_run(Run.open(run), config)
     done = {
         Job(row["model"], row["shots"], row["draw"]): row for row in study.read_log() if row["run"] in (None, str(run))
     }
@@ -165,6 +167,8 @@ def check_context(
     context = _context(config)
     limit = min(config.prompt.max_length, context)
     answer = max(map(len, ruler.completions_K))
+    if config.eval.decode == "generate":
+        answer = max(answer, config.eval.max_new_tokens)
     texts = test.texts
     plain_N = np.array([len(prompt.ids) for prompt in ruler.encode(texts)]) + answer
     longest = {}

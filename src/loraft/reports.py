@@ -78,7 +78,7 @@ def find(name_or_path: str | None, output: Path) -> Path:
     for path in () if name_or_path is None else (output / name_or_path, Path(name_or_path).expanduser()):
         if path.is_dir():
             return path
-    finished = {path.name: path for path in sorted(output.glob("*")) if _finished_at(path) is not None}
+    finished = {path.name: path for path in sorted(output.glob("[!.]*")) if _finished_at(path) is not None}
     if name_or_path is None and finished:
         return max(finished.values(), key=lambda path: _finished_at(path) or 0)
     close = difflib.get_close_matches(str(name_or_path), finished, n=1)

@@ -242,12 +242,16 @@ def newest_finished(output: Path) -> Run:
 
 
 def find_run(name_or_path: str | Path, output: Path) -> Run:
-    """The run of that name inside `output`, or the one at that path; finished or not.
+    """The run of that name inside `output`, or the one at that path, finished or not; of a sweep its best trial.
 
     Raises:
         RunError: there is none; the message names the nearest.
     """
     for path in (Path(output) / name_or_path, Path(name_or_path).expanduser()):
+        if (path / "sweep.json").is_file():
+            best = json.loads((path / "sweep.json").read_text(encoding="utf-8"))["best"]
+            if best is not None:
+                return Run.open(path / best["name"])
         if path.is_dir():
             return Run.open(path)
     names = [run.name for run in _runs_in(output)]

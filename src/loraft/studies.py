@@ -12,6 +12,11 @@ class FewshotStudy(Run):
     """
 
     @property
+    def how_to_resume(self) -> str:
+        """The command that goes on with this study."""
+        return "the same command with --resume"
+
+    @property
     def config_path(self) -> Path:
         """The resolved config; written first."""
         return self.path / "fewshot.yaml"

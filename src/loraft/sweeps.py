@@ -29,11 +29,16 @@ from loraft.sharing import count_trainable, weights_hash, without_weights
 from loraft.sweeping import Trial, expand, is_finished, run_of, sweep_name
 
 Tell = Callable[[str], None]
-ERROR_FILE = "error.txt"  # in the folder of a trial that failed
+ERRORS = "errors"  # folder of the tracebacks of failed trials: a trial that failed early has no folder of its own
 
 
 class Sweep(Run):
     """A sweep's directory: a run's habits under other names, so that `predict` never takes it for a run."""
+
+    @property
+    def how_to_resume(self) -> str:
+        """The command that goes on with this sweep."""
+        return "the same command"
 
     @property
     def config_path(self) -> Path:
@@ -167,7 +172,7 @@ def _run(waiting: Sequence[Trial], total: int, *, force: bool, quiet: bool, tell
     for number, trial in enumerate(sorted(waiting, key=lambda t: _key(t.config, "model", "quant")), start=1):
         tell(f"trial {number} of {len(waiting)}: {trial.name}")
         run = run_of(trial)
-        error_path = run.path / ERROR_FILE
+        error_path = run.path.parent / ERRORS / f"{run.name}.txt"
         try:
             result = api.train(
                 trial.config,
@@ -180,8 +185,7 @@ def _run(waiting: Sequence[Trial], total: int, *, force: bool, quiet: bool, tell
         except Exception as error:  # whatever it is, the other trials are worth having
             errors[trial.name] = str(error) if isinstance(error, LoraftError) else f"{type(error).__name__}: {error}"
             tell(f"{trial.name} failed: {errors[trial.name]}")
-            if run.config_path.is_file():
-                write_text(error_path, traceback.format_exc())
+            write_text(error_path, traceback.format_exc())
         else:
             error_path.unlink(missing_ok=True)
             bench.keep_before(trial.config, result["before"])
