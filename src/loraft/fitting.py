@@ -121,7 +121,7 @@ def save_adapter(run: Run, model: PreTrainedModel, content: dict[str, Any]) -> N
 def _forget_local_path(adapter: Path, path: str, name: str) -> None:
     """Writes the backbone's name where peft put the folder it was loaded from, which other machines do not have."""
     for file in (adapter / "adapter_config.json", adapter / "README.md"):
-        if path != name and file.exists():
+        if path not in ("", name) and file.exists():
             file.write_text(file.read_text(encoding="utf-8").replace(path, name), encoding="utf-8")
 
 
