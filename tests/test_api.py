@@ -16,6 +16,7 @@ from loraft.bundled import bundled_backbones, bundled_data
 from loraft.config import Config
 from loraft.data import BadRow, Example
 from loraft.errors import BackboneError, LoraftError, RunError
+from loraft.progress import ProgressCallback
 from loraft.resolving import load_resolved, resolve
 from loraft.runs import Run
 
@@ -31,9 +32,21 @@ def config(output: Path, *overrides: str) -> Config:
 
 @pytest.fixture(scope="module", params=["none", "nf4"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A finished run of each backbone."""
+    """A finished run of each backbone; on a terminal its bar is drawn while it trains."""
     output = tmp_path_factory.mktemp(request.param)
-    return api.train(config(output, f"quant.method={request.param}"), quiet=True)
+    drawn: list[bool] = []
+    step_end = ProgressCallback.on_step_end
+
+    def watched(self: ProgressCallback, *given: Any, **named: Any) -> None:
+        drawn.append(self.bar.live.is_started)
+        step_end(self, *given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ProgressCallback, "on_step_end", watched)
+        patch.setattr("sys.stderr.isatty", lambda: True)
+        result = api.train(config(output, f"quant.method={request.param}"))
+    assert drawn == [True] * 4
+    return result
 
 
 def test_a_run_holds_everything_that_the_design_names(trained: dict[str, Any]) -> None:

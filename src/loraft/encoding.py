@@ -211,10 +211,8 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     """Returns how many leading token ids all rows share (0 for no rows)."""
     if not rows:
         return 0
-    first, last = (
-        min(map(list, rows)),
-        max(map(list, rows)),
-    )  # all rows lie between these two, so their prefix is everyone's
+    # All rows lie between these two, so their prefix is everyone's.
+    first, last = min(map(list, rows)), max(map(list, rows))
     length = 0
     for a, b in zip(first, last, strict=False):
         if a != b:

@@ -80,7 +80,7 @@ def fit(
     started = time.perf_counter()
     checkpoint = newest_checkpoint(run.checkpoints) if resume else None
     over = None if checkpoint is None else finished_training(checkpoint)
-    with interrupt:
+    with interrupt, progress.bar:
         if checkpoint is not None and over is not None:
             load_best(model, checkpoint, over)
             trainer.state = over
