@@ -2,6 +2,7 @@
 
 import math
 import sys
+from itertools import product
 
 import numpy as np
 import pytest
@@ -209,6 +210,20 @@ def test_mcnemar_equals_the_binomial_test_on_rows_that_differ(pairs):
 def test_mcnemar_refuses_different_rows():
     with pytest.raises(ValueError, match="same rows"):
         metrics.mcnemar([True], [True, False])
+
+
+@given(st.lists(st.integers(-3, 3), max_size=9))
+def test_the_sign_flip_test_counts_the_patterns_of_signs_that_are_as_extreme(gains):
+    patterns = [sum(g * s for g, s in zip(gains, signs, strict=True)) for signs in product((-1, 1), repeat=len(gains))]
+    expected = np.mean([abs(total) >= abs(sum(gains)) for total in patterns])
+    assert metrics.sign_flip(gains) == pytest.approx(expected)
+
+
+def test_the_sign_flip_test_stays_exact_where_counts_of_patterns_pass_the_range_of_floats():
+    gains = [1] * 1600 + [-1] * 1500  # 2 ** 3100 patterns
+    assert metrics.sign_flip(gains) == pytest.approx(binomtest(1500, 3100).pvalue, rel=1e-9)
+    assert metrics.sign_flip([3 * gain for gain in gains]) == pytest.approx(metrics.sign_flip(gains), rel=1e-9)
+    assert metrics.sign_flip([2, -2, 0]) == 1.0
 
 
 def test_holm_reproduces_the_textbook_example():

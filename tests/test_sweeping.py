@@ -149,6 +149,15 @@ def test_a_finished_trial_counts_only_for_its_own_config(tmp_path: Path) -> None
     assert [record["status"] for record in plan([one, three])] == ["finished", "new"]
 
 
+def test_a_trial_whose_config_cannot_be_read_is_damaged(tmp_path: Path) -> None:
+    (trial,) = trials(ranks=[1], overrides=(f"output={tmp_path}",))
+    finished(trial, trial.config)
+    run_of(trial).config_path.write_text("lora: [", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        is_finished(trial)
+    assert plan([trial])[0]["status"] == "damaged"
+
+
 def test_where_a_run_lies_and_its_preset_are_no_other_config(tmp_path: Path) -> None:
     (trial,) = trials(ranks=[1], overrides=(f"output={tmp_path}",))
     finished(trial, trial.config.model_copy(update={"preset": "tutorial", "output": "runs"}))

@@ -99,8 +99,9 @@ def test_the_results_name_the_best_and_pair_the_others_with_it(swept: tuple[Conf
     result = swept[1]
     assert json.loads((Path(result["path"]) / "sweep.json").read_text(encoding="utf-8")) == result
     assert result["best"]["validation_macro_f1"] == max(trial["validation_macro_f1"] for trial in result["trials"])
-    for trial in result["trials"]:
-        assert (trial["versus_best"] is None) == (trial["name"] == result["best"]["name"])
+    assert result["best_setting"]["settings"] == result["best"]["settings"]
+    for row in result["settings"]:
+        assert (row["versus_best"] is None) == (row["settings"] == result["best"]["settings"])
     assert result["alpha_policies"] == ["fixed, alpha 32"]
     assert [row["settings"]["lora.r"] for row in result["settings"]] == [4, 1, 2]
     assert (Path(result["path"]) / "plots" / "sweep.png").read_bytes().startswith(b"\x89PNG")
@@ -188,6 +189,43 @@ def test_a_failing_trial_is_recorded_and_the_others_go_on(
         assert_same_run(one["run"], other["run"])
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("metrics.json", "{"), ("metrics.json", "{}"), ("predictions.jsonl", "{}\n"), ("predictions.jsonl", None),
+     ("config.yaml", "lora: [")],
+)  # fmt: skip
+def test_a_damaged_trial_is_recorded_as_failed_and_the_others_are_compared(
+    swept: tuple[Config, dict[str, Any]], file: str, content: str | None
+) -> None:
+    section, first = swept
+    run = Path(first["trials"][1]["run"])
+    whole = (run / file).read_bytes()
+    (run / file).unlink()
+    if content is not None:
+        (run / file).write_text(content, encoding="utf-8")
+    try:
+        result = sweeps.sweep(section, quiet=True)
+    finally:
+        (run / file).write_bytes(whole)
+    assert [trial["status"] for trial in result["trials"]] == ["finished", "failed", "finished"]
+    assert result["trials"][1]["error"].startswith(f"{run}: is damaged (")
+    assert [row["seeds"] for row in result["settings"]] == [1, 0, 1]
+    assert json.loads((Path(result["path"]) / "sweep.json").read_text(encoding="utf-8")) == result
+    assert sweeps.sweep(section, quiet=True) == first
+
+
+def test_a_figure_that_cannot_be_drawn_costs_nothing_else(
+    swept: tuple[Config, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section, first = swept
+    told: list[str] = []
+    monkeypatch.setattr("loraft.sweepplots.sweep_curve", lambda *given: 1 / 0)
+    assert sweeps.sweep(section, quiet=True, tell=told.append) == first
+    assert (Path(first["path"]) / "sweep.json").is_file()
+    assert any("figure cannot be drawn" in line for line in told)
+    assert not (Path(first["path"]) / "plots" / "sweep.png").exists()  # nor is an older one left
+
+
 def test_if_all_trials_fail_there_is_no_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "train", failing(lambda name: True))
     result = sweeps.sweep(config(tmp_path, ranks=[1, 2]), quiet=True)
@@ -234,6 +272,53 @@ def test_a_trial_that_changes_the_backbone_makes_the_next_one_load_it_anew(tmp_p
     (trial,) = [trial for trial in result["trials"] if trial["settings"]["lora.init_lora_weights"] == "default"]
     alone = load_resolved(Path(trial["run"]) / "config.yaml").model_copy(update={"output": str(tmp_path / "b")})
     assert_same_run(api.train(alone, quiet=True)["run"], trial["run"])
+
+
+def test_a_trial_whose_training_changed_the_backbone_failed_and_is_trained_anew(
+    tmp_path: Path, loads: list[Any], monkeypatch: pytest.MonkeyPatch, swept: tuple[Config, dict[str, Any]]
+) -> None:
+    loads.clear()
+    train = api.train
+
+    def careless(section: Config, **kwargs: Any) -> Any:
+        result = train(section, **kwargs)
+        if str(section.name).endswith("r4"):
+            with torch.no_grad():
+                next(loads[-1].parameters())[0, 0] += 1e-3
+        return result
+
+    section = config(tmp_path, ranks=[4, 1])
+    with monkeypatch.context() as patch:
+        patch.setattr(api, "train", careless)
+        result = sweeps.sweep(section, quiet=True)
+    assert [trial["status"] for trial in result["trials"]] == ["failed", "finished"]
+    assert "changed the frozen backbone" in result["trials"][0]["error"]
+    assert len(loads) == 2
+    assert_same_run(result["trials"][1]["run"], swept[1]["trials"][1]["run"])
+    assert not Run(Path(result["trials"][0]["run"])).finished  # so predict does not take it
+    again = sweeps.sweep(section, quiet=True)["trials"][0]
+    assert (again["status"], again["resumed_from_step"]) == ("finished", None)
+    assert_same_run(again["run"], swept[1]["trials"][0]["run"])
+
+
+def test_a_backbone_that_cannot_be_checked_is_loaded_again(
+    tmp_path: Path, loads: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads.clear()
+    hashed, broken = sweeps.weights_hash, []
+
+    def once(base: Any) -> str:
+        if any(tmp_path.glob("*/r4/metrics.json")) and not broken:
+            broken.append(base)
+            raise RuntimeError("CUDA error")
+        return hashed(base)
+
+    monkeypatch.setattr(sweeps, "weights_hash", once)
+    told: list[str] = []
+    result = sweeps.sweep(config(tmp_path, ranks=[4, 1]), quiet=True, tell=told.append)
+    assert [trial["status"] for trial in result["trials"]] == ["failed", "finished"]
+    assert any("cannot be checked (RuntimeError: CUDA error)" in line for line in told)
+    assert len(loads) == 2
 
 
 def test_trials_of_one_backbone_follow_each_other(
@@ -339,5 +424,6 @@ def test_seeds_are_trials_of_their_own(tmp_path: Path) -> None:
         not torch.equal(a, b) for a, b in zip(tensors(one["run"]).values(), tensors(two["run"]).values(), strict=True)
     )
     (row,) = result["settings"]
-    assert row["seeds"] == 2
+    assert (row["seeds"], row["versus_best"]) == (2, None)
+    assert result["best"]["validation_macro_f1"] == max(one["validation_macro_f1"], two["validation_macro_f1"])
     assert row["macro_f1"]["mean"] == pytest.approx((one["macro_f1"] + two["macro_f1"]) / 2)

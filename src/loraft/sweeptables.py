@@ -49,109 +49,152 @@ def plan(trials: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def trials(sweep: Mapping[str, Any]) -> Table:
-    """Every trial with its test scores, what it cost, and whether it can be told apart from the best; fractions.
+def settings(sweep: Mapping[str, Any]) -> Table:
+    """Every setting with its test scores, what it cost, and whether it can be told apart from the best; fractions.
+
+    With several seeds scores, seconds and memory are means over them, with the standard deviation behind ±.
 
     Args:
         sweep: what `sweeps.sweep` returns.
     """
-    keys, several = sweep["keys"], len(sweep["alpha_policies"]) > 1
-    interval = f"{sweep['confidence']:.0%} interval"
-    table = _table(
-        *map(key_word, keys), "accuracy", interval, "macro F1", interval, "precision", "recall", "validation F1",
-        *(["alpha policy"] if several else []), "parameters", "seconds", "peak MiB", "against the best",
+    keys, policies = [key for key in sweep["keys"] if key != "seed"], len(sweep["alpha_policies"]) > 1
+    table = _slim(
+        *map(key_word, keys), *(["alpha policy"] if policies else []), "accuracy", "macro F1", "precision", "recall",
+        "val. F1", "parameters", "seconds", "MiB", "against the best",
     )  # fmt: skip
-    for trial in sweep["trials"]:
-        values = [in_words(trial["settings"][key]) for key in keys]
-        if trial["status"] == "failed":
-            empty = [""] * (len(table.columns) - len(keys) - 1)
-            _add(table, *values, *empty, f"failed: {trial['error'].splitlines()[0][:80]}")
+    errors = {trial["name"]: trial["error"] for trial in sweep["trials"] if trial["status"] == "failed"}
+    for row in sweep["settings"]:
+        cells = [in_words(row["settings"][key]) for key in keys] + ([row["alpha_policy"]] if policies else [])
+        if not row["seeds"]:
+            _add(table, *cells, *[""] * (len(table.columns) - len(cells) - 1), _failed(errors[row["trials"][0]]))
             continue
-        resumed = "" if trial["resumed_from_step"] is None else f" from step {trial['resumed_from_step']}"
+        some = f" ({row['seeds']} of {len(row['trials'])} seeds)" if row["failed"] else ""
         _add(
             table,
-            *values,
-            *_score(trial, "accuracy"),
-            *_score(trial, "macro_f1"),
-            f"{trial['macro_precision']:.4f}",
-            f"{trial['macro_recall']:.4f}",
-            f"{trial['validation_macro_f1']:.4f}",
-            *([trial["alpha_policy"]] if several else []),
-            f"{trial['trainable_parameters']:,}",
-            f"{trial['seconds']:,.1f}{resumed}",
-            f"{trial['peak_memory_mib']:,}",
-            _against(trial, sweep["best"]),
+            *cells,
+            _score(**row["accuracy"]),
+            _score(**row["macro_f1"]),
+            f"{row['macro_precision']['mean']:.4f}",
+            f"{row['macro_recall']['mean']:.4f}",
+            f"{row['validation_macro_f1']:.4f}",
+            f"{row['trainable_parameters']:,}",
+            f"{row['seconds']:,.1f}",
+            _mib(row["peak_memory_mib"]),
+            _against(row, sweep["best_setting"]) + some,
         )
-    table.columns[-1].justify = "left"
     return table
 
 
-def settings(sweep: Mapping[str, Any]) -> Table:
-    """The settings of a sweep with several seeds: mean and standard deviation over seeds, and the interval."""
-    keys = [key for key in sweep["keys"] if key != "seed"]
-    interval = f"{sweep['confidence']:.0%} interval"
-    table = _table(*map(key_word, keys), "seeds", "accuracy", interval, "macro F1", interval)
-    for row in sweep["settings"]:
-        cells = [in_words(row["settings"][key]) for key in keys] + [str(row["seeds"])]
-        for score in ("accuracy", "macro_f1"):
-            sd, (low, high) = row[score]["sd"], row[score]["interval"]
-            cells.append(f"{row[score]['mean']:.4f}" + ("" if sd is None else f" ± {sd:.4f}"))
-            cells.append(f"{low:.3f} to {high:.3f}")
-        _add(table, *cells)
+def trials(sweep: Mapping[str, Any]) -> Table:
+    """Every trial of a sweep with several seeds; fractions.
+
+    Args:
+        sweep: what `sweeps.sweep` returns.
+    """
+    keys = sweep["keys"]
+    table = _slim(
+        *map(key_word, keys), "accuracy", "macro F1", "precision", "recall", "val. F1", "seconds", "MiB", "best"
+    )
+    for trial in sweep["trials"]:
+        cells = [in_words(trial["settings"][key]) for key in keys]
+        if trial["status"] == "failed":
+            _add(table, *cells, *[""] * (len(table.columns) - len(cells) - 1), _failed(trial["error"]))
+            continue
+        _add(
+            table,
+            *cells,
+            *(_score(trial[score], None, trial["intervals"][score]) for score in ("accuracy", "macro_f1")),
+            *(f"{trial[score]:.4f}" for score in ("macro_precision", "macro_recall", "validation_macro_f1")),
+            f"{trial['seconds']:,.1f}",
+            _mib(trial["peak_memory_mib"]),
+            "best" if trial["name"] == sweep["best"]["name"] else "",
+        )
     return table
 
 
 def sweep_tables(sweep: Mapping[str, Any]) -> list[Table]:
     """The tables of a sweep that have something to say, in order."""
-    several = any(row["seeds"] > 1 for row in sweep["settings"])
-    return [trials(sweep), *([settings(sweep)] if several else [])]
+    return [settings(sweep), *([trials(sweep)] if most_seeds(sweep) > 1 else [])]
+
+
+def most_seeds(sweep: Mapping[str, Any]) -> int:
+    """How many seeds finished in the setting that has most of them."""
+    return max(int(row["seeds"]) for row in sweep["settings"])
 
 
 def sweep_notes(sweep: Mapping[str, Any]) -> list[str]:
-    """What the tables of a sweep rest on, and which trial is best: one sentence a line."""
+    """What the tables of a sweep rest on, and which setting and trial are best: one sentence a line."""
     notes = [f"alpha policy: {alpha_in_words(sweep)}"]
-    best = sweep["best"]
+    best, setting, seeds = sweep["best"], sweep["best_setting"], most_seeds(sweep)
     failed = sum(trial["status"] == "failed" for trial in sweep["trials"])
     notes += [f"failed: {failed} of {len(sweep['trials'])} trials"] if failed else []
     if best is None:
         return notes
-    notes.append(
-        f"best: {best['name']}, by macro F1 on validation ({best['validation_macro_f1']:.4f}); on test "
-        f"{best['macro_f1']:.4f}"
-    )
-    tests = [trial["versus_best"] for trial in sweep["trials"] if trial.get("versus_best")]
+    interval = f"in brackets: {sweep['confidence']:.0%} interval over test rows"
+    over_seeds = f"means over {seeds} seeds, also of seconds and MiB; ±: standard deviation over seeds"
+    notes.append(f"{over_seeds}; {interval} and seeds" if seeds > 1 else interval)
+    notes.append("val. F1: macro F1 on validation, which chooses the best; MiB: peak memory of training")
+    chosen = f"by macro F1 on validation ({best['validation_macro_f1']:.4f})"
+    on_test = f"on test {best['macro_f1']:.4f}"
+    if seeds > 1:
+        notes.append(
+            f"best setting: {setting_in_words(setting)}, by mean macro F1 on validation "
+            f"({setting['validation_macro_f1']:.4f}); on test {setting['macro_f1']['mean']:.4f}"
+        )
+        notes.append(f"best trial: {best['name']}, of this setting's seeds {chosen}; {on_test}")
+    else:
+        notes.append(f"best: {best['name']}, {chosen}; {on_test}")
+    tests = [row["versus_best"] for row in sweep["settings"] if row.get("versus_best")]
     if tests:
         same = sum(test["same"] for test in tests)
+        how = "exact McNemar test of right answers"
+        if seeds > 1:
+            how = "exact sign-flip test of right answers, summed over seeds by test row; it takes the seeds as given"
         notes.append(
-            f"=: cannot be told apart from the best on {best['n']:,} test rows: {same} of {len(tests)} (exact McNemar "
-            f"test, Holm-corrected for all of them, level {1 - sweep['confidence']:.2g})"
+            f"=: cannot be told apart from the best on {tests[0]['n']:,} test rows: {same} of {len(tests)} ({how}; "
+            f"Holm-corrected for all of them, level {1 - sweep['confidence']:.2g})"
         )
     return notes
 
 
+def setting_in_words(row: Mapping[str, Any]) -> str:
+    """A setting by its keys and values, like `rank 8, learning_rate 0.0005`; if only seeds were swept, "all seeds"."""
+    return ", ".join(f"{key_word(key)} {in_words(value)}" for key, value in row["settings"].items()) or "all seeds"
+
+
 def comparison(result: Mapping[str, Any]) -> Table:
-    """Each further run beside the first: scores, differences in points with intervals, and McNemar's test.
+    """Each run by its number in `comparison_notes`: scores, differences in points with intervals, McNemar's test.
 
     Args:
         result: what `comparing.compare` returns.
     """
     interval = f"{result['confidence']:.0%} interval"
-    heads = ["accuracy", "points", interval, "macro F1", "points", interval]
-    table = _table("run", *heads, "mended", "broken", "McNemar p", "verdict")
-    first = result["first"]
-    _add(
-        table, first["run"], f"{first['accuracy']:.4f}", "", "", f"{first['macro_f1']:.4f}", "", "", "", "", "", "first"
-    )
-    for other in result["others"]:
-        cells = []
-        for score in ("accuracy", "macro_f1"):
-            difference = other["difference"][score]
-            low, high = (100 * bound for bound in difference["interval"])
-            cells += [f"{other[score]:.4f}", f"{100 * difference['difference']:+.2f}", f"{low:+.2f} to {high:+.2f}"]
-        test = other["mcnemar"]
-        _add(table, other["run"], *cells, str(test["b"]), str(test["c"]), f"{test['p_holm']:.3g}", verdict(other))
-    table.columns[-1].justify = "left"
+    table = _slim("run", "score", "value", "points", interval, "mended", "broken", "McNemar p", "verdict")
+    for number, run in enumerate([result["first"], *result["others"]], start=1):
+        cells = ["", "", "", "first"]
+        if number > 1:
+            test = run["mcnemar"]
+            cells = [str(test["b"]), str(test["c"]), f"{test['p_holm']:.3g}", verdict(run)]
+        for score, name in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
+            gap = ["", ""]
+            if number > 1:
+                low, high = (100 * bound for bound in run["difference"][score]["interval"])
+                gap = [f"{100 * run['difference'][score]['difference']:+.2f}", f"{low:+.2f} to {high:+.2f}"]
+            _add(table, str(number), name, f"{run[score]:.4f}", *gap, *cells)
+            cells = [""] * 4  # the test is of the answers, not of a score
+    table.columns[1].justify = "left"
     return table
+
+
+def comparison_notes(result: Mapping[str, Any]) -> list[str]:
+    """Which run has which number, and what the differences and the test are: one sentence a line."""
+    several = len(result["others"])
+    corrected = f", Holm-corrected for {several} comparisons" if several > 1 else ""
+    return [
+        *(f"run {number}: {run['run']}" for number, run in enumerate([result["first"], *result["others"]], start=1)),
+        f"points: difference to run 1 on {result['n']:,} test rows; mended, broken: rows that only the run, or only run"
+        f" 1, has right; McNemar's test is exact{corrected}",
+    ]
 
 
 def verdict(other: Mapping[str, Any]) -> str:
@@ -162,14 +205,16 @@ def verdict(other: Mapping[str, Any]) -> str:
     return "better" if better else "no difference shown"
 
 
-def changed(other: Mapping[str, Any], most: int) -> Table:
+def changed(result: Mapping[str, Any], number: int, most: int) -> Table:
     """The first rows that a run answers otherwise than the first run.
 
     Args:
-        other: one of the `others` that `comparing.compare` returns.
+        result: what `comparing.compare` returns.
+        number: of the run, as in `comparison_notes`: 2 or more.
         most: rows to show of each outcome.
     """
-    table = _table("changed", "row", "reference", "first", "other", "sentence")
+    other = result["others"][number - 2]
+    table = _table("changed", "row", "reference", "run 1", f"run {number}", "sentence")
     for column in table.columns[2:]:
         column.justify = "left"
     for outcome in OUTCOMES:
@@ -182,18 +227,29 @@ def changed(other: Mapping[str, Any], most: int) -> Table:
     return table
 
 
-def _against(trial: Mapping[str, Any], best: Mapping[str, Any]) -> str:
-    if trial["name"] == best["name"]:
+def _against(row: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+    if row["settings"] == best["settings"]:
         return "best"
-    test = trial["versus_best"]
+    test = row["versus_best"]
     if test is None:
-        return "other test rows"
-    return f"{'=' if test['same'] else 'differs'} (p {test['p_holm']:.3g})"
+        return "other rows or seeds"
+    sign = "=" if test["same"] else "higher" if test["b"] > test["c"] else "lower"
+    p = test["p_holm"]
+    return f"{sign} {'p<0.001' if p < 0.001 else f'p={p:.2g}'}"
 
 
-def _score(trial: Mapping[str, Any], score: str) -> list[str]:
-    low, high = trial["intervals"][score]
-    return [f"{trial[score]:.4f}", f"{low:.3f} to {high:.3f}"]
+def _score(mean: float, sd: float | None, interval: Sequence[float]) -> str:
+    # Without spaces but where a narrow terminal may break the line.
+    low, high = (f"{bound:.3f}".removeprefix("0") for bound in interval)
+    return f"{mean:.4f}{'' if sd is None else f' ±{sd:.4f}'} [{low},{high}]"
+
+
+def _failed(error: str) -> str:
+    return f"failed: {(error.splitlines() or [''])[0][:80]}"
+
+
+def _mib(peak: int | None) -> str:
+    return "?" if peak is None else f"{peak:,}"
 
 
 def _add(table: Table, *cells: str) -> None:
@@ -204,4 +260,13 @@ def _table(first: str, *columns: str) -> Table:
     table = Table(first, box=box.SIMPLE_HEAD)
     for column in columns:
         table.add_column(column, justify="right")
+    return table
+
+
+def _slim(*columns: str) -> Table:
+    """A table of many columns, the last of words: 100 characters are enough for the tutorial's table and its costs."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="right", overflow="fold")
+    table.columns[-1].justify = "left"
     return table
