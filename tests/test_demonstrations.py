@@ -45,6 +45,22 @@ def test_a_draw_depends_on_the_seed_and_its_number_and_on_nothing_else(selection
     assert len({str(draw) for draw in rows(8)}) == 4
 
 
+def test_the_nearest_do_not_depend_on_how_many_are_asked_for_where_many_are_alike() -> None:
+    generator = np.random.default_rng(0)
+    words = ["thầy", "cô", "bài", "hay", "khó", "dễ", "vui", "mệt"]
+    # Bags of three words out of eight, in any order: nearly every similarity occurs many times.
+    texts = list(dict.fromkeys(" ".join(generator.permutation(words)[:3]) for _ in range(400)))
+    train, test = split([(text, 0) for text in texts]), split([(word, 0) for word in [*words, "không liên quan"]])
+
+    def rows(most: int) -> list[list[int]]:
+        (draw,) = draws(train, test, most=most, repeats=1, selection="nearest", seed=0)
+        return draw.chosen.tolist()
+
+    whole = rows(40)
+    for most in (1, 2, 3, 5, 8, 16):
+        assert rows(most) == [row[:most] for row in whole]
+
+
 def test_balanced_draws_take_the_labels_by_turns() -> None:
     for draw in make("balanced"):
         for k in (3, 6):

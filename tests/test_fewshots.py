@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import backbone, tokenizer
 
-from loraft import api, fewshots
+from loraft import api, fewshots, metrics
 from loraft.backbone import add_adapter
 from loraft.config import Config, LoraSection
 from loraft.encoding import Encoder
@@ -73,8 +73,9 @@ def test_every_prompt_holds_the_draws_rows_in_their_order(tmp_path: Path, asked:
     study = fewshots.fewshot(settings, quiet=True)
     train = {example.row: example for example in api.load_data(settings, "train").examples}
     test = api.load_data(settings, "test").texts
-    assert [(draw["shots"], draw["draw"]) for draw in study["draws"]] == [(1, 0), (1, 1), (4, 0), (4, 1)]
-    for draw, prompts in zip(study["draws"], asked, strict=True):
+    assert [(draw["shots"], draw["draw"]) for draw in study["draws"]] == [(0, 0), (1, 0), (1, 1), (4, 0), (4, 1)]
+    assert study["draws"][0]["train_rows"] == []
+    for draw, prompts in list(zip(study["draws"], asked, strict=True))[1:]:
         words = ["negative", "neutral", "positive"]
         shown = [train[row] for row in draw["train_rows"]]
         examples = "\n".join(f"Sentence: {e.text}\nSentiment: {words[e.label]}\n" for e in shown)
@@ -84,41 +85,72 @@ def test_every_prompt_holds_the_draws_rows_in_their_order(tmp_path: Path, asked:
 
 def test_nearest_gives_each_row_its_own_demonstrations(tmp_path: Path, asked: list[list[str]]) -> None:
     study = fewshots.fewshot(config(tmp_path, "fewshot.selection=nearest", "fewshot.shots=[2]"), quiet=True)
-    heads = [prompt.rpartition("Sentence: ")[0] for prompt in asked[0]]
+    heads = [prompt.rpartition("Sentence: ")[0] for prompt in asked[1]]
     assert len(set(heads)) == 8
     assert all(head.count("Sentence: ") == 2 for head in heads)
-    assert study["draws"][0]["train_rows"] is None
+    assert [draw["train_rows"] for draw in study["draws"]] == [[], None, None]
     # The second draw shows the same sentences to the same row, in the other order or the same.
-    again = [prompt.rpartition("Sentence: ")[0] for prompt in asked[1]]
+    again = [prompt.rpartition("Sentence: ")[0] for prompt in asked[2]]
     assert [sorted(a.split("\n")) for a in heads] == [sorted(b.split("\n")) for b in again]
 
 
-def test_no_shots_ask_once_with_the_prompt_of_training(tmp_path: Path, asked: list[list[str]]) -> None:
-    settings = config(tmp_path, "fewshot.shots=[0]")
+def test_what_leaves_nothing_to_draw_is_asked_once(tmp_path: Path) -> None:
+    settings = config(tmp_path, "fewshot.selection=nearest", "fewshot.shots=[1,2]")
+    asked = [(job.shots, job.draw) for job in fewshots.plan(settings.fewshot, [0, 1, 2], adapter=False,
+                                                            adapter_shots=False) if job.shots is not None]  # fmt: skip
+    assert asked == [(0, 0), (1, 0), (2, 0), (2, 1)]
+
+
+@pytest.mark.parametrize("shots", ["[0]", "[2]"])
+def test_the_prompt_of_training_without_demonstrations_is_always_asked_once(
+    tmp_path: Path, asked: list[list[str]], shots: str
+) -> None:
+    settings = config(tmp_path, f"fewshot.shots={shots}")
     study = fewshots.fewshot(settings, quiet=True)
     plain = api.build_encoder(settings).encode(api.load_data(settings, "test").texts)
-    assert asked == [tokenizer().batch_decode([prompt.ids for prompt in plain])]
-    assert [row["draws"] for row in study["rows"] if row["model"] == BACKBONE] == [1]
+    assert asked[0] == tokenizer().batch_decode([prompt.ids for prompt in plain])
+    assert [row["draws"] for row in study["rows"] if row["model"] == BACKBONE] == [1, 2][: len(asked)]
 
 
 def test_the_table_has_baselines_and_the_same_test_rows_everywhere(tmp_path: Path) -> None:
     study = fewshots.fewshot(config(tmp_path), quiet=True)
     assert [row["name"] for row in study["rows"]] == [
-        "majority label", "TF-IDF + linear SVM", "backbone, 1 shot", "backbone, 4 shots"
+        "majority label", "TF-IDF + linear SVM", "backbone, 0 shots", "backbone, 1 shot", "backbone, 4 shots"
     ]  # fmt: skip
     assert {draw["n"] for draw in study["draws"]} == {8}
     assert study["rows"][0]["macro_f1"]["mean"] > 0
     assert (tmp_path / Path(study["path"]).name / "plots" / "fewshot.png").stat().st_size > 0
-    assert len(list(table(study).rows)) == 4
+    assert table(study).row_count == 5
 
 
 def test_the_adapter_joins_as_it_was_trained_and_leaves_the_backbone_bare(tmp_path: Path, adapted: Path) -> None:
     alone = fewshots.fewshot(config(tmp_path, "name=không-adapter"), quiet=True)
     study = fewshots.fewshot(config(tmp_path), run=adapted, quiet=True)
     assert [(row["model"], row["shots"]) for row in study["rows"] if row["model"] != BASELINE] == [
-        (ADAPTER, 0), (BACKBONE, 1), (BACKBONE, 4)
+        (ADAPTER, 0), (BACKBONE, 0), (BACKBONE, 1), (BACKBONE, 4)
     ]  # fmt: skip
-    for shots in (1, 4):
+    for shots in (0, 1, 4):
+        assert scores(study, BACKBONE, shots) == pytest.approx(scores(alone, BACKBONE, shots), abs=1e-6)
+    assert scores(study, ADAPTER, 0) != pytest.approx(scores(study, BACKBONE, 0), abs=1e-3)
+    assert [one["of"] for one in study["compared"]] == ["adapter, 0 shots"] * 2
+
+
+def test_the_backbone_is_the_one_without_an_adapter_that_took_weights_out_of_it(
+    tmp_path: Path, adapted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = fewshots.fewshot(config(tmp_path, "name=không-adapter"), quiet=True)
+    load_run = api.load_run
+
+    def moved(run: Any, config: Config) -> Any:
+        encoder, model = load_run(run, config)
+        for name, parameter in model.named_parameters():
+            if "base_layer" in name:
+                parameter.data *= 0.5
+        return encoder, model
+
+    monkeypatch.setattr(api, "load_run", moved)
+    study = fewshots.fewshot(config(tmp_path, "lora.init_lora_weights=pissa"), run=adapted, quiet=True)
+    for shots in (0, 1, 4):
         assert scores(study, BACKBONE, shots) == pytest.approx(scores(alone, BACKBONE, shots), abs=1e-6)
 
 
@@ -146,7 +178,7 @@ def test_a_prompt_that_does_not_fit_is_refused_before_anything_runs(
     monkeypatch.setattr(api, "build", lambda config: (api.build_encoder(config), backbone()))
     study = fewshots.fewshot(config(tmp_path, enough, "fewshot.shots=[1,16]"), quiet=True)
     assert max(row["tokens"] or 0 for row in study["rows"]) == tokens
-    assert [draw["truncated"] for draw in study["draws"]] == [0] * 4
+    assert [draw["truncated"] for draw in study["draws"]] == [0] * 5
 
 
 @pytest.mark.parametrize("selection", ["random", "balanced", "nearest"])
@@ -177,21 +209,56 @@ def test_the_backbones_context_counts_too(tmp_path: Path) -> None:
         )
 
 
+LONG = "thầy dạy rất hay , dễ hiểu " * 60
+
+
+def rows_file(folder: Path, name: str, *texts: str) -> Path:
+    rows = [{"sentence": text, "sentiment": 2} for text in texts]
+    (folder / name).write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return folder / name
+
+
 def test_a_sentence_that_is_shortened_anyway_refuses_nothing(tmp_path: Path) -> None:
-    rows = [{"sentence": "thầy dạy rất hay , dễ hiểu " * 60, "sentiment": 2}, {"sentence": "tốt", "sentiment": 2}]
-    (tmp_path / "dài.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    overrides = (f"data.test_split={tmp_path / 'dài.jsonl'}", "prompt.max_length=256", "fewshot.shots=[1]")
+    test = rows_file(tmp_path, "dài.jsonl", LONG, "tốt")
+    overrides = (f"data.test_split={test}", "prompt.max_length=256", "fewshot.shots=[1]")
     with pytest.warns(UserWarning, match="shortened"):
         study = fewshots.fewshot(config(tmp_path, *overrides), quiet=True)
-    assert [draw["truncated"] for draw in study["draws"]] == [1, 1]
+    assert [draw["truncated"] for draw in study["draws"]] == [1, 1, 1]
+    assert [row["tokens"] for row in study["rows"] if row["model"] == BACKBONE] == [256, 256]  # filled up
+
+
+@pytest.mark.parametrize("selection", ["random", "nearest"])
+@pytest.mark.parametrize("others", [[], ["tốt"]], ids=["only long rows", "one short row"])
+def test_demonstrations_that_leave_no_room_are_refused_where_the_sentence_is_shortened_anyway(
+    tmp_path: Path, selection: str, others: list[str]
+) -> None:
+    # The long sentences are most like the long one, so with `nearest` it is the long test row that they push out.
+    train = rows_file(tmp_path, "train.jsonl", *(f"{LONG}{n}" for n in range(9)), "tốt lắm", "tốt quá")
+    test = rows_file(tmp_path, "test.jsonl", LONG, *others)
+    settings = config(tmp_path, f"data.train_split={train}", f"data.test_split={test}", "prompt.max_length=256",
+                      "fewshot.shots=[6]", f"fewshot.selection={selection}")  # fmt: skip
+    with pytest.raises(DataError, match=r"prompt with 6 shots takes \d{4} tokens for test row") as refused:
+        fewshots.fewshot(settings, quiet=True)
+    assert ("row 1 without its sentence" in str(refused.value)) == (selection == "nearest" or not others)
+    assert not any(path.is_dir() for path in tmp_path.iterdir())
+
+
+def test_a_sentence_that_is_not_shortened_must_fit_the_backbones_context(tmp_path: Path) -> None:
+    test = rows_file(tmp_path, "dài.jsonl", LONG * 6, "tốt")
+    overrides = (f"data.test_split={test}", "prompt.max_length=9000", "fewshot.shots=[1]")
+    with pytest.raises(DataError, match=r"test row 1 takes \d{4} tokens, .*\(got 9000\); --set prompt.max_length=2048"):
+        fewshots.fewshot(config(tmp_path, *overrides), quiet=True)
 
 
 def test_generated_answers_that_are_no_label_are_counted(tmp_path: Path) -> None:
     settings = config(tmp_path, "eval.decode=generate", "eval.max_new_tokens=2", "fewshot.shots=[1]")
     study = fewshots.fewshot(settings, quiet=True)
-    row = study["rows"][-1]
+    written = json.loads((Path(study["path"]) / "fewshot.json").read_text(encoding="utf-8"))
+    row = written["rows"][-1]
     assert (row["no_label"], row["accuracy"]["mean"]) == (1.0, 0.0)  # two tokens are too few for an answer
-    assert "no label" in [str(column.header) for column in table(study).columns]
+    assert [draw["no_label"] for draw in written["draws"]] == [1.0] * 3
+    shares = next(column for column in table(study).columns if str(column.header).split() == ["no", "label"])
+    assert [str(cell) for cell in shares.cells] == ["0.0%", "0.0%", "100.0%", "100.0%"]
 
 
 @contextmanager
@@ -214,33 +281,152 @@ def test_an_interrupted_study_goes_on_with_the_draws_that_are_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = fewshots.fewshot(config(tmp_path, "name=một-mạch"), quiet=True)
-    with interrupted_after(3, monkeypatch), pytest.raises(KeyboardInterrupt):
-        fewshots.fewshot(config(tmp_path, "name=gián-đoạn"), quiet=True)
+    said: list[str] = []
+    with interrupted_after(4, monkeypatch), pytest.raises(KeyboardInterrupt):
+        fewshots.fewshot(config(tmp_path, "name=gián-đoạn"), quiet=True, tell=said.append)
+    assert said == ["interrupted: 6 of 7 measurements are kept; the same command with --resume goes on"]
     folder = tmp_path / "gián-đoạn"
     assert not (folder / "fewshot.json").exists()
-    with pytest.raises(RunError, match="with --resume continues"):
+    with pytest.raises(RunError, match=r"an unfinished study of feedback is there; .* --resume continues it, --force"):
         fewshots.fewshot(config(tmp_path, "name=gián-đoạn"), quiet=True)
-    with pytest.raises(RunError, match=r"another config \(got a different fewshot\)"):
-        fewshots.fewshot(config(tmp_path, "name=gián-đoạn", "fewshot.repeats=9"), resume=True, quiet=True)
     with (folder / "draws.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"model": "backbone", "sho')  # half a line, as a killed process leaves it
     with interrupted_after(9, monkeypatch) as count:
         resumed = fewshots.fewshot(config(tmp_path, "name=gián-đoạn"), resume=True, quiet=True)
     assert count == [1]
-    for model, shots in ((BACKBONE, 1), (BACKBONE, 4)):
-        assert scores(resumed, model, shots) == scores(whole, model, shots)
-    assert [row["macro_f1"] for row in resumed["rows"]] == [row["macro_f1"] for row in whole["rows"]]
+    for key in ("compared", "verdict"):
+        assert resumed[key] == whole[key]
+    for score in ("accuracy", "macro_f1"):
+        assert [row[score] for row in resumed["rows"]] == [row[score] for row in whole["rows"]]
+
+
+@pytest.mark.parametrize("selection", ["random", "balanced", "nearest"])
+def test_a_study_grows_by_the_draws_that_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selection: str
+) -> None:
+    larger = ("fewshot.repeats=3", "fewshot.shots=[2,4,8]", f"fewshot.selection={selection}")
+    whole = fewshots.fewshot(config(tmp_path, *larger, "name=một-mạch"), quiet=True)
+    smaller = config(tmp_path, f"fewshot.selection={selection}", "fewshot.shots=[2,4]", "name=lớn-dần")
+    fewshots.fewshot(smaller, quiet=True)
+    with interrupted_after(99, monkeypatch) as count:
+        grown = fewshots.fewshot(config(tmp_path, *larger, "name=lớn-dần"), resume=True, quiet=True)
+    assert count == [2 + 3]  # the third draw of 2 and 4 shots, and 8 shots
+    keys = ("model", "shots", "draw", "train_rows", "confusion")
+    assert [[draw[key] for key in keys] for draw in grown["draws"]] == [
+        [draw[key] for key in keys] for draw in whole["draws"]
+    ]
+    assert (grown["compared"], grown["verdict"]) == (whole["compared"], whole["verdict"])
+    assert load_resolved(tmp_path / "lớn-dần" / "fewshot.yaml").fewshot.shots == [2, 4, 8]
+
+
+def test_a_study_with_nothing_left_to_measure_loads_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = fewshots.fewshot(config(tmp_path), quiet=True)
+    monkeypatch.setattr(api, "build", lambda config: pytest.fail("weights were loaded"))
+    again = fewshots.fewshot(config(tmp_path), resume=True, quiet=True)
+    assert json.dumps(again) == json.dumps(first)
+
+
+def test_an_interrupted_growth_leaves_the_finished_study_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(fewshots.fewshot(config(tmp_path), quiet=True)["path"])
+    before = [(folder / name).read_bytes() for name in ("fewshot.yaml", "fewshot.json")]
+    with interrupted_after(1, monkeypatch), pytest.raises(KeyboardInterrupt):
+        fewshots.fewshot(config(tmp_path, "fewshot.repeats=4"), resume=True, quiet=True)
+    assert [(folder / name).read_bytes() for name in ("fewshot.yaml", "fewshot.json")] == before
+    with interrupted_after(99, monkeypatch) as count:
+        fewshots.fewshot(config(tmp_path, "fewshot.repeats=4"), resume=True, quiet=True)
+    assert count == [3]
+
+
+def test_another_config_is_not_resumed_and_the_keys_are_named(tmp_path: Path) -> None:
+    fewshots.fewshot(config(tmp_path), quiet=True)
+    folder = "fewshot-loraft-vi-tiny-feedback-sentiment-random-s42"
+    with pytest.raises(RunError, match=r"another configuration:\n  data.max_test_rows: 8 then, 9 now\n--resume"):
+        fewshots.fewshot(config(tmp_path, "data.max_test_rows=9"), resume=True, quiet=True)
+    with pytest.raises(RunError, match=r"fewshot.selection: random then, balanced now"):
+        fewshots.fewshot(config(tmp_path, "fewshot.selection=balanced", f"name={folder}"), resume=True, quiet=True)
+    with pytest.raises(RunError, match=r"--resume: no study was begun in .*mới; leave --resume out"):
+        fewshots.fewshot(config(tmp_path, "name=mới"), resume=True, quiet=True)
+
+
+def test_draws_over_other_rows_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = rows_file(tmp_path, "test.jsonl", "tốt", "dở")
+    settings = config(tmp_path, f"data.test_split={test}")
+    fewshots.fewshot(settings, quiet=True)
+    rows_file(tmp_path, "test.jsonl", "tốt", "dở", "rất hay")
+    with interrupted_after(99, monkeypatch) as count:
+        again = fewshots.fewshot(settings, resume=True, quiet=True)
+    assert count == [5]
+    assert {draw["n"] for draw in again["draws"]} == {3}
+
+
+def test_only_a_retrained_adapter_is_measured_again(
+    tmp_path: Path, adapted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "chạy"
+    (run / "adapter").mkdir(parents=True)
+    (run / "adapter" / "adapter_model.safetensors").write_bytes(b"a")
+    fewshots.fewshot(config(tmp_path), run=run, quiet=True)
+    for content, expected in ((b"a", 0), (b"b", 1)):
+        (run / "adapter" / "adapter_model.safetensors").write_bytes(content)
+        with interrupted_after(99, monkeypatch) as count:
+            fewshots.fewshot(config(tmp_path), run=run, resume=True, quiet=True)
+        assert count == [expected]
+
+
+def test_answers_are_kept_row_by_row_and_score_what_the_table_says(tmp_path: Path, adapted: Path) -> None:
+    settings = config(tmp_path)
+    study = fewshots.fewshot(settings, run=adapted, quiet=True)
+    test = api.load_data(settings, "test")
+    log = [json.loads(line) for line in (Path(study["path"]) / "draws.jsonl").read_text("utf-8").splitlines()]
+    assert [(row["model"], row["shots"]) for row in log[:4]] == [
+        ("majority label", None), ("TF-IDF + linear SVM", None), (ADAPTER, 0), (BACKBONE, 0)
+    ]  # fmt: skip
+    assert len(log) == 2 + 1 + 1 + 2 + 2
+    for row in log:
+        assert metrics.core(test.labels, row["predictions"], 3)["macro_f1"] == row["macro_f1"]
+    assert not any("predictions" in draw for draw in study["draws"])
+
+
+def test_a_study_that_fails_before_its_first_draw_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fewshots.fewshot(config(tmp_path), quiet=True)
+    monkeypatch.setattr(fewshots, "BASELINES", {"majority label": lambda train, test: 1 / 0})
+    with pytest.raises(ZeroDivisionError):
+        fewshots.fewshot(config(tmp_path), force=True, quiet=True)
+    assert json.loads((Path(first["path"]) / "fewshot.json").read_text(encoding="utf-8"))["rows"] == first["rows"]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_finished_study_is_kept_unless_forced_and_is_no_run(tmp_path: Path) -> None:
     first = fewshots.fewshot(config(tmp_path), quiet=True)
-    with pytest.raises(RunError, match="--force deletes it"):
+    said = (
+        "a finished study of feedback is there; the same command with --resume adds .*, --force deletes it, --set name"
+    )
+    with pytest.raises(RunError, match=said):
         fewshots.fewshot(config(tmp_path), quiet=True)
     again = fewshots.fewshot(config(tmp_path), force=True, quiet=True)
     assert again["path"] == first["path"]
     assert [d["log_loss"] for d in again["draws"]] == [d["log_loss"] for d in first["draws"]]
     with pytest.raises(RunError, match="no finished run"):
         newest_finished(tmp_path)
+
+
+def test_the_refusal_names_the_data_where_two_sources_of_one_name_meet(tmp_path: Path) -> None:
+    data = api.load_data(config(tmp_path), "train").examples
+    for folder in ("một", "hai"):
+        (tmp_path / folder / "góp-ý").mkdir(parents=True)
+        for split in ("train", "validation", "test"):
+            lines = [json.dumps({"sentence": e.text, "sentiment": e.label}) for e in data[:30]]
+            (tmp_path / folder / "góp-ý" / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    fewshots.fewshot(config(tmp_path, f"data.source={tmp_path / 'một' / 'góp-ý'}"), quiet=True)
+    other = config(tmp_path, f"data.source={tmp_path / 'hai' / 'góp-ý'}")
+    with pytest.raises(RunError, match=r"a finished study of .*/một/góp-ý is there; .*--set name=NAME keeps both"):
+        fewshots.fewshot(other, quiet=True)
+    with pytest.raises(RunError, match=r"data.source: .*/một/góp-ý then, .*/hai/góp-ý now"):
+        fewshots.fewshot(other, resume=True, quiet=True)
 
 
 def test_the_folder_holds_config_and_results_that_read_back_equal(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from test_spreads import record
 
-from loraft.spreads import ADAPTER, BACKBONE, BASELINE, summarise
+from loraft.spreads import ADAPTER, BACKBONE, summarise
 from loraft.studyplots import fewshot_curve, length_distributions
 
 
@@ -37,14 +37,15 @@ def _missing_glyphs_are_errors() -> Iterator[None]:
 
 
 def study(*, adapter_shots: bool) -> dict[str, Any]:
-    measured = [(BACKBONE, k, draw, 0.4 + 0.02 * k + 0.01 * draw) for k in (1, 8) for draw in range(3)]
+    measured = [(BACKBONE, 0, 0, 0.3)]
+    measured += [(BACKBONE, k, draw, 0.4 + 0.02 * k + 0.01 * draw) for k in (1, 8) for draw in range(3)]
     measured += [(ADAPTER, 0, 0, 0.9)]
     measured += [(ADAPTER, k, 0, 0.8) for k in (1, 8)] if adapter_shots else []
     draws = [record(f1, half=0.02, model=model, shots=k, draw=draw) for model, k, draw, f1 in measured]
-    rows = summarise(draws, {1: 100, 8: 300}, 0.95)
-    baseline = summarise([record(0.7, half=0.02, model=BASELINE, shots=0)], {}, 0.95)
-    rows += [{**row, "name": "nhãn đa số", "shots": None} for row in baseline]
-    return {"rows": rows, "draws": draws, "selection": "random", "decode": "score", "confidence": 0.95}
+    rows = summarise([*draws, record(0.7, half=0.02, model="nhãn đa số", shots=None)], {0: 90, 1: 100, 8: 300}, 0.95)
+    return {"rows": rows, "draws": draws, "selection": "random", "decode": "score", "confidence": 0.95,
+            "backbone": "meta-llama/Llama-3.2-1B-Instruct", "source": "dữ liệu/góp ý", "task": "sentiment",
+            "data": {"test": {"rows": 3166}}}  # fmt: skip
 
 
 def test_shots_are_drawn_with_every_draw_beside_the_levels_to_beat(tmp_path: Path, drawn: list[Any]) -> None:
@@ -56,11 +57,33 @@ def test_shots_are_drawn_with_every_draw_beside_the_levels_to_beat(tmp_path: Pat
     }  # fmt: skip
     dots = next(line for line in upper.lines if line.get_label() == "backbone, one draw")
     assert sorted(dots.get_ydata()) == pytest.approx([0.42, 0.43, 0.44, 0.56, 0.57, 0.58])
-    assert [text.get_text() for text in lower.get_xticklabels()] == ["1", "8"]
+    assert [text.get_text() for text in lower.get_xticklabels()] == ["0", "1", "8"]
+    assert lower.get_xticks().tolist() == [0, 1, 2]
     assert "fraction" in upper.get_ylabel()
     assert "shots" in lower.get_xlabel()
-    assert "95%" in upper.get_title()
     assert not any("adapter, mean" in line.get_label() for line in upper.lines)
+
+
+def test_every_level_and_mean_has_its_interval(tmp_path: Path, drawn: list[Any]) -> None:
+    shown = study(adapter_shots=False)
+    fewshot_curve(shown, tmp_path / "a.png")
+    bars = [
+        segment[:, 1].tolist()
+        for container in drawn[0].axes[1].containers
+        for segment in container.lines[2][0].get_segments()
+    ]
+    expected = [row["macro_f1"]["interval"] for row in shown["rows"]]
+    assert sorted(bars) == [pytest.approx(interval) for interval in sorted(expected)]
+
+
+def test_the_title_names_backbone_data_and_rows_inside_the_figure(tmp_path: Path, drawn: list[Any]) -> None:
+    fewshot_curve(study(adapter_shots=False), tmp_path / "a.png")
+    title = drawn[0].axes[0].title
+    assert title.get_text().split("\n") == [
+        "Few-shot: Llama-3.2-1B-Instruct on góp ý, sentiment", "random demonstrations, decode score, 3,166 test rows",
+        "bars: 95% interval over draws and test rows"
+    ]  # fmt: skip
+    assert drawn[0].bbox.x0 <= title.get_window_extent().x0 < title.get_window_extent().x1 <= drawn[0].bbox.x1
 
 
 def test_the_adapter_with_demonstrations_is_a_curve_of_its_own(tmp_path: Path, drawn: list[Any]) -> None:

@@ -4,8 +4,10 @@ One draw of demonstrations says little: the next may be ten points away. So ever
 several draws, on the same test rows, and reported with its spread.
 """
 
+import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +20,22 @@ from transformers import AutoConfig
 
 from loraft import api, baselines, metrics
 from loraft.backbone import resolve_name
-from loraft.config import Config
+from loraft.config import Config, FewshotConfig
 from loraft.data import Split
-from loraft.demonstrations import Draw, draws
+from loraft.demonstrations import Draw, Ints, draws
 from loraft.encoding import Encoder, Prompt
-from loraft.errors import DataError, RunError
+from loraft.errors import DataError
 from loraft.machine import environment
 from loraft.prompts import Task
-from loraft.resolving import dump_yaml, load_resolved
+from loraft.resolving import dump_yaml
 from loraft.runs import Run, write_json, write_text
-from loraft.spreads import ADAPTER, BACKBONE, BASELINE, summarise, verdict
-from loraft.studies import FewshotStudy
+from loraft.spreads import ADAPTER, BACKBONE, compare_best, name_of, summarise, verdict
+from loraft.studies import FewshotStudy, fewshot_name
+from loraft.sweeps import MOVING_INITS
 
 UNCUT = 10**9  # a limit on tokens that no prompt reaches
+BASELINES = {"majority label": baselines.majority, "TF-IDF + linear SVM": baselines.linear_svm}
+Tell = Callable[[str], None]
 
 
 class PerRowEncoder(Encoder):
@@ -48,10 +53,10 @@ class PerRowEncoder(Encoder):
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to measure: a model with so many demonstrations of one draw."""
+    """One thing to measure: a baseline (`shots` None), or a model with so many demonstrations of one draw."""
 
     model: str
-    shots: int
+    shots: int | None
     draw: int
 
 
@@ -63,65 +68,82 @@ def fewshot(
     force: bool = False,
     resume: bool = False,
     quiet: bool = False,
+    tell: Tell = lambda message: None,
 ) -> dict[str, Any]:
     """Judges the backbone with k demonstrations in the prompt, several draws of each k, beside baselines.
+
+    The prompt without demonstrations is always measured too, once: what k of them add is read against it.
 
     Args:
         config: its `fewshot` section says how many shots, draws, and how they are chosen.
         run: directory of a finished run; its adapter joins the table without demonstrations, as it was trained.
         adapter_shots: put the demonstrations before the adapter as well.
         force: delete an earlier study of that name.
-        resume: go on with an interrupted study; draws that were measured are kept.
+        resume: go on with a study; draws that were measured are kept, also where shots or draws were added since.
         quiet: draw no progress bar.
+        tell: takes what the user should know meanwhile, a line each.
 
     Returns:
-        `rows` of the table (see `summarise`), `draws` (metrics of each), `verdict`, and what was asked of what.
+        `rows` of the table (see `summarise`), `draws` (metrics of each), `compared` (see `compare_best`), `verdict`,
+        and what was asked of what.
 
     Raises:
         DataError: a prompt does not fit the context, or the training rows are too few; before anything is measured.
         RunError: a study of that name is there, or the run is not finished or does not match.
     """
-    section = config.fewshot
+    section, shots = config.fewshot, sorted({0, *config.fewshot.shots})
+    name = fewshot_name(config, run)
+    begun = FewshotStudy(Path(config.output) / name)
+    if resume:
+        begun.check_begun(config)
+    begun.check(force=force, resume=resume)
     train, test = api.load_data(config, "train"), api.load_data(config, "test")
-    shots = sorted(set(section.shots))
     made = draws(train, test, most=shots[-1], repeats=section.repeats, selection=section.selection, seed=config.seed)
     tokens = check_context(config, train, test, made, shots)
-    name = config.name or default_name(config) + (f"-with-{run.name}" if run is not None else "")
-    FewshotStudy(Path(config.output) / name).check(force=force, resume=resume)
-    encoder, model = api.build(config) if run is None else api.load_run(Run.open(run), config)
-    study = FewshotStudy.create(Path(config.output), name, force=force, resume=resume)
-    _begin(study, config)
-
-    done = {
-        Job(row["model"], row["shots"], row["draw"]): row for row in study.read_log() if row["run"] in (None, str(run))
-    }
-    jobs = list(plan(shots, section.repeats, adapter=run is not None, adapter_shots=adapter_shots))
+    jobs = list(plan(section, shots, adapter=run is not None, adapter_shots=adapter_shots))
+    sources = _sources(train, test, run)
+    done = {job: row for job, row in _kept(begun, sources).items() if job in jobs} if resume else {}
     left = [job for job in jobs if job not in done]
+    if resume:
+        tell(f"{len(done)} of {len(jobs)} measurements are there")
+    if any(job.shots is not None for job in left):  # else nothing is left to ask a model
+        encoder, model = api.build(config) if run is None else api.load_run(Run.open(run), config)
+        moved = run is not None and config.lora.init_lora_weights in MOVING_INITS
+        backbone = api.build(config)[1] if moved else model  # without its adapter, the moved one is another backbone
+    study = FewshotStudy.create(Path(config.output), name, force=force, resume=resume)
+    if not study.finished:  # a finished one keeps its config until the new results are there
+        write_text(study.config_path, dump_yaml(config))
+    write_json(study.environment_path, environment())
+
     visible = not quiet and sys.stderr.isatty()
-    for job in track(left, "draws", console=Console(stderr=True), disable=not visible):
-        demonstrated = _demonstrations(train, encoder.task, made[job.draw], job.shots)
-        bare = run is not None and job.model == BACKBONE
-        with model.disable_adapter() if bare else nullcontext():
-            numbers = _judge(model, encoder, test, config, demonstrated)
-        chosen_Rk = made[job.draw].rows(job.shots)
-        shared = len(chosen_Rk) == 1  # else every test row has its own, too many to list
-        done[job] = {
-            **vars(job),
-            **numbers,
-            "run": str(run) if job.model == ADAPTER else None,
-            "train_rows": [train.examples[i].row for i in chosen_Rk[0]] if shared else None,
-        }
-        study.append_log(done[job])
+    try:
+        for job in track(left, "draws", console=Console(stderr=True), disable=not visible):
+            if job.shots is None:
+                measured = _baseline(job.model, config, train, test)
+            else:
+                demonstrated = _demonstrations(train, encoder.task, made[job.draw], job.shots)
+                bare = job.model == BACKBONE
+                with model.disable_adapter() if bare and run is not None else nullcontext():
+                    measured = _judge(backbone if bare else model, encoder, test, config, demonstrated)
+            done[job] = {**vars(job), **measured, **_shown(train, made[job.draw], job), "sources": sources[job.model]}
+            study.append_log(done[job])
+    except KeyboardInterrupt:
+        tell(f"interrupted: {len(done)} of {len(jobs)} measurements are kept; {study.how_to_resume} goes on")
+        raise
+    except Exception:
+        if not done:
+            study.give_back()
+        raise
 
     records = [done[job] for job in jobs]
-    rows = [*_baselines(config, train, test), *summarise(records, tokens, config.eval.confidence)]
     result = {
         "kind": "fewshot",
         "path": str(study.path),
         "backbone": config.model.name,
         "run": None if run is None else str(run),
         "task": config.prompt.task,
-        "labels": list(encoder.task.labels),
+        "labels": config.prompt.labels,
+        "source": config.data.source,
         "data": {
             split.name: {"source": split.source, "rows": len(split), "notes": split.notes} for split in (train, test)
         },
@@ -130,24 +152,27 @@ def fewshot(
         "seed": config.seed,
         "decode": config.eval.decode,
         "confidence": config.eval.confidence,
-        "rows": rows,
-        "verdict": verdict(rows),
-        "draws": records,
+        **_conclude(records, tokens, config, test),
+        "draws": [_without_answers(record) for record in records if record["shots"] is not None],
     }
     from loraft import studyplots
 
     studyplots.fewshot_curve(result, study.plots / "fewshot.png")
+    write_text(study.config_path, dump_yaml(config))
     study.finish(result)
     return result
 
 
-def plan(shots: Sequence[int], repeats: int, *, adapter: bool, adapter_shots: bool) -> Iterator[Job]:
-    """What is measured, in order: the adapter as it was trained, then every model with every k and draw."""
+def plan(section: FewshotConfig, shots: Sequence[int], *, adapter: bool, adapter_shots: bool) -> Iterator[Job]:
+    """What is measured, in order: baselines, the adapter as it was trained, then every model with every k and draw."""
+    for name in BASELINES:
+        yield Job(name, None, 0)
     if adapter:
         yield Job(ADAPTER, 0, 0)
+    certain = 1 if section.selection == "nearest" else 0  # so many demonstrations leave nothing to draw
     for model in (BACKBONE, ADAPTER) if adapter and adapter_shots else (BACKBONE,):
         for k in shots:
-            for draw in range(repeats if k else 1):  # without demonstrations there is nothing to draw
+            for draw in range(section.repeats if k > certain else 1):
                 if (model, k) != (ADAPTER, 0):
                     yield Job(model, k, draw)
 
@@ -157,7 +182,8 @@ def check_context(
 ) -> dict[int, int]:
     """Length of the longest prompt and answer for each number of shots, in tokens. Loads no weights.
 
-    Test sentences that are shortened even without demonstrations do not count; evaluation counts those.
+    A test sentence that is shortened even without demonstrations fills what they leave of the limit. Evaluation counts
+    such rows; here they must fit without their sentence.
 
     Raises:
         DataError: a demonstration pushes a prompt over the context.
@@ -169,81 +195,126 @@ def check_context(
     answer = max(map(len, ruler.completions_K))
     if config.eval.decode == "generate":
         answer = max(answer, config.eval.max_new_tokens)
-    texts = test.texts
-    plain_N = np.array([len(prompt.ids) for prompt in ruler.encode(texts)]) + answer
+    plain_N = np.array([len(prompt.ids) for prompt in ruler.encode(test.texts)]) + answer
+    cut_N = plain_N > limit
+    if cut_N.any() and config.prompt.max_length > context:  # sentences are shortened to max_length only
+        raise DataError(
+            f"prompt.max_length: test row {test.examples[int(plain_N.argmax())].row} takes {plain_N.max()} tokens, over"
+            f" the backbone's context (got {config.prompt.max_length}); --set prompt.max_length={context}"
+        )
+    nearest = config.fewshot.selection == "nearest"
+    texts = ["" if cut else text for cut, text in zip(cut_N, test.texts, strict=True)]
+    rows = list(range(len(test)))
+    if not nearest:  # all rows bear the same: the longest sentences decide
+        rows = sorted(rows, key=lambda i: -1 if cut_N[i] else -plain_N[i])[:3]
     longest = {}
     for k in shots:
-        rows = [i for i in range(len(test)) if plain_N[i] <= limit]
-        if config.fewshot.selection != "nearest":  # all rows bear the same: the longest sentences decide
-            rows = sorted(rows, key=lambda i: -plain_N[i])[:3]
         lengths = [
             (len(ruler.encode([texts[i]], own)[0].ids) + answer, i)
-            for draw in (made[:1] if config.fewshot.selection == "nearest" else made)
+            for draw in (made[:1] if nearest else made)
             for i, own in zip(rows, _of_rows(_demonstrations(train, ruler.task, draw, k), rows), strict=True)
         ]
-        longest[k], row = max(lengths, default=(0, 0))
-        if longest[k] > limit:
-            smaller = [s for s in shots if s < k]
-            raise DataError(_too_long(config, k, longest[k], test.examples[row].row, context, smaller))
+        tokens, i = max(lengths)
+        if tokens > limit:
+            smaller = [s for s in shots if 0 < s < k]
+            of = f"test row {test.examples[i].row}{' without its sentence' if cut_N[i] else ''}"
+            raise DataError(_too_long(config, k, tokens, of, context, smaller))
+        longest[k] = limit if cut_N.any() else tokens
     return longest
-
-
-def default_name(config: Config) -> str:
-    """Name of the study's folder: what people change between two studies."""
-    parts = ["fewshot", Path(config.model.name).name, Path(config.data.source).name, Path(config.prompt.task).stem]
-    parts += [config.fewshot.selection, *(["generate"] if config.eval.decode == "generate" else [])]
-    parts += ["nf4"] if config.quant.method == "nf4" else []
-    return "-".join([*parts, f"s{config.seed}"])
 
 
 def _judge(
     model: Any, encoder: Encoder, test: Split, config: Config, demonstrated: list[tuple[tuple[str, str], ...]]
 ) -> dict[str, Any]:
     if len(demonstrated) == 1:
-        return api.judge(model, encoder, test, config, demonstrated[0])[0]
-    return api.judge(model, PerRowEncoder(encoder, demonstrated), test, config)[0]
+        numbers, rows = api.judge(model, encoder, test, config, demonstrated[0])
+    else:
+        numbers, rows = api.judge(model, PerRowEncoder(encoder, demonstrated), test, config)
+    ids = {label: k for k, label in enumerate(encoder.task.labels)}
+    return {**numbers, "predictions": [ids.get(row["predicted"], -1) for row in rows]}
+
+
+def _baseline(name: str, config: Config, train: Split, test: Split) -> dict[str, Any]:
+    started = time.perf_counter()
+    predictions_N = BASELINES[name](train, test)
+    numbers = metrics.full(test.labels, None, predictions_N, config.prompt.labels or [], **_settings(config))
+    return {**numbers, "predictions": predictions_N, "seconds": round(time.perf_counter() - started, 3)}
+
+
+def _conclude(
+    records: Sequence[Mapping[str, Any]], tokens: Mapping[int, int], config: Config, test: Split
+) -> dict[str, Any]:
+    """The table's rows, and what they say."""
+    rows = summarise(records, tokens, config.eval.confidence)
+    answers: dict[str, list[Any]] = {}
+    for record in records:
+        answers.setdefault(name_of(record["model"], record["shots"]), []).append(record["predictions"])
+    compared = compare_best(rows, answers, test.labels, len(config.prompt.labels or []), **_settings(config))
+    return {"rows": rows, "compared": compared, "verdict": verdict(compared, len(test), config.eval.confidence)}
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    section = config.eval
+    return {"bootstrap_samples": section.bootstrap_samples, "confidence": section.confidence, "seed": config.seed}
+
+
+def _sources(train: Split, test: Split, run: Path | None) -> dict[str, str]:
+    """What a measurement of each model was made from: it counts for no other rows and no other adapter."""
+    rows = hashlib.sha256(f"{train.fingerprint} {test.fingerprint}".encode())
+    adapter = rows.copy()
+    if run is not None:
+        for file in sorted(Run(run).adapter.glob("*.safetensors")):
+            adapter.update(file.read_bytes())
+    return {**dict.fromkeys((BACKBONE, *BASELINES), rows.hexdigest()), ADAPTER: adapter.hexdigest()}
+
+
+def _kept(study: Run, sources: Mapping[str, str]) -> dict[Job, dict[str, Any]]:
+    """The measurements in the log that were made from the same rows and adapter; the last of each."""
+    return {
+        Job(row["model"], row["shots"], row["draw"]): row
+        for row in study.read_log()
+        if row.get("model") in sources and row.get("sources") == sources[row["model"]]
+    }
+
+
+def _shown(train: Split, draw: Draw, job: Job) -> dict[str, Any]:
+    """The rows of the training data that stand in the prompt, None where every test row has its own."""
+    if job.shots is None:
+        return {}
+    chosen_Rk = _chosen(draw, job.shots)
+    return {"train_rows": [train.examples[i].row for i in chosen_Rk[0]] if len(chosen_Rk) == 1 else None}
+
+
+def _without_answers(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key not in ("predictions", "sources")}
 
 
 def _demonstrations(train: Split, task: Task, draw: Draw, shots: int) -> list[tuple[tuple[str, str], ...]]:
     """Sentences and label words, one list for all test rows or one for each."""
     return [
         tuple((train.examples[i].text, task.label_words[int(train.labels[i])]) for i in rows_k)
-        for rows_k in draw.rows(shots)
+        for rows_k in _chosen(draw, shots)
     ]
+
+
+def _chosen(draw: Draw, shots: int) -> Ints:
+    return draw.rows(shots) if shots else draw.rows(0)[:1]  # all test rows bear the same: none
 
 
 def _of_rows(demonstrated: list[Any], rows: Sequence[int]) -> list[Any]:
     return demonstrated * len(rows) if len(demonstrated) == 1 else [demonstrated[i] for i in rows]
 
 
-def _too_long(config: Config, k: int, tokens: int, row: int, context: int, fitting: Sequence[int]) -> str:
+def _too_long(config: Config, k: int, tokens: int, of: str, context: int, fitting: Sequence[int]) -> str:
     if tokens <= context:
         way = f"--set prompt.max_length={-(-tokens // 64) * 64 if -(-tokens // 64) * 64 <= context else tokens}"
     else:
         way = f"the backbone's context is {context}, choose another --model"
     fewer = f", or --shots {','.join(map(str, fitting))}" if fitting else ", or fewer --shots"
     return (
-        f"fewshot.shots: the prompt with {k} shots takes {tokens} tokens for test row {row} (got"
+        f"fewshot.shots: the prompt with {k} shots takes {tokens} tokens for {of} (got"
         f" prompt.max_length={config.prompt.max_length}); {way}{fewer}"
     )
-
-
-def _baselines(config: Config, train: Split, test: Split) -> list[dict[str, Any]]:
-    made = {"majority label": baselines.majority, "TF-IDF + linear SVM": baselines.linear_svm}
-    rows = []
-    for name, predict in made.items():
-        numbers = metrics.full(
-            test.labels,
-            None,
-            predict(train, test),
-            config.prompt.labels or [],
-            bootstrap_samples=config.eval.bootstrap_samples,
-            confidence=config.eval.confidence,
-            seed=config.seed,
-        )
-        record = {**numbers, "model": BASELINE, "shots": 0, "seconds": 0.0}
-        rows += [{**row, "name": name, "shots": None} for row in summarise([record], {}, config.eval.confidence)]
-    return rows
 
 
 def _context(config: Config) -> int:
@@ -252,17 +323,3 @@ def _context(config: Config) -> int:
     given = {key: value for key, value in hub.items() if value is not None}
     architecture = AutoConfig.from_pretrained(resolve_name(config.model.name), **given).get_text_config()
     return int(getattr(architecture, "max_position_embeddings", None) or UNCUT)
-
-
-def _begin(study: Run, config: Config) -> None:
-    """Writes down what is going to be measured, or checks that it is what was measured before."""
-    if study.config_path.exists():
-        before, now = load_resolved(study.config_path).model_dump(), config.model_dump()
-        changed = [key for key in now if now[key] != before[key]]
-        if changed:
-            raise RunError(
-                f"{study.path}: --resume with another config (got a different {', '.join(changed)}); give the same, or"
-                " --force starts again"
-            )
-    write_text(study.config_path, dump_yaml(config))
-    write_json(study.environment_path, environment())

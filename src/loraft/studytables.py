@@ -7,28 +7,39 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from loraft.spreads import SCORES
-from loraft.tables import CORE
+from loraft.spreads import BACKBONE, name_of
 
 
 def fewshot(study: Mapping[str, Any]) -> Table:
-    """Every number of shots with mean and standard deviation over draws, and the baselines; fractions.
+    """Every number of shots, the baselines and the adapter: mean, standard deviation and interval; fractions.
 
     Args:
         study: what `fewshots.fewshot` returns.
     """
     generated = study["decode"] == "generate"
-    heads = [name for score in SCORES for name in (CORE[score], *_interval_head(study, score))]
-    table = _table("", "draws", *heads, *(["no label"] if generated else []), "tokens")
+    # A line has to fit 100 columns: of precision and recall the mean alone, the rest is in the JSON.
+    table = _table("", "accuracy", "macro F1", "prec.", "recall", *(["no\nlabel"] if generated else []))
+    table.padding, table.pad_edge = (0, 1, 0, 0), False
     for row in study["rows"]:
-        cells = [str(row["draws"]) if row["shots"] else ""]
-        for score in SCORES:
-            sd, interval = row[score]["sd"], row[score]["interval"]
-            cells.append(f"{row[score]['mean']:.4f}" + ("" if sd is None else f" ± {sd:.4f}"))
-            cells += [] if score not in ("accuracy", "macro_f1") else [f"{interval[0]:.3f} to {interval[1]:.3f}"]
-        cells += [f"{row['no_label']:.1%}"] if generated else []
-        _add(table, row["name"], *cells, str(row["tokens"] or ""))
+        cells = [_spread(row[score]) for score in ("accuracy", "macro_f1")]
+        cells += [f"{row[score]['mean']:.3f}" for score in ("macro_precision", "macro_recall")]
+        _add(table, row["name"], *cells, *([f"{row['no_label']:.1%}"] if generated else []))
     return table
+
+
+def fewshot_notes(study: Mapping[str, Any]) -> list[str]:
+    """What the numbers of the few-shot table are, one sentence a line."""
+    prompted = {row["shots"]: row for row in study["rows"] if row["model"] == BACKBONE}
+    repeats = study["repeats"]
+    draws = f"{repeats} draws" if repeats > 1 else "one draw"
+    tokens = ", ".join(f"{row['tokens']:,} with {k}" for k, row in prompted.items())
+    return [
+        f"{draws} of {study['selection']} demonstrations for each number of shots,"
+        f" on the same {study['data']['test']['rows']:,} test rows",
+        f"±: standard deviation over draws; [ ]: {study['confidence']:.0%} interval over draws and test rows;"
+        " precision, recall: macro averages",
+        f"tokens of the longest prompt and answer by shots: {tokens}",
+    ]
 
 
 def fewshot_draws(study: Mapping[str, Any]) -> Table:
@@ -39,7 +50,7 @@ def fewshot_draws(study: Mapping[str, Any]) -> Table:
         shown = draw["train_rows"]
         rows = "its own for every test row" if shown is None else ", ".join(map(str, shown))
         scores = [f"{draw[score]:.4f}" for score in ("accuracy", "macro_f1")]
-        name = f"{draw['model']}, {draw['shots']} {'shot' if draw['shots'] == 1 else 'shots'}"
+        name = name_of(draw["model"], draw["shots"])
         _add(table, name, str(draw["draw"] + 1), *scores, f"{draw['no_label']:.1%}", rows)
     return table
 
@@ -77,7 +88,7 @@ def lengths(data: Mapping[str, Any]) -> Table:
     if data["tokens"]:
         rows |= {"tokens, sentence": data["tokens"]["sentence"], "tokens, prompt and answer": data["tokens"]["prompt"]}
     heads = list(next(iter(rows.values())))
-    table = _table("length", *(f"{name} of rows up to" if name.endswith("%") else name for name in heads))
+    table = _table("length", *(f"{name} up to" if name.endswith("%") else name for name in heads))
     for name, quantiles in rows.items():
         _add(table, name, *(f"{value:.1f}" if head == "mean" else f"{value}" for head, value in quantiles.items()))
     return table
@@ -85,11 +96,16 @@ def lengths(data: Mapping[str, Any]) -> Table:
 
 def leaks(data: Mapping[str, Any]) -> Table:
     """Rows of one split that stand in another, to the letter or nearly."""
-    table = _table("leaks", "the same sentence", f"nearly the same (Jaccard index above {data['near_threshold']:g})")
+    table = _table("leaks", "the same sentence", "nearly the same")
     for pair in data["leaks"]:
         near = "not looked for" if pair["near"] is None else f"{pair['near']:,}"
         _add(table, f"{pair['right']} rows that {pair['left']} has", f"{pair['exact']:,}", near)
     return table
+
+
+def near_legend(data: Mapping[str, Any]) -> str:
+    """What "nearly the same" means."""
+    return f"nearly the same: the Jaccard index of their character 4-grams is above {data['near_threshold']:g}"
 
 
 def longest(data: Mapping[str, Any]) -> Table:
@@ -102,7 +118,7 @@ def longest(data: Mapping[str, Any]) -> Table:
         rows = [(row, [row["words"], row["characters"]]) for row in data["longest"]]
     table.columns[-1].justify = "left"
     for row, numbers in rows:
-        _add(table, f"{row['split']} row {row['row']}", *map(str, numbers), _short(row["text"]))
+        _add(table, f"{row['split']} row {row['row']}", *map(str, numbers), _short(row["text"], 45))
     return table
 
 
@@ -113,6 +129,20 @@ def conflicts(data: Mapping[str, Any]) -> Table:
     for item in data["conflicts"]["examples"]:
         _add(table, ", ".join(f"{label} {count}" for label, count in item["labels"].items()), _short(item["text"]))
     return table
+
+
+def conflict_total(data: Mapping[str, Any]) -> str:
+    """How many sentences stand there with several labels."""
+    torn = data["conflicts"]
+    found = f"{torn['sentences']:,}, in {torn['rows']:,} rows" if torn["sentences"] else "none"
+    return f"sentences with several labels: {found}"
+
+
+def data_notes(data: Mapping[str, Any]) -> list[str]:
+    """What was found or left out when the rows were read, and what could not be described: one sentence a line."""
+    read = {split["name"]: split["notes"] for split in data["splits"] if split["notes"]}
+    found = [f"{name}: {', '.join(f'{n:,} {what}' for what, n in notes.items())}" for name, notes in read.items()]
+    return [*found, *data["notes"]]
 
 
 def near_copies(data: Mapping[str, Any]) -> Table:
@@ -147,8 +177,10 @@ def listing(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return table
 
 
-def _interval_head(study: Mapping[str, Any], score: str) -> list[str]:
-    return [f"{study['confidence']:.0%} interval"] if score in ("accuracy", "macro_f1") else []
+def _spread(score: Mapping[str, Any]) -> str:
+    low, high = score["interval"]
+    sd = " " * len("±0.000") if score["sd"] is None else f"±{score['sd']:.3f}"  # means stand under each other
+    return f"{score['mean']:.3f}{sd} [{low:.3f}, {high:.3f}]"
 
 
 def _short(text: str, limit: int = 90) -> str:
