@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loraft.config import DataConfig
-from loraft.data import BadRow, Example, load_split, read_inputs
+from loraft.data import BadRow, Example, NoSplitError, load_split, read_inputs
 from loraft.errors import DataError
 
 LABELS = ["negative", "neutral", "positive"]
@@ -381,6 +381,43 @@ def test_hub_failures_end_with_the_next_step(hub, source, failure, hint):
         load(source)
     assert str(failure) in str(error.value)
     assert hint in str(error.value)
+
+
+def test_a_parquet_file_of_datasets_is_read_by_its_class_names_not_by_our_ids(tmp_path):
+    with_class_names(["Positive", "neutral", "negative"]).to_parquet(tmp_path / "train.parquet")
+    assert load(tmp_path).labels.tolist() == [0, 2, 1]
+    assert load(tmp_path / "train.parquet").texts == [row["sentence"] for row in ROWS]
+    assert [item.text for item in read_inputs(tmp_path / "train.parquet")] == [row["sentence"] for row in ROWS]
+
+
+def test_a_parquet_file_with_other_class_names_is_refused(tmp_path):
+    with_class_names(["POS", "NEG", "NEU"]).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(
+        DataError, match=r"train\.parquet: the names of 'sentiment' are not the task's labels \(got POS"
+    ):
+        load(tmp_path)
+    assert load(tmp_path, labels=["POS", "NEG", "NEU"]).labels.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"info": {"features": {"sentiment": {"dtype": "int64"}}}}'])
+def test_a_parquet_file_with_other_metadata_is_read_by_ids(tmp_path, content):
+    table = pyarrow.Table.from_pylist(ROWS).replace_schema_metadata({b"huggingface": content})
+    pyarrow.parquet.write_table(table, tmp_path / "train.parquet")
+    assert load(tmp_path).labels.tolist() == [2, 0, 1]
+
+
+def test_a_split_that_is_not_there_is_told_from_one_that_cannot_be_read(hub, tmp_path):
+    hub["answer"] = ValueError("Unknown split \"test\". Should be one of ['train', 'dev'].")
+    with pytest.raises(NoSplitError, match="Should be one of"):
+        load("owner/name", "test")
+    hub["answer"] = ConnectionError("offline")
+    with pytest.raises(DataError) as error:
+        load("owner/name", "test")
+    assert not isinstance(error.value, NoSplitError)
+    with pytest.raises(NoSplitError):
+        load(write(tmp_path / "train.csv"), "test")
+    with pytest.raises(NoSplitError):
+        load(tmp_path, "test")
 
 
 # Unlabelled input for prediction

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from loraft.api import build_encoder
 from loraft.errors import DataError
 from loraft.pages import cells
 from loraft.resolving import resolve
-from loraft.studytables import data_tables, shares
+from loraft.studytables import conflict_total, data_notes, data_tables, shares
 
 ROWS = {
     "train": [
@@ -111,7 +113,7 @@ def test_lengths_are_in_words_and_quantiles_are_lengths_that_occur(source: Path,
 
 
 def test_tokens_are_those_of_the_prompts_that_training_sees(source: Path, tmp_path: Path) -> None:
-    found = describe(source, tmp_path, tokens=True)["tokens"]
+    found = describe(source, tmp_path)["tokens"]
     encoder = build_encoder(resolve())
     text = "cô nên nói chậm hơn một chút để cả lớp kịp ghi bài ."
     longest = len(encoder.encode([text])[0].ids) + max(map(len, encoder.completions_K))
@@ -119,12 +121,23 @@ def test_tokens_are_those_of_the_prompts_that_training_sees(source: Path, tmp_pa
     assert found["prompt"]["longest"] == longest
     assert found["sentence"]["longest"] == len(encoder.tokenizer(text, add_special_tokens=False)["input_ids"])
     assert found["shortened"] == 0
-    short = describe(source, tmp_path, f"prompt.max_length={longest - 1}", tokens=True)["tokens"]
+    short = describe(source, tmp_path, f"prompt.max_length={longest - 1}")["tokens"]
     assert (short["shortened"], short["prompt"]["longest"]) == (1, longest - 1)
 
 
-def test_tokens_are_not_measured_unasked(source: Path, tmp_path: Path) -> None:
-    assert describe(source, tmp_path)["tokens"] is None
+def test_without_the_backbones_tokenizer_the_rest_is_described(source: Path, tmp_path: Path) -> None:
+    found = describe(source, tmp_path, "model.name=owner/backbone")  # the tests are offline
+    assert found["tokens"] is None
+    (note,) = found["notes"]
+    assert note.startswith("lengths in tokens are not measured: ")
+    assert "owner/backbone" in note
+    assert note in data_notes(found)
+    assert cells(data_tables(found)[-1])[0][1] == "words"
+
+
+def test_tokens_can_be_left_out(source: Path, tmp_path: Path) -> None:
+    found = describe(source, tmp_path, tokens=False)
+    assert (found["tokens"], found["notes"]) == (None, [])
 
 
 def test_figures_4_and_5_and_the_numbers_lie_in_the_folder(source: Path, tmp_path: Path) -> None:
@@ -145,11 +158,67 @@ def test_one_file_is_one_split_and_a_table_without_a_second_column(tmp_path: Pat
     assert (found["by"], found["leaks"]) == (None, [])
     assert cells(shares(found))[1] == [["total", "50.00", "0.00", "50.00", "100.00"]]
     assert len(data_tables(found)) == 4  # nothing to say of leaks and conflicts
+    (note,) = found["notes"]
+    assert note.startswith(f"no validation and no test split: {path}: one file holds one split")
 
 
 def test_a_folder_without_a_validation_split_is_described(source: Path, tmp_path: Path) -> None:
     (source / "validation.jsonl").unlink()
-    assert [split["name"] for split in describe(source, tmp_path)["splits"]] == ["train", "test"]
+    found = describe(source, tmp_path)
+    assert [split["name"] for split in found["splits"]] == ["train", "test"]
+    (note,) = found["notes"]
+    assert note == f"no validation split: {source}: no file for split validation (got test.jsonl, train.jsonl)"
+
+
+def test_a_hub_source_without_a_test_split_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(name: str, *, split: str, **arguments: Any) -> datasets.Dataset:
+        if split == "test":
+            raise ValueError("Unknown split \"test\". Should be one of ['train', 'validation'].")
+        return datasets.Dataset.from_list([{"sentence": s, "sentiment": a, "topic": b} for s, a, b in ROWS[split]])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    found = describe("owner/gop-y", tmp_path, tokens=False, near=False)
+    assert [split["rows"] for split in found["splits"]] == [6, 2]
+    assert found["notes"][0].startswith("no test split: hub owner/gop-y, split test: cannot be loaded (Unknown split")
+
+
+def test_a_source_without_any_of_the_splits_is_refused(source: Path, tmp_path: Path) -> None:
+    for name in ROWS:
+        (source / f"{name}.jsonl").rename(source / f"{name}-cũ.jsonl")
+    with pytest.raises(DataError, match="no file for split train"):
+        describe(source, tmp_path)
+
+
+def test_a_split_that_cannot_be_read_is_not_taken_for_a_missing_one(source: Path, tmp_path: Path) -> None:
+    (source / "test.jsonl").write_text('{"sentence": "hay", "sentiment": "tốt"}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="unknown label"):
+        describe(source, tmp_path)
+
+
+def test_what_was_left_out_on_reading_and_the_conflicts_are_told(source: Path, tmp_path: Path) -> None:
+    with (source / "test.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"sentence": " ", "sentiment": 1, "topic": 1}\n')
+    found = describe(source, tmp_path)
+    assert data_notes(found) == ["train: 1 duplicate rows", "test: 1 blank rows skipped"]
+    assert conflict_total(found) == "sentences with several labels: 2, in 4 rows"
+
+
+def test_two_sources_of_one_name_do_not_share_a_folder(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = describe(source, tmp_path, tokens=False)
+    other = tmp_path / "khác" / source.name
+    shutil.copytree(source, other)
+    with pytest.raises(DataError, match=r"describes another source \(got .*góp ý\); --set name=NAME keeps both"):
+        describe(other, tmp_path)
+    assert describe(other, tmp_path, "name=khác-ý", tokens=False)["path"] == str(tmp_path / "khác-ý")
+    monkeypatch.chdir(tmp_path)
+    assert describe("góp ý/", tmp_path, tokens=False)["path"] == first["path"]  # the same source, written otherwise
+    (tmp_path / "chạy").mkdir()
+    (tmp_path / "chạy" / "config.yaml").touch()
+    with pytest.raises(DataError, match="chạy: a run or a study is there"):
+        describe(source, tmp_path, "name=chạy")
+    assert [path.name for path in (tmp_path / "chạy").iterdir()] == ["config.yaml"]
 
 
 def test_any_column_can_be_set_against_the_labels(tmp_path: Path) -> None:
@@ -157,7 +226,7 @@ def test_any_column_can_be_set_against_the_labels(tmp_path: Path) -> None:
     path.write_text("sentence,sentiment,khoa\nthầy tốt,2,CNTT\nphòng nóng,0,Toán\nổn,1,CNTT\n", encoding="utf-8")
     found = describe(path, tmp_path, by="khoa")
     assert (found["shares"]["rows"], found["shares"]["counts"]) == (["CNTT", "Toán"], [[0, 1, 1], [1, 0, 0]])
-    assert (tmp_path / "data-a-sentiment" / "plots" / "lengths_by_khoa.png").exists()
+    assert (tmp_path / "data-a.csv-sentiment" / "plots" / "lengths_by_khoa.png").exists()
     with pytest.raises(DataError, match=r"--by: no column 'lớp' in 3 rows \(got khoa\)"):
         describe(path, tmp_path, by="lớp")
 

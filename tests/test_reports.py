@@ -15,14 +15,17 @@ import pytest
 from test_spreads import record
 
 from loraft import datastats, metrics, plots, reports, standings
+from loraft.answers import Answers
 from loraft.errors import RunError
 from loraft.machine import environment
 from loraft.pages import cells
 from loraft.resolving import dump_yaml, resolve
 from loraft.runs import Run, write_json, write_text
-from loraft.spreads import ADAPTER, BACKBONE, BASELINE, summarise, verdict
+from loraft.spreads import ADAPTER, BACKBONE, compare_best, summarise, verdict
 from loraft.studies import FewshotStudy
 from loraft.studyplots import fewshot_curve
+from loraft.sweepplots import sweep_curve
+from loraft.sweeptables import sweep_notes
 
 LABELS = ["tiêu cực", "trung tính", "tích cực"]
 HOSTILE = "<script>alert('xin chào')</script> [/b] & | `em` \u0111\u01b0\u1ee3c"
@@ -63,7 +66,12 @@ def make_run(folder: Path, *, generated: bool = False, right: bool = False) -> P
     if not generated:
         plots.reliability_diagram(references, probs, run.plots / "reliability.png")
     data = {"source": "góp ý.jsonl", "rows": 40, "notes": {"blank rows skipped": 2}}
-    train = {"seconds": 61.5, "steps": 20, "parameters": {"trainable": 1234567, "all": 9876543}}
+    train = {
+        "seconds": 61.5,
+        "resumed_from_step": None,
+        "steps": 20,
+        "parameters": {"trainable": 1234567, "all": 9876543},
+    }
     run.finish({"before": before, "after": after, "labels": LABELS, "data": {"test": data}, "train": train})
     return folder
 
@@ -73,11 +81,18 @@ def make_fewshot(folder: Path) -> Path:
     draws = [record(0.5 + k / 50 + draw / 90, half=0.02, model=BACKBONE, shots=k, draw=draw, train_rows=[3, 1][:k])
              for k in (1, 2) for draw in (0, 1)]  # fmt: skip
     draws.append(record(0.9, half=0.02, model=ADAPTER, shots=0, draw=0, train_rows=[]))
-    rows = [{**row, "name": "TF-IDF + linear SVM", "shots": None}
-            for row in summarise([record(0.7, half=0.02, model=BASELINE, shots=0)], {}, 0.95)]  # fmt: skip
-    rows += summarise(draws, {1: 130, 2: 160}, 0.95)
-    result = {"rows": rows, "draws": draws, "verdict": verdict(rows), "selection": "random", "decode": "generate",
-              "confidence": 0.95, "data": {"train": {"source": "a", "rows": 9, "notes": {}}}}  # fmt: skip
+    plain = record(0.7, half=0.02, model="TF-IDF + linear SVM", shots=None)
+    rows = summarise([plain, *draws], {0: 90, 1: 130, 2: 160}, 0.95)
+    references = np.arange(60) % 3
+    wrong = {
+        row["name"]: np.where(np.arange(60) < n, -1, references) for row, n in zip(rows, (20, 30, 31, 0), strict=True)
+    }
+    told = {row["name"]: [wrong[row["name"]]] * row["draws"] for row in rows}
+    compared = compare_best(rows, told, references, 3, bootstrap_samples=100, confidence=0.95, seed=0)
+    data = {name: {"source": "a", "rows": 60, "notes": {}} for name in ("train", "test")}
+    result = {"rows": rows, "draws": draws, "compared": compared, "verdict": verdict(compared, 60, 0.95),
+              "selection": "random", "decode": "generate", "repeats": 2, "confidence": 0.95, "data": data,
+              "backbone": "loraft-vi-tiny", "source": "góp ý", "task": "sentiment"}  # fmt: skip
     write_text(study.config_path, dump_yaml(resolve()))
     fewshot_curve(result, study.plots / "fewshot.png")
     study.finish(result)
@@ -85,27 +100,39 @@ def make_fewshot(folder: Path) -> Path:
 
 
 def make_sweep(folder: Path) -> Path:
+    """A sweep over three ranks and two seeds, of which the last rank failed."""
     trials: list[dict[str, Any]] = [
-        {**record(0.6 + rank / 100, half=0.02), "name": f"r{rank}", "run": f"runs/quét/r{rank}", "status": "finished",
-         "settings": {"lora.r": rank}, "alpha_policy": "fixed, alpha 32", "n": 40, "trainable_parameters": 10 * rank,
-         "validation_macro_f1": 0.5 + rank / 100, "seconds": 9.5, "steps": 20, "resumed_from_step": None,
-         "peak_memory_mib": 512, "versus_best": {"b": 1, "c": 2, "p_value": 1.0, "p_holm": 1.0, "same": True}}
-        for rank in (1, 2)
+        {**record(0.6 + rank / 100 - seed / 400, half=0.02), "name": f"r{rank}-s{seed}", "status": "finished",
+         "run": f"runs/quét/r{rank}-s{seed}", "settings": {"lora.r": rank, "seed": seed}, "n": 40,
+         "alpha_policy": "fixed, alpha 32", "trainable_parameters": 106_496 * rank, "steps": 20,
+         "validation_macro_f1": 0.5 + rank / 100 - seed / 400, "seconds": 9.5, "resumed_from_step": None,
+         "peak_memory_mib": None if rank == 1 else 512}
+        for rank in (1, 2) for seed in (1, 2)
     ]  # fmt: skip
-    trials.append({"name": "r4", "run": "runs/quét/r4", "settings": {"lora.r": 4}, "alpha_policy": "fixed, alpha 32",
-                   "status": "failed", "error": "out of memory <hết bộ nhớ>"})  # fmt: skip
+    references, probs = answers()
+    told = {
+        trial["name"]: Answers(
+            Path(trial["run"]), tuple(LABELS), tuple(range(40)), ("câu",) * 40, references, np.roll(probs.argmax(1), i)
+        )
+        for i, trial in enumerate(trials)
+    }
+    trials += [{"name": f"r4-s{seed}", "run": f"runs/quét/r4-s{seed}", "settings": {"lora.r": 4, "seed": seed},
+                "alpha_policy": "fixed, alpha 32", "status": "failed", "error": "out of memory <hết bộ nhớ>"}
+               for seed in (1, 2)]  # fmt: skip
     result = {
-        "kind": "sweep", "keys": ["lora.r"], "alpha_policies": ["fixed, alpha 32"], "confidence": 0.95,
-        "trials": trials, "settings": standings.by_setting(trials, 0.95), "best": trials[1],
+        "kind": "sweep", "path": str(folder), "backbone": "loraft-vi-tiny", "quant": "none", "data": "feedback",
+        "task": "sentiment", "labels": LABELS, "keys": ["lora.r", "seed"], "alpha_policies": ["fixed, alpha 32"],
+        "confidence": 0.95, "trials": trials, **standings.rank_settings(trials, told, 0.95),
     }  # fmt: skip
     write_text(folder / "sweep.yaml", dump_yaml(resolve()))
+    sweep_curve(result, folder / "plots" / "sweep.png")
     write_json(folder / "sweep.json", result)
     return folder
 
 
 def make_data(folder: Path) -> Path:
     config = resolve(overrides=[f"output={folder}", "prompt.task=topic"])
-    return Path(datastats.describe(config, near=False)["path"])
+    return Path(datastats.describe(config, near=False, tokens=False)["path"])
 
 
 MAKERS = {"run": make_run, "fewshot": make_fewshot, "sweep": make_sweep, "data": make_data}
@@ -151,7 +178,7 @@ def test_the_page_is_whole_and_asks_nothing_of_anyone(tmp_path: Path, kind: str)
 @pytest.mark.parametrize("kind", MAKERS)
 def test_every_image_says_what_it_shows(tmp_path: Path, kind: str) -> None:
     images = [attrs for tag, attrs in read(reports.write_page(MAKERS[kind](tmp_path / "a"))).tags if tag == "img"]
-    assert len(images) == {"run": 3, "fewshot": 1, "sweep": 0, "data": 2}[kind]
+    assert len(images) == {"run": 3, "fewshot": 1, "sweep": 1, "data": 2}[kind]
     assert all(len(str(attrs["alt"])) > 10 and int(str(attrs["width"])) > 200 for attrs in images)
 
 
@@ -199,20 +226,48 @@ def test_a_run_without_mistakes_says_so(tmp_path: Path) -> None:
 
 
 def test_a_sweeps_page_names_the_best_and_shows_what_failed(tmp_path: Path) -> None:
-    text = read(reports.write_page(make_sweep(tmp_path / "quét"))).text
-    for expected in ("loraft predict --run 'runs/quét/r2'", "out of memory <hết bộ nhớ>", "fixed, alpha 32", "rank"):
+    make_sweep(tmp_path / "a" / "quét").parent.rename(tmp_path / "đã chuyển")
+    folder = tmp_path / "đã chuyển" / "quét"
+    text = read(reports.write_page(folder)).text
+    for expected in (f"loraft predict --run '{folder}/r2-s1'", "out of memory <hết bộ nhớ>", "fixed, alpha 32", "rank"):
         assert expected in text
+
+
+def test_everything_said_of_a_sweep_is_on_the_page_and_in_markdown(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path / "quét")
+    notes = sweep_notes(json.loads((folder / "sweep.json").read_text(encoding="utf-8")))
+    assert len(notes) >= 3
+    text, blocks = read(reports.write_page(folder)).text, reports.markdown(folder).strip().split("\n\n")
+    for note in notes:
+        assert note in text
+        assert note.replace("<", r"\<").replace("*", r"\*") in blocks
+
+
+def test_what_is_not_known_of_a_training_is_left_out(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a")
+    assert "resumed from step" not in read(reports.write_page(folder)).text
+    metrics_path = folder / "metrics.json"
+    result = json.loads(metrics_path.read_text(encoding="utf-8"))
+    result["train"]["resumed_from_step"] = 10
+    write_json(metrics_path, result)
+    assert "resumed from step" in read(reports.write_page(folder)).text
 
 
 def test_a_fewshot_page_gives_the_verdict_and_every_draw(tmp_path: Path) -> None:
     text = read(reports.write_page(make_fewshot(tmp_path / "a"))).text
-    assert "fine-tuning pays" in text
-    for expected in ("backbone, 2 shots", "3, 1", "no label", "± 0.0079"):  # sd of two draws 1/90 apart: 1/90/sqrt 2
+    assert "Fine-tuning pays" in text
+    for expected in (
+        "backbone, 2 shots",
+        "3, 1",
+        "label",
+        "2 draws of random",
+        "±0.008",
+    ):  # sd of two draws 1/90 apart: 1/90/sqrt 2
         assert expected in text
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_markdown_holds_the_tables_and_nothing_breaks_out_of_a_cell(tmp_path: Path, kind: str) -> None:
+def test_markdown_holds_tables_and_notes_and_nothing_breaks_out_of_a_cell(tmp_path: Path, kind: str) -> None:
     text = reports.markdown(MAKERS[kind](tmp_path / "a"))
     blocks = [block.split("\n") for block in text.strip().split("\n\n") if block.startswith("|")]
     assert len(blocks) >= 2 - (kind == "sweep")
@@ -220,6 +275,11 @@ def test_markdown_holds_the_tables_and_nothing_breaks_out_of_a_cell(tmp_path: Pa
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block}) == 1
         assert set(block[1]) <= set("|- :")
     assert "<script" not in re.sub(r"\\<", "", text)
+    said = {
+        "run": "on 40 test rows.", "fewshot": "Fine-tuning pays", "sweep": "alpha policy: fixed, alpha 32",
+        "data": "sentences with several labels: none",
+    }  # fmt: skip
+    assert said[kind] in text
 
 
 def test_the_page_goes_where_it_is_asked_to(tmp_path: Path) -> None:
@@ -260,6 +320,11 @@ document.getElementById("page").onload = (event) => {{
     broken: [...inside.images].filter(image => !image.naturalWidth).length,
     images: inside.images.length,
     widest: Math.max(0, ...[...inside.images].map(image => image.getBoundingClientRect().right)),
+    wide: [...inside.querySelectorAll(".wide")].filter(box => box.scrollWidth > box.clientWidth).length,
+    tallest: Math.max(...[...inside.querySelectorAll("td:not(.text)")].map(cell =>
+      [...cell.childNodes].map(text => {{
+        const range = inside.createRange(); range.selectNode(text); return range.getBoundingClientRect().height;
+      }}).reduce((a, b) => Math.max(a, b), 0))),
     ink: style.color, back: style.backgroundColor, font: parseFloat(style.fontSize),
     requests: event.target.contentWindow.performance.getEntriesByType("resource").length,
   }};
@@ -298,8 +363,10 @@ def test_in_a_browser_the_page_fits_a_phone_and_follows_the_dark_mode(tmp_path: 
         found = browse(page, tmp_path, width=width, dark=dark)
         assert found["overflow"] <= 0  # nothing but tables and code scrolls sideways, in frames of their own
         assert found["widest"] <= width
+        assert found["tallest"] < 2 * found["font"]  # only sentences are broken into lines
+        assert found["wide"] >= (width == 390)  # and what is too wide for a phone goes on inside its frame
         assert found["broken"] == 0
-        assert found["images"] == {"run": 3, "fewshot": 1, "sweep": 0, "data": 2}[kind]
+        assert found["images"] == {"run": 3, "fewshot": 1, "sweep": 1, "data": 2}[kind]
         assert found["requests"] == 0
         assert found["font"] >= 16
         ink, back = lightness(found["ink"]), lightness(found["back"])

@@ -6,6 +6,7 @@ number; what was left out is counted in the split's notes.
 
 import difflib
 import hashlib
+import itertools
 import json
 import re
 import unicodedata
@@ -22,14 +23,28 @@ import numpy.typing as npt
 from loraft.bundled import bundled_data
 from loraft.config import DataConfig
 from loraft.errors import DataError
-from loraft.reading import SUFFIXES, BadRow, Example, Row, missing_column, read_inputs, read_rows, sentence
+from loraft.reading import (
+    SUFFIXES,
+    BadRow,
+    Example,
+    Row,
+    class_names,
+    missing_column,
+    read_inputs,
+    read_rows,
+    sentence,
+)
 
-__all__ = ["BadRow", "Example", "Split", "load_split", "read_inputs"]
+__all__ = ["BadRow", "Example", "NoSplitError", "Split", "load_split", "read_inputs"]
 
 # Names that other people give to the three splits; the first that is there counts.
 ALIASES = {"validation": ("validation", "valid", "dev", "val")}
 
 SHOWN_ERRORS = 5
+
+
+class NoSplitError(DataError):
+    """The source is there, and holds no such split."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,7 @@ def load_split(
         limit: at most so many rows, taken at even distances, so that a file sorted by label keeps all labels.
 
     Raises:
+        NoSplitError: the source has no such split.
         DataError: the source cannot be read, a column is missing, a row is malformed or its label unknown, or no
             row is left. Up to five rows are named.
     """
@@ -120,7 +136,7 @@ def _open_source(
         path = _file_of_split(source, name)
     elif _is_file(section.source):
         if role != "train":  # the same rows for training and for measuring would give numbers that mean nothing
-            raise DataError(
+            raise NoSplitError(
                 f"{source}: one file holds one split, the train split (got a request for {role}); give a folder with"
                 f" train and {role} files, or --set data.{role}_split=FILE"
             )
@@ -132,7 +148,10 @@ def _open_source(
             f"{source}: no such folder or file; give a folder, a file ({' '.join(SUFFIXES)}), a hub id,"
             f" or a bundled name ({', '.join(bundled_data())})"
         )
-    return read_rows(path, required), str(path)
+    rows: Iterable[Row | BadRow] = read_rows(path, required)
+    if path.suffix.lower() == ".parquet":
+        rows = _by_name(rows, class_names(path, required[1]), required[1], str(path), labels)
+    return rows, str(path)
 
 
 def _is_file(name: str) -> bool:
@@ -152,7 +171,7 @@ def _file_of_split(folder: Path, name: str) -> Path:
         if found:
             return found[0]
     there = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    raise DataError(
+    raise NoSplitError(
         f"{folder}: no file for split {name} (got {', '.join(there) or 'no data files'}); expected"
         f" {name}{{{','.join(SUFFIXES)}}}"
     )
@@ -169,9 +188,21 @@ def _hub_rows(
             section.source, split=name, revision=section.revision, cache_dir=section.cache_dir
         )
     except Exception as error:  # upstream raises a dozen unrelated types, from ConnectionError to RuntimeError
-        raise DataError(f"{where}: cannot be loaded ({error}); {_hub_hint(section, error)}") from error
-    # Copies of one data set differ in the order of their ids; names, where the features have them, settle it.
+        kind = NoSplitError if str(error).startswith("Unknown split") else DataError
+        raise kind(f"{where}: cannot be loaded ({error}); {_hub_hint(section, error)}") from error
     names = getattr(loaded.features.get(label_column), "names", None) or []
+    rows = itertools.starmap(Row, enumerate(loaded, start=1))
+    return _by_name(rows, names, label_column, where, labels), where
+
+
+def _by_name(
+    rows: Iterable[Row | BadRow], names: Sequence[str], label_column: str, where: str, labels: Sequence[str]
+) -> Iterable[Row | BadRow]:
+    """The rows with names for label ids, where the source has names: copies of one data set order their ids otherwise.
+
+    Raises:
+        DataError: a name is none of the task's labels.
+    """
     read_label = _label_reader(labels)
     if any(read_label(label) is None for label in names):
         theirs = ", ".join(names)
@@ -181,14 +212,13 @@ def _hub_rows(
             " prompt.label_words, what the prompt calls them, in the same order, or --task FILE with these labels"
         )
 
-    def rows() -> Iterator[Row]:
-        for number, columns in enumerate(loaded, start=1):
-            value = columns.get(label_column)
-            if isinstance(value, int) and 0 <= value < len(names):
-                columns = {**columns, label_column: names[value]}
-            yield Row(number, columns)
+    def named(item: Row | BadRow) -> Row | BadRow:
+        value = item.columns.get(label_column) if isinstance(item, Row) else None
+        if not (isinstance(item, Row) and isinstance(value, int) and 0 <= value < len(names)):
+            return item
+        return Row(item.row, {**item.columns, label_column: names[value]})
 
-    return rows(), where
+    return map(named, rows)
 
 
 def _hub_hint(section: DataConfig, error: Exception) -> str:

@@ -3,6 +3,7 @@
 Rows are looked at as they are: without limits, and with the duplicates that training may drop.
 """
 
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,9 @@ import numpy.typing as npt
 
 from loraft.bundled import bundled_data
 from loraft.config import Config
-from loraft.data import ALIASES, Split, load_split
-from loraft.errors import DataError
+from loraft.data import NoSplitError, Split, load_split
+from loraft.errors import BackboneError, DataError
 from loraft.overlap import near_duplicates
-from loraft.reading import SUFFIXES
 from loraft.resolving import resolve, task_names
 from loraft.runs import write_json
 
@@ -31,23 +31,25 @@ QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
 Ints = npt.NDArray[np.int64]
 
 
-def describe(config: Config, *, by: str | None = None, tokens: bool = False, near: bool = True) -> dict[str, Any]:
-    """Statistics of a data source, with figures and `data.json` in `<output>/data-<source>-<task>/`.
+def describe(config: Config, *, by: str | None = None, tokens: bool = True, near: bool = True) -> dict[str, Any]:
+    """Statistics of a data source, with figures and `data.json` in a folder that `folder_of` names.
 
     Args:
         config: names source and task.
         by: a second column to set against the labels; by default another task's, where the rows have it.
-        tokens: measure the prompts with the backbone's tokenizer as well.
-        near: look for near-duplicates between splits, which takes longest.
+        tokens: measure the prompts with the backbone's tokenizer; where it cannot be loaded a note says why.
+        near: look for near-duplicates between splits.
 
     Returns:
         JSON-ready: `splits` (table 2), `shares` (table 1), `lengths`, `duplicates`, `conflicts`, `leaks`, `longest`,
-        `tokens` (None unless asked for), `notes`, `path`.
+        `tokens` (None where not measured), `notes` (sentences on what is not there), `path`.
 
     Raises:
-        DataError: a split cannot be read, or no row has the column `by`.
+        DataError: a split cannot be read, there is none, no row has the column `by`, or the folder holds something
+            else.
     """
-    splits = load_splits(config)
+    folder = folder_of(config)
+    splits, notes = load_splits(config)
     labels = config.prompt.labels or []
     rows = [(split, i) for split in splits for i in range(len(split))]
     texts = [text for split in splits for text in split.texts]
@@ -55,7 +57,12 @@ def describe(config: Config, *, by: str | None = None, tokens: bool = False, nea
     column, names, by_N = second_column(config, splits, by)
     words_N = np.array([len(text.split()) for text in texts])
     label_name = config.data.label_column or config.prompt.label_column or "label"
-    folder = Path(config.output) / f"data-{Path(config.data.source).stem}-{Path(config.prompt.task).stem}"
+    measured = None
+    if tokens:
+        try:
+            measured = prompt_tokens(config, splits)
+        except BackboneError as error:
+            notes.append(f"lengths in tokens are not measured: {error}")
     result = {
         "kind": "data",
         "path": str(folder),
@@ -79,20 +86,54 @@ def describe(config: Config, *, by: str | None = None, tokens: bool = False, nea
             {"words": int(words_N[i]), "characters": len(texts[i]), **_place(*rows[i])}
             for i in np.argsort(-words_N, kind="stable")[:SHOWN]
         ],
-        "tokens": prompt_tokens(config, splits) if tokens else None,
-        "notes": {split.name: split.notes for split in splits},
+        "tokens": measured,
+        "notes": notes,
     }
-    _draw(folder, words_N, {label_name: (labels, label_N)} | ({column: (names, by_N)} if column else {}))
+    _draw(
+        folder,
+        Path(config.data.source).name,
+        words_N,
+        {label_name: (labels, label_N)} | ({column: (names, by_N)} if column else {}),
+    )
     write_json(folder / FILE, result)
     return result
 
 
-def load_splits(config: Config) -> list[Split]:
-    """The splits that the source has, of train, validation and test; whole, with duplicates."""
+def folder_of(config: Config) -> Path:
+    """Where the statistics of the config's source go: the config's name, or one made of source and task.
+
+    Raises:
+        DataError: the folder holds something else, or the statistics of another source of that name.
+    """
+    made = f"data-{Path(config.data.source).name}-{Path(config.prompt.task).stem}"
+    folder = Path(config.output) / (config.name or made)
+    if any((folder / name).is_file() for name in ("config.yaml", "fewshot.yaml", "sweep.yaml")):
+        raise DataError(f"{folder}: a run or a study is there; --set name=NAME names another folder")
+    if (folder / FILE).is_file():
+        other = json.loads((folder / FILE).read_text(encoding="utf-8"))["source"]
+        if _place_of(other) != _place_of(config.data.source):
+            raise DataError(f"{folder}: describes another source (got {other}); --set name=NAME keeps both")
+    return folder
+
+
+def load_splits(config: Config) -> tuple[list[Split], list[str]]:
+    """The splits that the source has, of train, validation and test; whole, with duplicates; and what is not there.
+
+    Raises:
+        DataError: a split cannot be read, or the source has none of the three.
+    """
     section = config.data.model_copy(update={"drop_duplicates": False})
     column = config.prompt.label_column or "label"
-    present = [name for name in SPLITS if _has(config, name)] or list(SPLITS[:1])
-    return [load_split(section, name, labels=config.prompt.labels or [], label_column=column) for name in present]
+    splits, missing = [], []
+    for name in SPLITS:
+        try:
+            splits.append(load_split(section, name, labels=config.prompt.labels or [], label_column=column))
+        except NoSplitError as error:
+            missing.append((name, error))
+    if not splits:
+        raise missing[0][1]
+    names = " and no ".join(name for name, _ in missing)
+    return splits, [f"no {names} split: {str(missing[0][1]).split('; ')[0]}"] if missing else []
 
 
 def second_column(config: Config, splits: Sequence[Split], by: str | None) -> tuple[str | None, list[str], Ints]:
@@ -222,18 +263,9 @@ def prompt_tokens(config: Config, splits: Sequence[Split]) -> dict[str, Any]:
     }
 
 
-def _has(config: Config, name: str) -> bool:
-    """Whether the source has a file for the split; a hub source is taken to have all."""
-    section = config.data
-    wanted = str(getattr(section, f"{name}_split"))
-    folder = bundled_data().get(section.source, Path(section.source).expanduser())
-    if Path(wanted).suffix.lower() in SUFFIXES:
-        return True
-    if folder.suffix.lower() in SUFFIXES and not folder.is_dir():
-        return name == "train"
-    if not folder.is_dir():
-        return True
-    return any((folder / f"{stem}{suffix}").is_file() for stem in ALIASES.get(wanted, (wanted,)) for suffix in SUFFIXES)
+def _place_of(source: str) -> str:
+    """The same text for the same source, however its path is written."""
+    return source if source in bundled_data() else str(Path(source).expanduser().resolve())
 
 
 def _split_row(split: Split, labels: Sequence[str], total: int) -> dict[str, Any]:
@@ -241,6 +273,7 @@ def _split_row(split: Split, labels: Sequence[str], total: int) -> dict[str, Any
     return {
         "name": split.name,
         "source": split.source,
+        "notes": split.notes,
         "rows": len(split),
         "share": len(split) / total,
         "labels": {label: int(count) for label, count in zip(labels, counts, strict=True)},
@@ -259,13 +292,15 @@ def _place(split: Split, index: int) -> dict[str, Any]:
     return {"split": split.name, "row": example.row, "text": example.text}
 
 
-def _draw(folder: Path, words_N: Ints, columns: Mapping[str, tuple[Sequence[str], Ints]]) -> None:
+def _draw(folder: Path, source: str, words_N: Ints, columns: Mapping[str, tuple[Sequence[str], Ints]]) -> None:
     from loraft import studyplots
 
     for column, (names, ids_N) in columns.items():
         by_name = {name: words_N[ids_N == k] for k, name in enumerate(names)}
         studyplots.length_distributions(
-            by_name, folder / "plots" / f"lengths_by_{_file_word(column)}.png", title=f"Sentence length by {column}"
+            by_name,
+            folder / "plots" / f"lengths_by_{_file_word(column)}.png",
+            title=f"Sentence length by {column}: {source}, {len(words_N):,} rows",
         )
 
 

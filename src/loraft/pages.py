@@ -1,9 +1,9 @@
-"""One HTML page that needs nothing else: no script, no network, images inside; and Markdown of the same tables."""
+"""One HTML page that needs nothing else: no script, no network, images inside; and Markdown of its text and tables."""
 
 import base64
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from loraft.plots import DPI
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1a1a1a; --soft: #5c5c5c; --line: #d9d9d9; --back: #fff; --panel: #f5f5f5; }
+:root { color-scheme: light dark; --ink: #1a1a1a; --soft: #5c5c5c; --line: #d9d9d9; --back: #fff; --panel: #f5f5f5;
+  --shade: #0003; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e6e6; --soft: #a3a3a3; --line: #3d3d3d; --back: #161616; --panel: #222; }
+  :root { --ink: #e6e6e6; --soft: #a3a3a3; --line: #3d3d3d; --back: #161616; --panel: #222; --shade: #fff3; }
   img { filter: invert(0.91); }
 }
 * { box-sizing: border-box; }
@@ -29,12 +30,18 @@ h1 { font-size: 1.5rem; line-height: 1.25; margin: 0.5rem 0; }
 h2 { font-size: 1.15rem; margin: 2rem 0 0.5rem; border-bottom: 1px solid var(--line); padding-bottom: 0.2rem; }
 p { margin: 0.5rem 0; }
 .soft, figcaption { color: var(--soft); font-size: 0.875rem; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; background:  /* a shadow on the side where the table goes on */
+  linear-gradient(to right, var(--back) 40%, transparent) left / 3rem 100% no-repeat local,
+  linear-gradient(to left, var(--back) 40%, transparent) right / 3rem 100% no-repeat local,
+  linear-gradient(to right, var(--shade), transparent) left / 0.7rem 100% no-repeat scroll,
+  linear-gradient(to left, var(--shade), transparent) right / 0.7rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: 0.875rem; margin: 0.5rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.3rem 0.7rem 0.3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; vertical-align: bottom; }
-.number { text-align: right; white-space: nowrap; }
-.text { min-width: 14rem; }
+td { white-space: nowrap; }
+tr > :first-child:not(.text) { position: sticky; left: 0; background: var(--back); }
+.number { text-align: right; }
+.text { min-width: 14rem; white-space: normal; overflow-wrap: anywhere; }
 figure { margin: 0.5rem 0; }
 img { max-width: 100%; height: auto; }
 pre { background: var(--panel); padding: 0.7rem; overflow-x: auto; font-size: 0.8125rem; border-radius: 4px; }
@@ -76,7 +83,7 @@ def page(document: Document) -> str:
     """The whole document as HTML."""
     title = _escape(document.title)
     body = [
-        f"<section>\n<h2>{_escape(head)}</h2>\n" + "\n".join(map(_part, parts)) + "\n</section>\n"
+        f"<section>\n<h2>{_escape(head)}</h2>\n" + "\n".join(_parts(parts)) + "\n</section>\n"
         for head, parts in document.sections
         if parts
     ]
@@ -90,16 +97,29 @@ def page(document: Document) -> str:
 
 
 def markdown(document: Document) -> str:
-    """The document's tables, each section's under its heading."""
-    tables = [(head, [markdown_table(part) for part in parts if isinstance(part, Table)]) for head, parts in
-              document.sections]  # fmt: skip
-    blocks = [block for head, made in tables if made for block in (f"## {head}", *made)]
-    return "\n\n".join([f"# {document.title}", *blocks]) + "\n"
+    """The document's tables and what is said of them; without images, and without the sections that hold code."""
+    blocks = [f"# {_markdown_text(document.title)}", _markdown_text(document.subtitle)]
+    for head, parts in document.sections:
+        made = [
+            _markdown_text(part) if isinstance(part, str) else markdown_table(part)
+            for part in parts
+            if isinstance(part, str | Table)
+        ]
+        if made and not any(isinstance(part, Code) for part in parts):
+            blocks += [f"## {_markdown_text(head)}", *made]
+    return "\n\n".join(blocks) + "\n"
 
 
-def _part(part: Part) -> str:
+def _parts(parts: Sequence[Part]) -> Iterator[str]:
+    legend = False  # what is said below a table explains it
+    for part in parts:
+        legend = isinstance(part, Table) or (legend and isinstance(part, str))
+        yield _part(part, legend)
+
+
+def _part(part: Part, legend: bool) -> str:
     if isinstance(part, str):
-        return f"<p>{_escape(part)}</p>"
+        return f'<p class="soft">{_escape(part)}</p>' if legend else f"<p>{_escape(part)}</p>"
     if isinstance(part, Table):
         return _table(part)
     if isinstance(part, Code):
@@ -137,7 +157,7 @@ def markdown_table(content: Table) -> str:
     """The table as GitHub and pandoc read it."""
     heads, rows = cells(content)
     rule = ["---:" if column.justify == "right" else "---" for column in content.columns]
-    lines = [[_markdown_cell(cell) for cell in row] for row in (heads, *rows)]
+    lines = [[_markdown_text(cell) for cell in row] for row in (heads, *rows)]
     lines.insert(1, rule)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -158,7 +178,7 @@ def _kind(content: Table, index: int, column: Sequence[str]) -> str:
     return ' class="text"' if max(map(len, column), default=0) >= LONG_CELL else ""
 
 
-def _markdown_cell(text: str) -> str:
+def _markdown_text(text: str) -> str:
     return re.sub(r"([\\`*<|])", r"\\\1", " ".join(text.split()))
 
 

@@ -11,6 +11,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -236,14 +237,33 @@ def _table_rows(lines: Iterable[str], delimiter: str, where: str, required: Sequ
 
 
 def _parquet_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
-    import pyarrow
+    with _open_parquet(path) as file:
+        _require(file.schema_arrow.names, required, str(path))
+        rows = (columns for batch in file.iter_batches() for columns in batch.to_pylist())
+        yield from itertools.starmap(Row, enumerate(rows, start=1))
+
+
+def class_names(path: Path, column: str) -> list[str]:
+    """The names behind the ids in a column of a Parquet file, in id order, as `datasets` writes them; else none.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    with _open_parquet(path) as file:
+        metadata = file.schema_arrow.metadata or {}
+    try:
+        return [str(name) for name in json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]]
+    except (KeyError, TypeError, ValueError):  # another writer's file, or a column without names
+        return []
+
+
+@contextmanager
+def _open_parquet(path: Path) -> Iterator[Any]:
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            _require(file.schema_arrow.names, required, str(path))
-            rows = (columns for batch in file.iter_batches() for columns in batch.to_pylist())
-            yield from itertools.starmap(Row, enumerate(rows, start=1))
+            yield file
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
     except (pyarrow.ArrowInvalid, OSError) as error:

@@ -51,7 +51,7 @@ def write_page(folder: Path, to: Path | None = None) -> Path:
 
 
 def markdown(folder: Path) -> str:
-    """The report's tables in Markdown, for papers and READMEs."""
+    """The report's tables and notes in Markdown, for papers and READMEs."""
     return pages.markdown(document(folder))
 
 
@@ -120,17 +120,14 @@ def of_fewshot(folder: Path) -> Document:
     """A finished few-shot study."""
     study = FewshotStudy(folder)
     result = study.read_metrics()
-    shown = result["confidence"]
-    explained = (
-        f"Mean and standard deviation over draws of demonstrations; {shown:.0%} intervals over draws and test rows. A"
-        " draw holds the same demonstrations in the same order for every number of shots, as far as it goes."
-    )
+    results: list[Part] = [result["verdict"], studytables.fewshot(result), *studytables.fewshot_notes(result)]
+    nested = "A draw holds the same demonstrations in the same order for every number of shots, as far as it goes."
     return Document(
         title=f"Few-shot study {study.name}",
         subtitle=_made_from(folder, "fewshot.yaml", f"{result['selection']} demonstrations, decode {result['decode']}"),
         sections=[
-            ("Results", [result["verdict"], studytables.fewshot(result), explained, *_images(study.plots)]),
-            ("Draws", [studytables.fewshot_draws(result)]),
+            ("Results", [*results, *_images(study.plots)]),
+            ("Draws", [nested, studytables.fewshot_draws(result)]),
             ("Data", [_sources(result["data"])]),
             ("Config", _config_and_environment(folder, "fewshot.yaml")),
         ],
@@ -145,7 +142,7 @@ def of_sweep(folder: Path) -> Document:
     best = result["best"]
     usage: list[Part] = []
     if best is not None:
-        path = shlex.quote(best["run"])
+        path = shlex.quote(str(folder / best["name"]))  # the runs may have been moved since
         usage = [Code(f"loraft predict --run {path} '{SENTENCE}'\nloraft report {path}")]
     keys = ", ".join(map(sweeptables.key_word, result["keys"]))
     results: list[Part] = [*sweeptables.sweep_tables(result), *sweeptables.sweep_notes(result)]
@@ -164,16 +161,17 @@ def of_sweep(folder: Path) -> Document:
 def of_data(folder: Path) -> Document:
     """A data source that `loraft data` looked at."""
     data = _read(folder / "data.json")
-    others: list[Part] = [studytables.leaks(data)] if data["leaks"] else ["One split: nothing can leak."]
+    others: list[Part] = ["One split: nothing can leak."]
+    if data["leaks"]:
+        others = [studytables.leaks(data), studytables.near_legend(data)]
     others += [studytables.near_copies(data)] if any(pair["examples"] for pair in data["leaks"]) else []
-    torn = data["conflicts"]
-    others.append(f"Sentences that stand there with several labels: {torn['sentences']:,}, in {torn['rows']:,} rows.")
-    others += [studytables.conflicts(data)] if torn["examples"] else []
+    others.append(studytables.conflict_total(data))
+    others += [studytables.conflicts(data)] if data["conflicts"]["examples"] else []
     return Document(
         title=f"Data {data['source']}",
         subtitle=f"{data['rows']:,} rows, task {data['task']}, labels {', '.join(data['labels'])}",
         sections=[
-            ("Rows", [studytables.shares(data), studytables.splits(data)]),
+            ("Rows", [studytables.shares(data), studytables.splits(data), *studytables.data_notes(data)]),
             ("Lengths", [studytables.lengths(data), *_images(folder / "plots"), studytables.longest(data)]),
             ("Leaks and conflicts", others),
         ],
@@ -303,10 +301,12 @@ def _sources(data: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _pairs(values: Mapping[str, Any]) -> Table:
-    """Names and values of a flat mapping, and of the mappings in it."""
+    """Names and values of a flat mapping, and of the mappings in it; what is None did not happen or is not known."""
     rows = []
     for key, value in values.items():
         for name, item in value.items() if isinstance(value, Mapping) else [("", value)]:
+            if item is None:
+                continue
             shown = f"{item:,}" if isinstance(item, int) and not isinstance(item, bool) else str(item)
-            rows.append((f"{key} {name}".replace("_", " ").strip(), shown))
+            rows.append((f"{key} {name}".replace("_", " ").replace(" mib", " MiB").strip(), shown))
     return studytables.listing(("training", "value"), rows)
