@@ -1,12 +1,17 @@
 """The engine equals a plain full-sequence computation, whatever the batch, the padding, the cache and the labels."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from tiny import CONFIGS, SENTENCES, backbone, encoder, prompts, tokenizer
 
+from loraft import scoring
+from loraft.backbone import load_backbone
+from loraft.config import ModelConfig, QuantConfig
 from loraft.errors import BackboneError
-from loraft.scoring import answer_tokens, generate, score, score_plainly, to_probs
+from loraft.scoring import answer_tokens, generate, greedy, score, score_plainly, to_probs
 
 # Answers that share first tokens, differ in length, and one that is the beginning of another; 4 ends a turn.
 NESTED = [[5, 6, 7, 4], [5, 6, 8, 9, 4], [5, 6, 8, 9, 10, 4], [5, 7, 4]]
@@ -50,18 +55,67 @@ def test_probabilities_are_the_softmax_over_labels() -> None:
     np.testing.assert_allclose(to_probs(log_probs_NK), [[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]])
 
 
+def decoded(model: Any, prompt: list[int], steps: int) -> list[int]:
+    """Greedy decoding, a full sequence at every step, to the end."""
+    ids = list(prompt)
+    for _ in range(steps):
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
 def test_generation_equals_a_greedy_loop_over_full_sequences() -> None:
     model = backbone()
-    made = generate(model, prompts()[:3], end_of_turn=4, pad=5, max_new_tokens=4, batch_tokens=400)
-    for prompt, ids in zip(prompts()[:3], made, strict=True):
-        expected = list(prompt)
-        for _ in range(4):
-            with torch.no_grad():
-                token = int(model(torch.tensor([expected])).logits[0, -1].argmax())
-            if token == 4:
-                break
-            expected.append(token)
-        assert ids == expected[len(prompt) :]
+    expected = [decoded(model, prompt, 4) for prompt in prompts()[:3]]
+    ends = expected[1][2]  # so that one of them stops early
+    made = generate(model, prompts()[:3], [[1, ends], [2, ends]], pad=5, max_new_tokens=4, batch_tokens=400)
+    assert made == [ids[: ids.index(ends)] if ends in ids else ids for ids in expected]
+    assert len(made[1]) == 2
+
+
+@pytest.mark.parametrize(
+    ("architecture", "seed"), [("llama", 0), ("mistral", 0), ("qwen2", 1), ("qwen3", 0), ("gpt2", 2)]
+)  # with weights from these seeds the rows' answers differ and repeat no token
+def test_the_answer_read_off_one_pass_is_the_decoded_one(architecture: str, seed: int) -> None:
+    model = backbone(architecture, seed)
+    texts = [*prompts(), *prompts(["lớp đông quá", "rất hài lòng"])]
+    paths = [decoded(model, prompt, 4) for prompt in texts]
+    place = next(i for i, path in enumerate(paths) if len(set(path)) == 4)
+    texts, paths = [*texts[place:], *texts[:place]], [*paths[place:], *paths[:place]]
+    first, other = paths[0], next(path for path in paths if path[0] != paths[0][0])
+    end = first[-1]
+    answers = [
+        [first[0], first[1] + 1, end],  # leaves the decoded path
+        [*first[:3], end],
+        [*first[:2], end],  # the beginning of the one before
+        [*other[:2], other[2] + 1, end],
+    ]
+    expected = [next((k for k, ids in enumerate(answers) if path[: len(ids)] == ids), -1) for path in paths]
+    assert 1 in expected
+    assert -1 in expected
+    assert greedy(model, texts, answers) == expected
+    assert greedy(model, texts[:1], answers) == expected[:1]
+    assert greedy(model, texts, answers, batch_tokens=1) == expected
+    alike = [[*first[:2], first[2], end], [*first[:2], first[2] + 1, end]]  # two tokens are shared
+    assert greedy(model, texts, alike)[0] == 0
+
+
+def test_rows_on_the_brink_are_decoded_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = backbone()
+    path = decoded(model, prompts()[0], 3)
+    answers = [path, [path[0], path[1] + 1, path[2]]]
+    assert greedy(model, prompts()[:2], answers)[0] == 0
+    assert generate(model, prompts()[:1], answers, pad=5, max_new_tokens=3) == [path[:2]]
+    monkeypatch.setattr(scoring, "MARGIN", {torch.float32: 1e9})
+    assert greedy(model, prompts()[:2], answers) == [-1, -1]
+    assert generate(model, prompts()[:1], answers, pad=5, max_new_tokens=3) == [path[:2]]
+
+
+def test_the_bundled_backbone_answers_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_backbone(ModelConfig(dtype="fp32"), QuantConfig())
+    wanted = generate(model, prompts(), [[1, 4], [2, 4]], pad=5, max_new_tokens=16)  # no answer of ours: all decoded
+    monkeypatch.setattr(type(model), "generate", None)
+    assert generate(model, prompts(), encoder().completions_K, pad=5, max_new_tokens=16) == wanted
 
 
 def test_scores_are_those_of_the_label_words() -> None:

@@ -110,8 +110,19 @@ def answer_loss_sum(
 
     `fast` takes `prefix_attention`, which the model must have been given, instead of a dense mask in `dtype`.
     """
+    return answer_loss_sums(model, inputs, dtype, 1, fast=fast)[0]
+
+
+def answer_loss_sums(
+    model: torch.nn.Module, inputs: dict[str, torch.Tensor], dtype: torch.dtype, adapters: int, *, fast: bool = False
+) -> torch.Tensor:
+    """Returns the weighted sum over all answer tokens of -log p, in nats, for each of several adapters at once.
+
+    The batch goes through the model once for every adapter, one after the other along the first dimension, as
+    `lowrank.enabled` expects it.
+    """
     labels = inputs["labels"]
-    kwargs: dict[str, Any] = {"input_ids": inputs["input_ids"], "use_cache": False}
+    kwargs: dict[str, Any] = {"input_ids": inputs["input_ids"].repeat(adapters, 1), "use_cache": False}
     if "segments" in inputs:
         kwargs["position_ids"] = inputs["position_ids"]
         if fast:
@@ -121,13 +132,14 @@ def answer_loss_sum(
         else:
             kwargs["attention_mask"] = shared_prefix_mask(inputs["segments"], dtype)
     else:
-        kwargs["attention_mask"] = inputs["attention_mask"]
+        kwargs["attention_mask"] = inputs["attention_mask"].repeat(adapters, 1)
     answer_BT = labels != IGNORE
     positions = answer_BT.any(0).nonzero().squeeze(1) - 1  # the position before an answer token predicts it
     logits_BTV = model(logits_to_keep=positions, **kwargs).logits
     kept_BT = answer_BT[:, positions + 1]
-    log_loss_A = F.cross_entropy(logits_BTV[kept_BT].float(), labels[:, positions + 1][kept_BT], reduction="none")
-    return (log_loss_A * inputs["weights"]).sum()
+    targets_A = labels[:, positions + 1][kept_BT].repeat(adapters)
+    log_loss_A = F.cross_entropy(logits_BTV[kept_BT.repeat(adapters, 1)].float(), targets_A, reduction="none")
+    return (log_loss_A.view(adapters, -1) * inputs["weights"]).sum(1)
 
 
 def shared_prefix_mask(segments_T: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

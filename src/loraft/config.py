@@ -175,8 +175,10 @@ class TrainConfig(Section):
     save_total_limit: int = Field(2, ge=1)
     early_stopping_patience: int | None = Field(None, ge=1, description="evaluations without a better macro-F1")
     class_weights: Literal["none", "balanced"] = "none"
-    sampling: Literal["natural", "balanced"] = "natural"
-    shared_prefix: Literal["auto", "off"] = Field("auto", description="compute the batch's common prompt once")
+    sampling: Literal["natural", "balanced", "by_length"] = "natural"
+    shared_prefix: Literal["auto", "off"] = Field(
+        "auto", description="compute the batch's common prompt once; off: padded batches and peft's own layers"
+    )
     report_to: list[Tracker] = Field(default_factory=list, description="trackers, for example wandb")
 
     @field_validator("max_steps")
@@ -217,6 +219,7 @@ class SweepConfig(Section):
     ranks: list[Annotated[int, Field(ge=1)]] = Field(default_factory=lambda: [1, 2, 4, 8, 16, 32, 64, 128])
     grid: dict[str, list[str | int | float | bool | None]] = Field(default_factory=dict)
     seeds: list[int] = Field(default_factory=list, description="default: the config's seed")
+    joint: Literal["auto", "on", "off"] = Field("auto", description="train trials in one pass; auto: where that wins")
 
 
 class Config(Section):

@@ -1,42 +1,42 @@
 """One training from rows to a saved adapter: what `api.train` does between loading and judging."""
 
+import json
 import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from peft import PeftModel
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
+from transformers.trainer_callback import ExportableState
 
 from loraft import bundle, memory, metrics, scoring
 from loraft.backbone import parameter_counts
-from loraft.batching import make_rows
+from loraft.batching import Row, make_rows
 from loraft.config import Config
 from loraft.data import Split
 from loraft.encoding import Encoder, warn_of_cuts
 from loraft.interrupting import SaveOnInterrupt, finished_training, load_best, newest_checkpoint
+from loraft.processes import is_first
 from loraft.runs import Run, write_json
 
 
-def fit(
-    config: Config,
-    run: Run,
-    encoder: Encoder,
-    model: PeftModel,
-    train_split: Split,
-    validation: Split,
-    *,
-    resume: bool,
-    quiet: bool,
-) -> dict[str, Any]:
-    """Trains; leaves the best checkpoint's adapter in the model and returns a report of the training."""
-    from loraft.progress import ProgressCallback
-    from loraft.training import build_trainer
+@dataclass(frozen=True)
+class Material:
+    """What a training works on: its rows, how an adapter is judged on validation, and how many rows were shortened."""
 
-    memory.reset_peak(model.device)
+    rows: list[Row]
+    evaluate_with: Callable[[Any], dict[str, float]]
+    truncated: int
+
+
+def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Split) -> Material:
+    """Encodes the rows of a training."""
     prompts = encoder.encode(train_split.texts)
     rows = make_rows(
         [p.ids for p in prompts], train_split.labels.tolist(), encoder.completions_K, config.train.class_weights
@@ -55,7 +55,32 @@ def fit(
         numbers["loss"] = metrics.log_loss(validation.labels, probs_NK)
         return numbers
 
+    return Material(rows, evaluate_with, truncated)
+
+
+def fit(
+    config: Config,
+    run: Run,
+    encoder: Encoder,
+    model: PeftModel,
+    train_split: Split,
+    validation: Split,
+    *,
+    resume: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Trains; leaves the best checkpoint's adapter in the model and returns a report of the training.
+
+    Its `seconds` and `tokens_computed` are those of all the steps that the adapter rests on, whichever process made
+    them; what was thrown away, for an interrupted process had not saved it, is not in them.
+    """
+    from loraft.progress import ProgressCallback
+    from loraft.training import build_trainer
+
+    peak = memory.Peak(model.device)
+    material = prepare(config, encoder, train_split, validation)
     counts = parameter_counts(model)
+    quiet = quiet or not is_first()
     if not quiet:
         print(
             f"trainable params: {counts['trainable']:,} || all params: {counts['all']:,} || "
@@ -66,19 +91,19 @@ def fit(
         )
     progress = ProgressCallback(run.append_log, visible=not quiet)
     interrupt = SaveOnInterrupt()
+    checkpoint = newest_checkpoint(run.checkpoints) if resume else None
+    spent = Spent(checkpoint)
     trainer = build_trainer(
         model,
         encoder.tokenizer,
-        rows,
+        material.rows,
         config.train,
         output_dir=str(run.checkpoints),
         seed=config.seed,
-        evaluate_with=evaluate_with,
-        callbacks=[progress, interrupt],
+        evaluate_with=material.evaluate_with,
+        callbacks=[progress, interrupt, spent],
     )
-    progress.tokens_seen = lambda: trainer.tokens_seen
-    started = time.perf_counter()
-    checkpoint = newest_checkpoint(run.checkpoints) if resume else None
+    progress.tokens_seen = spent.tokens_seen = lambda: trainer.tokens_seen
     over = None if checkpoint is None else finished_training(checkpoint)
     with interrupt, progress.bar:
         if checkpoint is not None and over is not None:
@@ -86,21 +111,53 @@ def fit(
             trainer.state = over
         else:
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    seconds = time.perf_counter() - started
     model.eval()
     return {
-        "seconds": round(seconds, 1),  # of this process, from the step that it resumed at
+        "seconds": round(spent.seconds(), 1),
         "resumed_from_step": None if checkpoint is None else _step_of(str(checkpoint)),
         "steps": trainer.state.global_step,
         "best_step": _step_of(trainer.state.best_model_checkpoint),
         "validation_macro_f1": trainer.state.best_metric,
-        "tokens_computed": trainer.tokens_seen,
-        "truncated": truncated,
+        "tokens_computed": spent.tokens(),
+        "truncated": material.truncated,
         "shared_prefix": trainer.shared_prefix,
-        "peak_memory_mib": memory.peak_mib(model.device),
+        "peak_memory_mib": peak.mib(),
         "parameters": counts,
         "alpha_policy": config.lora.alpha_policy,
     }
+
+
+class Spent(TrainerCallback, ExportableState):
+    """Seconds and tokens that a training took up to now; every checkpoint holds what it took up to there.
+
+    Args:
+        checkpoint: where this process goes on; None at the beginning.
+    """
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        self.tokens_seen: Callable[[], int] = lambda: 0  # by this process
+        self._started: float | None = None
+        self._before: dict[str, Any] = {"seconds": 0.0, "tokens": 0}
+        if checkpoint is not None:
+            state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            self._before |= state["stateful_callbacks"].get(type(self).__name__, {}).get("attributes", {})
+
+    def seconds(self) -> float:
+        """Seconds of training, evaluations and checkpoints among them."""
+        return float(self._before["seconds"]) + (time.perf_counter() - self._started if self._started else 0.0)
+
+    def tokens(self) -> int:
+        """Tokens that went through the model in training."""
+        return int(self._before["tokens"]) + self.tokens_seen()
+
+    def state(self) -> dict[str, Any]:
+        """What the trainer writes into a checkpoint."""
+        return {"args": {}, "attributes": {"seconds": self.seconds(), "tokens": self.tokens()}}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Starts the clock."""
+        self._started = time.perf_counter()
+        state.stateful_callbacks[type(self).__name__] = self.state()  # the trainer expects an entry to replace
 
 
 def _step_of(checkpoint: str | None) -> int | None:

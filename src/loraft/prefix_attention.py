@@ -38,6 +38,8 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """Returns the attention output of shape (1, T, H, D), as transformers expects it.
 
+    The first dimension may be larger: packed rows of one layout, as several adapters have them.
+
     Args:
         suffix_index: (B, S), the place in the packed row of each suffix token, 0 for padding.
         suffix_place: (T - P,), where in the flattened (B, S) each packed suffix token stands.
@@ -49,6 +51,9 @@ def attend(
         return output
     groups = query_1HTD.shape[1] // key_1HTD.shape[1]
     key_1HTD, value_1HTD = repeat_kv(key_1HTD, groups), repeat_kv(value_1HTD, groups)
+    packed, heads = query_1HTD.shape[:2]
+    # packed rows do not see each other, just as heads do not
+    query_1HTD, key_1HTD, value_1HTD = (tensor.flatten(0, 1)[None] for tensor in (query_1HTD, key_1HTD, value_1HTD))
     prefix = query_1HTD.shape[2] - len(suffix_place)
     batch, longest = suffix_index.shape
     scale = scaling if scaling is not None else query_1HTD.shape[-1] ** -0.5
@@ -75,7 +80,8 @@ def attend(
     from_prefix_HRD = probs_HBSK[..., :prefix].flatten(1, 2) @ value_1HTD[0, :, :prefix]
     tails_HRD = from_prefix_HRD + (probs_HBSK[..., prefix:] @ value_HBSD).flatten(1, 2)
     tails_THD = tails_HRD.transpose(0, 1).index_select(0, suffix_place)
-    return torch.cat([head_1HPD[0].transpose(0, 1), tails_THD])[None], None
+    out_THD = torch.cat([head_1HPD[0].transpose(0, 1), tails_THD])
+    return out_THD.unflatten(1, (packed, heads)).transpose(0, 1), None
 
 
 def supports(model: PreTrainedModel) -> bool:

@@ -22,6 +22,7 @@ from loraft.encoding import common_prefix
 from loraft.errors import BackboneError
 
 MIN_PREFIX = 8  # a shorter common prefix costs more calls than it saves
+MARGIN = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}  # of logits, above what rounding can do
 
 
 def answer_tokens(completions_K: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -60,9 +61,7 @@ def score(
     rows = [[*prompt, *shared] for prompt in prompts]
     if not rows:
         return np.zeros((0, len(branches)))
-    prefix = min(common_prefix(rows), min(map(len, rows)) - 1)
-    prefix = prefix if prefix >= MIN_PREFIX and len(rows) > 1 else 0
-    cache = _prefix_cache(model, rows[0][:prefix]) if prefix else None
+    cache, prefix = _shared_prefix(model, rows, 1)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     extra = sum(len(branch) - 1 for branch in branches)
     log_probs_NK = np.zeros((len(rows), len(branches)))
@@ -105,15 +104,25 @@ def to_probs(log_probs_NK: np.ndarray) -> np.ndarray:
 def generate(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
+    completions_K: Sequence[Sequence[int]],
     *,
-    end_of_turn: int,
     pad: int,
     max_new_tokens: int,
     batch_tokens: int = 8192,
 ) -> list[list[int]]:
-    """Returns each row's greedily decoded ids, up to and without the end-of-turn token: the tutorial's way."""
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    """Returns each row's greedily decoded ids, up to and without the end-of-turn token: the tutorial's way.
+
+    Where the most likely token of the whole vocabulary is, at every step, the next one of a label's answer and then the
+    end of turn, the answer is read off one pass (`greedy`); only the other rows are decoded token by token.
+    """
+    end_of_turn = completions_K[0][-1]
     out: list[list[int]] = [[] for _ in prompts]
+    fits = all(len(ids) <= max_new_tokens for ids in completions_K)
+    taken = greedy(model, prompts, completions_K, batch_tokens=batch_tokens) if fits else [-1] * len(prompts)
+    for i, k in enumerate(taken):
+        if k >= 0:
+            out[i] = list(completions_K[k][:-1])
+    order = sorted((i for i, k in enumerate(taken) if k < 0), key=lambda i: len(prompts[i]))
     for batch in _batches(order, [len(p) + max_new_tokens for p in prompts], batch_tokens):
         longest = max(len(prompts[i]) for i in batch)
         ids_BT = torch.full((len(batch), longest), pad)
@@ -137,6 +146,36 @@ def generate(
     return out
 
 
+@torch.inference_mode()
+def greedy(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    completions_K: Sequence[Sequence[int]],
+    *,
+    batch_tokens: int = 8192,
+) -> list[int]:
+    """Returns for each prompt the answer that greedy decoding gives, as one pass tells; -1 where it cannot tell.
+
+    It cannot where decoding leaves all answers, or where two tokens are so close that another order of additions, as
+    in a padded batch, might swap them (`MARGIN`).
+    """
+    if not prompts:
+        return []
+    forced = common_prefix([ids[:-1] for ids in completions_K])
+    shared = list(completions_K[0][:forced])
+    branches = [list(ids[forced:]) for ids in completions_K]
+    rows = [[*prompt, *shared] for prompt in prompts]
+    cache, prefix = _shared_prefix(model, rows, forced + 1)
+    extra = sum(len(branch) - 1 for branch in branches)
+    taken = [-1] * len(rows)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for batch in _batches(order, [len(row) - prefix + extra for row in rows], batch_tokens):
+        suffixes = [rows[i][prefix:] for i in batch]
+        for i, k in zip(batch, _greedy_batch(model, cache, prefix, suffixes, shared, branches), strict=True):
+            taken[i] = k
+    return taken
+
+
 def _batches(order: list[int], lengths: list[int], batch_tokens: int) -> list[list[int]]:
     """Returns the indices in order, cut so that rows times the longest row stay within `batch_tokens`."""
     batches: list[list[int]] = []
@@ -148,6 +187,16 @@ def _batches(order: list[int], lengths: list[int], batch_tokens: int) -> list[li
             longest = lengths[i]
         batches[-1].append(i)
     return batches
+
+
+def _shared_prefix(
+    model: PreTrainedModel, rows: Sequence[Sequence[int]], last: int
+) -> tuple[list[tuple[torch.Tensor, torch.Tensor]] | None, int]:
+    """Returns the cache of what all rows begin with, and its length; every row keeps its `last` tokens to itself."""
+    prefix = min(common_prefix(rows), min(map(len, rows)) - last)
+    if prefix < MIN_PREFIX or len(rows) == 1:
+        return None, 0
+    return _prefix_cache(model, list(rows[0][:prefix])), prefix
 
 
 def _prefix_cache(model: PreTrainedModel, ids: list[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -165,15 +214,71 @@ def _score_batch(
     branches: list[list[int]],
 ) -> np.ndarray:
     """Returns log_probs_BK of one batch of suffixes after the cached prefix."""
+    tails = [branch[:-1] for branch in branches]
+    stem_B1V, tail_BTV = _logits(model, prefix_layers, prefix, suffixes, tails, 1)
+    first_BV = stem_B1V[:, -1].float().log_softmax(-1)
+    out_BK = torch.stack([first_BV[:, branch[0]] for branch in branches], dim=1).double()
+    start = 0
+    for k, branch in enumerate(branches):
+        for step, token in enumerate(branch[1:]):
+            out_BK[:, k] += tail_BTV[:, start + step].float().log_softmax(-1)[:, token]
+        start += len(branch) - 1
+    return np.asarray(out_BK.cpu().numpy())
+
+
+def _greedy_batch(
+    model: PreTrainedModel,
+    prefix_layers: list[tuple[torch.Tensor, torch.Tensor]] | None,
+    prefix: int,
+    suffixes: list[list[int]],
+    shared: list[int],
+    branches: list[list[int]],
+) -> list[int]:
+    """Returns for each suffix the branch that greedy decoding takes, -1 where it takes none or only just."""
+    stem_BSV, tail_BTV = _logits(
+        model, prefix_layers, prefix, suffixes, [branch[:-1] for branch in branches], len(shared) + 1
+    )
+    margin = MARGIN[model.dtype]
+
+    def takes(logits_BV: torch.Tensor, token: int) -> torch.Tensor:
+        best = logits_BV.float().topk(2)
+        return (best.indices[:, 0] == token) & (best.values[:, 0] - best.values[:, 1] > margin)
+
+    to_branches_B = torch.ones(len(suffixes), dtype=torch.bool, device=model.device)
+    for step, token in enumerate(shared):
+        to_branches_B &= takes(stem_BSV[:, step], token)
+    taken_B = torch.full((len(suffixes),), -1, device=model.device)
+    start = 0
+    for k, branch in enumerate(branches):
+        all_B = to_branches_B & takes(stem_BSV[:, -1], branch[0])
+        for step, token in enumerate(branch[1:]):
+            all_B &= takes(tail_BTV[:, start + step], token)
+        taken_B[all_B] = k
+        start += len(branch) - 1
+    return [int(k) for k in taken_B.tolist()]
+
+
+def _logits(
+    model: PreTrainedModel,
+    prefix_layers: list[tuple[torch.Tensor, torch.Tensor]] | None,
+    prefix: int,
+    suffixes: list[list[int]],
+    tails: list[list[int]],
+    last: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Runs suffixes and, as branches of a tree behind each of them, the tails, after the cached prefix.
+
+    Returns:
+        The logits at the `last` tokens of each suffix, (B, last, V), and at all tokens of the tails, one tail after the
+        other, (B, T, V).
+    """
     batch = len(suffixes)
     stems = [len(suffix) for suffix in suffixes]
     longest = max(stems)
-    tails = [branch[:-1] for branch in branches]
     ids_BT = torch.zeros((batch, longest + sum(map(len, tails))), dtype=torch.long)
     for row, suffix in enumerate(suffixes):
         ids_BT[row, : len(suffix)] = torch.tensor(suffix)
     kwargs: dict[str, Any] = {}
-    last_B = torch.tensor(stems) - 1
     if any(tails):
         kwargs["attention_mask"], kwargs["position_ids"] = _tree(ids_BT, stems, tails, longest, prefix, model)
     else:
@@ -182,24 +287,18 @@ def _score_batch(
         kwargs["past_key_values"] = DynamicCache(
             [(k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)) for k, v in prefix_layers]
         )
-    kept = sorted({*last_B.tolist(), *range(longest, ids_BT.shape[1])})
-    place = {position: i for i, position in enumerate(kept)}
+    at_stems = [[stem - last + step for step in range(last)] for stem in stems]
+    kept = sorted({place for row in at_stems for place in row} | set(range(longest, ids_BT.shape[1])))
+    index = {position: i for i, position in enumerate(kept)}
     logits_BTV = model(
         input_ids=ids_BT.to(model.device),
         use_cache=prefix_layers is not None,
         logits_to_keep=torch.tensor(kept, device=model.device),
         **kwargs,
     ).logits
-    rows_B = torch.arange(batch)
-    at_B = torch.tensor([place[stem - 1] for stem in stems])
-    first_BV = logits_BTV[rows_B, at_B].float().log_softmax(-1)
-    out_BK = torch.stack([first_BV[:, branch[0]] for branch in branches], dim=1).double()
-    start = longest
-    for k, branch in enumerate(branches):
-        for step, token in enumerate(branch[1:]):
-            out_BK[:, k] += logits_BTV[:, place[start + step]].float().log_softmax(-1)[:, token]
-        start += len(branch) - 1
-    return np.asarray(out_BK.cpu().numpy())
+    places_BS = torch.tensor([[index[place] for place in row] for row in at_stems])
+    stem_BSV = logits_BTV[torch.arange(batch)[:, None], places_BS]
+    return stem_BSV, logits_BTV[:, len(kept) - (ids_BT.shape[1] - longest) :]
 
 
 def _tree(

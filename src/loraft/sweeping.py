@@ -110,6 +110,7 @@ def is_finished(trial: Trial) -> bool:
 
     Raises:
         RunError: it was begun with another config.
+        ConfigError: its config cannot be read.
     """
     run = run_of(trial)
     if not run.config_path.is_file():
@@ -135,10 +136,17 @@ def plan(trials: Sequence[Trial]) -> list[dict[str, Any]]:
             "settings": trial.settings,
             "alpha_policy": trial.config.lora.alpha_policy,
             "trainable_parameters": trainable_parameters(trial.config),
-            "status": "finished" if is_finished(trial) else "begun" if run_of(trial).config_path.is_file() else "new",
+            "status": _status(trial),
         }
         for trial in trials
     ]
+
+
+def _status(trial: Trial) -> str:
+    try:
+        return "finished" if is_finished(trial) else "begun" if run_of(trial).config_path.is_file() else "new"
+    except ConfigError:
+        return "damaged"
 
 
 def run_of(trial: Trial) -> Run:

@@ -8,6 +8,7 @@ and a sweep that is asked for more ranks trains only those. `sweep.json` is writ
 
 import gc
 import json
+import shutil
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +17,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from loraft import api, standings, sweepplots
-from loraft.answers import read_answers
+from loraft import api, jointly, standings, sweepplots
+from loraft.answers import Answers, read_answers
 from loraft.backbone import load_backbone
 from loraft.config import Config
 from loraft.encoding import Encoder
-from loraft.errors import BackboneError, LoraftError, RunError
+from loraft.errors import BackboneError, ConfigError, LoraftError, RunError
 from loraft.machine import environment
 from loraft.resolving import dump_yaml
 from loraft.runs import Run, write_json, write_text
@@ -30,6 +31,7 @@ from loraft.sweeping import Trial, expand, is_finished, run_of, sweep_name
 
 Tell = Callable[[str], None]
 ERRORS = "errors"  # folder of the tracebacks of failed trials: a trial that failed early has no folder of its own
+MOVING_INITS = ("pissa", "olora")  # they take weights out of the backbone into the adapter, and do so again on loading
 
 
 class Sweep(Run):
@@ -92,9 +94,12 @@ class Bench:
 
     def check(self) -> bool:
         """Whether the backbone is as it was loaded, without an adapter; if it is not, the next trial loads it anew."""
-        _free()
-        if self._base is None or weights_hash(self._base) == self._hash:
-            return True
+        try:
+            _free()
+            if self._base is None or weights_hash(self._base) == self._hash:
+                return True
+        except Exception as error:  # an accelerator in trouble; what cannot be read is not known to be the same
+            self.tell(f"the backbone cannot be checked ({type(error).__name__}: {error})")
         self._base = None
         self.tell("the trial did not leave the backbone as it was; it is loaded again")
         return False
@@ -120,26 +125,40 @@ def sweep(
         tell: takes a line for each trial.
 
     Returns:
-        `trials`, one record each with `status` finished or failed, its scores and its paired test against the best;
-        `settings`, with seeds taken together; `best`, the record of the best trial, None if all failed; what was swept
-        over which backbone, data and task.
+        `trials`, one record each with `status` finished or failed, and its scores or its error; `settings`,
+        `best_setting` and `best` as `standings.rank_settings` gives them; what was swept over which backbone, data and
+        task.
 
     Raises:
         LoraftError: a mistake in the config or data, before anything is trained. A trial that fails raises nothing.
     """
     trials = expand(config)
-    waiting = [trial for trial in trials if force or not is_finished(trial)]
+    waiting: list[Trial] = []
+    errors: dict[str, str] = {}
+    for trial in trials:
+        try:
+            waiting += [trial] if force or not is_finished(trial) else []
+        except ConfigError as error:
+            errors[trial.name] = _damaged(run_of(trial), error)
     for same_data in {_key(t.config, "data", "prompt"): t.config for t in waiting}.values():
         for split in ("train", "validation", "test"):
             api.load_data(same_data, split)
     folder = Sweep(Sweep.create(Path(config.output), sweep_name(config)).path)
-    folder.metrics_path.unlink(missing_ok=True)
+    figure = folder.plots / "sweep.png"
+    for old in (folder.metrics_path, figure):
+        old.unlink(missing_ok=True)
     write_text(folder.config_path, dump_yaml(_without_unused_ranks(config, trials)))
     write_json(folder.environment_path, environment())
-    errors = _run(waiting, len(trials), force=force, quiet=quiet, tell=tell)
+    finished = len(trials) - len(waiting) - len(errors)
+    if finished:
+        tell(f"{finished} of {len(trials)} trials are finished already")
+    errors |= _run(waiting, folder, config.sweep.joint, force=force, quiet=quiet, tell=tell)
     result = _conclude(folder, config, trials, errors)
     if result["best"] is not None:
-        sweepplots.sweep_curve(result, folder.plots / "sweep.png")
+        try:
+            sweepplots.sweep_curve(result, figure)
+        except Exception as error:  # hours of training are not lost to a picture
+            tell(f"the figure cannot be drawn ({type(error).__name__}: {error})")
     folder.finish(result)
     return result
 
@@ -162,17 +181,23 @@ def count_parameters(trials: Sequence[Trial], tell: Tell) -> list[int | None]:
     return counts
 
 
-def _run(waiting: Sequence[Trial], total: int, *, force: bool, quiet: bool, tell: Tell) -> dict[str, str]:
+def _run(
+    waiting: Sequence[Trial], folder: Sweep, joint: str, *, force: bool, quiet: bool, tell: Tell
+) -> dict[str, str]:
     """Runs the trials; returns the errors of those that failed, by name."""
-    if len(waiting) < total:
-        tell(f"{total - len(waiting)} of {total} trials are finished already")
     bench = Bench(tell)
     errors: dict[str, str] = {}
+    if force:
+        jointly.clear(folder.path)
+    if joint != "off":
+        jointly.train_what_can(waiting, folder.path, bench.built, forced=joint == "on", quiet=quiet, tell=tell)
+        bench.check()
     # Trials of one backbone follow each other, in the order in which they were asked for.
     for number, trial in enumerate(sorted(waiting, key=lambda t: _key(t.config, "model", "quant")), start=1):
         tell(f"trial {number} of {len(waiting)}: {trial.name}")
         run = run_of(trial)
         error_path = run.path.parent / ERRORS / f"{run.name}.txt"
+        failure = None
         try:
             result = api.train(
                 trial.config,
@@ -181,27 +206,55 @@ def _run(waiting: Sequence[Trial], total: int, *, force: bool, quiet: bool, tell
                 quiet=quiet,
                 built=bench.built(trial.config),
                 before=bench.before(trial.config),
+                fitted=jointly.fitted(folder.path, trial),
             )
         except Exception as error:  # whatever it is, the other trials are worth having
-            errors[trial.name] = str(error) if isinstance(error, LoraftError) else f"{type(error).__name__}: {error}"
-            tell(f"{trial.name} failed: {errors[trial.name]}")
+            failure = _in_words(error)
             write_text(error_path, traceback.format_exc())
+        if not bench.check() and failure is None and trial.config.lora.init_lora_weights not in MOVING_INITS:
+            failure = "the training changed the frozen backbone, so its scores are of no backbone that can be loaded"
+            _undo(run)
+        if failure is not None:
+            errors[trial.name] = failure
+            tell(f"{trial.name} failed: {failure}")
         else:
             error_path.unlink(missing_ok=True)
             bench.keep_before(trial.config, result["before"])
             tell(f"{trial.name}: macro-F1 {result['after']['macro_f1']:.4f}, {result['train']['seconds']:.1f} s")
-        bench.check()
+    if not errors:
+        jointly.clear(folder.path)
     return errors
 
 
+def _undo(run: Run) -> None:
+    """Takes the finish mark from a run, and the checkpoints, so that the same command trains it from the start."""
+    run.metrics_path.unlink(missing_ok=True)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+
+
 def _conclude(folder: Sweep, config: Config, trials: Sequence[Trial], errors: Mapping[str, str]) -> dict[str, Any]:
-    records = [_record(trial, errors.get(trial.name)) for trial in trials]
-    best = standings.best_of(records)
-    if best is not None:
-        answers = {r["name"]: read_answers(Run(Path(r["run"]))) for r in records if r["status"] == "finished"}
-        tests = standings.versus_best(best["name"], answers, config.eval.confidence)
-        for record in records:
-            record["versus_best"] = tests.get(record["name"])
+    records: list[dict[str, Any]] = []
+    answers: dict[str, Answers] = {}
+    for trial in trials:
+        run = run_of(trial)
+        record = {
+            "name": trial.name,
+            "run": str(run.path),
+            "settings": trial.settings,
+            "alpha_policy": trial.config.lora.alpha_policy,
+        }
+        failure = errors.get(trial.name)
+        if failure is None:
+            try:
+                measured = _measured(run)
+                answers[trial.name] = read_answers(run)
+            except Exception as error:  # a damaged folder, in as many ways as there are files
+                failure = _damaged(run, error)
+        records.append(
+            {**record, "status": "finished", **measured}
+            if failure is None
+            else {**record, "status": "failed", "error": failure}
+        )
     return {
         "kind": "sweep",
         "path": str(folder.path),
@@ -214,31 +267,28 @@ def _conclude(folder: Sweep, config: Config, trials: Sequence[Trial], errors: Ma
         "alpha_policies": list(dict.fromkeys(trial.config.lora.alpha_policy for trial in trials)),
         "confidence": config.eval.confidence,
         "trials": records,
-        "settings": standings.by_setting(records, config.eval.confidence),
-        "best": best,
+        **standings.rank_settings(records, answers, config.eval.confidence),
     }
 
 
-def _record(trial: Trial, error: str | None) -> dict[str, Any]:
-    run = run_of(trial)
-    record: dict[str, Any] = {
-        "name": trial.name,
-        "run": str(run.path),
-        "settings": trial.settings,
-        "alpha_policy": trial.config.lora.alpha_policy,
-    }
-    if error is not None:
-        return {**record, "status": "failed", "error": error}
+def _measured(run: Run) -> dict[str, Any]:
+    """What the run of a finished trial measured, as far as the sweep reports it."""
     metrics = run.read_metrics()
     after, train = metrics["after"], metrics["train"]
     return {
-        **record,
-        "status": "finished",
         **{key: after[key] for key in (*standings.SCORES, "intervals", "n")},
         "trainable_parameters": train["parameters"]["trainable"],
         **{key: train[key] for key in ("validation_macro_f1", "seconds", "resumed_from_step", "steps")},
         "peak_memory_mib": train["peak_memory_mib"],
     }
+
+
+def _damaged(run: Run, error: Exception) -> str:
+    return f"{run.path}: is damaged ({_in_words(error)}); delete the folder and give the same command again"
+
+
+def _in_words(error: Exception) -> str:
+    return str(error) if isinstance(error, LoraftError) else f"{type(error).__name__}: {error}"
 
 
 def _without_unused_ranks(config: Config, trials: Sequence[Trial]) -> Config:

@@ -12,11 +12,12 @@ from peft import PeftModel
 from torch.utils.data import Sampler
 from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from trl import SFTConfig, SFTTrainer
 
-from loraft import prefix_attention
-from loraft.batching import Row, answer_loss_sum, pack, pad, unpack
+from loraft import lowrank, planning, prefix_attention
+from loraft.batching import Row, answer_loss_sum, answer_loss_sums, pack, pad, unpack
 from loraft.config import TrainConfig
 
 
@@ -25,8 +26,8 @@ class LabelTrainer(SFTTrainer):
 
     Args:
         evaluate_with: takes the model in evaluation mode; returns metrics without prefix, `macro_f1` among them.
-        shared_prefix: False keeps the padded layout (the twin that the tests compare with).
-        balanced: draw training rows so that every label comes equally often.
+        shared_prefix: False keeps padded batches and peft's own layers (the twin that the tests compare with).
+        sampling: as in `TrainConfig`.
     """
 
     def __init__(
@@ -35,14 +36,16 @@ class LabelTrainer(SFTTrainer):
         rows: Sequence[Row],
         evaluate_with: Callable[[torch.nn.Module], dict[str, float]],
         shared_prefix: bool,
-        balanced: bool,
+        sampling: str,
         **kwargs: Any,
     ) -> None:
         self.rows = rows
         self.evaluate_with = evaluate_with
         self.shared_prefix = shared_prefix
-        self.balanced = balanced
+        self.sampling = sampling
         self.tokens_seen = 0
+        self.adapters: Sequence[str] | None = None  # the active one alone
+        self.losses_A = torch.zeros(1)
         self._verified = not shared_prefix
         dataset = Dataset.from_dict({"input_ids": [row.input_ids for row in rows], "row": list(range(len(rows)))})
         super().__init__(*args, data_collator=self._collate, train_dataset=dataset, eval_dataset=dataset, **kwargs)
@@ -53,17 +56,27 @@ class LabelTrainer(SFTTrainer):
         # the shared-prefix mask replaces a sliding window, which is right only while every row fits into it
         self._window = getattr(config, "sliding_window", None) or 2**31
         self._fast = shared_prefix and prefix_attention.supports(self._base())
+        self._low_rank = shared_prefix
         self._dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point() and not p.requires_grad)
 
+    def _peft(self) -> PeftModel:
+        model: PeftModel = self.accelerator.unwrap_model(self.model)
+        return model
+
     def _base(self) -> PreTrainedModel:
-        model = self.accelerator.unwrap_model(self.model)
-        base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+        base: PreTrainedModel = self._peft().get_base_model()
         return base
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Trains as upstream does, with the shared-prefix attention where the model has it."""
-        with prefix_attention.enabled(self._base()) if self._fast else nullcontext():
+        attention = prefix_attention.enabled(self._base()) if self._fast else nullcontext()
+        products = lowrank.enabled(self._peft(), self.adapters) if self._low_rank else nullcontext()
+        with attention, products:
             return super().train(*args, **kwargs)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Counts none: upstream's estimate walks all modules at every step, and nothing here reads it."""
+        return 0
 
     def _collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         rows = [self.rows[item["row"]] for item in items]
@@ -80,18 +93,35 @@ class LabelTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Returns the weighted mean over the answer tokens (of the whole accumulation window) of -log p."""
+        """Returns the weighted mean over the answer tokens (of the whole accumulation window) of -log p.
+
+        Of several adapters the sum: its gradient with respect to one of them is that of its own mean.
+        """
+        inputs = self._agreed(model, inputs)
+        count = num_items_in_batch if num_items_in_batch is not None else len(inputs["weights"])
+        losses_A = self._loss_sums(model, inputs) / count
+        self.losses_A = self.losses_A + losses_A.detach()
+        loss = losses_A.sum()
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # DDP averages gradients; the count is of all processes
+        return (loss, None) if return_outputs else loss
+
+    def _loss_sums(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        adapters = 1 if self.adapters is None else len(self.adapters)
+        return answer_loss_sums(model, inputs, self._dtype, adapters, fast=self._fast)
+
+    def _agreed(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Returns the batch in the layout that this training uses, and counts its tokens."""
         if "segments" in inputs and not self._verified:
             inputs = self._verify(model, inputs)
         elif "segments" in inputs and not self.shared_prefix:  # packed by the data loader ahead of the verdict
             inputs = unpack(inputs, self.processing_class.pad_token_id)
         self.tokens_seen += inputs["input_ids"].numel()
-        loss_sum = answer_loss_sum(model, inputs, self._dtype, fast=self._fast)
-        count = num_items_in_batch if num_items_in_batch is not None else len(inputs["weights"])
-        loss = loss_sum / count
-        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            loss = loss * self.accelerator.num_processes  # DDP averages gradients; the count is of all processes
-        return (loss, None) if return_outputs else loss
+        return inputs
+
+    def _plain_loss(self, model: torch.nn.Module, plain: dict[str, torch.Tensor]) -> float:
+        """The loss of a padded batch by the library's own layers; the model is in evaluation mode."""
+        return float(answer_loss_sum(model, plain, self._dtype))
 
     def _verify(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Compares the first shared-prefix batch with the plain one; goes plain, visibly, where they disagree."""
@@ -100,11 +130,13 @@ class LabelTrainer(SFTTrainer):
         was_training = model.training
         model.eval()  # dropout off
         with torch.no_grad():
-            shared_loss = float(answer_loss_sum(model, inputs, self._dtype, fast=self._fast))
-            plain_loss = float(answer_loss_sum(model, plain, self._dtype))
+            plain_loss = self._plain_loss(model, plain)
+            with lowrank.active(model):
+                shared_loss = float(self._loss_sums(model, inputs).sum())
         model.train(was_training)
         tolerance = 1e-4 if self._dtype == torch.float32 else 5e-2
-        if abs(shared_loss - plain_loss) <= tolerance * max(1.0, abs(plain_loss)):
+        tokens = float(inputs["weights"].sum()) * len(self.losses_A)
+        if abs(shared_loss - plain_loss) / tokens <= tolerance * max(1.0, plain_loss / tokens):
             return inputs
         self.shared_prefix = False
         warnings.warn(
@@ -123,23 +155,30 @@ class LabelTrainer(SFTTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Runs the scoring engine instead of a loss over token positions."""
-        model = self.accelerator.unwrap_model(self.model)
+        model = self._peft()
         model.eval()
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in self.evaluate_with(model).items()}
-        return EvalLoopOutput(predictions=np.zeros(0), label_ids=None, metrics=metrics, num_samples=len(self.rows))
+        return scored(metrics)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        if not self.balanced:
-            sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
-            return sampler
-        return BalancedSampler([row.label for row in self.rows], self.args.seed)
+        if self.sampling == "balanced":
+            return BalancedSampler([row.label for row in self.rows], self.args.seed)
+        if self.sampling == "by_length":
+            window = self.args.train_batch_size * self.args.gradient_accumulation_steps
+            return LengthSampler([len(row.input_ids) for row in self.rows], window, self.args.seed)
+        sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
+        return sampler
 
 
-class BalancedSampler(Sampler[int]):
-    """Draws with replacement so that every label comes as often; an epoch's draw depends on seed and epoch alone."""
+def scored(metrics: dict[str, float]) -> EvalLoopOutput:
+    """Returns metrics as upstream's evaluation loop does; no rate is derived from the number of samples."""
+    return EvalLoopOutput(predictions=np.zeros(0), label_ids=None, metrics=metrics, num_samples=0)
 
-    def __init__(self, labels: Sequence[int], seed: int) -> None:
-        self.weights = 1.0 / np.bincount(labels)[np.asarray(labels)]
+
+class EpochSampler(Sampler[int]):
+    """A draw of rows that depends on seed and epoch alone, so that a resumed training draws the same."""
+
+    def __init__(self, seed: int) -> None:
         self.seed = seed
         self.epoch = 0
 
@@ -147,13 +186,38 @@ class BalancedSampler(Sampler[int]):
         """Chooses the epoch; the data loader calls it, also when a training is resumed."""
         self.epoch = epoch
 
+    def generator(self) -> torch.Generator:
+        """Returns the epoch's source of randomness."""
+        return torch.Generator().manual_seed(self.seed + self.epoch)
+
+
+class BalancedSampler(EpochSampler):
+    """Draws with replacement so that every label comes as often."""
+
+    def __init__(self, labels: Sequence[int], seed: int) -> None:
+        super().__init__(seed)
+        self.weights = torch.from_numpy(1.0 / np.bincount(labels)[np.asarray(labels)])
+
     def __len__(self) -> int:
         return len(self.weights)
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        drawn = torch.multinomial(torch.from_numpy(self.weights), len(self), replacement=True, generator=generator)
-        yield from drawn.tolist()
+        yield from torch.multinomial(self.weights, len(self), replacement=True, generator=self.generator()).tolist()
+
+
+class LengthSampler(EpochSampler):
+    """Every row once, in random windows within which rows of like length stand together."""
+
+    def __init__(self, lengths: Sequence[int], window: int, seed: int) -> None:
+        super().__init__(seed)
+        self.lengths = list(lengths)
+        self.window = window
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from get_length_grouped_indices(self.lengths, self.window, generator=self.generator())
 
 
 class EvaluateAtTheEnd(TrainerCallback):
@@ -197,10 +261,25 @@ def sft_config(section: TrainConfig, *, output_dir: str, seed: int, on_cpu: bool
         bf16=False,  # the backbone's weights already are where the hardware multiplies bf16; no autocast on top
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,  # every adapter weight is used at every step
         dataloader_pin_memory=not on_cpu,
         disable_tqdm=True,
         log_level="error",
     )
+
+
+def one_window(section: TrainConfig, model: PeftModel, rows: Sequence[Row], adapters: int) -> TrainConfig:
+    """Returns the section with a whole accumulation window as one batch, where it can share one prefix.
+
+    The rows of a step, their weights in the loss and the number of steps stay the same; only the prompt is computed
+    once a window instead of once a batch. Memory that does not suffice for it leaves the batches as they are, and so
+    does activation checkpointing: who asks for it is short of memory.
+    """
+    window = section.per_device_train_batch_size * section.gradient_accumulation_steps
+    whole = section.shared_prefix == "auto" and not section.gradient_checkpointing
+    if section.gradient_accumulation_steps == 1 or not whole or not planning.fits(model, rows, window, adapters):
+        return section
+    return section.model_copy(update={"per_device_train_batch_size": window, "gradient_accumulation_steps": 1})
 
 
 def build_trainer(
@@ -213,21 +292,29 @@ def build_trainer(
     seed: int,
     evaluate_with: Callable[[torch.nn.Module], dict[str, float]],
     callbacks: Sequence[TrainerCallback] = (),
+    kind: type["LabelTrainer"] = LabelTrainer,
+    **own: Any,
 ) -> LabelTrainer:
-    """Returns a trainer that is ready to `train()`; checkpoints go to `output_dir`."""
+    """Returns a trainer that is ready to `train()`; checkpoints go to `output_dir`.
+
+    Args:
+        kind: a subclass, with `own` arguments.
+    """
     callbacks = [EvaluateAtTheEnd(), *callbacks]
     if section.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(section.early_stopping_patience))
     on_cpu = next(model.parameters()).device.type == "cpu"
-    trainer = LabelTrainer(
+    adapters = len(own["names"]) if "names" in own else 1
+    trainer = kind(
         model=model,
-        args=sft_config(section, output_dir=output_dir, seed=seed, on_cpu=on_cpu),
+        args=sft_config(one_window(section, model, rows, adapters), output_dir=output_dir, seed=seed, on_cpu=on_cpu),
         processing_class=tokenizer,
         rows=rows,
         evaluate_with=evaluate_with,
         shared_prefix=section.shared_prefix == "auto",
-        balanced=section.sampling == "balanced",
+        sampling=section.sampling,
         callbacks=callbacks,
+        **own,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -1,0 +1,186 @@
+"""Many adapters trained in one pass over one frozen backbone, each as if it were trained alone.
+
+The rows of every adapter go through the backbone in one batch, one adapter after the other, so the frozen weights are
+read (and, in NF4, dequantised) once a step for all. Loss, clipping, learning rate, schedule, initial weights and best
+checkpoint are each adapter's own: the gradient of the summed losses with respect to one adapter is that of its own.
+The idea is that of PLoRA and mLoRA (arXiv:2508.02932, arXiv:2312.02515); peft refuses to train mixed batches.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+from transformers.trainer_utils import EvalLoopOutput
+
+from loraft.backbone import adapter_in_fp32, add_adapter, lora_config
+from loraft.batching import answer_loss_sum
+from loraft.config import LoraSection
+from loraft.training import LabelTrainer, scored
+
+Report = Callable[[int, dict[str, Any]], None]
+
+
+def add_adapters(base: PreTrainedModel, sections: Sequence[LoraSection], *, seed: int) -> tuple[PeftModel, list[str]]:
+    """Returns the backbone with all adapters on it, each initialised as alone, and their names in peft.
+
+    Args:
+        sections: of the adapters, the smaller ranks first.
+    """
+    model = add_adapter(base, sections[0], seed=seed)
+    names = [model.active_adapter]
+    for number, section in enumerate(sections[1:], start=2):
+        torch.manual_seed(seed)
+        model.add_adapter(f"adapter{number}", lora_config(section))
+        names.append(f"adapter{number}")
+    adapter_in_fp32(model)
+    model.base_model.set_adapter(names)
+    return model, names
+
+
+def weights_of(model: PeftModel, name: str) -> list[torch.nn.Parameter]:
+    """Returns the weights of one adapter, in the model's order."""
+    return [parameter for key, parameter in model.named_parameters() if f".{name}." in key and "lora_" in key]
+
+
+class JointTrainer(LabelTrainer):
+    """A LabelTrainer of several adapters.
+
+    Args:
+        names: of the adapters in peft, the smaller ranks first.
+        learning_rates: of each.
+        best: folder in which each adapter's best weights are kept, with `best.json`.
+        report: takes the number of an adapter and one line of its log.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        names: Sequence[str],
+        learning_rates: Sequence[float],
+        best: Path,
+        report: Report,
+        **kwargs: Any,
+    ) -> None:
+        kwargs["args"].load_best_model_at_end = False  # each adapter has a best checkpoint of its own
+        super().__init__(*args, **kwargs)
+        self.adapters = list(names)
+        self.learning_rates = list(learning_rates)
+        self.best_path = best
+        self.report = report
+        self.best = read_best(best)
+        self.losses_A = torch.zeros(len(names), device=self.args.device)
+        self._low_rank = True  # peft's own layers would add all adapters to every row
+        self._steps = 0
+        self._norms: list[float] = []
+
+    def _plain_loss(self, model: torch.nn.Module, plain: dict[str, torch.Tensor]) -> float:
+        total = 0.0
+        for name in self.adapters or ():
+            self._activate(name)
+            total += float(answer_loss_sum(model, plain, self._dtype))
+        self._activate(self.adapters)
+        return total
+
+    def _activate(self, names: Any) -> None:
+        self._peft().base_model.set_adapter(names)
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
+        peft_model = self._peft()
+        norms = [
+            torch.nn.utils.clip_grad_norm_(weights_of(peft_model, name), self.args.max_grad_norm)
+            for name in self.adapters or ()
+        ]
+        self._norms = [float(norm) for norm in norms]
+        return torch.stack(norms).max()
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Builds upstream's optimizer with one group of weights for each adapter, at its learning rate."""
+        optimizer: torch.optim.Optimizer | None = getattr(self, "optimizer", None)
+        if optimizer is None:
+            peft_model = self._peft()
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, peft_model)
+            groups = [
+                {"params": weights_of(peft_model, name), "lr": rate, "weight_decay": self.args.weight_decay}
+                for name, rate in zip(self.adapters or (), self.learning_rates, strict=True)
+            ]
+            self.optimizer = optimizer = kind(groups, **settings)
+        return optimizer
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        checkpoint = kwargs.get("resume_from_checkpoint")
+        self._steps = int(Path(checkpoint).name.rsplit("-", 1)[-1]) if checkpoint else 0
+        return super()._inner_training_loop(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Reports each adapter's own loss, gradient norm and learning rate beside upstream's sums."""
+        steps = self.state.global_step - self._steps
+        if "loss" in logs and steps:
+            rates = self.lr_scheduler.get_last_lr() if self.lr_scheduler is not None else self.learning_rates
+            for number, loss in enumerate(self.losses_A.tolist()):
+                own = {"loss": loss / steps, "grad_norm": self._norms[number], "learning_rate": rates[number]}
+                self.report(number, {"step": self.state.global_step, "epoch": self.state.epoch, **own})
+            self.losses_A.zero_()
+            self._steps = self.state.global_step
+        super().log(logs, start_time)
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Scores the adapters one by one and keeps the weights of those that are better than before."""
+        model = self._peft()
+        model.eval()
+        total = 0.0
+        for number, name in enumerate(self.adapters or ()):
+            self._activate(name)
+            numbers = self.evaluate_with(model)
+            total += numbers["macro_f1"]
+            own = {f"{metric_key_prefix}_{key}": value for key, value in numbers.items()}
+            self.report(number, {"step": self.state.global_step, "epoch": self.state.epoch, **own})
+            if name not in self.best or numbers["macro_f1"] > self.best[name]["macro_f1"]:
+                self.best[name] = {"macro_f1": numbers["macro_f1"], "step": self.state.global_step}
+                keep_best(self.best_path, model, name, self.best)
+        self._activate(self.adapters)
+        return scored({f"{metric_key_prefix}_macro_f1": total / len(self.adapters or ())})
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        peft_model = self._peft()
+        for name in self.adapters or ():
+            # peft saves the adapter that it calls default in the folder itself, others in folders below it
+            below = Path(resume_from_checkpoint) / name
+            peft_model.load_adapter(str(below if below.is_dir() else resume_from_checkpoint), name, is_trainable=True)
+        self._activate(self.adapters)
+
+
+def read_best(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the step and macro-F1 of each adapter's best weights so far."""
+    path = folder / "best.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def keep_best(folder: Path, model: PeftModel, name: str, best: dict[str, dict[str, Any]]) -> None:
+    """Writes an adapter's weights, and then what they reached; a process that is killed leaves the earlier ones."""
+    beside = folder / f"{name}.tmp"
+    shutil.rmtree(beside, ignore_errors=True)
+    model.save_pretrained(str(beside), selected_adapters=[name])
+    shutil.rmtree(folder / name, ignore_errors=True)
+    beside.rename(folder / name)
+    text = folder / "best.json.tmp"
+    text.write_text(json.dumps(best), encoding="utf-8")
+    os.replace(text, folder / "best.json")
+
+
+def best_weights(folder: Path, name: str) -> Path:
+    """Returns the folder with the adapter_config.json of an adapter's best weights."""
+    below = folder / name / name
+    return below if below.is_dir() else folder / name
