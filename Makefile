@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test check lint format types bench-vsfc clean
+.PHONY: help install train test check lint format types bench bench-vsfc clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,10 @@ format: $(STAMP) ## put style and format right
 
 types: $(STAMP) ## check types
 	$(BIN)/mypy
+
+bench: $(STAMP) ## measure loraft beside its rivals and write docs/performance.md; DATA=<folder> for other rows
+	$(BIN)/python benchmarks/speed.py $(if $(DATA),--data "$(DATA)")
+	$(BIN)/python benchmarks/performance.py
 
 bench-vsfc: $(STAMP) ## measure LoRA and QLoRA on UIT-VSFC: make bench-vsfc DATA=<folder of its jsonl files>
 	@test -n "$(DATA)" || { echo "make bench-vsfc: DATA is not set; DATA=<folder with train, validation and test.jsonl>" >&2; exit 2; }

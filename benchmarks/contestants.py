@@ -1,0 +1,249 @@
+"""loraft and its rivals as functions of a round's number, on the same weights and the same rows."""
+
+import copy
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import rivals
+import torch
+from aims import HARNESS, LORAFT, RECIPE, TRL, TRL_BEST
+from pacing import Paced
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
+from loraft import api, scoring
+from loraft.backbone import add_adapter
+from loraft.batching import Row, make_rows
+from loraft.config import Config
+from loraft.data import Split
+from loraft.encoding import Encoder
+from loraft.training import build_trainer
+
+# meta-llama/Llama-3.2-1B's config.json; token ids come from the bundled tokenizer, whose 8192 are among these
+LLAMA_1B = {
+    "vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "max_position_embeddings": 131072,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}, "tie_word_embeddings": True,
+}  # fmt: skip
+LINES = 1024  # of a round of prediction; a multiple of the rows that `api.predict` scores together
+Contestants = dict[str, Callable[..., Any]]
+
+
+@dataclass
+class Bench:
+    """A backbone with the rows and the encoder of a task."""
+
+    config: Config
+    encoder: Encoder
+    base: PreTrainedModel
+    train: Split
+    test: Split
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return self.base.device
+
+
+def bundled(config: Config) -> Bench:
+    """The config's own backbone and data."""
+    encoder, base = api.build(config)
+    return Bench(config, encoder, base, api.load_data(config, "train"), api.load_data(config, "test"))
+
+
+def random_llama(config: Config, shape: dict[str, Any], device: torch.device) -> Bench:
+    """A Llama with random bf16 weights, the same in every process, with the config's data and tokenizer."""
+    torch.manual_seed(config.seed)
+    with device:
+        base = AutoModelForCausalLM.from_config(LlamaConfig(**shape), dtype=torch.bfloat16)
+    base.requires_grad_(False).eval()
+    train, test = (api.load_data(config, name) for name in ("train", "test"))
+    return Bench(config, api.build_encoder(config), base, train, test)
+
+
+def some_rows(split: Split, count: int, seed: int) -> Split:
+    """So many rows of a split, drawn once; again from the start where it has fewer."""
+    order = random.Random(seed).sample(range(len(split)), len(split))
+    return replace(split, examples=tuple(split.examples[order[i % len(order)]] for i in range(count)))
+
+
+def demonstrations(bench: Bench, shots: int) -> tuple[tuple[str, str], ...]:
+    """Sentences with their label words, drawn from the train split."""
+    chosen = some_rows(bench.train, shots, bench.config.seed + 1)
+    words = bench.encoder.task.label_words
+    return tuple((text, words[label]) for text, label in zip(chosen.texts, chosen.labels.tolist(), strict=True))
+
+
+@contextmanager
+def steps(bench: Bench, batch: int, rounds: int, names: Sequence[str], shots: int = 0) -> Iterator[Contestants]:
+    """Training steps, to be asked for in order; each returns the loss before its update, in nats a token.
+
+    loraft's and TRL's are steps of their own `train()`, with all that a trainer does between two steps; the recipe's is
+    a bare loop. Frozen weights are one and the same in memory; each contestant has an adapter of its own, equal at the
+    start. One step on two further rows has warmed everyone up. A contestant takes the argument `around`, a context.
+
+    Args:
+        names: the contestants.
+        shots: demonstrations before each sentence; without TRL then, which would ask for another prompt.
+    """
+    config, encoder = bench.config, bench.encoder
+    drawn = some_rows(bench.train, batch * rounds + 2, config.seed)
+    prompts = [prompt.ids for prompt in encoder.encode(drawn.texts, demonstrations(bench, shots) if shots else ())]
+    rows = make_rows(prompts, drawn.labels.tolist(), encoder.completions_K, "none")
+    places = [[0, 1], *(list(range(2 + i * batch, 2 + (i + 1) * batch)) for i in range(rounds))]
+    rate = config.train.learning_rate
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        made: Contestants = {}
+        for name in names:
+            model = add_adapter(_sharing_weights(bench.base), config.lora, seed=config.seed)
+            if name == RECIPE:
+                made[name] = partial(_recipe_step, model, rivals.adamw(model, rate), rows, places, encoder)
+                made[name](-1)
+                continue
+            if name == LORAFT:
+                section = config.train.model_copy(update={"per_device_train_batch_size": batch})
+                trainer: Any = build_trainer(
+                    model, encoder.tokenizer, rows, section,
+                    output_dir=str(folder), seed=config.seed, evaluate_with=lambda model: {},
+                )  # fmt: skip
+            else:
+                trainer = rivals.trl_trainer(
+                    model, encoder, drawn, folder=folder, batch_size=batch, learning_rate=rate,
+                    at_its_best=name == TRL_BEST,
+                )  # fmt: skip
+            paced = Paced(trainer, places)
+            stack.callback(paced.close)
+            if name == LORAFT and not trainer.shared_prefix:
+                raise SystemExit("training step: loraft went over to padded batches, so its steps would be a rival's")
+            made[name] = lambda number, paced=paced, around=None: paced.step(around)
+        yield made
+
+
+def _recipe_step(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rows: Sequence[Row],
+    places: Sequence[Sequence[int]],
+    encoder: Encoder,
+    number: int,
+) -> float:
+    device = next(model.parameters()).device
+    batch = [rows[i] for i in places[number + 1]]
+    return rivals.recipe_step(model, optimizer, batch, encoder.tokenizer.pad_token_id, device)
+
+
+def _sharing_weights(base: PreTrainedModel) -> PreTrainedModel:
+    """A copy of the modules over the very same weights."""
+    weights = [*base.parameters(), *base.buffers()]
+    return copy.deepcopy(base, {id(weight): weight for weight in weights})
+
+
+def evaluations(bench: Bench, rows: int, shots: int = 0, harness_batch: int = rivals.HARNESS_BATCH) -> Contestants:
+    """Evaluation of the bare backbone on the same encoded test rows: label ids, or log-probabilities N x K."""
+    texts = some_rows(bench.test, rows, bench.config.seed).texts
+    prompts = bench.encoder.encode(texts, demonstrations(bench, shots) if shots else ())
+    ids = [prompt.ids for prompt in prompts]
+    completions_K, model = bench.encoder.completions_K, bench.base
+    batch = rivals.TUTORIAL_BATCH * (2 if shots else 1)
+    limit = bench.config.eval.batch_tokens
+    return {
+        RECIPE: lambda number: rivals.recipe_predict(model, bench.encoder, ids, batch),
+        HARNESS: lambda number: rivals.loglikelihoods(model, ids, completions_K, harness_batch),
+        LORAFT: lambda number: scoring.score(model, ids, completions_K, batch_tokens=limit),
+    }
+
+
+def largest_difference(left_NK: np.ndarray, right_NK: np.ndarray) -> float:
+    """The largest difference between label log-probabilities, each row normalised over the K labels, in nats."""
+
+    def normalised(log_probs_NK: np.ndarray) -> np.ndarray:
+        return np.asarray(log_probs_NK - np.logaddexp.reduce(log_probs_NK, axis=1, keepdims=True))
+
+    return float(np.abs(normalised(left_NK) - normalised(right_NK)).max())
+
+
+@contextmanager
+def sweeps_of(config: Config, ranks: Sequence[int], names: Sequence[str], share: int = 1) -> Iterator[Contestants]:
+    """Sweeps over so many ranks, end to end, each in a folder of its own: train, judge on the test rows.
+
+    loraft's side is `loraft sweep` as it is, with its evaluations, checkpoints, statistics and plots. All have done a
+    sweep over the first rank before.
+
+    Args:
+        share: rivals run one in so many of the ranks in a round, the smallest with the largest and so on, other ones in
+            the next round. They share nothing between ranks, so the time of all is so many times as long.
+    """
+    from loraft import sweeps
+
+    encoder, train, test = api.build_encoder(config), api.load_data(config, "train"), api.load_data(config, "test")
+
+    def asking(number: int, share: int) -> Config:
+        mine = [r for place, r in enumerate(ranks) if _fold(place, len(ranks)) % share == number % share]
+        chosen = list(ranks[:1]) if number < 0 else mine
+        section = config.sweep.model_copy(update={"ranks": chosen})
+        return config.model_copy(update={"sweep": section, "output": f"{root}/{number}"})
+
+    def ours(number: int) -> list[float]:
+        result = sweeps.sweep(asking(number, 1), quiet=True)
+        if failed := [trial["error"] for trial in result["trials"] if trial["status"] != "finished"]:
+            raise SystemExit(f"sweep: {len(failed)} trials failed: {failed[0]}")
+        return [trial["accuracy"] for trial in result["trials"]]
+
+    with TemporaryDirectory() as root:
+        made: Contestants = {
+            RECIPE: lambda number: rivals.recipe_sweep(asking(number, share), encoder, train, test),
+            TRL: lambda number: rivals.trl_sweep(asking(number, share), encoder, train, test, Path(root)),
+            LORAFT: ours,
+        }
+        for name in names:
+            made[name](-1)
+        yield {name: made[name] for name in names}
+
+
+def _fold(place: int, count: int) -> int:
+    """Equal for the first and the last, the second and the last but one, and so on."""
+    return min(place, count - 1 - place)
+
+
+@contextmanager
+def predictions(config: Config, texts: Sequence[str], *, one_by_one: int, looped: int) -> Iterator[Contestants]:
+    """Prediction with a small run's adapter, from sentences to labels, all models loaded and warm; seconds count later.
+
+    Each contestant answers the next sentences of the same endless repetition of `texts`: loraft `LINES` of them on one
+    open stream of `api.predict`, the recipe `one_by_one`, each a `generate`, the loop `looped`.
+    """
+    with TemporaryDirectory() as root:
+        section = config.train.model_copy(update={"max_steps": 2, "eval_steps": 2})
+        small = config.model_copy(update={"output": root, "name": "run", "train": section})
+        run = api.run_of(small)
+        api.train(small, quiet=True)
+        encoder, model = api.load_run(run, small)
+
+        def endless() -> Iterator[str]:
+            while True:
+                yield from texts
+
+        stream = api.predict(endless(), run=run.path, config=small)
+        sentences = endless()
+
+        def recipe(number: int) -> list[int | None]:
+            asked = [next(sentences) for _ in range(one_by_one)]
+            return [rivals.recipe_predict(model, encoder, [encoder.encode([text])[0].ids])[0] for text in asked]
+
+        def loop(number: int) -> np.ndarray:
+            ids = [prompt.ids for prompt in encoder.encode([next(sentences) for _ in range(looped)])]
+            return rivals.loglikelihoods(model, ids, encoder.completions_K)
+
+        def ours(number: int) -> list[str | None]:
+            return [next(stream).label for _ in range(LINES)]
+
+        ours(-1)  # loads the model, and the stream has its full speed
+        rivals.recipe_predict(model, encoder, [encoder.encode([texts[0]])[0].ids])
+        yield {RECIPE: recipe, HARNESS: loop, LORAFT: ours}

@@ -1,0 +1,92 @@
+"""A trainer's own `train()`, one step at a time: so trainers as they are can take turns with others.
+
+`train()` runs in a thread of its own, which waits before every step until it is told to go on. One thread works at a
+time, so nothing is computed while somebody else's clock runs.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback
+
+
+class _Stop(Exception):  # noqa: N818 - no error
+    """Ends a `train()` from inside."""
+
+
+class Paced(TrainerCallback):
+    """Steps of a trainer over chosen rows, in order.
+
+    A step lasts from the moment that the trainer is let go at the step's beginning until it stands at the next one:
+    forward, backward, clipping, optimizer, callbacks, and the collating of another batch.
+
+    Args:
+        trainer: ready to train, as many steps as there are batches at least.
+        batches: indices of its training rows; the first batch is a warm-up, done when this returns.
+    """
+
+    def __init__(self, trainer: Trainer, batches: Sequence[Sequence[int]]) -> None:
+        self._orders: queue.Queue[AbstractContextManager[Any] | None] = queue.Queue()
+        self._arrived: queue.Queue[BaseException | None] = queue.Queue()
+        self._around: AbstractContextManager[Any] = nullcontext()
+        self._losses: list[torch.Tensor] = []
+        rows, collate = trainer.train_dataset, trainer.data_collator
+        # the last batch once more, for a step that is no contest, and once again, so that the trainer never stands at
+        # its end, where it would evaluate and save
+        order = [list(batch) for batch in (*batches, batches[-1], batches[-1])]
+        trainer.get_train_dataloader = lambda: DataLoader(rows, batch_sampler=order, collate_fn=collate)
+        trainer.args.max_steps = len(order)
+        trainer.training_step = self._remembering(trainer.training_step)
+        trainer.add_callback(self)
+        self._thread = threading.Thread(target=self._train, args=(trainer,), daemon=True)
+        self._thread.start()
+        self._wait()
+        self.step()
+
+    def step(self, around: AbstractContextManager[Any] | None = None) -> float:
+        """Makes the next step, inside a context if given; returns the loss before its update, in nats a token."""
+        self._orders.put(around or nullcontext())
+        self._wait()
+        return float(self._losses[-1])
+
+    def close(self) -> None:
+        """Ends the training; nothing is saved."""
+        self._orders.put(None)
+        self._thread.join()
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Says that the step before is done, and waits for an order."""
+        if self._losses:
+            self._around.__exit__(None, None, None)
+        self._arrived.put(None)
+        order = self._orders.get()
+        if order is None:
+            raise _Stop
+        self._around = order
+        self._around.__enter__()
+
+    def _train(self, trainer: Trainer) -> None:
+        try:
+            trainer.train()
+        except _Stop:
+            pass
+        except BaseException as error:  # raised again where the step was asked for
+            self._arrived.put(error)
+
+    def _wait(self) -> None:
+        error = self._arrived.get()
+        if error is not None:
+            raise error
+
+    def _remembering(self, training_step: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def remembered(*args: Any, **kwargs: Any) -> torch.Tensor:
+            loss = training_step(*args, **kwargs)
+            self._losses.append(loss.detach())
+            return loss
+
+        return remembered

@@ -1,0 +1,193 @@
+"""Writes docs/performance.md and its plots from what speed.py and gpu.py measured; no figure is written by hand.
+
+python benchmarks/performance.py [RESULT.json ...] [--docs docs]
+"""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from aims import AIMS, HARNESS, LORAFT, RECIPE, TRL, TRL_BEST, WHAT
+
+from loraft.plots import drawing
+
+RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parent.parent / "docs"
+LINES = {RECIPE: ("s--", "0.45"), TRL: ("^:", "0.25"), HARNESS: ("D-.", "0.25"), LORAFT: ("o-", "0.0")}
+CURVES = {
+    "evaluation_rows": ("evaluation", "test rows"),
+    "evaluation_prompt": ("evaluation", "tokens of the prompt"),
+    "step_batch": ("training step", "rows of the batch"),
+    "step_prompt": ("training step", "tokens of the prompt"),
+    "sweep_ranks": ("sweep, end to end", "ranks"),
+}
+HEAD = """# Speed
+
+Made by `python benchmarks/performance.py` from the JSON files in `benchmarks/results/`; `make bench` measures on this
+machine and writes this page again.
+
+A ratio says how many times as long as loraft a rival took for the same work. Contestants take turns in one process, on
+the same frozen weights and the same rows, and each ratio is taken inside one round; the table gives the median over the
+rounds, and the lowest and highest. `benchmarks/rivals.py` has the rivals in full:
+
+- **tutorial's recipe**: right-padded batches, full LM head, a bare training loop; evaluation by `generate` of 16 tokens
+  in batches of 8 (16 with demonstrations); in a sweep, one adapter after the other, each over a freshly loaded
+  backbone. Random weights never end an answer early, so there all 16 tokens are generated.
+- **TRL defaults**: TRL's SFTTrainer on prompt-completion rows, activation checkpointing and bf16 autocast on, as they
+  are by default. **TRL at its best**: both off.
+- **log-likelihood loop**: as in lm-evaluation-harness; full sequences, longest first, and one forward for all labels of
+  a row where they differ in their last token only.
+
+A training step is collating, forward, backward, clipping and the optimizer's step, for loraft and TRL inside their own
+`train()`; all have the tutorial's LoRA (rank 8, alpha 32) without dropout. In a round of a sweep the rivals run two of
+the eight ranks, and their time is scaled; in one of prediction each answers as many lines as the JSON says, and its
+time is scaled to 1,000. The Llama-3.2-1B shape has random weights, and its token ids come from the bundled tokenizer.
+"""
+
+
+def page(records: list[dict[str, Any]], plots: list[str]) -> str:
+    """The page: a section for each machine."""
+    parts = [HEAD]
+    for record, plot in zip(records, plots, strict=True):
+        parts += [_section(record), *([f"![ratios and scaling]({plot})\n"] if plot else [])]
+    return "\n".join(parts)
+
+
+def _section(record: dict[str, Any]) -> str:
+    device, environment = record["machine"], record["environment"]
+    cores = f", {device['threads']} threads" if device["device"] == "cpu" else ""
+    packages = environment["packages"]
+    versions = ", ".join(f"{name} {packages[name]}" for name in ("torch", "transformers", "peft", "trl"))
+    script = "gpu" if device["device"] == "cuda" else "speed"
+    where = "" if record["data"] == "feedback" else " --data FOLDER"
+    lines = [
+        f"## {device['name']}{cores}", "",
+        f"`python benchmarks/{script}.py{where}`, rows of {record['data']}, commit {environment['git_commit']}, "
+        f"{environment['time'][:10]}, {versions}.", "",
+        "| what | backbone | against | aim | measured | lowest to highest | rounds |",
+        "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    aims = AIMS[device["device"]]
+    for name, case in record["cases"].items():
+        for rival, ratio in case.get("ratios", {}).items():
+            aim = aims.get(name, {}).get(rival)
+            missed = " (missed)" if aim is not None and ratio["median"] < aim else ""
+            lines.append(
+                f"| {WHAT[name]} | {case['backbone']} | {rival} | {f'{aim:g}x{missed}' if aim else ''} "
+                f"| **{ratio['median']:.2f}x** | {ratio['low']:.2f}x to {ratio['high']:.2f}x "
+                f"| {len(case['seconds'][LORAFT])} |"
+            )
+    lines += ["", *_seconds(record), *_work(record), *_peak(record)]
+    if record["not_measured"]:
+        lines += [f"Not measured: {', '.join(record['not_measured'])}.", ""]
+    return "\n".join(lines)
+
+
+def _seconds(record: dict[str, Any]) -> list[str]:
+    cases = {name: case for name, case in record["cases"].items() if "seconds" in case}
+    names = [name for name in (LORAFT, RECIPE, TRL, TRL_BEST, HARNESS) if any(name in c["seconds"] for c in cases.values())]  # noqa: E501  # fmt: skip
+    lines = ["Median seconds, and on a GPU the most memory in use:", "",
+             f"| what | work | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]  # fmt: skip
+    for name, case in cases.items():
+        cells = []
+        for contestant in names:
+            times, memory = case["seconds"].get(contestant), case["peak_memory_mib"].get(contestant)
+            text = "" if times is None else f"{statistics.median(times):.3g}"
+            cells.append(text + (f" ({memory:,} MiB)" if memory else ""))
+        work = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in case["work"].items() if isinstance(value, int))  # noqa: E501  # fmt: skip
+        lines.append(f"| {WHAT[name]}, {case['backbone']} | {work} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _work(record: dict[str, Any]) -> list[str]:
+    """What shows that the contestants did the same work."""
+    lines = []
+    for name, case in record["cases"].items():
+        what = f"- {WHAT.get(name)}, {case.get('backbone')}: "
+        if "first_losses" in case:
+            losses = ", ".join(f"{rival} {loss:.4f}" for rival, loss in case["first_losses"].items())
+            lines.append(f"{what}loss of the first step in nats a token: {losses}.")
+        elif "largest_difference_nats" in case:
+            lines.append(
+                f"{what}label log-probabilities differ from the loop's by at most {case['largest_difference_nats']:.4f}"
+                f" nats in {case['dtype']}; same label in {case['same_label_as_loop']:.1%} of the rows, the generated "
+                f"one in {case['same_label_as_generated']:.1%} ({case['generated_no_label']:.1%} of the generated "
+                "answers are no label)."
+            )
+    return ["The same work, checked:", "", *lines, ""] if lines else []
+
+
+def _peak(record: dict[str, Any]) -> list[str]:
+    peak = record["cases"].get("peak")
+    shares = {name: case for name, case in record["cases"].items() if "share_of_peak" in case}
+    if not peak or not shares:
+        return []
+    lines = [
+        f"The machine's matrix-product peak, the best of some bf16 products of {peak['size']} x {peak['size']}, is "
+        f"{peak['flop_per_second'] / 1e9:,.0f} GFLOP/s. Share of it that loraft's training steps reach, from the "
+        "operations that PyTorch's `FlopCounterMode` counts in a step (on a CPU without those of fused attention):", "",
+    ]  # fmt: skip
+    for name, case in shares.items():
+        lines.append(
+            f"- {WHAT[name]}, {case['backbone']} in {case['dtype']}: {case['loraft_operations'] / 1e9:,.1f} GFLOP, "
+            f"{case['share_of_peak']:.1%}."
+        )
+    return [*lines, ""]
+
+
+def draw(record: dict[str, Any], path: Path) -> None:
+    """Ratios with their spread and the aims; below, where it was measured, how time grows."""
+    curves = record["cases"].get("scaling", {}).get("curves", {})
+    rows = [(name, rival, ratio) for name, case in record["cases"].items() if "ratios" in case
+            for rival, ratio in case["ratios"].items()]  # fmt: skip
+    aims = AIMS[record["machine"]["device"]]
+    below = -(-len(curves) // 2)
+    with drawing(path, (7.2, 0.9 + 0.24 * len(rows) + 2.6 * below)) as figure:
+        grid = figure.add_gridspec(1 + below, 2, height_ratios=[max(1, 0.1 * len(rows))] + [1] * below)
+        axes = figure.add_subplot(grid[0, :])
+        for place, (name, rival, ratio) in enumerate(rows):
+            axes.barh(place, ratio["median"], color="0.75" if rival == RECIPE else "0.5", height=0.7)
+            axes.plot([ratio["low"], ratio["high"]], [place, place], "-", color="0.0", linewidth=1)
+            if aim := aims.get(name, {}).get(rival):
+                axes.plot(aim, place, "|", color="0.0", markersize=11, markeredgewidth=2)
+        axes.set_yticks(range(len(rows)), [f"{WHAT[n]}, {record['cases'][n]['backbone']}\nagainst {r}" for n, r, _ in rows], fontsize=5)  # noqa: E501  # fmt: skip
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_xscale("log")
+        axes.set_xlabel("times as long as loraft (median; thin line: lowest to highest; tick: aim)")
+        axes.axvline(1, color="0.0", linewidth=0.8)
+        axes.set_title(f"Time of the rivals over loraft's, {record['machine']['name']}")
+        for number, (name, curve) in enumerate(curves.items()):
+            axes = figure.add_subplot(grid[1 + number // 2, number % 2])
+            for contestant, seconds in curve["seconds"].items():
+                mark, shade = LINES[contestant]
+                axes.plot(curve["x"], seconds, mark, color=shade, markersize=4, label=contestant)
+            what, over = CURVES[name]
+            axes.set(xlabel=over, ylabel=f"{what} (s)", ylim=(0, None))
+            axes.legend(fontsize=6)
+
+
+def main(
+    results: Annotated[list[Path] | None, typer.Argument(help="speed.json and gpu.json, where they are.")] = None,
+    docs: Annotated[Path, typer.Option(help="Folder of the page and its plots.")] = DOCS,
+) -> None:
+    """Write performance.md and a PNG for each machine."""
+    paths = results or [path for path in (RESULTS / "speed.json", RESULTS / "gpu.json") if path.exists()]
+    if not paths:
+        raise SystemExit(f"{RESULTS}: nothing is measured yet (no speed.json); python benchmarks/speed.py measures")
+    records, plots = [], []
+    for path in paths:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["smoke"]:
+            raise SystemExit(f"{path}: was made with --smoke, whose figures mean nothing; measure without it")
+        measured = any("ratios" in case for case in record["cases"].values())
+        plots.append(f"performance-{path.stem}.png" if measured else "")
+        if measured:
+            draw(record, docs / plots[-1])
+        records.append(record)
+    (docs / "performance.md").write_text(page(records, plots), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

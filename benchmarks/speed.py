@@ -1,0 +1,303 @@
+"""How fast loraft is beside the tutorial's recipe, TRL's defaults and a log-likelihood loop.
+
+    python benchmarks/speed.py [--data FOLDER] [--only step-1b-4,sweep] [--rounds 5] [--budget SECONDS] [--smoke]
+
+Contestants take turns in one process, on the same weights and rows; a ratio is taken inside a round, and its median,
+lowest and highest value over the rounds are kept, with all raw times. Before its ratios count, a case checks that the
+contestants did the same work. `performance.py` makes docs/performance.md from the JSON.
+"""
+
+import gc
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import contestants
+import torch
+import typer
+from aims import HARNESS, LORAFT, RECIPE, TRL, TRL_BEST
+from contestants import LLAMA_1B, Bench
+from measuring import in_turns, machine, matmul_peak, operations, ratios
+from transformers.utils import logging as transformers_logging
+
+from loraft import api
+from loraft.bundled import bundled_backbones
+from loraft.config import Config
+from loraft.machine import environment
+from loraft.resolving import resolve
+from loraft.talking import begin, say
+
+OUT = Path(__file__).parent / "results" / "speed.json"
+RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
+# the tutorial's adapter, without dropout, so that losses can be compared
+FLAGS = {"lora.r": 8, "lora.lora_alpha": 32, "lora.target_modules": "default", "train.learning_rate": 2e-4}
+SMALL_SHAPE = {**LLAMA_1B, "vocab_size": 8192, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+               "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything is measured; the defaults fit `make bench` into a quarter of an hour on two cores."""
+
+    rounds: int = 5
+    quick_rounds: int = 10  # of cases that take a second
+    rows: int = 96  # of an evaluation
+    rows_1b: int = 8
+    shot_rows: int = 64
+    sweep_ranks: tuple[int, ...] = RANKS
+    sweep_steps: int = 12
+    sweep_rows: int = 64
+    one_by_one: int = 12  # sentences of a round, each a `generate`
+    looped: int = 128
+    peak: int = 4096  # of the square matrices
+    scale_rounds: int = 3
+    scale_rows: tuple[int, ...] = (8, 32, 128)
+    scale_batches: tuple[int, ...] = (1, 4, 16, 32)
+    scale_shots: tuple[int, ...] = (0, 2, 8)
+    scale_ranks: tuple[int, ...] = (1, 2, 4)
+    shape: str = "Llama-3.2-1B shape"
+
+
+SMOKE = Sizes(1, 1, 4, 2, 2, (1, 2), 1, 4, 1, 2, 128, 1, (2, 4), (1, 2), (0, 1), (1,), "tiny random Llama")
+
+
+class Suite:
+    """The cases over one device; a backbone is loaded when the first case asks for it."""
+
+    def __init__(self, config: Config, sizes: Sizes, device: torch.device) -> None:
+        self.config, self.sizes, self.device = config, sizes, device
+        self._benches: dict[str, Bench] = {}
+
+    def bench(self, name: str) -> Bench:
+        """The bundled or the large backbone; only one of them is in memory."""
+        if name not in self._benches:
+            self._benches.clear()
+            gc.collect()
+            if name == "bundled":
+                self._benches[name] = contestants.bundled(self.config)
+            else:
+                shape = LLAMA_1B if self.sizes.shape == Sizes.shape else SMALL_SHAPE
+                self._benches[name] = contestants.random_llama(self.config, shape, self.device)
+        return self._benches[name]
+
+    def step(self, backbone: str, batch: int, *, both_trl: bool, rounds: int) -> dict[str, Any]:
+        """Training steps, their equal losses, and the share of the peak that loraft's reach."""
+        bench = self.bench(backbone)
+        names = [RECIPE, TRL, *([TRL_BEST] if both_trl else []), LORAFT]
+        with contestants.steps(bench, batch, rounds, names) as made:
+            seconds, losses, memory = in_turns(made, rounds, bench.device)
+            counted = operations(lambda counter: made[LORAFT](rounds, around=counter))  # the last batch again
+        first = {name: values[0] for name, values in losses.items()}
+        limit = (1e-3 if bench.base.dtype == torch.float32 else 1e-2) * max(1.0, first[LORAFT])
+        _same("loss of the first step", first, lambda loss: abs(loss - first[LORAFT]) <= limit)
+        return {
+            "backbone": self.name_of(backbone), "dtype": str(bench.base.dtype).removeprefix("torch."),
+            "work": {"batch": batch}, "first_losses": first, "seconds": seconds, "peak_memory_mib": memory,
+            "loraft_operations": counted,
+        }  # fmt: skip
+
+    def evaluation(self, backbone: str, rows: int, shots: int = 0) -> dict[str, Any]:
+        """Evaluation; the log-likelihoods must be loraft's, the generated answers are compared and told."""
+        bench = self.bench(backbone)
+        # full log-probabilities of a large vocabulary: a small batch spares the loop memory traffic
+        made = contestants.evaluations(bench, rows, shots, harness_batch=8 if backbone == "1b" else 16)
+        if backbone == "bundled":
+            in_turns(made, 1, bench.device)
+        seconds, results, memory = in_turns(made, self.sizes.rounds, bench.device)
+        ours_NK, loop_NK = results[LORAFT][0], results[HARNESS][0]
+        limit = 1e-3 if bench.base.dtype == torch.float32 else 0.25  # the loop's log-softmax is in bf16 then
+        difference = contestants.largest_difference(ours_NK, loop_NK)
+        _same("log-probabilities of the labels", {HARNESS: difference}, lambda value: value <= limit)
+        ours, generated = ours_NK.argmax(1).tolist(), results[RECIPE][0]
+        return {
+            "backbone": self.name_of(backbone), "dtype": str(bench.base.dtype).removeprefix("torch."),
+            "work": {"rows": rows, "shots": shots},
+            "largest_difference_nats": difference,
+            "same_label_as_loop": _share(ours, loop_NK.argmax(1).tolist()),
+            "same_label_as_generated": _share(ours, generated),
+            "generated_no_label": generated.count(None) / rows,
+            "seconds": seconds, "peak_memory_mib": memory,
+        }  # fmt: skip
+
+    def sweep(self) -> dict[str, Any]:
+        """A sweep from nothing to the table, scaled down in steps and rows."""
+        sizes, config = self.sizes, self.scaled_down()
+        share = len(sizes.sweep_ranks) // 2  # rivals run two ranks a round
+        with contestants.sweeps_of(config, sizes.sweep_ranks, [RECIPE, TRL, LORAFT], share) as made:
+            measured, _, memory = in_turns(made, sizes.rounds, self.device)
+        seconds = {name: [t * (1 if name == LORAFT else share) for t in times] for name, times in measured.items()}
+        work = {"ranks": len(sizes.sweep_ranks), "steps": sizes.sweep_steps, "batch": 4, "rows": sizes.sweep_rows,
+                "ranks_of_rivals_in_a_round": 2}  # fmt: skip
+        return {"backbone": self.name_of("bundled"), "work": work, "seconds": seconds, "peak_memory_mib": memory}
+
+    def predict(self) -> dict[str, Any]:
+        """A thousand lines; each contestant's time is scaled from as many as it answered."""
+        sizes, texts = self.sizes, api.load_data(self.config, "test").texts
+        answered = {RECIPE: sizes.one_by_one, HARNESS: sizes.looped, LORAFT: contestants.LINES}
+        with contestants.predictions(
+            self.scaled_down(), texts, one_by_one=sizes.one_by_one, looped=sizes.looped
+        ) as made:
+            measured, _, memory = in_turns(made, sizes.rounds, self.device)
+        seconds = {name: [1000 * t / answered[name] for t in times] for name, times in measured.items()}
+        work = {"lines": 1000, "answered_in_a_round": answered}
+        return {"backbone": self.name_of("bundled"), "work": work, "seconds": seconds, "peak_memory_mib": memory}
+
+    def scaling(self) -> dict[str, Any]:
+        """Median seconds over rows, batch, prompt length and number of ranks."""
+        bench, sizes = self.bench("bundled"), self.sizes
+        rounds, trio = sizes.scale_rounds, [RECIPE, TRL, LORAFT]
+        names = ("evaluation_rows", "step_batch", "evaluation_prompt", "step_prompt", "sweep_ranks")
+        curves: dict[str, Any] = {name: {"x": [], "seconds": {}} for name in names}
+
+        def add(curve: str, x: float, made: contestants.Contestants, rounds: int) -> None:
+            curves[curve]["x"].append(x)
+            for name, times in in_turns(made, rounds, bench.device)[0].items():
+                curves[curve]["seconds"].setdefault(name, []).append(statistics.median(times))
+
+        for rows in sizes.scale_rows:
+            add("evaluation_rows", rows, contestants.evaluations(bench, rows), rounds)
+        for batch in sizes.scale_batches:
+            with contestants.steps(bench, batch, rounds, trio) as made:
+                add("step_batch", batch, made, rounds)
+        for shots in sizes.scale_shots:
+            text = bench.test.texts[0]
+            tokens = len(bench.encoder.encode([text], contestants.demonstrations(bench, shots) if shots else ())[0].ids)
+            add("evaluation_prompt", tokens, contestants.evaluations(bench, sizes.scale_rows[0], shots), rounds)
+            with contestants.steps(bench, 4, rounds, [RECIPE, LORAFT], shots) as made:
+                add("step_prompt", tokens, made, rounds)
+        for count in sizes.scale_ranks:
+            with contestants.sweeps_of(self.scaled_down(), RANKS[:count], [RECIPE, LORAFT]) as made:
+                add("sweep_ranks", count, made, 1)
+        work = {"prompt_rows": sizes.scale_rows[0], "prompt_batch": 4, "steps": sizes.sweep_steps}
+        return {"backbone": self.name_of("bundled"), "work": work, "curves": curves}
+
+    def peak(self) -> dict[str, Any]:
+        """The machine's matrix-product peak, in the dtype that the training cases run in."""
+        return {"flop_per_second": matmul_peak(self.device, torch.bfloat16, self.sizes.peak), "size": self.sizes.peak}
+
+    def scaled_down(self) -> Config:
+        """The config of a sweep's trials: the tutorial's batch of 4, few steps, few rows."""
+        steps, rows = self.sizes.sweep_steps, self.sizes.sweep_rows
+        train = {"per_device_train_batch_size": 4, "max_steps": steps, "eval_steps": steps}
+        data = {"max_train_rows": 4 * steps, "max_eval_rows": rows, "max_test_rows": rows}
+        return self.config.model_copy(update={
+            "train": self.config.train.model_copy(update=train), "data": self.config.data.model_copy(update=data),
+            "eval": self.config.eval.model_copy(update={"bootstrap_samples": 100}),
+        })  # fmt: skip
+
+    def name_of(self, backbone: str) -> str:
+        """The backbone in words."""
+        own = backbone == "bundled" and self.config.model.name in bundled_backbones()
+        return self.config.model.name if own else self.sizes.shape
+
+
+def cases(suite: Suite) -> dict[str, Callable[[], dict[str, Any]]]:
+    """All cases by name, in an order that loads each backbone once."""
+    sizes = suite.sizes
+    quick = max(sizes.rounds, sizes.quick_rounds)
+    return {
+        "peak": suite.peak,
+        "step-1b-4": lambda: suite.step("1b", 4, both_trl=False, rounds=sizes.rounds),
+        "zero-shot-1b": lambda: suite.evaluation("1b", sizes.rows_1b),
+        "step-1b-16": lambda: suite.step("1b", 16, both_trl=False, rounds=sizes.rounds),
+        "step-4": lambda: suite.step("bundled", 4, both_trl=True, rounds=quick),
+        "step-16": lambda: suite.step("bundled", 16, both_trl=True, rounds=quick),
+        "zero-shot": lambda: suite.evaluation("bundled", sizes.rows),
+        "few-shot": lambda: suite.evaluation("bundled", sizes.shot_rows, shots=8),
+        "predict": suite.predict,
+        "sweep": suite.sweep,
+        "scaling": suite.scaling,
+    }
+
+
+def measure(
+    chosen: Mapping[str, Callable[[], dict[str, Any]]], budget: float, save: Callable[[dict[str, Any]], None]
+) -> None:
+    """Runs cases and saves after each what there is; those that failed or had no time to begin are in `not_measured`.
+
+    Raises:
+        SystemExit: some case failed; after all others.
+    """
+    started, left = time.perf_counter(), list(chosen)
+    done: dict[str, dict[str, Any]] = {}
+    failed: list[str] = []
+    for name, case in chosen.items():
+        spent = time.perf_counter() - started
+        if spent >= budget:
+            break
+        say(f"{spent:6.0f} s  {name}")
+        try:
+            record = case()
+        except SystemExit as error:  # the other cases are worth having
+            failed.append(f"{name}: {error}")
+            say(failed[-1])
+            continue
+        if "seconds" in record:
+            record["ratios"] = ratios(record["seconds"])
+            say(
+                "          " + ", ".join(f"{ratio['median']:.2f}x {rival}" for rival, ratio in record["ratios"].items())
+            )
+        if "loraft_operations" in record and "peak" in done:
+            speed = record["loraft_operations"] / statistics.median(record["seconds"][LORAFT])
+            record["share_of_peak"] = speed / done["peak"]["flop_per_second"]
+        done[name] = record | {"case_seconds": round(time.perf_counter() - started - spent, 1)}
+        left.remove(name)
+        save({"cases": done, "not_measured": left})
+    say(f"{time.perf_counter() - started:6.0f} s  done" + (f", but for {', '.join(left)}" if left else ""))
+    if failed:
+        raise SystemExit("\n".join(failed))
+
+
+def _same(what: str, values: dict[str, float], accepted: Callable[[float], bool]) -> None:
+    if not all(map(accepted, values.values())):
+        raise SystemExit(f"{what}: the contestants do not do the same work (got {values})")
+
+
+def _share(left: list[Any], right: list[Any]) -> float:
+    return sum(a == b for a, b in zip(left, right, strict=True)) / len(left)
+
+
+def write(out: Path, suite: Suite, result: dict[str, Any]) -> None:
+    """Writes the record of a suite; no path of this machine goes in."""
+    record = {
+        "environment": {key: value for key, value in environment().items() if key != "command"},
+        "machine": machine(suite.device),
+        "data": "feedback" if suite.config.data.source == "feedback" else Path(suite.config.data.source).name,
+        "smoke": suite.sizes.shape != Sizes.shape,
+        "sizes": asdict(suite.sizes),
+        **result,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def main(
+    data: Annotated[
+        str, typer.Option(help="feedback, or a folder with train, validation and test.jsonl.")
+    ] = "feedback",
+    only: Annotated[str, typer.Option(help="Cases, comma-separated; all by default.")] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of every case, at least 5 for a published figure.")] = 5,
+    budget: Annotated[float, typer.Option(help="Seconds after which no further case begins.")] = 840,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Tiny sizes: only to see that all of it runs.")] = False,
+    out: Annotated[Path, typer.Option()] = OUT,
+) -> None:
+    """Measure, and write OUT."""
+    transformers_logging.set_verbosity_error()
+    config = resolve(flags={**FLAGS, "data.source": data, "model.device": "cpu"})
+    begin(config, verbose=False)
+    warnings.filterwarnings("ignore", message=".*left out by the limit")
+    suite = Suite(config, SMOKE if smoke else Sizes(rounds=rounds), torch.device("cpu"))
+    known = cases(suite)
+    chosen = only.split(",") if only else list(known)
+    if unknown := [name for name in chosen if name not in known]:
+        raise SystemExit(f"--only: no such case (got {', '.join(unknown)}); there are {', '.join(known)}")
+    measure({name: known[name] for name in known if name in chosen}, budget, lambda result: write(out, suite, result))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,286 @@
+"""The rivals do the same work as loraft, contestants take fair turns, and the page says what was measured."""
+
+import json
+import random
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import LABELS, SENTENCES, backbone, encoder, prompts, tokenizer
+
+from loraft.backbone import add_adapter
+from loraft.batching import make_rows, pad
+from loraft.config import Config
+from loraft.data import Example, Split
+from loraft.resolving import resolve
+from loraft.scoring import score
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))  # scripts, no package
+
+import contestants
+import performance
+import rivals
+from aims import AIMS, LORAFT, RECIPE, TRL, TRL_BEST, WHAT
+from measuring import in_turns, operations, ratios
+from pacing import Paced
+from speed import FLAGS, _share
+
+CPU = torch.device("cpu")
+
+
+def split() -> Split:
+    examples = tuple(Example(text, label, i + 1) for i, (text, label) in enumerate(zip(SENTENCES, LABELS, strict=True)))
+    return Split("train", examples, "fixture", {})
+
+
+def bench() -> contestants.Bench:
+    config: Config = resolve(flags={**FLAGS, "model.device": "cpu"})
+    return contestants.Bench(config, encoder(), backbone(), split(), split())
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    seconds = {LORAFT: [1.0, 2.0, 1.0], RECIPE: [2.0, 8.0, 3.0], TRL: [5.0, 9.0, 4.0]}
+    step = {
+        "backbone": "tiny", "dtype": "bfloat16", "work": {"batch": 4}, "seconds": seconds, "ratios": ratios(seconds),
+        "peak_memory_mib": {}, "first_losses": {LORAFT: 1.25, RECIPE: 1.2501}, "loraft_operations": 5 * 10**9,
+        "share_of_peak": 0.05,
+    }  # fmt: skip
+    curves = {name: {"x": [1, 2], "seconds": {LORAFT: [1.0, 1.5], RECIPE: [2.0, 4.0]}} for name in performance.CURVES}
+    return {
+        "environment": {"git_commit": "abc", "time": "2026-11-01T00:00:00+00:00",
+                        "packages": dict.fromkeys(("torch", "transformers", "peft", "trl"), "1.0")},
+        "machine": {"device": "cpu", "name": "Processor of the test", "threads": 2},
+        "data": "feedback", "smoke": False, "not_measured": ["sweep"],
+        "cases": {"peak": {"flop_per_second": 1e11, "size": 64}, "step-4": step, "scaling": {"curves": curves}},
+        **changes,
+    }  # fmt: skip
+
+
+def test_each_contestant_takes_the_same_training_steps() -> None:
+    with contestants.steps(bench(), 2, 3, [RECIPE, TRL, TRL_BEST, LORAFT]) as made:
+        _, losses, _ = in_turns(made, 3, CPU)
+    for name in (RECIPE, TRL_BEST):
+        assert losses[name][0] == pytest.approx(losses[LORAFT][0], rel=1e-3), name
+        assert losses[name] == pytest.approx(losses[LORAFT], rel=5e-3), name  # schedules differ, and so do updates
+    assert losses[TRL] == pytest.approx(losses[LORAFT], rel=2e-2)  # its default is autocast to bf16
+    assert len({round(loss, 4) for loss in losses[LORAFT]}) == 3
+
+
+def test_a_trainer_stands_still_between_its_steps_and_ends_without_a_trace(tmp_path: Path) -> None:
+    model = add_adapter(backbone(), bench().config.lora, seed=1)
+    trainer = rivals.trl_trainer(model, encoder(), split(), folder=tmp_path, batch_size=2, learning_rate=1e-3)
+    paced = Paced(trainer, [[0, 1], [2, 3], [4, 5]])
+    trained = [p for p in model.parameters() if p.requires_grad]
+    before = [p.clone() for p in trained]
+    assert trainer.state.global_step == 1  # the warm-up
+    paced.step()
+    assert trainer.state.global_step == 2
+    assert not all(torch.equal(old, new) for old, new in zip(before, trained, strict=True))
+    paced.close()
+    assert not paced._thread.is_alive()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_operations_of_a_step_are_those_of_a_whole_batch() -> None:
+    with contestants.steps(bench(), 4, 1, [LORAFT]) as made:
+        counted = [operations(lambda counter, n=n: made[LORAFT](n, around=counter)) for n in range(2)]
+    with contestants.steps(bench(), 1, 1, [LORAFT]) as made:
+        one_row = operations(lambda counter: made[LORAFT](0, around=counter))
+    assert counted[0] == counted[1]  # the round, and the step after the rounds
+    assert counted[0] > one_row > 0
+
+
+def test_an_error_in_a_step_reaches_the_one_who_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = add_adapter(backbone(), bench().config.lora, seed=1)
+    trainer = rivals.trl_trainer(model, encoder(), split(), folder=tmp_path, batch_size=2, learning_rate=1e-3)
+    paced = Paced(trainer, [[0, 1], [2, 3]])
+    monkeypatch.setattr(trainer.optimizer, "step", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        paced.step()
+
+
+def test_contestants_share_the_frozen_weights_but_not_the_adapter() -> None:
+    base = backbone()
+    one, other = (add_adapter(contestants._sharing_weights(base), bench().config.lora, seed=1) for _ in range(2))
+    pointers = [{p.data_ptr() for p in model.parameters() if not p.requires_grad} for model in (base, one, other)]
+    assert pointers[0] == pointers[1] == pointers[2]
+    ours, theirs = ({p.data_ptr() for p in model.parameters() if p.requires_grad} for model in (one, other))
+    assert not ours & theirs
+
+
+def test_the_recipes_batch_is_the_padded_twin_of_loraft() -> None:
+    rows = make_rows(prompts(), LABELS, encoder().completions_K, "none")
+    theirs = rivals.recipe_batch(rows, tokenizer().pad_token_id, CPU)
+    ours = pad(rows, tokenizer().pad_token_id)
+    assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
+
+
+def test_trl_trains_on_the_ids_that_loraft_trains_on(tmp_path: Path) -> None:
+    rows = make_rows(prompts(), LABELS, encoder().completions_K, "none")
+    model = add_adapter(backbone(), bench().config.lora, seed=1)
+    trainer = rivals.trl_trainer(model, encoder(), split(), folder=tmp_path, batch_size=2, learning_rate=1e-3)
+    assert trainer.args.activation_checkpointing  # its default, which the page speaks of
+    assert trainer.args.bf16
+    assert [item["input_ids"] for item in trainer.train_dataset] == [row.input_ids for row in rows]
+    supervised = [sum(label != -100 for label in item["labels"]) for item in trainer.train_dataset]
+    assert supervised == [len(row.input_ids) - row.answer_start for row in rows]
+
+
+@pytest.mark.parametrize("task", ["sentiment", "topic"])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_the_loops_log_likelihoods_are_the_scores(task: str, batch_size: int) -> None:
+    model, ids, completions = backbone(), prompts(task=task), encoder(task).completions_K
+    loop_NK = rivals.loglikelihoods(model, ids, completions, batch_size)
+    assert contestants.largest_difference(loop_NK, score(model, ids, completions)) < 1e-4
+    assert contestants.largest_difference(loop_NK[:, ::-1], score(model, ids, completions)) > 1e-2
+
+
+def test_the_loop_runs_labels_that_differ_in_the_last_token_once() -> None:
+    model, calls = backbone(), []
+    model.register_forward_pre_hook(lambda *given: calls.append(given[2]["input_ids"].shape[0]), with_kwargs=True)
+    rivals.loglikelihoods(model, prompts(), encoder().completions_K, 4)
+    assert len({tuple(ids[:-2]) for ids in encoder().completions_K}) == 1
+    assert sum(calls) == len(SENTENCES)
+
+
+def test_generated_answers_are_parsed_in_the_rows_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids = backbone(), prompts()
+    answers = [encoder().completions_K[label] for label in LABELS]
+    asked: list[int] = []
+
+    def generate(input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        assert kwargs["max_new_tokens"] == 16
+        rows = [row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]
+        assert attention_mask[:, -1].all()  # padded on the left
+        asked.append(len(rows))
+        return torch.cat([input_ids, torch.tensor([answers[ids.index(row)] for row in rows])], dim=1)
+
+    monkeypatch.setattr(model, "generate", generate)
+    assert rivals.recipe_predict(model, encoder(), ids, batch_size=4) == LABELS
+    assert asked == [4, 2]
+
+
+def test_rivals_run_every_rank_once_in_the_rounds_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks, run = [1, 2, 4, 8, 16, 32, 64, 128], []
+
+    def recipe_sweep(config: Config, *rest: Any) -> None:
+        run.append(list(config.sweep.ranks))
+
+    monkeypatch.setattr(rivals, "recipe_sweep", recipe_sweep)
+    with contestants.sweeps_of(resolve(), ranks, [RECIPE], share=4) as made:
+        for number in range(5):
+            made[RECIPE](number)
+    assert run == [[1], [1, 128], [2, 64], [4, 32], [8, 16], [1, 128]]  # the first is the warm-up
+
+
+def test_everyone_goes_first_in_turn_and_ratios_stay_inside_a_round() -> None:
+    order: list[str] = []
+    made = {name: lambda number, name=name: order.append(f"{name}{number}") for name in ("a", "b", LORAFT)}
+    seconds, _, _ = in_turns(made, 3, CPU)
+    assert order == ["a0", "b0", "loraft0", "b1", "loraft1", "a1", "loraft2", "a2", "b2"]
+    assert all(len(times) == 3 for times in seconds.values())
+    found = ratios({"a": [2.0, 8.0, 3.0], LORAFT: [1.0, 2.0, 1.0]})
+    assert found == {"a": {"median": 3.0, "low": 2.0, "high": 4.0}}  # not 3 / 1 and not 8 / 1
+
+
+def test_operations_of_a_product_are_two_a_multiplication() -> None:
+    left, right = torch.ones(3, 5), torch.ones(5, 7)
+
+    def product(counter: Any) -> None:
+        with counter:
+            left @ right
+        left @ right  # outside
+
+    assert operations(product) == 2 * 3 * 5 * 7
+
+
+def test_rows_repeat_only_when_there_are_too_few() -> None:
+    texts: Sequence[str] = contestants.some_rows(split(), 6, 1).texts
+    assert sorted(texts) == sorted(SENTENCES)
+    assert contestants.some_rows(split(), 8, 1).texts[6:] == texts[:2]
+    assert texts != SENTENCES
+    assert random.Random(1).sample(range(6), 6) != list(range(6))
+
+
+def test_the_page_says_what_the_json_says(tmp_path: Path) -> None:
+    result = tmp_path / "speed.json"
+    result.write_text(json.dumps(record()), encoding="utf-8")
+    performance.main([result], tmp_path)
+    page = (tmp_path / "performance.md").read_text(encoding="utf-8")
+    aims = AIMS["cpu"]["step-4"]
+    assert aims == {RECIPE: 2.7, TRL: 2.5}
+    assert f"| {WHAT['step-4']} | tiny | {RECIPE} | 2.7x | **3.00x** | 2.00x to 4.00x | 3 |" in page
+    assert f"| {TRL} | 2.5x | **4.50x** | 4.00x to 5.00x | 3 |" in page
+    assert statistics.median([5 / 1, 9 / 2, 4 / 1]) == 4.5
+    assert "commit abc, 2026-11-01" in page
+    assert "5.0 GFLOP, 5.0%" in page
+    assert "Not measured: sweep." in page
+    assert (tmp_path / "performance-speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_missed_aim_is_said(tmp_path: Path) -> None:
+    missed = record()
+    missed["cases"]["step-4"]["ratios"][RECIPE]["median"] = 2.69
+    assert "| 2.7x (missed) | **2.69x** |" in performance.page([missed], [""])
+
+
+def test_smoke_figures_never_reach_the_page(tmp_path: Path) -> None:
+    result = tmp_path / "speed.json"
+    result.write_text(json.dumps(record(smoke=True)), encoding="utf-8")
+    with pytest.raises(SystemExit, match="made with --smoke"):
+        performance.main([result], tmp_path)
+    assert not (tmp_path / "performance.md").exists()
+
+
+def test_every_aim_belongs_to_a_case() -> None:
+    import gpu
+    import speed
+
+    suite = speed.Suite(resolve(), speed.SMOKE, CPU)
+    assert set(AIMS["cpu"]) == set(speed.cases(suite)) - {"peak", "scaling"}
+    assert set(AIMS["cuda"]) == set(gpu.cases(suite, suite)) - {"peak"}
+    assert set(AIMS["cpu"]) | set(AIMS["cuda"]) == set(WHAT)
+
+
+def test_a_round_of_prediction_is_whole_groups_of_rows() -> None:
+    from loraft import api
+
+    assert contestants.LINES % api.PREDICT_ROWS == 0
+
+
+def test_a_case_that_fails_or_has_no_time_costs_no_other_case() -> None:
+    import speed
+
+    saved: list[dict[str, Any]] = []
+
+    def fails() -> dict[str, Any]:
+        raise SystemExit("the contestants do not do the same work")
+
+    done = {"seconds": {LORAFT: [1.0], RECIPE: [3.0]}, "loraft_operations": 20}
+    good = {"peak": lambda: {"flop_per_second": 100.0}, "step-4": lambda: dict(done)}
+    with pytest.raises(SystemExit, match="same work"):
+        speed.measure({"sweep": fails, **good}, 60, lambda result: saved.append(json.loads(json.dumps(result))))
+    assert saved[-1]["not_measured"] == ["sweep"]
+    assert saved[-1]["cases"]["step-4"]["ratios"][RECIPE]["median"] == 3.0
+    assert saved[-1]["cases"]["step-4"]["share_of_peak"] == 20 / 1.0 / 100.0
+    speed.measure(good, 0, saved.append)
+    assert len(saved) == 2  # no time: nothing is begun
+
+
+def test_different_work_ends_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    import speed
+
+    suite = speed.Suite(resolve(flags=FLAGS), speed.SMOKE, CPU)
+    monkeypatch.setattr(suite, "bench", lambda name: replace(bench()))
+    assert suite.evaluation("bundled", 4)["same_label_as_loop"] == 1.0
+    wrong = np.zeros((4, 3))
+    monkeypatch.setattr(rivals, "loglikelihoods", lambda *given: wrong)
+    with pytest.raises(SystemExit, match="do not do the same work"):
+        suite.evaluation("bundled", 4)
+    assert _share([1, 2, None], [1, 3, None]) == pytest.approx(2 / 3)
