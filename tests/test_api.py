@@ -121,18 +121,21 @@ def test_min_confidence_leaves_a_row_undecided(trained: dict[str, Any]) -> None:
     assert sum(row.label is None for row in some) == 1
 
 
-def test_the_adapter_gives_the_same_logits_in_plain_peft(trained: dict[str, Any]) -> None:
+def test_the_adapter_gives_the_same_scores_in_plain_peft(trained: dict[str, Any]) -> None:
     run = Run.open(Path(trained["run"]))
     section = load_resolved(run.config_path)
     if section.quant.method == "nf4":
         pytest.skip("plain transformers would need the quantisation config; the full-precision run shows it")
-    encoder, _ = api.build(section)
-    base = AutoModelForCausalLM.from_pretrained(bundled_backbones()["loraft-vi-tiny"])
-    plain = PeftModel.from_pretrained(base, str(run.adapter)).eval()
-    _, ours = api.load_run(run, section)
+    encoder, switchable = api.load_run(run, section)
+    _, fixed = api.load_run(run, section, for_good=True)
+    base = AutoModelForCausalLM.from_pretrained(bundled_backbones()["loraft-vi-tiny"], dtype=fixed.dtype)
+    plain = PeftModel.from_pretrained(base.to(fixed.device), str(run.adapter)).eval()
+    assert isinstance(switchable, PeftModel)
+    assert not isinstance(fixed, PeftModel)
     ids = [prompt.ids for prompt in encoder.encode(TEXTS)]
-    a, b = (scoring.score(model, ids, encoder.completions_K) for model in (plain, ours.to("cpu", base.dtype)))
-    np.testing.assert_allclose(a, b, atol=0.05)  # bf16 rounding of the two loading paths
+    expected = scoring.score(plain, ids, encoder.completions_K)
+    for ours in (switchable, fixed):
+        np.testing.assert_array_equal(scoring.score(ours, ids, encoder.completions_K), expected)
 
 
 def edit_bundle(run: Run, change: Callable[[dict[str, Any]], None]) -> None:

@@ -13,11 +13,12 @@ PACKAGE = Path(loraft.__file__).parent
 
 LAYERS = {
     0: "config errors mistakes resolving",
-    1: """answers baselines bundled comparing data demonstrations machine metrics overlap pages plots progressions
-        prompts reading reports runs spreads standings studies studyplots studytables sweeping sweepplots sweeptables
-        tables talking""",
-    2: "backbone batching bundle encoding interrupting memory prefix_attention progress scoring sharing training",
-    3: "api datastats fewshots fitting sweeps",
+    1: """answers arriving baselines bundled comparing data demonstrations machine metrics overlap pages plots
+        processes progressions prompts reading reports resuming runs spreads standings studies studyplots studytables
+        sweeping sweepplots sweeptables tables talking""",
+    2: """backbone batching bundle encoding interrupting joint lowrank memory plain_lora planning prefix_attention
+        progress scoring sharing training""",
+    3: "api datastats fewshots fitting jointly sweeps",
     4: "cli cli_reports cli_studies options",
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
@@ -117,21 +118,39 @@ def test_files_stay_short() -> None:
     assert {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE} == {}
 
 
-def test_help_and_mistakes_come_back_without_anything_heavy(tmp_path: Path) -> None:
+def imported(lines: list[str], asked: set[str], folder: Path) -> list[tuple[str, str]]:
+    """Exit code of each command line, one after the other in one process, and which of the packages are there then."""
     script = """
 import sys
 from loraft.cli import main
-for line in ("--help", "train --help", "train --set lora.rank=8", "train --config none.yaml", "predict câu --run none",
-             "eval --zero-shot --run none", "config", "models"):
+for line in sys.argv[1].splitlines():
     try:
         main(line.split())
     except SystemExit as end:
-        print("HEAVY", line, end.code, sorted(set(sys.argv[1:]) & set(sys.modules)))
+        print("\\nIMPORTED", end.code, " ".join(sorted(set(sys.argv[2:]) & set(sys.modules))))
 """
-    heavy = sorted(HEAVY | LATE | {"pandas"})
-    command = [sys.executable, "-X", "utf8", "-c", script, *heavy]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=True)
-    reports = [line for line in done.stdout.splitlines() if line.startswith("HEAVY")]
-    assert [report.split()[-2:] for report in reports] == [
-        [code, "[]"] for code in ("0", "0", "2", "2", "1", "2", "0", "0")
+    command = [sys.executable, "-X", "utf8", "-c", script, "\n".join(lines), *asked]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8", check=True)
+    reports = [line.split(" ", 2) for line in done.stdout.splitlines() if line.startswith("IMPORTED")]
+    return [(code, rest) for _, code, rest in reports]
+
+
+def test_help_reads_neither_config_nor_arrays(tmp_path: Path) -> None:
+    asked = HEAVY | LATE | {"pandas", "numpy", "pydantic", "yaml", "jinja2", "loraft.config"}
+    assert imported(["--help"], asked, tmp_path) == [("0", "")]
+
+
+def test_what_reads_the_config_only_imports_nothing_heavy(tmp_path: Path) -> None:
+    lines = ["train --help", "predict --help", "config", "models --json", "models", "sweep --ranks 1,2 --dry-run"]
+    found = imported(lines, HEAVY | LATE | {"pandas", "numpy"}, tmp_path)
+    assert found == [("0", "")] * len(lines)
+
+
+def test_mistakes_come_back_without_anything_heavy(tmp_path: Path) -> None:
+    lines = [
+        "train --set lora.rank=8",
+        "train --config none.yaml",
+        "predict câu --run none",
+        "eval --zero-shot --run x",
     ]
+    assert imported(lines, HEAVY | LATE | {"pandas"}, tmp_path) == [("2", ""), ("2", ""), ("1", ""), ("2", "")]

@@ -53,9 +53,10 @@ class Double:
         return {**numbers([0, 0, 2, 2]), "labels": LABELS, "split": split, "source": "feedback", "rows": [{"row": 1}]}
 
     def predict(
-        self, inputs: Any, *, run: Path, min_confidence: float | None = None, config: Config | None = None
-    ) -> Iterator[Any]:
-        self.config, self.given = config, {"run": run, "min_confidence": min_confidence}
+        self, inputs: Any, *, run: Path, min_confidence: float | None = None, config: Config | None = None,
+        wait: float | None = None,
+    ) -> Iterator[Any]:  # fmt: skip
+        self.config, self.given = config, {"run": run, "min_confidence": min_confidence, "wait": wait}
         for item in inputs:
             if isinstance(item, BadRow):
                 yield SimpleNamespace(row=item.row, text="", label=None, probs={}, extra={}, error=item.reason)
@@ -174,14 +175,16 @@ def test_force_and_resume_exclude_each_other(api: Double, here: Path, loraft_say
     assert "--force and --resume" in err
 
 
-def test_several_processes_are_refused(
+def test_several_processes_are_for_training_only(
     api: Double, here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    code, out, err = loraft_says("train")
+    code, out, err = loraft_says("eval", "--zero-shot")
     assert (code, out) == (1, "")
-    assert "WORLD_SIZE" in err
+    assert "loraft train alone works with a launcher" in err
     assert api.config is None
+    assert loraft_says("train")[0] == 0
+    assert api.config is not None
 
 
 def test_resume_without_a_run_is_refused(api: Double, here: Path, loraft_says: Says) -> None:
@@ -337,6 +340,7 @@ def test_predict_gives_probabilities_and_the_other_columns_as_json(
     assert (row["text"], row["label"], row["confidence"]) == ("thầy giảng hay", "positive", 0.9)
     assert row["probs"]["positive"] == 0.9
     assert row["extra"] == {"mã": "a1"}
+    assert api.given["wait"] is None  # a file's groups do not depend on the clock
     assert "thầy giảng hay" in out  # readable, not escaped
 
 
@@ -348,6 +352,7 @@ def test_predict_reads_stdin(
     code, out, err = loraft_says("predict", *arguments)
     assert (code, out) == (0, "positive\npositive\n")
     assert err.endswith("data stdin\n")
+    assert 0 < api.given["wait"] < 1  # second: a pipe may stay open
 
 
 def test_a_bad_row_is_reported_with_its_number_and_the_rest_goes_on(

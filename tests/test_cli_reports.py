@@ -1,6 +1,7 @@
 """`loraft fewshot`, `data` and `report` on the command line: what is parsed, printed where, and refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,21 @@ def test_fewshot_prints_table_and_verdict_and_names_the_next_command(
     assert (called["run"], called["adapter_shots"], called["force"], called["resume"]) == (None, False, False, False)
     out, err = capsys.readouterr()
     assert "TF-IDF + linear SVM" in out
-    assert "fine-tuning pays" in out
+    assert "2 draws of random demonstrations for each number of shots, on the same 60 test rows" in out.splitlines()
+    assert "Fine-tuning pays" in out.splitlines()[-1]
     assert "next: loraft report 'runs/của em'" in err
+
+
+def test_an_interrupted_fewshot_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(config: Config, *, tell: Callable[[str], None], **options: Any) -> None:
+        tell("interrupted: 3 of 9 measurements are kept")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fewshots, "fewshot", interrupted)
+    assert run("fewshot") == 130
+    assert "interrupted: 3 of 9 measurements are kept\n" in capsys.readouterr().err
 
 
 def test_fewshot_as_json_is_nothing_else(called: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,9 +114,22 @@ def test_data_prints_tables_and_says_where_the_figures_are(tmp_path: Path, capsy
     assert run("data", "--output", str(tmp_path), "--no-near") == 0
     out, err = capsys.readouterr()
     assert "topic / sentiment (%)" in out
+    assert "tokens, prompt and answer" in out
+    assert "sentences with several labels: none" in out.splitlines()
+    assert err.startswith("backbone loraft-vi-tiny, data feedback\n")
     assert str(tmp_path / "data-feedback-sentiment") in err
-    assert run("data", "--output", str(tmp_path), "--no-near", "--json", "--task", "topic") == 0
+    assert run("data", "--output", str(tmp_path), "--no-near", "--no-tokens", "--json", "--task", "topic") == 0
     assert json.loads(capsys.readouterr().out)["by"] == "sentiment"
+
+
+def test_data_says_what_was_left_out_and_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ý.csv").write_text("sentence,sentiment\nthầy tốt,2\n ,1\n", encoding="utf-8")
+    assert run("data", "--data", str(tmp_path / "ý.csv"), "--output", str(tmp_path), "--no-tokens") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "train: 1 blank rows skipped" in lines
+    assert any(line.startswith("no validation and no test split") for line in lines)
+    assert run("report", str(tmp_path / "data-ý.csv-sentiment"), "--markdown") == 0
+    assert "train: 1 blank rows skipped" in capsys.readouterr().out.splitlines()
 
 
 def test_report_prints_the_path_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,19 @@
+import io
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from swept import result as swept
 from test_comparing import GOLD, make_run, wrong_on
 from tiny import CONFIGS
 from typer.testing import CliRunner, Result
 
-from loraft import sweeps
+from loraft import cli_studies, comparing, sweeps, sweeptables
 from loraft.cli import app
 from loraft.errors import ConfigError, LoraftError
 
@@ -18,68 +22,48 @@ def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
 
-def trial(rank: int, **more: Any) -> dict[str, Any]:
-    return {
-        "name": f"r{rank}", "run": f"runs/quét thử/r{rank}", "settings": {"lora.r": rank},
-        "alpha_policy": "fixed, alpha 32", "status": "finished", "accuracy": 0.9, "macro_f1": 0.8,
-        "macro_precision": 0.7, "macro_recall": 0.6, "intervals": {"accuracy": [0.85, 0.95], "macro_f1": [0.7, 0.9]},
-        "n": 3166, "trainable_parameters": 106_496 * rank, "validation_macro_f1": 0.75, "seconds": 12.34,
-        "resumed_from_step": None, "steps": 100, "peak_memory_mib": 900, "versus_best": None, **more,
-    }  # fmt: skip
-
-
-def swept(*trials: dict[str, Any]) -> dict[str, Any]:
-    spread = {"mean": 0.8, "sd": None, "interval": [0.7, 0.9]}
-    finished = [each for each in trials if each["status"] == "finished"]
-    rows = [{"settings": each["settings"], "seeds": 1, "accuracy": spread, "macro_f1": spread} for each in finished]
-    return {
-        "kind": "sweep", "path": "runs/quét thử", "backbone": "loraft-vi-tiny", "quant": "none", "data": "feedback",
-        "task": "sentiment", "labels": ["a", "b"], "keys": ["lora.r"], "alpha_policies": ["fixed, alpha 32"],
-        "confidence": 0.95, "trials": list(trials), "settings": rows, "best": finished[0] if finished else None,
-    }  # fmt: skip
-
-
-def paired(p_holm: float) -> dict[str, Any]:
-    return {"b": 1, "c": 2, "p_value": p_holm, "p_holm": p_holm, "same": p_holm >= 0.05}
-
-
 @pytest.fixture
-def result(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the sweep returns; its `trials` may be changed by the test."""
-    found = swept(trial(4), trial(8, versus_best=paired(0.4)), trial(16, versus_best=paired(0.001)))
-    monkeypatch.setattr(sweeps, "sweep", lambda config, **kwargs: found)
-    return found
+def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The options of the result that the sweep returns; the test may change them."""
+    options: dict[str, Any] = {"ranks": (4, 8, 16)}
+    monkeypatch.setattr(sweeps, "sweep", lambda config, **kwargs: swept(**options))
+    return options
 
 
-def test_the_table_marks_which_ranks_cannot_be_told_apart(result: dict[str, Any]) -> None:
+def test_the_table_the_notes_and_the_next_command_are_printed(given: dict[str, Any]) -> None:
     done = invoke("sweep", "--ranks", "4,8,16")
     assert done.exit_code == 0
     table = done.stdout.splitlines()
-    assert table[0].split()[:3] == ["rank", "accuracy", "95%"]
-    assert [" ".join(line.split()[-3:]) for line in table[1:4]] == ["12.3 900 best", "= (p 0.4)", "differs (p 0.001)"]
-    assert "425,984" in table[1]
+    assert table[0].split()[:2] == ["rank", "accuracy"]
+    assert [line.split()[0] for line in table[1:4]] == ["4", "8", "16"]
     assert "alpha policy: fixed, alpha 32" in table
-    assert any("3,166 test rows: 1 of 2" in line and "Holm" in line for line in table)
-    assert "loraft predict --run 'runs/quét thử/r4'" in done.stderr
+    assert f"loraft predict --run {shlex.quote(swept(**given)['best']['run'])} " in done.stderr
 
 
-def test_a_failed_trial_is_in_the_table_and_in_the_exit_code(result: dict[str, Any]) -> None:
-    result["trials"][1] = {"name": "r8", "run": "x", "settings": {"lora.r": 8}, "status": "failed",
-                           "alpha_policy": "fixed, alpha 32", "error": "hết bộ nhớ [gpu]\nthêm"}  # fmt: skip
+def test_with_several_seeds_the_best_trial_is_the_one_to_predict_with(given: dict[str, Any]) -> None:
+    given |= {"seeds": (1, 2)}
+    done, result = invoke("sweep", "--ranks", "4,8,16", "--seeds", "1,2"), swept(**given)
+    assert result["best"]["name"] in result["best_setting"]["trials"]
+    assert f"best trial: {result['best']['name']}," in done.stdout
+    assert f"/{result['best']['name']}' " in done.stderr
+
+
+def test_a_failed_trial_is_in_the_table_and_in_the_exit_code(given: dict[str, Any]) -> None:
+    given |= {"failed": ("r8",)}
     done = invoke("sweep", "--ranks", "4,8,16")
     assert done.exit_code == 1
-    assert any(line.rstrip().endswith("failed: hết bộ nhớ [gpu]") for line in done.stdout.splitlines())
+    assert any(line.rstrip().endswith("failed: RuntimeError: hết bộ nhớ <gpu>") for line in done.stdout.splitlines())
     assert "failed: 1 of 3 trials" in done.stdout
 
 
-def test_json_is_the_whole_result(result: dict[str, Any]) -> None:
+def test_json_is_the_whole_result(given: dict[str, Any]) -> None:
     done = invoke("sweep", "--ranks", "4,8,16", "--json")
-    assert json.loads(done.stdout) == result
+    assert json.loads(done.stdout) == swept(**given)
 
 
 def test_flags_reach_the_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(sweeps, "sweep", lambda config, **kwargs: seen.append((config, kwargs)) or swept(trial(1)))
+    monkeypatch.setattr(sweeps, "sweep", lambda config, **kwargs: seen.append((config, kwargs)) or swept((1,)))
     invoke("sweep", "--grid", "train.optim=sgd,adamw_torch", "--seeds", "1,2,3,...,5", "--quant", "nf4", "--force")
     config, kwargs = seen[0]
     assert (config.sweep.ranks, config.sweep.seeds) == ([], [1, 2, 3, 4, 5])
@@ -134,12 +118,28 @@ def test_compare_prints_differences_in_points_and_changed_rows(tmp_path: Path) -
     done = invoke("compare", "a", "b", "--output", str(tmp_path), "--rows", "2")
     assert done.exit_code == 0
     table = done.stdout.splitlines()
-    assert table[1].split()[-1] == "first"
-    assert "+28.33" in table[2]  # 17 of 60 rows
-    assert table[2].split()[-1] == "better"
-    assert "18  " in table[2]
+    assert table[1].split() == ["1", "accuracy", "0.6667", "first"]
+    assert table[3].split()[:4] == ["2", "accuracy", "0.9500", "+28.33"]  # 57 of 60 rows, 17 more than 40
+    assert table[3].split()[-4:-2] == ["18", "1"]
+    assert table[3].split()[-1] == "better"
+    assert table[4].split()[:4] == ["2", "macro", "F1", "0.9499"]
     assert sum(line.lstrip().startswith("mended") for line in table) == 3  # two rows and the number of the others
     assert any("16 more" in line for line in table)
+    assert table[-3:-1] == [f"run 1: {tmp_path / 'a'}", f"run 2: {tmp_path / 'b'}"]
+    assert "Holm" not in table[-1]
+
+
+def test_compare_fits_a_terminal_of_100_columns(tmp_path: Path) -> None:
+    names = [f"loraft-vi-tiny-feedback-sentiment-qlora-r{i}-s42" for i in (8, 16, 32)]
+    for name, wrong in zip(names, ([1], range(20), range(40)), strict=True):
+        make_run(tmp_path / name, wrong_on(*wrong))
+    result = comparing.compare([tmp_path / name for name in names])
+    console = Console(width=100, file=io.StringIO())
+    console.print(sweeptables.comparison(result))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line.split()[0] for line in lines[2:] if line.strip()] == ["1", "1", "2", "2", "3", "3"]
+    assert "…" not in "".join(lines)
+    assert sweeptables.comparison_notes(result)[-1].endswith("Holm-corrected for 2 comparisons")
 
 
 def test_fail_if_worse_is_an_exit_code_for_scripts(tmp_path: Path) -> None:
@@ -149,9 +149,14 @@ def test_fail_if_worse_is_an_exit_code_for_scripts(tmp_path: Path) -> None:
     assert invoke("compare", good, slightly, "--fail-if-worse").exit_code == 0
     assert invoke("compare", good, clearly).exit_code == 0
     done = invoke("compare", good, slightly, clearly, "--fail-if-worse", "--json")
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert done.stderr.strip() == f"worse than {good}: {clearly}"
     assert [other["worse"] for other in json.loads(done.stdout)["others"]] == [False, True]
+
+
+def test_compares_exit_code_is_no_errors_and_is_in_the_help() -> None:
+    assert cli_studies.WORSE not in {error.exit_code for error in (LoraftError, ConfigError)}
+    assert f"Exit code {cli_studies.WORSE} if a run is worse" in " ".join(invoke("compare", "--help").stdout.split())
 
 
 def test_compare_needs_runs_that_are_there(tmp_path: Path) -> None:

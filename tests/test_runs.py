@@ -116,10 +116,13 @@ def test_a_run_is_found_by_name_by_path_and_inside_a_sweep(tmp_path):
 def test_a_sweep_stands_for_its_best_trial(tmp_path):
     best = make_run(tmp_path, "quét/r8")
     make_run(tmp_path, "quét/r1")
+    (tmp_path / "quét" / "sweep.yaml").touch()
+    with pytest.raises(RunError, match="quét: the sweep is not finished; the same command goes on"):
+        find_run("quét", tmp_path)
     write_json(tmp_path / "quét" / "sweep.json", {"best": {"name": "r8"}})
     assert find_run("quét", tmp_path).path == best.path
     write_json(tmp_path / "quét" / "sweep.json", {"best": None})
-    with pytest.raises(RunError, match=r"no config\.yaml"):
+    with pytest.raises(RunError, match=r"quét: no trial of the sweep finished; .*sweep\.json holds their errors"):
         find_run("quét", tmp_path)
 
 

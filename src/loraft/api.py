@@ -4,29 +4,33 @@ import json
 import time
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from transformers import PreTrainedModel
 
 from loraft import bundle, metrics, scoring
-from loraft.backbone import add_adapter, fingerprint, load_adapter, load_backbone, load_tokenizer
+from loraft.arriving import groups
+from loraft.backbone import add_adapter, apply_adapter, fingerprint, load_adapter, load_backbone, load_tokenizer
 from loraft.config import Config
 from loraft.data import BadRow, Example, Split, load_split
 from loraft.encoding import Encoder, warn_of_cuts
 from loraft.errors import RunError
-from loraft.fitting import draw, fit, save_adapter
 from loraft.machine import environment
+from loraft.processes import is_first
 from loraft.prompts import Task, parse_answer
 from loraft.resolving import dump_yaml, load_resolved
+from loraft.resuming import check_begun
 from loraft.runs import Run, default_name, run_of, write_json, write_text
-from loraft.sharing import remove_adapter
+from loraft.studies import Beside
 
-PREDICT_CHUNK = 512  # rows scored together; bounds memory, not results
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+PREDICT_ROWS = 512  # rows scored together; bounds memory, not results
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ def train(
     quiet: bool = False,
     built: tuple[Encoder, PreTrainedModel] | None = None,
     before: dict[str, Any] | None = None,
+    fitted: Callable[[Run, "PeftModel"], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Fine-tunes an adapter and judges it on the test split before and after.
 
@@ -59,6 +64,8 @@ def train(
         quiet: draw no progress bar.
         built: what `build` returns for this config; the backbone is bare again afterwards, also after an error.
         before: the backbone's own metrics on the test split, where they are known.
+        fitted: puts weights that were trained elsewhere into the fresh adapter and returns the report of their
+            training, instead of training here; see `jointly`.
 
     Returns:
         The run's metrics: `before` (backbone zero-shot) and `after` (with the adapter), each as `metrics.full` gives
@@ -69,11 +76,13 @@ def train(
     """
     splits = {name: load_data(config, name) for name in ("train", "validation", "test")}
     _tell_notes(splits.values())
-    run_of(config).check(force=force, resume=resume)
+    if first := is_first():
+        run_of(config).check(force=force, resume=resume)
     encoder, base = built or build(config)  # what cannot be loaded is told before a folder is made
-    run = Run.create(Path(config.output), config.name or default_name(config), force=force, resume=resume)
+    name = config.name or default_name(config)
+    run = Run.create(Path(config.output), name, force=force, resume=resume) if first else Beside(run_of(config))
     try:
-        return _train(config, run, encoder, base, splits, resume, quiet, built is not None, before)
+        return _train(config, run, encoder, base, splits, resume, quiet, built is not None, before, fitted)
     except Exception:
         run.give_back()
         raise
@@ -89,9 +98,14 @@ def _train(
     quiet: bool,
     keep_base: bool,
     before: dict[str, Any] | None,
+    fitted: Callable[[Run, "PeftModel"], dict[str, Any]] | None,
 ) -> dict[str, Any]:
     """Trains and judges inside a run directory that is there; `keep_base` leaves the backbone bare."""
-    _same_config(run, config, resume=resume)
+    from loraft.fitting import draw, fit, save_adapter
+    from loraft.sharing import remove_adapter
+
+    if resume:
+        check_begun(run, config)
     write_text(run.config_path, dump_yaml(config))
     write_json(run.environment_path, environment())
     weights = fingerprint(base)  # before the adapter: pissa and olora move weights out of the backbone
@@ -104,7 +118,10 @@ def _train(
     write_json(before_path, before)
     model = add_adapter(base, config.lora, seed=config.seed)
     try:
-        report = fit(config, run, encoder, model, splits["train"], validation, resume=resume, quiet=quiet)
+        if fitted is not None:
+            report = fitted(run, model)
+        else:
+            report = fit(config, run, encoder, model, splits["train"], validation, resume=resume, quiet=quiet)
         after, rows = judge(model, encoder, test, config)
         scores = {key: after[key] for key in ("accuracy", "macro_f1")}
         fingerprints = {name: split.fingerprint for name, split in splits.items()}
@@ -154,7 +171,7 @@ def evaluate(
     assert config is not None
     data = load_data(config, split)
     _tell_notes([data])
-    encoder, model = (build(config) if run is None else load_run(Run.open(run), config))[:2]
+    encoder, model = (build(config) if run is None else load_run(Run.open(run), config, for_good=True))[:2]
     result, rows = judge(model, encoder, data, config)
     described = {"labels": list(encoder.task.labels), "split": split, "source": data.source, "notes": data.notes}
     return {**result, **described, "rows": rows}
@@ -166,30 +183,34 @@ def predict(
     run: Path,
     min_confidence: float | None = None,
     config: Config | None = None,
+    wait: float | None = None,
 ) -> Iterator[Prediction]:
-    """Yields one prediction a row, in order, a chunk of rows at a time.
+    """Yields one prediction a row, in order; rows are scored together, a few first and then many at a time.
 
     Args:
         inputs: sentences or rows; a BadRow comes back as a prediction with its `error`.
         run: directory of a finished run.
         min_confidence: in [0, 1]; a row whose best label has a lower probability stays undecided (label None).
+        config: the run's own by default.
+        wait: seconds that a row waits for others to be scored with it, for inputs that come slowly; they are then read
+            in a thread of their own. None waits until there are enough.
     """
     opened = Run.open(run)
     config = config or load_resolved(opened.config_path)
-    encoder, model = load_run(opened, config)
+    encoder, model = load_run(opened, config, for_good=True)
     labels = encoder.task.labels
-    iterator = (
+    rows = (
         Example(unicodedata.normalize("NFC", item), None, row) if isinstance(item, str) else item
         for row, item in enumerate(inputs, start=1)
     )
-    while chunk := list(islice(iterator, PREDICT_CHUNK)):
-        good = [item for item in chunk if isinstance(item, Example)]
+    for group in groups(rows, most=PREDICT_ROWS, wait=wait):
+        good = [item for item in group if isinstance(item, Example)]
         prompts = encoder.encode([item.text for item in good])
         warn_of_cuts(prompts, "of these")
         ids = [prompt.ids for prompt in prompts]
         log_probs_NK = scoring.score(model, ids, encoder.completions_K, batch_tokens=config.eval.batch_tokens)
         probs = iter(scoring.to_probs(log_probs_NK))
-        for item in chunk:
+        for item in group:
             if isinstance(item, BadRow):
                 yield Prediction(item.row, "", None, error=item.reason)
                 continue
@@ -211,14 +232,18 @@ def build_encoder(config: Config) -> Encoder:
     return Encoder(load_tokenizer(config.model), task, date_string=section.date_string, max_length=section.max_length)
 
 
-def load_run(run: Run, config: Config) -> tuple[Encoder, PreTrainedModel]:
-    """Returns the encoder and the backbone with the run's adapter, after checking that they belong together."""
+def load_run(run: Run, config: Config, *, for_good: bool = False) -> tuple[Encoder, PreTrainedModel]:
+    """Returns the encoder and the backbone with the run's adapter, after checking that they belong together.
+
+    Args:
+        for_good: the adapter is never switched off again, which takes less to load; else the model is a PeftModel.
+    """
     if not run.finished:
         raise RunError(f"{run.path}: the run is not finished (no metrics.json); {run.how_to_resume} finishes it")
     content = bundle.read(run.adapter)
     encoder, base = build(config)
     bundle.check(content, run.adapter, encoder, base)
-    return encoder, load_adapter(base, run.adapter)
+    return encoder, (apply_adapter if for_good else load_adapter)(base, run.adapter)
 
 
 def judge(
@@ -242,7 +267,7 @@ def judge(
         made = scoring.generate(
             model,
             ids,
-            end_of_turn=encoder.end_of_turn,
+            encoder.completions_K,
             pad=encoder.tokenizer.pad_token_id,
             max_new_tokens=config.eval.max_new_tokens,
             batch_tokens=config.eval.batch_tokens,
@@ -278,27 +303,6 @@ def judge(
         rows.append(row)
     result["seconds"] = round(time.perf_counter() - started, 3)
     return result, rows
-
-
-def _same_config(run: Run, config: Config, *, resume: bool) -> None:
-    """Refuses to continue a run with another configuration than it was begun with."""
-    if not resume or not run.config_path.exists():
-        return
-    begun = load_resolved(run.config_path).model_dump()
-    now = config.model_dump()
-    changed = [
-        f"  {section}.{key}: {begun[section][key]} then, {now[section][key]} now"
-        for section in now
-        if isinstance(now[section], dict)
-        for key in now[section]
-        if begun[section][key] != now[section][key]
-    ]
-    changed += [f"  seed: {begun['seed']} then, {now['seed']} now"] if begun["seed"] != now["seed"] else []
-    if changed:
-        raise RunError(
-            f"{run.path}: was begun with another configuration:\n" + "\n".join(changed) + "\n"
-            f"{run.how_to_resume} continues it as it was begun, --force begins again"
-        )
 
 
 def _tell_notes(splits: Iterable[Split]) -> None:

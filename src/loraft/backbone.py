@@ -3,11 +3,13 @@
 import hashlib
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -17,9 +19,14 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from loraft import processes
 from loraft.bundled import bundled_backbones
 from loraft.config import LoraSection, ModelConfig, QuantConfig
 from loraft.errors import BackboneError
+from loraft.plain_lora import attach
+
+if TYPE_CHECKING:  # peft and bitsandbytes take their time to import: only the functions below that need them do
+    from peft import LoraConfig, PeftModel
 
 transformers_logging.disable_progress_bar()  # a bar for each file of weights, at every start
 
@@ -50,7 +57,9 @@ def pick_device(wanted: str) -> torch.device:
     """Returns the device; `auto` takes the first accelerator there is, else the CPU."""
     if wanted == "auto":
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found if found is not None else torch.device("cpu")
+        if found is None:
+            return torch.device("cpu")
+        return torch.device(found.type, processes.place()) if processes.several() else found
     available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "xpu": torch.xpu.is_available}
     if wanted in available and not available[wanted]():
         raise BackboneError(f"model.device: {wanted} is not available here; use auto or cpu")
@@ -104,6 +113,9 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
             f"model.name: {model.name} is an adapter, not a backbone; name the base model it was trained on"
         )
     try:
+        if quant.method == "nf4":
+            with _no_compiler():
+                import bitsandbytes  # noqa: F401  # before transformers does it
         base = AutoModelForCausalLM.from_pretrained(resolve_name(model.name), **_hub(model), **kwargs)
     except Exception as error:  # a damaged file fails in as many ways as there are formats
         raise BackboneError(_cannot_load(model.name, error)) from error
@@ -146,8 +158,29 @@ def check_nf4(model: torch.nn.Module, *, double_quant: bool) -> int:
     return len(layers)
 
 
-def lora_config(section: LoraSection) -> LoraConfig:
+@contextmanager
+def _no_compiler() -> Iterator[None]:
+    """Keeps torch.compile from doing anything meanwhile, by the switch that torch has for it.
+
+    bitsandbytes, which peft imports too, hands helpers to it while it is imported, and torch imports its whole
+    compiler for that. They stand in where a device or a shape has no kernel, and then run as they are written.
+    """
+    switch = "TORCHDYNAMO_DISABLE"
+    before = os.environ.get(switch)
+    os.environ[switch] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(switch)
+        if before is not None:
+            os.environ[switch] = before
+
+
+def lora_config(section: LoraSection) -> "LoraConfig":
     """Returns peft's config of the adapter."""
+    with _no_compiler():
+        from peft import LoraConfig, TaskType
+
     targets = section.target_modules
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
@@ -161,14 +194,17 @@ def lora_config(section: LoraSection) -> LoraConfig:
     )
 
 
-def add_adapter(base: PreTrainedModel, section: LoraSection, *, seed: int) -> PeftModel:
+def add_adapter(base: PreTrainedModel, section: LoraSection, *, seed: int) -> "PeftModel":
     """Returns the backbone with a fresh adapter, initialised from the seed, its weights in fp32.
 
     Raises:
         BackboneError: if the backbone carries an adapter already (peft would stack a second one and only warn), or if
             the init reads full-precision weights that a quantised backbone does not have.
     """
-    if isinstance(base, PeftModel) or hasattr(base, "peft_config"):
+    with _no_compiler():
+        from peft import get_peft_model
+
+    if hasattr(base, "peft_config"):
         raise BackboneError("adapter: the backbone carries an adapter already; load a fresh backbone for each adapter")
     if section.init_lora_weights in ("pissa", "olora") and getattr(base, "is_loaded_in_4bit", False):
         raise BackboneError(
@@ -180,21 +216,44 @@ def add_adapter(base: PreTrainedModel, section: LoraSection, *, seed: int) -> Pe
         model = get_peft_model(base, lora_config(section))
     except ValueError as error:
         raise BackboneError(f"lora: peft cannot build the adapter ({error}); check lora.target_modules") from error
-    _adapter_in_fp32(model)
+    adapter_in_fp32(model)
     return model
 
 
-def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
+def load_adapter(base: PreTrainedModel, folder: Path) -> "PeftModel":
     """Returns the backbone with the saved adapter, frozen, in evaluation mode."""
-    if not (folder / "adapter_config.json").exists():
-        raise BackboneError(f"{folder}: holds no adapter_config.json; name a finished run (loraft train makes one)")
-    model = PeftModel.from_pretrained(base, str(folder))
-    _adapter_in_fp32(model)
+    with _no_compiler():
+        from peft import PeftModel
+
+    with _readable(folder):
+        model = PeftModel.from_pretrained(base, str(folder))
+    adapter_in_fp32(model)
     model.eval()
     return model
 
 
-def parameter_counts(model: PeftModel) -> dict[str, int]:
+def apply_adapter(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """Returns the backbone answering with the saved adapter, for good; what `load_adapter` returns gives the same bits.
+
+    A plain adapter needs no peft, whose import is a noticeable part of a cold start.
+    """
+    with _readable(folder):
+        plain = attach(base, folder)
+    return base if plain else load_adapter(base, folder)
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    if not (folder / "adapter_config.json").exists():
+        raise BackboneError(f"{folder}: holds no adapter_config.json; name a finished run (loraft train makes one)")
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:  # ValueError: no JSON, or of another backbone
+        first = str(error).strip().partition("\n")[0]
+        raise BackboneError(f"{folder}: the adapter cannot be read ({first}); train again with --force") from error
+
+
+def parameter_counts(model: "PeftModel") -> dict[str, int]:
     """Returns trainable and all parameters as peft prints them (a 4-bit weight counts as the weights it packs)."""
     trainable, total = model.get_nb_trainable_parameters()
     return {"trainable": trainable, "all": total}
@@ -217,7 +276,8 @@ def fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-def _adapter_in_fp32(model: torch.nn.Module) -> None:
+def adapter_in_fp32(model: torch.nn.Module) -> None:
+    """Keeps the adapter's own weights in fp32."""
     # bf16 keeps eight bits: an update smaller than 0.4 % of a weight would be lost
     for name, parameter in model.named_parameters():
         if "lora_" in name:

@@ -1,5 +1,7 @@
 """The command line. Each command checks and prints; the work is a plain function in `loraft.api`, imported late.
 
+Help and completion need names and words only, so config, runs and tables are imported where a command begins.
+
 Results go to stdout, everything else to stderr. Exit codes: 0, 1 for what went wrong, 2 for usage and config, 130
 for an interrupt; `LORAFT_DEBUG=1` shows the traceback.
 """
@@ -11,14 +13,12 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
-from loraft import cli_reports, cli_studies, runs, tables
+from loraft import cli_reports, cli_studies, processes
 from loraft.bundled import bundled_backbones, bundled_data
-from loraft.config import Config
 from loraft.errors import ConfigError, LoraftError, RunError
 from loraft.options import (
     ConfigFile,
@@ -37,8 +37,12 @@ from loraft.options import (
     dotted,
 )
 from loraft.reading import BadRow, Example, Format, read_inputs, sentence
-from loraft.resolving import dump_yaml, load_resolved, presets, resolve, task_names
 from loraft.talking import begin, say
+
+if TYPE_CHECKING:
+    from loraft.config import Config
+
+WAIT = 0.1  # seconds that a line on stdin waits for others: `tail -f` is answered, and a full pipe fills groups
 
 app = typer.Typer(
     name="loraft",
@@ -67,6 +71,9 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Fine-tune an adapter; print the test split's numbers before and after."""
+    from loraft import runs, tables
+    from loraft.resolving import resolve
+
     if force and resume:
         raise ConfigError("--force and --resume: one deletes what the other continues; give one of them")
     flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
@@ -76,8 +83,9 @@ def train(
         raise RunError(
             f"--resume: no run was begun in {run.path}; leave --resume out, or name one with --config RUN/config.yaml"
         )
-    run.check(force=force, resume=resume)
-    begin(resolved, verbose)
+    if processes.is_first():
+        run.check(force=force, resume=resume)
+    begin(resolved, verbose, several=True)
 
     from loraft import api
 
@@ -109,6 +117,9 @@ def evaluate(
     verbose: Verbose = False,
 ) -> None:
     """Judge a finished run, or with --zero-shot the bare backbone, on labelled rows."""
+    from loraft import runs, tables
+    from loraft.resolving import resolve
+
     flags = dotted(model=model, data=data, task=task, quant=quant, output=output, seed=seed, decode=decode)
     if zero_shot and run is not None:
         raise ConfigError(
@@ -152,6 +163,8 @@ def predict(
     A row that is undecided or unreadable is an empty line. Unreadable rows are reported on stderr, the others go on,
     and the exit code is 1 at the end.
     """
+    from loraft import runs
+
     if min_confidence is not None and math.isnan(min_confidence):  # passes every comparison with a bound
         raise ConfigError("--min-confidence: is no number (got nan); allowed is 0 to 1")
     path, resolved = _finished_run(run, output, sets or (), {})
@@ -161,7 +174,8 @@ def predict(
     from loraft import api
 
     bad = 0
-    for row in api.predict(rows, run=path, min_confidence=min_confidence, config=resolved):
+    wait = WAIT if source == "stdin" else None
+    for row in api.predict(rows, run=path, min_confidence=min_confidence, config=resolved, wait=wait):
         if row.error is not None:
             bad += 1
             say(f"{source} row {row.row}: {row.error}")
@@ -181,6 +195,9 @@ for study in (cli_reports.fewshot, cli_studies.sweep, cli_studies.compare, cli_r
 @app.command("models")
 def list_bundled(json: Json = False) -> None:
     """List what ships with loraft: backbones and data with their licences, tasks, presets."""
+    from loraft import runs, tables
+    from loraft.resolving import presets, task_names
+
     folders = [("backbone", *item) for item in bundled_backbones().items()]
     folders += [("data", *item) for item in bundled_data().items()]
     rows = [{"name": name, "kind": kind, "licence": _licence(path), "path": str(path)} for kind, name, path in folders]
@@ -207,6 +224,9 @@ def show_config(
     json: Json = False,
 ) -> None:
     """Print the resolved config, ready to be edited and given to --config."""
+    from loraft import runs
+    from loraft.resolving import dump_yaml, resolve
+
     flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
     print(runs.to_json(resolved.model_dump()) if json else dump_yaml(resolved), end="\n" if json else "")
@@ -230,8 +250,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _finished_run(
     name: str | None, output: str | None, sets: Sequence[str], flags: dict[str, str | None]
-) -> tuple[Path, Config]:
+) -> "tuple[Path, Config]":
     """The run that is meant, and its config with what may be changed about a finished run."""
+    from loraft import runs
+    from loraft.resolving import load_resolved, resolve
+
     changeable = ("data.", "eval.", "model.device", "model.cache_dir", "seed", "output")
     _refuse([f"--set {item}" for item in sets if not item.strip().startswith(changeable)])
     folder = Path(output or "runs")
@@ -266,7 +289,7 @@ def _inputs(
         rows = read_inputs(file, known, text_column)
         # The first row is read now: a missing file or column is told before a backbone is loaded.
         return chain(list(islice(rows, 1)), rows), str(file)
-    if not texts and sys.stdin.isatty():
+    if sys.stdin is None or (not texts and sys.stdin.isatty()):
         raise ConfigError("predict: nothing to label; loraft predict 'câu phản hồi', --file FILE, or lines on stdin")
     return read_inputs(sys.stdin, known, text_column), "stdin"
 
@@ -287,6 +310,8 @@ def _as_json(row: Any) -> dict[str, Any]:
 
 def _licence(folder: Path) -> str:
     """What the card's front matter says, as the hub reads it."""
+    import yaml
+
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     front = text.split("---")[1] if text.startswith("---") else ""

@@ -3,12 +3,10 @@
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loraft import reports, runs, studytables, tables
-from loraft.config import Config
 from loraft.errors import ConfigError
 from loraft.options import (
     ConfigFile,
@@ -25,15 +23,19 @@ from loraft.options import (
     dotted,
 )
 from loraft.progressions import expand_integers
-from loraft.resolving import load_resolved, resolve
 from loraft.talking import begin, say
+
+if TYPE_CHECKING:
+    from loraft.config import Config
 
 # What may differ from the run whose adapter joins the table; the rest is fixed by its training.
 FREE = ("data.", "eval.", "fewshot.", "model.device", "model.cache_dir", "name", "output", "prompt.max_length", "seed")
 
 
 def fewshot(
-    shots: Annotated[str | None, typer.Option(help="Demonstrations in the prompt, as in 1,2,4,8 or 1,2,...,8.")] = None,
+    shots: Annotated[
+        str | None, typer.Option(help="Demonstrations in the prompt, as in 1,2,4,8 or 1,2,...,8; 0 is always measured.")
+    ] = None,
     repeats: Annotated[str | None, typer.Option(metavar="INTEGER", help="Draws of each number of shots.")] = None,
     selection: Annotated[str | None, typer.Option(help="random, balanced or nearest.")] = None,
     decode: Annotated[str | None, typer.Option(help="score (exact) or generate (the tutorial's way).")] = None,
@@ -51,7 +53,9 @@ def fewshot(
     output: Output = None,
     seed: Seed = None,
     force: Annotated[bool, typer.Option("--force", help="Delete an earlier study of the same name.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted study.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a study, also with more shots or draws than it was begun with.")
+    ] = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -59,6 +63,9 @@ def fewshot(
 
     Without --run nothing has to be trained: the table tells what prompting reaches, with its spread over draws.
     """
+    from loraft import runs, studytables, tables
+    from loraft.resolving import resolve
+
     if force and resume:
         raise ConfigError("--force and --resume: one deletes what the other continues; give one of them")
     if adapter_shots and run is None:
@@ -78,19 +85,21 @@ def fewshot(
 
     from loraft import fewshots
 
-    study = fewshots.fewshot(resolved, run=path, adapter_shots=adapter_shots, force=force, resume=resume, quiet=json)
+    study = fewshots.fewshot(
+        resolved, run=path, adapter_shots=adapter_shots, force=force, resume=resume, quiet=json, tell=say
+    )
     if json:
         print(runs.to_json(study))
     else:
         tables.show([studytables.fewshot(study)])
-        print(study["verdict"])
+        print("\n".join([*studytables.fewshot_notes(study), "", study["verdict"]]))
     say(f"study: {study['path']}")
     say(f"next: loraft report {shlex.quote(study['path'])}")
 
 
 def data(
     by: Annotated[str | None, typer.Option(help="Second column; else another task's, if the rows have it.")] = None,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Measure prompts with the backbone's tokenizer.")] = False,
+    tokens: Annotated[bool, typer.Option(help="Measure lengths with the backbone's tokenizer.")] = True,
     near: Annotated[bool, typer.Option(help="Look for near-duplicates between splits.")] = True,
     preset: Preset = None,
     config: ConfigFile = None,
@@ -102,9 +111,12 @@ def data(
     json: Json = False,
 ) -> None:
     """Look at a data source: splits, label shares, lengths, duplicates, leaks, conflicting labels."""
+    from loraft import runs, studytables, tables
+    from loraft.resolving import resolve
+
     flags = dotted(model=model, data=data, task=task, output=output)
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
-    say(f"data {resolved.data.source}, task {resolved.prompt.task}")
+    begin(resolved, verbose=False)
 
     from loraft import datastats
 
@@ -113,6 +125,8 @@ def data(
         print(runs.to_json(found))
     else:
         tables.show(studytables.data_tables(found))
+        legend = [studytables.near_legend(found)] if found["leaks"] else []
+        print("\n".join([*legend, studytables.conflict_total(found), *studytables.data_notes(found)]))
     say(f"figures and numbers: {found['path']}")
     say(f"next: loraft report {shlex.quote(found['path'])}")
 
@@ -122,10 +136,12 @@ def report(
         str | None, typer.Argument(metavar="[RUN|SWEEP|FEWSHOT|DATA]", help="Name or path; else the newest.")
     ] = None,
     to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="The page; else report.html inside.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables in Markdown instead.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print tables and notes in Markdown instead.")] = False,
     output: Output = None,
 ) -> None:
     """Write one self-contained HTML page about a run, a sweep or a study, and print its path."""
+    from loraft import reports
+
     if markdown and to is not None:
         raise ConfigError("--markdown and --to: Markdown goes to stdout; leave --to out and redirect it")
     folder = reports.find(what, Path(output or "runs"))
@@ -137,8 +153,11 @@ def report(
 
 def _beside(
     name: str, output: str | None, sets: list[str], flags: Mapping[str, Any], fixed: list[str]
-) -> tuple[Path, Config]:
+) -> "tuple[Path, Config]":
     """The run that joins a study, and the study's config: the run's own but for what its training does not fix."""
+    from loraft import runs
+    from loraft.resolving import load_resolved, resolve
+
     fixed += [f"--set {item}" for item in sets if not item.strip().startswith(FREE)]
     if fixed:
         raise ConfigError(f"{', '.join(fixed)}: fixed by the run's training; leave it out, or leave --run out")

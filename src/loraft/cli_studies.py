@@ -6,10 +6,8 @@ from typing import Annotated
 
 import typer
 
-from loraft import runs, sweeping, sweeptables, tables
 from loraft.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Seed, Sets, Task, Verbose, dotted
 from loraft.progressions import expand_integers
-from loraft.resolving import resolve
 from loraft.talking import begin, say
 
 # --- loraft sweep ---
@@ -23,6 +21,9 @@ def sweep(
         list[str] | None, typer.Option(metavar="KEY=V1,V2", help="Any config key with its values; repeatable.")
     ] = None,
     seeds: Annotated[str | None, typer.Option(metavar="1,2,3", help="Every trial with each of these seeds.")] = None,
+    joint: Annotated[
+        str | None, typer.Option(metavar="auto|on|off", help="Train all ranks in one pass; auto: on a GPU.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and what each would train.")] = False,
     preset: Preset = None,
     config: ConfigFile = None,
@@ -41,11 +42,15 @@ def sweep(
 
     Given again, the same command goes on: finished trials are kept, an interrupted one is resumed.
     """
+    from loraft import runs, sweeping, sweeptables, tables
+    from loraft.resolving import resolve
+
     flags = {
         **dotted(model=model, data=data, task=task, quant=quant, output=output, seed=seed),
         "sweep.ranks": sweeping.expand_ranks(ranks) if ranks is not None else [] if grid else None,
         "sweep.grid": sweeping.parse_grid(grid) if grid else None,
         "sweep.seeds": expand_integers(seeds, "--seeds") if seeds is not None else None,
+        "sweep.joint": joint,
     }
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
     trials = sweeping.expand(resolved)
@@ -85,6 +90,8 @@ def sweep(
 
 # --- loraft compare ---
 
+WORSE = 3  # errors are 1, a wrong usage is 2
+
 
 def compare(
     names: Annotated[
@@ -92,7 +99,7 @@ def compare(
     ],
     rows: Annotated[int, typer.Option(min=0, help="Changed rows to show of each outcome.")] = 5,
     fail_if_worse: Annotated[
-        bool, typer.Option("--fail-if-worse", help="Exit code 1 if a run is worse than the first beyond chance.")
+        bool, typer.Option("--fail-if-worse", help=f"Exit code {WORSE} if a run is worse than the first beyond chance.")
     ] = False,
     output: Output = None,
     json: Json = False,
@@ -101,6 +108,8 @@ def compare(
 
     Worse means that the interval of the difference in accuracy or macro F1 lies below 0 altogether.
     """
+    from loraft import runs, sweeptables, tables
+
     found = [runs.find_run(name, Path(output or "runs")) for name in names]
 
     from loraft import comparing
@@ -109,11 +118,11 @@ def compare(
     if json:
         print(runs.to_json(result))
     else:
-        shown = [sweeptables.changed(other, rows) for other in result["others"] if other["changed"] and rows]
+        differing = [number for number, other in enumerate(result["others"], start=2) if other["changed"] and rows]
+        shown = [sweeptables.changed(result, number, rows) for number in differing]
         tables.show([sweeptables.comparison(result), *shown])
-        print(f"differences to {result['first']['run']} on {result['n']:,} test rows; McNemar's test is exact", end="")
-        print(f", Holm-corrected for {len(found) - 1} comparisons" if len(found) > 2 else "")
+        print("\n".join(sweeptables.comparison_notes(result)))
     if fail_if_worse and any(other["worse"] for other in result["others"]):
         worse = [other["run"] for other in result["others"] if other["worse"]]
         say(f"worse than {result['first']['run']}: {', '.join(worse)}")
-        raise typer.Exit(1)
+        raise typer.Exit(WORSE)

@@ -1,4 +1,7 @@
-"""The flags of the command line, each declared once, with its help and its completion."""
+"""The flags of the command line, each declared once, with its help and its completion.
+
+What completion asks the config for is imported when it asks.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +9,6 @@ from typing import Annotated
 import typer
 
 from loraft.bundled import bundled_backbones, bundled_data
-from loraft.resolving import known_keys, presets, task_names
 
 CONFIG = "Config"  # panel of the help page
 
@@ -20,7 +22,21 @@ SHORT = {
 }
 
 
+def _complete_preset() -> list[str]:
+    from loraft.resolving import presets
+
+    return list(presets())
+
+
+def _complete_task() -> list[str]:
+    from loraft.resolving import task_names
+
+    return task_names()
+
+
 def _complete_set(incomplete: str) -> list[str]:
+    from loraft.resolving import known_keys
+
     return [f"{key}=" for key in known_keys() if key.startswith(incomplete)]
 
 
@@ -31,7 +47,7 @@ def _complete_run(incomplete: str) -> list[str]:
 # Values that the config checks come in as text, so that all mistakes are reported together.
 Preset = Annotated[
     str | None,
-    typer.Option(help="quickstart or tutorial.", autocompletion=lambda: list(presets()), rich_help_panel=CONFIG),
+    typer.Option(help="quickstart or tutorial.", autocompletion=_complete_preset, rich_help_panel=CONFIG),
 ]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="YAML file over the preset, or a run's.", rich_help_panel=CONFIG)
@@ -53,7 +69,7 @@ Data = Annotated[
 ]  # fmt: skip
 Task = Annotated[
     str | None,
-    typer.Option(help="sentiment, topic, or a YAML file.", autocompletion=task_names, rich_help_panel=CONFIG),
+    typer.Option(help="sentiment, topic, or a YAML file.", autocompletion=_complete_task, rich_help_panel=CONFIG),
 ]
 Quant = Annotated[
     str | None,

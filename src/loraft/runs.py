@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import numpy as np
-
 from loraft.config import Config
 from loraft.errors import RunError
 
@@ -248,16 +246,24 @@ def find_run(name_or_path: str | Path, output: Path) -> Run:
         RunError: there is none; the message names the nearest.
     """
     for path in (Path(output) / name_or_path, Path(name_or_path).expanduser()):
-        if (path / "sweep.json").is_file():
-            best = json.loads((path / "sweep.json").read_text(encoding="utf-8"))["best"]
-            if best is not None:
-                return Run.open(path / best["name"])
+        if (path / "sweep.yaml").is_file():
+            return _best_trial(path)
         if path.is_dir():
             return Run.open(path)
     names = [run.name for run in _runs_in(output)]
     close = difflib.get_close_matches(str(name_or_path), names, n=1)
     hint = f"did you mean {close[0]}?" if close else f"runs there: {', '.join(names) or 'none, loraft train makes one'}"
     raise RunError(f"{output}: no such run (got {str(name_or_path)!r}); {hint}")
+
+
+def _best_trial(sweep: Path) -> Run:
+    results = sweep / "sweep.json"
+    if not results.is_file():
+        raise RunError(f"{sweep}: the sweep is not finished; the same command goes on with it, or name one of its runs")
+    best = json.loads(results.read_text(encoding="utf-8"))["best"]
+    if best is None:
+        raise RunError(f"{sweep}: no trial of the sweep finished; {results} holds their errors")
+    return Run.open(sweep / best["name"])
 
 
 def utc_now() -> str:
@@ -300,7 +306,7 @@ def to_json(value: Any, indent: int | None = 2) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.generic | np.ndarray):
+    if hasattr(value, "tolist"):  # numpy's, which is not imported for that
         return _plain(value.tolist())
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
