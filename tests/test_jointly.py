@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_joint import rows
 from tiny import backbone
 
 from loraft import api, jointly, sweeps
 from loraft.config import Config
 from loraft.joint import JointTrainer
+from loraft.planning import packed_size
 from loraft.resolving import resolve
 from loraft.runs import Run
 from loraft.sharing import weights_hash
@@ -190,13 +192,22 @@ def test_groups_share_everything_but_what_an_adapter_has_of_its_own(tmp_path: Pa
     assert groups("train.early_stopping_patience=1,2", ranks=[1, 2]) == []
 
 
-def test_auto_goes_one_after_the_other_on_a_cpu_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_asks_how_much_a_step_leaves_idle_and_says_what_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = passes_of(monkeypatch)
     told: list[str] = []
     sweeps.sweep(config(tmp_path / "a", joint="auto", ranks=[1, 2]), quiet=True, tell=told.append)
-    assert seen == []
-    assert "--joint on" in told[0]
-    monkeypatch.setattr(jointly, "wins", lambda config: True)
+    assert seen == [2]
+    assert told[0] == "2 adapters in one pass: r1, r2"
+    monkeypatch.setattr(jointly, "IDLE_STEP", 1)
     sweeps.sweep(config(tmp_path / "b", joint="auto", ranks=[1, 2]), quiet=True, tell=told.append)
     assert seen == [2]
-    assert "2 adapters in one pass: r1, r2" in told
+    assert any("--joint on" in line for line in told)
+
+
+def test_a_larger_batch_leaves_less_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = backbone()
+    monkeypatch.setattr(jointly, "IDLE_STEP", 4 * base.num_parameters() * packed_size(rows(), 2)[0])
+    assert jointly.wins(base, rows(), 2)
+    assert not jointly.wins(base, rows(), 3)

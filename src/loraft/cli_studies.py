@@ -22,7 +22,7 @@ def sweep(
     ] = None,
     seeds: Annotated[str | None, typer.Option(metavar="1,2,3", help="Every trial with each of these seeds.")] = None,
     joint: Annotated[
-        str | None, typer.Option(metavar="auto|on|off", help="Train all ranks in one pass; auto: on a GPU.")
+        str | None, typer.Option(metavar="auto|on|off", help="Train all ranks in one pass; auto: where it wins.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and what each would train.")] = False,
     preset: Preset = None,

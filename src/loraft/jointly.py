@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,21 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from loraft import api, memory
-from loraft.backbone import parameter_counts, pick_device
+from loraft.backbone import parameter_counts
+from loraft.batching import Row
 from loraft.config import Config
-from loraft.data import Split
 from loraft.encoding import Encoder
 from loraft.fitting import Material, Spent, prepare
 from loraft.interrupting import SaveOnInterrupt, finished_training, newest_checkpoint
 from loraft.joint import JointTrainer, add_adapters, best_weights, read_best, weights_of
-from loraft.planning import most_adapters
+from loraft.planning import most_adapters, packed_size
 from loraft.progress import ProgressCallback
 from loraft.runs import Run, write_json, write_text
 from loraft.sharing import count_trainable, remove_adapter
 from loraft.sweeping import Trial
 from loraft.training import build_trainer
 
+IDLE_STEP = 6e9  # operations of a CPU step (4 a weight and token) that are mostly overhead; see docs/log.md
 PREFIX, MEMBERS = "joint-", "members.json"
 OWN = {  # what may differ between the trials of one pass
     "lora": ("r", "lora_alpha", "alpha_per_rank", "use_rslora", "init_lora_weights"),
@@ -60,9 +61,12 @@ def passes(trials: Sequence[Trial]) -> list[list[Trial]]:
     return [sorted(group, key=lambda t: t.config.lora.r) for group in groups.values() if len(group) > 1]
 
 
-def wins(config: Config) -> bool:
-    """Whether one pass for all is expected to be faster here: a GPU is idle between small products, a CPU is not."""
-    return pick_device(config.model.device).type != "cpu"
+def wins(base: PreTrainedModel, rows: Sequence[Row], batch: int) -> bool:
+    """Whether one pass for all is expected to be faster: where a step alone leaves the device idle between products."""
+    if base.device.type != "cpu":
+        return True
+    tokens, _ = packed_size(rows, batch)
+    return 4 * base.num_parameters() * tokens <= IDLE_STEP
 
 
 def train_what_can(
@@ -87,13 +91,15 @@ def train_what_can(
         left = [trial for trial in group if fitted(folder, trial) is None]
         if not left:
             continue
-        if not (forced or wins(left[0].config)):
-            tell("one adapter after the other: on a CPU one pass for all is hardly faster (--joint on)")
-            continue
-        tell(f"{len(left)} adapters in one pass: {', '.join(trial.name for trial in left)}")
+        config = left[0].config
         try:
-            splits = {name: api.load_data(left[0].config, name) for name in ("train", "validation")}
-            train_jointly(left, folder, *built(left[0].config), splits, quiet=quiet)
+            encoder, base = built(config)
+            material = prepare(config, encoder, api.load_data(config, "train"), api.load_data(config, "validation"))
+            if not (forced or wins(base, material.rows, config.train.per_device_train_batch_size)):
+                tell("one adapter after the other: here one pass for all is hardly faster (--joint on)")
+                continue
+            tell(f"{len(left)} adapters in one pass: {', '.join(trial.name for trial in left)}")
+            train_jointly(left, folder, encoder, base, material, quiet=quiet)
         except Exception as error:  # one that diverges must not take the others with it
             tell(f"the pass failed ({type(error).__name__}: {error}); one adapter after the other")
     for trial in waiting:
@@ -106,7 +112,7 @@ def train_jointly(
     folder: Path,
     encoder: Encoder,
     base: PreTrainedModel,
-    splits: Mapping[str, Split],
+    material: Material,
     *,
     quiet: bool,
 ) -> dict[str, dict[str, Any]]:
@@ -116,7 +122,6 @@ def train_jointly(
         By name of the trial, the report of its training as `fitting.fit` gives it, with `joint` (`adapters` of its
         pass and `seconds` of the whole pass; its own `seconds` are its share of them).
     """
-    material = prepare(trials[0].config, encoder, splits["train"], splits["validation"])
     batch = trials[0].config.train.per_device_train_batch_size
     reports: dict[str, dict[str, Any]] = {}
     left = list(trials)

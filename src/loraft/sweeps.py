@@ -89,6 +89,8 @@ class Bench:
                 self._error = error
                 raise
             self.loads += 1
+            gc.collect()
+            gc.freeze()  # the libraries' own objects are not walked again at every trial
             self._hash = weights_hash(self._base)
         return api.build_encoder(config), self._base
 
@@ -221,6 +223,7 @@ def _run(
             error_path.unlink(missing_ok=True)
             bench.keep_before(trial.config, result["before"])
             tell(f"{trial.name}: macro-F1 {result['after']['macro_f1']:.4f}, {result['train']['seconds']:.1f} s")
+    gc.unfreeze()
     if not errors:
         jointly.clear(folder.path)
     return errors
