@@ -14,6 +14,7 @@ from loraft import scoring
 from loraft.backbone import add_adapter, check_nf4, load_backbone
 from loraft.batching import Row, make_rows
 from loraft.config import LoraSection, ModelConfig, QuantConfig, TrainConfig
+from loraft.errors import BackboneError
 from loraft.joint import JointTrainer, add_adapters, best_weights, read_best
 from loraft.sharing import remove_adapter, weights_hash
 from loraft.training import build_trainer
@@ -150,6 +151,16 @@ def test_an_interrupted_pass_goes_on_to_the_same_adapters(tmp_path: Path) -> Non
         assert_equal(adapter_weights(resumed, name), adapter_weights(whole, name), 1e-6)
         expected = [line["loss"] for line in logs[number] if "loss" in line and line["step"] > 15]
         assert [line["loss"] for line in later[number] if "loss" in line] == pytest.approx(expected)
+
+
+def test_layers_that_cannot_keep_adapters_apart_are_refused(tmp_path: Path) -> None:
+    model, names = add_adapters(backbone("gpt2"), [LoraSection(r=r, target_modules="default") for r in (1, 4)], seed=5)
+    trainer = build_trainer(
+        model, tokenizer(), rows(), training(), output_dir=str(tmp_path), seed=3, evaluate_with=judged,
+        kind=JointTrainer, names=names, learning_rates=RATES[:2], best=tmp_path, report=lambda number, line: None,
+    )  # fmt: skip
+    with pytest.raises(BackboneError, match="--joint off"):
+        trainer.train()
 
 
 def test_the_backbone_is_bit_identical_and_bare_afterwards(tmp_path: Path) -> None:

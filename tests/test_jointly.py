@@ -106,7 +106,7 @@ def test_memory_decides_how_many_train_at_once(
     tmp_path: Path, alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = passes_of(monkeypatch)
-    monkeypatch.setattr(jointly, "most_adapters", lambda model, rows, batch, weights: min(2, len(weights)))
+    monkeypatch.setattr(jointly, "most_adapters", lambda model, rows, batch, weights, packed: min(2, len(weights)))
     assert_like(sweeps.sweep(config(tmp_path), quiet=True), alone)
     assert seen == [2, 1]
 
@@ -159,13 +159,30 @@ def test_a_pass_that_is_over_is_not_trained_again(
     assert seen == []
 
 
-def test_an_adapter_that_diverges_does_not_take_the_others_with_it(tmp_path: Path) -> None:
+def test_an_adapter_that_diverges_does_not_take_the_others_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = passes_of(monkeypatch)
     told: list[str] = []
-    section = config(tmp_path, "train.learning_rate=1e-2,1e30", ranks=[1])
+    section = config(tmp_path, "train.learning_rate=1e-2,1e30,2e-2", ranks=[1])
     result = sweeps.sweep(section, quiet=True, tell=told.append)
-    assert [trial["status"] for trial in result["trials"]] == ["finished", "failed"]
+    assert seen == [3]
+    assert [trial["status"] for trial in result["trials"]] == ["finished", "failed", "finished"]
     assert "diverged" in result["trials"][1]["error"]
-    assert any("the pass failed" in line for line in told)
+    joint = [Run(Path(trial["run"])).read_metrics()["train"]["joint"] for trial in result["trials"][::2]]
+    assert [made["adapters"] for made in joint] == [3, 3]
+
+
+def test_a_pass_that_fails_leaves_its_trials_to_be_trained_alone(
+    tmp_path: Path, alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(JointTrainer, "train", full)
+    told: list[str] = []
+    assert_like(sweeps.sweep(config(tmp_path), quiet=True, tell=told.append), alone)
+    assert "the pass failed (RuntimeError: out of memory); one adapter after the other" in told
 
 
 def test_what_cannot_be_trained_together_is_trained_by_itself_and_told(

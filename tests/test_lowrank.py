@@ -10,7 +10,7 @@ from loraft.backbone import add_adapter, load_backbone
 from loraft.batching import answer_loss_sum, answer_loss_sums, pack, pad
 from loraft.config import LoraSection, ModelConfig, QuantConfig
 from loraft.joint import add_adapters
-from loraft.lowrank import active, add_low_rank, enabled, grouped
+from loraft.lowrank import active, add_low_rank, enabled, grouped, stirred
 
 PAD = tokenizer().pad_token_id
 
@@ -90,6 +90,14 @@ def test_it_is_used_in_training_mode_alone_and_gone_afterwards() -> None:
     assert loss() == plain
     assert rounded != plain
     assert rounded == pytest.approx(plain, rel=0.1)
+
+
+def test_stirring_changes_every_b_and_leaves_no_trace() -> None:
+    model = add_adapter(backbone(), LoraSection(r=4, target_modules="all-linear"), seed=1)
+    ups = [parameter for name, parameter in model.named_parameters() if "lora_B" in name]
+    with stirred(model):
+        assert all(up.count_nonzero() == up.numel() for up in ups)
+    assert not any(up.any() for up in ups)
 
 
 def test_several_adapters_have_the_losses_that_each_has_alone() -> None:

@@ -1,5 +1,7 @@
 """Memory is planned from the shape: more rows, keys or adapters need more, and little memory means few at once."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from test_training import rows, with_adapter
@@ -32,7 +34,7 @@ def test_as_many_adapters_train_at_once_as_memory_holds(monkeypatch: pytest.Monk
     each = planning.activation_bytes(model, tokens, keys) + planning.OPTIMIZER_BYTES * 1000
     for room, count in ((10.0, 5), (3.5, 3), (0.1, 1)):
         monkeypatch.setattr(planning, "free_bytes", lambda device, room=room: room * each / planning.SHARE)
-        assert planning.most_adapters(model, batch, 4, [1000] * 5) == count
+        assert planning.most_adapters(model, batch, 4, [1000] * 5, packed=True) == count
 
 
 def test_an_accumulation_window_becomes_one_batch_where_memory_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +47,24 @@ def test_an_accumulation_window_becomes_one_batch_where_memory_holds_it(monkeypa
         assert one_window(other, model, batch, 1) == other
     monkeypatch.setattr(planning, "free_bytes", lambda device: 1000)
     assert one_window(section, model, batch, 1) == section
+
+
+def test_padded_batches_and_dense_masks_are_planned_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = with_adapter(), rows()
+    monkeypatch.setattr(planning, "free_bytes", lambda device: 10**8)
+    packed = planning.most_adapters(model, batch, 4, [0] * 50, packed=True)
+    assert 1 < planning.most_adapters(model, batch, 4, [0] * 50, packed=False) < packed
+    monkeypatch.setattr(planning, "supports", lambda model: False)
+    assert 1 < planning.most_adapters(model, batch, 4, [0] * 50, packed=True) < packed
+
+
+def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "CGROUP", tmp_path)
+    machine = planning.free_bytes(torch.device("cpu"))
+    (tmp_path / "memory.current").write_text("1000\n")
+    for limit, free in (("5000\n", 4000), ("max\n", machine)):
+        (tmp_path / "memory.max").write_text(limit)
+        assert planning.free_bytes(torch.device("cpu")) == pytest.approx(free, rel=0.2)
 
 
 def test_free_memory_is_some_of_the_machines() -> None:

@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from loraft import processes
+
 SETTINGS = [
     "train.max_steps=4", "train.eval_steps=2", "train.logging_steps=1", "data.max_train_rows=64", "lora.lora_dropout=0",
     "data.max_eval_rows=8", "data.max_test_rows=8", "eval.bootstrap_samples=100", "model.dtype=fp32",
@@ -24,6 +26,13 @@ def trained(output: Path, launcher: list[str], batch: int) -> tuple[Path, subpro
     made = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment, check=False)
     assert made.returncode == 0, made.stderr
     return output / "run", made
+
+
+def test_a_variable_of_another_program_makes_no_second_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "8")
+    assert processes.is_first()
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    assert not processes.is_first()
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:

@@ -204,6 +204,13 @@ def test_balanced_sampling_draws_every_label_as_often() -> None:
         assert abs(drawn.count(label) / 2000 - 1 / 3) < 0.05
 
 
+def test_a_wrong_low_rank_product_is_seen_on_the_first_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loraft.lowrank.add_low_rank", lambda base, x, downs, ups, scales: base)
+    model = add_adapter(backbone(), LoraSection(r=4, target_modules="all-linear"), seed=1)  # its B is zero
+    with pytest.warns(UserWarning, match="goes on with padded batches"):
+        fit(tmp_path, model, max_steps=1)
+
+
 def test_a_wrong_shared_prefix_is_seen_on_the_first_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = pack
 

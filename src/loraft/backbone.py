@@ -63,7 +63,7 @@ def pick_device(wanted: str) -> torch.device:
     available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "xpu": torch.xpu.is_available}
     if wanted in available and not available[wanted]():
         raise BackboneError(f"model.device: {wanted} is not available here; use auto or cpu")
-    return torch.device(wanted)
+    return torch.device(wanted, processes.place() if wanted in available and processes.several() else 0)
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -244,7 +244,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if os.environ.get("LORAFT_DEBUG") == "1":
             raise
         separator = "\n  " if "\n" in str(error) else " "
-        say(f"error:{separator}" + str(error).replace("\n", "\n  "))
+        # not `say`: a process that is not the first must tell its own mistake as well
+        print(f"error:{separator}" + str(error).replace("\n", "\n  "), file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
 
 

@@ -7,6 +7,7 @@ The idea is that of PLoRA and mLoRA (arXiv:2508.02932, arXiv:2312.02515); peft r
 """
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,8 +20,8 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
 from loraft.backbone import adapter_in_fp32, add_adapter, lora_config
-from loraft.batching import answer_loss_sum
 from loraft.config import LoraSection
+from loraft.errors import BackboneError
 from loraft.training import LabelTrainer, scored
 
 Report = Callable[[int, dict[str, Any]], None]
@@ -77,13 +78,14 @@ class JointTrainer(LabelTrainer):
         self.losses_A = torch.zeros(len(names), device=self.args.device)
         self._low_rank = True  # peft's own layers would add all adapters to every row
         self._steps = 0
-        self._norms: list[float] = []
+        self._norms: list[torch.Tensor] = []
+        self.diverged: set[str] = set()
 
-    def _plain_loss(self, model: torch.nn.Module, plain: dict[str, torch.Tensor]) -> float:
+    def _plain_loss(self, plain: dict[str, torch.Tensor]) -> float:
         total = 0.0
         for name in self.adapters or ():
             self._activate(name)
-            total += float(answer_loss_sum(model, plain, self._dtype))
+            total += super()._plain_loss(plain)
         self._activate(self.adapters)
         return total
 
@@ -92,12 +94,11 @@ class JointTrainer(LabelTrainer):
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         peft_model = self._peft()
-        norms = [
+        self._norms = [
             torch.nn.utils.clip_grad_norm_(weights_of(peft_model, name), self.args.max_grad_norm)
             for name in self.adapters or ()
         ]
-        self._norms = [float(norm) for norm in norms]
-        return torch.stack(norms).max()
+        return torch.stack(self._norms).nan_to_num().max()
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Builds upstream's optimizer with one group of weights for each adapter, at its learning rate."""
@@ -122,9 +123,16 @@ class JointTrainer(LabelTrainer):
         steps = self.state.global_step - self._steps
         if "loss" in logs and steps:
             rates = self.lr_scheduler.get_last_lr() if self.lr_scheduler is not None else self.learning_rates
-            for number, loss in enumerate(self.losses_A.tolist()):
-                own = {"loss": loss / steps, "grad_norm": self._norms[number], "learning_rate": rates[number]}
+            losses = (self.losses_A / steps).tolist()
+            for number, name in enumerate(self.adapters or ()):
+                if not math.isfinite(losses[number]):
+                    self.diverged.add(name)
+                    losses[number] = 0.0
+                    continue
+                norm = float(self._norms[number])
+                own = {"loss": losses[number], "grad_norm": norm, "learning_rate": rates[number]}
                 self.report(number, {"step": self.state.global_step, "epoch": self.state.epoch, **own})
+            logs = {**logs, "loss": sum(losses)}
             self.losses_A.zero_()
             self._steps = self.state.global_step
         super().log(logs, start_time)
@@ -143,7 +151,11 @@ class JointTrainer(LabelTrainer):
         total = 0.0
         for number, name in enumerate(self.adapters or ()):
             self._activate(name)
-            numbers = self.evaluate_with(model)
+            try:
+                numbers = self.evaluate_with(model)
+            except BackboneError:  # it has no scores any more; the others go on
+                self.diverged.add(name)
+                continue
             total += numbers["macro_f1"]
             own = {f"{metric_key_prefix}_{key}": value for key, value in numbers.items()}
             self.report(number, {"step": self.state.global_step, "epoch": self.state.epoch, **own})

@@ -9,7 +9,6 @@ from it; one whose training is over is not trained again for the trials that it 
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -89,7 +88,7 @@ def train_what_can(
     """
     for group in passes(waiting):
         left = [trial for trial in group if fitted(folder, trial) is None]
-        if not left:
+        if len(left) < 2:
             continue
         config = left[0].config
         try:
@@ -129,10 +128,20 @@ def train_jointly(
         together = _begun(folder, left)
         if together is None:
             weights = [count_trainable(base, trial.config.lora) for trial in left]
-            together = left[: most_adapters(base, material.rows, batch, weights)]
+            packed = trials[0].config.train.shared_prefix == "auto"
+            together = left[: most_adapters(base, material.rows, batch, weights, packed=packed)]
         reports |= _one_pass(together, folder, encoder, base, material, quiet=quiet)
         left = [trial for trial in left if trial not in together]
     return reports
+
+
+class _Log(Run):
+    """A log by itself."""
+
+    @property
+    def log_path(self) -> Path:
+        """The file."""
+        return self.path
 
 
 class Joint(Run):
@@ -142,6 +151,10 @@ class Joint(Run):
     def metrics_path(self) -> Path:
         """The reports by trial; written when the training is over."""
         return self.path / "joint.json"
+
+    def log_of(self, number: int) -> Run:
+        """Something that writes the log of one adapter."""
+        return _Log(self.path / f"log-{number}.jsonl")
 
     @property
     def best(self) -> Path:
@@ -154,8 +167,9 @@ def fitted(folder: Path, trial: Trial) -> Callable[[Run, PeftModel], dict[str, A
     for joint in _passes_in(folder):
         members = _members(joint)
         if joint.finished and members.get(trial.name) == _fingerprint(trial):
-            log = joint.path / f"log-{list(members).index(trial.name)}.jsonl"
-            return partial(_put_best, joint, log, joint.read_metrics()[trial.name])
+            report = joint.read_metrics().get(trial.name)  # none of an adapter that diverged: alone it says so itself
+            log = joint.log_of(list(members).index(trial.name)).log_path
+            return None if report is None else partial(_put_best, joint, log, report)
     return None
 
 
@@ -193,12 +207,9 @@ def _one_pass(
         checkpoint = newest_checkpoint(joint.checkpoints)
         spent, interrupt = Spent(checkpoint), SaveOnInterrupt()
         progress = ProgressCallback(lambda line: None, visible=not quiet)
-        started = time.perf_counter()
 
         def report(number: int, line: dict[str, Any]) -> None:
-            entry = {**line, "seconds": round(time.perf_counter() - started, 3)}
-            with (joint.path / f"log-{number}.jsonl").open("a", encoding="utf-8") as log:
-                print(json.dumps(entry), file=log)
+            joint.log_of(number).append_log({**line, "seconds": round(spent.seconds(), 3)})
 
         trainer = build_trainer(
             model,
@@ -240,6 +251,7 @@ def _one_pass(
                 "joint": {"name": name, "adapters": len(trials), "seconds": round(spent.seconds(), 1)},
             }
             for trial, name, count in zip(trials, names, counts, strict=True)
+            if name in best and name not in trainer.diverged
         }
     finally:
         remove_adapter(model)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.layer import LoraLayer
 
+STIR = 3e-3
 WASTE = 4  # ranks of one group differ by no more than this factor
 
 
@@ -93,8 +94,14 @@ def enabled(model: torch.nn.Module, adapters: Sequence[str] | None = None) -> It
     try:
         yield len(suited) == len(layers) > 0
     finally:
-        for layer in suited:
-            del layer.forward
+        withdraw(model)
+
+
+def withdraw(model: torch.nn.Module) -> None:
+    """Gives all layers their own forward back."""
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            vars(module).pop("forward", None)
 
 
 @contextmanager
@@ -108,6 +115,22 @@ def active(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.training = False
+
+
+@contextmanager
+def stirred(model: torch.nn.Module) -> Iterator[None]:
+    """Inside the block every B differs from what it was, and from zero, so that the products can be compared."""
+    ups = [parameter for name, parameter in model.named_parameters() if "lora_B" in name]
+    before = [up.detach().clone() for up in ups]
+    with torch.no_grad():
+        for up in ups:
+            up.add_(STIR * torch.arange(up.numel(), dtype=up.dtype, device=up.device).cos().view_as(up))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for up, own in zip(ups, before, strict=True):
+                up.copy_(own)
 
 
 def _is_plain(layer: LoraLayer) -> bool:

@@ -1,5 +1,6 @@
 """How much of a training step fits into memory, estimated from the shape of the backbone before anything is run."""
 
+import gc
 import os
 import re
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ from transformers import PreTrainedModel
 
 from loraft.batching import Row
 from loraft.encoding import common_prefix
+from loraft.prefix_attention import supports
 
 MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
 SHARE = 0.5  # of the free memory; the estimate knows nothing of allocators and kernels
 OPTIMIZER_BYTES = 16  # of an adapter weight: fp32 weight, gradient, and Adam's two moments
 
@@ -29,7 +32,7 @@ def activation_bytes(model: PreTrainedModel, tokens: int, keys: int) -> int:
 
 
 def packed_size(rows: Sequence[Row], batch: int) -> tuple[int, int]:
-    """Returns the tokens of the largest packed batch, and the keys that its longest row attends to."""
+    """Returns the tokens of the largest packed batch, and those of its longest row."""
     prefix = min(common_prefix([row.input_ids for row in rows]), min(row.answer_start for row in rows) - 1)
     lengths = sorted((len(row.input_ids) for row in rows), reverse=True)[:batch]
     return prefix + sum(length - prefix for length in lengths), lengths[0]
@@ -38,28 +41,47 @@ def packed_size(rows: Sequence[Row], batch: int) -> tuple[int, int]:
 def free_bytes(device: torch.device) -> int:
     """Returns the memory that is free: of the GPU if the device is one, else of the machine, half of it if unknown."""
     if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()  # what torch keeps for itself would count as taken
         return int(torch.cuda.mem_get_info(device)[0])
     if MEMINFO.exists():  # man 5 proc_meminfo
         found = re.search(r"^MemAvailable:\s*(\d+) kB$", MEMINFO.read_text(encoding="ascii"), re.MULTILINE)
         if found is not None:
-            return int(found[1]) * 2**10
+            return min(int(found[1]) * 2**10, _left_in_container())
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _left_in_container() -> int:
+    """What a container may still take, which the machine's own figures do not tell; very much without a limit."""
+    try:
+        limit, used = ((CGROUP / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return 2**62
+    return int(limit) - int(used) if limit.isdecimal() else 2**62
 
 
 def fits(model: PreTrainedModel, rows: Sequence[Row], batch: int, adapters: int = 1) -> bool:
     """Says whether a packed batch of so many rows, for so many adapters at once, fits into `SHARE` of what is free."""
-    tokens, keys = packed_size(rows, batch)
-    return activation_bytes(model, adapters * tokens, keys) <= SHARE * free_bytes(model.device)
+    return adapters * _batch_bytes(model, rows, batch, packed=True) <= SHARE * free_bytes(model.device)
 
 
-def most_adapters(model: PreTrainedModel, rows: Sequence[Row], batch: int, weights: Sequence[int]) -> int:
+def _batch_bytes(model: PreTrainedModel, rows: Sequence[Row], batch: int, *, packed: bool) -> int:
+    tokens, longest = packed_size(rows, batch)
+    if not packed:
+        return activation_bytes(model, batch * longest, longest)
+    return activation_bytes(model, tokens, longest if supports(model) else tokens)  # else a dense mask over all of it
+
+
+def most_adapters(
+    model: PreTrainedModel, rows: Sequence[Row], batch: int, weights: Sequence[int], *, packed: bool
+) -> int:
     """Returns how many of the adapters, in this order, can train at once; at least 1.
 
     Args:
         weights: trainable weights of each adapter.
+        packed: the batches share their prefix; else they are padded.
     """
-    tokens, keys = packed_size(rows, batch)
-    each = activation_bytes(model, tokens, keys)
+    each = _batch_bytes(model, rows, batch, packed=packed)
     free = SHARE * free_bytes(model.device)
     needed = 0
     for count, size in enumerate(weights):

@@ -10,7 +10,7 @@ def several() -> bool:
 
 def is_first() -> bool:
     """Whether this is the process that writes and talks; alone it always is."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return not several() or int(os.environ.get("RANK", "0")) == 0
 
 
 def place() -> int:

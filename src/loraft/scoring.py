@@ -238,7 +238,7 @@ def _greedy_batch(
     stem_BSV, tail_BTV = _logits(
         model, prefix_layers, prefix, suffixes, [branch[:-1] for branch in branches], len(shared) + 1
     )
-    margin = MARGIN[model.dtype]
+    margin = MARGIN.get(model.dtype, MARGIN[torch.bfloat16])
 
     def takes(logits_BV: torch.Tensor, token: int) -> torch.Tensor:
         best = logits_BV.float().topk(2)

@@ -208,7 +208,7 @@ def _run(
                 quiet=quiet,
                 built=bench.built(trial.config),
                 before=bench.before(trial.config),
-                fitted=jointly.fitted(folder.path, trial),
+                fitted=None if joint == "off" else jointly.fitted(folder.path, trial),
             )
         except Exception as error:  # whatever it is, the other trials are worth having
             failure = _in_words(error)

@@ -16,9 +16,10 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from trl import SFTConfig, SFTTrainer
 
-from loraft import lowrank, planning, prefix_attention
+from loraft import lowrank, planning, prefix_attention, processes
 from loraft.batching import Row, answer_loss_sum, answer_loss_sums, pack, pad, unpack
 from loraft.config import TrainConfig
+from loraft.errors import BackboneError
 
 
 class LabelTrainer(SFTTrainer):
@@ -45,10 +46,10 @@ class LabelTrainer(SFTTrainer):
         self.sampling = sampling
         self.tokens_seen = 0
         self.adapters: Sequence[str] | None = None  # the active one alone
-        self.losses_A = torch.zeros(1)
         self._verified = not shared_prefix
         dataset = Dataset.from_dict({"input_ids": [row.input_ids for row in rows], "row": list(range(len(rows)))})
         super().__init__(*args, data_collator=self._collate, train_dataset=dataset, eval_dataset=dataset, **kwargs)
+        self.losses_A = torch.zeros(1, device=self.args.device)
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad and "lora_" in name:
                 parameter.data = parameter.data.float()  # TRL rounds a quantised model's adapter to bf16
@@ -71,7 +72,9 @@ class LabelTrainer(SFTTrainer):
         """Trains as upstream does, with the shared-prefix attention where the model has it."""
         attention = prefix_attention.enabled(self._base()) if self._fast else nullcontext()
         products = lowrank.enabled(self._peft(), self.adapters) if self._low_rank else nullcontext()
-        with attention, products:
+        with attention, products as everywhere:
+            if self.adapters is not None and not everywhere:  # peft's own layers add all adapters to every row
+                raise BackboneError("joint training: an adapted layer is not plain linear; use --joint off")
             return super().train(*args, **kwargs)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -113,24 +116,28 @@ class LabelTrainer(SFTTrainer):
     def _agreed(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Returns the batch in the layout that this training uses, and counts its tokens."""
         if "segments" in inputs and not self._verified:
-            inputs = self._verify(model, inputs)
+            inputs = self._verify(inputs)
         elif "segments" in inputs and not self.shared_prefix:  # packed by the data loader ahead of the verdict
             inputs = unpack(inputs, self.processing_class.pad_token_id)
         self.tokens_seen += inputs["input_ids"].numel()
         return inputs
 
-    def _plain_loss(self, model: torch.nn.Module, plain: dict[str, torch.Tensor]) -> float:
+    def _plain_loss(self, plain: dict[str, torch.Tensor]) -> float:
         """The loss of a padded batch by the library's own layers; the model is in evaluation mode."""
-        return float(answer_loss_sum(model, plain, self._dtype))
+        return float(answer_loss_sum(self._peft(), plain, self._dtype))
 
-    def _verify(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Compares the first shared-prefix batch with the plain one; goes plain, visibly, where they disagree."""
+    def _verify(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Compares the first shared-prefix batch with the plain one; goes plain, visibly, where they disagree.
+
+        The adapter's own share is compared too: its B, zero at the beginning, is something else meanwhile.
+        """
         self._verified = True
         plain = unpack(inputs, self.processing_class.pad_token_id)
+        model = self._peft()  # no process waits for another here
         was_training = model.training
         model.eval()  # dropout off
-        with torch.no_grad():
-            plain_loss = self._plain_loss(model, plain)
+        with torch.no_grad(), lowrank.stirred(model):
+            plain_loss = self._plain_loss(plain)
             with lowrank.active(model):
                 shared_loss = float(self._loss_sums(model, inputs).sum())
         model.train(was_training)
@@ -138,11 +145,13 @@ class LabelTrainer(SFTTrainer):
         tokens = float(inputs["weights"].sum()) * len(self.losses_A)
         if abs(shared_loss - plain_loss) / tokens <= tolerance * max(1.0, plain_loss / tokens):
             return inputs
+        found = f"loss {shared_loss:.6f} with the shared prefix, {plain_loss:.6f} with the padded batch"
+        if self.adapters is not None:
+            raise BackboneError(f"joint training: it does not agree with peft on this architecture ({found})")
         self.shared_prefix = False
+        lowrank.withdraw(model)
         warnings.warn(
-            f"shared prefix: loss {shared_loss:.6f} differs from {plain_loss:.6f} of the padded batch on this "
-            "architecture; training goes on with padded batches",
-            stacklevel=2,
+            f"{found}; on this architecture training goes on with padded batches and peft's own layers", stacklevel=2
         )
         return plain
 
@@ -262,6 +271,7 @@ def sft_config(section: TrainConfig, *, output_dir: str, seed: int, on_cpu: bool
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,  # every adapter weight is used at every step
+        ddp_broadcast_buffers=False,  # they never change
         dataloader_pin_memory=not on_cpu,
         disable_tqdm=True,
         log_level="error",
@@ -277,6 +287,8 @@ def one_window(section: TrainConfig, model: PeftModel, rows: Sequence[Row], adap
     """
     window = section.per_device_train_batch_size * section.gradient_accumulation_steps
     whole = section.shared_prefix == "auto" and not section.gradient_checkpointing
+    # processes would have to agree; an unknown architecture may have to go on with padded batches
+    whole = whole and not processes.several() and prefix_attention.supports(model.get_base_model())
     if section.gradient_accumulation_steps == 1 or not whole or not planning.fits(model, rows, window, adapters):
         return section
     return section.model_copy(update={"per_device_train_batch_size": window, "gradient_accumulation_steps": 1})

@@ -3,9 +3,10 @@
     python tools/pretrain/trade.py CORPUS LABELLED OUT [--only base,deep] [--avoid FOLDER]
 
 Every shape is pre-trained with the same arithmetic (`operations_per_token` times tokens), so that a smaller one sees
-more tokens; the rows `half` and `twice` give the first shape half and twice of it. Each then goes through the same short stage 2 and a
-LoRA training of rank 16 on the folder LABELLED, judged on its validation split: the test split chooses nothing.
-Finished parts are kept in OUT, so that the same command goes on after an interruption; OUT/trade.json has the results.
+more tokens, and goes through the same short stage 2. `published` is the bundled backbone itself, which has the first
+shape and saw far more tokens in both stages. Each is then trained with LoRA of rank 16 for one epoch on the folder
+LABELLED and judged on its validation split: the test split chooses nothing. Finished parts are kept in OUT, so that the
+same command goes on after an interruption; OUT/trade.json has the results.
 """
 
 import json
@@ -21,17 +22,16 @@ from rich.table import Table
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE.parent.parent / "benchmarks" / "vsfc.yaml"
 LENGTH, BATCH, STAGE2_STEPS = 256, 32, 50
-# name: width, depth, heads, key-value heads, hidden width of the MLP, vocabulary, share of the arithmetic
-SHAPES: dict[str, tuple[int, int, int, int, int, int, float]] = {
-    "base": (256, 6, 4, 2, 640, 8192, 1.0),
-    "wide": (384, 3, 6, 3, 832, 8192, 1.0),
-    "deep": (192, 11, 3, 1, 480, 8192, 1.0),
-    "small": (192, 5, 3, 1, 480, 8192, 1.0),
-    "large": (384, 6, 6, 3, 960, 8192, 1.0),
-    "vocabulary 4096": (256, 6, 4, 2, 640, 4096, 1.0),
-    "vocabulary 16384": (256, 6, 4, 2, 640, 16384, 1.0),
-    "half": (256, 6, 4, 2, 640, 8192, 0.5),
-    "twice": (256, 6, 4, 2, 640, 8192, 2.0),
+PUBLISHED = HERE.parent.parent / "src/loraft/bundled/loraft-vi-tiny"
+# name: width, depth, heads, key-value heads, hidden width of the MLP, vocabulary
+SHAPES: dict[str, tuple[int, int, int, int, int, int]] = {
+    "base": (256, 6, 4, 2, 640, 8192),
+    "wide": (384, 3, 6, 3, 832, 8192),
+    "deep": (192, 11, 3, 1, 480, 8192),
+    "small": (192, 5, 3, 1, 480, 8192),
+    "large": (384, 6, 6, 3, 960, 8192),
+    "vocabulary 4096": (256, 6, 4, 2, 640, 4096),
+    "published": (256, 6, 4, 2, 640, 8192),
 }
 
 
@@ -50,18 +50,47 @@ def run(*command: str | Path) -> None:
     subprocess.run([sys.executable, *map(str, command)], check=True, stdout=subprocess.DEVNULL)
 
 
-def measure(name: str, corpus: Path, labelled: Path, out: Path, avoid: list[Path], budget: float) -> dict[str, Any]:
-    """Returns one shape's result, from OUT/NAME where it is finished."""
-    width, depth, heads, kv_heads, hidden, vocab, share = SHAPES[name]
+def measure(name: str, corpus: Path, labelled: Path, out: Path, avoid: list[Path], budget: float) -> None:
+    """Writes OUT/NAME/result.json, unless it is there."""
     folder = out / name.replace(" ", "-")
-    result_path = folder / "result.json"
-    if result_path.exists():
-        return dict(json.loads(result_path.read_text(encoding="utf-8")))
+    if (folder / "result.json").exists():
+        return
+    width, depth, *_, vocab = SHAPES[name]
+    if name == "published":
+        model, tokens, held_out = PUBLISHED, *seen_by_published()
+    else:
+        model, tokens, held_out = pretrained(name, corpus, out, folder, avoid, budget)
+    run(
+        "-m", "loraft", "train", "--config", RECIPE, "--data", labelled, "--model", model, "--output", folder,
+        "--force",        "--set", "name=lora", "--set", "data.test_split=validation", "--set", "train.num_train_epochs=1",
+    )  # fmt: skip
+    metrics = json.loads((folder / "lora/metrics.json").read_text(encoding="utf-8"))
+    result = {
+        "name": name, "width": width, "depth": depth, "vocabulary": vocab, "parameters": parameters_of(*SHAPES[name]),
+        "tokens": tokens, "operations": tokens * operations_per_token(*SHAPES[name]), "held_out_loss": held_out,
+        "zero_shot": {key: metrics["before"][key] for key in ("accuracy", "macro_f1")},
+        "lora": {key: metrics["after"][key] for key in ("accuracy", "macro_f1")},
+        "interval": metrics["after"]["intervals"]["macro_f1"],
+    }  # fmt: skip
+    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def seen_by_published() -> tuple[int, float]:
+    """Returns the stage-1 tokens and the last held-out loss of the bundled backbone, from the log that ships with it."""
+    stage1 = json.loads((PUBLISHED / "log.json").read_text(encoding="utf-8"))["stage1"]
+    return stage1[-1]["tokens"], next(row["held_out_loss"] for row in reversed(stage1) if "held_out_loss" in row)
+
+
+def pretrained(
+    name: str, corpus: Path, out: Path, folder: Path, avoid: list[Path], budget: float
+) -> tuple[Path, int, float]:
+    """Returns the folder of a shape after both stages, its stage-1 tokens, and its held-out loss after stage 1."""
+    width, depth, heads, kv_heads, hidden, vocab = SHAPES[name]
     tokenizer = out / f"tokenizer-{vocab}"
     if not (tokenizer / "tokenizer.json").exists():
         run(HERE / "tokenizer.py", corpus, tokenizer, "--vocab", str(vocab))
-    operations = operations_per_token(width, depth, heads, kv_heads, hidden, vocab)
-    steps = 10 * round(share * budget / operations / (BATCH * LENGTH) / 10)  # the log's last line is the last step's
+    # a multiple of ten, so that the log's last line is the last step's
+    steps = 10 * round(budget / operations_per_token(*SHAPES[name]) / (BATCH * LENGTH) / 10)
     if not (folder / "stage1/model/config.json").exists():
         run(
             HERE / "pretrain.py", corpus, tokenizer, folder / "stage1", "--steps", str(steps), "--lr", "2.5e-3",
@@ -69,28 +98,13 @@ def measure(name: str, corpus: Path, labelled: Path, out: Path, avoid: list[Path
             "--width", str(width), "--depth", str(depth), "--heads", str(heads), "--kv-heads", str(kv_heads),
             "--hidden", str(hidden),
         )  # fmt: skip
-    if not (folder / "stage2/model/config.json").exists():
+    model = folder / "stage2/model"
+    if not (model / "config.json").exists():
         avoided = [part for path in avoid for part in ("--avoid", path)]
-        run(HERE / "instruct.py", folder / "stage1/model", corpus, folder / "stage2", "--steps", str(STAGE2_STEPS), *avoided)  # fmt: skip
-    run(
-        "-m", "loraft", "train", "--config", RECIPE, "--data", labelled, "--model", folder / "stage2/model",
-        "--output", folder, "--force", "--set", "name=lora", "--set", "data.test_split=validation",
-        "--set", "train.num_train_epochs=1",
-    )  # fmt: skip
-    metrics = json.loads((folder / "lora/metrics.json").read_text(encoding="utf-8"))
-    held_out = json.loads((folder / "stage1/log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    result = {
-        "name": name, "width": width, "depth": depth, "vocabulary": vocab,
-        "parameters": parameters_of(width, depth, heads, kv_heads, hidden, vocab),
-        "tokens": steps * BATCH * LENGTH,
-        "operations": steps * BATCH * LENGTH * operations,
-        "held_out_loss": held_out["held_out_loss"],
-        "zero_shot": {key: metrics["before"][key] for key in ("accuracy", "macro_f1")},
-        "lora": {key: metrics["after"][key] for key in ("accuracy", "macro_f1")},
-        "interval": metrics["after"]["intervals"]["macro_f1"],
-    }  # fmt: skip
-    result_path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return result
+        steps2 = ["--steps", str(STAGE2_STEPS)]
+        run(HERE / "instruct.py", folder / "stage1/model", corpus, folder / "stage2", *steps2, *avoided)
+    last = json.loads((folder / "stage1/log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    return model, steps * BATCH * LENGTH, last["held_out_loss"]
 
 
 def parameters_of(width: int, depth: int, heads: int, kv_heads: int, hidden: int, vocab: int) -> int:
@@ -109,7 +123,7 @@ def main(
     tokens: Annotated[int, typer.Option(help="That the first shape sees.")] = 900_000,
 ) -> None:
     """Measure the shapes that are not in OUT yet, write OUT/trade.json, print the table."""
-    budget = tokens * operations_per_token(*SHAPES["base"][:6])
+    budget = tokens * operations_per_token(*SHAPES["base"])
     for name in only.split(","):
         measure(name, corpus, labelled, out, avoid or [], budget)
     results = [
