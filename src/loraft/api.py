@@ -30,6 +30,7 @@ from loraft.studies import Beside
 if TYPE_CHECKING:
     from peft import PeftModel
 
+_told: set[tuple[str, str]] = set()
 PREDICT_ROWS = 512  # rows scored together; bounds memory, not results
 
 
@@ -306,9 +307,10 @@ def judge(
 
 
 def _tell_notes(splits: Iterable[Split]) -> None:
-    """Says what was found or left out when the rows were read."""
+    """Says what was found or left out when the rows were read; once, also where many trials read them."""
     for split in splits:
-        if split.notes:
+        if split.notes and (told := (split.source, str(split.notes))) not in _told:
+            _told.add(told)
             found = ", ".join(f"{number} {what}" for what, number in split.notes.items())
             warnings.warn(f"{split.source}: {found}", stacklevel=3)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from loraft.errors import ConfigError
 from loraft.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Seed, Sets, Task, Verbose, dotted
 from loraft.progressions import expand_integers
 from loraft.talking import begin, say
@@ -45,6 +46,8 @@ def sweep(
     from loraft import runs, sweeping, sweeptables, tables
     from loraft.resolving import resolve
 
+    if seed is not None and seeds is not None:
+        raise ConfigError(f"--seed and --seeds: two answers to one question (got {seed} and {seeds}); leave --seed out")
     flags = {
         **dotted(model=model, data=data, task=task, quant=quant, output=output, seed=seed),
         "sweep.ranks": sweeping.expand_ranks(ranks) if ranks is not None else [] if grid else None,

@@ -33,6 +33,11 @@ def compare(runs: Sequence[Path]) -> dict[str, Any]:
     """
     if len(runs) < 2:
         raise RunError(f"compare: one run alone (got {len(runs)}); give two or more, the one to compare with first")
+    twice = next((path for number, path in enumerate(runs) if path.resolve() in map(Path.resolve, runs[:number])), None)
+    if twice is not None:
+        raise RunError(
+            f"compare: one run twice (got {twice}); name each once, of a sweep a trial and not its best again"
+        )
     first, *others = [read_answers(Run.open(path)) for path in runs]
     for other in others:
         reason = difference_of_rows(first, other)

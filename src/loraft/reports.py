@@ -43,10 +43,16 @@ def write_page(folder: Path, to: Path | None = None) -> Path:
         to: the file; by default `report.html` in the folder.
 
     Raises:
-        RunError: nothing in the folder is finished.
+        RunError: nothing in the folder is finished, or the file cannot be written.
     """
     path = to if to is not None else folder / PAGE
-    write_text(path, pages.page(document(folder)))
+    if path.is_dir():
+        raise RunError(f"--to: is a folder (got {path}); name a file, for example {path / PAGE}")
+    text = pages.page(document(folder))
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror}); name another file with --to") from error
     return path
 
 
@@ -64,9 +70,10 @@ def document(folder: Path) -> Document:
     for file, make in KINDS.items():
         if (folder / file).is_file():
             return make(folder)
-    raise RunError(
-        f"{folder}: nothing finished to report (got none of {', '.join(KINDS)}); --resume finishes what was interrupted"
-    )
+    again = "the same command goes on with the sweep, or name one of its runs"
+    if not (folder / "sweep.yaml").is_file():
+        again = "the same command with --resume finishes what was interrupted"
+    raise RunError(f"{folder}: nothing finished to report (got none of {', '.join(KINDS)}); {again}")
 
 
 def find(name_or_path: str | None, output: Path) -> Path:
@@ -307,6 +314,10 @@ def _pairs(values: Mapping[str, Any]) -> Table:
         for name, item in value.items() if isinstance(value, Mapping) else [("", value)]:
             if item is None:
                 continue
-            shown = f"{item:,}" if isinstance(item, int) and not isinstance(item, bool) else str(item)
+            shown = {True: "yes", False: "no"}[item] if isinstance(item, bool) else str(item)
+            if isinstance(item, float):
+                shown = f"{item:,.4g}" if abs(item) < 1000 else f"{item:,.0f}"
+            elif isinstance(item, int) and not isinstance(item, bool):
+                shown = f"{item:,}"
             rows.append((f"{key} {name}".replace("_", " ").replace(" mib", " MiB").strip(), shown))
     return studytables.listing(("training", "value"), rows)

@@ -251,7 +251,11 @@ def find_run(name_or_path: str | Path, output: Path) -> Run:
         if path.is_dir():
             return Run.open(path)
     names = [run.name for run in _runs_in(output)]
-    close = difflib.get_close_matches(str(name_or_path), names, n=1)
+    trials = [path.parent for path in sorted(Path(output).glob("[!.]*/[!.]*/config.yaml"))]
+    names += [f"{path.parent.name}/{path.name}" for path in trials]
+    wanted = str(name_or_path)
+    close = [name for name in names if name.split("/")[-1] == wanted]  # of a sweep, where the trial alone was named
+    close = close or difflib.get_close_matches(wanted, names, n=1)
     hint = f"did you mean {close[0]}?" if close else f"runs there: {', '.join(names) or 'none, loraft train makes one'}"
     raise RunError(f"{output}: no such run (got {str(name_or_path)!r}); {hint}")
 

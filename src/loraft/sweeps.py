@@ -178,6 +178,8 @@ def count_parameters(trials: Sequence[Trial], tell: Tell) -> list[int | None]:
             base = bases[key]
             counts.append(None if base is None else count_trainable(base, trial.config.lora))
         except (OSError, ValueError, LoraftError) as error:
+            if not error.__cause__ and isinstance(error, BackboneError):
+                raise  # there is no such backbone, now or later
             tell(f"{trial.name}: parameters cannot be counted: {str(error).strip().splitlines()[0]}")
             counts.append(None)
     return counts
@@ -283,6 +285,7 @@ def _measured(run: Run) -> dict[str, Any]:
         "trainable_parameters": train["parameters"]["trainable"],
         **{key: train[key] for key in ("validation_macro_f1", "seconds", "resumed_from_step", "steps")},
         "peak_memory_mib": train["peak_memory_mib"],
+        "joint": train.get("joint") is not None,
     }
 
 

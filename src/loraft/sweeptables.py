@@ -62,11 +62,10 @@ def settings(sweep: Mapping[str, Any]) -> Table:
         *map(key_word, keys), *(["alpha policy"] if policies else []), "accuracy", "macro F1", "precision", "recall",
         "val. F1", "parameters", "seconds", "MiB", "against the best",
     )  # fmt: skip
-    errors = {trial["name"]: trial["error"] for trial in sweep["trials"] if trial["status"] == "failed"}
     for row in sweep["settings"]:
         cells = [in_words(row["settings"][key]) for key in keys] + ([row["alpha_policy"]] if policies else [])
         if not row["seeds"]:
-            _add(table, *cells, *[""] * (len(table.columns) - len(cells) - 1), _failed(errors[row["trials"][0]]))
+            _add(table, *cells, *[""] * (len(table.columns) - len(cells) - 1), "failed")
             continue
         some = f" ({row['seeds']} of {len(row['trials'])} seeds)" if row["failed"] else ""
         _add(
@@ -98,7 +97,7 @@ def trials(sweep: Mapping[str, Any]) -> Table:
     for trial in sweep["trials"]:
         cells = [in_words(trial["settings"][key]) for key in keys]
         if trial["status"] == "failed":
-            _add(table, *cells, *[""] * (len(table.columns) - len(cells) - 1), _failed(trial["error"]))
+            _add(table, *cells, *[""] * (len(table.columns) - len(cells) - 1), "failed")
             continue
         _add(
             table,
@@ -126,14 +125,20 @@ def sweep_notes(sweep: Mapping[str, Any]) -> list[str]:
     """What the tables of a sweep rest on, and which setting and trial are best: one sentence a line."""
     notes = [f"alpha policy: {alpha_in_words(sweep)}"]
     best, setting, seeds = sweep["best"], sweep["best_setting"], most_seeds(sweep)
-    failed = sum(trial["status"] == "failed" for trial in sweep["trials"])
-    notes += [f"failed: {failed} of {len(sweep['trials'])} trials"] if failed else []
+    failed = [trial for trial in sweep["trials"] if trial["status"] == "failed"]
+    notes += [f"{trial['name']} failed: {(trial['error'].splitlines() or [''])[0]}" for trial in failed]
+    notes += ["the same command tries failed trials again; their tracebacks lie in the folder errors"] if failed else []
     if best is None:
         return notes
     interval = f"in brackets: {sweep['confidence']:.0%} interval over test rows"
     over_seeds = f"means over {seeds} seeds, also of seconds and MiB; ±: standard deviation over seeds"
     notes.append(f"{over_seeds}; {interval} and seeds" if seeds > 1 else interval)
-    notes.append("val. F1: macro F1 on validation, which chooses the best; MiB: peak memory of training")
+    notes.append("val. F1: macro F1 on validation, which chooses the best")
+    notes.append("MiB: peak memory of training; on a CPU that of the process, which keeps some of earlier trials")
+    if any(trial.get("joint") for trial in sweep["trials"]):
+        notes.append(
+            "of trials that were trained in one pass, seconds are the share of each, MiB are of the whole pass"
+        )
     chosen = f"by macro F1 on validation ({best['validation_macro_f1']:.4f})"
     on_test = f"on test {best['macro_f1']:.4f}"
     if seeds > 1:
@@ -242,10 +247,6 @@ def _score(mean: float, sd: float | None, interval: Sequence[float]) -> str:
     # Without spaces but where a narrow terminal may break the line.
     low, high = (f"{bound:.3f}".removeprefix("0") for bound in interval)
     return f"{mean:.4f}{'' if sd is None else f' ±{sd:.4f}'} [{low},{high}]"
-
-
-def _failed(error: str) -> str:
-    return f"failed: {(error.splitlines() or [''])[0][:80]}"
 
 
 def _mib(peak: int | None) -> str:

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch.utils.data import Sampler
-from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
@@ -56,7 +56,7 @@ class LabelTrainer(SFTTrainer):
         config = self.model.config.get_text_config()
         # the shared-prefix mask replaces a sliding window, which is right only while every row fits into it
         self._window = getattr(config, "sliding_window", None) or 2**31
-        self._fast = shared_prefix and prefix_attention.supports(self._base())
+        self._fast = shared_prefix and prefix_attention.supports(self._peft().get_base_model())
         self._low_rank = shared_prefix
         self._dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point() and not p.requires_grad)
 
@@ -64,13 +64,9 @@ class LabelTrainer(SFTTrainer):
         model: PeftModel = self.accelerator.unwrap_model(self.model)
         return model
 
-    def _base(self) -> PreTrainedModel:
-        base: PreTrainedModel = self._peft().get_base_model()
-        return base
-
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Trains as upstream does, with the shared-prefix attention where the model has it."""
-        attention = prefix_attention.enabled(self._base()) if self._fast else nullcontext()
+        attention = prefix_attention.enabled(self._peft().get_base_model()) if self._fast else nullcontext()
         products = lowrank.enabled(self._peft(), self.adapters) if self._low_rank else nullcontext()
         with attention, products as everywhere:
             if self.adapters is not None and not everywhere:  # peft's own layers add all adapters to every row
@@ -145,7 +141,7 @@ class LabelTrainer(SFTTrainer):
         tokens = float(inputs["weights"].sum()) * len(self.losses_A)
         if abs(shared_loss - plain_loss) / tokens <= tolerance * max(1.0, plain_loss / tokens):
             return inputs
-        found = f"loss {shared_loss:.6f} with the shared prefix, {plain_loss:.6f} with the padded batch"
+        found = f"loss {shared_loss:.6f} with shared prefix, {plain_loss:.6f} padded"
         if self.adapters is not None:
             raise BackboneError(f"joint training: it does not agree with peft on this architecture ({found})")
         self.shared_prefix = False
@@ -286,9 +282,9 @@ def one_window(section: TrainConfig, model: PeftModel, rows: Sequence[Row], adap
     does activation checkpointing: who asks for it is short of memory.
     """
     window = section.per_device_train_batch_size * section.gradient_accumulation_steps
-    whole = section.shared_prefix == "auto" and not section.gradient_checkpointing
     # processes would have to agree; an unknown architecture may have to go on with padded batches
-    whole = whole and not processes.several() and prefix_attention.supports(model.get_base_model())
+    known = not processes.several() and prefix_attention.supports(model.get_base_model())
+    whole = known and section.shared_prefix == "auto" and not section.gradient_checkpointing
     if section.gradient_accumulation_steps == 1 or not whole or not planning.fits(model, rows, window, adapters):
         return section
     return section.model_copy(update={"per_device_train_batch_size": window, "gradient_accumulation_steps": 1})
