@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from loraft import cli_studies, comparing, sweeps, sweeptables
 from loraft.cli import app
-from loraft.errors import ConfigError, LoraftError
+from loraft.errors import BackboneError, ConfigError, LoraftError
 
 
 def invoke(*arguments: str) -> Result:
@@ -52,8 +52,8 @@ def test_a_failed_trial_is_in_the_table_and_in_the_exit_code(given: dict[str, An
     given |= {"failed": ("r8",)}
     done = invoke("sweep", "--ranks", "4,8,16")
     assert done.exit_code == 1
-    assert any(line.rstrip().endswith("failed: RuntimeError: hết bộ nhớ <gpu>") for line in done.stdout.splitlines())
-    assert "failed: 1 of 3 trials" in done.stdout
+    assert any(line.rstrip().endswith(" failed") for line in done.stdout.splitlines())
+    assert "r8 failed: RuntimeError: hết bộ nhớ <gpu>\n" in done.stdout
 
 
 def test_json_is_the_whole_result(given: dict[str, Any]) -> None:
@@ -98,11 +98,25 @@ def test_a_dry_run_counts_on_shapes_where_arithmetic_does_not_reach(tmp_path: Pa
     assert [row["trainable_parameters"] for row in json.loads(done.stdout)] == [256, 768]
 
 
-def test_a_dry_run_says_why_it_cannot_count(tmp_path: Path) -> None:
+def test_a_dry_run_of_a_backbone_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     done = invoke("sweep", "--ranks", "1,3", "--dry-run", "--model", str(tmp_path / "không"))
+    assert isinstance(done.exception, BackboneError)
+    assert "no such backbone" in str(done.exception)
+
+
+def test_a_dry_run_says_why_it_cannot_count(tmp_path: Path) -> None:
+    (tmp_path / "lạ").mkdir()
+    (tmp_path / "lạ" / "config.json").write_text('{"model_type": "không có"}', encoding="utf-8")
+    done = invoke("sweep", "--ranks", "1,3", "--dry-run", "--model", str(tmp_path / "lạ"))
     assert done.exit_code == 0
     assert done.stdout.splitlines()[1].split()[-2:] == ["?", "new"]
     assert done.stderr.count("cannot be counted") == 1
+
+
+def test_one_seed_beside_several_is_refused() -> None:
+    done = invoke("sweep", "--ranks", "1,2", "--seed", "4", "--seeds", "1,2", "--dry-run")
+    assert isinstance(done.exception, ConfigError)
+    assert "--seed and --seeds" in str(done.exception)
 
 
 @pytest.mark.parametrize(

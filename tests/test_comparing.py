@@ -83,9 +83,11 @@ def test_an_answer_that_is_no_label_is_wrong(tmp_path: Path) -> None:
     assert other["changed"][0]["outcome"] == "broken"
 
 
-def test_a_run_equals_itself(tmp_path: Path) -> None:
+def test_a_run_equals_its_copy_and_is_not_compared_with_itself(tmp_path: Path) -> None:
     path = make_run(tmp_path / "a", wrong_on(3, 4))
-    (other,) = compare([path, path])["others"]
+    with pytest.raises(RunError, match="one run twice"):
+        compare([path, tmp_path / "b" / ".." / "a"])
+    (other,) = compare([path, make_run(tmp_path / "c", wrong_on(3, 4))])["others"]
     assert other["difference"]["macro_f1"] == {"difference": 0, "interval": [0, 0]}
     assert other["mcnemar"]["p_value"] == 1
     assert other["changed"] == []

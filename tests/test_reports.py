@@ -286,6 +286,10 @@ def test_the_page_goes_where_it_is_asked_to(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path / "a")
     assert reports.write_page(folder) == folder / "report.html"
     assert reports.write_page(folder, tmp_path / "gửi thầy" / "b.html").is_file()
+    with pytest.raises(RunError, match=r"--to: is a folder .*report\.html"):
+        reports.write_page(folder, tmp_path)
+    with pytest.raises(RunError, match=r"cannot be written .*--to"):
+        reports.write_page(folder, folder / "sweep.json" / "c.html")
 
 
 def test_without_a_name_the_newest_is_meant(tmp_path: Path) -> None:

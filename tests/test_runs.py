@@ -132,6 +132,9 @@ def test_a_mistyped_run_gets_the_nearest_name(tmp_path):
         find_run("feedback-nf4-r61", tmp_path)
     with pytest.raises(RunError, match="runs there: feedback-nf4-r16"):
         find_run("xyz", tmp_path)
+    make_run(tmp_path / "quét", "r8")
+    with pytest.raises(RunError, match="did you mean quét/r8"):
+        find_run("r8", tmp_path)
 
 
 def test_a_folder_without_config_is_no_run(tmp_path):

@@ -28,7 +28,7 @@ SMALL = [
 
 
 def config(output: Path, *grid: str, overrides: tuple[str, ...] = (), **sweep: Any) -> Config:
-    flags = {f"sweep.{key}": value for key, value in sweep.items()}
+    flags = {f"sweep.{key}": value for key, value in {"joint": "off", **sweep}.items()}
     flags |= {"sweep.grid": parse_grid(grid)} if grid else {}
     return resolve(overrides=[*SMALL, f"output={output}", *overrides], flags=flags)
 

@@ -95,12 +95,20 @@ def test_the_alpha_policy_is_a_column_where_there_are_several_and_a_note_always(
 def test_what_failed_is_in_the_tables() -> None:
     settings, trials = map(rows, sweep_tables(result((4, 8), seeds=(1, 2, 3), failed=("r4-s2", "r8-s1"))))
     assert all(row["against the best"].endswith(" (2 of 3 seeds)") for row in settings)
-    assert [row["best"] for row in trials if row["accuracy"] == ""] == ["failed: RuntimeError: hết bộ nhớ <gpu>"] * 2
+    assert [row["best"] for row in trials if row["accuracy"] == ""] == ["failed"] * 2
     (table,) = sweep_tables(result((4, 8), failed=("r4",)))
-    assert rows(table)[0]["against the best"] == "failed: RuntimeError: hết bộ nhớ <gpu>"
+    assert rows(table)[0]["against the best"] == "failed"
     nothing = result((4, 8), failed=("r4", "r8"))
     assert len(sweep_tables(nothing)) == 1
-    assert sweep_notes(nothing)[-1] == "failed: 2 of 2 trials"
+    assert [f"{name} failed: RuntimeError: hết bộ nhớ <gpu>" for name in ("r4", "r8")] == sweep_notes(nothing)[1:3]
+    assert "tries failed trials again" in sweep_notes(nothing)[3]
+
+
+def test_trials_of_one_pass_are_told_to_share_its_time() -> None:
+    sweep = result((4, 8))
+    assert not any("one pass" in note for note in sweep_notes(sweep))
+    sweep["trials"][1]["joint"] = True
+    assert any("seconds are the share of each" in note for note in sweep_notes(sweep))
 
 
 def test_the_notes_name_the_best_and_how_it_was_compared() -> None:
