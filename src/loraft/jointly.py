@@ -32,7 +32,7 @@ from loraft.sharing import count_trainable, remove_adapter
 from loraft.sweeping import Trial
 from loraft.training import build_trainer
 
-IDLE_STEP = 6e9  # operations of a CPU step (4 a weight and token) that are mostly overhead; see docs/log.md
+IDLE_STEP = 2.5e10  # operations of a CPU step (4 a weight and token) that are mostly overhead; see docs/log.md
 PREFIX, MEMBERS = "joint-", "members.json"
 OWN = {  # what may differ between the trials of one pass
     "lora": ("r", "lora_alpha", "alpha_per_rank", "use_rslora", "init_lora_weights"),
