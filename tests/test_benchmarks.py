@@ -83,7 +83,7 @@ def test_a_trainer_stands_still_between_its_steps_and_ends_without_a_trace(tmp_p
     assert trainer.state.global_step == 2
     assert not all(torch.equal(old, new) for old, new in zip(before, trained, strict=True))
     paced.close()
-    assert not paced._thread.is_alive()
+    assert paced._training.dead
     assert list(tmp_path.iterdir()) == []
 
 

@@ -106,7 +106,7 @@ def test_rows_on_the_brink_are_decoded_for_good(monkeypatch: pytest.MonkeyPatch)
     answers = [path, [path[0], path[1] + 1, path[2]]]
     assert greedy(model, prompts()[:2], answers)[0] == 0
     assert generate(model, prompts()[:1], answers, pad=5, max_new_tokens=3) == [path[:2]]
-    monkeypatch.setattr(scoring, "MARGIN", {torch.float32: 1e9})
+    monkeypatch.setattr(scoring, "MARGIN", dict.fromkeys(scoring.MARGIN, 1e9))
     assert greedy(model, prompts()[:2], answers) == [-1, -1]
     assert generate(model, prompts()[:1], answers, pad=5, max_new_tokens=3) == [path[:2]]
 

@@ -11,7 +11,8 @@ the cached prefix changes a score beyond rounding; `score_plainly` is the twin t
 Suffixes: B batch, T tokens, S suffix tokens, P prefix tokens, V vocabulary, K labels, N examples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -287,18 +288,21 @@ def _logits(
         kwargs["past_key_values"] = DynamicCache(
             [(k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)) for k, v in prefix_layers]
         )
-    at_stems = [[stem - last + step for step in range(last)] for stem in stems]
-    kept = sorted({place for row in at_stems for place in row} | set(range(longest, ids_BT.shape[1])))
-    index = {position: i for i, position in enumerate(kept)}
-    logits_BTV = model(
-        input_ids=ids_BT.to(model.device),
-        use_cache=prefix_layers is not None,
-        logits_to_keep=torch.tensor(kept, device=model.device),
-        **kwargs,
-    ).logits
-    places_BS = torch.tensor([[index[place] for place in row] for row in at_stems])
-    stem_BSV = logits_BTV[torch.arange(batch)[:, None], places_BS]
-    return stem_BSV, logits_BTV[:, len(kept) - (ids_BT.shape[1] - longest) :]
+    kept_BS = torch.tensor([[*range(stem - last, stem), *range(longest, ids_BT.shape[1])] for stem in stems])
+    with _head_on(model, kept_BS.to(model.device)):
+        logits_BSV = model(input_ids=ids_BT.to(model.device), use_cache=prefix_layers is not None, **kwargs).logits
+    return logits_BSV[:, :last], logits_BSV[:, last:]
+
+
+@contextmanager
+def _head_on(model: PreTrainedModel, kept_BS: torch.Tensor) -> Iterator[None]:
+    """Lets the LM head see the given positions of each row only; upstream can drop the same positions of all rows."""
+    rows_B1 = torch.arange(len(kept_BS), device=kept_BS.device)[:, None]
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda head, given: (given[0][rows_B1, kept_BS],))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _tree(
