@@ -98,7 +98,8 @@ def assert_equal_to_alone(folder: Path, made: Any, backbones: Callable[[], Any],
     _, names, logs = made
     for number, (section, rate) in enumerate(zip(SECTIONS, RATES, strict=True)):
         single, losses = alone(folder / str(number), section, rate, backbones(), **train)
-        assert [line["loss"] for line in logs[number] if "loss" in line] == pytest.approx(losses, rel=1e-4)
+        joint = torch.tensor([line["loss"] for line in logs[number] if "loss" in line])
+        assert_equal({"losses": joint}, {"losses": torch.tensor(losses)}, 1e-4)
         best = model_with(best_weights(folder / "joint" / "best", names[number]), backbones())
         assert_equal(best, adapter_weights(single, "default"), 1e-4)
 
