@@ -28,6 +28,8 @@ from loraft.plain_lora import attach
 if TYPE_CHECKING:  # peft and bitsandbytes take their time to import: only the functions below that need them do
     from peft import LoraConfig, PeftModel
 
+MOVING_INITS = ("pissa", "olora")  # they take weights out of the backbone into the adapter, and do so again on loading
+
 transformers_logging.disable_progress_bar()  # a bar for each file of weights, at every start
 
 
@@ -63,7 +65,9 @@ def pick_device(wanted: str) -> torch.device:
     available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "xpu": torch.xpu.is_available}
     if wanted in available and not available[wanted]():
         raise BackboneError(f"model.device: {wanted} is not available here; use auto or cpu")
-    return torch.device(wanted, processes.place() if wanted in available and processes.several() else 0)
+    return (
+        torch.device(wanted, processes.place()) if wanted in available and processes.several() else torch.device(wanted)
+    )
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -206,7 +210,7 @@ def add_adapter(base: PreTrainedModel, section: LoraSection, *, seed: int) -> "P
 
     if hasattr(base, "peft_config"):
         raise BackboneError("adapter: the backbone carries an adapter already; load a fresh backbone for each adapter")
-    if section.init_lora_weights in ("pissa", "olora") and getattr(base, "is_loaded_in_4bit", False):
+    if section.init_lora_weights in MOVING_INITS and getattr(base, "is_loaded_in_4bit", False):
         raise BackboneError(
             f"lora.init_lora_weights: {section.init_lora_weights} changes the backbone's own weights, which nf4 has "
             "rounded already; use default, gaussian or orthogonal with --quant nf4, or --quant none"

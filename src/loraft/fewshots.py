@@ -19,7 +19,7 @@ from rich.progress import track
 from transformers import AutoConfig
 
 from loraft import api, baselines, metrics
-from loraft.backbone import resolve_name
+from loraft.backbone import MOVING_INITS, resolve_name
 from loraft.config import Config, FewshotConfig
 from loraft.data import Split
 from loraft.demonstrations import Draw, Ints, draws
@@ -31,7 +31,6 @@ from loraft.resolving import dump_yaml
 from loraft.runs import Run, write_json, write_text
 from loraft.spreads import ADAPTER, BACKBONE, compare_best, name_of, summarise, verdict
 from loraft.studies import FewshotStudy, fewshot_name
-from loraft.sweeps import MOVING_INITS
 
 UNCUT = 10**9  # a limit on tokens that no prompt reaches
 BASELINES = {"majority label": baselines.majority, "TF-IDF + linear SVM": baselines.linear_svm}

@@ -21,7 +21,7 @@ from loraft.batching import Row, make_rows
 from loraft.config import Config
 from loraft.data import Split
 from loraft.encoding import Encoder, warn_of_cuts
-from loraft.interrupting import SaveOnInterrupt, finished_training, load_best, newest_checkpoint
+from loraft.interrupting import SaveOnInterrupt, finished_training, load_best, newest_checkpoint, step_of
 from loraft.processes import is_first
 from loraft.runs import Run, write_json
 
@@ -112,11 +112,12 @@ def fit(
         else:
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     model.eval()
+    best = trainer.state.best_model_checkpoint
     return {
         "seconds": round(spent.seconds(), 1),
-        "resumed_from_step": None if checkpoint is None else _step_of(str(checkpoint)),
+        "resumed_from_step": None if checkpoint is None else step_of(checkpoint),
         "steps": trainer.state.global_step,
-        "best_step": _step_of(trainer.state.best_model_checkpoint),
+        "best_step": None if best is None else step_of(Path(best)),
         "validation_macro_f1": trainer.state.best_metric,
         "tokens_computed": spent.tokens(),
         "truncated": material.truncated,
@@ -158,10 +159,6 @@ class Spent(TrainerCallback, ExportableState):
         """Starts the clock."""
         self._started = time.perf_counter()
         state.stateful_callbacks[type(self).__name__] = self.state()  # the trainer expects an entry to replace
-
-
-def _step_of(checkpoint: str | None) -> int | None:
-    return int(checkpoint.rsplit("-", 1)[-1]) if checkpoint else None
 
 
 def save_adapter(run: Run, model: PreTrainedModel, content: dict[str, Any]) -> None:

@@ -74,6 +74,11 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return max(numbered)[1] if numbered else None
 
 
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was saved, as its name says."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
 def finished_training(checkpoint: Path) -> TrainerState | None:
     """The trainer's state at a checkpoint after which no step was due: the last one, or an early stop; else None.
 

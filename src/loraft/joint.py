@@ -22,6 +22,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from loraft.backbone import adapter_in_fp32, add_adapter, lora_config
 from loraft.config import LoraSection
 from loraft.errors import BackboneError
+from loraft.interrupting import step_of
 from loraft.training import LabelTrainer, scored
 
 Report = Callable[[int, dict[str, Any]], None]
@@ -115,7 +116,7 @@ class JointTrainer(LabelTrainer):
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         checkpoint = kwargs.get("resume_from_checkpoint")
-        self._steps = int(Path(checkpoint).name.rsplit("-", 1)[-1]) if checkpoint else 0
+        self._steps = step_of(Path(checkpoint)) if checkpoint else 0
         return super()._inner_training_loop(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

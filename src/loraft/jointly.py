@@ -18,12 +18,12 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from loraft import api, memory
-from loraft.backbone import parameter_counts
+from loraft.backbone import MOVING_INITS, parameter_counts
 from loraft.batching import Row
 from loraft.config import Config
 from loraft.encoding import Encoder
 from loraft.fitting import Material, Spent, prepare
-from loraft.interrupting import SaveOnInterrupt, finished_training, newest_checkpoint
+from loraft.interrupting import SaveOnInterrupt, finished_training, newest_checkpoint, step_of
 from loraft.joint import JointTrainer, add_adapters, best_weights, read_best, weights_of
 from loraft.planning import most_adapters, packed_size
 from loraft.progress import ProgressCallback
@@ -44,7 +44,7 @@ def obstacle(config: Config) -> str | None:
     """Why a trial has to be trained alone, None if it can be trained together with others."""
     if config.lora.use_dora:
         return "DoRA"
-    if config.lora.init_lora_weights in ("pissa", "olora"):
+    if config.lora.init_lora_weights in MOVING_INITS:
         return f"{config.lora.init_lora_weights} moves weights out of the backbone"
     if config.train.early_stopping_patience is not None:
         return "early stopping"
@@ -114,15 +114,13 @@ def train_jointly(
     material: Material,
     *,
     quiet: bool,
-) -> dict[str, dict[str, Any]]:
+) -> None:
     """Trains the trials in as few passes as memory allows; the backbone is bare again afterwards.
 
-    Returns:
-        By name of the trial, the report of its training as `fitting.fit` gives it, with `joint` (`adapters` of its
-        pass and `seconds` of the whole pass; its own `seconds` are its share of them).
+    Each pass leaves the reports of its trials in its folder, as `fitting.fit` gives them, with `joint` (`adapters` of
+    the pass and `seconds` of the whole of it; a trial's own `seconds` are its share of them).
     """
     batch = trials[0].config.train.per_device_train_batch_size
-    reports: dict[str, dict[str, Any]] = {}
     left = list(trials)
     while left:
         together = _begun(folder, left)
@@ -130,9 +128,8 @@ def train_jointly(
             weights = [count_trainable(base, trial.config.lora) for trial in left]
             packed = trials[0].config.train.shared_prefix == "auto"
             together = left[: most_adapters(base, material.rows, batch, weights, packed=packed)]
-        reports |= _one_pass(together, folder, encoder, base, material, quiet=quiet)
+        _one_pass(together, folder, encoder, base, material, quiet=quiet)
         left = [trial for trial in left if trial not in together]
-    return reports
 
 
 class _Log(Run):
@@ -195,7 +192,7 @@ def _one_pass(
     material: Material,
     *,
     quiet: bool,
-) -> dict[str, dict[str, Any]]:
+) -> None:
     members = {trial.name: _fingerprint(trial) for trial in trials}
     joint = Joint(folder / f"{PREFIX}{hashlib.sha256(json.dumps(members).encode()).hexdigest()[:8]}")
     joint.best.mkdir(parents=True, exist_ok=True)
@@ -231,14 +228,14 @@ def _one_pass(
             if checkpoint is None or finished_training(checkpoint) is None:
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             else:
-                trainer.state.global_step = int(checkpoint.name.rsplit("-", 1)[-1])
+                trainer.state.global_step = step_of(checkpoint)
         best = read_best(joint.best)
         counts = [sum(weight.numel() for weight in weights_of(model, name)) for name in names]
         frozen = parameter_counts(model)["all"] - sum(counts)
         reports = {
             trial.name: {
                 "seconds": round(spent.seconds() / len(trials), 1),
-                "resumed_from_step": None if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[-1]),
+                "resumed_from_step": None if checkpoint is None else step_of(checkpoint),
                 "steps": trainer.state.global_step,
                 "best_step": best[name]["step"],
                 "validation_macro_f1": best[name]["macro_f1"],
@@ -256,7 +253,6 @@ def _one_pass(
     finally:
         remove_adapter(model)
     joint.finish(reports)
-    return reports
 
 
 def _passes_in(folder: Path) -> list[Joint]:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from loraft import api, jointly, standings, sweepplots
 from loraft.answers import Answers, read_answers
-from loraft.backbone import load_backbone
+from loraft.backbone import MOVING_INITS, load_backbone
 from loraft.config import Config
 from loraft.encoding import Encoder
 from loraft.errors import BackboneError, ConfigError, LoraftError, RunError
@@ -31,7 +31,6 @@ from loraft.sweeping import Trial, expand, is_finished, run_of, sweep_name
 
 Tell = Callable[[str], None]
 ERRORS = "errors"  # folder of the tracebacks of failed trials: a trial that failed early has no folder of its own
-MOVING_INITS = ("pissa", "olora")  # they take weights out of the backbone into the adapter, and do so again on loading
 
 
 class Sweep(Run):
