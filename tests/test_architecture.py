@@ -16,8 +16,8 @@ LAYERS = {
     1: """answers arriving baselines bundled comparing data demonstrations machine metrics overlap pages plots
         processes progressions prompts reading reports resuming runs spreads standings studies studyplots studytables
         sweeping sweepplots sweeptables tables talking""",
-    2: """backbone batching bundle encoding interrupting joint lowrank memory plain_lora planning prefix_attention
-        progress scoring sharing training""",
+    2: """backbone batching bundle encoding fused interrupting joint layouts lowrank memory plain_lora planning
+        prefix_attention progress sampling scoring sharing suffixes training""",
     3: "api datastats fewshots fitting jointly sweeps",
     4: "cli cli_reports cli_studies options",
 }

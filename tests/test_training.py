@@ -8,11 +8,13 @@ import torch
 from peft import PeftModel
 from tiny import CONFIGS, LABELS, SENTENCES, backbone, encoder, prompts, tokenizer
 
+from loraft import fused, lowrank
 from loraft.backbone import add_adapter
-from loraft.batching import IGNORE, Row, answer_loss_sum, make_rows, pack, pad, unpack
+from loraft.batching import IGNORE, Row, Way, answer_loss_sum, make_rows, pack, pad, unpack
 from loraft.config import LoraSection, TrainConfig
 from loraft.prefix_attention import enabled, supports
-from loraft.training import BalancedSampler, build_trainer, sft_config
+from loraft.sampling import BalancedSampler
+from loraft.training import build_trainer, sft_config
 
 PAD = tokenizer().pad_token_id
 
@@ -33,10 +35,10 @@ def with_adapter(architecture: str = "llama", **lora: Any) -> PeftModel:
 
 
 def loss_and_gradients(
-    model: PeftModel, inputs: dict[str, torch.Tensor], *, fast: bool = False
+    model: PeftModel, inputs: dict[str, torch.Tensor], *, way: Way = "mask"
 ) -> tuple[float, dict[str, torch.Tensor]]:
     model.zero_grad()
-    loss = answer_loss_sum(model, inputs, torch.float32, fast=fast)
+    loss = answer_loss_sum(model, inputs, torch.float32, way=way)
     loss.backward()
     return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
@@ -44,11 +46,14 @@ def loss_and_gradients(
 def assert_same(model: PeftModel, batch: list[Row]) -> None:
     plain = loss_and_gradients(model, pad(batch, PAD))
     assert len(plain[1]) >= 4
-    ways = [loss_and_gradients(model, pack(batch))]
+    found = [loss_and_gradients(model, pack(batch))]
     if supports(model.get_base_model()):
         with enabled(model.get_base_model()):
-            ways.append(loss_and_gradients(model, pack(batch), fast=True))
-    for loss, gradients in ways:
+            found.append(loss_and_gradients(model, pack(batch), way="attention"))
+    if fused.supports(model) and lowrank.suits(model):
+        with fused.enabled(model):
+            found.append(loss_and_gradients(model, pack(batch), way="layers"))
+    for loss, gradients in found:
         assert loss == pytest.approx(plain[0], rel=1e-5)
         for name, gradient in plain[1].items():
             assert torch.linalg.norm(gradients[name] - gradient) <= 1e-5 * torch.linalg.norm(gradient) + 1e-7, name
@@ -211,12 +216,22 @@ def test_a_wrong_low_rank_product_is_seen_on_the_first_batch(tmp_path: Path, mon
         fit(tmp_path, model, max_steps=1)
 
 
+def test_a_wrong_gradient_of_fused_layers_is_seen_on_the_first_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loraft.fused._norm_back", lambda grad, *rest: grad)
+    with pytest.warns(UserWarning, match="goes on with autograd's"):
+        broken = fit(tmp_path / "a", with_adapter())
+    monkeypatch.setattr("loraft.fused.supports", lambda model: False)
+    assert broken == pytest.approx(fit(tmp_path / "b", with_adapter()), rel=1e-5)
+
+
 def test_a_wrong_shared_prefix_is_seen_on_the_first_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = pack
 
     def wrong(batch: list[Row]) -> dict[str, torch.Tensor]:
         inputs = original(batch)
-        inputs["suffix_index"] = inputs["suffix_index"].flip(0)
+        inputs["position_ids"] = inputs["position_ids"].flip(1)
         return inputs
 
     monkeypatch.setattr("loraft.training.pack", wrong)

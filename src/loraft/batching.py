@@ -11,15 +11,17 @@ Suffixes: B batch, T tokens, P prefix tokens, S tokens of the longest suffix, V 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from loraft.encoding import common_prefix
+from loraft.layouts import grid, packed_layout
 
 IGNORE = -100
+Way = Literal["layers", "attention", "mask"]
 
 
 @dataclass
@@ -52,8 +54,9 @@ def pack(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
 
     Returns:
         input_ids, position_ids, labels of shape (1, T); `segments` (T,), 0 for the prefix and 1.. for the suffixes,
-        from which the mask is made on the device; `weights` (A,), one for each answer token; and the layout that
-        `prefix_attention` reads: `suffix_index` (B, S) and `suffix_place` (T - P,).
+        from which the mask is made on the device; `weights` (A,), one for each answer token; `suffix_index` (B, S), the
+        place in the row of each suffix token, -1 for padding; `suffix_place` (T - P,), the inverse; and `predicting`
+        (B, Q), those of the S tokens that predict an answer token, -1 for padding.
     """
     prefix = min(
         common_prefix([row.input_ids for row in rows]),
@@ -65,11 +68,14 @@ def pack(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
     segments = [0] * prefix
     weights: list[float] = []
     longest = max(len(row.input_ids) for row in rows) - prefix
-    index_BS = torch.zeros(len(rows), longest, dtype=torch.long)
+    index_BS = torch.full((len(rows), longest), -1)
+    predicting_BQ = torch.full((len(rows), max(len(row.input_ids) - row.answer_start for row in rows)), -1)
     place: list[int] = []
     for segment, row in enumerate(rows, start=1):
         length = len(row.input_ids) - prefix
         index_BS[segment - 1, :length] = torch.arange(len(ids), len(ids) + length)
+        first = row.answer_start - 1 - prefix
+        predicting_BQ[segment - 1, : length - 1 - first] = torch.arange(first, length - 1)
         place += range((segment - 1) * longest, (segment - 1) * longest + length)
         ids += row.input_ids[prefix:]
         positions += range(prefix, len(row.input_ids))
@@ -83,6 +89,7 @@ def pack(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         "segments": torch.tensor(segments),
         "suffix_index": index_BS,
         "suffix_place": torch.tensor(place),
+        "predicting": predicting_BQ,
         "weights": torch.tensor(weights),
     }
 
@@ -104,17 +111,18 @@ def pad(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
 
 
 def answer_loss_sum(
-    model: torch.nn.Module, inputs: dict[str, torch.Tensor], dtype: torch.dtype, *, fast: bool = False
+    model: torch.nn.Module, inputs: dict[str, torch.Tensor], dtype: torch.dtype, *, way: Way = "mask"
 ) -> torch.Tensor:
     """Returns the weighted sum over all answer tokens of -log p, in nats, of a packed or a padded batch.
 
-    `fast` takes `prefix_attention`, which the model must have been given, instead of a dense mask in `dtype`.
+    A packed batch goes one `way`: with `fused` layers, or with `prefix_attention`, either of which the model must have
+    been given, or with a dense mask in `dtype`.
     """
-    return answer_loss_sums(model, inputs, dtype, 1, fast=fast)[0]
+    return answer_loss_sums(model, inputs, dtype, 1, way=way)[0]
 
 
 def answer_loss_sums(
-    model: torch.nn.Module, inputs: dict[str, torch.Tensor], dtype: torch.dtype, adapters: int, *, fast: bool = False
+    model: torch.nn.Module, inputs: dict[str, torch.Tensor], dtype: torch.dtype, adapters: int, *, way: Way = "mask"
 ) -> torch.Tensor:
     """Returns the weighted sum over all answer tokens of -log p, in nats, for each of several adapters at once.
 
@@ -122,21 +130,32 @@ def answer_loss_sums(
     `lowrank.enabled` expects it.
     """
     labels = inputs["labels"]
+    answer_BT = labels != IGNORE
+    positions = answer_BT.any(0).nonzero().squeeze(1) - 1  # the position before an answer token predicts it
+    kept_BT = answer_BT[:, positions + 1]
     kwargs: dict[str, Any] = {"input_ids": inputs["input_ids"].repeat(adapters, 1), "use_cache": False}
+    kwargs["logits_to_keep"] = positions
     if "segments" in inputs:
         kwargs["position_ids"] = inputs["position_ids"]
-        if fast:
-            kwargs |= {key: inputs[key] for key in ("suffix_index", "suffix_place")}
-            # four dimensions tell transformers not to build a mask of its own; this one is not read
-            kwargs["attention_mask"] = torch.zeros(1, 1, 1, 1, dtype=dtype, device=labels.device)
+        # four dimensions tell transformers not to build a mask of its own; only that of the third way is read
+        kwargs["attention_mask"] = torch.zeros(1, 1, 1, 1, dtype=dtype, device=labels.device)
+        if way == "layers":
+            tokens, ahead = labels.shape[1], labels.shape[1] - len(inputs["suffix_place"])
+            suffix_BS = inputs["suffix_index"]
+            see_BSS = torch.ones(suffix_BS.shape[1], suffix_BS.shape[1], dtype=torch.bool, device=labels.device).tril()
+            kwargs["layout"] = packed_layout(
+                suffix_BS, see_BSS.expand(len(suffix_BS), -1, -1), inputs["predicting"],
+                (adapters, tokens, ahead, *grid(model)), dtype,
+            )  # fmt: skip
+            kwargs["logits_to_keep"] = 0  # the last layer has kept these alone
+        elif way == "attention":
+            kwargs["suffix_index"] = inputs["suffix_index"].clamp(min=0)
+            kwargs["suffix_place"] = inputs["suffix_place"]
         else:
             kwargs["attention_mask"] = shared_prefix_mask(inputs["segments"], dtype)
     else:
         kwargs["attention_mask"] = inputs["attention_mask"].repeat(adapters, 1)
-    answer_BT = labels != IGNORE
-    positions = answer_BT.any(0).nonzero().squeeze(1) - 1  # the position before an answer token predicts it
-    logits_BTV = model(logits_to_keep=positions, **kwargs).logits
-    kept_BT = answer_BT[:, positions + 1]
+    logits_BTV = model(**kwargs).logits
     targets_A = labels[:, positions + 1][kept_BT].repeat(adapters)
     log_loss_A = F.cross_entropy(logits_BTV[kept_BT.repeat(adapters, 1)].float(), targets_A, reduction="none")
     return (log_loss_A.view(adapters, -1) * inputs["weights"]).sum(1)

@@ -168,7 +168,7 @@ class TrainConfig(Section):
     warmup_steps: float = Field(0.05, ge=0, description="steps, or below 1 the share of all steps")
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
-    optim: Optimizer = "adamw_torch"
+    optim: Optimizer = "adamw_torch_fused"
     gradient_checkpointing: bool = False
     logging_steps: int = Field(10, ge=1)
     eval_steps: int = Field(100, ge=1)
@@ -200,7 +200,7 @@ class EvalConfig(Section):
 
     decode: Literal["score", "generate"] = Field("score", description="score: exact label log-probabilities")
     max_new_tokens: int = Field(16, ge=1, description="with decode=generate")
-    batch_tokens: int = Field(8192, ge=64, description="tokens of one scoring batch")
+    batch_tokens: int | None = Field(None, ge=64, description="of one scoring batch; null: 2048 on a CPU, else 16384")
     bootstrap_samples: int = Field(1000, ge=100)
     confidence: float = Field(0.95, gt=0, lt=1)
 

@@ -11,18 +11,19 @@ the cached prefix changes a score beyond rounding; `score_plainly` is the twin t
 Suffixes: B batch, T tokens, S suffix tokens, P prefix tokens, V vocabulary, K labels, N examples.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from loraft.encoding import common_prefix
 from loraft.errors import BackboneError
+from loraft.layouts import Cache
+from loraft.suffixes import logits_after, prefix_cache
 
 MIN_PREFIX = 8  # a shorter common prefix costs more calls than it saves
+CPU_TOKENS, TOKENS = 2048, 16384  # of a batch; a CPU wants them within its cache, and rows of like length together
 MARGIN = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}  # of logits, above what rounding can do
 
 
@@ -39,7 +40,7 @@ def score(
     prompts: Sequence[Sequence[int]],
     completions_K: Sequence[Sequence[int]],
     *,
-    batch_tokens: int = 8192,
+    batch_tokens: int | None = None,
 ) -> np.ndarray:
     """Returns the log-probability of each label's answer after each prompt.
 
@@ -47,7 +48,7 @@ def score(
         model: a causal language model (or a PeftModel) in evaluation mode.
         prompts: N token-id lists that end where the answer begins.
         completions_K: K token-id lists, each ending in the end-of-turn token.
-        batch_tokens: bound on rows times padded suffix length of one forward pass.
+        batch_tokens: bound on rows times padded suffix length of one forward pass; None is what suits the device.
 
     Returns:
         log_probs_NK: float64 in nats, summed over the tokens beyond the answers' common prefix.
@@ -66,7 +67,7 @@ def score(
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     extra = sum(len(branch) - 1 for branch in branches)
     log_probs_NK = np.zeros((len(rows), len(branches)))
-    for batch in _batches(order, [len(row) - prefix + extra for row in rows], batch_tokens):
+    for batch in _batches(order, [len(row) - prefix + extra for row in rows], _tokens(model, batch_tokens)):
         suffixes = [rows[i][prefix:] for i in batch]
         log_probs_NK[batch] = _score_batch(model, cache, prefix, suffixes, branches)
     if np.isnan(log_probs_NK).any():
@@ -109,7 +110,7 @@ def generate(
     *,
     pad: int,
     max_new_tokens: int,
-    batch_tokens: int = 8192,
+    batch_tokens: int | None = None,
 ) -> list[list[int]]:
     """Returns each row's greedily decoded ids, up to and without the end-of-turn token: the tutorial's way.
 
@@ -124,7 +125,7 @@ def generate(
         if k >= 0:
             out[i] = list(completions_K[k][:-1])
     order = sorted((i for i, k in enumerate(taken) if k < 0), key=lambda i: len(prompts[i]))
-    for batch in _batches(order, [len(p) + max_new_tokens for p in prompts], batch_tokens):
+    for batch in _batches(order, [len(p) + max_new_tokens for p in prompts], _tokens(model, batch_tokens)):
         longest = max(len(prompts[i]) for i in batch)
         ids_BT = torch.full((len(batch), longest), pad)
         mask_BT = torch.zeros((len(batch), longest), dtype=torch.long)
@@ -153,7 +154,7 @@ def greedy(
     prompts: Sequence[Sequence[int]],
     completions_K: Sequence[Sequence[int]],
     *,
-    batch_tokens: int = 8192,
+    batch_tokens: int | None = None,
 ) -> list[int]:
     """Returns for each prompt the answer that greedy decoding gives, as one pass tells; -1 where it cannot tell.
 
@@ -170,7 +171,7 @@ def greedy(
     extra = sum(len(branch) - 1 for branch in branches)
     taken = [-1] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    for batch in _batches(order, [len(row) - prefix + extra for row in rows], batch_tokens):
+    for batch in _batches(order, [len(row) - prefix + extra for row in rows], _tokens(model, batch_tokens)):
         suffixes = [rows[i][prefix:] for i in batch]
         for i, k in zip(batch, _greedy_batch(model, cache, prefix, suffixes, shared, branches), strict=True):
             taken[i] = k
@@ -190,33 +191,30 @@ def _batches(order: list[int], lengths: list[int], batch_tokens: int) -> list[li
     return batches
 
 
-def _shared_prefix(
-    model: PreTrainedModel, rows: Sequence[Sequence[int]], last: int
-) -> tuple[list[tuple[torch.Tensor, torch.Tensor]] | None, int]:
+def _tokens(model: PreTrainedModel, batch_tokens: int | None) -> int:
+    if batch_tokens is not None:
+        return batch_tokens
+    return CPU_TOKENS if model.device.type == "cpu" else TOKENS
+
+
+def _shared_prefix(model: PreTrainedModel, rows: Sequence[Sequence[int]], last: int) -> tuple[Cache | None, int]:
     """Returns the cache of what all rows begin with, and its length; every row keeps its `last` tokens to itself."""
     prefix = min(common_prefix(rows), min(map(len, rows)) - last)
     if prefix < MIN_PREFIX or len(rows) == 1:
         return None, 0
-    return _prefix_cache(model, list(rows[0][:prefix])), prefix
-
-
-def _prefix_cache(model: PreTrainedModel, ids: list[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Returns the keys and values of the prefix, one pair a layer, each of shape (1, heads, P, head size)."""
-    ids_T = torch.tensor([ids], device=model.device)
-    cache = model(input_ids=ids_T, use_cache=True, logits_to_keep=1).past_key_values
-    return [(layer.keys, layer.values) for layer in cache.layers]
+    return prefix_cache(model, list(rows[0][:prefix])), prefix
 
 
 def _score_batch(
     model: PreTrainedModel,
-    prefix_layers: list[tuple[torch.Tensor, torch.Tensor]] | None,
+    prefix_layers: Cache | None,
     prefix: int,
     suffixes: list[list[int]],
     branches: list[list[int]],
 ) -> np.ndarray:
     """Returns log_probs_BK of one batch of suffixes after the cached prefix."""
     tails = [branch[:-1] for branch in branches]
-    stem_B1V, tail_BTV = _logits(model, prefix_layers, prefix, suffixes, tails, 1)
+    stem_B1V, tail_BTV = logits_after(model, prefix_layers, prefix, suffixes, tails, 1)
     first_BV = stem_B1V[:, -1].float().log_softmax(-1)
     out_BK = torch.stack([first_BV[:, branch[0]] for branch in branches], dim=1).double()
     start = 0
@@ -229,14 +227,14 @@ def _score_batch(
 
 def _greedy_batch(
     model: PreTrainedModel,
-    prefix_layers: list[tuple[torch.Tensor, torch.Tensor]] | None,
+    prefix_layers: Cache | None,
     prefix: int,
     suffixes: list[list[int]],
     shared: list[int],
     branches: list[list[int]],
 ) -> list[int]:
     """Returns for each suffix the branch that greedy decoding takes, -1 where it takes none or only just."""
-    stem_BSV, tail_BTV = _logits(
+    stem_BSV, tail_BTV = logits_after(
         model, prefix_layers, prefix, suffixes, [branch[:-1] for branch in branches], len(shared) + 1
     )
     margin = MARGIN.get(model.dtype, MARGIN[torch.bfloat16])
@@ -257,74 +255,3 @@ def _greedy_batch(
         taken_B[all_B] = k
         start += len(branch) - 1
     return [int(k) for k in taken_B.tolist()]
-
-
-def _logits(
-    model: PreTrainedModel,
-    prefix_layers: list[tuple[torch.Tensor, torch.Tensor]] | None,
-    prefix: int,
-    suffixes: list[list[int]],
-    tails: list[list[int]],
-    last: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Runs suffixes and, as branches of a tree behind each of them, the tails, after the cached prefix.
-
-    Returns:
-        The logits at the `last` tokens of each suffix, (B, last, V), and at all tokens of the tails, one tail after the
-        other, (B, T, V).
-    """
-    batch = len(suffixes)
-    stems = [len(suffix) for suffix in suffixes]
-    longest = max(stems)
-    ids_BT = torch.zeros((batch, longest + sum(map(len, tails))), dtype=torch.long)
-    for row, suffix in enumerate(suffixes):
-        ids_BT[row, : len(suffix)] = torch.tensor(suffix)
-    kwargs: dict[str, Any] = {}
-    if any(tails):
-        kwargs["attention_mask"], kwargs["position_ids"] = _tree(ids_BT, stems, tails, longest, prefix, model)
-    else:
-        kwargs["position_ids"] = torch.arange(prefix, prefix + longest, device=model.device).unsqueeze(0)
-    if prefix_layers is not None:
-        kwargs["past_key_values"] = DynamicCache(
-            [(k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)) for k, v in prefix_layers]
-        )
-    kept_BS = torch.tensor([[*range(stem - last, stem), *range(longest, ids_BT.shape[1])] for stem in stems])
-    with _head_on(model, kept_BS.to(model.device)):
-        logits_BSV = model(input_ids=ids_BT.to(model.device), use_cache=prefix_layers is not None, **kwargs).logits
-    return logits_BSV[:, :last], logits_BSV[:, last:]
-
-
-@contextmanager
-def _head_on(model: PreTrainedModel, kept_BS: torch.Tensor) -> Iterator[None]:
-    """Lets the LM head see the given positions of each row only; upstream can drop the same positions of all rows."""
-    rows_B1 = torch.arange(len(kept_BS), device=kept_BS.device)[:, None]
-    hook = model.get_output_embeddings().register_forward_pre_hook(lambda head, given: (given[0][rows_B1, kept_BS],))
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def _tree(
-    ids_BT: torch.Tensor, stems: list[int], tails: list[list[int]], longest: int, prefix: int, model: PreTrainedModel
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Writes the labels' own tokens into ids_BT and returns the additive mask and the positions of the tree.
-
-    Returns:
-        mask_B1TK of shape (B, 1, S, P + S) in the model's dtype, and position_ids_BT.
-    """
-    batch, total = ids_BT.shape
-    see_BTT = torch.tril(torch.ones(total, total, dtype=torch.bool)).repeat(batch, 1, 1)
-    positions_BT = torch.arange(total).repeat(batch, 1)
-    start = longest
-    for tail in tails:
-        stop = start + len(tail)
-        ids_BT[:, start:stop] = torch.tensor(tail)
-        see_BTT[:, start:stop, longest:start] = False  # the other labels' branches
-        for row, stem in enumerate(stems):
-            see_BTT[row, start:stop, stem:longest] = False  # padding
-            positions_BT[row, start:stop] = torch.arange(stem, stem + len(tail))
-        start = stop
-    see_BTT = torch.cat([torch.ones(batch, total, prefix, dtype=torch.bool), see_BTT], dim=2)
-    mask = torch.zeros(see_BTT.shape, dtype=model.dtype).masked_fill(~see_BTT, torch.finfo(model.dtype).min)
-    return mask[:, None].to(model.device), (positions_BT + prefix).to(model.device)

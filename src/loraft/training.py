@@ -1,7 +1,7 @@
 """Training: a subclass of TRL's SFTTrainer that computes the prompt once a batch and evaluates by scoring labels."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,14 +12,14 @@ from peft import PeftModel
 from torch.utils.data import Sampler
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from trl import SFTConfig, SFTTrainer
 
-from loraft import lowrank, planning, prefix_attention, processes
-from loraft.batching import Row, answer_loss_sum, answer_loss_sums, pack, pad, unpack
+from loraft import fused, lowrank, planning, prefix_attention, processes
+from loraft.batching import Row, Way, answer_loss_sum, answer_loss_sums, pack, pad, unpack
 from loraft.config import TrainConfig
 from loraft.errors import BackboneError
+from loraft.sampling import BalancedSampler, LengthSampler
 
 
 class LabelTrainer(SFTTrainer):
@@ -56,8 +56,9 @@ class LabelTrainer(SFTTrainer):
         config = self.model.config.get_text_config()
         # the shared-prefix mask replaces a sliding window, which is right only while every row fits into it
         self._window = getattr(config, "sliding_window", None) or 2**31
-        self._fast = shared_prefix and prefix_attention.supports(self._peft().get_base_model())
+        self._way = _best_way(self._peft()) if shared_prefix else "mask"
         self._low_rank = shared_prefix
+        self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point() and not p.requires_grad)
 
     def _peft(self) -> PeftModel:
@@ -65,10 +66,13 @@ class LabelTrainer(SFTTrainer):
         return model
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Trains as upstream does, with the shared-prefix attention where the model has it."""
-        attention = prefix_attention.enabled(self._peft().get_base_model()) if self._fast else nullcontext()
-        products = lowrank.enabled(self._peft(), self.adapters) if self._low_rank else nullcontext()
-        with attention, products as everywhere:
+        """Trains as upstream does, with what the model has of fused layers, shared-prefix attention and products."""
+        model = self._peft()
+        layers = fused.enabled(model, self.adapters) if self._way == "layers" else nullcontext()
+        # the twin that fused layers are compared with, too
+        attention = prefix_attention.enabled(model.get_base_model()) if self._way != "mask" else nullcontext()
+        products = lowrank.enabled(model, self.adapters) if self._low_rank else nullcontext()
+        with layers, attention, products as everywhere:
             if self.adapters is not None and not everywhere:  # peft's own layers add all adapters to every row
                 raise BackboneError("joint training: an adapted layer is not plain linear; use --joint off")
             return super().train(*args, **kwargs)
@@ -76,6 +80,10 @@ class LabelTrainer(SFTTrainer):
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Counts none: upstream's estimate walks all modules at every step, and nothing here reads it."""
         return 0
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
+        """Upstream looks through all parameters, several times a step."""
+        return torch.nn.utils.clip_grad_norm_(self._trained, self.args.max_grad_norm)
 
     def _collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         rows = [self.rows[item["row"]] for item in items]
@@ -107,7 +115,7 @@ class LabelTrainer(SFTTrainer):
 
     def _loss_sums(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         adapters = 1 if self.adapters is None else len(self.adapters)
-        return answer_loss_sums(model, inputs, self._dtype, adapters, fast=self._fast)
+        return answer_loss_sums(model, inputs, self._dtype, adapters, way=self._way)
 
     def _agreed(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Returns the batch in the layout that this training uses, and counts its tokens."""
@@ -125,21 +133,32 @@ class LabelTrainer(SFTTrainer):
     def _verify(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Compares the first shared-prefix batch with the plain one; goes plain, visibly, where they disagree.
 
-        The adapter's own share is compared too: its B, zero at the beginning, is something else meanwhile.
+        The adapter's own share is compared too: its B, zero at the beginning, is something else meanwhile. Gradients by
+        hand are compared with autograd's.
         """
         self._verified = True
         plain = unpack(inputs, self.processing_class.pad_token_id)
         model = self._peft()  # no process waits for another here
         was_training = model.training
         model.eval()  # dropout off
+        tolerance = 1e-4 if self._dtype == torch.float32 else 5e-2
+        tokens = float(inputs["weights"].sum()) * len(self.losses_A)
         with torch.no_grad(), lowrank.stirred(model):
             plain_loss = self._plain_loss(plain)
             with lowrank.active(model):
                 shared_loss = float(self._loss_sums(model, inputs).sum())
+                agree = abs(shared_loss - plain_loss) / tokens <= tolerance * max(1.0, plain_loss / tokens)
+                distance = self._distance(model, inputs) if agree else 0.0
         model.train(was_training)
-        tolerance = 1e-4 if self._dtype == torch.float32 else 5e-2
-        tokens = float(inputs["weights"].sum()) * len(self.losses_A)
-        if abs(shared_loss - plain_loss) / tokens <= tolerance * max(1.0, plain_loss / tokens):
+        # in bf16, gradients of two right ways differ by up to 0.15 of their norm, and by as much from those in fp32
+        if not distance <= (1e-3 if self._dtype == torch.float32 else 0.5):
+            self._way = "attention"
+            warnings.warn(
+                f"fused layers: gradients differ from autograd's by {distance:.2g} of them; training goes on with "
+                "autograd's",
+                stacklevel=2,
+            )
+        if agree:
             return inputs
         found = f"loss {shared_loss:.6f} with shared prefix, {plain_loss:.6f} padded"
         if self.adapters is not None:
@@ -150,6 +169,23 @@ class LabelTrainer(SFTTrainer):
             f"{found}; on this architecture training goes on with padded batches and peft's own layers", stacklevel=2
         )
         return plain
+
+    @torch.enable_grad()
+    def _distance(self, model: PeftModel, inputs: dict[str, torch.Tensor]) -> float:
+        """How far fused layers' gradients are from autograd's over the same packed batch, relative to their norm.
+
+        0 where there are none, and with activation checkpointing, which a model in evaluation mode does not do: who
+        asks for it may not have the memory for this.
+        """
+        if self._way != "layers" or self.args.activation_checkpointing:
+            return 0.0
+        weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        vectors = []
+        ways: tuple[Way, ...] = ("attention", "layers")
+        for self._way in ways:
+            gradients = torch.autograd.grad(self._loss_sums(model, inputs).sum(), weights, materialize_grads=True)
+            vectors.append(torch.cat([gradient.flatten() for gradient in gradients]))
+        return float((vectors[1] - vectors[0]).norm() / vectors[0].norm())
 
     def evaluation_loop(
         self,
@@ -175,54 +211,16 @@ class LabelTrainer(SFTTrainer):
         return sampler
 
 
+def _best_way(model: PeftModel) -> Way:
+    """The quickest way that a packed batch can take through a model."""
+    if not prefix_attention.supports(model.get_base_model()):
+        return "mask"
+    return "layers" if fused.supports(model) and lowrank.suits(model) else "attention"
+
+
 def scored(metrics: dict[str, float]) -> EvalLoopOutput:
     """Returns metrics as upstream's evaluation loop does; no rate is derived from the number of samples."""
     return EvalLoopOutput(predictions=np.zeros(0), label_ids=None, metrics=metrics, num_samples=0)
-
-
-class EpochSampler(Sampler[int]):
-    """A draw of rows that depends on seed and epoch alone, so that a resumed training draws the same."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch; the data loader calls it, also when a training is resumed."""
-        self.epoch = epoch
-
-    def generator(self) -> torch.Generator:
-        """Returns the epoch's source of randomness."""
-        return torch.Generator().manual_seed(self.seed + self.epoch)
-
-
-class BalancedSampler(EpochSampler):
-    """Draws with replacement so that every label comes as often."""
-
-    def __init__(self, labels: Sequence[int], seed: int) -> None:
-        super().__init__(seed)
-        self.weights = torch.from_numpy(1.0 / np.bincount(labels)[np.asarray(labels)])
-
-    def __len__(self) -> int:
-        return len(self.weights)
-
-    def __iter__(self) -> Iterator[int]:
-        yield from torch.multinomial(self.weights, len(self), replacement=True, generator=self.generator()).tolist()
-
-
-class LengthSampler(EpochSampler):
-    """Every row once, in random windows within which rows of like length stand together."""
-
-    def __init__(self, lengths: Sequence[int], window: int, seed: int) -> None:
-        super().__init__(seed)
-        self.lengths = list(lengths)
-        self.window = window
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        yield from get_length_grouped_indices(self.lengths, self.window, generator=self.generator())
 
 
 class EvaluateAtTheEnd(TrainerCallback):
