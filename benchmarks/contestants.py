@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +33,7 @@ LLAMA_1B = {
 }  # fmt: skip
 LINES = 1024  # of a round of prediction; a multiple of the rows that `api.predict` scores together
 Contestants = dict[str, Callable[..., Any]]
+Shares = Mapping[str, int]
 
 
 @dataclass
@@ -102,7 +103,7 @@ def steps(bench: Bench, batch: int, rounds: int, names: Sequence[str], shots: in
         folder = Path(stack.enter_context(TemporaryDirectory()))
         made: Contestants = {}
         for name in names:
-            model = add_adapter(_sharing_weights(bench.base), config.lora, seed=config.seed)
+            model = add_adapter(sharing_weights(bench.base), config.lora, seed=config.seed)
             if name == RECIPE:
                 made[name] = partial(_recipe_step, model, rivals.adamw(model, rate), rows, places, encoder)
                 made[name](-1)
@@ -139,25 +140,42 @@ def _recipe_step(
     return rivals.recipe_step(model, optimizer, batch, encoder.tokenizer.pad_token_id, device)
 
 
-def _sharing_weights(base: PreTrainedModel) -> PreTrainedModel:
+def sharing_weights(base: PreTrainedModel) -> PreTrainedModel:
     """A copy of the modules over the very same weights."""
     weights = [*base.parameters(), *base.buffers()]
     return copy.deepcopy(base, {id(weight): weight for weight in weights})
 
 
-def evaluations(bench: Bench, rows: int, shots: int = 0, harness_batch: int = rivals.HARNESS_BATCH) -> Contestants:
-    """Evaluation of the bare backbone on the same encoded test rows: label ids, or log-probabilities N x K."""
+def evaluations(
+    bench: Bench, rows: int, shots: int = 0, harness_batch: int = rivals.HARNESS_BATCH, shares: Shares | None = None
+) -> Contestants:
+    """Evaluation of the bare backbone on the same encoded test rows: label ids, or log-probabilities N x K.
+
+    Args:
+        shares: a rival takes one in so many of the rows in a round, other ones in the next round. The time of all is so
+            many times as long: they do one batch after the other and share nothing between batches.
+    """
     texts = some_rows(bench.test, rows, bench.config.seed).texts
     prompts = bench.encoder.encode(texts, demonstrations(bench, shots) if shots else ())
     ids = [prompt.ids for prompt in prompts]
     completions_K, model = bench.encoder.completions_K, bench.base
     batch = rivals.TUTORIAL_BATCH * (2 if shots else 1)
     limit = bench.config.eval.batch_tokens
+
+    def mine(name: str, number: int) -> list[list[int]]:
+        return ids[share_of(name, number, shares)]
+
     return {
-        RECIPE: lambda number: rivals.recipe_predict(model, bench.encoder, ids, batch),
-        HARNESS: lambda number: rivals.loglikelihoods(model, ids, completions_K, harness_batch),
+        RECIPE: lambda number: rivals.recipe_predict(model, bench.encoder, mine(RECIPE, number), batch),
+        HARNESS: lambda number: rivals.loglikelihoods(model, mine(HARNESS, number), completions_K, harness_batch),
         LORAFT: lambda number: scoring.score(model, ids, completions_K, batch_tokens=limit),
     }
+
+
+def share_of(name: str, number: int, shares: Shares | None) -> slice:
+    """The rows that a contestant takes in a round."""
+    share = (shares or {}).get(name, 1)
+    return slice(number % share, None, share)
 
 
 def largest_difference(left_NK: np.ndarray, right_NK: np.ndarray) -> float:

@@ -22,7 +22,7 @@ from loraft.resolving import resolve
 from loraft.talking import begin
 
 OUT = Path(__file__).parent / "results" / "gpu.json"
-SIZES = Sizes(rows=256, shot_rows=128, sweep_steps=20, sweep_rows=64, peak=8192)
+SIZES = Sizes(rows=256, shot_rows=128, sweep_batch=4, sweep_steps=20, sweep_rows=64, peak=8192)
 
 
 def cases(plain: Suite, nf4: Suite) -> dict[str, Callable[[], dict[str, Any]]]:

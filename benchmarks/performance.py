@@ -41,9 +41,10 @@ rounds, and the lowest and highest. `benchmarks/rivals.py` has the rivals in ful
   a row where they differ in their last token only.
 
 A training step is collating, forward, backward, clipping and the optimizer's step, for loraft and TRL inside their own
-`train()`; all have the tutorial's LoRA (rank 8, alpha 32) without dropout. In a round of a sweep the rivals run two of
-the eight ranks, and their time is scaled; in one of prediction each answers as many lines as the JSON says, and its
-time is scaled to 1,000. The Llama-3.2-1B shape has random weights, and its token ids come from the bundled tokenizer.
+`train()`; all have the tutorial's LoRA (rank 8, alpha 32) without dropout. Where a rival would take minutes it does a
+part in each round, another one in the next, and its time is scaled: two of eight ranks in a sweep, 8 of the rows in an
+evaluation of the large shape, and of 1,000 predictions as many as the JSON says. The Llama-3.2-1B shape has random
+weights, and its token ids come from the bundled tokenizer.
 """
 
 

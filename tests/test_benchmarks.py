@@ -107,7 +107,7 @@ def test_an_error_in_a_step_reaches_the_one_who_asked(tmp_path: Path, monkeypatc
 
 def test_contestants_share_the_frozen_weights_but_not_the_adapter() -> None:
     base = backbone()
-    one, other = (add_adapter(contestants._sharing_weights(base), bench().config.lora, seed=1) for _ in range(2))
+    one, other = (add_adapter(contestants.sharing_weights(base), bench().config.lora, seed=1) for _ in range(2))
     pointers = [{p.data_ptr() for p in model.parameters() if not p.requires_grad} for model in (base, one, other)]
     assert pointers[0] == pointers[1] == pointers[2]
     ours, theirs = ({p.data_ptr() for p in model.parameters() if p.requires_grad} for model in (one, other))

@@ -1,6 +1,7 @@
 """A sweep's trials are the runs that `train` would make, over one backbone that stays as it is."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import backbone
 
-from loraft import api, scoring, sweeps
+from loraft import api, reports, scoring, sweeps
 from loraft.config import Config
 from loraft.errors import BackboneError, DataError, RunError
 from loraft.progress import ProgressCallback
@@ -106,6 +107,18 @@ def test_the_results_name_the_best_and_pair_the_others_with_it(swept: tuple[Conf
     assert [row["settings"]["lora.r"] for row in result["settings"]] == [4, 1, 2]
     assert (Path(result["path"]) / "plots" / "sweep.png").read_bytes().startswith(b"\x89PNG")
     assert list(api.predict([], run=Path(result["best"]["run"]))) == []
+
+
+def test_the_best_trial_has_its_figures_and_the_others_get_theirs_with_a_report(
+    swept: tuple[Config, dict[str, Any]],
+) -> None:
+    best = Path(swept[1]["best"]["run"])
+    drawn = {Path(trial["run"]) for trial in swept[1]["trials"] if (Path(trial["run"]) / "plots").is_dir()}
+    assert drawn == {best}
+    other = next(Path(trial["run"]) for trial in swept[1]["trials"] if Path(trial["run"]) != best)
+    reports.of_run(other)
+    assert {path.name for path in (other / "plots").iterdir()} == {path.name for path in (best / "plots").iterdir()}
+    shutil.rmtree(other / "plots")
 
 
 def test_the_sweep_itself_is_no_run(swept: tuple[Config, dict[str, Any]]) -> None:

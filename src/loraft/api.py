@@ -55,6 +55,7 @@ def train(
     built: tuple[Encoder, PreTrainedModel] | None = None,
     before: dict[str, Any] | None = None,
     fitted: Callable[[Run, "PeftModel"], dict[str, Any]] | None = None,
+    figures: bool = True,
 ) -> dict[str, Any]:
     """Fine-tunes an adapter and judges it on the test split before and after.
 
@@ -67,6 +68,7 @@ def train(
         before: the backbone's own metrics on the test split, where they are known.
         fitted: puts weights that were trained elsewhere into the fresh adapter and returns the report of their
             training, instead of training here; see `jointly`.
+        figures: draw them; `loraft report` does it otherwise.
 
     Returns:
         The run's metrics: `before` (backbone zero-shot) and `after` (with the adapter), each as `metrics.full` gives
@@ -83,7 +85,7 @@ def train(
     name = config.name or default_name(config)
     run = Run.create(Path(config.output), name, force=force, resume=resume) if first else Beside(run_of(config))
     try:
-        return _train(config, run, encoder, base, splits, resume, quiet, built is not None, before, fitted)
+        return _train(config, run, encoder, base, splits, resume, quiet, built is not None, before, fitted, figures)
     except Exception:
         run.give_back()
         raise
@@ -100,9 +102,11 @@ def _train(
     keep_base: bool,
     before: dict[str, Any] | None,
     fitted: Callable[[Run, "PeftModel"], dict[str, Any]] | None,
+    figures: bool,
 ) -> dict[str, Any]:
     """Trains and judges inside a run directory that is there; `keep_base` leaves the backbone bare."""
-    from loraft.fitting import draw, fit, save_adapter
+    from loraft import plots
+    from loraft.fitting import fit, save_adapter
     from loraft.sharing import remove_adapter
 
     if resume:
@@ -131,7 +135,8 @@ def _train(
         if keep_base:
             remove_adapter(model)
     write_text(run.predictions_path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    draw(run, after, test, rows, encoder.task.labels)
+    if figures:
+        plots.of_run(run, after, encoder.task.labels)
     result = {
         "run": str(run.path),
         "labels": list(encoder.task.labels),

@@ -140,12 +140,13 @@ def answer_loss_sums(
         # four dimensions tell transformers not to build a mask of its own; only that of the third way is read
         kwargs["attention_mask"] = torch.zeros(1, 1, 1, 1, dtype=dtype, device=labels.device)
         if way == "layers":
-            tokens, ahead = labels.shape[1], labels.shape[1] - len(inputs["suffix_place"])
             suffix_BS = inputs["suffix_index"]
-            see_BSS = torch.ones(suffix_BS.shape[1], suffix_BS.shape[1], dtype=torch.bool, device=labels.device).tril()
+            see_SS = torch.ones(suffix_BS.shape[1], suffix_BS.shape[1], dtype=torch.bool, device=labels.device).tril()
+            heads, groups = grid(model)
             kwargs["layout"] = packed_layout(
-                suffix_BS, see_BSS.expand(len(suffix_BS), -1, -1), inputs["predicting"],
-                (adapters, tokens, ahead, *grid(model)), dtype,
+                suffix_BS, see_SS.expand(len(suffix_BS), -1, -1), inputs["predicting"], rows=adapters,
+                tokens=labels.shape[1], prefix=labels.shape[1] - len(inputs["suffix_place"]), heads=heads,
+                groups=groups, dtype=dtype,
             )  # fmt: skip
             kwargs["logits_to_keep"] = 0  # the last layer has kept these alone
         elif way == "attention":

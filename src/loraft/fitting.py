@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from peft import PeftModel
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import ExportableState
@@ -177,15 +176,3 @@ def _forget_local_path(adapter: Path, path: str, name: str) -> None:
     for file in (adapter / "adapter_config.json", adapter / "README.md"):
         if path not in ("", name) and file.exists():
             file.write_text(file.read_text(encoding="utf-8").replace(path, name), encoding="utf-8")
-
-
-def draw(run: Run, after: dict[str, Any], test: Split, rows: list[dict[str, Any]], labels: tuple[str, ...]) -> None:
-    """Draws the learning curve, the confusion matrix and the reliability diagram of a run."""
-    from loraft import plots
-
-    run.plots.mkdir(exist_ok=True)
-    plots.learning_curve(run.read_log(), run.plots / "learning_curve.png")
-    plots.confusion_matrix(after["confusion"], labels, run.plots / "confusion_matrix.png")
-    if rows and "probs" in rows[0]:
-        probs_NK = np.array([[row["probs"][label] for label in labels] for row in rows])
-        plots.reliability_diagram(test.labels, probs_NK, run.plots / "reliability.png")

@@ -66,9 +66,7 @@ class _Layer:
         attention, mlp = module.self_attn, module.mlp
         self.number, self.scale, self.size = attention.layer_idx, attention.scaling, attention.head_dim
         self.norms = module.input_layernorm, module.post_attention_layernorm
-        self.projections = {
-            name: getattr(mlp if hasattr(mlp, name) else attention, name) for name in PROJECTIONS
-        }  # fmt: skip
+        self.projections = {name: getattr(mlp if hasattr(mlp, name) else attention, name) for name in PROJECTIONS}
 
     def __call__(
         self,
@@ -91,10 +89,10 @@ class _Layer:
             weights = lowrank.weights(self.projections.values(), self.adapters)
             out_NH = _Fused.apply(x_NH, self, layout, cos, sin, *weights)
         else:
-            out_NH = self.forward(x_NH, layout, cos, sin, lambda name, x_NF: self.projections[name](x_NF))[0]
+            out_NH = self.compute(x_NH, layout, cos, sin, lambda name, x_NF: self.projections[name](x_NF))[0]
         return out_NH.view(rows, -1, out_NH.shape[-1])
 
-    def forward(
+    def compute(
         self,
         x_NH: torch.Tensor,
         layout: Layout,
@@ -138,6 +136,11 @@ class _Layer:
             layout.record.append((prefix_k, prefix_v))
         if there is None:  # the last layer of a prefix that is recorded: nobody reads what it attends to
             return queries_NF, []
+        if layout.record is not None:  # a prefix may be long: no logits of all its pairs
+            asked = there.spread(queries_NF, size)[0].view(1, both * groups, -1, size)
+            keys, values = (t[None].repeat_interleave(groups, 1) for t in (prefix_k, prefix_v))
+            mixed = F.scaled_dot_product_attention(asked, keys, values, is_causal=True, scale=self.scale)
+            return there.gather([mixed], heads * groups * size), []
         length = prefix_k.shape[1]
         prefix_q, own_q = there.spread(queries_NF, size)
         out: list[torch.Tensor] = []
@@ -268,7 +271,7 @@ class _Fused(torch.autograd.Function):
             out, masks[name] = lowrank.project(layer.projections[name], x_NF, layer.adapters)
             return out
 
-        out_NH, saved = layer.forward(x_NH, layout, rest[0], rest[1], project)
+        out_NH, saved = layer.compute(x_NH, layout, rest[0], rest[1], project)
         ctx.layer, ctx.layout = layer, layout
         ctx.save_for_backward(*saved, *(masks[name] for name in PROJECTIONS))
         return out_NH
@@ -299,7 +302,7 @@ def supports(model: Any) -> bool:
 
 
 def _is_own(layer: torch.nn.Module) -> bool:
-    """A forward of the instance's own is ours, or else a hook that spreads a model over devices."""
+    """Says whether a layer's forward is its class's or ours; others are hooks that spread a model over devices."""
     return isinstance(vars(layer).get("forward", None), _Layer | None)
 
 

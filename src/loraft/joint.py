@@ -17,13 +17,12 @@ from typing import Any
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
-from transformers.trainer_utils import EvalLoopOutput
 
 from loraft.backbone import adapter_in_fp32, add_adapter, lora_config
 from loraft.config import LoraSection
 from loraft.errors import BackboneError
 from loraft.interrupting import step_of
-from loraft.training import LabelTrainer, scored
+from loraft.training import LabelTrainer
 
 Report = Callable[[int, dict[str, Any]], None]
 
@@ -138,17 +137,8 @@ class JointTrainer(LabelTrainer):
             self._steps = self.state.global_step
         super().log(logs, start_time)
 
-    def evaluation_loop(
-        self,
-        dataloader: Any,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
+    def _evaluated(self, model: PeftModel) -> dict[str, float]:
         """Scores the adapters one by one and keeps the weights of those that are better than before."""
-        model = self._peft()
-        model.eval()
         total = 0.0
         for number, name in enumerate(self.adapters or ()):
             self._activate(name)
@@ -158,13 +148,13 @@ class JointTrainer(LabelTrainer):
                 self.diverged.add(name)
                 continue
             total += numbers["macro_f1"]
-            own = {f"{metric_key_prefix}_{key}": value for key, value in numbers.items()}
+            own = {f"eval_{key}": value for key, value in numbers.items()}
             self.report(number, {"step": self.state.global_step, "epoch": self.state.epoch, **own})
             if name not in self.best or numbers["macro_f1"] > self.best[name]["macro_f1"]:
                 self.best[name] = {"macro_f1": numbers["macro_f1"], "step": self.state.global_step}
                 keep_best(self.best_path, model, name, self.best)
         self._activate(self.adapters)
-        return scored({f"{metric_key_prefix}_macro_f1": total / len(self.adapters or ())})
+        return {"macro_f1": total / len(self.adapters or ())}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         peft_model = self._peft()

@@ -56,11 +56,11 @@ class Layout:
         sizes: A, C, G, and B, which is 0 for a prefix alone.
         queries, keys: of all tokens.
         bias: (A * C * B, G * S, S), what is added to logits between suffix tokens: 0 or minus infinity.
-        causal: (A * C, G * P, P), the same of the prefix; None if it is cached.
-        kept: the tokens (A * K,) among (A * T,) that the head looks at, all of them suffix tokens.
+        causal: (1, G * P, P), the same of the prefix.
+        kept: the tokens (A * K,) among (A * T,) that the head looks at: of suffixes, or the last one of a prefix alone.
         last_queries, last_bias: of these, for the last layer.
         cache: of each layer the prefix's keys and values, (C, P, D), where it went through the model before.
-        record: takes these, of a prefix alone.
+        record: takes these, of a prefix alone, which has no biases and no last queries.
     """
 
     sizes: tuple[int, int, int, int]
@@ -76,19 +76,27 @@ class Layout:
 
 
 def packed_layout(
-    suffix_BS: torch.Tensor, see_BSS: torch.Tensor, kept_BQ: torch.Tensor, shape: tuple[int, int, int, int, int],
-    dtype: torch.dtype, cache: Cache | None = None,
-) -> Layout:  # fmt: skip
-    """Returns the layout of A equal packed rows.
+    suffix_BS: torch.Tensor,
+    see_BSS: torch.Tensor,
+    kept_BQ: torch.Tensor,
+    *,
+    rows: int,
+    tokens: int,
+    prefix: int,
+    heads: int,
+    groups: int,
+    dtype: torch.dtype,
+    cache: Cache | None = None,
+) -> Layout:
+    """Returns the layout of equal packed rows.
 
     Args:
         suffix_BS: the place of each suffix token in the packed row, -1 for padding.
         see_BSS: whether a suffix's token sees another one of it.
         kept_BQ: those among its S tokens that the head looks at, ascending, -1 for padding.
-        shape: A, T, P, C, G; P is 0 if the prefix is in the cache.
+        rows, tokens, prefix, heads, groups: A, T, P, C and G; P is 0 if the prefix is in the cache.
         dtype: of the logits.
     """
-    rows, tokens, prefix, heads, groups = shape
     device = suffix_BS.device
     batch, longest = suffix_BS.shape
     ahead = torch.arange(prefix, device=device)
@@ -111,7 +119,7 @@ def packed_layout(
         queries=_heads(ahead, suffix_BS, rows, tokens, heads, groups),
         keys=_heads(ahead, suffix_BS, rows, tokens, heads, 1),
         bias=for_heads(bias_BSS),
-        causal=for_heads(causal_1PP) if prefix else None,
+        causal=causal_1PP.repeat(1, groups, 1),
         kept=(offsets * tokens + real).flatten(),
         last_queries=_heads(ahead[:0], number.view_as(kept), rows, len(real), heads, groups),
         last_bias=for_heads(last_BQS),
@@ -119,14 +127,12 @@ def packed_layout(
     )
 
 
-def prefix_layout(prefix: int, heads: int, groups: int, dtype: torch.dtype, device: torch.device) -> Layout:
+def prefix_layout(prefix: int, heads: int, groups: int, device: torch.device) -> Layout:
     """Returns the layout of a prefix alone, whose keys and values are to be recorded; the head looks at its end."""
     ahead = torch.arange(prefix, device=device)
     none = torch.zeros(0, 0, dtype=torch.long, device=device)
-    causal = torch.full((prefix, prefix), float("-inf"), dtype=dtype, device=device).triu_(1)
-    causal = causal.expand(heads, groups, -1, -1).reshape(heads, groups * prefix, prefix)
     queries, keys = (_heads(ahead, none, 1, prefix, heads, each) for each in (groups, 1))
-    return Layout((1, heads, groups, 0), queries, keys, None, causal, ahead[-1:], None, None, record=[])
+    return Layout((1, heads, groups, 0), queries, keys, None, None, ahead[-1:], None, None, record=[])
 
 
 def _heads(

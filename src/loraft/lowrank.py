@@ -143,7 +143,8 @@ def pull(
     scales = [layer.scaling[name] for name in names]
     if kept_NI is None:
         return d_x, _low_rank_gradients(grad_NO, x_NI, downs, ups, scales, d_x)
-    kept_NI = kept_NI.to(x_NI.dtype).div_(1 - layer.lora_dropout[names[0]].p)
+    kept_NI = kept_NI.to(x_NI.dtype)
+    scales = [scale / (1 - layer.lora_dropout[names[0]].p) for scale in scales]
     share = None if d_x is None else torch.zeros_like(x_NI)
     out = _low_rank_gradients(grad_NO, x_NI * kept_NI, downs, ups, scales, share)
     return (None if d_x is None or share is None else d_x.addcmul_(share, kept_NI)), out
@@ -166,7 +167,7 @@ def _low_rank_gradients(
             onto.addmm_(d_hidden, down_RI)
         d_up = torch.mm(grad_NO.t(), torch.mm(x_NI, down_RI.t()))
         return [torch.mm(d_hidden.t(), x_NI).float(), d_up.float().mul_(scales[0])]
-    x_ANI, grad_ANO = (tensor.view(len(downs), -1, tensor.shape[-1]) for tensor in (x_NI, grad_NO))
+    x_ANI, grad_ANO = (tensor.reshape(len(downs), -1, tensor.shape[-1]) for tensor in (x_NI, grad_NO))
     onto_ANI = None if onto is None else onto.view_as(x_ANI)
     for group in grouped([len(down) for down in downs]):
         down_GRI, up_GOR = _stacked(downs[group], ups[group], scales[group], dtype)

@@ -3,6 +3,7 @@
 Matplotlib is imported on use, and its object interface leaves the caller's backend and figures alone.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from loraft.errors import RunError
 from loraft.metrics import reliability_bins
-from loraft.runs import replacing
+from loraft.runs import Run, replacing
 
 DPI = 150
 
@@ -127,6 +128,22 @@ def reliability_diagram(references: npt.ArrayLike, probs: npt.ArrayLike, path: P
         upper.legend(loc="upper left")
         lower.bar(edges[:-1], bins["count"], width=edges[1], align="edge", color="0.6", edgecolor="0.4")
         lower.set(xlabel="confidence (probability of the predicted label)", ylabel="rows")
+
+
+def of_run(run: Run, after: Mapping[str, Any], labels: Sequence[str]) -> None:
+    """Draws the learning curve, the confusion matrix and the reliability diagram of a run from its files.
+
+    Args:
+        after: its metrics with the adapter.
+    """
+    run.plots.mkdir(exist_ok=True)
+    learning_curve(run.read_log(), run.plots / "learning_curve.png")
+    confusion_matrix(after["confusion"], labels, run.plots / "confusion_matrix.png")
+    rows = [json.loads(line) for line in run.predictions_path.read_text(encoding="utf-8").split("\n") if line]
+    if rows and "probs" in rows[0]:
+        probs_NK = np.array([[row["probs"][label] for label in labels] for row in rows])
+        references_N = np.array([list(labels).index(row["label"]) for row in rows])
+        reliability_diagram(references_N, probs_NK, run.plots / "reliability.png")
 
 
 def _over_steps(log_rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:

@@ -1,6 +1,7 @@
 """What a page says about a run, a sweep, a few-shot study or a data source, from the files in its folder.
 
-Nothing is computed again and nothing heavy is imported: a report is as old as the files it was made from.
+Nothing is computed again and nothing heavy is imported: a report is as old as the files it was made from. The figures
+of a sweep's trial are drawn when its report is asked for.
 """
 
 import difflib
@@ -12,7 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
-from loraft import pages, studytables, sweeptables, tables
+from loraft import pages, plots, studytables, sweeptables, tables
 from loraft.bundled import bundled_backbones
 from loraft.config import Config
 from loraft.errors import RunError
@@ -100,6 +101,8 @@ def of_run(folder: Path) -> Document:
     run = Run(folder)
     result, config = run.read_metrics(), load_resolved(run.config_path)
     after, before = result["after"], result.get("before")
+    if not run.plots.is_dir():  # a trial of a sweep
+        plots.of_run(run, after, result["labels"])
     low, high = after["intervals"]["macro_f1"]
     headline = (
         f"Macro F1 {after['macro_f1']:.3f} ({after['confidence']:.0%} interval {low:.3f} to {high:.3f}) and accuracy"

@@ -23,7 +23,7 @@ from loraft.layouts import Cache
 from loraft.suffixes import logits_after, prefix_cache
 
 MIN_PREFIX = 8  # a shorter common prefix costs more calls than it saves
-CPU_TOKENS, TOKENS = 2048, 16384  # of a batch; a CPU wants them within its cache, and rows of like length together
+CPU_TOKENS, TOKENS = 2048, 8192  # of a batch; a CPU wants them within its cache, and rows of like length together
 MARGIN = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}  # of logits, above what rounding can do
 
 
@@ -125,7 +125,7 @@ def generate(
         if k >= 0:
             out[i] = list(completions_K[k][:-1])
     order = sorted((i for i, k in enumerate(taken) if k < 0), key=lambda i: len(prompts[i]))
-    for batch in _batches(order, [len(p) + max_new_tokens for p in prompts], _tokens(model, batch_tokens)):
+    for batch in _batches(order, [len(p) + max_new_tokens for p in prompts], batch_tokens or TOKENS):
         longest = max(len(prompts[i]) for i in batch)
         ids_BT = torch.full((len(batch), longest), pad)
         mask_BT = torch.zeros((len(batch), longest), dtype=torch.long)

@@ -17,12 +17,14 @@ from transformers import DynamicCache, PreTrainedModel
 from loraft import fused
 from loraft.layouts import Cache, grid, packed_layout, prefix_layout
 
+LONG = 512  # a longer suffix needs attention that keeps no logits of all pairs of tokens
+
 
 def prefix_cache(model: PreTrainedModel, ids: list[int]) -> Cache:
     """Returns the keys and values of the prefix, one pair a layer, each of shape (C, P, D)."""
     ids_1P = torch.tensor([ids], device=model.device)
     if fused.supports(model):
-        layout = prefix_layout(len(ids), *grid(model), model.dtype, model.device)
+        layout = prefix_layout(len(ids), *grid(model), model.device)
         with fused.enabled(model):
             model(input_ids=ids_1P, use_cache=False, attention_mask=_none(model), logits_to_keep=1, layout=layout)
         assert layout.record is not None
@@ -55,14 +57,18 @@ def logits_after(
     kept_BQ = torch.tensor([[*range(stem - last, stem), *range(longest, ids_BS.shape[1])] for stem in stems])
     ids_BS, see_BSS, positions_BS, kept_BQ = (t.to(model.device) for t in (ids_BS, see_BSS, positions_BS, kept_BQ))
     positions_BS = positions_BS + prefix
-    if fused.supports(model):
+    if fused.supports(model) and ids_BS.shape[1] <= LONG:
         places_S = torch.arange(ids_BS.shape[1], device=model.device)
         stems_B1 = torch.tensor(stems, device=model.device)[:, None]
         real_BS = (places_S < stems_B1) | (places_S >= longest)  # packed: only attention sees padding
         count = int(real_BS.sum())
         tokens_BS = torch.full_like(ids_BS, -1)
         tokens_BS[real_BS] = torch.arange(count, device=model.device)
-        layout = packed_layout(tokens_BS, see_BSS, kept_BQ, (1, count, 0, *grid(model)), model.dtype, cache)
+        heads, groups = grid(model)
+        layout = packed_layout(
+            tokens_BS, see_BSS, kept_BQ, rows=1, tokens=count, prefix=0, heads=heads, groups=groups, dtype=model.dtype,
+            cache=cache,
+        )  # fmt: skip
         with fused.enabled(model):
             logits_1NV = model(
                 input_ids=ids_BS[real_BS][None], position_ids=positions_BS[real_BS][None], use_cache=False,

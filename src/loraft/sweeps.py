@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from loraft import api, jointly, standings, sweepplots
+from loraft import api, jointly, plots, standings, sweepplots
 from loraft.answers import Answers, read_answers
 from loraft.backbone import MOVING_INITS, load_backbone
 from loraft.config import Config
@@ -158,6 +158,9 @@ def sweep(
     if result["best"] is not None:
         try:
             sweepplots.sweep_curve(result, figure)
+            best = Run(Path(result["best"]["run"]))
+            metrics = best.read_metrics()
+            plots.of_run(best, metrics["after"], metrics["labels"])
         except Exception as error:  # hours of training are not lost to a picture
             tell(f"the figure cannot be drawn ({type(error).__name__}: {error})")
     folder.finish(result)
@@ -210,6 +213,7 @@ def _run(
                 built=bench.built(trial.config),
                 before=bench.before(trial.config),
                 fitted=None if joint == "off" else jointly.fitted(folder.path, trial),
+                figures=False,  # they take longer than a small trial; the best one's are drawn at the end
             )
         except Exception as error:  # whatever it is, the other trials are worth having
             failure = _in_words(error)

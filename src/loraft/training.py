@@ -56,7 +56,11 @@ class LabelTrainer(SFTTrainer):
         config = self.model.config.get_text_config()
         # the shared-prefix mask replaces a sliding window, which is right only while every row fits into it
         self._window = getattr(config, "sliding_window", None) or 2**31
-        self._way = _best_way(self._peft()) if shared_prefix else "mask"
+        self._way: Way = "mask"
+        if shared_prefix and prefix_attention.supports(self._peft().get_base_model()):
+            whole = not self.args.activation_checkpointing  # upstream's own layers recompute their activations
+            quick = whole and fused.supports(self._peft()) and lowrank.suits(self._peft())
+            self._way = "layers" if quick else "attention"
         self._low_rank = shared_prefix
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point() and not p.requires_grad)
@@ -141,23 +145,20 @@ class LabelTrainer(SFTTrainer):
         model = self._peft()  # no process waits for another here
         was_training = model.training
         model.eval()  # dropout off
-        tolerance = 1e-4 if self._dtype == torch.float32 else 5e-2
         tokens = float(inputs["weights"].sum()) * len(self.losses_A)
         with torch.no_grad(), lowrank.stirred(model):
             plain_loss = self._plain_loss(plain)
+            tolerance = (1e-4 if self._dtype == torch.float32 else 5e-2) * max(1.0, plain_loss / tokens)
             with lowrank.active(model):
+                if self._way == "layers" and not self._agrees_with_autograd(model, inputs):
+                    self._way = "attention"
+                    warnings.warn(
+                        "fused layers: on this architecture they do not agree with autograd; training goes on with it",
+                        stacklevel=2,
+                    )
                 shared_loss = float(self._loss_sums(model, inputs).sum())
-                agree = abs(shared_loss - plain_loss) / tokens <= tolerance * max(1.0, plain_loss / tokens)
-                distance = self._distance(model, inputs) if agree else 0.0
+        agree = abs(shared_loss - plain_loss) / tokens <= tolerance
         model.train(was_training)
-        # in bf16, gradients of two right ways differ by up to 0.15 of their norm, and by as much from those in fp32
-        if not distance <= (1e-3 if self._dtype == torch.float32 else 0.5):
-            self._way = "attention"
-            warnings.warn(
-                f"fused layers: gradients differ from autograd's by {distance:.2g} of them; training goes on with "
-                "autograd's",
-                stacklevel=2,
-            )
         if agree:
             return inputs
         found = f"loss {shared_loss:.6f} with shared prefix, {plain_loss:.6f} padded"
@@ -171,21 +172,24 @@ class LabelTrainer(SFTTrainer):
         return plain
 
     @torch.enable_grad()
-    def _distance(self, model: PeftModel, inputs: dict[str, torch.Tensor]) -> float:
-        """How far fused layers' gradients are from autograd's over the same packed batch, relative to their norm.
-
-        0 where there are none, and with activation checkpointing, which a model in evaluation mode does not do: who
-        asks for it may not have the memory for this.
-        """
-        if self._way != "layers" or self.args.activation_checkpointing:
-            return 0.0
-        weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        vectors = []
+    def _agrees_with_autograd(self, model: PeftModel, inputs: dict[str, torch.Tensor]) -> bool:
+        """Compares the gradients of fused layers with autograd's over the same packed batch, kind by kind of layer."""
+        names, weights = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
         ways: tuple[Way, ...] = ("attention", "layers")
+        found: list[dict[str, list[torch.Tensor]]] = []
         for self._way in ways:
-            gradients = torch.autograd.grad(self._loss_sums(model, inputs).sum(), weights, materialize_grads=True)
-            vectors.append(torch.cat([gradient.flatten() for gradient in gradients]))
-        return float((vectors[1] - vectors[0]).norm() / vectors[0].norm())
+            loss = self._loss_sums(model, inputs).sum()
+            if not loss.requires_grad:
+                return False
+            gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+            kinds: dict[str, list[torch.Tensor]] = {}
+            for name, gradient in zip(names, gradients, strict=True):
+                kinds.setdefault(name.partition(".lora_")[0].rpartition(".")[2], []).append(gradient.flatten())
+            found.append(kinds)
+        vectors = [(torch.cat(found[0][kind]), torch.cat(found[1][kind])) for kind in found[0]]
+        # in bf16, gradients of two right ways differ by up to 0.15 of their norm, and by as much from those in fp32
+        limit = 1e-3 if self._dtype == torch.float32 else 0.5
+        return all(float((right - ours).norm()) <= limit * float(right.norm()) for right, ours in vectors)
 
     def evaluation_loop(
         self,
@@ -198,8 +202,12 @@ class LabelTrainer(SFTTrainer):
         """Runs the scoring engine instead of a loss over token positions."""
         model = self._peft()
         model.eval()
-        metrics = {f"{metric_key_prefix}_{key}": value for key, value in self.evaluate_with(model).items()}
-        return scored(metrics)
+        metrics = {f"{metric_key_prefix}_{key}": value for key, value in self._evaluated(model).items()}
+        # no rate is derived from the number of samples
+        return EvalLoopOutput(predictions=np.zeros(0), label_ids=None, metrics=metrics, num_samples=0)
+
+    def _evaluated(self, model: PeftModel) -> dict[str, float]:
+        return self.evaluate_with(model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         if self.sampling == "balanced":
@@ -209,18 +217,6 @@ class LabelTrainer(SFTTrainer):
             return LengthSampler([len(row.input_ids) for row in self.rows], window, self.args.seed)
         sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
         return sampler
-
-
-def _best_way(model: PeftModel) -> Way:
-    """The quickest way that a packed batch can take through a model."""
-    if not prefix_attention.supports(model.get_base_model()):
-        return "mask"
-    return "layers" if fused.supports(model) and lowrank.suits(model) else "attention"
-
-
-def scored(metrics: dict[str, float]) -> EvalLoopOutput:
-    """Returns metrics as upstream's evaluation loop does; no rate is derived from the number of samples."""
-    return EvalLoopOutput(predictions=np.zeros(0), label_ids=None, metrics=metrics, num_samples=0)
 
 
 class EvaluateAtTheEnd(TrainerCallback):

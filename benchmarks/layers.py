@@ -1,0 +1,95 @@
+"""What fused layers save beside upstream's own, in turns over the same batches: forward and backward, and scoring.
+
+    python benchmarks/layers.py [--data FOLDER] [--rounds 60]
+
+Upstream's layers train with `prefix_attention`, and score padded batches of 8,192 tokens.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import contestants
+import torch
+import typer
+from aims import LORAFT
+from measuring import in_turns, ratios
+from speed import FLAGS
+from transformers.utils import logging as transformers_logging
+
+from loraft import fused, lowrank, prefix_attention, scoring, suffixes
+from loraft.backbone import add_adapter
+from loraft.batching import Way, answer_loss_sum, make_rows, pack
+from loraft.resolving import resolve
+from loraft.talking import begin, say
+
+UPSTREAM = "upstream's layers"
+
+
+def passes(bench: contestants.Bench, batch: int, rounds: int) -> dict[str, Any]:
+    """A forward and a backward pass of a training batch, by round."""
+    drawn = contestants.some_rows(bench.train, batch * rounds, bench.config.seed)
+    prompts = [prompt.ids for prompt in bench.encoder.encode(drawn.texts)]
+    rows = make_rows(prompts, drawn.labels.tolist(), bench.encoder.completions_K, "none")
+    batches = [pack(rows[i * batch : (i + 1) * batch]) for i in range(rounds)]
+    model = add_adapter(contestants.sharing_weights(bench.base), bench.config.lora, seed=bench.config.seed).train()
+
+    def run(way: Way, number: int) -> None:
+        model.zero_grad()
+        answer_loss_sum(model, batches[number], bench.base.dtype, way=way).backward()
+
+    with prefix_attention.enabled(model.get_base_model()), lowrank.enabled(model), fused.enabled(model):
+        made = {UPSTREAM: lambda n: run("attention", n), LORAFT: lambda n: run("layers", n)}
+        in_turns(made, 3, bench.device)
+        return in_turns(made, rounds, bench.device)[0]
+
+
+@contextmanager
+def without() -> Iterator[None]:
+    """Scoring by upstream's layers inside the block."""
+    own = suffixes.fused.supports
+    suffixes.fused.supports = lambda model: False
+    try:
+        yield
+    finally:
+        suffixes.fused.supports = own
+
+
+def scores(bench: contestants.Bench, rows: int, shots: int, rounds: int) -> dict[str, Any]:
+    """Scores of test rows, by round."""
+    texts = contestants.some_rows(bench.test, rows, bench.config.seed).texts
+    shown = contestants.demonstrations(bench, shots) if shots else ()
+    ids = [prompt.ids for prompt in bench.encoder.encode(texts, shown)]
+    completions_K = bench.encoder.completions_K
+
+    def upstream(number: int) -> Any:
+        with without():
+            return scoring.score(bench.base, ids, completions_K, batch_tokens=8192)
+
+    made = {UPSTREAM: upstream, LORAFT: lambda number: scoring.score(bench.base, ids, completions_K)}
+    in_turns(made, 1, bench.device)
+    return in_turns(made, rounds, bench.device)[0]
+
+
+def main(
+    data: Annotated[
+        str, typer.Option(help="feedback, or a folder with train, validation and test.jsonl.")
+    ] = "feedback",
+    rounds: Annotated[int, typer.Option(min=1)] = 60,
+) -> None:
+    """Measure and print."""
+    transformers_logging.set_verbosity_error()
+    config = resolve(flags={**FLAGS, "data.source": data, "model.device": "cpu"})
+    begin(config, verbose=False)
+    bench = contestants.bundled(config)
+    measured = {f"forward and backward, batch {batch}": passes(bench, batch, rounds) for batch in (4, 16)}
+    measured["96 rows, zero-shot"] = scores(bench, 96, 0, max(5, rounds // 6))
+    measured["64 rows, 8 shots"] = scores(bench, 64, 8, max(5, rounds // 6))
+    for what, seconds in measured.items():
+        ratio = ratios(seconds)[UPSTREAM]
+        median = {name: f"{torch.tensor(times).median():.3f} s" for name, times in seconds.items()}
+        say(f"{what}: {ratio['median']:.2f}x ({ratio['low']:.2f} to {ratio['high']:.2f}); {median}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
