@@ -195,16 +195,19 @@ def sweeps_of(config: Config, ranks: Sequence[int], names: Sequence[str], share:
     sweep over the first rank before.
 
     Args:
-        share: rivals run one in so many of the ranks in a round, the smallest with the largest and so on, other ones in
-            the next round. They share nothing between ranks, so the time of all is so many times as long.
+        share: rivals run one in so many of the ranks in a round, the smallest and the largest first, other ones in the
+            next round. They share nothing between ranks, so the time of all is so many times as long.
     """
     from loraft import sweeps
 
     encoder, train, test = api.build_encoder(config), api.load_data(config, "train"), api.load_data(config, "test")
 
+    inwards = sorted(ranks, key=lambda rank: min(ranks.index(rank), len(ranks) - 1 - ranks.index(rank)))
+
     def asking(number: int, share: int) -> Config:
-        mine = [r for place, r in enumerate(ranks) if _fold(place, len(ranks)) % share == number % share]
-        chosen = list(ranks[:1]) if number < 0 else mine
+        size = len(ranks) // share
+        start = number * size % len(ranks)
+        chosen = list(ranks[:1]) if number < 0 else sorted(inwards[start : start + size])
         section = config.sweep.model_copy(update={"ranks": chosen})
         return config.model_copy(update={"sweep": section, "output": f"{root}/{number}"})
 
@@ -223,11 +226,6 @@ def sweeps_of(config: Config, ranks: Sequence[int], names: Sequence[str], share:
         for name in names:
             made[name](-1)
         yield {name: made[name] for name in names}
-
-
-def _fold(place: int, count: int) -> int:
-    """Equal for the first and the last, the second and the last but one, and so on."""
-    return min(place, count - 1 - place)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ rounds, and the lowest and highest. `benchmarks/rivals.py` has the rivals in ful
 
 A training step is collating, forward, backward, clipping and the optimizer's step, for loraft and TRL inside their own
 `train()`; all have the tutorial's LoRA (rank 8, alpha 32) without dropout. Where a rival would take minutes it does a
-part in each round, another one in the next, and its time is scaled: two of eight ranks in a sweep, 8 of the rows in an
+part in each round, another one in the next, and its time is scaled: one of eight ranks in a sweep, 8 of the rows in an
 evaluation of the large shape, and of 1,000 predictions as many as the JSON says. The Llama-3.2-1B shape has random
 weights, and its token ids come from the bundled tokenizer.
 """

@@ -51,7 +51,7 @@ class Sizes:
     shot_rows: int = 64
     sweep_ranks: tuple[int, ...] = RANKS
     sweep_batch: int = 16
-    sweep_steps: int = 6
+    sweep_steps: int = 10
     sweep_rows: int = 64
     one_by_one: int = 12  # sentences of a round, each a `generate`
     looped: int = 128
@@ -60,7 +60,7 @@ class Sizes:
     scale_rows: tuple[int, ...] = (8, 32, 128)
     scale_batches: tuple[int, ...] = (1, 4, 16, 32)
     scale_shots: tuple[int, ...] = (0, 2, 8)
-    scale_ranks: tuple[int, ...] = (1, 2, 4)
+    scale_ranks: tuple[int, ...] = (1, 4)
     shape: str = "Llama-3.2-1B shape"
 
 
@@ -133,13 +133,13 @@ class Suite:
     def sweep(self) -> dict[str, Any]:
         """A sweep from nothing to the table, scaled down in steps and rows."""
         sizes, config = self.sizes, self.scaled_down()
-        share = len(sizes.sweep_ranks) // 2  # rivals run two ranks a round
+        share = len(sizes.sweep_ranks)  # rivals run one rank a round
         with contestants.sweeps_of(config, sizes.sweep_ranks, [RECIPE, TRL, LORAFT], share) as made:
             measured, _, memory = in_turns(made, sizes.rounds, self.device)
         seconds = {name: [t * (1 if name == LORAFT else share) for t in times] for name, times in measured.items()}
         work = {"ranks": len(sizes.sweep_ranks), "steps": sizes.sweep_steps, "batch": sizes.sweep_batch,
                 "rows": sizes.sweep_rows,
-                "ranks_of_rivals_in_a_round": 2}  # fmt: skip
+                "ranks_of_rivals_in_a_round": 1}  # fmt: skip
         return {"backbone": self.name_of("bundled"), "work": work, "seconds": seconds, "peak_memory_mib": memory}
 
     def predict(self) -> dict[str, Any]:

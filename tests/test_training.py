@@ -234,7 +234,8 @@ def test_a_wrong_shared_prefix_is_seen_on_the_first_batch(tmp_path: Path, monkey
         inputs["position_ids"] = inputs["position_ids"].flip(1)
         return inputs
 
-    monkeypatch.setattr("loraft.training.pack", wrong)
+    for module in ("batching", "training"):
+        monkeypatch.setattr(f"loraft.{module}.pack", wrong)
     with pytest.warns(UserWarning, match="goes on with padded batches"):
         broken = fit(tmp_path / "a", with_adapter())
     assert broken == pytest.approx(fit(tmp_path / "b", with_adapter(), shared_prefix="off"), rel=1e-5)

@@ -173,6 +173,16 @@ def shared_prefix_mask(segments_T: torch.Tensor, dtype: torch.dtype) -> torch.Te
 
 def unpack(inputs: dict[str, torch.Tensor], pad_id: int) -> dict[str, torch.Tensor]:
     """Returns the padded batch that a shared-prefix batch stands for."""
+    return {key: value.to(inputs["labels"].device) for key, value in pad(rows_of(inputs), pad_id).items()}
+
+
+def first_of(inputs: dict[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
+    """Returns the shared-prefix batch of the first rows of one."""
+    return {key: value.to(inputs["labels"].device) for key, value in pack(rows_of(inputs)[:count]).items()}
+
+
+def rows_of(inputs: dict[str, torch.Tensor]) -> list[Row]:
+    """Returns the rows of a shared-prefix batch, without their label ids."""
     segments = inputs["segments"]
     ids, labels = inputs["input_ids"][0], inputs["labels"][0]
     prefix = ids[segments == 0].tolist()
@@ -183,4 +193,4 @@ def unpack(inputs: dict[str, torch.Tensor], pad_id: int) -> dict[str, torch.Tens
         row_ids = [*prefix, *ids[segments == segment].tolist()]
         rows.append(Row(row_ids, len(row_ids) - answer, 0, float(inputs["weights"][start])))
         start += answer
-    return {key: value.to(ids.device) for key, value in pad(rows, pad_id).items()}
+    return rows

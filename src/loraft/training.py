@@ -16,10 +16,12 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from trl import SFTConfig, SFTTrainer
 
 from loraft import fused, lowrank, planning, prefix_attention, processes
-from loraft.batching import Row, Way, answer_loss_sum, answer_loss_sums, pack, pad, unpack
+from loraft.batching import Row, Way, answer_loss_sum, answer_loss_sums, first_of, pack, pad, unpack
 from loraft.config import TrainConfig
 from loraft.errors import BackboneError
 from loraft.sampling import BalancedSampler, LengthSampler
+
+VERIFIED_ROWS = 4  # of the first batch
 
 
 class LabelTrainer(SFTTrainer):
@@ -135,28 +137,29 @@ class LabelTrainer(SFTTrainer):
         return float(answer_loss_sum(self._peft(), plain, self._dtype))
 
     def _verify(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Compares the first shared-prefix batch with the plain one; goes plain, visibly, where they disagree.
+        """Compares rows of the first shared-prefix batch with plain ones; goes plain, visibly, where they disagree.
 
         The adapter's own share is compared too: its B, zero at the beginning, is something else meanwhile. Gradients by
         hand are compared with autograd's.
         """
         self._verified = True
-        plain = unpack(inputs, self.processing_class.pad_token_id)
+        few = first_of(inputs, VERIFIED_ROWS)
+        plain = unpack(few, self.processing_class.pad_token_id)
         model = self._peft()  # no process waits for another here
         was_training = model.training
         model.eval()  # dropout off
-        tokens = float(inputs["weights"].sum()) * len(self.losses_A)
+        tokens = float(few["weights"].sum()) * len(self.losses_A)
         with torch.no_grad(), lowrank.stirred(model):
             plain_loss = self._plain_loss(plain)
             tolerance = (1e-4 if self._dtype == torch.float32 else 5e-2) * max(1.0, plain_loss / tokens)
             with lowrank.active(model):
-                if self._way == "layers" and not self._agrees_with_autograd(model, inputs):
+                if self._way == "layers" and not self._agrees_with_autograd(model, few):
                     self._way = "attention"
                     warnings.warn(
                         "fused layers: on this architecture they do not agree with autograd; training goes on with it",
                         stacklevel=2,
                     )
-                shared_loss = float(self._loss_sums(model, inputs).sum())
+                shared_loss = float(self._loss_sums(model, few).sum())
         agree = abs(shared_loss - plain_loss) / tokens <= tolerance
         model.train(was_training)
         if agree:
@@ -169,7 +172,7 @@ class LabelTrainer(SFTTrainer):
         warnings.warn(
             f"{found}; on this architecture training goes on with padded batches and peft's own layers", stacklevel=2
         )
-        return plain
+        return unpack(inputs, self.processing_class.pad_token_id)
 
     @torch.enable_grad()
     def _agrees_with_autograd(self, model: PeftModel, inputs: dict[str, torch.Tensor]) -> bool:
