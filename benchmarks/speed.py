@@ -4,7 +4,8 @@
 
 Contestants take turns in one process, on the same weights and rows; a ratio is taken inside a round, and its median,
 lowest and highest value over the rounds are kept, with all raw times. Before its ratios count, a case checks that the
-contestants did the same work. `performance.py` makes docs/performance.md from the JSON.
+contestants did the same work. `performance.py` makes docs/performance.md from the JSON. The last case
+takes minutes a round and begins with `--budget 1200` only.
 """
 
 import gc
@@ -34,8 +35,9 @@ from loraft.talking import begin, say
 
 OUT = Path(__file__).parent / "results" / "speed.json"
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
-# the tutorial's adapter, without dropout, so that losses can be compared
-FLAGS = {"lora.r": 8, "lora.lora_alpha": 32, "lora.target_modules": "default", "train.learning_rate": 2e-4}
+# the tutorial's adapter; without dropout and warm-up, so that losses can be compared
+FLAGS = {"lora.r": 8, "lora.lora_alpha": 32, "lora.target_modules": "default", "train.learning_rate": 2e-4,
+         "train.warmup_steps": 0}  # fmt: skip
 SMALL_SHAPE = {**LLAMA_1B, "vocab_size": 8192, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
                "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}  # fmt: skip
 
@@ -94,7 +96,7 @@ class Suite:
             seconds, losses, memory = in_turns(made, rounds, bench.device)
             counted = operations(lambda counter: made[LORAFT](rounds, around=counter))  # the last batch again
         first = {name: values[0] for name, values in losses.items()}
-        limit = (1e-3 if bench.base.dtype == torch.float32 else 3e-2) * max(1.0, first[LORAFT])
+        limit = (1e-3 if bench.base.dtype == torch.float32 else 1e-2) * max(1.0, first[LORAFT])
         _same("loss of the first step", first, lambda loss: abs(loss - first[LORAFT]) <= limit)
         return {
             "backbone": self.name_of(backbone), "dtype": str(bench.base.dtype).removeprefix("torch."),
@@ -294,7 +296,7 @@ def main(
     ] = "feedback",
     only: Annotated[str, typer.Option(help="Cases, comma-separated; all by default.")] = "",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of every case, at least 5 for a published figure.")] = 5,
-    budget: Annotated[float, typer.Option(help="Seconds after which no further case begins.")] = 840,
+    budget: Annotated[float, typer.Option(help="Seconds after which no further case begins.")] = 600,
     smoke: Annotated[bool, typer.Option("--smoke", help="Tiny sizes: only to see that all of it runs.")] = False,
     out: Annotated[Path, typer.Option()] = OUT,
 ) -> None:
