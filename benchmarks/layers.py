@@ -1,6 +1,6 @@
 """What fused layers save beside upstream's own, in turns over the same batches: forward and backward, and scoring.
 
-    python benchmarks/layers.py [--data FOLDER] [--rounds 60]
+    python benchmarks/layers.py [--data FOLDER] [--rounds 60] [--profile]
 
 Upstream's layers train with `prefix_attention`, and score padded batches of 8,192 tokens.
 """
@@ -15,6 +15,7 @@ import typer
 from aims import LORAFT
 from measuring import in_turns, ratios
 from speed import FLAGS
+from torch.profiler import ProfilerActivity, profile
 from transformers.utils import logging as transformers_logging
 
 from loraft import fused, lowrank, prefix_attention, scoring, suffixes
@@ -26,8 +27,8 @@ from loraft.talking import begin, say
 UPSTREAM = "upstream's layers"
 
 
-def passes(bench: contestants.Bench, batch: int, rounds: int) -> dict[str, Any]:
-    """A forward and a backward pass of a training batch, by round."""
+def passes(bench: contestants.Bench, batch: int, rounds: int, profiled: bool) -> dict[str, Any]:
+    """Seconds of a forward and a backward pass of a training batch, by round; or where loraft's time goes."""
     drawn = contestants.some_rows(bench.train, batch * rounds, bench.config.seed)
     prompts = [prompt.ids for prompt in bench.encoder.encode(drawn.texts)]
     rows = make_rows(prompts, drawn.labels.tolist(), bench.encoder.completions_K, "none")
@@ -41,7 +42,21 @@ def passes(bench: contestants.Bench, batch: int, rounds: int) -> dict[str, Any]:
     with prefix_attention.enabled(model.get_base_model()), lowrank.enabled(model), fused.enabled(model):
         made = {UPSTREAM: lambda n: run("attention", n), LORAFT: lambda n: run("layers", n)}
         in_turns(made, 3, bench.device)
+        if profiled:
+            with profile(activities=[ProfilerActivity.CPU]) as found:
+                in_turns({LORAFT: made[LORAFT]}, rounds, bench.device)
+            return shares(found)
         return in_turns(made, rounds, bench.device)[0]
+
+
+def shares(found: profile) -> dict[str, float]:
+    """Milliseconds that a profile spent in matrix products, in other operations on tensors, and between them."""
+    spent = {"matrix products": 0.0, "other operations": 0.0, "calls between them": 0.0}
+    for event in found.key_averages():
+        product = event.key.removesuffix("_").removeprefix("aten::") in ("mm", "addmm", "bmm", "baddbmm")
+        kind = "matrix products" if product else "other operations" if "aten::" in event.key else "calls between them"
+        spent[kind] += event.self_cpu_time_total / 1000
+    return spent
 
 
 @contextmanager
@@ -76,13 +91,20 @@ def main(
         str, typer.Option(help="feedback, or a folder with train, validation and test.jsonl.")
     ] = "feedback",
     rounds: Annotated[int, typer.Option(min=1)] = 60,
+    profiled: Annotated[bool, typer.Option("--profile", help="Say where the time of a pass goes instead.")] = False,
 ) -> None:
     """Measure and print."""
     transformers_logging.set_verbosity_error()
     config = resolve(flags={**FLAGS, "data.source": data, "model.device": "cpu"})
     begin(config, verbose=False)
     bench = contestants.bundled(config)
-    measured = {f"forward and backward, batch {batch}": passes(bench, batch, rounds) for batch in (4, 16)}
+    if profiled:
+        for batch in (4, 16):
+            spent = passes(bench, batch, rounds, True)
+            each = ", ".join(f"{name} {time / rounds:.1f} ms" for name, time in spent.items())
+            say(f"a pass of batch {batch}, in PyTorch's profiler: {each}")
+        return
+    measured = {f"forward and backward, batch {batch}": passes(bench, batch, rounds, False) for batch in (4, 16)}
     measured["96 rows, zero-shot"] = scores(bench, 96, 0, max(5, rounds // 6))
     measured["64 rows, 8 shots"] = scores(bench, 64, 8, max(5, rounds // 6))
     for what, seconds in measured.items():

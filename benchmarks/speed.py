@@ -58,9 +58,9 @@ class Sizes:
     one_by_one: int = 12  # sentences of a round, each a `generate`
     looped: int = 128
     peak: int = 4096  # of the square matrices
-    scale_rounds: int = 3
+    scale_rounds: int = 2
     scale_rows: tuple[int, ...] = (8, 32, 128)
-    scale_batches: tuple[int, ...] = (1, 4, 16, 32)
+    scale_batches: tuple[int, ...] = (1, 4, 16)
     scale_shots: tuple[int, ...] = (0, 2, 8)
     scale_ranks: tuple[int, ...] = (1, 4)
     shape: str = "Llama-3.2-1B shape"

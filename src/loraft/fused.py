@@ -1,6 +1,6 @@
 """A Llama decoder layer over rows that share a prefix, in as few operations as it takes, with its gradient by hand.
 
-A step of a small model, or of a few rows on a GPU, is bound by the number of operations, not by their size; and of
+A step of a small model, or of a few rows on a GPU, spends much of its time between operations and on small ones; and of
 what a layer computes, much is never read. Here a layer is one node of autograd's graph: no cast, view or sum in it has
 a node of its own, the keys and values of the prefix are never copied for a row, the last layer runs its queries and
 its feed-forward part only where the LM head will look, and the first layer's input, which nothing trains, gets no
