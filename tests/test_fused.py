@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_joint import SECTIONS
 from test_training import assert_same, fit, loss_and_gradients, rows, with_adapter
-from tiny import CONFIGS, HEADS, SENTENCES, SMALL, backbone, encoder
+from tiny import CONFIGS, HEADS, SENTENCES, SMALL, awaken, backbone, encoder
 from transformers import LlamaConfig, MistralConfig
 
 from loraft import fused, lowrank
@@ -86,10 +86,7 @@ def test_a_trained_input_gets_its_gradient_through_the_first_layer() -> None:
 
 def test_adapters_side_by_side_have_the_losses_and_gradients_of_each_alone() -> None:
     model, names = add_adapters(backbone(), SECTIONS, seed=1)
-    torch.manual_seed(2)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
+    awaken(model)
     with lowrank.enabled(model, names), fused.enabled(model, names):
         model.train()
         together = answer_loss_sums(model, pack(rows()), torch.float32, len(names), way="layers")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_joint import SECTIONS
 from test_training import assert_same, loss_and_gradients, rows, with_adapter
-from tiny import backbone, tokenizer
+from tiny import awaken, backbone, tokenizer
 
 from loraft.backbone import add_adapter, load_backbone
 from loraft.batching import answer_loss_sum, answer_loss_sums, pack, pad
@@ -102,10 +102,7 @@ def test_stirring_changes_every_b_and_leaves_no_trace() -> None:
 
 def test_several_adapters_have_the_losses_that_each_has_alone() -> None:
     model, names = add_adapters(backbone(), SECTIONS, seed=1)
-    torch.manual_seed(2)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
+    awaken(model)
     model.eval()
     alone = []
     for name in names:

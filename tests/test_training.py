@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from tiny import CONFIGS, LABELS, SENTENCES, backbone, encoder, prompts, tokenizer
+from tiny import CONFIGS, LABELS, SENTENCES, awaken, backbone, encoder, prompts, tokenizer
 
 from loraft import fused, lowrank
 from loraft.backbone import add_adapter
@@ -27,10 +27,7 @@ def with_adapter(architecture: str = "llama", **lora: Any) -> PeftModel:
     """A backbone with an adapter whose B is not zero, so that every LoRA weight has a gradient."""
     settings = {"r": 4, "target_modules": "default" if architecture == "gpt2" else "all-linear", **lora}
     model = add_adapter(backbone(architecture), LoraSection(**settings), seed=1)
-    torch.manual_seed(2)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
+    awaken(model)
     return model
 
 

@@ -68,6 +68,14 @@ def backbone(architecture: str = "llama", seed: int = 0) -> PreTrainedModel:
     return model.requires_grad_(False).eval()
 
 
+def awaken(model: torch.nn.Module) -> None:
+    """Gives every B of an adapter weights other than zero, so that every LoRA weight has a gradient."""
+    torch.manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+
+
 def prompts(texts: list[str] = SENTENCES, task: str = "sentiment") -> list[list[int]]:
     """Token ids of the prompts of some sentences."""
     return [prompt.ids for prompt in encoder(task).encode(texts)]

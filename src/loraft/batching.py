@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from loraft.encoding import common_prefix
-from loraft.layouts import grid, packed_layout
+from loraft.layouts import grid, no_mask, packed_layout
 
 IGNORE = -100
 Way = Literal["layers", "attention", "mask"]
@@ -137,8 +137,7 @@ def answer_loss_sums(
     kwargs["logits_to_keep"] = positions
     if "segments" in inputs:
         kwargs["position_ids"] = inputs["position_ids"]
-        # four dimensions tell transformers not to build a mask of its own; only that of the third way is read
-        kwargs["attention_mask"] = torch.zeros(1, 1, 1, 1, dtype=dtype, device=labels.device)
+        kwargs["attention_mask"] = no_mask(dtype, labels.device)  # of all ways but the dense mask's
         if way == "layers":
             suffix_BS = inputs["suffix_index"]
             see_SS = torch.ones(suffix_BS.shape[1], suffix_BS.shape[1], dtype=torch.bool, device=labels.device).tril()

@@ -135,9 +135,7 @@ def prefix_layout(prefix: int, heads: int, groups: int, device: torch.device) ->
     return Layout((1, heads, groups, 0), queries, keys, None, None, ahead[-1:], None, None, record=[])
 
 
-def _heads(
-    ahead_P: torch.Tensor, suffix_BS: torch.Tensor, rows: int, tokens: int, heads: int, groups: int
-) -> Heads:  # fmt: skip
+def _heads(ahead_P: torch.Tensor, suffix_BS: torch.Tensor, rows: int, tokens: int, heads: int, groups: int) -> Heads:
     device = ahead_P.device
     row, head, group = (torch.arange(count, device=device) for count in (rows, heads, groups))
     first_AC1G1 = ((row[:, None] * tokens * heads + head)[:, :, None] * groups + group)[:, :, None, :, None]
@@ -150,6 +148,11 @@ def _heads(
     places = torch.arange(len(there), device=device)[real]
     back[there[real]] = places
     return Heads(there, back, there_P.numel())
+
+
+def no_mask(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Returns a mask that is not read: its four dimensions tell transformers not to build one of its own."""
+    return torch.zeros(1, 1, 1, 1, dtype=dtype, device=device)
 
 
 def grid(model: Any) -> tuple[int, int]:

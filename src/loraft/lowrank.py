@@ -99,8 +99,13 @@ def project(
     x, kept_NI = x_NI, None
     if dropout.training and not isinstance(dropout, torch.nn.Identity):
         x, kept_NI = torch.native_dropout(x_NI, dropout.p, True)
+    return add_low_rank(layer.base_layer(x_NI), x, *_of(layer, names)), kept_NI
+
+
+def _of(layer: Any, names: Sequence[str]) -> tuple[list[torch.Tensor], list[torch.Tensor], list[float]]:
+    """Returns A, B and scale of each adapter of a layer."""
     downs, ups = ([part[name].weight for name in names] for part in (layer.lora_A, layer.lora_B))
-    return add_low_rank(layer.base_layer(x_NI), x, downs, ups, [layer.scaling[name] for name in names]), kept_NI
+    return downs, ups, [layer.scaling[name] for name in names]
 
 
 def weights(layers: Iterable[torch.nn.Module], adapters: Sequence[str] | None) -> list[torch.nn.Parameter]:
@@ -139,8 +144,7 @@ def pull(
     if not adapted:
         return d_x, []
     names = adapters or layer.active_adapters
-    downs, ups = ([part[name].weight for name in names] for part in (layer.lora_A, layer.lora_B))
-    scales = [layer.scaling[name] for name in names]
+    downs, ups, scales = _of(layer, names)
     if kept_NI is None:
         return d_x, _low_rank_gradients(grad_NO, x_NI, downs, ups, scales, d_x)
     kept_NI = kept_NI.to(x_NI.dtype)
@@ -279,12 +283,6 @@ def _forward_of(layer: Any, adapters: Sequence[str] | None) -> Any:
         if not layer.training or layer.disable_adapters or (adapters is None and len(names) != 1) or args or kwargs:
             result: torch.Tensor = plain(x, *args, **kwargs)
             return result
-        return add_low_rank(
-            layer.base_layer(x),
-            layer.lora_dropout[names[0]](x),
-            [layer.lora_A[name].weight for name in names],
-            [layer.lora_B[name].weight for name in names],
-            [layer.scaling[name] for name in names],
-        )
+        return add_low_rank(layer.base_layer(x), layer.lora_dropout[names[0]](x), *_of(layer, names))
 
     return forward

@@ -15,7 +15,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from loraft import fused
-from loraft.layouts import Cache, grid, packed_layout, prefix_layout
+from loraft.layouts import Cache, grid, no_mask, packed_layout, prefix_layout
 
 LONG = 512  # a longer suffix needs attention that keeps no logits of all pairs of tokens
 
@@ -26,7 +26,13 @@ def prefix_cache(model: PreTrainedModel, ids: list[int]) -> Cache:
     if fused.supports(model):
         layout = prefix_layout(len(ids), *grid(model), model.device)
         with fused.enabled(model):
-            model(input_ids=ids_1P, use_cache=False, attention_mask=_none(model), logits_to_keep=1, layout=layout)
+            model(
+                input_ids=ids_1P,
+                use_cache=False,
+                attention_mask=no_mask(model.dtype, model.device),
+                logits_to_keep=1,
+                layout=layout,
+            )
         assert layout.record is not None
         return layout.record
     cache = model(input_ids=ids_1P, use_cache=True, logits_to_keep=1).past_key_values
@@ -72,7 +78,7 @@ def logits_after(
         with fused.enabled(model):
             logits_1NV = model(
                 input_ids=ids_BS[real_BS][None], position_ids=positions_BS[real_BS][None], use_cache=False,
-                attention_mask=_none(model), layout=layout,
+                attention_mask=no_mask(model.dtype, model.device), layout=layout,
             ).logits  # fmt: skip
         logits_BQV = logits_1NV.view(*kept_BQ.shape, -1)
     else:
@@ -88,11 +94,6 @@ def logits_after(
         with _head_on(model, kept_BQ):
             logits_BQV = model(input_ids=ids_BS, **kwargs).logits
     return logits_BQV[:, :last], logits_BQV[:, last:]
-
-
-def _none(model: PreTrainedModel) -> torch.Tensor:
-    """Four dimensions tell transformers not to build a mask of its own; this one is not read."""
-    return torch.zeros(1, 1, 1, 1, dtype=model.dtype, device=model.device)
 
 
 @contextmanager
