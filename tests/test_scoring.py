@@ -5,12 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny import CONFIGS, SENTENCES, backbone, encoder, prompts, tokenizer
 
 from loraft import scoring
 from loraft.backbone import load_backbone
 from loraft.config import ModelConfig, QuantConfig
 from loraft.errors import BackboneError
+from loraft.layouts import room, rounded
 from loraft.scoring import answer_tokens, generate, greedy, score, score_plainly, to_probs
 
 # Answers that share first tokens, differ in length, and one that is the beginning of another; 4 ends a turn.
@@ -34,6 +37,24 @@ def test_scores_do_not_depend_on_batch_size_or_order(batch_tokens: int) -> None:
     expected = score_plainly(model, ids, topics)
     np.testing.assert_allclose(score(model, ids, topics, batch_tokens=batch_tokens), expected, atol=1e-5)
     np.testing.assert_allclose(score(model, ids[::-1], topics, batch_tokens=batch_tokens)[::-1], expected, atol=1e-5)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=70), st.integers(0, 200))
+def test_sizes_come_back_and_there_is_room_for_what_fills_up(lengths: list[int], ahead: int) -> None:
+    longest, spare = room(lengths, ahead)
+    assert longest >= max(lengths)
+    assert longest % 8 == 0
+    assert 0 <= spare < 32
+    assert rounded(ahead + sum(lengths)) == ahead + sum(lengths) + spare <= ahead + longest * len(lengths)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=200), st.integers(60, 700))
+def test_batches_hold_every_row_in_order_within_the_bound(lengths: list[int], most: int) -> None:
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    batches = scoring._batches(order, lengths, most)
+    assert [i for batch in batches for i in batch] == order
+    assert all(len(batch) * max(lengths[i] for i in batch) <= most for batch in batches)
+    assert all(len(batch) < 8 or len(batch) % 8 == 0 for batch in batches[:-1])
 
 
 def test_one_row_equal_rows_and_no_rows() -> None:

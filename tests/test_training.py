@@ -1,5 +1,6 @@
 """Shared-prefix training equals padded training: loss, every gradient, every step; and the trainer's own duties."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from tiny import CONFIGS, LABELS, SENTENCES, awaken, backbone, encoder, prompts,
 
 from loraft import fused, lowrank
 from loraft.backbone import add_adapter
-from loraft.batching import IGNORE, Row, Way, answer_loss_sum, make_rows, pack, pad, unpack
+from loraft.batching import IGNORE, Row, Way, answer_loss_sum, make_rows, pack, pad, rows_of, unpack
 from loraft.config import LoraSection, TrainConfig
+from loraft.layouts import rounded
 from loraft.prefix_attention import enabled, supports
 from loraft.sampling import BalancedSampler
 from loraft.training import build_trainer, sft_config
@@ -101,6 +103,21 @@ def test_the_prefix_stops_before_the_token_that_predicts_the_answer() -> None:
         prefix = int((inputs["segments"] == 0).sum())
         assert prefix <= min(row.answer_start for row in batch) - 1
         assert prefix > 60  # the instruction is shared
+
+
+def test_a_packed_batch_is_filled_up_to_a_size_that_comes_back() -> None:
+    filled = 0
+    for batch in (rows(), rows()[:1], rows()[:1] * 4, rows()[1:4], rows()[2:]):
+        inputs = pack(batch)
+        tokens, own = inputs["input_ids"].shape[1], int((inputs["segments"] == 0).sum())
+        own += sum(len(row.input_ids) - own for row in batch)
+        assert tokens == rounded(own) >= own
+        assert inputs["suffix_index"].shape[1] % 8 == 0
+        assert len(inputs["position_ids"][0]) == len(inputs["segments"]) == len(inputs["labels"][0]) == tokens
+        assert int(inputs["position_ids"].max()) < max(len(row.input_ids) for row in batch)
+        assert rows_of(inputs) == [replace(row, label=0) for row in batch]
+        filled += tokens - own
+    assert filled > 0
 
 
 def test_packing_and_unpacking_is_padding() -> None:

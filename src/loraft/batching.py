@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from loraft.encoding import common_prefix
-from loraft.layouts import grid, no_mask, packed_layout
+from loraft.layouts import grid, no_mask, packed_layout, room
 
 IGNORE = -100
 Way = Literal["layers", "attention", "mask"]
@@ -67,19 +67,22 @@ def pack(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
     labels = [IGNORE] * prefix
     segments = [0] * prefix
     weights: list[float] = []
-    longest = max(len(row.input_ids) for row in rows) - prefix
+    longest, spare = room([len(row.input_ids) - prefix for row in rows], prefix)
     index_BS = torch.full((len(rows), longest), -1)
     predicting_BQ = torch.full((len(rows), max(len(row.input_ids) - row.answer_start for row in rows)), -1)
     place: list[int] = []
     for segment, row in enumerate(rows, start=1):
-        length = len(row.input_ids) - prefix
-        index_BS[segment - 1, :length] = torch.arange(len(ids), len(ids) + length)
+        own = len(row.input_ids) - prefix
         first = row.answer_start - 1 - prefix
-        predicting_BQ[segment - 1, : length - 1 - first] = torch.arange(first, length - 1)
+        predicting_BQ[segment - 1, : own - 1 - first] = torch.arange(first, own - 1)
+        filling = min(spare, longest - own)
+        spare -= filling
+        length = own + filling
+        index_BS[segment - 1, :length] = torch.arange(len(ids), len(ids) + length)
         place += range((segment - 1) * longest, (segment - 1) * longest + length)
-        ids += row.input_ids[prefix:]
-        positions += range(prefix, len(row.input_ids))
-        labels += [IGNORE] * (row.answer_start - prefix) + row.input_ids[row.answer_start :]
+        ids += row.input_ids[prefix:] + row.input_ids[-1:] * filling
+        positions += [*range(prefix, len(row.input_ids)), *[len(row.input_ids) - 1] * filling]
+        labels += [IGNORE] * (row.answer_start - prefix) + row.input_ids[row.answer_start :] + [IGNORE] * filling
         segments += [segment] * length
         weights += [row.weight] * (len(row.input_ids) - row.answer_start)
     return {
@@ -188,8 +191,10 @@ def rows_of(inputs: dict[str, torch.Tensor]) -> list[Row]:
     rows: list[Row] = []
     start = 0
     for segment in range(1, int(segments.max()) + 1):
-        answer = int((labels[segments == segment] != IGNORE).sum())
-        row_ids = [*prefix, *ids[segments == segment].tolist()]
+        own = segments == segment
+        answers = (labels[own] != IGNORE).nonzero().flatten()
+        answer = len(answers)
+        row_ids = [*prefix, *ids[own][: int(answers[-1]) + 1].tolist()]  # what follows the answer fills up
         rows.append(Row(row_ids, len(row_ids) - answer, 0, float(inputs["weights"][start])))
         start += answer
     return rows

@@ -14,6 +14,31 @@ import torch
 Cache = list[tuple[torch.Tensor, torch.Tensor]]
 
 
+def rounded(count: int) -> int:
+    """Returns the next size up of the few that batches are given: multiples of 8, above 128 of 16, above 256 of 32.
+
+    On a CPU every new shape of a bf16 product costs the generation of its code, which is kept for shapes that come
+    back (https://oneapi-src.github.io/oneDNN/v3.0/dev_guide_primitive_cache.html).
+    """
+    step = min(32, max(8, 2 ** (count.bit_length() - 4)))
+    return -(-count // step) * step
+
+
+def room(lengths: Sequence[int], ahead: int) -> tuple[int, int]:
+    """Returns how much room a batch is given: S, and the number of tokens beyond its own that round its N.
+
+    Args:
+        lengths: of the B suffixes; S is large enough for those further tokens behind them.
+        ahead: tokens of N that stand before them.
+    """
+    longest, used = rounded(max(lengths)), sum(lengths)
+    spare = rounded(ahead + used) - ahead - used
+    missing = spare - (len(lengths) * longest - used)
+    if missing > 0:
+        longest += -(-missing // (8 * len(lengths))) * 8
+    return longest, spare
+
+
 @dataclass(frozen=True)
 class Heads:
     """Where the heads' vectors of D numbers go, from token after token to what attention multiplies.

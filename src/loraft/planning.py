@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from loraft.batching import Row
 from loraft.encoding import common_prefix
+from loraft.layouts import room
 from loraft.prefix_attention import supports
 
 MEMINFO = Path("/proc/meminfo")
@@ -35,7 +36,8 @@ def packed_size(rows: Sequence[Row], batch: int) -> tuple[int, int]:
     """Returns the tokens of the largest packed batch, and those of its longest row."""
     prefix = min(common_prefix([row.input_ids for row in rows]), min(row.answer_start for row in rows) - 1)
     lengths = sorted((len(row.input_ids) for row in rows), reverse=True)[:batch]
-    return prefix + sum(length - prefix for length in lengths), lengths[0]
+    suffixes = [length - prefix for length in lengths]
+    return prefix + sum(suffixes) + room(suffixes, prefix)[1], lengths[0]
 
 
 def free_bytes(device: torch.device) -> int:

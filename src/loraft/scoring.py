@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from loraft.encoding import common_prefix
 from loraft.errors import BackboneError
-from loraft.layouts import Cache
+from loraft.layouts import Cache, rounded
 from loraft.suffixes import logits_after, prefix_cache
 
 MIN_PREFIX = 8  # a shorter common prefix costs more calls than it saves
@@ -67,7 +67,7 @@ def score(
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     extra = sum(len(branch) - 1 for branch in branches)
     log_probs_NK = np.zeros((len(rows), len(branches)))
-    for batch in _batches(order, [len(row) - prefix + extra for row in rows], _tokens(model, batch_tokens)):
+    for batch in _batches(order, [rounded(len(row) - prefix + extra) for row in rows], _tokens(model, batch_tokens)):
         suffixes = [rows[i][prefix:] for i in batch]
         log_probs_NK[batch] = _score_batch(model, cache, prefix, suffixes, branches)
     if np.isnan(log_probs_NK).any():
@@ -171,7 +171,7 @@ def greedy(
     extra = sum(len(branch) - 1 for branch in branches)
     taken = [-1] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    for batch in _batches(order, [len(row) - prefix + extra for row in rows], _tokens(model, batch_tokens)):
+    for batch in _batches(order, [rounded(len(row) - prefix + extra) for row in rows], _tokens(model, batch_tokens)):
         suffixes = [rows[i][prefix:] for i in batch]
         for i, k in zip(batch, _greedy_batch(model, cache, prefix, suffixes, shared, branches), strict=True):
             taken[i] = k
@@ -179,15 +179,20 @@ def greedy(
 
 
 def _batches(order: list[int], lengths: list[int], batch_tokens: int) -> list[list[int]]:
-    """Returns the indices in order, cut so that rows times the longest row stay within `batch_tokens`."""
+    """Returns the indices in order, shorter rows first, cut so that rows times the longest stay within `batch_tokens`.
+
+    A batch of more than 8 rows has a multiple of 8 of them, but for the last one: see `layouts.rounded`.
+    """
     batches: list[list[int]] = []
-    longest = 0
-    for i in order:
-        longest = max(longest, lengths[i])
-        if not batches or longest * (len(batches[-1]) + 1) > batch_tokens:
-            batches.append([])
-            longest = lengths[i]
-        batches[-1].append(i)
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and lengths[order[stop]] * (stop + 1 - start) <= batch_tokens:
+            stop += 1
+        if stop < len(order) and stop - start > 8:
+            stop -= (stop - start) % 8
+        batches.append(order[start:stop])
+        start = stop
     return batches
 
 

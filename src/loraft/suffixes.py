@@ -15,7 +15,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from loraft import fused
-from loraft.layouts import Cache, grid, no_mask, packed_layout, prefix_layout
+from loraft.layouts import Cache, grid, no_mask, packed_layout, prefix_layout, room
 
 LONG = 512  # a longer suffix needs attention that keeps no logits of all pairs of tokens
 
@@ -55,8 +55,10 @@ def logits_after(
     """
     batch = len(suffixes)
     stems = [len(suffix) for suffix in suffixes]
-    longest = max(stems)
-    ids_BS = torch.zeros((batch, longest + sum(map(len, tails))), dtype=torch.long)
+    behind = sum(map(len, tails))
+    total, spare = room([stem + behind for stem in stems], 0)
+    longest = total - behind
+    ids_BS = torch.zeros((batch, total), dtype=torch.long)
     for row, suffix in enumerate(suffixes):
         ids_BS[row, : len(suffix)] = torch.tensor(suffix)
     see_BSS, positions_BS = _tree(ids_BS, stems, tails, longest)
@@ -66,8 +68,9 @@ def logits_after(
     if fused.supports(model) and ids_BS.shape[1] <= LONG:
         places_S = torch.arange(ids_BS.shape[1], device=model.device)
         stems_B1 = torch.tensor(stems, device=model.device)[:, None]
-        real_BS = (places_S < stems_B1) | (places_S >= longest)  # packed: only attention sees padding
-        count = int(real_BS.sum())
+        real_BS = (places_S < stems_B1) | (places_S >= longest)  # packed: only attention sees padding,
+        real_BS.view(-1)[(~real_BS).flatten().nonzero()[:spare]] = True  # and what fills up
+        count = batch * behind + sum(stems) + spare
         tokens_BS = torch.full_like(ids_BS, -1)
         tokens_BS[real_BS] = torch.arange(count, device=model.device)
         heads, groups = grid(model)
