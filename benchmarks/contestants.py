@@ -21,7 +21,7 @@ from loraft import api, scoring
 from loraft.backbone import add_adapter
 from loraft.batching import Row, make_rows
 from loraft.config import Config
-from loraft.data import Split
+from loraft.data import Split, load_data
 from loraft.encoding import Encoder
 from loraft.training import build_trainer
 
@@ -55,7 +55,7 @@ class Bench:
 def bundled(config: Config) -> Bench:
     """The config's own backbone and data."""
     encoder, base = api.build(config)
-    return Bench(config, encoder, base, api.load_data(config, "train"), api.load_data(config, "test"))
+    return Bench(config, encoder, base, load_data(config, "train"), load_data(config, "test"))
 
 
 def random_llama(config: Config, shape: dict[str, Any], device: torch.device) -> Bench:
@@ -64,7 +64,7 @@ def random_llama(config: Config, shape: dict[str, Any], device: torch.device) ->
     with device:
         base = AutoModelForCausalLM.from_config(LlamaConfig(**shape), dtype=torch.bfloat16)
     base.requires_grad_(False).eval()
-    train, test = (api.load_data(config, name) for name in ("train", "test"))
+    train, test = (load_data(config, name) for name in ("train", "test"))
     return Bench(config, api.build_encoder(config), base, train, test)
 
 
@@ -200,7 +200,7 @@ def sweeps_of(config: Config, ranks: Sequence[int], names: Sequence[str], share:
     """
     from loraft import sweeps
 
-    encoder, train, test = api.build_encoder(config), api.load_data(config, "train"), api.load_data(config, "test")
+    encoder, train, test = api.build_encoder(config), load_data(config, "train"), load_data(config, "test")
 
     inwards = sorted(ranks, key=lambda rank: min(ranks.index(rank), len(ranks) - 1 - ranks.index(rank)))
 

@@ -26,9 +26,9 @@ from contestants import LLAMA_1B, Bench
 from measuring import in_turns, machine, matmul_peak, operations, ratios
 from transformers.utils import logging as transformers_logging
 
-from loraft import api
 from loraft.bundled import bundled_backbones
 from loraft.config import Config
+from loraft.data import load_data
 from loraft.machine import environment
 from loraft.resolving import resolve
 from loraft.talking import begin, say
@@ -146,7 +146,7 @@ class Suite:
 
     def predict(self) -> dict[str, Any]:
         """A thousand lines; each contestant's time is scaled from as many as it answered."""
-        sizes, texts = self.sizes, api.load_data(self.config, "test").texts
+        sizes, texts = self.sizes, load_data(self.config, "test").texts
         answered = {RECIPE: sizes.one_by_one, HARNESS: sizes.looped, LORAFT: contestants.LINES}
         with contestants.predictions(
             self.scaled_down(), texts, one_by_one=sizes.one_by_one, looped=sizes.looped

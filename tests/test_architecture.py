@@ -18,7 +18,7 @@ LAYERS = {
         sweeping sweepplots sweeptables tables talking""",
     2: """backbone batching bundle encoding fused interrupting joint layouts lowrank memory plain_lora planning
         prefix_attention progress sampling scoring sharing suffixes training""",
-    3: "api datastats fewshots fitting jointly sweeps",
+    3: "api datastats fewshots fitting jointly sweeps workbench",
     4: "cli cli_reports cli_studies options",
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}

@@ -13,6 +13,7 @@ from tiny import backbone, tokenizer
 from loraft import api, fewshots, metrics
 from loraft.backbone import add_adapter
 from loraft.config import Config, LoraSection
+from loraft.data import load_data
 from loraft.encoding import Encoder
 from loraft.errors import DataError, RunError
 from loraft.resolving import load_resolved, resolve
@@ -71,8 +72,8 @@ def scores(study: dict[str, Any], model: str, shots: int) -> list[float]:
 def test_every_prompt_holds_the_draws_rows_in_their_order(tmp_path: Path, asked: list[list[str]]) -> None:
     settings = config(tmp_path)
     study = fewshots.fewshot(settings, quiet=True)
-    train = {example.row: example for example in api.load_data(settings, "train").examples}
-    test = api.load_data(settings, "test").texts
+    train = {example.row: example for example in load_data(settings, "train").examples}
+    test = load_data(settings, "test").texts
     assert [(draw["shots"], draw["draw"]) for draw in study["draws"]] == [(0, 0), (1, 0), (1, 1), (4, 0), (4, 1)]
     assert study["draws"][0]["train_rows"] == []
     for draw, prompts in list(zip(study["draws"], asked, strict=True))[1:]:
@@ -107,7 +108,7 @@ def test_the_prompt_of_training_without_demonstrations_is_always_asked_once(
 ) -> None:
     settings = config(tmp_path, f"fewshot.shots={shots}")
     study = fewshots.fewshot(settings, quiet=True)
-    plain = api.build_encoder(settings).encode(api.load_data(settings, "test").texts)
+    plain = api.build_encoder(settings).encode(load_data(settings, "test").texts)
     assert asked[0] == tokenizer().batch_decode([prompt.ids for prompt in plain])
     assert [row["draws"] for row in study["rows"] if row["model"] == BACKBONE] == [1, 2][: len(asked)]
 
@@ -378,7 +379,7 @@ def test_only_a_retrained_adapter_is_measured_again(
 def test_answers_are_kept_row_by_row_and_score_what_the_table_says(tmp_path: Path, adapted: Path) -> None:
     settings = config(tmp_path)
     study = fewshots.fewshot(settings, run=adapted, quiet=True)
-    test = api.load_data(settings, "test")
+    test = load_data(settings, "test")
     log = [json.loads(line) for line in (Path(study["path"]) / "draws.jsonl").read_text("utf-8").splitlines()]
     assert [(row["model"], row["shots"]) for row in log[:4]] == [
         ("majority label", None), ("TF-IDF + linear SVM", None), (ADAPTER, 0), (BACKBONE, 0)
@@ -415,7 +416,7 @@ def test_a_finished_study_is_kept_unless_forced_and_is_no_run(tmp_path: Path) ->
 
 
 def test_the_refusal_names_the_data_where_two_sources_of_one_name_meet(tmp_path: Path) -> None:
-    data = api.load_data(config(tmp_path), "train").examples
+    data = load_data(config(tmp_path), "train").examples
     for folder in ("một", "hai"):
         (tmp_path / folder / "góp-ý").mkdir(parents=True)
         for split in ("train", "validation", "test"):

@@ -42,7 +42,7 @@ def loads() -> Iterator[list[Any]]:
         return loaded[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("loraft.sweeps.load_backbone", load)
+        patch.setattr("loraft.workbench.load_backbone", load)
         patch.setattr("loraft.api.load_backbone", load)
         yield loaded
 

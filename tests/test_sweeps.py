@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import backbone
 
-from loraft import api, reports, scoring, sweeps
+from loraft import api, data, reports, scoring, sweeps, workbench
 from loraft.config import Config
 from loraft.errors import BackboneError, DataError, RunError
 from loraft.progress import ProgressCallback
@@ -44,7 +44,7 @@ def loads() -> Iterator[list[Any]]:
         return loaded[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("loraft.sweeps.load_backbone", load)
+        patch.setattr("loraft.workbench.load_backbone", load)
         patch.setattr("loraft.api.load_backbone", load)
         yield loaded
 
@@ -69,6 +69,24 @@ def assert_same_run(a: str | Path, b: str | Path) -> None:
     assert left.keys() == right.keys()
     assert all(torch.equal(left[name], right[name]) for name in left)
     assert (Path(a) / "predictions.jsonl").read_text("utf-8") == (Path(b) / "predictions.jsonl").read_text("utf-8")
+
+
+@pytest.mark.parametrize("joint", ["off", "on"])
+def test_data_is_read_once_for_all_trials_that_ask_for_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, joint: str
+) -> None:
+    read: list[str] = []
+    load = data.load_split
+
+    def counting(section: Any, split: str, **arguments: Any) -> Any:
+        read.append(f"{split}, {section.max_train_rows}")
+        return load(section, split, **arguments)
+
+    monkeypatch.setattr(data, "load_split", counting)
+    grid = "data.max_train_rows=20,24"
+    result = sweeps.sweep(config(tmp_path, grid, ranks=[1, 2], joint=joint), quiet=True)
+    assert [trial["status"] for trial in result["trials"]] == ["finished"] * 4
+    assert sorted(read) == [f"{split}, {rows}" for split in ("test", "train", "validation") for rows in (20, 24)]
 
 
 def test_each_trial_is_the_run_that_train_makes_of_its_config(
@@ -253,7 +271,7 @@ def test_a_backbone_that_cannot_be_loaded_is_tried_once(tmp_path: Path, monkeypa
         tries.append(1)
         raise BackboneError("model.name: không có")
 
-    monkeypatch.setattr("loraft.sweeps.load_backbone", load)
+    monkeypatch.setattr("loraft.workbench.load_backbone", load)
     result = sweeps.sweep(config(tmp_path, ranks=[1, 2, 3]), quiet=True)
     assert [trial["error"] for trial in result["trials"]] == ["model.name: không có"] * 3
     assert len(tries) == 1
@@ -318,7 +336,7 @@ def test_a_backbone_that_cannot_be_checked_is_loaded_again(
     tmp_path: Path, loads: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads.clear()
-    hashed, broken = sweeps.weights_hash, []
+    hashed, broken = workbench.weights_hash, []
 
     def once(base: Any) -> str:
         if any(tmp_path.glob("*/r4/metrics.json")) and not broken:
@@ -326,7 +344,7 @@ def test_a_backbone_that_cannot_be_checked_is_loaded_again(
             raise RuntimeError("CUDA error")
         return hashed(base)
 
-    monkeypatch.setattr(sweeps, "weights_hash", once)
+    monkeypatch.setattr(workbench, "weights_hash", once)
     told: list[str] = []
     result = sweeps.sweep(config(tmp_path, ranks=[4, 1]), quiet=True, tell=told.append)
     assert [trial["status"] for trial in result["trials"]] == ["failed", "finished"]

@@ -4,7 +4,7 @@ import json
 import time
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from loraft import bundle, metrics, scoring
 from loraft.arriving import groups
 from loraft.backbone import add_adapter, apply_adapter, fingerprint, load_adapter, load_backbone, load_tokenizer
 from loraft.config import Config
-from loraft.data import BadRow, Example, Split, load_split
+from loraft.data import BadRow, Example, Split, load_data, training_splits
 from loraft.encoding import Encoder, warn_of_cuts
 from loraft.errors import RunError
 from loraft.machine import environment
@@ -53,6 +53,7 @@ def train(
     resume: bool = False,
     quiet: bool = False,
     built: tuple[Encoder, PreTrainedModel] | None = None,
+    splits: Mapping[str, Split] | None = None,
     before: dict[str, Any] | None = None,
     fitted: Callable[[Run, "PeftModel"], dict[str, Any]] | None = None,
     figures: bool = True,
@@ -65,6 +66,7 @@ def train(
         resume: go on with an interrupted one.
         quiet: draw no progress bar.
         built: what `build` returns for this config; the backbone is bare again afterwards, also after an error.
+        splits: what `data.training_splits` returns for this config.
         before: the backbone's own metrics on the test split, where they are known.
         fitted: puts weights that were trained elsewhere into the fresh adapter and returns the report of their
             training, instead of training here; see `jointly`.
@@ -77,7 +79,7 @@ def train(
     Raises:
         LoraftError: for anything the user can mend; nothing half-written then counts as finished.
     """
-    splits = {name: load_data(config, name) for name in ("train", "validation", "test")}
+    splits = splits or training_splits(config)
     _tell_notes(splits.values())
     if first := is_first():
         run_of(config).check(force=force, resume=resume)
@@ -96,7 +98,7 @@ def _train(
     run: Run,
     encoder: Encoder,
     base: PreTrainedModel,
-    splits: dict[str, Split],
+    splits: Mapping[str, Split],
     resume: bool,
     quiet: bool,
     keep_base: bool,
@@ -318,13 +320,3 @@ def _tell_notes(splits: Iterable[Split]) -> None:
             _told.add(told)
             found = ", ".join(f"{number} {what}" for what, number in split.notes.items())
             warnings.warn(f"{split.source}: {found}", stacklevel=3)
-
-
-def load_data(config: Config, name: str) -> Split:
-    """Returns a split of the config's data: train, validation, test, another split's name, or a file."""
-    labels = config.prompt.labels or []
-    data = config.data
-    limits = {"train": data.max_train_rows, "validation": data.max_eval_rows, "test": data.max_test_rows}
-    return load_split(
-        config.data, name, labels=labels, label_column=config.prompt.label_column or "label", limit=limits.get(name)
-    )

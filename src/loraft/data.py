@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loraft.bundled import bundled_data
-from loraft.config import DataConfig
+from loraft.config import Config, DataConfig
 from loraft.errors import DataError
 from loraft.reading import (
     SUFFIXES,
@@ -35,7 +35,7 @@ from loraft.reading import (
     sentence,
 )
 
-__all__ = ["BadRow", "Example", "NoSplitError", "Split", "load_split", "read_inputs"]
+__all__ = ["BadRow", "Example", "NoSplitError", "Split", "load_data", "load_split", "read_inputs", "training_splits"]
 
 # Names that other people give to the three splits; the first that is there counts.
 ALIASES = {"validation": ("validation", "valid", "dev", "val")}
@@ -76,6 +76,20 @@ class Split:
         for example in self.examples:
             digest.update(json.dumps([example.text, example.label]).encode() + b"\n")
         return digest.hexdigest()
+
+
+def training_splits(config: Config) -> dict[str, Split]:
+    """The splits that a training needs: train, validation and test."""
+    return {name: load_data(config, name) for name in ("train", "validation", "test")}
+
+
+def load_data(config: Config, name: str) -> Split:
+    """The labelled rows of a split as a config asks for them, within its limits; see `load_split`."""
+    prompt, data = config.prompt, config.data
+    limits = {"train": data.max_train_rows, "validation": data.max_eval_rows, "test": data.max_test_rows}
+    return load_split(
+        data, name, labels=prompt.labels or [], label_column=prompt.label_column or "label", limit=limits.get(name)
+    )
 
 
 def load_split(

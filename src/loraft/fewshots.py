@@ -21,7 +21,7 @@ from transformers import AutoConfig
 from loraft import api, baselines, metrics
 from loraft.backbone import MOVING_INITS, resolve_name
 from loraft.config import Config, FewshotConfig
-from loraft.data import Split
+from loraft.data import Split, load_data
 from loraft.demonstrations import Draw, Ints, draws
 from loraft.encoding import Encoder, Prompt
 from loraft.errors import DataError
@@ -96,7 +96,7 @@ def fewshot(
     if resume:
         begun.check_begun(config)
     begun.check(force=force, resume=resume)
-    train, test = api.load_data(config, "train"), api.load_data(config, "test")
+    train, test = load_data(config, "train"), load_data(config, "test")
     made = draws(train, test, most=shots[-1], repeats=section.repeats, selection=section.selection, seed=config.seed)
     tokens = check_context(config, train, test, made, shots)
     jobs = list(plan(section, shots, adapter=run is not None, adapter_shots=adapter_shots))

@@ -17,7 +17,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from loraft import api, memory
+from loraft import memory
 from loraft.backbone import MOVING_INITS, parameter_counts
 from loraft.batching import Row
 from loraft.config import Config
@@ -31,6 +31,7 @@ from loraft.runs import Run, write_json, write_text
 from loraft.sharing import count_trainable, remove_adapter
 from loraft.sweeping import Trial
 from loraft.training import build_trainer
+from loraft.workbench import Workbench
 
 IDLE_STEP = 2.5e10  # operations of a CPU step (4 a weight and token) that are mostly overhead; see docs/log.md
 PREFIX, MEMBERS = "joint-", "members.json"
@@ -71,20 +72,18 @@ def wins(base: PreTrainedModel, rows: Sequence[Row], batch: int) -> bool:
 def train_what_can(
     waiting: Sequence[Trial],
     folder: Path,
-    built: Callable[[Config], tuple[Encoder, PreTrainedModel]],
+    bench: Workbench,
     *,
     forced: bool,
     quiet: bool,
-    tell: Callable[[str], None],
 ) -> None:
     """Trains in one pass what can be; what cannot, or fails there, is left to be trained by itself.
 
     Args:
         waiting: the trials that are no runs yet.
         folder: of the sweep.
-        built: gives encoder and backbone for a config.
+        bench: what the trials share; it is told each decision.
         forced: also where no time is won.
-        tell: takes a line for each decision.
     """
     for group in passes(waiting):
         left = [trial for trial in group if fitted(folder, trial) is None]
@@ -92,18 +91,19 @@ def train_what_can(
             continue
         config = left[0].config
         try:
-            encoder, base = built(config)
-            material = prepare(config, encoder, api.load_data(config, "train"), api.load_data(config, "validation"))
+            encoder, base = bench.built(config)
+            data = bench.splits(config)
+            material = prepare(config, encoder, data["train"], data["validation"])
             if not (forced or wins(base, material.rows, config.train.per_device_train_batch_size)):
-                tell("one adapter after the other: here one pass for all is hardly faster (--joint on)")
+                bench.tell("one adapter after the other: here one pass for all is hardly faster (--joint on)")
                 continue
-            tell(f"{len(left)} adapters in one pass: {', '.join(trial.name for trial in left)}")
+            bench.tell(f"{len(left)} adapters in one pass: {', '.join(trial.name for trial in left)}")
             train_jointly(left, folder, encoder, base, material, quiet=quiet)
         except Exception as error:  # one that diverges must not take the others with it
-            tell(f"the pass failed ({type(error).__name__}: {error}); one adapter after the other")
+            bench.tell(f"the pass failed ({type(error).__name__}: {error}); one adapter after the other")
     for trial in waiting:
         if forced and (reason := obstacle(trial.config)) is not None:
-            tell(f"{trial.name} is trained by itself: {reason}")
+            bench.tell(f"{trial.name} is trained by itself: {reason}")
 
 
 def train_jointly(

@@ -7,29 +7,26 @@ and a sweep that is asked for more ranks trains only those. `sweep.json` is writ
 """
 
 import gc
-import json
 import shutil
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 from loraft import api, jointly, plots, standings, sweepplots
 from loraft.answers import Answers, read_answers
-from loraft.backbone import MOVING_INITS, load_backbone
+from loraft.backbone import MOVING_INITS
 from loraft.config import Config
-from loraft.encoding import Encoder
 from loraft.errors import BackboneError, ConfigError, LoraftError, RunError
 from loraft.machine import environment
 from loraft.resolving import dump_yaml
 from loraft.runs import Run, write_json, write_text
-from loraft.sharing import count_trainable, weights_hash, without_weights
+from loraft.sharing import count_trainable, without_weights
 from loraft.sweeping import Trial, expand, is_finished, run_of, sweep_name
+from loraft.workbench import Tell, Workbench, key_of
 
-Tell = Callable[[str], None]
 ERRORS = "errors"  # folder of the tracebacks of failed trials: a trial that failed early has no folder of its own
 
 
@@ -55,63 +52,6 @@ class Sweep(Run):
         # What a sweep may overwrite is decided trial by trial.
         if not self.config_path.is_file():
             raise RunError(f"{self.path}: the folder holds something that is no sweep; choose another --output or name")
-
-
-class Bench:
-    """The backbone that trials share: loaded once, and loaded again only if a trial did not leave it bit-identical."""
-
-    def __init__(self, tell: Tell) -> None:
-        self.tell = tell
-        self.loads = 0
-        self._key: str | None = None
-        self._base: PreTrainedModel | None = None
-        self._error: BackboneError | None = None
-        self._hash = ""
-        self._before: dict[str, dict[str, Any]] = {}
-
-    def built(self, config: Config) -> tuple[Encoder, PreTrainedModel]:
-        """What `api.build` returns for this config.
-
-        Raises:
-            BackboneError: it cannot be loaded; tried once, not for every trial.
-        """
-        key = _key(config, "model", "quant")
-        if key != self._key:
-            self._base, self._error, self._key = None, None, key
-            _free()
-        if self._error is not None:
-            raise self._error
-        if self._base is None:
-            try:
-                self._base = load_backbone(config.model, config.quant)
-            except BackboneError as error:
-                self._error = error
-                raise
-            self.loads += 1
-            gc.collect()
-            gc.freeze()  # the libraries' own objects are not walked again at every trial
-            self._hash = weights_hash(self._base)
-        return api.build_encoder(config), self._base
-
-    def check(self) -> bool:
-        """Whether the backbone is as it was loaded, without an adapter; if it is not, the next trial loads it anew."""
-        try:
-            _free()
-            if self._base is None or weights_hash(self._base) == self._hash:
-                return True
-        except Exception as error:  # an accelerator in trouble; what cannot be read is not known to be the same
-            self.tell(f"the backbone cannot be checked ({type(error).__name__}: {error})")
-        self._base = None
-        self.tell("the trial did not leave the backbone as it was; it is loaded again")
-        return False
-
-    def before(self, config: Config) -> dict[str, Any] | None:
-        """The backbone's own metrics, where an earlier trial measured the same."""
-        return self._before.get(_before_key(config))
-
-    def keep_before(self, config: Config, metrics: dict[str, Any]) -> None:
-        """Remembers the backbone's own metrics for the trials that ask the same of it."""
-        self._before[_before_key(config)] = metrics
 
 
 def sweep(
@@ -141,19 +81,18 @@ def sweep(
             waiting += [trial] if force or not is_finished(trial) else []
         except ConfigError as error:
             errors[trial.name] = _damaged(run_of(trial), error)
-    for same_data in {_key(t.config, "data", "prompt"): t.config for t in waiting}.values():
-        for split in ("train", "validation", "test"):
-            api.load_data(same_data, split)
+    bench = Workbench(tell)
+    for trial in waiting:
+        bench.splits(trial.config)
     folder = Sweep(Sweep.create(Path(config.output), sweep_name(config)).path)
     figure = folder.plots / "sweep.png"
     for old in (folder.metrics_path, figure):
         old.unlink(missing_ok=True)
     write_text(folder.config_path, dump_yaml(_without_unused_ranks(config, trials)))
     write_json(folder.environment_path, environment())
-    finished = len(trials) - len(waiting) - len(errors)
-    if finished:
+    if finished := len(trials) - len(waiting) - len(errors):
         tell(f"{finished} of {len(trials)} trials are finished already")
-    errors |= _run(waiting, folder, config.sweep.joint, force=force, quiet=quiet, tell=tell)
+    errors |= _run(waiting, folder, bench, config.sweep.joint, force=force, quiet=quiet)
     result = _conclude(folder, config, trials, errors)
     if result["best"] is not None:
         try:
@@ -172,7 +111,7 @@ def count_parameters(trials: Sequence[Trial], tell: Tell) -> list[int | None]:
     bases: dict[str, PreTrainedModel | None] = {}
     counts: list[int | None] = []
     for trial in trials:
-        key = _key(trial.config, "model")
+        key = key_of(trial.config, "model")
         try:
             if key not in bases:
                 bases[key] = None
@@ -188,18 +127,18 @@ def count_parameters(trials: Sequence[Trial], tell: Tell) -> list[int | None]:
 
 
 def _run(
-    waiting: Sequence[Trial], folder: Sweep, joint: str, *, force: bool, quiet: bool, tell: Tell
+    waiting: Sequence[Trial], folder: Sweep, bench: Workbench, joint: str, *, force: bool, quiet: bool
 ) -> dict[str, str]:
     """Runs the trials; returns the errors of those that failed, by name."""
-    bench = Bench(tell)
+    tell = bench.tell
     errors: dict[str, str] = {}
     if force:
         jointly.clear(folder.path)
     if joint != "off":
-        jointly.train_what_can(waiting, folder.path, bench.built, forced=joint == "on", quiet=quiet, tell=tell)
+        jointly.train_what_can(waiting, folder.path, bench, forced=joint == "on", quiet=quiet)
         bench.check()
     # Trials of one backbone follow each other, in the order in which they were asked for.
-    for number, trial in enumerate(sorted(waiting, key=lambda t: _key(t.config, "model", "quant")), start=1):
+    for number, trial in enumerate(sorted(waiting, key=lambda t: key_of(t.config, "model", "quant")), start=1):
         tell(f"trial {number} of {len(waiting)}: {trial.name}")
         run = run_of(trial)
         error_path = run.path.parent / ERRORS / f"{run.name}.txt"
@@ -211,6 +150,7 @@ def _run(
                 resume=not force,
                 quiet=quiet,
                 built=bench.built(trial.config),
+                splits=bench.splits(trial.config),
                 before=bench.before(trial.config),
                 fitted=None if joint == "off" else jointly.fitted(folder.path, trial),
                 figures=False,  # they take longer than a small trial; the best one's are drawn at the end
@@ -305,18 +245,3 @@ def _without_unused_ranks(config: Config, trials: Sequence[Trial]) -> Config:
     used = "lora.r" in trials[0].settings and "lora.r" not in config.sweep.grid
     section = config.sweep if used else config.sweep.model_copy(update={"ranks": []})
     return config.model_copy(update={"sweep": section})
-
-
-def _key(config: Config, *sections: str) -> str:
-    return json.dumps([getattr(config, section).model_dump() for section in sections])
-
-
-def _before_key(config: Config) -> str:
-    return _key(config, "model", "quant", "data", "prompt", "eval") + str(config.seed)
-
-
-def _free() -> None:
-    """Lets go of what the last trial's trainer held, so that the next one's peak of memory is its own."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
