@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from test_joint import SECTIONS
-from test_training import assert_same, fit, loss_and_gradients, rows, with_adapter
+from test_training import SQUARES, assert_same, fit, loss_and_gradients, rows, with_adapter
 from tiny import CONFIGS, HEADS, SENTENCES, SMALL, awaken, backbone, encoder
 from transformers import LlamaConfig, MistralConfig
 
-from loraft import fused, lowrank
+from loraft import batching, fused, lowrank
 from loraft.backbone import add_adapter, load_backbone
 from loraft.batching import answer_loss_sum, answer_loss_sums, pack
 from loraft.config import LoraSection, ModelConfig, QuantConfig
@@ -30,6 +30,11 @@ OTHERS = {
 def _others(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, config in OTHERS.items():
         monkeypatch.setitem(CONFIGS, name, config)
+
+
+@pytest.fixture(params=SQUARES)
+def both_attentions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "SQUARE", SQUARES[request.param])
 
 
 def uneven(model: Any) -> Any:
@@ -68,6 +73,7 @@ def test_rows_without_a_common_prefix_are_packed_too() -> None:
     assert_same(with_adapter(), apart)
 
 
+@pytest.mark.usefixtures("both_attentions")
 def test_a_trained_input_gets_its_gradient_through_the_first_layer() -> None:
     model = with_adapter()
     given: list[torch.Tensor] = []
@@ -84,6 +90,7 @@ def test_a_trained_input_gets_its_gradient_through_the_first_layer() -> None:
     torch.testing.assert_close(given[1].grad, given[0].grad, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("both_attentions")
 def test_adapters_side_by_side_have_the_losses_and_gradients_of_each_alone() -> None:
     model, names = add_adapters(backbone(), SECTIONS, seed=1)
     awaken(model)
@@ -104,6 +111,7 @@ def test_adapters_side_by_side_have_the_losses_and_gradients_of_each_alone() -> 
             assert (found[name] - parameter.grad).norm() <= 1e-5 * parameter.grad.norm() + 1e-7, name
 
 
+@pytest.mark.usefixtures("both_attentions")
 @pytest.mark.parametrize("ranks", [[4], [1, 4, 32]])
 def test_the_gradient_with_dropout_is_that_of_finite_differences(ranks: list[int]) -> None:
     sections = [LoraSection(r=r, target_modules="all-linear", lora_dropout=0.3) for r in ranks]
@@ -130,6 +138,7 @@ def test_the_gradient_with_dropout_is_that_of_finite_differences(ranks: list[int
     assert slope == pytest.approx((ahead - behind) / (2 * size), rel=3e-2)
 
 
+@pytest.mark.usefixtures("both_attentions")
 def test_nf4_has_the_gradients_of_autograd() -> None:
     base = load_backbone(ModelConfig(dtype="fp32", device="cpu"), QuantConfig(method="nf4", compute_dtype="fp32"))
     model = add_adapter(base, LoraSection(r=4, target_modules="all-linear"), seed=1)

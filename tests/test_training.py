@@ -3,13 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from peft import PeftModel
 from tiny import CONFIGS, LABELS, SENTENCES, awaken, backbone, encoder, prompts, tokenizer
 
-from loraft import fused, lowrank
+from loraft import batching, fused, lowrank
 from loraft.backbone import add_adapter
 from loraft.batching import IGNORE, Row, Way, answer_loss_sum, make_rows, pack, pad, rows_of, unpack
 from loraft.config import LoraSection, TrainConfig
@@ -19,6 +20,7 @@ from loraft.sampling import BalancedSampler
 from loraft.training import build_trainer, sft_config
 
 PAD = tokenizer().pad_token_id
+SQUARES = {"one square": 2**60, "prefix and suffixes": -(2**60)}  # what `batching.SQUARE` makes of every batch
 
 
 def rows(class_weights: str = "none", texts: list[str] = SENTENCES, labels: list[int] = LABELS) -> list[Row]:
@@ -50,8 +52,9 @@ def assert_same(model: PeftModel, batch: list[Row]) -> None:
         with enabled(model.get_base_model()):
             found.append(loss_and_gradients(model, pack(batch), way="attention"))
     if fused.supports(model) and lowrank.suits(model):
-        with fused.enabled(model):
-            found.append(loss_and_gradients(model, pack(batch), way="layers"))
+        for square in SQUARES.values():
+            with fused.enabled(model), patch.object(batching, "SQUARE", square):
+                found.append(loss_and_gradients(model, pack(batch), way="layers"))
     for loss, gradients in found:
         assert loss == pytest.approx(plain[0], rel=1e-5)
         for name, gradient in plain[1].items():
@@ -118,6 +121,19 @@ def test_a_packed_batch_is_filled_up_to_a_size_that_comes_back() -> None:
         assert rows_of(inputs) == [replace(row, label=0) for row in batch]
         filled += tokens - own
     assert filled > 0
+
+
+def test_attention_is_one_square_where_that_is_little_more_work() -> None:
+    def grid_of(batch: list[Row]) -> tuple[int, ...]:
+        inputs = pack(batch)
+        positions = (inputs["labels"][0] != IGNORE).nonzero().squeeze(1) - 1
+        suffix_BS, see_BSS, kept_BQ, _ = batching._attention(inputs, positions)
+        assert see_BSS.shape == (*suffix_BS.shape, suffix_BS.shape[1])
+        assert int((kept_BQ >= 0).sum()) == len(positions)
+        return tuple(suffix_BS.shape)
+
+    assert grid_of(rows()) == (1, pack(rows())["input_ids"].shape[1])
+    assert grid_of(rows() * 10) == (60, pack(rows() * 10)["suffix_index"].shape[1])
 
 
 def test_packing_and_unpacking_is_padding() -> None:

@@ -21,6 +21,7 @@ from loraft.encoding import common_prefix
 from loraft.layouts import grid, no_mask, packed_layout, room
 
 IGNORE = -100
+SQUARE = 2**16  # pairs of tokens more that attention may take to be a few plain products; see docs/log.md
 Way = Literal["layers", "attention", "mask"]
 
 
@@ -142,13 +143,10 @@ def answer_loss_sums(
         kwargs["position_ids"] = inputs["position_ids"]
         kwargs["attention_mask"] = no_mask(dtype, labels.device)  # of all ways but the dense mask's
         if way == "layers":
-            suffix_BS = inputs["suffix_index"]
-            see_SS = torch.ones(suffix_BS.shape[1], suffix_BS.shape[1], dtype=torch.bool, device=labels.device).tril()
             heads, groups = grid(model)
             kwargs["layout"] = packed_layout(
-                suffix_BS, see_SS.expand(len(suffix_BS), -1, -1), inputs["predicting"], rows=adapters,
-                tokens=labels.shape[1], prefix=labels.shape[1] - len(inputs["suffix_place"]), heads=heads,
-                groups=groups, dtype=dtype,
+                *_attention(inputs, positions), rows=adapters, tokens=labels.shape[1], heads=heads, groups=groups,
+                dtype=dtype,
             )  # fmt: skip
             kwargs["logits_to_keep"] = 0  # the last layer has kept these alone
         elif way == "attention":
@@ -164,13 +162,30 @@ def answer_loss_sums(
     return (log_loss_A.view(adapters, -1) * inputs["weights"]).sum(1)
 
 
+def _attention(
+    inputs: dict[str, torch.Tensor], positions: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    """Returns the first arguments of `packed_layout`, for the whole row as one suffix where that is less work."""
+    suffix_BS, segments_T = inputs["suffix_index"], inputs["segments"]
+    (batch, longest), tokens = suffix_BS.shape, len(segments_T)
+    prefix = tokens - len(inputs["suffix_place"])
+    if tokens**2 <= prefix**2 + batch * longest * (prefix + longest) + SQUARE:
+        whole_1T = torch.arange(tokens, device=segments_T.device)[None]
+        return whole_1T, _seen(segments_T)[None], positions[None], 0
+    see_SS = torch.ones(longest, longest, dtype=torch.bool, device=segments_T.device).tril()
+    return suffix_BS, see_SS.expand(batch, -1, -1), inputs["predicting"], prefix
+
+
 def shared_prefix_mask(segments_T: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Returns the additive mask (1, 1, T, T): causal, and a suffix sees the prefix and itself only."""
-    total = len(segments_T)
-    causal_TT = torch.ones(total, total, dtype=torch.bool, device=segments_T.device).tril()
-    see_TT = causal_TT & ((segments_T[None, :] == 0) | (segments_T[None, :] == segments_T[:, None]))
-    mask_TT = torch.zeros(total, total, dtype=dtype, device=segments_T.device)
+    see_TT = _seen(segments_T)
+    mask_TT = torch.zeros(see_TT.shape, dtype=dtype, device=segments_T.device)
     return mask_TT.masked_fill(~see_TT, torch.finfo(dtype).min)[None, None]
+
+
+def _seen(segments_T: torch.Tensor) -> torch.Tensor:
+    causal_TT = torch.ones(len(segments_T), len(segments_T), dtype=torch.bool, device=segments_T.device).tril()
+    return causal_TT & ((segments_T[None, :] == 0) | (segments_T[None, :] == segments_T[:, None]))
 
 
 def unpack(inputs: dict[str, torch.Tensor], pad_id: int) -> dict[str, torch.Tensor]:

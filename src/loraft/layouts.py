@@ -104,10 +104,10 @@ def packed_layout(
     suffix_BS: torch.Tensor,
     see_BSS: torch.Tensor,
     kept_BQ: torch.Tensor,
+    prefix: int,
     *,
     rows: int,
     tokens: int,
-    prefix: int,
     heads: int,
     groups: int,
     dtype: torch.dtype,
@@ -119,7 +119,8 @@ def packed_layout(
         suffix_BS: the place of each suffix token in the packed row, -1 for padding.
         see_BSS: whether a suffix's token sees another one of it.
         kept_BQ: those among its S tokens that the head looks at, ascending, -1 for padding.
-        rows, tokens, prefix, heads, groups: A, T, P, C and G; P is 0 if the prefix is in the cache.
+        prefix: P, which is 0 if the prefix is in the cache or goes with the suffixes.
+        rows, tokens, heads, groups: A, T, C and G.
         dtype: of the logits.
     """
     device = suffix_BS.device
@@ -134,8 +135,7 @@ def packed_layout(
     last_BQS = bias_BSS.gather(1, there[:, :, None].expand(-1, -1, longest))
 
     def for_heads(bias: torch.Tensor) -> torch.Tensor:
-        wide = bias[None, None, :, None].expand(rows, heads, -1, groups, -1, -1)
-        return wide.reshape(rows * heads * len(bias), groups * bias.shape[1], -1)
+        return bias.repeat(1, groups, 1).expand(rows * heads, -1, -1, -1).flatten(0, 1)  # no copy where B is 1
 
     causal_1PP = torch.full((1, prefix, prefix), float("-inf"), dtype=dtype, device=device).triu_(1)
     offsets = torch.arange(rows, device=device)[:, None]

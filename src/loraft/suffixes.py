@@ -75,7 +75,7 @@ def logits_after(
         tokens_BS[real_BS] = torch.arange(count, device=model.device)
         heads, groups = grid(model)
         layout = packed_layout(
-            tokens_BS, see_BSS, kept_BQ, rows=1, tokens=count, prefix=0, heads=heads, groups=groups, dtype=model.dtype,
+            tokens_BS, see_BSS, kept_BQ, 0, rows=1, tokens=count, heads=heads, groups=groups, dtype=model.dtype,
             cache=cache,
         )  # fmt: skip
         with fused.enabled(model):
