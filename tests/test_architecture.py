@@ -17,7 +17,7 @@ LAYERS = {
         processes progressions prompts reading reports resuming runs spreads standings studies studyplots studytables
         sweeping sweepplots sweeptables tables talking""",
     2: """backbone batching bundle encoding fused interrupting joint layouts lowrank memory plain_lora planning
-        prefix_attention progress sampling scoring sharing suffixes training""",
+        prefix_attention progress sampling scoring sharing stepping suffixes training""",
     3: "api datastats fewshots fitting jointly sweeps workbench",
     4: "cli cli_reports cli_studies options",
 }

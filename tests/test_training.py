@@ -17,6 +17,7 @@ from loraft.config import LoraSection, TrainConfig
 from loraft.layouts import rounded
 from loraft.prefix_attention import enabled, supports
 from loraft.sampling import BalancedSampler
+from loraft.stepping import few_walks
 from loraft.training import build_trainer, sft_config
 
 PAD = tokenizer().pad_token_id
@@ -140,6 +141,23 @@ def test_packing_and_unpacking_is_padding() -> None:
     expected = pad(rows("balanced"), PAD)
     for key, value in unpack(pack(rows("balanced")), PAD).items():
         torch.testing.assert_close(value, expected[key])
+
+
+def test_modes_and_gradients_change_as_without_shortcuts() -> None:
+    model = with_adapter(lora_dropout=0.1)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval()
+    with few_walks(model, trained):
+        for mode in (True, True, False, False, True):
+            assert model.train(mode) is model
+            assert {module.training for module in model.modules()} == {mode}
+        model.eval()
+        assert not any(module.training for module in model.modules())
+        loss_and_gradients(model, pack(rows()))
+        assert all(parameter.grad is not None for parameter in trained)
+        model.zero_grad()
+        assert all(parameter.grad is None for parameter in trained)
+    assert not {"train", "zero_grad"} & set(vars(model))
 
 
 def test_balanced_class_weights_have_mean_one_and_give_each_label_the_same_total() -> None:

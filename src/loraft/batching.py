@@ -158,7 +158,9 @@ def answer_loss_sums(
         kwargs["attention_mask"] = inputs["attention_mask"].repeat(adapters, 1)
     logits_BTV = model(**kwargs).logits
     targets_A = labels[:, positions + 1][kept_BT].repeat(adapters)
-    log_loss_A = F.cross_entropy(logits_BTV[kept_BT.repeat(adapters, 1)].float(), targets_A, reduction="none")
+    packed = "segments" in inputs  # then all of these positions are kept
+    logits_AV = logits_BTV.flatten(0, 1) if packed else logits_BTV[kept_BT.repeat(adapters, 1)]
+    log_loss_A = F.cross_entropy(logits_AV.float(), targets_A, reduction="none")
     return (log_loss_A.view(adapters, -1) * inputs["weights"]).sum(1)
 
 

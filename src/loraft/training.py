@@ -20,6 +20,7 @@ from loraft.batching import Row, Way, answer_loss_sum, answer_loss_sums, first_o
 from loraft.config import TrainConfig
 from loraft.errors import BackboneError
 from loraft.sampling import BalancedSampler, LengthSampler
+from loraft.stepping import EvaluateAtTheEnd, few_walks
 
 VERIFIED_ROWS = 4  # of the first batch
 
@@ -78,7 +79,7 @@ class LabelTrainer(SFTTrainer):
         # the twin that fused layers are compared with, too
         attention = prefix_attention.enabled(model.get_base_model()) if self._way != "mask" else nullcontext()
         products = lowrank.enabled(model, self.adapters) if self._low_rank else nullcontext()
-        with layers, attention, products as everywhere:
+        with layers, attention, few_walks(model, self._trained), products as everywhere:
             if self.adapters is not None and not everywhere:  # peft's own layers add all adapters to every row
                 raise BackboneError("joint training: an adapted layer is not plain linear; use --joint off")
             return super().train(*args, **kwargs)
@@ -220,16 +221,6 @@ class LabelTrainer(SFTTrainer):
             return LengthSampler([len(row.input_ids) for row in self.rows], window, self.args.seed)
         sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
         return sampler
-
-
-class EvaluateAtTheEnd(TrainerCallback):
-    """Evaluates and saves after the last step also where it is no multiple of `eval_steps`."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Asks for an evaluation and a checkpoint at the last step."""
-        if state.global_step >= state.max_steps:
-            control.should_evaluate = True
-            control.should_save = True
 
 
 def sft_config(section: TrainConfig, *, output_dir: str, seed: int, on_cpu: bool) -> SFTConfig:
