@@ -22,20 +22,21 @@ from loraft.resolving import resolve
 from loraft.talking import begin
 
 OUT = Path(__file__).parent / "results" / "gpu.json"
-SIZES = Sizes(rows=256, shot_rows=128, sweep_batch=4, sweep_steps=20, sweep_rows=64, peak=8192)
+SIZES = Sizes(step_rounds=(10, 10), rows=256, shot_rows=128, sweep_batch=4, sweep_steps=20, sweep_rows=64, peak=8192)
 
 
 def cases(plain: Suite, nf4: Suite) -> dict[str, Callable[[], dict[str, Any]]]:
     """All cases by name; of each suite, what it calls the bundled backbone is the saved one."""
     sizes = plain.sizes
+    steps_4, steps_16 = sizes.step_rounds
     return {
         "peak": plain.peak,
-        "step-1b-4": lambda: plain.step("bundled", 4, both_trl=True, rounds=sizes.quick_rounds),
-        "step-1b-16": lambda: plain.step("bundled", 16, both_trl=True, rounds=sizes.quick_rounds),
+        "step-1b-4": lambda: plain.step("bundled", 4, both_trl=True, rounds=steps_4),
+        "step-1b-16": lambda: plain.step("bundled", 16, both_trl=True, rounds=steps_16),
         "zero-shot-1b": lambda: plain.evaluation("bundled", sizes.rows),
         "few-shot-1b": lambda: plain.evaluation("bundled", sizes.shot_rows, shots=8),
-        "step-1b-nf4-4": lambda: nf4.step("bundled", 4, both_trl=True, rounds=sizes.quick_rounds),
-        "step-1b-nf4-16": lambda: nf4.step("bundled", 16, both_trl=True, rounds=sizes.quick_rounds),
+        "step-1b-nf4-4": lambda: nf4.step("bundled", 4, both_trl=True, rounds=steps_4),
+        "step-1b-nf4-16": lambda: nf4.step("bundled", 16, both_trl=True, rounds=steps_16),
         "sweep-1b": plain.sweep,
     }
 

@@ -23,7 +23,7 @@ from loraft.layouts import Cache, rounded
 from loraft.suffixes import logits_after, prefix_cache
 
 MIN_PREFIX = 8  # a shorter common prefix costs more calls than it saves
-CPU_TOKENS, TOKENS = 2048, 8192  # of a batch; a CPU wants them within its cache, and rows of like length together
+CPU_TOKENS, TOKENS = 1536, 8192  # of a batch; a CPU wants them within its cache, and rows of like length together
 MARGIN = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}  # of logits, above what rounding can do
 
 
