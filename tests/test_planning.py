@@ -18,7 +18,7 @@ def test_the_largest_packed_batch_is_counted() -> None:
     tokens, keys = planning.packed_size(batch, len(batch))
     assert tokens == pack(batch)["input_ids"].numel()
     assert keys == max(len(row.input_ids) for row in batch)
-    assert planning.packed_size(batch, 1)[0] == rounded(keys)
+    assert keys <= planning.packed_size(batch, 1)[0] <= rounded(keys)
 
 
 def test_activations_follow_the_published_formula() -> None:

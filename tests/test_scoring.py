@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import CONFIGS, SENTENCES, backbone, encoder, prompts, tokenizer
+from transformers import GPT2Config
 
 from loraft import scoring
 from loraft.backbone import load_backbone
@@ -42,10 +43,11 @@ def test_scores_do_not_depend_on_batch_size_or_order(batch_tokens: int) -> None:
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=70), st.integers(0, 200))
 def test_sizes_come_back_and_there_is_room_for_what_fills_up(lengths: list[int], ahead: int) -> None:
     longest, spare = room(lengths, ahead)
-    assert longest >= max(lengths)
+    assert longest == rounded(max(lengths)) >= max(lengths)
     assert longest % 8 == 0
     assert 0 <= spare < 32
-    assert rounded(ahead + sum(lengths)) == ahead + sum(lengths) + spare <= ahead + longest * len(lengths)
+    total, most = ahead + sum(lengths) + spare, ahead + longest * len(lengths)
+    assert total == min(rounded(ahead + sum(lengths)), most)
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=200), st.integers(60, 700))
@@ -55,6 +57,16 @@ def test_batches_hold_every_row_in_order_within_the_bound(lengths: list[int], mo
     assert [i for batch in batches for i in batch] == order
     assert all(len(batch) * max(lengths[i] for i in batch) <= most for batch in batches)
     assert all(len(batch) < 8 or len(batch) % 8 == 0 for batch in batches[:-1])
+
+
+@pytest.mark.parametrize("completions", ["single", "nested"])
+def test_rows_that_fill_the_context_have_scores(completions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = NESTED if completions == "nested" else encoder().completions_K
+    longest = max(map(len, prompts())) + max(map(len, answer_tokens(answers)))
+    monkeypatch.setitem(CONFIGS, "gpt2", GPT2Config(**CONFIGS["gpt2"].to_dict() | {"n_positions": longest}))
+    model = backbone("gpt2")
+    expected = score_plainly(model, prompts(), answers)
+    np.testing.assert_allclose(score(model, prompts(), answers), expected, atol=1e-5)
 
 
 def test_one_row_equal_rows_and_no_rows() -> None:

@@ -12,13 +12,13 @@ from tiny import CONFIGS, LABELS, SENTENCES, awaken, backbone, encoder, prompts,
 
 from loraft import batching, fused, lowrank
 from loraft.backbone import add_adapter
-from loraft.batching import IGNORE, Row, Way, answer_loss_sum, make_rows, pack, pad, rows_of, unpack
+from loraft.batching import IGNORE, Row, Way, answer_loss_sum, first_of, make_rows, pack, pad, rows_of, unpack
 from loraft.config import LoraSection, TrainConfig
 from loraft.layouts import rounded
 from loraft.prefix_attention import enabled, supports
 from loraft.sampling import BalancedSampler
 from loraft.stepping import few_walks
-from loraft.training import build_trainer, sft_config
+from loraft.training import LabelTrainer, build_trainer, sft_config
 
 PAD = tokenizer().pad_token_id
 SQUARES = {"one square": 2**60, "prefix and suffixes": -(2**60)}  # what `batching.SQUARE` makes of every batch
@@ -128,13 +128,22 @@ def test_attention_is_one_square_where_that_is_little_more_work() -> None:
     def grid_of(batch: list[Row]) -> tuple[int, ...]:
         inputs = pack(batch)
         positions = (inputs["labels"][0] != IGNORE).nonzero().squeeze(1) - 1
-        suffix_BS, see_BSS, kept_BQ, _ = batching._attention(inputs, positions)
+        suffix_BS, see_BSS, kept_BQ, _ = batching._suffixes(inputs, positions)
         assert see_BSS.shape == (*suffix_BS.shape, suffix_BS.shape[1])
         assert int((kept_BQ >= 0).sum()) == len(positions)
         return tuple(suffix_BS.shape)
 
     assert grid_of(rows()) == (1, pack(rows())["input_ids"].shape[1])
     assert grid_of(rows() * 10) == (60, pack(rows() * 10)["suffix_index"].shape[1])
+
+
+def test_rows_of_a_batch_are_compared_by_the_attention_that_all_of_it_takes() -> None:
+    for batch, square in ((rows(), True), (rows() * 10, False)):
+        few = first_of(pack(batch), 4)
+        positions = (few["labels"][0] != IGNORE).nonzero().squeeze(1) - 1
+        assert batching.is_square(pack(batch)) == square
+        assert batching.is_square(pack(batch[:4]))
+        assert len(batching._suffixes(few, positions)[0]) == (1 if square else 4)
 
 
 def test_packing_and_unpacking_is_padding() -> None:
@@ -146,7 +155,7 @@ def test_packing_and_unpacking_is_padding() -> None:
 def test_modes_and_gradients_change_as_without_shortcuts() -> None:
     model = with_adapter(lora_dropout=0.1)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval()
+    assert {module.training for module in model.modules()} == {True, False}  # as `add_adapter` leaves it
     with few_walks(model, trained):
         for mode in (True, True, False, False, True):
             assert model.train(mode) is model
@@ -272,6 +281,19 @@ def test_a_wrong_gradient_of_fused_layers_is_seen_on_the_first_batch(
         broken = fit(tmp_path / "a", with_adapter())
     monkeypatch.setattr("loraft.fused.supports", lambda model: False)
     assert broken == pytest.approx(fit(tmp_path / "b", with_adapter()), rel=1e-5)
+
+
+def test_all_modules_train_from_the_first_step_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[set[bool]] = []
+    compute = LabelTrainer.compute_loss
+
+    def seen(self: LabelTrainer, model: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        modes.append({module.training for module in model.modules()})
+        return compute(self, model, *args, **kwargs)
+
+    monkeypatch.setattr(LabelTrainer, "compute_loss", seen)
+    fit(tmp_path, with_adapter(), shared_prefix="off")
+    assert modes == [{True}] * 6
 
 
 def test_a_wrong_shared_prefix_is_seen_on_the_first_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from loraft.encoding import common_prefix
 from loraft.layouts import grid, no_mask, packed_layout, room
 
 IGNORE = -100
-SQUARE = 2**16  # pairs of tokens more that attention may take to be a few plain products; see docs/log.md
+SQUARE = 2**16  # pairs of tokens more that attention may take to be a few plain products; measured on 2 CPU cores
 Way = Literal["layers", "attention", "mask"]
 
 
@@ -51,7 +51,9 @@ def make_rows(
 
 
 def pack(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-    """Returns the batch as one row with a shared prefix.
+    """Returns the batch as one row with a shared prefix, filled up to a size that comes back (`layouts.room`).
+
+    What fills up is more of a row's last token and position behind its answer, unlabelled: nobody sees it.
 
     Returns:
         input_ids, position_ids, labels of shape (1, T); `segments` (T,), 0 for the prefix and 1.. for the suffixes,
@@ -145,7 +147,7 @@ def answer_loss_sums(
         if way == "layers":
             heads, groups = grid(model)
             kwargs["layout"] = packed_layout(
-                *_attention(inputs, positions), rows=adapters, tokens=labels.shape[1], heads=heads, groups=groups,
+                *_suffixes(inputs, positions), rows=adapters, tokens=labels.shape[1], heads=heads, groups=groups,
                 dtype=dtype,
             )  # fmt: skip
             kwargs["logits_to_keep"] = 0  # the last layer has kept these alone
@@ -164,18 +166,24 @@ def answer_loss_sums(
     return (log_loss_A.view(adapters, -1) * inputs["weights"]).sum(1)
 
 
-def _attention(
+def _suffixes(
     inputs: dict[str, torch.Tensor], positions: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
-    """Returns the first arguments of `packed_layout`, for the whole row as one suffix where that is less work."""
+    """Returns the first arguments of `packed_layout`: suffixes behind the prefix, or the whole row as one suffix."""
     suffix_BS, segments_T = inputs["suffix_index"], inputs["segments"]
-    (batch, longest), tokens = suffix_BS.shape, len(segments_T)
-    prefix = tokens - len(inputs["suffix_place"])
-    if tokens**2 <= prefix**2 + batch * longest * (prefix + longest) + SQUARE:
-        whole_1T = torch.arange(tokens, device=segments_T.device)[None]
+    batch, longest = suffix_BS.shape
+    if inputs["square"] if "square" in inputs else is_square(inputs):
+        whole_1T = torch.arange(len(segments_T), device=segments_T.device)[None]
         return whole_1T, _seen(segments_T)[None], positions[None], 0
     see_SS = torch.ones(longest, longest, dtype=torch.bool, device=segments_T.device).tril()
-    return suffix_BS, see_SS.expand(batch, -1, -1), inputs["predicting"], prefix
+    return suffix_BS, see_SS.expand(batch, -1, -1), inputs["predicting"], len(segments_T) - len(inputs["suffix_place"])
+
+
+def is_square(inputs: dict[str, torch.Tensor]) -> bool:
+    """Says whether attention over the whole row is at most `SQUARE` pairs more than over prefix and suffixes."""
+    (batch, longest), tokens = inputs["suffix_index"].shape, len(inputs["segments"])
+    prefix = tokens - len(inputs["suffix_place"])
+    return tokens**2 <= prefix**2 + batch * longest * (prefix + longest) + SQUARE
 
 
 def shared_prefix_mask(segments_T: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -196,8 +204,9 @@ def unpack(inputs: dict[str, torch.Tensor], pad_id: int) -> dict[str, torch.Tens
 
 
 def first_of(inputs: dict[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
-    """Returns the shared-prefix batch of the first rows of one."""
-    return {key: value.to(inputs["labels"].device) for key, value in pack(rows_of(inputs)[:count]).items()}
+    """Returns the shared-prefix batch of the first rows of one, with the kind of attention that all of it takes."""
+    few = pack(rows_of(inputs)[:count]) | {"square": torch.tensor(is_square(inputs))}
+    return {key: value.to(inputs["labels"].device) for key, value in few.items()}
 
 
 def rows_of(inputs: dict[str, torch.Tensor]) -> list[Row]:

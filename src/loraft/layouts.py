@@ -27,16 +27,14 @@ def rounded(count: int) -> int:
 def room(lengths: Sequence[int], ahead: int) -> tuple[int, int]:
     """Returns how much room a batch is given: S, and the number of tokens beyond its own that round its N.
 
+    Those stand behind suffixes that are shorter than S, and are fewer where there is no more room.
+
     Args:
-        lengths: of the B suffixes; S is large enough for those further tokens behind them.
+        lengths: of the B suffixes.
         ahead: tokens of N that stand before them.
     """
     longest, used = rounded(max(lengths)), sum(lengths)
-    spare = rounded(ahead + used) - ahead - used
-    missing = spare - (len(lengths) * longest - used)
-    if missing > 0:
-        longest += -(-missing // (8 * len(lengths))) * 8
-    return longest, spare
+    return longest, min(rounded(ahead + used) - ahead - used, len(lengths) * longest - used)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from loraft.batching import Row
+from loraft.batching import SQUARE, Row
 from loraft.encoding import common_prefix
 from loraft.layouts import room
 from loraft.prefix_attention import supports
@@ -71,7 +71,9 @@ def _batch_bytes(model: PreTrainedModel, rows: Sequence[Row], batch: int, *, pac
     tokens, longest = packed_size(rows, batch)
     if not packed:
         return activation_bytes(model, batch * longest, longest)
-    return activation_bytes(model, tokens, longest if supports(model) else tokens)  # else a dense mask over all of it
+    # a dense mask over all of it, or a square where that is at most so many pairs more
+    keys = min(tokens, longest + SQUARE // tokens) if supports(model) else tokens
+    return activation_bytes(model, tokens, keys)
 
 
 def most_adapters(

@@ -25,17 +25,18 @@ def few_walks(model: torch.nn.Module, trained: Sequence[torch.nn.Parameter]) -> 
     A trainer calls both at every step.
 
     Args:
-        model: its modules are in its own mode, training or evaluation, all of them.
+        model: all its modules are put into its own mode, training or evaluation, at the beginning.
         trained: the parameters that get gradients.
     """
 
     def train(mode: bool = True) -> torch.nn.Module:
         return model if model.training == mode else type(model).train(model, mode)
 
-    def zero_grad(set_to_none: bool = True) -> None:
+    def zero_grad() -> None:
         for parameter in trained:
             parameter.grad = None
 
+    type(model).train(model, model.training)  # a fresh PeftModel trains while its backbone does not yet
     own = {"train": train, "zero_grad": zero_grad}
     vars(model).update(own)
     try:

@@ -19,6 +19,7 @@ from loraft import fused, lowrank, planning, prefix_attention, processes
 from loraft.batching import Row, Way, answer_loss_sum, answer_loss_sums, first_of, pack, pad, unpack
 from loraft.config import TrainConfig
 from loraft.errors import BackboneError
+from loraft.layouts import rounded
 from loraft.sampling import BalancedSampler, LengthSampler
 from loraft.stepping import EvaluateAtTheEnd, few_walks
 
@@ -96,7 +97,7 @@ class LabelTrainer(SFTTrainer):
         rows = [self.rows[item["row"]] for item in items]
         if self.shared_prefix and max(len(row.input_ids) for row in rows) <= self._window:
             packed = pack(rows)
-            if packed["input_ids"].numel() < len(rows) * max(len(row.input_ids) for row in rows):
+            if packed["input_ids"].numel() < len(rows) * rounded(max(len(row.input_ids) for row in rows)):
                 return packed
         return pad(rows, self.processing_class.pad_token_id)
 

@@ -1,4 +1,4 @@
-"""What the trials of a sweep share: their data, read once, and one backbone in memory."""
+"""What the trials of a sweep share: their data, read once and kept to its end, and one backbone in memory."""
 
 import gc
 import json
