@@ -31,8 +31,10 @@ def test_activations_follow_the_published_formula() -> None:
 
 def test_as_many_adapters_train_at_once_as_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = with_adapter(), rows()
-    tokens, keys = planning.packed_size(batch, 4)
-    each = planning.activation_bytes(model, tokens, keys) + planning.OPTIMIZER_BYTES * 1000
+    tokens, longest = planning.packed_size(batch, 4)
+    assert tokens > longest
+    # a few short rows attend to all of each other
+    each = planning.activation_bytes(model, tokens, tokens) + planning.OPTIMIZER_BYTES * 1000
     for room, count in ((10.0, 5), (3.5, 3), (0.1, 1)):
         monkeypatch.setattr(planning, "free_bytes", lambda device, room=room: room * each / planning.SHARE)
         assert planning.most_adapters(model, batch, 4, [1000] * 5, packed=True) == count
@@ -51,12 +53,12 @@ def test_an_accumulation_window_becomes_one_batch_where_memory_holds_it(monkeypa
 
 
 def test_padded_batches_and_dense_masks_are_planned_larger(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, batch = with_adapter(), rows()
-    monkeypatch.setattr(planning, "free_bytes", lambda device: 10**8)
-    packed = planning.most_adapters(model, batch, 4, [0] * 50, packed=True)
-    assert 1 < planning.most_adapters(model, batch, 4, [0] * 50, packed=False) < packed
+    model, batch = with_adapter(), rows() * 10
+    monkeypatch.setattr(planning, "free_bytes", lambda device: 10**10)
+    packed = planning.most_adapters(model, batch, 60, [0] * 500, packed=True)
+    assert 1 < planning.most_adapters(model, batch, 60, [0] * 500, packed=False) < packed < 500
     monkeypatch.setattr(planning, "supports", lambda model: False)
-    assert 1 < planning.most_adapters(model, batch, 4, [0] * 50, packed=True) < packed
+    assert 1 < planning.most_adapters(model, batch, 60, [0] * 500, packed=True) < packed
 
 
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
