@@ -2,7 +2,7 @@
 
 The prefix attends to itself; all suffixes attend to the one prefix in one product a head, and each to itself, padded
 to the longest. The work falls from T^2 to P^2 + B S (P + S), and the mask from T^2 to S^2. Everything else in the
-model (projections, norms, feed-forward) still runs on the packed row without padding.
+model (projections, norms, feed-forward) still runs on the packed row.
 
 The function is registered with transformers as an attention implementation; without a layout, in evaluation for
 instance, it is transformers' own SDPA attention.
