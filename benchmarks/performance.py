@@ -44,8 +44,9 @@ A training step is collating, forward, backward, clipping and the optimizer's st
 `train()`; all have the tutorial's LoRA (rank 8, alpha 32) without dropout. Where a rival would take minutes it does a
 part in each round, another one in the next, and its time is scaled: one of eight ranks in a sweep, 8 of the rows in an
 evaluation of the large shape, and of 1,000 predictions as many as the JSON says. The Llama-3.2-1B shape has random
-weights, and its token ids come from the bundled tokenizer. oneDNN, which on a CPU generates code for every new shape of a
-product, may keep 4,096 pieces of it here instead of 1,024: as much for four contestants in one process as each has alone.
+weights, and its token ids come from the bundled tokenizer. oneDNN, which on a CPU generates code for every new shape of
+a product, may keep 4,096 pieces of it here instead of 1,024: as much for four contestants in one process as each has
+alone.
 """
 
 
