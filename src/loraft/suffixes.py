@@ -58,7 +58,6 @@ def logits_after(
     behind = sum(map(len, tails))
     total, spare = room([stem + behind for stem in stems], 0)
     longest = total - behind
-    fusing = fused.supports(model) and total <= LONG
     ids_BS = torch.zeros((batch, total), dtype=torch.long)
     for row, suffix in enumerate(suffixes):
         ids_BS[row, : len(suffix)] = torch.tensor(suffix)
@@ -66,7 +65,7 @@ def logits_after(
     kept_BQ = torch.tensor([[*range(stem - last, stem), *range(longest, ids_BS.shape[1])] for stem in stems])
     ids_BS, see_BSS, positions_BS, kept_BQ = (t.to(model.device) for t in (ids_BS, see_BSS, positions_BS, kept_BQ))
     positions_BS = positions_BS + prefix
-    if fusing:
+    if fused.supports(model) and total <= LONG:
         places_S = torch.arange(ids_BS.shape[1], device=model.device)
         stems_B1 = torch.tensor(stems, device=model.device)[:, None]
         real_BS = (places_S < stems_B1) | (places_S >= longest)  # packed: only attention sees padding,

@@ -95,9 +95,10 @@ class LabelTrainer(SFTTrainer):
 
     def _collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         rows = [self.rows[item["row"]] for item in items]
-        if self.shared_prefix and max(len(row.input_ids) for row in rows) <= self._window:
+        longest = max(len(row.input_ids) for row in rows)
+        if self.shared_prefix and longest <= self._window:
             packed = pack(rows)
-            if packed["input_ids"].numel() < len(rows) * rounded(max(len(row.input_ids) for row in rows)):
+            if packed["input_ids"].numel() < len(rows) * rounded(longest):
                 return packed
         return pad(rows, self.processing_class.pad_token_id)
 

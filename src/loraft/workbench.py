@@ -24,7 +24,6 @@ class Workbench:
 
     def __init__(self, tell: Tell) -> None:
         self.tell = tell
-        self.loads = 0
         self._key: str | None = None
         self._base: PreTrainedModel | None = None
         self._error: BackboneError | None = None
@@ -57,7 +56,6 @@ class Workbench:
             except BackboneError as error:
                 self._error = error
                 raise
-            self.loads += 1
             gc.collect()
             gc.freeze()  # the libraries' own objects are not walked again at every trial
             self._hash = weights_hash(self._base)
