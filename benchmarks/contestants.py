@@ -17,13 +17,17 @@ from aims import HARNESS, LORAFT, RECIPE, TRL, TRL_BEST
 from pacing import Paced
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from loraft import api, scoring
-from loraft.backbone import add_adapter
-from loraft.batching import Row, make_rows
-from loraft.config import Config
-from loraft.data import Split, load_data
-from loraft.encoding import Encoder
-from loraft.training import build_trainer
+from loraft.config.schema import Config
+from loraft.data.dataset import Split, load_data
+from loraft.engine import scorer
+from loraft.engine.collator import Row, make_rows
+from loraft.evaluation.predict import predict
+from loraft.models.adapter import add_adapter
+from loraft.models.encoder import Encoder
+from loraft.models.load import build, build_encoder, load_run
+from loraft.runs.run import run_of
+from loraft.training import pipeline
+from loraft.training.trainer import build_trainer
 
 # meta-llama/Llama-3.2-1B's config.json; token ids come from the bundled tokenizer, whose 8192 are among these
 LLAMA_1B = {
@@ -54,7 +58,7 @@ class Bench:
 
 def bundled(config: Config) -> Bench:
     """The config's own backbone and data."""
-    encoder, base = api.build(config)
+    encoder, base = build(config)
     return Bench(config, encoder, base, load_data(config, "train"), load_data(config, "test"))
 
 
@@ -65,7 +69,7 @@ def random_llama(config: Config, shape: dict[str, Any], device: torch.device) ->
         base = AutoModelForCausalLM.from_config(LlamaConfig(**shape), dtype=torch.bfloat16)
     base.requires_grad_(False).eval()
     train, test = (load_data(config, name) for name in ("train", "test"))
-    return Bench(config, api.build_encoder(config), base, train, test)
+    return Bench(config, build_encoder(config), base, train, test)
 
 
 def some_rows(split: Split, count: int, seed: int) -> Split:
@@ -168,7 +172,7 @@ def evaluations(
     return {
         RECIPE: lambda number: rivals.recipe_predict(model, bench.encoder, mine(RECIPE, number), batch),
         HARNESS: lambda number: rivals.loglikelihoods(model, mine(HARNESS, number), completions_K, harness_batch),
-        LORAFT: lambda number: scoring.score(model, ids, completions_K, batch_tokens=limit),
+        LORAFT: lambda number: scorer.score(model, ids, completions_K, batch_tokens=limit),
     }
 
 
@@ -198,9 +202,9 @@ def sweeps_of(config: Config, ranks: Sequence[int], names: Sequence[str], share:
         share: rivals run one in so many of the ranks in a round, the smallest and the largest first, other ones in the
             next round. They share nothing between ranks, so the time of all is so many times as long.
     """
-    from loraft import sweeps
+    from loraft.studies.sweep import runner
 
-    encoder, train, test = api.build_encoder(config), load_data(config, "train"), load_data(config, "test")
+    encoder, train, test = build_encoder(config), load_data(config, "train"), load_data(config, "test")
 
     inwards = sorted(ranks, key=lambda rank: min(ranks.index(rank), len(ranks) - 1 - ranks.index(rank)))
 
@@ -212,7 +216,7 @@ def sweeps_of(config: Config, ranks: Sequence[int], names: Sequence[str], share:
         return config.model_copy(update={"sweep": section, "output": f"{root}/{number}"})
 
     def ours(number: int) -> list[float]:
-        result = sweeps.sweep(asking(number, 1), quiet=True)
+        result = runner.sweep(asking(number, 1), quiet=True)
         if failed := [trial["error"] for trial in result["trials"] if trial["status"] != "finished"]:
             raise SystemExit(f"sweep: {len(failed)} trials failed: {failed[0]}")
         return [trial["accuracy"] for trial in result["trials"]]
@@ -238,15 +242,15 @@ def predictions(config: Config, texts: Sequence[str], *, one_by_one: int, looped
     with TemporaryDirectory() as root:
         section = config.train.model_copy(update={"max_steps": 2, "eval_steps": 2})
         small = config.model_copy(update={"output": root, "name": "run", "train": section})
-        run = api.run_of(small)
-        api.train(small, quiet=True)
-        encoder, model = api.load_run(run, small)
+        run = run_of(small)
+        pipeline.train(small, quiet=True)
+        encoder, model = load_run(run, small)
 
         def endless() -> Iterator[str]:
             while True:
                 yield from texts
 
-        stream = api.predict(endless(), run=run.path, config=small)
+        stream = predict(endless(), run=run.path, config=small)
         sentences = endless()
 
         def recipe(number: int) -> list[int | None]:

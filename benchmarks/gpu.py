@@ -18,8 +18,8 @@ import typer
 from speed import FLAGS, SMALL_SHAPE, SMOKE, Sizes, Suite, measure, write
 from transformers.utils import logging as transformers_logging
 
-from loraft.resolving import resolve
-from loraft.talking import begin
+from loraft.cli.console import begin
+from loraft.config.resolve import resolve
 
 OUT = Path(__file__).parent / "results" / "gpu.json"
 SIZES = Sizes(step_rounds=(10, 10), rows=256, shot_rows=128, sweep_batch=4, sweep_steps=20, sweep_rows=64, peak=8192)

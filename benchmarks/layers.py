@@ -18,11 +18,12 @@ from speed import FLAGS
 from torch.profiler import ProfilerActivity, profile
 from transformers.utils import logging as transformers_logging
 
-from loraft import fused, lowrank, prefix_attention, scoring, suffixes
-from loraft.backbone import add_adapter
-from loraft.batching import Way, answer_loss_sum, make_rows, pack
-from loraft.resolving import resolve
-from loraft.talking import begin, say
+from loraft.cli.console import begin, say
+from loraft.config.resolve import resolve
+from loraft.engine import fused_layer, lora_linear, prefix_attention, scorer
+from loraft.engine.collator import Way, make_rows, pack
+from loraft.engine.loss import answer_loss_sum
+from loraft.models.adapter import add_adapter
 
 UPSTREAM = "upstream's layers"
 
@@ -39,7 +40,7 @@ def passes(bench: contestants.Bench, batch: int, rounds: int, profiled: bool) ->
         model.zero_grad()
         answer_loss_sum(model, batches[number], bench.base.dtype, way=way).backward()
 
-    with prefix_attention.enabled(model.get_base_model()), lowrank.enabled(model), fused.enabled(model):
+    with prefix_attention.enabled(model.get_base_model()), lora_linear.enabled(model), fused_layer.enabled(model):
         made = {UPSTREAM: lambda n: run("attention", n), LORAFT: lambda n: run("layers", n)}
         in_turns(made, 3, bench.device)
         if profiled:
@@ -62,12 +63,12 @@ def shares(found: profile) -> dict[str, float]:
 @contextmanager
 def without() -> Iterator[None]:
     """Scoring by upstream's layers inside the block."""
-    own = suffixes.fused.supports
-    suffixes.fused.supports = lambda model: False
+    own = fused_layer.supports
+    fused_layer.supports = lambda model: False
     try:
         yield
     finally:
-        suffixes.fused.supports = own
+        fused_layer.supports = own
 
 
 def scores(bench: contestants.Bench, rows: int, shots: int, rounds: int) -> dict[str, Any]:
@@ -79,9 +80,9 @@ def scores(bench: contestants.Bench, rows: int, shots: int, rounds: int) -> dict
 
     def upstream(number: int) -> Any:
         with without():
-            return scoring.score(bench.base, ids, completions_K, batch_tokens=8192)
+            return scorer.score(bench.base, ids, completions_K, batch_tokens=8192)
 
-    made = {UPSTREAM: upstream, LORAFT: lambda number: scoring.score(bench.base, ids, completions_K)}
+    made = {UPSTREAM: upstream, LORAFT: lambda number: scorer.score(bench.base, ids, completions_K)}
     in_turns(made, 1, bench.device)
     return in_turns(made, rounds, bench.device)[0]
 

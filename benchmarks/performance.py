@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from aims import AIMS, HARNESS, LORAFT, RECIPE, TRL, TRL_BEST, WHAT
 
-from loraft.plots import drawing
+from loraft.display.figure import drawing
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parent.parent / "docs"

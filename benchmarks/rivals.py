@@ -24,13 +24,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from loraft.backbone import add_adapter, load_backbone
-from loraft.batching import IGNORE, Row, make_rows
-from loraft.config import Config
-from loraft.data import Split
-from loraft.encoding import Encoder
-from loraft.prompts import answer, messages, parse_answer
-from loraft.scoring import answer_tokens
+from loraft.config.schema import Config
+from loraft.data.dataset import Split
+from loraft.data.prompt import answer, messages, parse_answer
+from loraft.engine.collator import IGNORE, Row, make_rows
+from loraft.engine.scorer import answer_tokens
+from loraft.models.adapter import add_adapter
+from loraft.models.backbone import load_backbone
+from loraft.models.encoder import Encoder
 
 NEW_TOKENS = 16  # of an answer, in the tutorial
 TUTORIAL_BATCH = 8  # of its evaluation; 16 with demonstrations

@@ -28,11 +28,11 @@ from measuring import in_turns, machine, matmul_peak, operations, ratios
 from transformers.utils import logging as transformers_logging
 
 from loraft.bundled import bundled_backbones
-from loraft.config import Config
-from loraft.data import load_data
-from loraft.machine import environment
-from loraft.resolving import resolve
-from loraft.talking import begin, say
+from loraft.cli.console import begin, say
+from loraft.config.resolve import resolve
+from loraft.config.schema import Config
+from loraft.data.dataset import load_data
+from loraft.runs.environment import environment
 
 OUT = Path(__file__).parent / "results" / "speed.json"
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)

@@ -19,11 +19,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from loraft.baselines import linear_svm
-from loraft.config import DataConfig
-from loraft.data import load_split
-from loraft.machine import environment
-from loraft.metrics import core
+from loraft.config.schema import DataConfig
+from loraft.data.dataset import load_split
+from loraft.evaluation.baselines import linear_svm
+from loraft.evaluation.metrics import core
+from loraft.runs.environment import environment
 
 CONFIG = Path(__file__).with_name("vsfc.yaml")
 METRICS = ("accuracy", "macro_f1")

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import LABELS, SENTENCES, backbone, encoder, prompts, tokenizer
+from helpers.tiny import LABELS, SENTENCES, backbone, encoder, prompts, tokenizer
 
-from loraft.backbone import add_adapter
-from loraft.batching import make_rows, pad
-from loraft.config import Config
-from loraft.data import Example, Split
-from loraft.resolving import resolve
-from loraft.scoring import score
+from loraft.config.resolve import resolve
+from loraft.config.schema import Config
+from loraft.data.dataset import Split
+from loraft.data.records import Example
+from loraft.engine.collator import make_rows, pad
+from loraft.engine.scorer import score
+from loraft.models.adapter import add_adapter
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))  # scripts, no package
 
@@ -249,9 +250,9 @@ def test_every_aim_belongs_to_a_case() -> None:
 
 
 def test_a_round_of_prediction_is_whole_groups_of_rows() -> None:
-    from loraft import api
+    from loraft.evaluation.predict import PREDICT_ROWS
 
-    assert contestants.LINES % api.PREDICT_ROWS == 0
+    assert contestants.LINES % PREDICT_ROWS == 0
 
 
 def test_a_case_that_fails_or_has_no_time_costs_no_other_case() -> None:

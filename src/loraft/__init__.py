@@ -9,21 +9,21 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Config": "config",
+    "Config": "config.schema",
     "ConfigError": "errors",
     "DataError": "errors",
     "BackboneError": "errors",
     "LoraftError": "errors",
     "RunError": "errors",
-    "resolve": "resolving",
-    "dump_yaml": "resolving",
-    "load_resolved": "resolving",
-    "train": "api",
-    "evaluate": "api",
-    "predict": "api",
-    "fewshot": "fewshots",
-    "sweep": "sweeps",
-    "compare": "comparing",
+    "resolve": "config.resolve",
+    "dump_yaml": "config.yaml_io",
+    "load_resolved": "config.resolve",
+    "train": "training.pipeline",
+    "evaluate": "evaluation.evaluate",
+    "predict": "evaluation.predict",
+    "fewshot": "studies.fewshot.study",
+    "sweep": "studies.sweep.runner",
+    "compare": "studies.compare.compare",
 }
 
 __all__ = ["__version__", *_HOME]

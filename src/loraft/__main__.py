@@ -1,5 +1,5 @@
 """`python -m loraft`: the same as the `loraft` command."""
 
-from loraft.cli import main
+from loraft.cli.app import main
 
 main()

@@ -1,4 +1,4 @@
-"""Write tests/bundled_hashes.json: the SHA-256 of every bundled file that a published figure depends on.
+"""Write tests/bundled/bundled_hashes.json: the SHA-256 of every bundled file that a published figure depends on.
 
 python tools/pretrain/hashes.py
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loraft.bundled import HERE
 
-OUT = Path(__file__).parents[2] / "tests" / "bundled_hashes.json"
+OUT = Path(__file__).parents[2] / "tests" / "bundled" / "bundled_hashes.json"
 
 if __name__ == "__main__":
     files = [

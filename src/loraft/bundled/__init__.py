@@ -1,15 +1,5 @@
-"""What ships with the package: the tiny Vietnamese backbone, the feedback data and the tasks."""
+"""What ships with the package: the tiny Vietnamese backbone and the feedback data."""
 
-from pathlib import Path
+from loraft.bundled.names import HERE, bundled_backbones, bundled_data
 
-HERE = Path(__file__).parent
-
-
-def bundled_backbones() -> dict[str, Path]:
-    """Returns the folder of each bundled backbone by name."""
-    return {"loraft-vi-tiny": HERE / "loraft-vi-tiny"}
-
-
-def bundled_data() -> dict[str, Path]:
-    """Returns the folder of each bundled data set by name."""
-    return {"feedback": HERE / "feedback"}
+__all__ = ["HERE", "bundled_backbones", "bundled_data"]

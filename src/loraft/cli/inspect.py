@@ -1,0 +1,62 @@
+"""The command line. Each command checks and prints; the work is a plain function in `loraft.api`, imported late.
+
+Help and completion need names and words only, so config, runs and tables are imported where a command begins.
+
+Results go to stdout, everything else to stderr. Exit codes: 0, 1 for what went wrong, 2 for usage and config, 130
+for an interrupt; `LORAFT_DEBUG=1` shows the traceback.
+"""
+
+from pathlib import Path
+
+from loraft.bundled import bundled_backbones, bundled_data
+from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Rank, Seed, Sets, Task, dotted
+
+
+def list_bundled(json: Json = False) -> None:
+    """List what ships with loraft: backbones and data with their licences, tasks, presets."""
+    from loraft.config.resolve import presets, task_names
+    from loraft.display import table
+    from loraft.runs.files import to_json
+
+    folders = [("backbone", *item) for item in bundled_backbones().items()]
+    folders += [("data", *item) for item in bundled_data().items()]
+    rows = [{"name": name, "kind": kind, "licence": _licence(path), "path": str(path)} for kind, name, path in folders]
+    rows += [{"name": name, "kind": "task", "licence": "Apache-2.0", "path": ""} for name in task_names()]
+    rows += [{"name": n, "kind": "preset", "licence": "Apache-2.0", "path": str(p)} for n, p in presets().items()]
+    if json:
+        print(to_json(rows))
+    else:
+        table.show([table.listing(["name", "kind", "licence", "path"], [list(row.values()) for row in rows])])
+
+
+def show_config(
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    model: Model = None,
+    data: Data = None,
+    task: Task = None,
+    quant: Quant = None,
+    rank: Rank = None,
+    output: Output = None,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Print the resolved config, ready to be edited and given to --config."""
+    from loraft.config.resolve import resolve
+    from loraft.config.yaml_io import dump_yaml
+    from loraft.runs.files import to_json
+
+    flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
+    resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
+    print(to_json(resolved.model_dump()) if json else dump_yaml(resolved), end="\n" if json else "")
+
+
+def _licence(folder: Path) -> str:
+    """What the card's front matter says, as the hub reads it."""
+    import yaml
+
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    front = text.split("---")[1] if text.startswith("---") else ""
+    return str((yaml.safe_load(front) or {}).get("license", "see its folder"))

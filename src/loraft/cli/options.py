@@ -1,0 +1,90 @@
+"""The flags of the command line, each declared once, with its help and its completion.
+
+What completion asks the config for is imported when it asks.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loraft.bundled import bundled_backbones, bundled_data
+
+CONFIG = "Config"  # panel of the help page
+SHORT = {
+    "model": "model.name",
+    "data": "data.source",
+    "task": "prompt.task",
+    "quant": "quant.method",
+    "rank": "lora.r",
+    "decode": "eval.decode",
+}
+
+
+def _complete_preset() -> list[str]:
+    from loraft.config.resolve import presets
+
+    return list(presets())
+
+
+def _complete_task() -> list[str]:
+    from loraft.config.resolve import task_names
+
+    return task_names()
+
+
+def _complete_set(incomplete: str) -> list[str]:
+    from loraft.config.diagnostics import known_keys
+
+    return [f"{key}=" for key in known_keys() if key.startswith(incomplete)]
+
+
+def _complete_run(incomplete: str) -> list[str]:
+    return [path.parent.name for path in Path("runs").glob(f"{incomplete}*/metrics.json")]
+
+
+# Values that the config checks come in as text, so that all mistakes are reported together.
+Preset = Annotated[
+    str | None,
+    typer.Option(help="quickstart or tutorial.", autocompletion=_complete_preset, rich_help_panel=CONFIG),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="YAML file over the preset, or a run's.", rich_help_panel=CONFIG)
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any config key.", autocompletion=_complete_set,
+                 rich_help_panel=CONFIG),
+]  # fmt: skip
+Model = Annotated[
+    str | None,
+    typer.Option(help="Backbone: bundled name, hub id, folder.", autocompletion=lambda: list(bundled_backbones()),
+                 rich_help_panel=CONFIG),
+]  # fmt: skip
+Data = Annotated[
+    str | None,
+    typer.Option(help="Bundled name, hub id, folder or file.", autocompletion=lambda: list(bundled_data()),
+                 rich_help_panel=CONFIG),
+]  # fmt: skip
+Task = Annotated[
+    str | None,
+    typer.Option(help="sentiment, topic, or a YAML file.", autocompletion=_complete_task, rich_help_panel=CONFIG),
+]
+Quant = Annotated[
+    str | None,
+    typer.Option(help="none (LoRA) or nf4 (QLoRA).", autocompletion=lambda: ["none", "nf4"], rich_help_panel=CONFIG),
+]
+Rank = Annotated[str | None, typer.Option(metavar="INTEGER", help="LoRA rank.", rich_help_panel=CONFIG)]
+Output = Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the runs lie: runs.", rich_help_panel=CONFIG)]
+Seed = Annotated[str | None, typer.Option(metavar="INTEGER", help="Of everything random.", rich_help_panel=CONFIG)]
+RunName = Annotated[
+    str | None,
+    typer.Option("--run", help="Name or path; else the newest finished run.", autocompletion=_complete_run),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the libraries' warnings.")]
+
+
+def dotted(**given: str | None) -> dict[str, str | None]:
+    """Config keys of the short flags: `dotted(rank="8")` is `{"lora.r": "8"}`."""
+    return {SHORT.get(flag, flag): value for flag, value in given.items()}

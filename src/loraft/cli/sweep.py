@@ -1,0 +1,91 @@
+"""The studies on the command line: thin functions that parse and print; the work is in plain functions below."""
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from loraft.cli.console import begin, say
+from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Seed, Sets, Task, Verbose, dotted
+from loraft.errors import ConfigError
+from loraft.studies.sweep.progression import expand_integers
+
+
+def sweep(
+    ranks: Annotated[
+        str | None, typer.Option(metavar="1,2,4,...,128", help="LoRA ranks; the dots stand for a progression.")
+    ] = None,
+    grid: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=V1,V2", help="Any config key with its values; repeatable.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="1,2,3", help="Every trial with each of these seeds.")] = None,
+    joint: Annotated[
+        str | None, typer.Option(metavar="auto|on|off", help="Train all ranks in one pass; auto: where it wins.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and what each would train.")] = False,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    model: Model = None,
+    data: Data = None,
+    task: Task = None,
+    quant: Quant = None,
+    output: Output = None,
+    seed: Seed = None,
+    force: Annotated[bool, typer.Option("--force", help="Run finished trials again.")] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Fine-tune one adapter for each rank (or point of a grid) and compare them.
+
+    Given again, the same command goes on: finished trials are kept, an interrupted one is resumed.
+    """
+    from loraft.config.resolve import resolve
+    from loraft.display import table
+    from loraft.runs.files import to_json
+    from loraft.studies.sweep import tables
+    from loraft.studies.sweep.grid import expand, expand_ranks, parse_grid, plan, sweep_name
+
+    if seed is not None and seeds is not None:
+        raise ConfigError(f"--seed and --seeds: two answers to one question (got {seed} and {seeds}); leave --seed out")
+    flags = {
+        **dotted(model=model, data=data, task=task, quant=quant, output=output, seed=seed),
+        "sweep.ranks": expand_ranks(ranks) if ranks is not None else [] if grid else None,
+        "sweep.grid": parse_grid(grid) if grid else None,
+        "sweep.seeds": expand_integers(seeds, "--seeds") if seeds is not None else None,
+        "sweep.joint": joint,
+    }
+    resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
+    trials = expand(resolved)
+    begin(resolved, verbose)
+    if dry_run:
+        planned = plan(trials)
+        if any(trial["trainable_parameters"] is None for trial in planned):
+            from loraft.studies.sweep import runner
+
+            for record, count in zip(planned, runner.count_parameters(trials, say), strict=True):
+                record["trainable_parameters"] = count
+        if json:
+            print(to_json(planned))
+        else:
+            table.show([tables.plan(planned)])
+        return
+    say(f"sweep {sweep_name(resolved)}: {len(trials)} trials; --dry-run lists them")
+
+    from loraft.studies.sweep import runner
+
+    try:
+        result = runner.sweep(resolved, force=force, tell=say)
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on where it was")
+        raise
+    if json:
+        print(to_json(result))
+    else:
+        table.show(tables.sweep_tables(result))
+        print("\n".join(tables.sweep_notes(result)))
+    say(f"sweep: {result['path']}")
+    if result["best"] is not None:
+        say(f"next: loraft predict --run {shlex.quote(result['best']['run'])} 'thầy giảng bài rất dễ hiểu'")
+    if any(trial["status"] == "failed" for trial in result["trials"]):
+        raise typer.Exit(1)

@@ -1,0 +1,115 @@
+"""From pydantic's errors to lines that a user can act on.
+
+Form: `<key>: <what> (got X, from <place>); <what is allowed, or the nearest known key>`.
+"""
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from loraft.config.schema import Config, Section
+
+# Names that other tools use, and the short flags; difflib alone would guess worse.
+OTHER_NAMES = {
+    "alpha": "lora.lora_alpha",
+    "batch_size": "train.per_device_train_batch_size",
+    "dropout": "lora.lora_dropout",
+    "epochs": "train.num_train_epochs",
+    "lr": "train.learning_rate",
+    "rank": "lora.r",
+    "steps": "train.max_steps",
+}
+
+
+def known_keys(section: type[BaseModel] = Config) -> list[str]:
+    """Every key that can be set, dotted, in the order of the config."""
+    keys: list[str] = []
+    for name, info in section.model_fields.items():
+        kind = as_section(info.annotation)
+        keys += [name] if kind is None else [f"{name}.{key}" for key in known_keys(kind)]
+    return keys
+
+
+def as_section(annotation: Any) -> type[Section] | None:
+    """The annotation if it is a section of the config, else None."""
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def report(error: ValidationError, model: type[BaseModel], origin: Callable[[str], str]) -> list[str]:
+    """One line for each wrong key.
+
+    Args:
+        error: what pydantic found.
+        model: the model that was validated.
+        origin: gives the place that a dotted key's value came from, "" if unknown.
+    """
+    known = known_keys(model)
+    by_key: dict[str, tuple[str, Any, list[str]]] = {}
+    for item in error.errors(include_url=False):
+        key = _dotted(item["loc"], model)
+        what, allowed = _explain(item["type"], item["msg"], key, known)
+        by_key.setdefault(key, (what, item["input"], []))[2].append(allowed)
+    return [
+        mistake(key, what, got, origin(key), " or ".join(dict.fromkeys(filter(None, allowed))))
+        for key, (what, got, allowed) in by_key.items()
+    ]
+
+
+def mistake(where: str, what: str, got: Any, origin: str, allowed: str) -> str:
+    """One line of a report; a mapping is too long to be shown as the value got."""
+    source = f", from {origin}" if origin else ""
+    shown = f" (got {show(got)}{source})" if not isinstance(got, dict) else ""
+    return f"{where}: {what}{shown}" + (f"; {allowed}" if allowed else "")
+
+
+def show(value: Any) -> str:
+    """A value as Python writes it, at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def nearest(key: str, known: Sequence[str]) -> str:
+    """`did you mean ...?` with the most similar of the known keys or names, "" if none is similar."""
+    leaf = key.split(".")[-1]
+    leaves = [name.split(".")[-1] for name in known]
+    close_leaves = difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)
+    candidates = [
+        *[name for name in known if name.endswith(f".{leaf}")],  # the right key in the wrong section, or in none
+        *[name for name in known if name == OTHER_NAMES.get(leaf)],
+        *difflib.get_close_matches(key, known, n=1, cutoff=0.7),
+        *[name for name, its_leaf in zip(known, leaves, strict=True) if its_leaf in close_leaves],
+    ]
+    return f"did you mean {candidates[0]}?" if candidates else ""
+
+
+def _explain(kind: str, message: str, key: str, known: Sequence[str]) -> tuple[str, str]:
+    sections = list(dict.fromkeys(name.split(".")[0] for name in known if "." in name))
+    if kind == "extra_forbidden" and key in known:  # "lora.r: 8" at the top of a file
+        return "is a dotted key", "in a file write the section, and the key indented below it"
+    if kind == "extra_forbidden":
+        return "unknown key", nearest(key, [*known, *sections]) or "`loraft config` shows the known keys"
+    if kind == "model_type":
+        keys = [name for name in known if name.startswith(f"{key}.")]
+        return "is a section, not a value", f"set a key in it, for example {keys[0]}"
+    if kind == "invalid_key":
+        return "is no text as a key", "YAML reads bare yes, no, on, off and numbers so; write a known key"
+    if kind == "value_error":
+        what, _, allowed = message.removeprefix("Value error, ").partition("; ")
+        return what, allowed
+    return "not allowed", message.removeprefix("Input ")
+
+
+def _dotted(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    # Below a known key pydantic appends list positions, and the names of the alternatives that it tried.
+    dotted = ""
+    kind: type[BaseModel] | None = model
+    for part in location:
+        if kind is not None:
+            dotted += f".{part}" if dotted else str(part)
+            info = kind.model_fields.get(str(part))
+            kind = as_section(info.annotation) if info is not None else None
+        elif isinstance(part, int):
+            dotted += f"[{part}]"
+    return dotted

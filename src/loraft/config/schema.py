@@ -1,0 +1,246 @@
+"""The one configuration model that every command shares.
+
+Sections bear upstream's names where upstream has one (`lora.r`, `train.learning_rate`). The model is frozen and
+refuses unknown keys; `loraft.resolving` builds it from preset, file, flags and `--set key=value`.
+"""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, strict about keys, validated also when defaults are taken."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_by_accident(cls, value: Any, info: ValidationInfo) -> Any:
+        # YAML reads bare yes, no, on and off as booleans, and pydantic would take them for the numbers 1 and 0.
+        given = value if isinstance(value, list) else [value]
+        if any(isinstance(one, bool) for one in given) and not _takes_booleans(
+            cls.model_fields[str(info.field_name)].annotation
+        ):
+            what = "holds a boolean" if isinstance(value, list) else "is a boolean"
+            raise ValueError(f"{what}; YAML reads bare yes, no, on and off so: put a word in quotes")
+        return value
+
+
+def _takes_booleans(annotation: Any) -> bool:
+    return annotation is bool or any(_takes_booleans(inner) for inner in get_args(annotation))
+
+
+class ModelConfig(Section):
+    """The backbone: the frozen base model."""
+
+    name: str = Field("loraft-vi-tiny", min_length=1, description="bundled name, hub id or local folder")
+    revision: str | None = Field(None, description="hub revision")
+    cache_dir: str | None = Field(None, description="where hub files are kept")
+    dtype: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the hardware has it")
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = Field("auto", description="where the backbone runs")
+
+
+class QuantConfig(Section):
+    """How the backbone's linear layers are stored."""
+
+    method: Literal["none", "nf4"] = Field("none", description="none: LoRA; nf4: QLoRA, 4 bits a weight")
+    double_quant: bool = Field(True, description="quantise the quantisation constants too")
+    compute_dtype: Literal["bf16", "fp32"] = Field("bf16", description="dtype of the products after dequantisation")
+
+
+class LoraSection(Section):
+    """The adapter, in peft's words."""
+
+    r: int = Field(16, ge=1, le=4096, description="rank")
+    lora_alpha: float = Field(32, gt=0, description="numerator of the scale alpha / r (alpha / sqrt(r) with rsLoRA)")
+    alpha_per_rank: float | None = Field(None, gt=0, description="if set, lora_alpha is this times r")
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: Literal["default", "all-linear"] | list[str] = Field(
+        "all-linear", description="default: peft's choice for the architecture"
+    )
+    use_rslora: bool = False
+    use_dora: bool = False
+    init_lora_weights: Literal["default", "gaussian", "pissa", "olora", "orthogonal"] = "default"
+
+    @property
+    def alpha(self) -> float:
+        """The alpha that the adapter is built with."""
+        return self.lora_alpha if self.alpha_per_rank is None else self.alpha_per_rank * self.r
+
+    @property
+    def alpha_policy(self) -> str:
+        """How the scale of the update follows the rank, in words."""
+        if self.use_rslora:
+            return "rsLoRA, alpha " + (f"{self.alpha_per_rank:g} r" if self.alpha_per_rank else f"{self.alpha:g}")
+        if self.alpha_per_rank is not None:
+            return f"proportional, alpha {self.alpha_per_rank:g} r"
+        return f"fixed, alpha {self.lora_alpha:g}"
+
+
+class DataConfig(Section):
+    """Where the rows come from and which columns they are read from."""
+
+    source: str = Field(
+        "feedback", min_length=1, description="bundled name, hub id, folder (./NAME if bundled too) or file"
+    )
+    revision: str | None = Field(None, description="hub revision")
+    cache_dir: str | None = None
+    text_column: str = "sentence"
+    label_column: str | None = Field(None, description="default: the task's name")
+    train_split: str = "train"
+    validation_split: str = "validation"
+    test_split: str = "test"
+    max_train_rows: int | None = Field(None, ge=1)
+    max_eval_rows: int | None = Field(None, ge=1, description="of the validation split")
+    max_test_rows: int | None = Field(None, ge=1)
+    drop_duplicates: bool = Field(False, description="drop repeated (text, label) rows of the train split")
+
+
+SLOTS = {
+    "template": ("{input}",),
+    "few_shot_template": ("{few_shot_examples}", "{input}"),
+    "example_template": ("{input}", "{label}"),
+}
+
+
+class PromptConfig(Section):
+    """The task: labels, their words, and the prompt around a sentence. `task` fills in what is not given."""
+
+    task: str = Field("sentiment", description="sentiment, topic, or a YAML file with this section's keys")
+    labels: Annotated[list[str], Field(min_length=2)] | None = Field(None, description="label names, in id order")
+    label_words: list[str] | None = Field(None, description="words of the answers; default: the label names")
+    label_column: str | None = Field(None, description="column that the labels are read from by default")
+    system: str | None = None
+    template: str | None = Field(None, description="user message; {input} is the sentence")
+    few_shot_template: str | None = Field(None, description="user message with {few_shot_examples} and {input}")
+    example_template: str | None = Field(None, description="one demonstration, with {input} and {label}")
+    answer_prefix: str | None = Field(None, description="what stands before the label in the answer")
+    date_string: str = Field("26 Jul 2024", description="the date that chat templates write into the prompt")
+    max_length: int = Field(1024, ge=32, description="tokens of prompt and answer; longer sentences are shortened")
+
+    @field_validator("labels", "label_words")
+    @classmethod
+    def _different(cls, names: list[str] | None) -> list[str] | None:
+        if names is not None and len(set(names)) != len(names):
+            raise ValueError("must differ from each other")
+        for name in names or []:
+            if name != name.strip() or not name:
+                raise ValueError(f"{name!r} is blank or has space around it; write each name without")
+        return names
+
+    @field_validator("template", "few_shot_template", "example_template")
+    @classmethod
+    def _has_slots(cls, text: str | None, info: ValidationInfo) -> str | None:
+        for slot in SLOTS[str(info.field_name)]:
+            if text is not None and text.count(slot) != 1:
+                raise ValueError(f"must hold {slot} exactly once")
+        return text
+
+    @model_validator(mode="after")
+    def _as_many_words(self) -> "PromptConfig":
+        if self.labels is not None and self.label_words is not None and len(self.labels) != len(self.label_words):
+            raise ValueError(f"label_words are {len(self.label_words)}; labels are {len(self.labels)}, give as many")
+        return self
+
+
+# Upstream's names, of the optimizers that need no package beyond loraft's own and no parameters of their own.
+Optimizer = Literal[
+    "adamw_torch", "adamw_torch_fused", "adafactor", "adagrad", "rmsprop", "sgd",
+    "adamw_8bit", "lion_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "paged_lion_8bit",
+]  # fmt: skip
+Tracker = Literal[
+    "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow", "neptune",
+    "swanlab", "tensorboard", "trackio", "wandb",
+]  # fmt: skip
+
+
+class TrainConfig(Section):
+    """Training arguments, in transformers' words, and the few that are ours."""
+
+    num_train_epochs: float = Field(3.0, gt=0)
+    max_steps: int = Field(-1, ge=-1, description="if positive, overrides num_train_epochs")
+    per_device_train_batch_size: int = Field(16, ge=1)
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    learning_rate: float = Field(5e-4, gt=0)
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    warmup_steps: float = Field(0.05, ge=0, description="steps, or below 1 the share of all steps")
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    optim: Optimizer = "adamw_torch_fused"
+    gradient_checkpointing: bool = False
+    logging_steps: int = Field(10, ge=1)
+    eval_steps: int = Field(100, ge=1)
+    save_total_limit: int = Field(2, ge=1)
+    early_stopping_patience: int | None = Field(None, ge=1, description="evaluations without a better macro-F1")
+    class_weights: Literal["none", "balanced"] = "none"
+    sampling: Literal["natural", "balanced", "by_length"] = "natural"
+    shared_prefix: Literal["auto", "off"] = Field(
+        "auto", description="compute the batch's common prompt once; off: padded batches and peft's own layers"
+    )
+    report_to: list[Tracker] = Field(default_factory=list, description="trackers, for example wandb")
+
+    @field_validator("max_steps")
+    @classmethod
+    def _no_zero_steps(cls, steps: int) -> int:
+        if steps == 0:
+            raise ValueError("no step at all; -1 (num_train_epochs counts) or at least 1")
+        return steps
+
+    @model_validator(mode="after")
+    def _balanced_once(self) -> "TrainConfig":
+        if self.class_weights == self.sampling == "balanced":
+            raise ValueError("class_weights and sampling are both balanced, which corrects twice; set one of them")
+        return self
+
+
+class EvalConfig(Section):
+    """How rows are scored."""
+
+    decode: Literal["score", "generate"] = Field("score", description="score: exact label log-probabilities")
+    max_new_tokens: int = Field(16, ge=1, description="with decode=generate")
+    batch_tokens: int | None = Field(None, ge=64, description="of one scoring batch; null: 1536 on a CPU, else 8192")
+    bootstrap_samples: int = Field(1000, ge=100)
+    confidence: float = Field(0.95, gt=0, lt=1)
+
+
+class FewshotConfig(Section):
+    """The few-shot study."""
+
+    shots: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [1, 2, 4, 8], min_length=1)
+    repeats: int = Field(5, ge=1)
+    selection: Literal["random", "balanced", "nearest"] = "random"
+
+
+class SweepConfig(Section):
+    """The sweep: a grid over config keys; `ranks` is short for `lora.r`."""
+
+    ranks: list[Annotated[int, Field(ge=1)]] = Field(default_factory=lambda: [1, 2, 4, 8, 16, 32, 64, 128])
+    grid: dict[str, list[str | int | float | bool | None]] = Field(default_factory=dict)
+    seeds: list[int] = Field(default_factory=list, description="default: the config's seed")
+    joint: Literal["auto", "on", "off"] = Field("auto", description="train trials in one pass; auto: where that wins")
+
+
+class Config(Section):
+    """Everything that a run is a function of."""
+
+    preset: str = Field("quickstart", description="the preset that the values started from")
+    seed: int = Field(42, ge=0, lt=2**32)
+    output: str = Field("runs", description="folder that holds the run directories")
+    name: str | None = Field(None, description="run directory inside output; default: made from the config")
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    quant: QuantConfig = Field(default_factory=QuantConfig)
+    lora: LoraSection = Field(default_factory=LoraSection)
+    data: DataConfig = Field(default_factory=DataConfig)
+    prompt: PromptConfig = Field(default_factory=PromptConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    eval: EvalConfig = Field(default_factory=EvalConfig)
+    fewshot: FewshotConfig = Field(default_factory=FewshotConfig)
+    sweep: SweepConfig = Field(default_factory=SweepConfig)
+
+    @field_validator("name")
+    @classmethod
+    def _inside_output(cls, name: str | None) -> str | None:
+        if name is not None and (name.startswith("/") or any(part in ("", ".", "..") for part in name.split("/"))):
+            raise ValueError("is no name for a folder inside output; use letters and digits")
+        return name

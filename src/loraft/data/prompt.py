@@ -1,0 +1,146 @@
+"""From a task and a sentence to chat messages, and from an answer back to a label.
+
+Everything here is text: which tokens come out of it, and what is masked, is decided in `loraft.encoding`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loraft.config.schema import PromptConfig
+from loraft.errors import ConfigError
+
+INPUT_SLOT = "{input}"
+EXAMPLES_SLOT = "{few_shot_examples}"
+LABEL_SLOT = "{label}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked: K labels, their words in answers, and the prompt around a sentence.
+
+    All strings are in Unicode's composed form (NFC), as the sentences are, so that a word typed on one system equals
+    the same word typed on another.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    label_words: tuple[str, ...]
+    system: str
+    template: str
+    few_shot_template: str
+    example_template: str
+    answer_prefix: str
+
+    @classmethod
+    def from_config(cls, section: PromptConfig) -> "Task":
+        """The task that a resolved `prompt` section describes.
+
+        Args:
+            section: every text filled in; `label_words` may be missing and are then the labels.
+
+        Raises:
+            ConfigError: a text is missing, or a label or its word is blank or has space around it.
+        """
+        labels = section.labels
+        if labels is None:
+            raise _unfilled("labels")
+        words = labels if section.label_words is None else section.label_words
+        for key, values in (("labels", labels), ("label_words", words)):
+            for value in values:
+                if not value or value != value.strip():
+                    raise ConfigError(
+                        f"prompt.{key}: a label is blank or has space around it (got {value!r}); write it without"
+                    )
+        return cls(
+            name=section.task,
+            labels=tuple(map(_nfc, labels)),
+            label_words=tuple(map(_nfc, words)),
+            system=_filled(section, "system"),
+            template=_filled(section, "template"),
+            few_shot_template=_filled(section, "few_shot_template"),
+            example_template=_filled(section, "example_template"),
+            answer_prefix=_filled(section, "answer_prefix"),
+        )
+
+
+def user_parts(task: Task, demonstrations: Sequence[tuple[str, str]] = ()) -> tuple[str, str]:
+    """What stands before and after the sentence in the user message.
+
+    The encoder needs the border: the sentence between the two is data, may be shortened, and yields no special token.
+
+    Args:
+        task: the prompt.
+        demonstrations: pairs of sentence and label word; any at all select the few-shot template.
+
+    Returns:
+        The text before `{input}` and the text after it.
+    """
+    template = task.few_shot_template if demonstrations else task.template
+    before, _, after = template.partition(INPUT_SLOT)
+    examples = "\n".join(
+        _fill(task.example_template, {INPUT_SLOT: sentence, LABEL_SLOT: word}) for sentence, word in demonstrations
+    )
+    # The template is cut at its slot before the examples go in: a demonstration may itself say "{input}".
+    return _fill(before, {EXAMPLES_SLOT: examples}), _fill(after, {EXAMPLES_SLOT: examples})
+
+
+def messages(task: Task, text: str, demonstrations: Sequence[tuple[str, str]] = ()) -> list[dict[str, str]]:
+    r"""The chat up to the answer: system message (none if the task's is empty) and user message.
+
+    Args:
+        task: the prompt.
+        text: the sentence; braces in it are text.
+        demonstrations: pairs of sentence and label word.
+
+    Source:
+        The layout with examples, `Sentence: ...\nSentiment: ...\n` joined by one more newline, is the tutorial's.
+    """
+    before, after = user_parts(task, demonstrations)
+    user = {"role": "user", "content": before + text + after}
+    return [{"role": "system", "content": task.system}, user] if task.system else [user]
+
+
+def answer(task: Task, label_id: int) -> str:
+    """The assistant's message for a label, for example `Sentiment: positive`."""
+    return task.answer_prefix + task.label_words[label_id]
+
+
+def parse_answer(task: Task, generated: str) -> int | None:
+    """The label id that a generated answer names, None if it names none.
+
+    The label is what stands after the last colon, stripped, to the letter. Prefixes without a colon and label words
+    with one are read behind the task's answer prefix; where both readings apply they agree.
+
+    Args:
+        task: the prompt.
+        generated: decoded text of the answer without special tokens.
+    """
+    generated = _nfc(generated).strip()
+    after_colon = generated.rpartition(":")[2].strip()
+    after_prefix = generated.removeprefix(task.answer_prefix.strip()).strip()
+    for candidate in (after_prefix, after_colon):
+        if candidate in task.label_words:
+            return task.label_words.index(candidate)
+    return None
+
+
+def _fill(template: str, values: dict[str, str]) -> str:
+    # One pass over all slots: text that is put into a slot is never searched for slots itself.
+    return re.sub("|".join(map(re.escape, values)), lambda match: values[match[0]], template)
+
+
+def _filled(section: PromptConfig, key: str) -> str:
+    value = getattr(section, key)
+    if value is None:
+        raise _unfilled(key)
+    return _nfc(value)
+
+
+def _unfilled(key: str) -> ConfigError:
+    return ConfigError(f"prompt.{key}: not set (got None); set it, or choose prompt.task=sentiment or topic")
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)

@@ -1,0 +1,146 @@
+"""How good predictions are, and how sure one can be of it.
+
+Shapes: N examples, K labels, S resamples, U distinct rows. Label ids run from 0 to K - 1; a prediction of -1 is an
+answer that is no label and is always wrong. Accuracy, precision, recall and F1 are fractions.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+def core(references_N: npt.ArrayLike, predictions_N: npt.ArrayLike, num_labels: int) -> dict[str, float]:
+    """Accuracy and macro-averaged F1, precision and recall, as fractions.
+
+    Macro averages run over the labels that occur among references or predictions; what is undefined counts 0.
+
+    Args:
+        references_N: label ids.
+        predictions_N: label ids, -1 for none.
+        num_labels: K.
+
+    Raises:
+        ValueError: no rows, unequal lengths, or an id out of range.
+
+    Source:
+        scikit-learn's `accuracy_score` and `precision_recall_fscore_support(average="macro", zero_division=0)` over
+        those labels.
+    """
+    return scores_of_one(confusion(references_N, predictions_N, num_labels))
+
+
+def confusion(references_N: npt.ArrayLike, predictions_N: npt.ArrayLike, num_labels: int) -> Ints:
+    """Counts of shape K x (K + 1): row is the reference, column the prediction, the last column "no label"."""
+    references, predictions = np.asarray(references_N), np.asarray(predictions_N)
+    if references.shape != predictions.shape or references.ndim != 1 or not len(references):
+        raise ValueError(
+            f"references and predictions must be equally long, and not empty (got {references.shape},"
+            f" {predictions.shape})"
+        )
+    for name, ids, low in (("references", references, 0), ("predictions", predictions, -1)):
+        if not np.issubdtype(ids.dtype, np.integer) or ids.min() < low or ids.max() >= num_labels:
+            raise ValueError(f"{name} must be whole numbers from {low} to {num_labels - 1} (got {np.unique(ids)})")
+    columns = np.where(predictions < 0, num_labels, predictions)
+    cells = np.bincount(references * (num_labels + 1) + columns, minlength=num_labels * (num_labels + 1))
+    return cells.reshape(num_labels, num_labels + 1)
+
+
+def reliability_bins(references_N: npt.ArrayLike, probs_NK: npt.ArrayLike, num_bins: int = 15) -> dict[str, Floats]:
+    """Per bin of confidence: number of rows `count`, mean `confidence` and `accuracy` (NaN in an empty bin).
+
+    Confidence is the greatest probability of a row; bin b of `num_bins` holds (b / num_bins, (b + 1) / num_bins].
+    """
+    references, probs = np.asarray(references_N), np.asarray(probs_NK, dtype=np.float64)
+    top = probs.max(axis=1)
+    bins = np.clip(np.ceil(top * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
+    count = np.bincount(bins, minlength=num_bins).astype(np.float64)
+    correct = (probs.argmax(axis=1) == references).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return {
+            "count": count,
+            "confidence": np.bincount(bins, weights=top, minlength=num_bins) / count,
+            "accuracy": np.bincount(bins, weights=correct, minlength=num_bins) / count,
+        }
+
+
+def expected_calibration_error(references_N: npt.ArrayLike, probs_NK: npt.ArrayLike, num_bins: int = 15) -> float:
+    """Mean distance of confidence and accuracy over bins, weighted by rows; in [0, 1], 0 is calibrated.
+
+    Source:
+        Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
+    """
+    bins = reliability_bins(references_N, probs_NK, num_bins)
+    gaps = np.abs(bins["accuracy"] - bins["confidence"])
+    return float(np.nansum(bins["count"] * gaps) / bins["count"].sum())
+
+
+def log_loss(references_N: npt.ArrayLike, probs_NK: npt.ArrayLike) -> float:
+    """Mean negative log-probability of the reference label, in nats."""
+    references, probs = np.asarray(references_N), np.asarray(probs_NK, dtype=np.float64)
+    chosen = probs[np.arange(len(references)), references]
+    # A probability that underflowed costs much, not everything.
+    return float(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean())
+
+
+def classification_metric(num_labels: int) -> Any:
+    """`core` as an `evaluate.Metric` that needs no hub: `compute(predictions=..., references=...)`."""
+    import datasets
+    import evaluate
+
+    class ClassificationMetric(evaluate.Metric):
+        """Accuracy, macro-F1, macro-precision and macro-recall; a prediction of -1 is no label."""
+
+        def _info(self) -> Any:
+            whole = datasets.Value("int64")
+            return evaluate.MetricInfo(
+                description="accuracy and macro averages in which an answer that is no label is wrong",
+                citation="",
+                inputs_description="predictions: label ids, -1 for none; references: label ids",
+                features=datasets.Features({"predictions": whole, "references": whole}),
+            )
+
+        def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
+            return core(references, predictions, num_labels)
+
+    return ClassificationMetric(keep_in_memory=True)
+
+
+def scores_of_one(counts_KK: Ints) -> dict[str, float]:
+    """The four numbers of one confusion matrix of shape K x (K + 1)."""
+    return {name: float(values[0]) for name, values in scores_of_many(counts_KK[None]).items()}
+
+
+def scores_of_many(counts_SKK: Ints) -> dict[str, Floats]:
+    """The four numbers for each of S confusion matrices of shape K x (K + 1)."""
+    precision_SK, recall_SK, f1_SK, occurs_SK = per_label(counts_SKK)
+    right_S = np.trace(counts_SKK, axis1=1, axis2=2)
+
+    def macro(values_SK: Floats) -> Floats:
+        return np.asarray((values_SK * occurs_SK).sum(axis=1) / occurs_SK.sum(axis=1))
+
+    return {
+        "accuracy": right_S / counts_SKK.sum(axis=(1, 2)),
+        "macro_f1": macro(f1_SK),
+        "macro_precision": macro(precision_SK),
+        "macro_recall": macro(recall_SK),
+    }
+
+
+def per_label(counts_SKK: Ints) -> tuple[Floats, Floats, Floats, npt.NDArray[np.bool_]]:
+    """Precision, recall, F1, and whether the label occurs, each of shape (..., K)."""
+    hits = np.diagonal(counts_SKK, axis1=-2, axis2=-1)
+    references = counts_SKK.sum(axis=-1)
+    predictions = counts_SKK.sum(axis=-2)[..., :-1]
+    # Where a denominator is 0 so is the numerator; 0 / 1 is the agreed value.
+    precision = hits / np.maximum(predictions, 1)
+    recall = hits / np.maximum(references, 1)
+    f1 = 2 * hits / np.maximum(references + predictions, 1)
+    return precision, recall, f1, references + predictions > 0
+
+
+SCORES = ("accuracy", "macro_f1", "macro_precision", "macro_recall")

@@ -1,0 +1,37 @@
+"""The commands as plain functions: train, evaluate, predict. Scripts and the command line call these."""
+
+from transformers import PreTrainedModel
+
+from loraft.config.schema import Config
+from loraft.data.prompt import Task
+from loraft.errors import RunError
+from loraft.models import manifest
+from loraft.models.adapter import apply_adapter, load_adapter
+from loraft.models.backbone import load_backbone, load_tokenizer
+from loraft.models.encoder import Encoder
+from loraft.runs.run import Run
+
+
+def build(config: Config) -> tuple[Encoder, PreTrainedModel]:
+    """Returns the encoder of the config's task and the bare backbone."""
+    return build_encoder(config), load_backbone(config.model, config.quant)
+
+
+def build_encoder(config: Config) -> Encoder:
+    """Returns the encoder of the config's task for the backbone's tokenizer; loads no weights."""
+    section, task = config.prompt, Task.from_config(config.prompt)
+    return Encoder(load_tokenizer(config.model), task, date_string=section.date_string, max_length=section.max_length)
+
+
+def load_run(run: Run, config: Config, *, for_good: bool = False) -> tuple[Encoder, PreTrainedModel]:
+    """Returns the encoder and the backbone with the run's adapter, after checking that they belong together.
+
+    Args:
+        for_good: the adapter is never switched off again, which takes less to load; else the model is a PeftModel.
+    """
+    if not run.finished:
+        raise RunError(f"{run.path}: the run is not finished (no metrics.json); {run.how_to_resume} finishes it")
+    content = manifest.read(run.adapter)
+    encoder, base = build(config)
+    manifest.check(content, run.adapter, encoder, base)
+    return encoder, (apply_adapter if for_good else load_adapter)(base, run.adapter)

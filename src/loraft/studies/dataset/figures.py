@@ -1,0 +1,43 @@
+"""PNG figures of the studies and of data, in the style of `loraft.plots`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loraft.display.figure import drawing
+
+LONGEST_SHARE = 0.99  # of the rows get a bar of their own; the longer ones share the last
+
+
+def length_distributions(
+    words_by_name: Mapping[str, npt.NDArray[np.int64]], path: Path, *, title: str, bins: int = 40
+) -> None:
+    """Draws how long the sentences of each label are: a histogram each, all on the same scale.
+
+    Args:
+        words_by_name: lengths in words of the rows of each label; a label without rows is left out.
+        path: the PNG.
+        title: of the figure.
+        bins: at most so many bars.
+    """
+    shown = {name: words for name, words in words_by_name.items() if len(words)}
+    everything = np.concatenate(list(shown.values()))
+    longest = max(int(np.quantile(everything, LONGEST_SHARE)), int(everything.min()) + 1)
+    width = -(-longest // bins)
+    edges = np.arange(0, longest + 2 * width, width) + 0.5
+    with drawing(path, (6.4, 1.2 + 1.15 * len(shown))) as figure:
+        panels: Sequence[Any] = figure.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        for axes, (name, words) in zip(panels, shown.items(), strict=True):
+            clipped = np.minimum(words, edges[-1] - 0.5)
+            weights = np.full(len(words), 100 / len(words))
+            axes.hist(clipped, bins=edges, weights=weights, color="0.75", edgecolor="0.4", linewidth=0.5)
+            median = float(np.median(words))
+            axes.axvline(median, color="0.0", linestyle="--", linewidth=1.2)
+            axes.text(0.99, 0.92, f"{name}\n{len(words):,} rows, median {median:g}, longest {words.max()}",
+                      transform=axes.transAxes, ha="right", va="top", fontsize=8)  # fmt: skip
+        panels[0].set(xlim=(0, edges[-1]), title=title)
+        panels[-1].set_xlabel(f"length in words (dashed: median; the last bar holds all from {edges[-2] + 0.5:.0f})")
+        figure.supylabel("share of the label's rows (%)", fontsize=9)

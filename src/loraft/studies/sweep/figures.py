@@ -1,0 +1,113 @@
+"""The PNG figure of a sweep, in the style of `loraft.plots`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loraft.display.figure import drawing
+from loraft.studies.sweep.tables import alpha_in_words, in_words, key_word, most_seeds, setting_in_words
+
+RANK = "lora.r"
+STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."), ("v", "-"), ("p", "--"))  # every mark can be hollow
+SHADES = ("0.0", "0.45", "0.25", "0.6")
+BEST, SAME, DIFFERS = "best on validation", "cannot be told apart from the best", "differs from the best"
+OTHER_ROWS, ONE_SEED = "other test rows or seeds than the best", "one seed"
+LOOKS: dict[str, dict[str, Any]] = {
+    BEST: {"marker": "o", "markersize": 13, "fillstyle": "none"},
+    SAME: {"marker": "o", "markersize": 6},
+    DIFFERS: {"marker": "o", "markersize": 6, "markerfacecolor": "white"},
+    OTHER_ROWS: {"marker": "x", "markersize": 6},
+    ONE_SEED: {"marker": "_", "markersize": 7},
+}
+Row = Mapping[str, Any]
+
+
+def sweep_curve(sweep: Mapping[str, Any], path: Path) -> None:
+    """Draws macro-F1 and accuracy over the rank, or over another swept key, a line for each combination of the others.
+
+    A filled mark cannot be told apart from the best setting, a hollow one can, a crossed one has no
+    test rows and seeds in common with it.
+
+    Args:
+        sweep: what `sweeps.sweep` returns, with one finished trial at least.
+        path: the PNG.
+    """
+    keys = [key for key in sweep["keys"] if key != "seed"]
+    over = next((key for key in (RANK, *keys) if key in keys), None)
+    best, seeds = sweep["best_setting"], most_seeds(sweep)
+    finished = [row for row in sweep["settings"] if row["seeds"]]
+    values = _in_order([row["settings"].get(over) for row in finished])
+    places = {repr(value): float(x) for x, value in enumerate(values)}  # equal distances: ranks double
+    lines: dict[str, list[Row]] = {}
+    for row in sorted(finished, key=lambda row: places[repr(row["settings"].get(over))]):
+        rest = [f"{key_word(key)} {in_words(row['settings'][key])}" for key in keys if key != over]
+        lines.setdefault(", ".join(rest), []).append(row)
+    with drawing(path, (6.4, 6.8)) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        for axes, score, name in ((upper, "macro_f1", "macro-F1"), (lower, "accuracy", "accuracy")):
+            for number, (label, rows) in enumerate(lines.items()):
+                shift = 0.2 * (number - (len(lines) - 1) / 2) / max(1, len(lines) - 1)
+                x = np.array([places[repr(row["settings"].get(over))] for row in rows]) + shift
+                _line(axes, x, rows, score, best, number, label)
+            if seeds > 1:
+                trials = [trial for trial in sweep["trials"] if trial["status"] == "finished"]
+                x = np.array([places[repr(trial["settings"].get(over))] for trial in trials]) + 0.2
+                axes.plot(x, [trial[score] for trial in trials], linestyle="none", color="0.0", **LOOKS[ONE_SEED])
+            axes.set_ylabel(f"{name} (fraction, test split)")
+        standings = [_standing(row, best) for row in finished]
+        _explain(upper, best, [*standings, *([ONE_SEED] if seeds > 1 else [])], with_lines=len(lines) > 1)
+        lower.set_xticks(list(places.values()), [in_words(value) for value in values])
+        lower.set_xlim(-0.5, len(values) - 0.5)
+        lower.set_xlabel("LoRA rank r" if over == RANK else key_word(over) if over else "")
+        quantised = f" ({sweep['quant']})" if sweep["quant"] != "none" else ""
+        title = (
+            f"{sweep['backbone']}{quantised} on {sweep['data']}, {sweep['task']}",
+            f"alpha policy: {alpha_in_words(sweep)}",
+            (f"means of {seeds} seeds, " if seeds > 1 else "") + f"bars: {sweep['confidence']:.0%} interval",
+        )
+        figure.suptitle("\n".join(title), fontsize="medium")
+
+
+def _line(axes: Any, x: Any, rows: Sequence[Row], score: str, best: Row, number: int, label: str) -> None:
+    """Draws the settings of one line, with their intervals and their standing against the best."""
+    (mark, dash), shade = STYLES[number % len(STYLES)], SHADES[number % len(SHADES)]
+    mean = np.array([row[score]["mean"] for row in rows])
+    low, high = np.array([row[score]["interval"] for row in rows]).T
+    axes.errorbar(x, mean, yerr=[mean - low, high - mean], linestyle=dash, marker=mark, color=shade, markersize=6,
+                  capsize=3, label=label)  # fmt: skip
+    for at, height, row in zip(x, mean, rows, strict=True):
+        standing = _standing(row, best)
+        if standing in (DIFFERS, OTHER_ROWS):
+            axes.plot(at, height, **{**LOOKS[DIFFERS], "marker": mark}, color=shade, zorder=4)
+        if standing in (BEST, OTHER_ROWS):
+            axes.plot(at, height, **LOOKS[standing], color="0.0", zorder=5)
+
+
+def _standing(row: Row, best: Row) -> str:
+    if row["settings"] == best["settings"]:
+        return BEST
+    test = row["versus_best"]
+    return OTHER_ROWS if test is None else SAME if test["same"] else DIFFERS
+
+
+def _explain(axes: Any, best: Row, standings: Sequence[str], *, with_lines: bool) -> None:
+    """A legend above the axes, of the marks that occur and of the lines."""
+    from matplotlib.lines import Line2D
+
+    words = {BEST: f"{BEST}: {setting_in_words(best)}"}
+    marks = [
+        Line2D([], [], linestyle="none", color="0.0", label=words.get(standing, standing), **look)
+        for standing, look in LOOKS.items()
+        if standing in standings
+    ]
+    lines = axes.get_legend_handles_labels()[0] if with_lines else []
+    axes.legend(handles=[*marks, *lines], fontsize=7, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+
+
+def _in_order(values: Sequence[Any]) -> list[Any]:
+    """Each value once: numbers by size, anything else as it came."""
+    once = list({repr(value): value for value in values}.values())
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in once)
+    return sorted(once) if numbers else once

@@ -1,0 +1,49 @@
+"""Which trials a sweep has, what they are called and how much they train: pure, and checked before anything loads.
+
+A trial's config is an ordinary run's: it does not know of the sweep around it, so a sweep that grows keeps its runs.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from loraft.bundled import bundled_backbones
+from loraft.config.schema import Config
+
+
+def trainable_parameters(config: Config) -> int | None:
+    """How many weights the adapter trains: the sum of r (d_in + d_out) over its layers, and d_out more with DoRA.
+
+    Returns:
+        The count; None where the backbone's `config.json` is on no disk, its layers are none of those known here, or a
+        target is no such layer.
+    """
+    lora, backbone = config.lora, _backbone_config(config.model.name)
+    layers = _linear_layers(backbone)
+    targets = list(layers) if lora.target_modules == "all-linear" else lora.target_modules
+    targets = ["q_proj", "v_proj"] if targets == "default" else targets  # peft's choice for these architectures
+    if not layers or not set(targets) <= set(layers):
+        return None
+    per_block = sum(lora.r * sum(layers[name]) + lora.use_dora * layers[name][1] for name in set(targets))
+    return int(per_block * backbone["num_hidden_layers"])
+
+
+def _backbone_config(name: str) -> dict[str, Any]:
+    """The `config.json` of a bundled backbone or a local folder, empty if it is neither."""
+    path = Path(bundled_backbones().get(name, name)).expanduser() / "config.json"
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content
+
+
+def _linear_layers(backbone: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs of the linear layers of one block, for the architectures that are built like Llama."""
+    if backbone.get("model_type") not in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"):
+        return {}
+    hidden, inner, heads = (backbone[key] for key in ("hidden_size", "intermediate_size", "num_attention_heads"))
+    head = backbone.get("head_dim") or hidden // heads
+    queries, keys = heads * head, (backbone.get("num_key_value_heads") or heads) * head
+    return {
+        "q_proj": (hidden, queries), "k_proj": (hidden, keys), "v_proj": (hidden, keys), "o_proj": (queries, hidden),
+        "gate_proj": (hidden, inner), "up_proj": (hidden, inner), "down_proj": (inner, hidden),
+    }  # fmt: skip

@@ -1,0 +1,67 @@
+"""Training: a subclass of TRL's SFTTrainer that computes the prompt once a batch and evaluates by scoring labels."""
+
+from collections.abc import Sequence
+
+from peft import PeftModel
+from trl import SFTConfig
+
+from loraft import distributed
+from loraft.config.schema import TrainConfig
+from loraft.engine import prefix_attention
+from loraft.engine.collator import Row
+from loraft.training import memory
+
+
+def sft_config(section: TrainConfig, *, output_dir: str, seed: int, on_cpu: bool) -> SFTConfig:
+    """Returns TRL's arguments for this section; everything that would reach a network is off."""
+    return SFTConfig(
+        output_dir=output_dir,
+        num_train_epochs=section.num_train_epochs,
+        max_steps=section.max_steps,
+        per_device_train_batch_size=section.per_device_train_batch_size,
+        gradient_accumulation_steps=section.gradient_accumulation_steps,
+        learning_rate=section.learning_rate,
+        lr_scheduler_type=section.lr_scheduler_type,
+        warmup_steps=section.warmup_steps,
+        weight_decay=section.weight_decay,
+        max_grad_norm=section.max_grad_norm,
+        optim=section.optim,
+        activation_checkpointing=section.gradient_checkpointing,
+        logging_steps=section.logging_steps,
+        logging_nan_inf_filter=False,  # a loss that is not finite must be seen
+        eval_strategy="steps",
+        eval_steps=section.eval_steps,
+        save_strategy="steps",
+        save_steps=section.eval_steps,
+        save_total_limit=section.save_total_limit,
+        load_best_model_at_end=True,
+        metric_for_best_model="macro_f1",
+        greater_is_better=True,
+        report_to=section.report_to,
+        seed=seed,
+        use_cpu=on_cpu,
+        bf16=False,  # the backbone's weights already are where the hardware multiplies bf16; no autocast on top
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,  # every adapter weight is used at every step
+        ddp_broadcast_buffers=False,  # they never change
+        dataloader_pin_memory=not on_cpu,
+        disable_tqdm=True,
+        log_level="error",
+    )
+
+
+def one_window(section: TrainConfig, model: PeftModel, rows: Sequence[Row], adapters: int) -> TrainConfig:
+    """Returns the section with a whole accumulation window as one batch, where it can share one prefix.
+
+    The rows of a step, their weights in the loss and the number of steps stay the same; only the prompt is computed
+    once a window instead of once a batch. Memory that does not suffice for it leaves the batches as they are, and so
+    does activation checkpointing: who asks for it is short of memory.
+    """
+    window = section.per_device_train_batch_size * section.gradient_accumulation_steps
+    # processes would have to agree; an unknown architecture may have to go on with padded batches
+    known = not distributed.several() and prefix_attention.supports(model.get_base_model())
+    whole = known and section.shared_prefix == "auto" and not section.gradient_checkpointing
+    if section.gradient_accumulation_steps == 1 or not whole or not memory.fits(model, rows, window, adapters):
+        return section
+    return section.model_copy(update={"per_device_train_batch_size": window, "gradient_accumulation_steps": 1})

@@ -1,0 +1,170 @@
+"""What a person sees while a model trains, and what the log keeps of it."""
+
+import json
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from loraft.errors import BackboneError
+
+KEPT = ("loss", "learning_rate", "grad_norm", "epoch", "eval_loss", "eval_accuracy", "eval_macro_f1")
+
+
+class ProgressCallback(TrainerCallback):
+    """Draws a bar with loss, macro-F1, tokens per second and time left, and logs every report of the trainer.
+
+    `bar` is a context: it is drawn inside it and gone after it, whatever ended the training. A loss that is not finite
+    ends it.
+
+    Args:
+        append_log: takes one JSON-ready line of the log.
+        tokens_seen: tells how many tokens went through the model so far.
+        visible: draw the bar; nothing is drawn when stderr is no terminal.
+    """
+
+    def __init__(self, append_log: Callable[[dict[str, Any]], None], *, visible: bool) -> None:
+        self.append_log = append_log
+        self.tokens_seen: Callable[[], int] = lambda: 0
+        console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (visible and sys.stderr.isatty()),
+        )
+        self.notes: dict[str, str] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Starts the clock."""
+        self.started = time.perf_counter()
+        self.task = self.bar.add_task("train", total=state.max_steps, completed=state.global_step, note="")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Moves the bar."""
+        self.bar.update(self.task, completed=state.global_step, note="  ".join(self.notes.values()))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Keeps loss and metrics; the trainer's closing summary is in metrics.json already."""
+        logs = logs or {}
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise BackboneError(
+                f"training: the loss is not finite at step {state.global_step} (got {logs['loss']}); lower "
+                f"train.learning_rate (now {args.learning_rate:g})"
+            )
+        entry = {key: value for key, value in logs.items() if key in KEPT}
+        if not any(key in entry for key in ("loss", "eval_macro_f1")):
+            return
+        elapsed = time.perf_counter() - self.started
+        entry = {"step": state.global_step, **entry, "seconds": round(elapsed, 3)}
+        entry["tokens_per_second"] = round(self.tokens_seen() / elapsed) if elapsed > 0 else 0
+        self.append_log(entry)
+        self.notes["speed"] = f"{entry['tokens_per_second']:,} tok/s"
+        for key, name in (("loss", "loss"), ("eval_macro_f1", "macro-F1")):
+            if key in entry:
+                self.notes[name] = f"{name} {entry[key]:.4f}"
+
+
+class Spent(TrainerCallback, ExportableState):
+    """Seconds and tokens that a training took up to now; every checkpoint holds what it took up to there.
+
+    Args:
+        checkpoint: where this process goes on; None at the beginning.
+    """
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        self.tokens_seen: Callable[[], int] = lambda: 0  # by this process
+        self._started: float | None = None
+        self._before: dict[str, Any] = {"seconds": 0.0, "tokens": 0}
+        if checkpoint is not None:
+            state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            self._before |= state["stateful_callbacks"].get(type(self).__name__, {}).get("attributes", {})
+
+    def seconds(self) -> float:
+        """Seconds of training, evaluations and checkpoints among them."""
+        return float(self._before["seconds"]) + (time.perf_counter() - self._started if self._started else 0.0)
+
+    def tokens(self) -> int:
+        """Tokens that went through the model in training."""
+        return int(self._before["tokens"]) + self.tokens_seen()
+
+    def state(self) -> dict[str, Any]:
+        """What the trainer writes into a checkpoint."""
+        return {"args": {}, "attributes": {"seconds": self.seconds(), "tokens": self.tokens()}}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Starts the clock."""
+        self._started = time.perf_counter()
+        state.stateful_callbacks[type(self).__name__] = self.state()  # the trainer expects an entry to replace
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class SaveOnInterrupt(TrainerCallback):
+    """Turns the first Ctrl-C (or SIGTERM) into a checkpoint and a KeyboardInterrupt after it; the second stops at once.
+
+    Use it both as a callback of the trainer and as the context in which the trainer trains. Outside the main thread,
+    where Python takes no signals, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "SaveOnInterrupt":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+        if self.asked and error is None:
+            raise KeyboardInterrupt
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Asks for a checkpoint once a signal has come."""
+        if self.asked:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ends the training; only now, since the checkpoint says whether training was over by itself."""
+        if self.asked:
+            control.should_training_stop = True
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.asked:
+            self._restore()
+            raise KeyboardInterrupt
+        self.asked = True
+        print("interrupted: the step in flight is finished and saved; again stops at once", file=sys.stderr, flush=True)
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+
+class EvaluateAtTheEnd(TrainerCallback):
+    """Evaluates and saves after the last step also where it is no multiple of `eval_steps`."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Asks for an evaluation and a checkpoint at the last step."""
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = True
+            control.should_save = True

@@ -1,0 +1,101 @@
+"""Interrupted training goes on where it was: the step in flight is finished and saved before the process stops."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedModel, TrainerState
+
+from loraft.models import manifest
+from loraft.runs.files import write_json
+from loraft.runs.run import Run
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The whole checkpoint of the latest step, None if there is none.
+
+    The trainer's state is written last: without it, a killed process left the folder half-written.
+    """
+    numbered: list[tuple[int, Path]] = []
+    for path in folder.glob("checkpoint-*"):
+        step = path.name.removeprefix("checkpoint-")
+        if step.isdecimal() and _reads(path / "trainer_state.json", json.loads):
+            numbered.append((int(step), path))
+    return max(numbered)[1] if numbered else None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was saved, as its name says."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def finished_training(checkpoint: Path) -> TrainerState | None:
+    """The trainer's state at a checkpoint after which no step was due: the last one, or an early stop; else None.
+
+    The trainer itself would take one step too many from there.
+    """
+    path = checkpoint / "trainer_state.json"
+    callbacks = json.loads(path.read_text(encoding="utf-8"))["stateful_callbacks"]
+    if not callbacks["TrainerControl"]["args"]["should_training_stop"]:
+        return None
+    return TrainerState.load_from_json(str(path))
+
+
+def load_best(model: PeftModel, checkpoint: Path, state: TrainerState) -> None:
+    """Puts the adapter of the best checkpoint into the model, as the trainer does after its last step."""
+    best = Path(state.best_model_checkpoint or checkpoint).name
+    model.load_adapter(str(checkpoint.parent / best), model.active_adapter, is_trainable=True)
+
+
+def _reads(path: Path, parse: Callable[[str], Any]) -> bool:
+    try:
+        parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def read_best(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the step and macro-F1 of each adapter's best weights so far."""
+    path = folder / "best.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def keep_best(folder: Path, model: PeftModel, name: str, best: dict[str, dict[str, Any]]) -> None:
+    """Writes an adapter's weights, and then what they reached; a process that is killed leaves the earlier ones."""
+    beside = folder / f"{name}.tmp"
+    shutil.rmtree(beside, ignore_errors=True)
+    model.save_pretrained(str(beside), selected_adapters=[name])
+    shutil.rmtree(folder / name, ignore_errors=True)
+    beside.rename(folder / name)
+    text = folder / "best.json.tmp"
+    text.write_text(json.dumps(best), encoding="utf-8")
+    os.replace(text, folder / "best.json")
+
+
+def best_weights(folder: Path, name: str) -> Path:
+    """Returns the folder with the adapter_config.json of an adapter's best weights."""
+    below = folder / name / name
+    return below if below.is_dir() else folder / name
+
+
+def save_adapter(run: Run, model: PreTrainedModel, content: dict[str, Any]) -> None:
+    """Writes adapter and bundle beside the final place and renames, so that a half-written adapter never counts."""
+    beside = run.adapter.with_name("adapter.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    model.save_pretrained(str(beside))
+    _forget_local_path(beside, model.get_base_model().config._name_or_path, content["backbone"]["name"])
+    write_json(beside / manifest.FILE, content)
+    shutil.rmtree(run.adapter, ignore_errors=True)
+    os.replace(beside, run.adapter)
+
+
+def _forget_local_path(adapter: Path, path: str, name: str) -> None:
+    """Writes the backbone's name where peft put the folder it was loaded from, which other machines do not have."""
+    for file in (adapter / "adapter_config.json", adapter / "README.md"):
+        if path not in ("", name) and file.exists():
+            file.write_text(file.read_text(encoding="utf-8").replace(path, name), encoding="utf-8")

@@ -1,0 +1,337 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loraft.config.diagnostics import known_keys
+from loraft.config.resolve import TASK_KEYS, load_resolved, resolve
+from loraft.config.schema import Config
+from loraft.config.yaml_io import dump_yaml
+from loraft.errors import ConfigError
+
+TASK = """
+labels: [khen, chê]
+label_words: [tích cực, tiêu cực]
+system: Bạn là trợ lý.
+template: "Câu này tích cực hay tiêu cực? {input}"
+few_shot_template: "{few_shot_examples}Câu này tích cực hay tiêu cực? {input}"
+example_template: "{input} là {label}\\n"
+answer_prefix: "Ý: "
+"""
+
+
+def mistakes(**given: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        resolve(**given)
+    assert caught.value.exit_code == 2
+    return str(caught.value).splitlines()
+
+
+def file(folder: Path, text: str, name: str = "mine.yaml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# --- precedence -------------------------------------------------------------------------------------------------------
+
+
+def test_flags_and_set_win_over_the_file_and_the_file_over_the_preset(tmp_path: Path) -> None:
+    mine = file(tmp_path, "lora: {r: 4, lora_alpha: 8, lora_dropout: 0.2}\ntrain: {learning_rate: 1.0e-3}")
+    config = resolve(
+        preset="tutorial", config_file=mine, overrides=["lora.lora_alpha=64"], flags={"lora.r": "2", "seed": None}
+    )
+    assert (config.lora.r, config.lora.lora_alpha, config.lora.lora_dropout) == (2, 64, 0.2)
+    assert (config.train.learning_rate, config.train.max_steps) == (1e-3, 5000)
+    assert config.preset == "tutorial"
+
+
+def test_the_preset_comes_from_the_flag_else_the_file_else_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tutorial = file(tmp_path, "preset: tutorial")
+    assert resolve(config_file=tutorial).lora.r == 8
+    assert resolve(config_file=tutorial, preset="quickstart").lora.r == 16
+    monkeypatch.setenv("LORAFT_PRESET", "tutorial")
+    assert resolve().preset == "tutorial"
+    assert resolve(preset="quickstart").preset == "quickstart"
+    monkeypatch.setenv("LORAFT_PRESET", "")
+    assert resolve().preset == "quickstart"
+
+
+def test_a_grid_is_replaced_not_merged(tmp_path: Path) -> None:
+    mine = file(tmp_path, "sweep: {grid: {lora.r: [1, 2]}}")
+    config = resolve(config_file=mine, overrides=["sweep.grid={train.learning_rate: [1e-4, 0.001]}"])
+    assert config.sweep.grid == {"train.learning_rate": ["1e-4", 0.001]}
+
+
+def test_an_empty_file_or_section_changes_nothing(tmp_path: Path) -> None:
+    assert resolve(config_file=file(tmp_path, "")) == resolve()
+    assert resolve(config_file=file(tmp_path, "\ufefflora:\n")) == resolve()
+
+
+@pytest.mark.parametrize(("key", "revision"), [("data.source", "data.revision"), ("model.name", "model.revision")])
+def test_a_revision_does_not_outlive_the_name_it_belongs_to(key: str, revision: str, tmp_path: Path) -> None:
+    section, name = key.split(".")
+    mine = file(tmp_path, f"{section}: {{{name}: một/kho, revision: v1}}")
+    assert resolve(config_file=mine).model_dump()[section]["revision"] == "v1"
+    assert resolve(config_file=mine, flags={key: "một/kho"}).model_dump()[section]["revision"] == "v1"
+    assert resolve(config_file=mine, flags={key: "khác"}).model_dump()[section]["revision"] is None
+    both = resolve(config_file=mine, flags={key: "khác"}, overrides=[f"{revision}=v2"])
+    assert both.model_dump()[section]["revision"] == "v2"
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def test_all_mistakes_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORAFT_PRESET", "tutoral")
+    mine = file(tmp_path, "lora: {rank: 8, lora_dropout: 1.5}\nmodle: {name: x}\nprompt: {task: sentimnt}")
+    found = mistakes(
+        config_file=mine,
+        overrides=["train.learnin_rate=1e-4", "junk", "eval.decode=[", "train.max_steps=many"],
+        flags={"quant.method": "int8"},
+    )
+    assert [line.split(":")[0] for line in found] == [
+        "--set", "eval.decode", "preset", "prompt.task", "quant.method", "lora.lora_dropout", "lora.rank",
+        "train.max_steps", "train.learnin_rate", "modle",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("lora.rank=8", r"lora.rank: unknown key \(got 8, from --set\); did you mean lora.r\?"),
+        ("lr=1e-4", r"lr: unknown key \(got '1e-4', from --set\); did you mean train.learning_rate\?"),
+        ("learning_rate=1", r"learning_rate: unknown key .*; did you mean train.learning_rate\?"),
+        ("train.r=8", r"train.r: unknown key .*; did you mean lora.r\?"),
+        ("lora.target_module=x", r"lora.target_module: unknown key .*; did you mean lora.target_modules\?"),
+        ("quantt.method=nf4", r"quantt: unknown key; did you mean quant\?"),
+        ("xyzzy=1", r"xyzzy: unknown key .*; `loraft config` shows the known keys"),
+        ("lora.r=0", r"lora.r: not allowed \(got 0, from --set\); should be greater than or equal to 1"),
+        ("lora.r=0.5", r"lora.r: not allowed \(got 0.5, .*integer.*"),
+        ("seed=on", r"seed: is a boolean \(got True, from --set\); .*put a word in quotes"),
+        ("quant.method=int8", r"quant.method: not allowed \(got 'int8', from --set\); should be 'none' or 'nf4'"),
+        ("lora.target_modules=3", r"lora.target_modules: .*should be 'default' or 'all-linear' or .*valid list"),
+        ("sweep.ranks=[1, 0]", r"sweep.ranks\[1\]: not allowed \(got 0, .*"),
+        ("lora=8", r"lora: is a section, not a value \(got 8, from --set\); set a key in it, for example lora.r"),
+        ("model.name=", r"model.name: not allowed \(got None, from --set\); should be a valid string"),
+        ("preset=tutoral", r"preset: unknown preset \(got 'tutoral', from --set\); did you mean tutorial\?.*"),
+        (
+            "prompt.task=topics",
+            r"prompt.task: no such task .*; did you mean topic\? allowed: app-reviews, .*",
+        ),
+        ("prompt.task=3", r"prompt.task: not allowed \(got 3, from --set\); should be a valid string"),
+        ("prompt.labels=[yes, no]", r"prompt.labels: holds a boolean \(got \[True, False\], .*put a word in quotes"),
+        ("train.optim=adam", r"train.optim: not allowed \(got 'adam', from --set\); should be 'adamw_torch', .*"),
+        ("train.report_to=[tensorbord]", r"train.report_to\[0\]: not allowed \(got 'tensorbord', .*'tensorboard'.*"),
+        ("train={class_weights: balanced, sampling: balanced}", r"train: .*corrects twice; set one of them"),
+        (
+            "name=../x",
+            r"name: is no name for a folder inside output \(got '../x', from --set\); use letters and digits",
+        ),
+    ],
+)
+def test_a_mistake_names_key_value_place_and_remedy(override: str, message: str) -> None:
+    assert re.fullmatch(message, mistakes(overrides=[override])[0])
+
+
+def test_a_mistake_in_a_file_names_the_file(tmp_path: Path) -> None:
+    mine = file(tmp_path, "lora: {r: many}")
+    assert f"from {mine}" in mistakes(config_file=mine)[0]
+
+
+def test_a_value_in_the_place_of_a_section_is_reported_also_under_a_flag() -> None:
+    assert mistakes(overrides=["lora=8"], flags={"lora.r": "4"})[0].startswith("lora: is a section")
+    assert mistakes(overrides=["lora=8", "lora.r=4"])[0].startswith("lora.r: its section is given as a value")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lora: {r: 1, r: 2}", "line 1, column 14: the key 'r' twice"),
+        ("lora: [", "line 1, column 8"),
+        ("- lora", "holds no mapping"),
+        ("lora.r: 8", "lora.r: is a dotted key (got 8, from"),
+        ("on: 8", "is no text as a key (got True)"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused_with_the_place(text: str, message: str, tmp_path: Path) -> None:
+    assert message in mistakes(config_file=file(tmp_path, text))[0]
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    assert "cannot be read (No such file" in mistakes(config_file=tmp_path / "không-có.yaml")[0]
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes("name: café".encode("latin-1"))
+    assert "is not UTF-8" in mistakes(config_file=latin)[0]
+
+
+# --- YAML traps -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1.0e-4", "0.0001", "'1e-4'"])
+def test_every_way_to_write_a_number_is_the_number(text: str) -> None:
+    assert resolve(overrides=[f"train.learning_rate={text}"]).train.learning_rate == 1e-4
+
+
+def test_quoted_words_that_yaml_takes_for_booleans_survive(tmp_path: Path) -> None:
+    config = resolve(overrides=["prompt.labels=['yes', 'no']", "prompt.template='yes or no? {input}'"])
+    assert config.prompt.labels == config.prompt.label_words == ["yes", "no"]
+    assert load_resolved(file(tmp_path, dump_yaml(config))) == config
+
+
+def test_an_equals_sign_and_a_colon_in_a_value_are_text() -> None:
+    assert resolve(overrides=["name=a=b"]).name == "a=b"
+    assert resolve(overrides=["prompt.answer_prefix='Ý: '"]).prompt.answer_prefix == "Ý: "
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_file_fills_the_prompt(tmp_path: Path) -> None:
+    prompt = resolve(flags={"prompt.task": str(file(tmp_path, TASK, "ý-kiến.yaml"))}).prompt
+    assert (prompt.labels, prompt.label_words) == (["khen", "chê"], ["tích cực", "tiêu cực"])
+    assert prompt.label_column == "ý-kiến"
+    assert all(getattr(prompt, key) is not None for key in TASK_KEYS)
+
+
+def test_what_is_given_wins_over_the_task(tmp_path: Path) -> None:
+    path = str(file(tmp_path, TASK + "max_length: 64\ndate_string: hôm nay"))
+    prompt = resolve(flags={"prompt.task": path}, overrides=["prompt.system=Chào.", "prompt.max_length=128"]).prompt
+    assert (prompt.system, prompt.answer_prefix) == ("Chào.", "Ý: ")
+    assert (prompt.max_length, prompt.date_string) == (128, "hôm nay")
+
+
+def test_a_task_file_is_looked_for_beside_the_config_that_names_it(tmp_path: Path) -> None:
+    file(tmp_path, TASK, "opinion.yaml")
+    assert resolve(config_file=file(tmp_path, "prompt: {task: opinion.yaml}")).prompt.labels == ["khen", "chê"]
+
+
+def test_another_task_takes_its_whole_prompt_along(tmp_path: Path) -> None:
+    run = file(tmp_path, dump_yaml(resolve(overrides=["prompt.system=Chào."])))
+    assert (
+        resolve(config_file=run, flags={"prompt.task": "topic"}).prompt
+        == resolve(flags={"prompt.task": "topic"}).prompt
+    )
+    assert resolve(config_file=run, flags={"prompt.task": "sentiment"}).prompt.system == "Chào."
+
+
+def test_a_prompt_key_given_without_a_task_stays_with_another_task(tmp_path: Path) -> None:
+    mine = file(tmp_path, "prompt: {system: Chào.}")
+    prompt = resolve(config_file=mine, flags={"prompt.task": "topic"}).prompt
+    assert (prompt.system, prompt.answer_prefix) == ("Chào.", "Topic: ")
+
+
+def test_a_resolved_config_needs_its_task_file_no_more(tmp_path: Path) -> None:
+    task = file(tmp_path, TASK)
+    config = resolve(flags={"prompt.task": str(task)})
+    task.unlink()
+    assert resolve(config_file=file(tmp_path, dump_yaml(config), "config.yaml")) == config
+
+
+def test_labels_that_the_tasks_prompt_does_not_offer_are_refused() -> None:
+    assert mistakes(overrides=["prompt.labels=[a, b]"]) == [
+        "prompt.template: task sentiment's prompt does not offer the answer (got 'a'); set prompt.template and "
+        "prompt.few_shot_template too, or write a task file like configs/tasks/app-reviews.yaml"
+    ]
+    assert resolve(overrides=["prompt.labels=[positive, negative]"]).prompt.label_words == ["positive", "negative"]
+
+
+def test_a_task_files_mistakes_come_together_with_its_name(tmp_path: Path) -> None:
+    path = file(tmp_path, "labels: [khen, khen]\nsytem: x\ntemplate: Câu\nfew_shot_template: x\nanswer_prefix: 'Ý: '")
+    found = mistakes(flags={"prompt.task": str(path)}, overrides=["lora.r=0"])
+    assert all(line.startswith(f"{path}: ") for line in found[:-1])
+    assert found[-1].startswith("lora.r: ")
+    keys = [line.removeprefix(f"{path}: ").split(":")[0] for line in found[:-1]]
+    assert sorted(keys) == [
+        "example_template", "few_shot_template", "labels", "system", "sytem", "template",
+    ]  # fmt: skip
+
+
+def test_unquoted_yes_and_no_as_a_task_files_labels_are_one_mistake(tmp_path: Path) -> None:
+    path = file(tmp_path, TASK.replace("[khen, chê]", "[yes, no]").replace("label_words", "#"))
+    (found,) = mistakes(flags={"prompt.task": str(path)})
+    assert found.startswith(f"{path}: labels: holds a boolean (got [True, False]); YAML reads bare yes, no")
+
+
+# --- dump and load ----------------------------------------------------------------------------------------------------
+
+
+def test_the_known_keys_are_exactly_the_leaves_of_a_dump() -> None:
+    dumped = Config().model_dump()
+    leaves = [
+        f"{name}.{key}" if isinstance(value, dict) else name
+        for name, value in dumped.items()
+        for key in (value if isinstance(value, dict) else [name])
+    ]
+    assert known_keys() == leaves
+
+
+TEXT = st.text(max_size=30)
+NAME = st.text(min_size=1, max_size=12)
+WORD = NAME.map(str.strip).filter(bool)
+POSITIVE = st.floats(min_value=1e-12, max_value=1e12)
+CONFIGS = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 2**32 - 1),
+        "name": st.none() | NAME.filter(lambda name: "/" not in name and name not in (".", "..")),
+        "model": st.fixed_dictionaries({"name": NAME, "revision": st.none() | TEXT}),
+        "lora": st.fixed_dictionaries(
+            {
+                "r": st.integers(1, 4096),
+                "lora_alpha": POSITIVE,
+                "target_modules": st.sampled_from(["default", "all-linear"]) | st.lists(TEXT),
+                "use_dora": st.booleans(),
+            }
+        ),
+        "prompt": st.fixed_dictionaries(
+            {
+                "task": TEXT,
+                "labels": st.lists(WORD, min_size=2, max_size=4, unique=True),
+                "system": TEXT,
+                "template": st.builds("{}{{input}}{}".format, TEXT, TEXT),
+                "answer_prefix": TEXT,
+            }
+        ),
+        "train": st.fixed_dictionaries(
+            {"learning_rate": POSITIVE, "report_to": st.lists(st.sampled_from(["wandb", "mlflow"]))}
+        ),
+        "sweep": st.fixed_dictionaries(
+            {"grid": st.dictionaries(NAME, st.lists(TEXT | st.integers() | st.booleans() | st.none() | POSITIVE))}
+        ),
+    }
+)
+
+
+@given(values=CONFIGS)
+@settings(max_examples=100, deadline=None)
+def test_loading_what_was_dumped_is_the_identity(
+    values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    config = Config.model_validate(values)
+    path = tmp_path_factory.getbasetemp() / "dumped.yaml"
+    path.write_text(dump_yaml(config), encoding="utf-8")
+    assert load_resolved(path) == config
+
+
+def test_resolving_a_resolved_config_is_the_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = resolve(preset="tutorial", overrides=["lora.r=2"])
+    monkeypatch.setenv("LORAFT_PRESET", "quickstart")
+    path = file(tmp_path, dump_yaml(config))
+    assert resolve(config_file=path) == load_resolved(path) == config
+
+
+def test_a_dump_is_for_people() -> None:
+    text = dump_yaml(resolve(overrides=["prompt.system=Bạn là trợ lý."]))
+    assert "system: Bạn là trợ lý.\n" in text
+    assert "  template: |-\n    Predict the sentiment" in text
+
+
+def test_loading_a_damaged_config_names_the_file(tmp_path: Path) -> None:
+    path = file(tmp_path, "lora: {r: 0}", "config.yaml")
+    with pytest.raises(ConfigError, match=re.escape(f"lora.r: not allowed (got 0, from {path})")):
+        load_resolved(path)

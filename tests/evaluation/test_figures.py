@@ -1,0 +1,113 @@
+"""Figures: they exist, they show what they are given, and Vietnamese renders."""
+
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from loraft.errors import RunError
+from loraft.evaluation.figures import confusion_matrix, learning_curve, reliability_diagram
+
+LABELS = ["tiêu cực", "trung tính", "tích cực (rất ưng ý)"]
+LOG = [{"step": step, "loss": 2.0 / step, "learning_rate": 5e-4} for step in range(10, 110, 10)] + [
+    {"step": step, "eval_loss": 2.5 / step, "eval_accuracy": 0.9 - 3 / step, "eval_macro_f1": 0.8 - 4 / step}
+    for step in (50, 100)
+]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are drawn during the test, to be asked what they show."""
+    figures = []
+    make = Figure.__init__
+
+    def keep(self, *args, **kwargs):
+        make(self, *args, **kwargs)
+        figures.append(self)
+
+    monkeypatch.setattr(Figure, "__init__", keep)
+    return figures
+
+
+@pytest.fixture(autouse=True)
+def _missing_glyphs_are_errors():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def texts(figure):
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_learning_curve_shows_losses_above_and_scores_below(tmp_path, drawn):
+    learning_curve(LOG, tmp_path / "plots" / "learning_curve.png")
+    upper, lower = drawn[0].axes
+    assert [line.get_label() for line in upper.lines] == ["train, per answer token", "validation, per sentence"]
+    assert [line.get_label() for line in lower.lines] == ["accuracy", "macro-F1"]
+    assert list(lower.lines[1].get_xdata()) == [50, 100]
+    assert list(lower.lines[1].get_ydata()) == [0.8 - 4 / 50, 0.8 - 4 / 100]
+    assert "nats" in upper.get_ylabel()
+    assert "fraction" in lower.get_ylabel()
+    assert imread(tmp_path / "plots" / "learning_curve.png").std() > 0
+
+
+def test_a_step_logged_again_after_a_resume_is_drawn_once_with_the_later_value(tmp_path, drawn):
+    learning_curve(
+        [{"step": 20, "loss": 9.0}, {"step": 10, "loss": 3.0}, {"step": 20, "loss": 2.0}], tmp_path / "a.png"
+    )
+    assert drawn[0].axes[0].lines[0].get_xydata().tolist() == [[10, 3.0], [20, 2.0]]
+
+
+def test_values_that_were_not_finite_are_left_out(tmp_path, drawn):
+    learning_curve([{"step": 10, "loss": None}, {"step": 20, "loss": 2.0}], tmp_path / "a.png")
+    assert drawn[0].axes[0].lines[0].get_xydata().tolist() == [[20, 2.0]]
+
+
+def test_a_log_without_numbers_is_refused_and_leaves_no_file(tmp_path):
+    with pytest.raises(RunError, match="nothing to draw"):
+        learning_curve([{"step": 1, "note": "bắt đầu"}], tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_confusion_matrix_prints_counts_shares_and_labels(tmp_path, drawn):
+    confusion_matrix([[8, 1, 1, 0], [0, 0, 0, 0], [5, 0, 15, 0]], LABELS, tmp_path / "a.png")
+    axes = drawn[0].axes[0]
+    assert texts(drawn[0])[:3] == ["8\n80.0%", "1\n10.0%", "1\n10.0%"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == LABELS
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == [
+        f"{label}\n(n={n})" for label, n in zip(LABELS, (10, 0, 20), strict=True)
+    ]
+
+
+def test_answers_that_are_no_label_get_a_column(tmp_path, drawn):
+    confusion_matrix([[8, 1, 1, 0], [0, 4, 0, 2], [5, 0, 15, 0]], LABELS, tmp_path / "a.png")
+    assert drawn[0].axes[0].get_xticklabels()[-1].get_text() == "no label"
+    assert texts(drawn[0])[7] == "2\n33.3%"
+
+
+def test_reliability_diagram_shows_accuracy_and_rows_by_confidence(tmp_path, drawn):
+    # Four rows at confidence 0.7, three of them right: |0.75 - 0.7| = 0.05.
+    reliability_diagram([0, 0, 0, 1], np.array([[0.7, 0.3]] * 4), tmp_path / "a.png")
+    upper, lower = drawn[0].axes
+    assert [bar.get_height() for bar in upper.patches] == [0.75]
+    assert sum(bar.get_height() for bar in lower.patches) == 4
+    assert "0.050" in upper.get_title()
+
+
+def test_figures_are_grey_only(tmp_path):
+    learning_curve(LOG, tmp_path / "a.png")
+    confusion_matrix([[8, 1, 1, 1], [0, 4, 0, 2], [5, 0, 15, 0]], LABELS, tmp_path / "b.png")
+    reliability_diagram([0, 1], np.array([[0.7, 0.3], [0.4, 0.6]]), tmp_path / "c.png")
+    for name in "abc":
+        red, green, blue = np.moveaxis(imread(tmp_path / f"{name}.png")[..., :3], -1, 0)
+        assert np.abs(red - green).max() < 0.02
+        assert np.abs(red - blue).max() < 0.02
+
+
+def test_the_same_data_give_the_same_file(tmp_path):
+    for name in ("a.png", "b.png"):
+        learning_curve(LOG, tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

@@ -1,0 +1,251 @@
+"""What is said of a data source, against counts made by hand."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+
+from loraft.config.resolve import resolve
+from loraft.display.page import cells
+from loraft.errors import DataError
+from loraft.models.load import build_encoder
+from loraft.studies.dataset import statistics
+from loraft.studies.dataset.tables import conflict_total, data_notes, data_tables, shares
+
+ROWS = {
+    "train": [
+        ("thầy dạy rất nhiệt tình và dễ hiểu .", 2, 0),
+        ("thầy dạy rất nhiệt tình và dễ hiểu .", 2, 0),
+        ("phòng học nóng , máy chiếu mờ .", 0, 2),
+        ("phòng học nóng , máy chiếu mờ .", 1, 2),
+        ("bình thường .", 1, 3),
+        ("cô nên nói chậm hơn một chút để cả lớp kịp ghi bài .", 0, 0),
+    ],
+    "validation": [("bình thường .", 0, 3), ("tài liệu đầy đủ", 2, 1)],
+    "test": [
+        ("thầy dạy rất nhiệt tình và dễ hiểu .", 2, 0),
+        ("thầy dạy rất nhiệt tình , và dễ hiểu", 2, 0),
+        ("em không có ý kiến", 1, 3),
+    ],
+}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "góp ý"
+    folder.mkdir()
+    for name, rows in ROWS.items():
+        lines = [json.dumps({"sentence": s, "sentiment": a, "topic": b}, ensure_ascii=False) for s, a, b in rows]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def describe(source: Path | str, output: Path, *overrides: str, **options: Any) -> dict[str, Any]:
+    config = resolve(overrides=[f"output={output}", *overrides], flags={"data.source": str(source)})
+    return statistics.describe(config, **options)
+
+
+def test_shares_are_topic_by_sentiment_over_all_rows(source: Path, tmp_path: Path) -> None:
+    found = describe(source, tmp_path)
+    assert (found["rows"], found["by"], found["label_column"]) == (11, "topic", "sentiment")
+    assert found["shares"] == {
+        "rows": ["lecturer", "training program", "facility", "others"],
+        "columns": ["negative", "neutral", "positive"],
+        "counts": [[1, 0, 4], [0, 0, 1], [1, 1, 0], [1, 2, 0]],
+    }
+    heads, rows = cells(shares(found))
+    assert heads == ["topic / sentiment (%)", "negative", "neutral", "positive", "total"]
+    assert rows[0] == ["lecturer", "9.09", "0.00", "36.36", "45.45"]  # 1, 0, 4 and 5 of 11
+    assert rows[-1] == ["total", "27.27", "27.27", "45.45", "100.00"]
+
+
+def test_the_other_task_is_set_against_its_topics_the_other_way_round(source: Path, tmp_path: Path) -> None:
+    found = describe(source, tmp_path, "prompt.task=topic")
+    assert found["by"] == "sentiment"
+    assert np.array_equal(np.transpose(found["shares"]["counts"]), describe(source, tmp_path)["shares"]["counts"])
+
+
+def test_splits_count_rows_and_labels(source: Path, tmp_path: Path) -> None:
+    train, validation, test = describe(source, tmp_path)["splits"]
+    assert (train["rows"], validation["rows"], test["rows"]) == (6, 2, 3)
+    assert train["labels"] == {"negative": 2, "neutral": 2, "positive": 2}
+    assert validation["share"] == pytest.approx(2 / 11)
+
+
+def test_duplicates_conflicts_and_leaks_are_found(source: Path, tmp_path: Path) -> None:
+    found = describe(source, tmp_path)
+    assert found["duplicates"]["train"] == {"same": 1, "other": 1}
+    assert found["duplicates"]["test"] == {"same": 0, "other": 0}
+    assert (found["conflicts"]["sentences"], found["conflicts"]["rows"]) == (2, 4)
+    assert {"text": "bình thường .", "labels": {"negative": 1, "neutral": 1}} in found["conflicts"]["examples"]
+    pairs = {(leak["left"], leak["right"]): (leak["exact"], leak["near"]) for leak in found["leaks"]}
+    # Case and punctuation do not count: the second test row is nearly the first training row, and not exactly.
+    assert pairs == {("train", "validation"): (1, 0), ("train", "test"): (1, 1), ("validation", "test"): (0, 0)}
+    (example,) = found["leaks"][1]["examples"]
+    assert (example["jaccard"], example["test"]["row"]) == (1.0, 2)
+    assert example["train"]["text"] == ROWS["train"][0][0]
+
+
+def test_near_duplicates_are_left_out_on_request(source: Path, tmp_path: Path) -> None:
+    found = describe(source, tmp_path, near=False)
+    assert [(leak["exact"], leak["near"]) for leak in found["leaks"]] == [(1, None), (1, None), (0, None)]
+    assert any("not looked for" in row for table in data_tables(found) for row in cells(table)[1])
+
+
+def test_rows_are_seen_whole_whatever_training_would_leave_out(source: Path, tmp_path: Path) -> None:
+    overrides = ("data.drop_duplicates=true", "data.max_train_rows=2", "data.max_test_rows=1")
+    assert describe(source, tmp_path, *overrides) == describe(source, tmp_path)
+
+
+def test_lengths_are_in_words_and_quantiles_are_lengths_that_occur(source: Path, tmp_path: Path) -> None:
+    found = describe(source, tmp_path)
+    words = sorted(len(text.split()) for rows in ROWS.values() for text, *_ in rows)
+    assert found["lengths"]["all"]["longest"] == max(words) == 14
+    assert found["lengths"]["all"]["50%"] == words[5]  # 6 of 11 rows are at most as long, 5 are not half of them
+    assert found["lengths"]["all"]["mean"] == pytest.approx(np.mean(words))
+    assert found["longest"][0]["text"].startswith("cô nên nói chậm hơn")
+    assert found["longest"][0]["split"] == "train"
+
+
+def test_tokens_are_those_of_the_prompts_that_training_sees(source: Path, tmp_path: Path) -> None:
+    found = describe(source, tmp_path)["tokens"]
+    encoder = build_encoder(resolve())
+    text = "cô nên nói chậm hơn một chút để cả lớp kịp ghi bài ."
+    longest = len(encoder.encode([text])[0].ids) + max(map(len, encoder.completions_K))
+    assert (found["longest"][0]["text"], found["longest"][0]["prompt"]) == (text, longest)
+    assert found["prompt"]["longest"] == longest
+    assert found["sentence"]["longest"] == len(encoder.tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert found["shortened"] == 0
+    short = describe(source, tmp_path, f"prompt.max_length={longest - 1}")["tokens"]
+    assert (short["shortened"], short["prompt"]["longest"]) == (1, longest - 1)
+
+
+def test_without_the_backbones_tokenizer_the_rest_is_described(source: Path, tmp_path: Path) -> None:
+    found = describe(source, tmp_path, "model.name=owner/backbone")  # the tests are offline
+    assert found["tokens"] is None
+    (note,) = found["notes"]
+    assert note.startswith("lengths in tokens are not measured: ")
+    assert "owner/backbone" in note
+    assert note in data_notes(found)
+    assert cells(data_tables(found)[-1])[0][1] == "words"
+
+
+def test_tokens_can_be_left_out(source: Path, tmp_path: Path) -> None:
+    found = describe(source, tmp_path, tokens=False)
+    assert (found["tokens"], found["notes"]) == (None, [])
+
+
+def test_figures_4_and_5_and_the_numbers_lie_in_the_folder(source: Path, tmp_path: Path) -> None:
+    found = describe(source, tmp_path)
+    folder = tmp_path / "data-góp ý-sentiment"
+    assert found["path"] == str(folder)
+    assert {path.name for path in (folder / "plots").iterdir()} == {
+        "lengths_by_sentiment.png", "lengths_by_topic.png"
+    }  # fmt: skip
+    assert json.loads((folder / "data.json").read_text(encoding="utf-8")) == found
+
+
+def test_one_file_is_one_split_and_a_table_without_a_second_column(tmp_path: Path) -> None:
+    path = tmp_path / "khảo sát.csv"
+    path.write_text("sentence,sentiment\nthầy tốt,positive\nphòng nóng,negative\n", encoding="utf-8")
+    found = describe(path, tmp_path)
+    assert [split["name"] for split in found["splits"]] == ["train"]
+    assert (found["by"], found["leaks"]) == (None, [])
+    assert cells(shares(found))[1] == [["total", "50.00", "0.00", "50.00", "100.00"]]
+    assert len(data_tables(found)) == 4  # nothing to say of leaks and conflicts
+    (note,) = found["notes"]
+    assert note.startswith(f"no validation and no test split: {path}: one file holds one split")
+
+
+def test_a_folder_without_a_validation_split_is_described(source: Path, tmp_path: Path) -> None:
+    (source / "validation.jsonl").unlink()
+    found = describe(source, tmp_path)
+    assert [split["name"] for split in found["splits"]] == ["train", "test"]
+    (note,) = found["notes"]
+    assert note == f"no validation split: {source}: no file for split validation (got test.jsonl, train.jsonl)"
+
+
+def test_a_hub_source_without_a_test_split_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(name: str, *, split: str, **arguments: Any) -> datasets.Dataset:
+        if split == "test":
+            raise ValueError("Unknown split \"test\". Should be one of ['train', 'validation'].")
+        return datasets.Dataset.from_list([{"sentence": s, "sentiment": a, "topic": b} for s, a, b in ROWS[split]])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    found = describe("owner/gop-y", tmp_path, tokens=False, near=False)
+    assert [split["rows"] for split in found["splits"]] == [6, 2]
+    assert found["notes"][0].startswith("no test split: hub owner/gop-y, split test: cannot be loaded (Unknown split")
+
+
+def test_a_source_without_any_of_the_splits_is_refused(source: Path, tmp_path: Path) -> None:
+    for name in ROWS:
+        (source / f"{name}.jsonl").rename(source / f"{name}-cũ.jsonl")
+    with pytest.raises(DataError, match="no file for split train"):
+        describe(source, tmp_path)
+
+
+def test_a_split_that_cannot_be_read_is_not_taken_for_a_missing_one(source: Path, tmp_path: Path) -> None:
+    (source / "test.jsonl").write_text('{"sentence": "hay", "sentiment": "tốt"}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="unknown label"):
+        describe(source, tmp_path)
+
+
+def test_what_was_left_out_on_reading_and_the_conflicts_are_told(source: Path, tmp_path: Path) -> None:
+    with (source / "test.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"sentence": " ", "sentiment": 1, "topic": 1}\n')
+    found = describe(source, tmp_path)
+    assert data_notes(found) == ["train: 1 duplicate rows", "test: 1 blank rows skipped"]
+    assert conflict_total(found) == "sentences with several labels: 2, in 4 rows"
+
+
+def test_two_sources_of_one_name_do_not_share_a_folder(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = describe(source, tmp_path, tokens=False)
+    other = tmp_path / "khác" / source.name
+    shutil.copytree(source, other)
+    with pytest.raises(DataError, match=r"describes another source \(got .*góp ý\); --set name=NAME keeps both"):
+        describe(other, tmp_path)
+    assert describe(other, tmp_path, "name=khác-ý", tokens=False)["path"] == str(tmp_path / "khác-ý")
+    monkeypatch.chdir(tmp_path)
+    assert describe("góp ý/", tmp_path, tokens=False)["path"] == first["path"]  # the same source, written otherwise
+    (tmp_path / "chạy").mkdir()
+    (tmp_path / "chạy" / "config.yaml").touch()
+    with pytest.raises(DataError, match="chạy: a run or a study is there"):
+        describe(source, tmp_path, "name=chạy")
+    assert [path.name for path in (tmp_path / "chạy").iterdir()] == ["config.yaml"]
+
+
+def test_any_column_can_be_set_against_the_labels(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("sentence,sentiment,khoa\nthầy tốt,2,CNTT\nphòng nóng,0,Toán\nổn,1,CNTT\n", encoding="utf-8")
+    found = describe(path, tmp_path, by="khoa")
+    assert (found["shares"]["rows"], found["shares"]["counts"]) == (["CNTT", "Toán"], [[0, 1, 1], [1, 0, 0]])
+    assert (tmp_path / "data-a.csv-sentiment" / "plots" / "lengths_by_khoa.png").exists()
+    with pytest.raises(DataError, match=r"--by: no column 'lớp' in 3 rows \(got khoa\)"):
+        describe(path, tmp_path, by="lớp")
+
+
+def test_sentences_with_brackets_are_text_in_the_tables(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("sentence,sentiment\n[/b] thầy [red]tốt,2\n", encoding="utf-8")
+    assert cells(data_tables(describe(path, tmp_path))[-1])[1][0][-1] == "[/b] thầy [red]tốt"
+
+
+@pytest.mark.skipif("LORAFT_VSFC" not in os.environ, reason="LORAFT_VSFC does not name the folder of UIT-VSFC")
+def test_table_1_of_the_real_corpus(tmp_path: Path) -> None:
+    found = describe(os.environ["LORAFT_VSFC"], tmp_path, near=False)
+    assert found["rows"] == 16_175
+    assert [split["rows"] for split in found["splits"]] == [11_426, 1_583, 3_166]
+    _, rows = cells(shares(found))
+    # Published: positive 49.69, negative 45.99, neutral 4.32; the topics' totals in this order.
+    assert rows[-1] == ["total", "45.99", "4.32", "49.69", "100.00"]
+    assert [(row[0], row[-1]) for row in rows[:-1]] == [
+        ("lecturer", "71.76"), ("training program", "18.79"), ("facility", "4.40"), ("others", "5.04")
+    ]  # fmt: skip
+    assert rows[0][1:4] == ["25.38", "1.81", "44.57"]

@@ -1,0 +1,302 @@
+"""Reports: one page that needs nothing else, says what the files say, and works in a browser on a phone at night."""
+
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.folders import HOSTILE, LABELS, answers, make_data, make_fewshot, make_run
+from helpers.records import record
+
+from loraft.config.resolve import resolve
+from loraft.config.yaml_io import dump_yaml
+from loraft.display.page import cells
+from loraft.errors import RunError
+from loraft.runs.files import write_json, write_text
+from loraft.runs.predictions import Answers
+from loraft.studies import report
+from loraft.studies.sweep.figures import sweep_curve
+from loraft.studies.sweep.ranking import rank_settings
+from loraft.studies.sweep.tables import sweep_notes
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def make_sweep(folder: Path) -> Path:
+    """A sweep over three ranks and two seeds, of which the last rank failed."""
+    trials: list[dict[str, Any]] = [
+        {**record(0.6 + rank / 100 - seed / 400, half=0.02), "name": f"r{rank}-s{seed}", "status": "finished",
+         "run": f"runs/quét/r{rank}-s{seed}", "settings": {"lora.r": rank, "seed": seed}, "n": 40,
+         "alpha_policy": "fixed, alpha 32", "trainable_parameters": 106_496 * rank, "steps": 20,
+         "validation_macro_f1": 0.5 + rank / 100 - seed / 400, "seconds": 9.5, "resumed_from_step": None,
+         "peak_memory_mib": None if rank == 1 else 512}
+        for rank in (1, 2) for seed in (1, 2)
+    ]  # fmt: skip
+    references, probs = answers()
+    told = {
+        trial["name"]: Answers(
+            Path(trial["run"]), tuple(LABELS), tuple(range(40)), ("câu",) * 40, references, np.roll(probs.argmax(1), i)
+        )
+        for i, trial in enumerate(trials)
+    }
+    trials += [{"name": f"r4-s{seed}", "run": f"runs/quét/r4-s{seed}", "settings": {"lora.r": 4, "seed": seed},
+                "alpha_policy": "fixed, alpha 32", "status": "failed", "error": "out of memory <hết bộ nhớ>"}
+               for seed in (1, 2)]  # fmt: skip
+    result = {
+        "kind": "sweep", "path": str(folder), "backbone": "loraft-vi-tiny", "quant": "none", "data": "feedback",
+        "task": "sentiment", "labels": LABELS, "keys": ["lora.r", "seed"], "alpha_policies": ["fixed, alpha 32"],
+        "confidence": 0.95, "trials": trials, **rank_settings(trials, told, 0.95),
+    }  # fmt: skip
+    write_text(folder / "sweep.yaml", dump_yaml(resolve()))
+    sweep_curve(result, folder / "plots" / "sweep.png")
+    write_json(folder / "sweep.json", result)
+    return folder
+
+
+MAKERS = {"run": make_run, "fewshot": make_fewshot, "sweep": make_sweep, "data": make_data}
+
+
+class Page(HTMLParser):
+    """What a browser would find: tags with attributes, and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(path: Path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_the_page_is_whole_and_asks_nothing_of_anyone(tmp_path: Path, kind: str) -> None:
+    page = read(report.write_page(MAKERS[kind](tmp_path / "báo cáo")))
+    assert page.open == []  # every tag is closed
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base"}
+    addresses = [value for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "href", "srcset")]
+    assert all(str(address).startswith("data:image/png;base64,") for address in addresses)
+    assert "url(" not in page.text
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in [attrs for _, attrs in page.tags]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_every_image_says_what_it_shows(tmp_path: Path, kind: str) -> None:
+    images = [attrs for tag, attrs in read(report.write_page(MAKERS[kind](tmp_path / "a"))).tags if tag == "img"]
+    assert len(images) == {"run": 3, "fewshot": 1, "sweep": 1, "data": 2}[kind]
+    assert all(len(str(attrs["alt"])) > 10 and int(str(attrs["width"])) > 200 for attrs in images)
+
+
+def test_a_runs_page_has_all_sections(tmp_path: Path) -> None:
+    document = report.document(make_run(tmp_path / "a"))
+    assert [head for head, parts in document.sections if parts] == [
+        "Results", "Labels", "Calibration", "Most confident mistakes", "Training", "How to use the adapter", "Data",
+        "Config",
+    ]  # fmt: skip
+    text = read(report.write_page(tmp_path / "a")).text
+    for expected in ("1,234,567", "2 blank rows skipped", "loraft predict --run", "PeftModel.from_pretrained",
+                     f"learning_rate: {resolve().train.learning_rate}", "trung tính", "40 test rows"):  # fmt: skip
+        assert expected in text
+
+
+def test_what_users_wrote_is_text_and_not_markup(tmp_path: Path) -> None:
+    page = read(report.write_page(make_run(tmp_path / "a")))
+    assert HOSTILE in page.text
+    assert "script" not in {tag for tag, _ in page.tags}
+
+
+def test_mistakes_come_by_the_probability_of_the_wrong_label(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a")
+    parts = dict(report.document(folder).sections)["Most confident mistakes"]
+    references, probs = answers()
+    wrong = np.flatnonzero(probs.argmax(axis=1) != references)
+    assert str(parts[0]).startswith(f"{len(wrong)} of 40 test rows are wrong")
+    heads, rows = cells(parts[1])  # type: ignore[arg-type]
+    assert heads == ["sentence", "reference", "predicted", "probability", "row"]
+    expected = sorted((float(probs[i].max()) for i in wrong), reverse=True)[:20]
+    assert [row[3] for row in rows] == [f"{p:.3f}" for p in expected]
+    assert rows[0][4] == str(max(wrong, key=lambda i: probs[i].max()) + 1)
+
+
+def test_generated_answers_have_no_probabilities_and_are_shown_as_they_are(tmp_path: Path) -> None:
+    sections = dict(report.document(make_run(tmp_path / "a", generated=True)).sections)
+    assert sections["Calibration"] == ["Answers were generated, so there are no probabilities."]
+    heads, rows = cells(sections["Most confident mistakes"][1])  # type: ignore[arg-type]
+    assert (heads[2], rows[0][2]) == ("answer", "Sentiment: <không>")
+
+
+def test_a_run_without_mistakes_says_so(tmp_path: Path) -> None:
+    sections = dict(report.document(make_run(tmp_path / "a", right=True)).sections)
+    assert sections["Most confident mistakes"] == ["None: every test row is right."]
+
+
+def test_a_sweeps_page_names_the_best_and_shows_what_failed(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "a" / "quét").parent.rename(tmp_path / "đã chuyển")
+    folder = tmp_path / "đã chuyển" / "quét"
+    text = read(report.write_page(folder)).text
+    for expected in (f"loraft predict --run '{folder}/r2-s1'", "out of memory <hết bộ nhớ>", "fixed, alpha 32", "rank"):
+        assert expected in text
+
+
+def test_everything_said_of_a_sweep_is_on_the_page_and_in_markdown(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path / "quét")
+    notes = sweep_notes(json.loads((folder / "sweep.json").read_text(encoding="utf-8")))
+    assert len(notes) >= 3
+    text, blocks = read(report.write_page(folder)).text, report.markdown(folder).strip().split("\n\n")
+    for note in notes:
+        assert note in text
+        assert note.replace("<", r"\<").replace("*", r"\*") in blocks
+
+
+def test_what_is_not_known_of_a_training_is_left_out(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a")
+    assert "resumed from step" not in read(report.write_page(folder)).text
+    metrics_path = folder / "metrics.json"
+    result = json.loads(metrics_path.read_text(encoding="utf-8"))
+    result["train"]["resumed_from_step"] = 10
+    write_json(metrics_path, result)
+    assert "resumed from step" in read(report.write_page(folder)).text
+
+
+def test_a_fewshot_page_gives_the_verdict_and_every_draw(tmp_path: Path) -> None:
+    text = read(report.write_page(make_fewshot(tmp_path / "a"))).text
+    assert "Fine-tuning pays" in text
+    for expected in (
+        "backbone, 2 shots",
+        "3, 1",
+        "label",
+        "2 draws of random",
+        "±0.008",
+    ):  # sd of two draws 1/90 apart: 1/90/sqrt 2
+        assert expected in text
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_markdown_holds_tables_and_notes_and_nothing_breaks_out_of_a_cell(tmp_path: Path, kind: str) -> None:
+    text = report.markdown(MAKERS[kind](tmp_path / "a"))
+    blocks = [block.split("\n") for block in text.strip().split("\n\n") if block.startswith("|")]
+    assert len(blocks) >= 2 - (kind == "sweep")
+    for block in blocks:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block}) == 1
+        assert set(block[1]) <= set("|- :")
+    assert "<script" not in re.sub(r"\\<", "", text)
+    said = {
+        "run": "on 40 test rows.", "fewshot": "Fine-tuning pays", "sweep": "alpha policy: fixed, alpha 32",
+        "data": "sentences with several labels: none",
+    }  # fmt: skip
+    assert said[kind] in text
+
+
+def test_the_page_goes_where_it_is_asked_to(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path / "a")
+    assert report.write_page(folder) == folder / "report.html"
+    assert report.write_page(folder, tmp_path / "gửi thầy" / "b.html").is_file()
+    with pytest.raises(RunError, match=r"--to: is a folder .*report\.html"):
+        report.write_page(folder, tmp_path)
+    with pytest.raises(RunError, match=r"cannot be written .*--to"):
+        report.write_page(folder, folder / "sweep.json" / "c.html")
+
+
+def test_without_a_name_the_newest_is_meant(tmp_path: Path) -> None:
+    for age, kind in enumerate(("run", "sweep", "fewshot")):
+        folder = MAKERS[kind](tmp_path / kind)
+        for file in folder.glob("*.json"):
+            os.utime(file, (1000 - age, 1000 - age))
+    assert report.find(None, tmp_path) == tmp_path / "run"
+    os.utime(tmp_path / "sweep" / "sweep.json", (2000, 2000))
+    assert report.find(None, tmp_path) == tmp_path / "sweep"
+    assert report.find("fewshot", tmp_path) == tmp_path / "fewshot"
+    assert report.find(str(tmp_path / "run"), Path("không có")) == tmp_path / "run"
+
+
+def test_what_is_not_there_or_not_finished_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="nothing to report; loraft train, sweep, fewshot and data make some"):
+        report.find(None, tmp_path)
+    (make_run(tmp_path / "tốt-nhất") / "metrics.json").rename(tmp_path / "metrics.json")
+    with pytest.raises(RunError, match="tốt-nhất: nothing finished to report"):
+        report.write_page(report.find("tốt-nhất", tmp_path))
+    make_sweep(tmp_path / "quét")
+    with pytest.raises(RunError, match=r"\(got 'quet'\); did you mean quét\?"):
+        report.find("quet", tmp_path)
+
+
+PROBE = """
+<!doctype html><body><iframe id="page" style="border:0" width="{width}" height="800" srcdoc="{page}"></iframe><script>
+document.getElementById("page").onload = (event) => {{
+  const inside = event.target.contentDocument, style = getComputedStyle(inside.body);
+  const found = {{
+    overflow: inside.documentElement.scrollWidth - {width},
+    broken: [...inside.images].filter(image => !image.naturalWidth).length,
+    images: inside.images.length,
+    widest: Math.max(0, ...[...inside.images].map(image => image.getBoundingClientRect().right)),
+    wide: [...inside.querySelectorAll(".wide")].filter(box => box.scrollWidth > box.clientWidth).length,
+    tallest: Math.max(...[...inside.querySelectorAll("td:not(.text)")].map(cell =>
+      [...cell.childNodes].map(text => {{
+        const range = inside.createRange(); range.selectNode(text); return range.getBoundingClientRect().height;
+      }}).reduce((a, b) => Math.max(a, b), 0))),
+    ink: style.color, back: style.backgroundColor, font: parseFloat(style.fontSize),
+    requests: event.target.contentWindow.performance.getEntriesByType("resource").length,
+  }};
+  document.title = JSON.stringify(found);
+}};
+</script></body>
+"""
+
+
+def browse(page: Path, folder: Path, *, width: int, dark: bool) -> dict[str, Any]:
+    """What headless Chromium makes of the page in a frame of so many pixels."""
+    probe = folder / "probe.html"
+    probe.write_text(PROBE.format(width=width, page=html.escape(page.read_text(encoding="utf-8"))), encoding="utf-8")
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run --disable-sync --dump-dom"
+        f" --virtual-time-budget=5000 --blink-settings=preferredColorScheme={0 if dark else 1}"
+    )
+    command = [str(BROWSER), *flags.split(), f"--user-data-dir={folder / 'profile'}", probe.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120, check=True)
+    title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
+    assert title is not None, done.stdout[-2000:]
+    found: dict[str, Any] = json.loads(html.unescape(title[1]))
+    return found
+
+
+def lightness(color: str) -> float:
+    return sum(map(float, re.findall(r"\d+", color)[:3])) / 765
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+@pytest.mark.parametrize("kind", MAKERS)
+def test_in_a_browser_the_page_fits_a_phone_and_follows_the_dark_mode(tmp_path: Path, kind: str) -> None:
+    page = report.write_page(MAKERS[kind](tmp_path / "a"))
+    for width, dark in ((390, True), (390, False), (1200, False)):
+        found = browse(page, tmp_path, width=width, dark=dark)
+        assert found["overflow"] <= 0  # nothing but tables and code scrolls sideways, in frames of their own
+        assert found["widest"] <= width
+        assert found["tallest"] < 2 * found["font"]  # only sentences are broken into lines
+        assert found["wide"] >= (width == 390)  # and what is too wide for a phone goes on inside its frame
+        assert found["broken"] == 0
+        assert found["images"] == {"run": 3, "fewshot": 1, "sweep": 1, "data": 2}[kind]
+        assert found["requests"] == 0
+        assert found["font"] >= 16
+        ink, back = lightness(found["ink"]), lightness(found["back"])
+        assert (ink > 0.8 and back < 0.2) if dark else (ink < 0.2 and back > 0.8)

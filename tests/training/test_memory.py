@@ -1,0 +1,153 @@
+"""The peak of a training's memory is its own, or it is said not to be known; what fits is planned from the shape."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.training import rows, with_adapter
+
+from loraft.config.schema import TrainConfig
+from loraft.engine.collator import pack
+from loraft.engine.layout import rounded
+from loraft.training import memory
+from loraft.training.arguments import one_window
+from loraft.training.memory import Peak
+
+CPU = torch.device("cpu")
+MIB = 2**20
+ANEW = pytest.mark.skipif(not os.access(memory.CLEAR, os.W_OK), reason="the peak cannot be started anew here")
+
+
+def peaks(monkeypatch: pytest.MonkeyPatch, *mib: int) -> None:
+    """Makes the process's peak take these values one after the other."""
+    values = iter(mib)
+    monkeypatch.setattr(memory, "_process_peak", lambda: next(values) * 2**10)
+
+
+@ANEW
+def test_an_earlier_trainings_memory_is_not_counted() -> None:
+    in_use = Peak(CPU).mib()
+    earlier = Peak(CPU)
+    block = bytearray(200 * MIB)
+    heap = [bytes(2000) for _ in range(100_000)]  # small pieces, which the C library keeps when they are freed
+    last = bytes(2000)  # above them, without which they would go back by themselves
+    highest = earlier.mib()
+    del block, heap
+    own = Peak(CPU).mib()
+    del last
+    assert in_use is not None
+    assert highest is not None
+    assert own is not None
+    assert highest > in_use + 300
+    assert own < highest - 300
+
+
+@ANEW
+def test_memory_that_was_freed_again_is_in_the_peak() -> None:
+    peak = Peak(CPU)
+    before = peak.mib()
+    block = bytearray(200 * MIB)
+    del block
+    assert (peak.mib() or 0) > (before or 0) + 150
+
+
+def test_where_the_peak_cannot_be_started_anew_an_earlier_one_is_not_taken_for_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "CLEAR", tmp_path / "none" / "clear_refs")
+    peaks(monkeypatch, 900, 900)
+    assert Peak(CPU).mib() is None
+    peaks(monkeypatch, 900, 1200)
+    assert Peak(CPU).mib() == 1200
+
+
+def test_started_anew_the_peak_is_known_also_where_nothing_more_was_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "CLEAR", tmp_path / "clear_refs")
+    peaks(monkeypatch, 900)
+    assert Peak(CPU).mib() == 900
+    assert (tmp_path / "clear_refs").read_text() == "5"  # man 5 proc_pid_clear_refs: reset the peak
+
+
+def test_linux_tells_this_process_peak_and_not_its_parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = tmp_path / "status"
+    monkeypatch.setattr(memory, "STATUS", status)
+    status.write_text("Name:\tpython\nVmPeak:\t  999999 kB\nVmHWM:\t   20480 kB\nVmRSS:\t   10240 kB\n")
+    assert memory._process_peak() == 20480
+    status.write_text("Name:\tpython\n")
+    assert memory._process_peak() > 10 * 2**10  # by getrusage: a Python with torch has more than 10 MiB
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_is_the_gpus_memory() -> None:
+    device = torch.device("cuda")
+    peak = Peak(device)
+    block = torch.empty(64 * MIB, dtype=torch.uint8, device=device)
+    del block
+    assert (peak.mib() or 0) >= 64
+
+
+# --- planning ---
+
+
+def test_the_largest_packed_batch_is_counted() -> None:
+    batch = rows()
+    tokens, keys = memory.packed_size(batch, len(batch))
+    assert tokens == pack(batch)["input_ids"].numel()
+    assert keys == max(len(row.input_ids) for row in batch)
+    assert keys <= memory.packed_size(batch, 1)[0] <= rounded(keys)
+
+
+def test_activations_follow_the_published_formula() -> None:
+    model = with_adapter()
+    config = model.config
+    expected = 100 * config.num_hidden_layers * (34 * config.hidden_size + 5 * config.num_attention_heads * 60)
+    assert memory.activation_bytes(model.to(torch.bfloat16), 100, 60) == expected
+    assert memory.activation_bytes(model.to(torch.float32), 100, 60) == 2 * expected
+
+
+def test_as_many_adapters_train_at_once_as_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = with_adapter(), rows()
+    tokens, longest = memory.packed_size(batch, 4)
+    assert tokens > longest
+    # a few short rows attend to all of each other
+    each = memory.activation_bytes(model, tokens, tokens) + memory.OPTIMIZER_BYTES * 1000
+    for room, count in ((10.0, 5), (3.5, 3), (0.1, 1)):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, room=room: room * each / memory.SHARE)
+        assert memory.most_adapters(model, batch, 4, [1000] * 5, packed=True) == count
+
+
+def test_an_accumulation_window_becomes_one_batch_where_memory_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = with_adapter(), rows()
+    section = TrainConfig(per_device_train_batch_size=2, gradient_accumulation_steps=3)
+    merged = one_window(section, model, batch, 1)
+    assert (merged.per_device_train_batch_size, merged.gradient_accumulation_steps) == (6, 1)
+    for kept in ({"shared_prefix": "off"}, {"gradient_checkpointing": True}, {"gradient_accumulation_steps": 1}):
+        other = section.model_copy(update=kept)
+        assert one_window(other, model, batch, 1) == other
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
+    assert one_window(section, model, batch, 1) == section
+
+
+def test_padded_batches_and_dense_masks_are_planned_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = with_adapter(), rows() * 10
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 10**10)
+    packed = memory.most_adapters(model, batch, 60, [0] * 500, packed=True)
+    assert 1 < memory.most_adapters(model, batch, 60, [0] * 500, packed=False) < packed < 500
+    monkeypatch.setattr(memory, "supports", lambda model: False)
+    assert 1 < memory.most_adapters(model, batch, 60, [0] * 500, packed=True) < packed
+
+
+def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    machine = memory.free_bytes(torch.device("cpu"))
+    (tmp_path / "memory.current").write_text("1000\n")
+    for limit, free in (("5000\n", 4000), ("max\n", machine)):
+        (tmp_path / "memory.max").write_text(limit)
+        assert memory.free_bytes(torch.device("cpu")) == pytest.approx(free, rel=0.2)
+
+
+def test_free_memory_is_some_of_the_machines() -> None:
+    assert 2**20 < memory.free_bytes(torch.device("cpu")) < 2**50

@@ -1,0 +1,273 @@
+"""End to end on the bundled backbone and data: train, eval, predict, and what is refused on the way."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.config import config
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from loraft.bundled import bundled_backbones, bundled_data
+from loraft.config.resolve import load_resolved, resolve
+from loraft.data.records import BadRow, Example
+from loraft.engine import scorer
+from loraft.errors import BackboneError, LoraftError, RunError
+from loraft.evaluation.evaluate import evaluate
+from loraft.evaluation.predict import predict
+from loraft.models.load import load_run
+from loraft.runs.run import Run
+from loraft.training.callbacks import ProgressCallback
+from loraft.training.pipeline import train
+
+TEXTS = ["thầy dạy hay , dễ hiểu .", "phòng nóng quá , cần sửa quạt .", "bình thường ."]
+
+
+@pytest.fixture(scope="module", params=["none", "nf4"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A finished run of each backbone; on a terminal its bar is drawn while it trains."""
+    output = tmp_path_factory.mktemp(request.param)
+    drawn: list[bool] = []
+    step_end = ProgressCallback.on_step_end
+
+    def watched(self: ProgressCallback, *given: Any, **named: Any) -> None:
+        drawn.append(self.bar.live.is_started)
+        step_end(self, *given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ProgressCallback, "on_step_end", watched)
+        patch.setattr("sys.stderr.isatty", lambda: True)
+        result = train(config(output, f"quant.method={request.param}"))
+    assert drawn == [True] * 4
+    return result
+
+
+def test_a_run_holds_everything_that_the_design_names(trained: dict[str, Any]) -> None:
+    run = Run.open(Path(trained["run"]))
+    files = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml", "environment.json", "log.jsonl", "predictions.jsonl", "metrics.json", "adapter/loraft.json",
+        "adapter/adapter_model.safetensors", "plots/learning_curve.png", "plots/confusion_matrix.png",
+    } <= files  # fmt: skip
+    assert not [name for name in files if "tmp" in name]
+    bundle = json.loads((run.adapter / "loraft.json").read_text(encoding="utf-8"))
+    assert bundle["labels"] == ["negative", "neutral", "positive"]
+    assert bundle["scores"]["macro_f1"] == trained["after"]["macro_f1"]
+    assert trained["after"]["n"] == trained["before"]["n"] == 40
+
+
+def test_training_changed_the_answers_and_kept_the_best_checkpoint(trained: dict[str, Any]) -> None:
+    run = Run.open(Path(trained["run"]))
+    assert trained["after"]["log_loss"] != trained["before"]["log_loss"]
+    evaluations = {row["step"]: row["eval_macro_f1"] for row in run.read_log() if "eval_macro_f1" in row}
+    assert set(evaluations) == {2, 4}
+    assert evaluations[trained["train"]["best_step"]] == max(evaluations.values())
+    checkpoint = run.checkpoints / f"checkpoint-{trained['train']['best_step']}" / "adapter_model.safetensors"
+    best, saved = load_file(checkpoint), load_file(run.adapter / "adapter_model.safetensors")
+    assert all((best[name] == saved[name]).all() for name in best)
+
+
+def test_eval_gives_the_numbers_of_the_end_of_training_to_the_last_digit(trained: dict[str, Any]) -> None:
+    result = evaluate(run=Path(trained["run"]))
+    timing = {"seconds"}
+    expected = {key: value for key, value in trained["after"].items() if key not in timing}
+    assert {key: result[key] for key in expected} == expected
+    saved = Run.open(Path(trained["run"])).predictions_path.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in saved] == result["rows"]
+
+
+def test_zero_shot_eval_gives_the_numbers_before_training(trained: dict[str, Any]) -> None:
+    section = load_resolved(Run.open(Path(trained["run"])).config_path)
+    result = evaluate(config=section, zero_shot=True)
+    assert result["log_loss"] == trained["before"]["log_loss"]
+    assert result["accuracy"] == trained["before"]["accuracy"]
+
+
+def test_generation_judges_the_same_rows(trained: dict[str, Any]) -> None:
+    section = resolve(config_file=Run.open(Path(trained["run"])).config_path, overrides=["eval.decode=generate"])
+    result = evaluate(config=section, run=Path(trained["run"]))
+    assert result["decode"] == "generate"
+    assert 0 <= result["no_label"] <= 1
+    assert all(isinstance(row["answer"], str) for row in result["rows"])
+    named = [row for row in result["rows"] if row["predicted"] is not None]
+    assert all(row["answer"].endswith(row["predicted"]) for row in named)
+
+
+def test_predictions_keep_order_extras_and_bad_rows(trained: dict[str, Any]) -> None:
+    rows: list[Example | BadRow] = [Example(text, None, i, {"id": f"câu {i}"}) for i, text in enumerate(TEXTS, 1)]
+    rows.insert(1, BadRow(7, "no text"))
+    found = list(predict(rows, run=Path(trained["run"])))
+    assert [row.text for row in found] == [TEXTS[0], "", *TEXTS[1:]]
+    assert found[1].error == "no text"
+    assert [row.extra for row in found if row.error is None] == [{"id": f"câu {i}"} for i in (1, 2, 3)]
+    for row in (row for row in found if row.error is None):
+        assert sum(row.probs.values()) == pytest.approx(1)
+        assert row.label == max(row.probs, key=lambda label: row.probs[label])
+
+
+def test_min_confidence_leaves_a_row_undecided(trained: dict[str, Any]) -> None:
+    rows = [Example(text, None, i) for i, text in enumerate(TEXTS, 1)]
+    plain = list(predict(rows, run=Path(trained["run"])))
+    middle = sorted(max(row.probs.values()) for row in plain)[1]
+    some = list(predict(rows, run=Path(trained["run"]), min_confidence=middle))
+    assert [row.label is None for row in some] == [max(row.probs.values()) < middle for row in plain]
+    assert sum(row.label is None for row in some) == 1
+
+
+def test_the_adapter_gives_the_same_scores_in_plain_peft(trained: dict[str, Any]) -> None:
+    run = Run.open(Path(trained["run"]))
+    section = load_resolved(run.config_path)
+    if section.quant.method == "nf4":
+        pytest.skip("plain transformers would need the quantisation config; the full-precision run shows it")
+    encoder, switchable = load_run(run, section)
+    _, fixed = load_run(run, section, for_good=True)
+    base = AutoModelForCausalLM.from_pretrained(bundled_backbones()["loraft-vi-tiny"], dtype=fixed.dtype)
+    plain = PeftModel.from_pretrained(base.to(fixed.device), str(run.adapter)).eval()
+    assert isinstance(switchable, PeftModel)
+    assert not isinstance(fixed, PeftModel)
+    ids = [prompt.ids for prompt in encoder.encode(TEXTS)]
+    expected = scorer.score(plain, ids, encoder.completions_K)
+    for ours in (switchable, fixed):
+        np.testing.assert_array_equal(scorer.score(ours, ids, encoder.completions_K), expected)
+
+
+def edit_bundle(run: Run, change: Callable[[dict[str, Any]], None]) -> None:
+    path = run.adapter / "loraft.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("labels", ["chê", "trung tính", "khen"], "labels"),
+        ("chat_template_sha256", "0" * 64, "chat template"),
+        ("date_string", "01 Jan 2030", "date in the prompt"),
+        ("prompt_sha256", "0" * 64, "system message, template, answer prefix"),
+        ("backbone", {"name": "khác", "fingerprint": "0" * 64}, "weights of the backbone"),
+    ],
+)
+def test_another_backbone_template_date_or_label_set_is_refused(
+    trained: dict[str, Any], key: str, value: Any, reason: str
+) -> None:
+    run = Run.open(Path(trained["run"]))
+    path = run.adapter / "loraft.json"
+    saved = path.read_text(encoding="utf-8")
+    try:
+        edit_bundle(run, lambda content: content.__setitem__(key, value))
+        with pytest.raises(RunError, match=reason):
+            evaluate(run=run.path)
+    finally:
+        path.write_text(saved, encoding="utf-8")
+
+
+def test_a_finished_run_is_not_overwritten_without_force(trained: dict[str, Any]) -> None:
+    section = load_resolved(Run.open(Path(trained["run"])).config_path)
+    with pytest.raises(RunError, match="--force"):
+        train(section, quiet=True)
+
+
+def test_an_interrupted_run_resumes_to_the_uninterrupted_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(config(tmp_path / "a"), quiet=True)
+    original = scorer.score
+    calls = 0
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:  # the backbone's test rows, the validation rows at step 2, and then at step 4
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr("loraft.engine.scorer.score", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path / "b"), quiet=True)
+    monkeypatch.undo()
+    run = Run.open(next((tmp_path / "b").iterdir()))
+    assert not run.finished
+    with pytest.raises(RunError, match="--resume"):
+        evaluate(run=run.path)
+    with pytest.raises(RunError, match="--resume"):
+        train(config(tmp_path / "b"), quiet=True)
+    with pytest.raises(RunError, match=r"lora\.lora_dropout: 0\.0 then, 0\.1 now"):
+        train(config(tmp_path / "b", "lora.lora_dropout=0.1"), resume=True, quiet=True)
+    resumed = train(config(tmp_path / "b"), resume=True, quiet=True)
+    for key in ("accuracy", "macro_f1", "log_loss"):
+        assert resumed["after"][key] == pytest.approx(whole["after"][key], rel=1e-6)
+        assert resumed["before"][key] == whole["before"][key]
+
+
+def test_another_task_is_a_yaml_of_labels_and_prompt(tmp_path: Path) -> None:
+    rows = [
+        {"review": text, "khen_che": word} for text, word in zip(TEXTS * 3, ["khen", "chê", "khen"] * 3, strict=True)
+    ]
+    for split in ("train", "validation", "test"):
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (tmp_path / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    task = tmp_path / "khen-che.yaml"
+    task.write_text(
+        "labels: [chê, khen]\nlabel_column: khen_che\nsystem: Bạn là trợ lý.\n"
+        "template: 'Câu sau khen hay chê? {input}'\n"
+        "few_shot_template: '{few_shot_examples} Câu: {input}'\nexample_template: '{input} {label}'\n"
+        "answer_prefix: 'Nhãn: '\n",
+        encoding="utf-8",
+    )
+    overrides = [f"prompt.task={task}", f"data.source={tmp_path}", "data.text_column=review"]
+    result = train(config(tmp_path / "runs", *overrides), quiet=True)
+    assert result["labels"] == ["chê", "khen"]
+    first = next(predict([Example("hay", None, 1)], run=Path(result["run"])))
+    assert first.label in ("chê", "khen")
+
+
+def test_force_keeps_the_old_run_until_the_new_one_finishes(tmp_path: Path) -> None:
+    first = train(config(tmp_path), quiet=True)
+    run = Run.open(Path(first["run"]))
+    for broken in ("train.learning_rate=1e30", "lora.target_modules=[không_có]"):
+        with pytest.raises(LoraftError):
+            train(config(tmp_path, broken), force=True, quiet=True)
+        assert run.read_metrics()["after"] == first["after"]
+    second = train(config(tmp_path, "train.learning_rate=1e-3"), force=True, quiet=True)
+    assert run.read_metrics()["after"] == second["after"] != first["after"]
+    assert [path.name for path in tmp_path.iterdir()] == [run.name]
+
+
+def test_a_training_that_diverges_is_an_error_and_leaves_no_run(tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match=r"(not finite|no score).*train\.learning_rate"):
+        train(config(tmp_path, "train.learning_rate=1e30"), quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backbone_that_cannot_be_loaded_leaves_no_run(tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match="cannot load"):
+        train(config(tmp_path, "model.name=ai/khong-co"), quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_judged_whole_whatever_the_run_was_limited_to(trained: dict[str, Any]) -> None:
+    file = bundled_data()["feedback"] / "validation.jsonl"
+    assert evaluate(run=Path(trained["run"]), split=str(file))["n"] == 317
+
+
+def test_a_run_and_zero_shot_are_two_things(trained: dict[str, Any]) -> None:
+    with pytest.raises(RunError, match="one of them"):
+        evaluate(run=Path(trained["run"]), zero_shot=True)
+
+
+def test_plain_sentences_can_be_given(trained: dict[str, Any]) -> None:
+    plain = list(predict(TEXTS, run=Path(trained["run"])))
+    assert [(row.row, row.text) for row in plain] == list(enumerate(TEXTS, start=1))
+
+
+def test_the_saved_adapter_names_its_backbone_and_no_local_folder(trained: dict[str, Any]) -> None:
+    adapter = Path(trained["run"]) / "adapter"
+    saved = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    assert saved["base_model_name_or_path"] == "loraft-vi-tiny"
+    for path in adapter.glob("*.*"):
+        assert str(bundled_backbones()["loraft-vi-tiny"]).encode() not in path.read_bytes()
