@@ -28,7 +28,8 @@ train: $(STAMP) ## fine-tune the bundled backbone with QLoRA and print labels be
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest -q
 
-check: lint types test ## what CI runs: lint, types, tests
+check: lint types $(STAMP) ## what CI runs: lint, types, all tests but the slow ones
+	$(BIN)/python -m pytest -q --integration
 
 lint: $(STAMP) ## check style and format
 	$(BIN)/ruff check .
@@ -41,7 +42,7 @@ format: $(STAMP) ## put style and format right
 types: $(STAMP) ## check types
 	$(BIN)/mypy
 
-bench: $(STAMP) ## measure loraft beside its rivals and write docs/performance.md; DATA=<folder> for other rows
+bench: $(STAMP) ## measure loraft beside other tools and write docs/performance.md; DATA=<folder> for other rows
 	$(BIN)/python benchmarks/speed.py $(if $(DATA),--data "$(DATA)")
 	$(BIN)/python benchmarks/performance.py
 

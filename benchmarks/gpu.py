@@ -3,7 +3,7 @@
     python benchmarks/gpu.py [--data FOLDER] [--only step-1b-4,sweep-1b] [--budget SECONDS] [--smoke]
 
 The random backbone is saved once with the bundled tokenizer into a temporary folder (2.5 GB), from which all
-contestants load it, as they would load a real one. `performance.py` adds gpu.json to docs/performance.md.
+tools load it, as they would load a real one. `performance.py` adds gpu.json to docs/performance.md.
 """
 
 import warnings
@@ -12,20 +12,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-import contestants
+import cases
 import torch
 import typer
 from speed import FLAGS, SMALL_SHAPE, SMOKE, Sizes, Suite, measure, write
 from transformers.utils import logging as transformers_logging
 
-from loraft.cli.console import begin
+from loraft.cli.console import start_command
 from loraft.config.resolve import resolve
 
 OUT = Path(__file__).parent / "results" / "gpu.json"
 SIZES = Sizes(step_rounds=(10, 10), rows=256, shot_rows=128, sweep_batch=4, sweep_steps=20, sweep_rows=64, peak=8192)
 
 
-def cases(plain: Suite, nf4: Suite) -> dict[str, Callable[[], dict[str, Any]]]:
+def all_cases(plain: Suite, nf4: Suite) -> dict[str, Callable[[], dict[str, Any]]]:
     """All cases by name; of each suite, what it calls the bundled backbone is the saved one."""
     sizes = plain.sizes
     steps_4, steps_16 = sizes.step_rounds
@@ -57,10 +57,10 @@ def main(
     transformers_logging.set_verbosity_error()
     flags = {**FLAGS, "data.source": data, "model.device": device.type}
     config = resolve(flags=flags)
-    begin(config, verbose=False)
+    start_command(config, verbose=False)
     warnings.filterwarnings("ignore", message=".*left out by the limit")
     with TemporaryDirectory() as folder:
-        made = contestants.random_llama(config, SMALL_SHAPE if smoke else contestants.LLAMA_1B, device)
+        made = cases.random_llama(config, SMALL_SHAPE if smoke else cases.LLAMA_1B, device)
         made.base.save_pretrained(folder)
         made.encoder.tokenizer.save_pretrained(folder)
         del made
@@ -69,7 +69,7 @@ def main(
             Suite(resolve(flags={**flags, "model.name": folder, "quant.method": quant}), sizes, device)
             for quant in ("none", "nf4")
         )
-        known = cases(plain, nf4)
+        known = all_cases(plain, nf4)
         chosen = only.split(",") if only else list(known)
         if unknown := [name for name in chosen if name not in known]:
             raise SystemExit(f"--only: no such case (got {', '.join(unknown)}); there are {', '.join(known)}")

@@ -9,39 +9,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-import contestants
+import cases
 import torch
 import typer
-from aims import LORAFT
-from measuring import in_turns, ratios
 from speed import FLAGS
+from targets import LORAFT
+from timing import in_turns, ratios
 from torch.profiler import ProfilerActivity, profile
 from transformers.utils import logging as transformers_logging
 
-from loraft.cli.console import begin, say
+from loraft.cli.console import say, start_command
 from loraft.config.resolve import resolve
 from loraft.engine import fused_layer, lora_linear, prefix_attention, scorer
-from loraft.engine.collator import Way, make_rows, pack
-from loraft.engine.loss import answer_loss_sum
+from loraft.engine.collator import make_rows, pack
+from loraft.engine.loss import BatchMethod, answer_loss_sum
 from loraft.models.adapter import add_adapter
 
 UPSTREAM = "upstream's layers"
 
 
-def passes(bench: contestants.Bench, batch: int, rounds: int, profiled: bool) -> dict[str, Any]:
+def passes(bench: cases.Bench, batch: int, rounds: int, profiled: bool) -> dict[str, Any]:
     """Seconds of a forward and a backward pass of a training batch, by round; or where loraft's time goes."""
-    drawn = contestants.some_rows(bench.train, batch * rounds, bench.config.seed)
+    drawn = cases.some_rows(bench.train, batch * rounds, bench.config.seed)
     prompts = [prompt.ids for prompt in bench.encoder.encode(drawn.texts)]
     rows = make_rows(prompts, drawn.labels.tolist(), bench.encoder.completions_K, "none")
     batches = [pack(rows[i * batch : (i + 1) * batch]) for i in range(rounds)]
-    model = add_adapter(contestants.sharing_weights(bench.base), bench.config.lora, seed=bench.config.seed).train()
+    model = add_adapter(cases.sharing_weights(bench.base), bench.config.lora, seed=bench.config.seed).train()
 
-    def run(way: Way, number: int) -> None:
+    def run(method: BatchMethod, number: int) -> None:
         model.zero_grad()
-        answer_loss_sum(model, batches[number], bench.base.dtype, way=way).backward()
+        answer_loss_sum(model, batches[number], bench.base.dtype, method=method).backward()
 
     with prefix_attention.enabled(model.get_base_model()), lora_linear.enabled(model), fused_layer.enabled(model):
-        made = {UPSTREAM: lambda n: run("attention", n), LORAFT: lambda n: run("layers", n)}
+        made = {UPSTREAM: lambda n: run(BatchMethod.ATTENTION, n), LORAFT: lambda n: run(BatchMethod.FUSED, n)}
         in_turns(made, 3, bench.device)
         if profiled:
             with profile(activities=[ProfilerActivity.CPU]) as found:
@@ -71,10 +71,10 @@ def without() -> Iterator[None]:
         fused_layer.supports = own
 
 
-def scores(bench: contestants.Bench, rows: int, shots: int, rounds: int) -> dict[str, Any]:
+def scores(bench: cases.Bench, rows: int, shots: int, rounds: int) -> dict[str, Any]:
     """Scores of test rows, by round."""
-    texts = contestants.some_rows(bench.test, rows, bench.config.seed).texts
-    shown = contestants.demonstrations(bench, shots) if shots else ()
+    texts = cases.some_rows(bench.test, rows, bench.config.seed).texts
+    shown = cases.demonstrations(bench, shots) if shots else ()
     ids = [prompt.ids for prompt in bench.encoder.encode(texts, shown)]
     completions_K = bench.encoder.completions_K
 
@@ -97,8 +97,8 @@ def main(
     """Measure and print."""
     transformers_logging.set_verbosity_error()
     config = resolve(flags={**FLAGS, "data.source": data, "model.device": "cpu"})
-    begin(config, verbose=False)
-    bench = contestants.bundled(config)
+    start_command(config, verbose=False)
+    bench = cases.bundled(config)
     if profiled:
         for batch in (4, 16):
             spent = passes(bench, batch, rounds, True)

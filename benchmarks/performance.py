@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from aims import AIMS, HARNESS, LORAFT, RECIPE, TRL, TRL_BEST, WHAT
+from targets import HARNESS, LORAFT, RECIPE, TARGETS, TRL, TRL_BEST, WHAT
 
 from loraft.display.figure import drawing
 
@@ -28,9 +28,9 @@ HEAD = """# Speed
 Made by `python benchmarks/performance.py` from the JSON files in `benchmarks/results/`; `make bench` measures on this
 machine and writes this page again.
 
-A ratio says how many times as long as loraft a rival took for the same work. Contestants take turns in one process, on
+A ratio says how many times as long as loraft a baseline took for the same work. Cases take turns in one process, on
 the same frozen weights and the same rows, and each ratio is taken inside one round; the table gives the median over the
-rounds, and the lowest and highest. `benchmarks/rivals.py` has the rivals in full:
+rounds, and the lowest and highest. `benchmarks/baselines.py` has the baselines in full:
 
 - **tutorial's recipe**: right-padded batches, full LM head, a bare training loop; evaluation by `generate` of 16 tokens
   in batches of 8 (16 with demonstrations); in a sweep, one adapter after the other, each over a freshly loaded
@@ -41,11 +41,11 @@ rounds, and the lowest and highest. `benchmarks/rivals.py` has the rivals in ful
   a row where they differ in their last token only.
 
 A training step is collating, forward, backward, clipping and the optimizer's step, for loraft and TRL inside their own
-`train()`; all have the tutorial's LoRA (rank 8, alpha 32) without dropout. Where a rival would take minutes it does a
-part in each round, another one in the next, and its time is scaled: one of eight ranks in a sweep, 8 of the rows in an
-evaluation of the large shape, and of 1,000 predictions as many as the JSON says. The Llama-3.2-1B shape has random
+`train()`; all have the tutorial's LoRA (rank 8, alpha 32) without dropout. Where a baseline would take minutes it does
+a part in each round, another one in the next, and its time is scaled: one of eight ranks in a sweep, 8 of the rows in
+an evaluation of the large shape, and of 1,000 predictions as many as the JSON says. The Llama-3.2-1B shape has random
 weights, and its token ids come from the bundled tokenizer. oneDNN, which on a CPU generates code for every new shape of
-a product, may keep 4,096 pieces of it here instead of 1,024: as much for four contestants in one process as each has
+a product, may keep 4,096 pieces of it here instead of 1,024: as much for four tools in one process as each has
 alone.
 """
 
@@ -69,16 +69,16 @@ def _section(record: dict[str, Any]) -> str:
         f"## {device['name']}{cores}", "",
         f"`python benchmarks/{script}.py{where}`, rows of {record['data']}, commit {environment['git_commit']}, "
         f"{environment['time'][:10]}, {versions}.", "",
-        "| what | backbone | against | aim | measured | lowest to highest | rounds |",
+        "| what | backbone | against | target | measured | lowest to highest | rounds |",
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
-    aims = AIMS[device["device"]]
+    targets = TARGETS[device["device"]]
     for name, case in record["cases"].items():
-        for rival, ratio in case.get("ratios", {}).items():
-            aim = aims.get(name, {}).get(rival)
-            missed = " (missed)" if aim is not None and ratio["median"] < aim else ""
+        for baseline, ratio in case.get("ratios", {}).items():
+            target = targets.get(name, {}).get(baseline)
+            missed = " (missed)" if target is not None and ratio["median"] < target else ""
             lines.append(
-                f"| {WHAT[name]} | {case['backbone']} | {rival} | {f'{aim:g}x{missed}' if aim else ''} "
+                f"| {WHAT[name]} | {case['backbone']} | {baseline} | {f'{target:g}x{missed}' if target else ''} "
                 f"| **{ratio['median']:.2f}x** | {ratio['low']:.2f}x to {ratio['high']:.2f}x "
                 f"| {len(case['seconds'][LORAFT])} |"
             )
@@ -95,8 +95,8 @@ def _seconds(record: dict[str, Any]) -> list[str]:
              f"| what | work | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]  # fmt: skip
     for name, case in cases.items():
         cells = []
-        for contestant in names:
-            times, memory = case["seconds"].get(contestant), case["peak_memory_mib"].get(contestant)
+        for tool in names:
+            times, memory = case["seconds"].get(tool), case["peak_memory_mib"].get(tool)
             text = "" if times is None else f"{statistics.median(times):.3g}"
             cells.append(text + (f" ({memory:,} MiB)" if memory else ""))
         work = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in case["work"].items() if isinstance(value, int))  # noqa: E501  # fmt: skip
@@ -105,12 +105,12 @@ def _seconds(record: dict[str, Any]) -> list[str]:
 
 
 def _work(record: dict[str, Any]) -> list[str]:
-    """What shows that the contestants did the same work."""
+    """What shows that the tools did the same work."""
     lines = []
     for name, case in record["cases"].items():
         what = f"- {WHAT.get(name)}, {case.get('backbone')}: "
         if "first_losses" in case:
-            losses = ", ".join(f"{rival} {loss:.4f}" for rival, loss in case["first_losses"].items())
+            losses = ", ".join(f"{baseline} {loss:.4f}" for baseline, loss in case["first_losses"].items())
             lines.append(f"{what}loss of the first step in nats a token: {losses}.")
         elif "largest_difference_nats" in case:
             lines.append(
@@ -141,31 +141,31 @@ def _peak(record: dict[str, Any]) -> list[str]:
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
-    """Ratios with their spread and the aims; below, where it was measured, how time grows."""
+    """Ratios with their spread and the targets; below, where it was measured, how time grows."""
     curves = record["cases"].get("scaling", {}).get("curves", {})
-    rows = [(name, rival, ratio) for name, case in record["cases"].items() if "ratios" in case
-            for rival, ratio in case["ratios"].items()]  # fmt: skip
-    aims = AIMS[record["machine"]["device"]]
+    rows = [(name, baseline, ratio) for name, case in record["cases"].items() if "ratios" in case
+            for baseline, ratio in case["ratios"].items()]  # fmt: skip
+    targets = TARGETS[record["machine"]["device"]]
     below = -(-len(curves) // 2)
     with drawing(path, (7.2, 0.9 + 0.24 * len(rows) + 2.6 * below)) as figure:
         grid = figure.add_gridspec(1 + below, 2, height_ratios=[max(1, 0.1 * len(rows))] + [1] * below)
         axes = figure.add_subplot(grid[0, :])
-        for place, (name, rival, ratio) in enumerate(rows):
-            axes.barh(place, ratio["median"], color="0.75" if rival == RECIPE else "0.5", height=0.7)
+        for place, (name, baseline, ratio) in enumerate(rows):
+            axes.barh(place, ratio["median"], color="0.75" if baseline == RECIPE else "0.5", height=0.7)
             axes.plot([ratio["low"], ratio["high"]], [place, place], "-", color="0.0", linewidth=1)
-            if aim := aims.get(name, {}).get(rival):
-                axes.plot(aim, place, "|", color="0.0", markersize=11, markeredgewidth=2)
+            if target := targets.get(name, {}).get(baseline):
+                axes.plot(target, place, "|", color="0.0", markersize=11, markeredgewidth=2)
         axes.set_yticks(range(len(rows)), [f"{WHAT[n]}, {record['cases'][n]['backbone']}\nagainst {r}" for n, r, _ in rows], fontsize=5)  # noqa: E501  # fmt: skip
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xscale("log")
-        axes.set_xlabel("times as long as loraft (median; thin line: lowest to highest; tick: aim)")
+        axes.set_xlabel("times as long as loraft (median; thin line: lowest to highest; tick: target)")
         axes.axvline(1, color="0.0", linewidth=0.8)
-        axes.set_title(f"Time of the rivals over loraft's, {record['machine']['name']}")
+        axes.set_title(f"Time of the baselines over loraft's, {record['machine']['name']}")
         for number, (name, curve) in enumerate(curves.items()):
             axes = figure.add_subplot(grid[1 + number // 2, number % 2])
-            for contestant, seconds in curve["seconds"].items():
-                mark, shade = LINES[contestant]
-                axes.plot(curve["x"], seconds, mark, color=shade, markersize=4, label=contestant)
+            for tool, seconds in curve["seconds"].items():
+                mark, shade = LINES[tool]
+                axes.plot(curve["x"], seconds, mark, color=shade, markersize=4, label=tool)
             what, over = CURVES[name]
             axes.set(xlabel=over, ylabel=f"{what} (s)", ylim=(0, None))
             axes.legend(fontsize=6)

@@ -2,9 +2,9 @@
 
     python benchmarks/speed.py [--data FOLDER] [--only step-1b-4,sweep] [--rounds 5] [--budget SECONDS] [--smoke]
 
-Contestants take turns in one process, on the same weights and rows; a ratio is taken inside a round, and its median,
+Cases take turns in one process, on the same weights and rows; a ratio is taken inside a round, and its median,
 lowest and highest value over the rounds are kept, with all raw times. Before its ratios count, a case checks that the
-contestants did the same work. `performance.py` makes docs/performance.md from the JSON. The last case
+tools did the same work. `performance.py` makes docs/performance.md from the JSON. The last case
 takes minutes a round and begins with `--budget 1200` only.
 """
 
@@ -19,20 +19,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import contestants
+import cases
 import torch
 import typer
-from aims import HARNESS, LORAFT, RECIPE, TRL, TRL_BEST
-from contestants import LLAMA_1B, Bench
-from measuring import in_turns, machine, matmul_peak, operations, ratios
+from cases import LLAMA_1B, Bench
+from targets import HARNESS, LORAFT, RECIPE, TRL, TRL_BEST
+from timing import in_turns, machine, matmul_peak, operations, ratios
 from transformers.utils import logging as transformers_logging
 
 from loraft.bundled import bundled_backbones
-from loraft.cli.console import begin, say
+from loraft.cli.console import say, start_command
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
 from loraft.data.dataset import load_data
 from loraft.runs.environment import environment
+from loraft.runs.records import as_json
 
 OUT = Path(__file__).parent / "results" / "speed.json"
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -83,17 +84,17 @@ class Suite:
             self._benches.clear()
             gc.collect()
             if name == "bundled":
-                self._benches[name] = contestants.bundled(self.config)
+                self._benches[name] = cases.bundled(self.config)
             else:
                 shape = LLAMA_1B if self.sizes.shape == Sizes.shape else SMALL_SHAPE
-                self._benches[name] = contestants.random_llama(self.config, shape, self.device)
+                self._benches[name] = cases.random_llama(self.config, shape, self.device)
         return self._benches[name]
 
     def step(self, backbone: str, batch: int, *, both_trl: bool, rounds: int) -> dict[str, Any]:
         """Training steps, their equal losses, and the share of the peak that loraft's reach."""
         bench = self.bench(backbone)
         names = [RECIPE, TRL, *([TRL_BEST] if both_trl else []), LORAFT]
-        with contestants.steps(bench, batch, rounds, names) as made:
+        with cases.steps(bench, batch, rounds, names) as made:
             seconds, losses, memory = in_turns(made, rounds, bench.device)
             counted = operations(lambda counter: made[LORAFT](rounds, around=counter))  # the last batch again
         first = {name: values[0] for name, values in losses.items()}
@@ -111,15 +112,15 @@ class Suite:
         large = backbone == "1b"
         # full log-probabilities of a large vocabulary: a small batch spares the loop memory traffic
         shares = dict.fromkeys((RECIPE, HARNESS), rows // 8) if large and rows > 8 else {}
-        made = contestants.evaluations(bench, rows, shots, harness_batch=8 if large else 16, shares=shares)
+        made = cases.evaluations(bench, rows, shots, harness_batch=8 if large else 16, shares=shares)
         if not large:
             in_turns(made, 1, bench.device)
         measured, results, memory = in_turns(made, self.sizes.rounds, bench.device)
         seconds = {name: [t * shares.get(name, 1) for t in times] for name, times in measured.items()}
         ours_NK, loop_NK = results[LORAFT][0], results[HARNESS][0]
-        same_NK = ours_NK[contestants.share_of(HARNESS, 0, shares)]
+        same_NK = ours_NK[cases.share_of(HARNESS, 0, shares)]
         limit = 1e-3 if bench.base.dtype == torch.float32 else 0.5  # the loop's log-softmax is in bf16 then
-        difference = contestants.largest_difference(same_NK, loop_NK)
+        difference = cases.largest_difference(same_NK, loop_NK)
         _same("log-probabilities of the labels", {HARNESS: difference}, lambda value: value <= limit)
         ours = ours_NK.argmax(1)
         generated = results[RECIPE][0]
@@ -128,7 +129,7 @@ class Suite:
             "work": {"rows": rows, "shots": shots, "one_in_so_many_rows_in_a_round": shares},
             "largest_difference_nats": difference,
             "same_label_as_loop": _share(same_NK.argmax(1).tolist(), loop_NK.argmax(1).tolist()),
-            "same_label_as_generated": _share(ours[contestants.share_of(RECIPE, 0, shares)].tolist(), generated),
+            "same_label_as_generated": _share(ours[cases.share_of(RECIPE, 0, shares)].tolist(), generated),
             "generated_no_label": generated.count(None) / len(generated),
             "seconds": seconds, "peak_memory_mib": memory,
         }  # fmt: skip
@@ -136,22 +137,20 @@ class Suite:
     def sweep(self) -> dict[str, Any]:
         """A sweep from nothing to the table, scaled down in steps and rows."""
         sizes, config = self.sizes, self.scaled_down()
-        share = len(sizes.sweep_ranks)  # rivals run one rank a round
-        with contestants.sweeps_of(config, sizes.sweep_ranks, [RECIPE, TRL, LORAFT], share) as made:
+        share = len(sizes.sweep_ranks)  # baselines run one rank a round
+        with cases.sweeps_of(config, sizes.sweep_ranks, [RECIPE, TRL, LORAFT], share) as made:
             measured, _, memory = in_turns(made, sizes.rounds, self.device)
         seconds = {name: [t * (1 if name == LORAFT else share) for t in times] for name, times in measured.items()}
         work = {"ranks": len(sizes.sweep_ranks), "steps": sizes.sweep_steps, "batch": sizes.sweep_batch,
                 "rows": sizes.sweep_rows,
-                "ranks_of_rivals_in_a_round": 1}  # fmt: skip
+                "ranks_of_baselines_in_a_round": 1}  # fmt: skip
         return {"backbone": self.name_of("bundled"), "work": work, "seconds": seconds, "peak_memory_mib": memory}
 
     def predict(self) -> dict[str, Any]:
-        """A thousand lines; each contestant's time is scaled from as many as it answered."""
+        """A thousand lines; each tool's time is scaled from as many as it answered."""
         sizes, texts = self.sizes, load_data(self.config, "test").texts
-        answered = {RECIPE: sizes.one_by_one, HARNESS: sizes.looped, LORAFT: contestants.LINES}
-        with contestants.predictions(
-            self.scaled_down(), texts, one_by_one=sizes.one_by_one, looped=sizes.looped
-        ) as made:
+        answered = {RECIPE: sizes.one_by_one, HARNESS: sizes.looped, LORAFT: cases.LINES}
+        with cases.predictions(self.scaled_down(), texts, one_by_one=sizes.one_by_one, looped=sizes.looped) as made:
             measured, _, memory = in_turns(made, sizes.rounds, self.device)
         seconds = {name: [1000 * t / answered[name] for t in times] for name, times in measured.items()}
         work = {"lines": 1000, "answered_in_a_round": answered}
@@ -164,24 +163,24 @@ class Suite:
         names = ("evaluation_rows", "step_batch", "evaluation_prompt", "step_prompt", "sweep_ranks")
         curves: dict[str, Any] = {name: {"x": [], "seconds": {}} for name in names}
 
-        def add(curve: str, x: float, made: contestants.Contestants, rounds: int) -> None:
+        def add(curve: str, x: float, made: cases.Cases, rounds: int) -> None:
             curves[curve]["x"].append(x)
             for name, times in in_turns(made, rounds, bench.device)[0].items():
                 curves[curve]["seconds"].setdefault(name, []).append(statistics.median(times))
 
         for rows in sizes.scale_rows:
-            add("evaluation_rows", rows, contestants.evaluations(bench, rows), rounds)
+            add("evaluation_rows", rows, cases.evaluations(bench, rows), rounds)
         for batch in sizes.scale_batches:
-            with contestants.steps(bench, batch, rounds, trio) as made:
+            with cases.steps(bench, batch, rounds, trio) as made:
                 add("step_batch", batch, made, rounds)
         for shots in sizes.scale_shots:
             text = bench.test.texts[0]
-            tokens = len(bench.encoder.encode([text], contestants.demonstrations(bench, shots) if shots else ())[0].ids)
-            add("evaluation_prompt", tokens, contestants.evaluations(bench, sizes.scale_rows[0], shots), rounds)
-            with contestants.steps(bench, 4, rounds, [RECIPE, LORAFT], shots) as made:
+            tokens = len(bench.encoder.encode([text], cases.demonstrations(bench, shots) if shots else ())[0].ids)
+            add("evaluation_prompt", tokens, cases.evaluations(bench, sizes.scale_rows[0], shots), rounds)
+            with cases.steps(bench, 4, rounds, [RECIPE, LORAFT], shots) as made:
                 add("step_prompt", tokens, made, rounds)
         for count in sizes.scale_ranks:
-            with contestants.sweeps_of(self.scaled_down(), RANKS[:count], [RECIPE, LORAFT]) as made:
+            with cases.sweeps_of(self.scaled_down(), RANKS[:count], [RECIPE, LORAFT]) as made:
                 add("sweep_ranks", count, made, 1)
         work = {
             "prompt_rows": sizes.scale_rows[0],
@@ -211,7 +210,7 @@ class Suite:
         return self.config.model.name if own else self.sizes.shape
 
 
-def cases(suite: Suite) -> dict[str, Callable[[], dict[str, Any]]]:
+def all_cases(suite: Suite) -> dict[str, Callable[[], dict[str, Any]]]:
     """All cases by name, in an order that loads each backbone once."""
     sizes = suite.sizes
     steps_4, steps_16 = (max(sizes.rounds, rounds) for rounds in sizes.step_rounds)
@@ -255,7 +254,8 @@ def measure(
         if "seconds" in record:
             record["ratios"] = ratios(record["seconds"])
             say(
-                "          " + ", ".join(f"{ratio['median']:.2f}x {rival}" for rival, ratio in record["ratios"].items())
+                "          "
+                + ", ".join(f"{ratio['median']:.2f}x {baseline}" for baseline, ratio in record["ratios"].items())
             )
         if "loraft_operations" in record and "peak" in done:
             speed = record["loraft_operations"] / statistics.median(record["seconds"][LORAFT])
@@ -270,7 +270,7 @@ def measure(
 
 def _same(what: str, values: dict[str, float], accepted: Callable[[float], bool]) -> None:
     if not all(map(accepted, values.values())):
-        raise SystemExit(f"{what}: the contestants do not do the same work (got {values})")
+        raise SystemExit(f"{what}: the tools do not do the same work (got {values})")
 
 
 def _share(left: list[Any], right: list[Any]) -> float:
@@ -280,7 +280,7 @@ def _share(left: list[Any], right: list[Any]) -> float:
 def write(out: Path, suite: Suite, result: dict[str, Any]) -> None:
     """Writes the record of a suite; no path of this machine goes in."""
     record = {
-        "environment": {key: value for key, value in environment().items() if key != "command"},
+        "environment": {key: value for key, value in as_json(environment()).items() if key != "command"},
         "machine": machine(suite.device),
         "data": "feedback" if suite.config.data.source == "feedback" else Path(suite.config.data.source).name,
         "smoke": suite.sizes.shape != Sizes.shape,
@@ -302,14 +302,14 @@ def main(
     out: Annotated[Path, typer.Option()] = OUT,
 ) -> None:
     """Measure, and write OUT."""
-    # for four contestants in one process as much as each has by itself; read at the first product
+    # for four tools in one process as much as each has by itself; read at the first product
     os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = str(4 * 1024)
     transformers_logging.set_verbosity_error()
     config = resolve(flags={**FLAGS, "data.source": data, "model.device": "cpu"})
-    begin(config, verbose=False)
+    start_command(config, verbose=False)
     warnings.filterwarnings("ignore", message=".*left out by the limit")
     suite = Suite(config, SMOKE if smoke else Sizes(rounds=rounds), torch.device("cpu"))
-    known = cases(suite)
+    known = all_cases(suite)
     chosen = only.split(",") if only else list(known)
     if unknown := [name for name in chosen if name not in known]:
         raise SystemExit(f"--only: no such case (got {', '.join(unknown)}); there are {', '.join(known)}")

@@ -24,6 +24,7 @@ from loraft.data.dataset import load_split
 from loraft.evaluation.baselines import linear_svm
 from loraft.evaluation.metrics import core
 from loraft.runs.environment import environment
+from loraft.runs.records import as_json
 
 CONFIG = Path(__file__).with_name("vsfc.yaml")
 METRICS = ("accuracy", "macro_f1")
@@ -69,7 +70,9 @@ def main(
     }
     record = {
         "date": datetime.now(UTC).date().isoformat(),
-        "environment": {key: value for key, value in environment().items() if key != "command"},  # paths are private
+        "environment": {
+            key: value for key, value in as_json(environment()).items() if key != "command"
+        },  # paths are private
         "rows": runs["none"][0]["after"]["n"],
         "baseline": baseline(folder),
         "runs": {

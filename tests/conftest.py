@@ -16,6 +16,7 @@ for variable in ("LORAFT_PRESET", "LORAFT_DEBUG", "RANK", "FORCE_COLOR"):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow")
+    parser.addoption("--integration", action="store_true", help="run the tests marked integration")
     parser.addoption("--network", action="store_true", help="run the tests marked network")
 
 
@@ -23,6 +24,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     reasons = {}
     if not config.getoption("--slow"):
         reasons["slow"] = "takes minutes or a browser; --slow runs it"
+    if not config.getoption("--integration"):
+        reasons["integration"] = "runs commands of the documentation; --integration runs it, and make check does"
     if not config.getoption("--network"):
         reasons["network"] = "reaches the hub; --network runs it"
     if any(item.get_closest_marker("gpu") for item in items):

@@ -1,4 +1,4 @@
-"""The rivals do the same work as loraft, contestants take fair turns, and the page says what was measured."""
+"""The baselines do the same work as loraft, tools take fair turns, and the page says what was measured."""
 
 import json
 import random
@@ -24,13 +24,13 @@ from loraft.models.adapter import add_adapter
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))  # scripts, no package
 
-import contestants
+import baselines
+import cases
 import performance
-import rivals
-from aims import AIMS, LORAFT, RECIPE, TRL, TRL_BEST, WHAT
-from measuring import in_turns, operations, ratios
-from pacing import Paced
 from speed import FLAGS, _share
+from stepper import Paced
+from targets import LORAFT, RECIPE, TARGETS, TRL, TRL_BEST, WHAT
+from timing import in_turns, operations, ratios
 
 CPU = torch.device("cpu")
 
@@ -40,9 +40,9 @@ def split() -> Split:
     return Split("train", examples, "fixture", {})
 
 
-def bench() -> contestants.Bench:
+def bench() -> cases.Bench:
     config: Config = resolve(flags={**FLAGS, "model.device": "cpu"})
-    return contestants.Bench(config, encoder(), backbone(), split(), split())
+    return cases.Bench(config, encoder(), backbone(), split(), split())
 
 
 def record(**changes: Any) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def record(**changes: Any) -> dict[str, Any]:
 
 
 def test_each_contestant_takes_the_same_training_steps() -> None:
-    with contestants.steps(bench(), 2, 3, [RECIPE, TRL, TRL_BEST, LORAFT]) as made:
+    with cases.steps(bench(), 2, 3, [RECIPE, TRL, TRL_BEST, LORAFT]) as made:
         _, losses, _ = in_turns(made, 3, CPU)
     for name in (RECIPE, TRL_BEST):
         assert losses[name][0] == pytest.approx(losses[LORAFT][0], rel=1e-3), name
@@ -75,7 +75,7 @@ def test_each_contestant_takes_the_same_training_steps() -> None:
 
 def test_a_trainer_stands_still_between_its_steps_and_ends_without_a_trace(tmp_path: Path) -> None:
     model = add_adapter(backbone(), bench().config.lora, seed=1)
-    trainer = rivals.trl_trainer(model, encoder(), split(), folder=tmp_path, batch_size=2, learning_rate=1e-3)
+    trainer = baselines.trl_trainer(model, encoder(), split(), folder=tmp_path, batch_size=2, learning_rate=1e-3)
     paced = Paced(trainer, [[0, 1], [2, 3], [4, 5]])
     trained = [p for p in model.parameters() if p.requires_grad]
     before = [p.clone() for p in trained]
@@ -89,9 +89,9 @@ def test_a_trainer_stands_still_between_its_steps_and_ends_without_a_trace(tmp_p
 
 
 def test_the_operations_of_a_step_are_those_of_a_whole_batch() -> None:
-    with contestants.steps(bench(), 4, 1, [LORAFT]) as made:
+    with cases.steps(bench(), 4, 1, [LORAFT]) as made:
         counted = [operations(lambda counter, n=n: made[LORAFT](n, around=counter)) for n in range(2)]
-    with contestants.steps(bench(), 1, 1, [LORAFT]) as made:
+    with cases.steps(bench(), 1, 1, [LORAFT]) as made:
         one_row = operations(lambda counter: made[LORAFT](0, around=counter))
     assert counted[0] == counted[1]  # the round, and the step after the rounds
     assert counted[0] > one_row > 0
@@ -99,7 +99,7 @@ def test_the_operations_of_a_step_are_those_of_a_whole_batch() -> None:
 
 def test_an_error_in_a_step_reaches_the_one_who_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = add_adapter(backbone(), bench().config.lora, seed=1)
-    trainer = rivals.trl_trainer(model, encoder(), split(), folder=tmp_path, batch_size=2, learning_rate=1e-3)
+    trainer = baselines.trl_trainer(model, encoder(), split(), folder=tmp_path, batch_size=2, learning_rate=1e-3)
     paced = Paced(trainer, [[0, 1], [2, 3]])
     monkeypatch.setattr(trainer.optimizer, "step", lambda *given: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -108,7 +108,7 @@ def test_an_error_in_a_step_reaches_the_one_who_asked(tmp_path: Path, monkeypatc
 
 def test_contestants_share_the_frozen_weights_but_not_the_adapter() -> None:
     base = backbone()
-    one, other = (add_adapter(contestants.sharing_weights(base), bench().config.lora, seed=1) for _ in range(2))
+    one, other = (add_adapter(cases.sharing_weights(base), bench().config.lora, seed=1) for _ in range(2))
     pointers = [{p.data_ptr() for p in model.parameters() if not p.requires_grad} for model in (base, one, other)]
     assert pointers[0] == pointers[1] == pointers[2]
     ours, theirs = ({p.data_ptr() for p in model.parameters() if p.requires_grad} for model in (one, other))
@@ -117,7 +117,7 @@ def test_contestants_share_the_frozen_weights_but_not_the_adapter() -> None:
 
 def test_the_recipes_batch_is_the_padded_twin_of_loraft() -> None:
     rows = make_rows(prompts(), LABELS, encoder().completions_K, "none")
-    theirs = rivals.recipe_batch(rows, tokenizer().pad_token_id, CPU)
+    theirs = baselines.recipe_batch(rows, tokenizer().pad_token_id, CPU)
     ours = pad(rows, tokenizer().pad_token_id)
     assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
 
@@ -125,7 +125,7 @@ def test_the_recipes_batch_is_the_padded_twin_of_loraft() -> None:
 def test_trl_trains_on_the_ids_that_loraft_trains_on(tmp_path: Path) -> None:
     rows = make_rows(prompts(), LABELS, encoder().completions_K, "none")
     model = add_adapter(backbone(), bench().config.lora, seed=1)
-    trainer = rivals.trl_trainer(model, encoder(), split(), folder=tmp_path, batch_size=2, learning_rate=1e-3)
+    trainer = baselines.trl_trainer(model, encoder(), split(), folder=tmp_path, batch_size=2, learning_rate=1e-3)
     assert trainer.args.activation_checkpointing  # its default, which the page speaks of
     assert trainer.args.bf16
     assert [item["input_ids"] for item in trainer.train_dataset] == [row.input_ids for row in rows]
@@ -137,15 +137,15 @@ def test_trl_trains_on_the_ids_that_loraft_trains_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_the_loops_log_likelihoods_are_the_scores(task: str, batch_size: int) -> None:
     model, ids, completions = backbone(), prompts(task=task), encoder(task).completions_K
-    loop_NK = rivals.loglikelihoods(model, ids, completions, batch_size)
-    assert contestants.largest_difference(loop_NK, score(model, ids, completions)) < 1e-4
-    assert contestants.largest_difference(loop_NK[:, ::-1], score(model, ids, completions)) > 1e-2
+    loop_NK = baselines.loglikelihoods(model, ids, completions, batch_size)
+    assert cases.largest_difference(loop_NK, score(model, ids, completions)) < 1e-4
+    assert cases.largest_difference(loop_NK[:, ::-1], score(model, ids, completions)) > 1e-2
 
 
 def test_the_loop_runs_labels_that_differ_in_the_last_token_once() -> None:
     model, calls = backbone(), []
     model.register_forward_pre_hook(lambda *given: calls.append(given[2]["input_ids"].shape[0]), with_kwargs=True)
-    rivals.loglikelihoods(model, prompts(), encoder().completions_K, 4)
+    baselines.loglikelihoods(model, prompts(), encoder().completions_K, 4)
     assert len({tuple(ids[:-2]) for ids in encoder().completions_K}) == 1
     assert sum(calls) == len(SENTENCES)
 
@@ -163,7 +163,7 @@ def test_generated_answers_are_parsed_in_the_rows_order(monkeypatch: pytest.Monk
         return torch.cat([input_ids, torch.tensor([answers[ids.index(row)] for row in rows])], dim=1)
 
     monkeypatch.setattr(model, "generate", generate)
-    assert rivals.recipe_predict(model, encoder(), ids, batch_size=4) == LABELS
+    assert baselines.recipe_predict(model, encoder(), ids, batch_size=4) == LABELS
     assert asked == [4, 2]
 
 
@@ -173,8 +173,8 @@ def test_rivals_run_every_rank_once_in_the_rounds_of_a_sweep(monkeypatch: pytest
     def recipe_sweep(config: Config, *rest: Any) -> None:
         run.append(list(config.sweep.ranks))
 
-    monkeypatch.setattr(rivals, "recipe_sweep", recipe_sweep)
-    with contestants.sweeps_of(resolve(), ranks, [RECIPE], share=4) as made:
+    monkeypatch.setattr(baselines, "recipe_sweep", recipe_sweep)
+    with cases.sweeps_of(resolve(), ranks, [RECIPE], share=4) as made:
         for number in range(5):
             made[RECIPE](number)
     assert run == [[1], [1, 128], [2, 64], [4, 32], [8, 16], [1, 128]]  # the first is the warm-up
@@ -202,9 +202,9 @@ def test_operations_of_a_product_are_two_a_multiplication() -> None:
 
 
 def test_rows_repeat_only_when_there_are_too_few() -> None:
-    texts: Sequence[str] = contestants.some_rows(split(), 6, 1).texts
+    texts: Sequence[str] = cases.some_rows(split(), 6, 1).texts
     assert sorted(texts) == sorted(SENTENCES)
-    assert contestants.some_rows(split(), 8, 1).texts[6:] == texts[:2]
+    assert cases.some_rows(split(), 8, 1).texts[6:] == texts[:2]
     assert texts != SENTENCES
     assert random.Random(1).sample(range(6), 6) != list(range(6))
 
@@ -214,8 +214,8 @@ def test_the_page_says_what_the_json_says(tmp_path: Path) -> None:
     result.write_text(json.dumps(record()), encoding="utf-8")
     performance.main([result], tmp_path)
     page = (tmp_path / "performance.md").read_text(encoding="utf-8")
-    aims = AIMS["cpu"]["step-4"]
-    assert aims == {RECIPE: 2.7, TRL: 2.5}
+    targets = TARGETS["cpu"]["step-4"]
+    assert targets == {RECIPE: 2.7, TRL: 2.5}
     assert f"| {WHAT['step-4']} | tiny | {RECIPE} | 2.7x | **3.00x** | 2.00x to 4.00x | 3 |" in page
     assert f"| {TRL} | 2.5x | **4.50x** | 4.00x to 5.00x | 3 |" in page
     assert statistics.median([5 / 1, 9 / 2, 4 / 1]) == 4.5
@@ -244,15 +244,15 @@ def test_every_aim_belongs_to_a_case() -> None:
     import speed
 
     suite = speed.Suite(resolve(), speed.SMOKE, CPU)
-    assert set(AIMS["cpu"]) == set(speed.cases(suite)) - {"peak", "scaling"}
-    assert set(AIMS["cuda"]) == set(gpu.cases(suite, suite)) - {"peak"}
-    assert set(AIMS["cpu"]) | set(AIMS["cuda"]) == set(WHAT)
+    assert set(TARGETS["cpu"]) == set(speed.all_cases(suite)) - {"peak", "scaling"}
+    assert set(TARGETS["cuda"]) == set(gpu.all_cases(suite, suite)) - {"peak"}
+    assert set(TARGETS["cpu"]) | set(TARGETS["cuda"]) == set(WHAT)
 
 
 def test_a_round_of_prediction_is_whole_groups_of_rows() -> None:
     from loraft.evaluation.predict import PREDICT_ROWS
 
-    assert contestants.LINES % PREDICT_ROWS == 0
+    assert cases.LINES % PREDICT_ROWS == 0
 
 
 def test_a_case_that_fails_or_has_no_time_costs_no_other_case() -> None:
@@ -261,7 +261,7 @@ def test_a_case_that_fails_or_has_no_time_costs_no_other_case() -> None:
     saved: list[dict[str, Any]] = []
 
     def fails() -> dict[str, Any]:
-        raise SystemExit("the contestants do not do the same work")
+        raise SystemExit("the tools do not do the same work")
 
     done = {"seconds": {LORAFT: [1.0], RECIPE: [3.0]}, "loraft_operations": 20}
     good = {"peak": lambda: {"flop_per_second": 100.0}, "step-4": lambda: dict(done)}
@@ -281,7 +281,7 @@ def test_different_work_ends_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "bench", lambda name: replace(bench()))
     assert suite.evaluation("bundled", 4)["same_label_as_loop"] == 1.0
     wrong = np.zeros((4, 3))
-    monkeypatch.setattr(rivals, "loglikelihoods", lambda *given: wrong)
+    monkeypatch.setattr(baselines, "loglikelihoods", lambda *given: wrong)
     with pytest.raises(SystemExit, match="do not do the same work"):
         suite.evaluation("bundled", 4)
     assert _share([1, 2, None], [1, 3, None]) == pytest.approx(2 / 3)

@@ -28,11 +28,38 @@ def trained(output: Path, launcher: list[str], batch: int) -> tuple[Path, subpro
     return output / "run", made
 
 
+@pytest.fixture
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.mark.usefixtures("no_launcher")
+def test_a_process_without_a_launcher_is_the_only_one_and_the_main_one() -> None:
+    assert not distributed.is_distributed()
+    assert distributed.is_main_process()
+    assert distributed.local_rank() == 0
+
+
+@pytest.mark.usefixtures("no_launcher")
+@pytest.mark.parametrize(
+    ("world_size", "rank", "several", "main"),
+    [("1", "0", False, True), ("2", "0", True, True), ("2", "1", True, False), ("16", "8", True, False)],
+)
+def test_of_several_processes_the_first_is_the_main_one(
+    monkeypatch: pytest.MonkeyPatch, world_size: str, rank: str, several: bool, main: bool
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", world_size)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert (distributed.is_distributed(), distributed.is_main_process()) == (several, main)
+    assert distributed.local_rank() == 3
+
+
+@pytest.mark.usefixtures("no_launcher")
 def test_a_variable_of_another_program_makes_no_second_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "8")
-    assert distributed.is_first()
-    monkeypatch.setenv("WORLD_SIZE", "16")
-    assert not distributed.is_first()
+    assert distributed.is_main_process()
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:

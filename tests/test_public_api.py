@@ -1,37 +1,84 @@
+"""The public names, their signatures, and the examples in their docstrings."""
+
+import doctest
+import inspect
+import shutil
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
+from helpers.compared_runs import GOLD, make_run, wrong_on
 
 import loraft
 
+NAMES = [
+    "BackboneError", "BadRow", "Config", "ConfigError", "DataError", "Example", "LoraftError", "Prediction", "Run",
+    "RunError", "__version__", "compare", "dump_config", "evaluate", "fewshot", "load_config", "predict", "resolve",
+    "sweep", "train",
+]  # fmt: skip
+ERRORS = [name for name in NAMES if name.endswith("Error")]
+
+SIGNATURES = {
+    "compare": "(runs: collections.abc.Sequence[str | pathlib.Path]) -> loraft.studies.compare.compare.Comparison",
+    "dump_config": "(config: loraft.config.schema.Config) -> str",
+    "evaluate": "(*, config: loraft.config.schema.Config | None = None, run: str | pathlib.Path | None = None,"
+    " split: str = 'test', zero_shot: bool = False) -> loraft.evaluation.evaluate.Evaluation",
+    "fewshot": "(config: loraft.config.schema.Config, *, run: str | pathlib.Path | None = None,"
+    " adapter_shots: bool = False, force: bool = False, resume: bool = False, quiet: bool = False,"
+    " tell: collections.abc.Callable[[str], None]) -> loraft.studies.fewshot.records.FewshotResult",
+    "load_config": "(path: str | pathlib.Path) -> loraft.config.schema.Config",
+    "predict": "(inputs: str | collections.abc.Iterable[str | loraft.data.records.Example |"
+    " loraft.data.records.BadRow],"
+    " *, run: str | pathlib.Path, min_confidence: float | None = None,"
+    " config: loraft.config.schema.Config | None = None, wait: float | None = None)"
+    " -> collections.abc.Iterator[loraft.evaluation.predict.Prediction]",
+    "resolve": "(*, preset: str | None = None, config_file: str | pathlib.Path | None = None,"
+    " overrides: collections.abc.Sequence[str] = (), flags: collections.abc.Mapping[str, typing.Any] | None = None)"
+    " -> loraft.config.schema.Config",
+    "sweep": "(config: loraft.config.schema.Config, *, force: bool = False, quiet: bool = False,"
+    " tell: collections.abc.Callable[[str], None]) -> loraft.studies.sweep.records.SweepResult",
+    "train": "(config: loraft.config.schema.Config, *, force: bool = False, resume: bool = False, quiet: bool = False)"
+    " -> loraft.training.results.RunResult",
+    "Example": "(text: str, label: int | None = None, row: int = 0, extra: dict[str, typing.Any] = ...) -> None",
+    "BadRow": "(row: int, reason: str) -> None",
+    "Prediction": "(row: int, text: str, label: str | None, probs: dict[str, float] = ..., extra: dict[str, typing.Any]"
+    " = ..., error: str | None = None) -> None",
+    "Run": "(path: pathlib.Path) -> None",
+}
+
+
+def signature(name: str) -> str:
+    """The signature as Python writes it; defaults that are made anew or are functions are left out."""
+    found = inspect.signature(getattr(loraft, name))
+    shown = []
+    for parameter in found.parameters.values():
+        default = parameter.default
+        if callable(default) and default is not inspect.Parameter.empty:
+            parameter = parameter.replace(default=inspect.Parameter.empty)
+        shown.append(parameter)
+    return str(found.replace(parameters=shown)).replace("<factory>", "...")
+
 
 def test_the_public_names_are_these() -> None:
-    assert sorted(loraft.__all__) == [
-        "BackboneError",
-        "Config",
-        "ConfigError",
-        "DataError",
-        "LoraftError",
-        "RunError",
-        "__version__",
-        "compare",
-        "dump_yaml",
-        "evaluate",
-        "fewshot",
-        "load_resolved",
-        "predict",
-        "resolve",
-        "sweep",
-        "train",
-    ]
-    assert dir(loraft) == sorted(loraft.__all__)
+    assert sorted(loraft.__all__) == NAMES
+    assert dir(loraft) == NAMES
 
 
 @pytest.mark.parametrize("name", loraft.__all__)
 def test_every_public_name_is_there_and_documented(name: str) -> None:
     value = getattr(loraft, name)
     assert name == "__version__" or (callable(value) and value.__name__ == name and value.__doc__)
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures_are_these(name: str) -> None:
+    assert signature(name) == SIGNATURES[name]
+
+
+def test_only_errors_and_the_config_have_no_signature_here() -> None:
+    assert set(NAMES) - set(SIGNATURES) - set(ERRORS) == {"Config", "__version__"}
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
@@ -43,3 +90,24 @@ def test_importing_the_package_imports_nothing_else() -> None:
     script = "import sys, loraft; print([name for name in sys.modules if name.startswith('loraft')])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['loraft']"
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """The names that the examples use: a folder for new runs, a finished run, two runs to compare."""
+    folder = tmp_path_factory.mktemp("ví-dụ")
+    run = shutil.copytree(Path(__file__).parent / "fixtures" / "first_layout" / "run", folder / "phản-hồi")
+    first, second = make_run(folder / "a", wrong_on(1, 2)), make_run(folder / "b", GOLD)
+    return {"folder": folder, "run": run, "first": first, "second": second}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ERRORS and name != "__version__"])
+def test_the_example_in_the_docstring_prints_what_it_says(name: str, examples: dict[str, object]) -> None:
+    text = inspect.getdoc(getattr(loraft, name)) or ""
+    example = doctest.DocTestParser().get_doctest(text, dict(examples), name, None, None)
+    assert example.examples, "the docstring has no example"
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        runner.run(example)
+    assert runner.failures == 0

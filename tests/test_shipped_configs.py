@@ -79,7 +79,7 @@ def test_quickstart_is_the_default_and_reaches_no_network() -> None:
 
 
 def test_the_tutorial_is_the_tutorials_recipe() -> None:
-    # Expected values: docs/TUTORIAL.md, "Recipe".
+    # Expected values: the arguments in the code of the tutorial.
     config = resolve(preset="tutorial")
     assert config.model.name == "meta-llama/Llama-3.2-1B-Instruct"
     assert (config.model.cache_dir, config.data.cache_dir) == ("./cache", "./cache")
@@ -105,7 +105,7 @@ def test_the_tutorials_qlora_is_nested_nf4_with_bf16_products() -> None:
 
 
 def test_the_sentiment_prompt_is_the_tutorials_to_the_letter() -> None:
-    # Expected strings: docs/TUTORIAL.md, "Prompts".
+    # Expected strings: the prompts as the tutorial prints them.
     prompt = resolve(flags={"prompt.task": "sentiment"}).prompt
     ask = (
         'The response must begin with "Sentiment: ", followed by one of these keywords: "positive", "negative", or '

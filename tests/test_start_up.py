@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from loraft.config.resolve import resolve
-from loraft.config.yaml_io import dump_yaml
+from loraft.config.yaml_io import dump_config
 from loraft.evaluation.predict import predict
 from loraft.models import manifest
 from loraft.models.adapter import add_adapter
@@ -46,7 +46,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Run, str]:
             torch.nn.init.normal_(parameter, std=0.05)
     model.save_pretrained(str(found.adapter))
     write_json(found.adapter / manifest.FILE, manifest.describe(config, encoder, weights, {}, {}))
-    write_text(found.config_path, dump_yaml(config))
+    write_text(found.config_path, dump_config(config))
     found.finish({})
     return found, "dora" if more else quant
 

@@ -9,21 +9,25 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "BackboneError": "errors",
+    "BadRow": "data.records",
     "Config": "config.schema",
     "ConfigError": "errors",
     "DataError": "errors",
-    "BackboneError": "errors",
+    "Example": "data.records",
     "LoraftError": "errors",
+    "Prediction": "evaluation.predict",
+    "Run": "runs.run",
     "RunError": "errors",
-    "resolve": "config.resolve",
-    "dump_yaml": "config.yaml_io",
-    "load_resolved": "config.resolve",
-    "train": "training.pipeline",
-    "evaluate": "evaluation.evaluate",
-    "predict": "evaluation.predict",
-    "fewshot": "studies.fewshot.study",
-    "sweep": "studies.sweep.runner",
     "compare": "studies.compare.compare",
+    "dump_config": "config.yaml_io",
+    "evaluate": "evaluation.evaluate",
+    "fewshot": "studies.fewshot.study",
+    "load_config": "config.resolve",
+    "predict": "evaluation.predict",
+    "resolve": "config.resolve",
+    "sweep": "studies.sweep.runner",
+    "train": "training.pipeline",
 }
 
 __all__ = ["__version__", *_HOME]

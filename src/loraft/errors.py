@@ -1,17 +1,17 @@
-"""Errors that a user can act on.
+"""The errors that a user can act on, and the category of warnings that only inform.
 
 Form of a message: `<where>: <what> (got X); <what is allowed, or the next command>`.
 """
 
 
 class LoraftError(Exception):
-    """A mistake or a state of affairs that the user can mend; the command line prints it and exits with 1."""
+    """Base of all errors that the user can correct; the command line prints the message and exits with 1."""
 
     exit_code = 1
 
 
 class ConfigError(LoraftError):
-    """The configuration is wrong; carries every mistake found, one a line. Exit code 2, as for usage."""
+    """The configuration is wrong; the message holds every mistake found, one a line. Exit code 2, as for usage."""
 
     exit_code = 2
 
@@ -21,8 +21,12 @@ class DataError(LoraftError):
 
 
 class BackboneError(LoraftError):
-    """The backbone, its quantisation or an adapter cannot be built or does not match."""
+    """The backbone, its quantisation or an adapter cannot be built, or they do not fit each other."""
 
 
 class RunError(LoraftError):
-    """A run directory is missing, unfinished, already there or does not match."""
+    """A run directory is missing, unfinished, exists already or does not match."""
+
+
+class Note(UserWarning):
+    """Warning category for what the user asked for and need not act on, such as a row limit that took effect."""

@@ -1,3 +1,5 @@
+"""What each section of the config accepts, and which values it refuses."""
+
 from typing import get_args
 
 import pytest
@@ -31,13 +33,13 @@ def test_a_boolean_is_neither_a_number_nor_a_word() -> None:
     # bool is a subclass of int: without the check `lora.r: yes` would be rank 1.
     found = problems(Config, seed=True, lora={"r": True, "lora_alpha": True}, prompt={"system": False})
     assert set(found) == {"seed", "lora.r", "lora.lora_alpha", "prompt.system"}
-    assert all("put a word in quotes" in message for message in found.values())
+    assert all("put such a word in quotes" in message for message in found.values())
 
 
 def test_a_boolean_in_a_list_is_said_once_for_the_list() -> None:
     found = problems(Config, prompt={"labels": [True, False]}, train={"report_to": [True]}, sweep={"ranks": [True]})
     assert set(found) == {"prompt.labels", "train.report_to", "sweep.ranks"}
-    assert all("put a word in quotes" in message for message in found.values())
+    assert all("put such a word in quotes" in message for message in found.values())
     assert Config(sweep={"grid": {"lora.use_dora": [True, False]}}).sweep.grid == {"lora.use_dora": [True, False]}
 
 
@@ -56,6 +58,7 @@ def test_numbers_are_finite(value: float) -> None:
         ({"r": 8, "lora_alpha": 32}, 32, "fixed, alpha 32"),
         ({"r": 8, "alpha_per_rank": 2}, 16, "proportional, alpha 2 r"),
         ({"r": 8, "use_rslora": True}, 32, "rsLoRA, alpha 32"),
+        ({"r": 8, "use_rslora": True, "alpha_per_rank": 0.5}, 4, "rsLoRA, alpha 0.5 r"),
     ],
 )
 def test_the_alpha_policy_is_named(values: dict[str, float], alpha: float, words: str) -> None:
@@ -66,7 +69,9 @@ def test_the_alpha_policy_is_named(values: dict[str, float], alpha: float, words
 def test_labels_and_words_are_different_and_as_many() -> None:
     found = problems(PromptConfig, labels=["khen", "khen"], label_words=["a", "a"])
     assert set(found) == {"labels", "label_words"}
-    assert "labels are 2" in problems(PromptConfig, labels=["khen", "chê"], label_words=["a", "b", "c"])[""]
+    assert (
+        "3 label_words for 2 labels" in problems(PromptConfig, labels=["khen", "chê"], label_words=["a", "b", "c"])[""]
+    )
     assert "at least 2" in problems(PromptConfig, labels=["khen"])["labels"]
 
 
@@ -74,7 +79,7 @@ def test_labels_and_words_are_different_and_as_many() -> None:
 def test_labels_and_words_are_not_blank_and_have_no_space_around(name: str) -> None:
     found = problems(PromptConfig, labels=["khen", name], label_words=["khen", name])
     assert set(found) == {"labels", "label_words"}
-    assert all(f"{name!r} is blank or has space around it" in message for message in found.values())
+    assert all(f"{name!r} is blank or has spaces around it" in message for message in found.values())
     assert PromptConfig(labels=["khen", "góp ý"]).labels == ["khen", "góp ý"]
 
 
@@ -86,9 +91,9 @@ def test_templates_hold_each_slot_once() -> None:
         example_template="{input}",
     )
     assert found == {
-        "template": "Value error, must hold {input} exactly once",
-        "few_shot_template": "Value error, must hold {input} exactly once",
-        "example_template": "Value error, must hold {label} exactly once",
+        "template": "Value error, must contain {input} exactly once",
+        "few_shot_template": "Value error, must contain {input} exactly once",
+        "example_template": "Value error, must contain {label} exactly once",
     }
 
 
@@ -107,7 +112,9 @@ def test_optimizers_and_trackers_are_upstreams() -> None:
 
 
 def test_balancing_twice_is_refused() -> None:
-    assert "corrects twice" in problems(TrainConfig, class_weights="balanced", sampling="balanced")[""]
+    assert (
+        "both correct the class imbalance" in problems(TrainConfig, class_weights="balanced", sampling="balanced")[""]
+    )
     assert TrainConfig(class_weights="balanced").sampling == "natural"
     assert TrainConfig(sampling="balanced").class_weights == "none"
 

@@ -1,4 +1,4 @@
-"""Rows come in full groups from a fast source, and at once from a slow one."""
+"""A fast source gives full groups, and rows of a slow source are not held back."""
 
 import subprocess
 import sys
@@ -38,6 +38,20 @@ def test_a_slow_source_is_answered_while_it_is_still_open() -> None:
         found.append(group)
         answered.set()
     assert found == [[0], [1], [2]]
+
+
+def test_a_full_group_is_handed_on_while_the_source_waits_for_its_answer() -> None:
+    answered = threading.Event()
+
+    def rows() -> Iterator[int]:
+        yield from range(FIRST)
+        assert answered.wait(PATIENT / 6), "the full group was held back"
+        yield FIRST
+
+    source = groups(rows(), most=100, wait=PATIENT)
+    assert next(source) == list(range(FIRST))
+    answered.set()
+    assert list(source) == [[FIRST]]
 
 
 def test_rows_that_came_meanwhile_are_handed_on_together() -> None:

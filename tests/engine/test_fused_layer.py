@@ -6,16 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.plain_scoring import score_plainly
 from helpers.tiny import CONFIGS, HEADS, SENTENCES, SMALL, awaken, backbone, encoder
-from helpers.training import SECTIONS, SQUARES, assert_same, fit, loss_and_gradients, rows, with_adapter
+from helpers.training import EXTRA_PAIRS, SECTIONS, assert_same, fit, loss_and_gradients, rows, with_adapter
 from transformers import LlamaConfig, MistralConfig
 
 from loraft.config.schema import LoraSection, ModelConfig, QuantConfig
 from loraft.engine import collator, fused_layer, lora_linear
 from loraft.engine.collator import pack
-from loraft.engine.loss import answer_loss_sum, answer_loss_sums
-from loraft.engine.prefix_cache import LONG
-from loraft.engine.scorer import score, score_plainly
+from loraft.engine.loss import BatchMethod, answer_loss_sum, answer_loss_sums
+from loraft.engine.prefix_cache import MAX_FUSED_CELLS
+from loraft.engine.scorer import score
 from loraft.models.adapter import add_adapter, add_adapters
 from loraft.models.backbone import load_backbone
 
@@ -32,9 +33,9 @@ def _others(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(CONFIGS, name, config)
 
 
-@pytest.fixture(params=SQUARES)
+@pytest.fixture(params=EXTRA_PAIRS)
 def both_attentions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collator, "SQUARE", SQUARES[request.param])
+    monkeypatch.setattr(collator, "MAX_EXTRA_PAIRS", EXTRA_PAIRS[request.param])
 
 
 def uneven(model: Any) -> Any:
@@ -47,6 +48,7 @@ def uneven(model: Any) -> Any:
 
 
 def test_llama_qwen2_and_mistral_without_a_window_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CONFIGS, "llama with gelu", LlamaConfig(**SMALL, **HEADS, hidden_act="gelu"))
     assert [name for name in CONFIGS if fused_layer.supports(backbone(name))] == ["llama", "qwen2", *OTHERS]
     hooked = backbone("llama")
     hooked.model.layers[0].forward = hooked.model.layers[0].forward
@@ -61,7 +63,7 @@ def test_llama_qwen2_and_mistral_without_a_window_are_served(monkeypatch: pytest
 def test_loss_and_gradients_are_those_of_the_padded_batch(architecture: str, targets: Any) -> None:
     model = uneven(with_adapter(architecture, target_modules=targets))
     assert fused_layer.supports(model)
-    assert lora_linear.suits(model)
+    assert lora_linear.supports(model)
     assert_same(model, rows())
     assert_same(model, rows()[:1])
 
@@ -85,18 +87,18 @@ def test_a_trained_input_gets_its_gradient_through_the_first_layer() -> None:
     model.get_input_embeddings().register_forward_hook(keep)
     loss_and_gradients(model, pack(rows()))
     with fused_layer.enabled(model):
-        loss_and_gradients(model, pack(rows()), way="layers")
+        loss_and_gradients(model, pack(rows()), method=BatchMethod.FUSED)
     assert given[0].grad is not None
     torch.testing.assert_close(given[1].grad, given[0].grad, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("both_attentions")
-def test_adapters_side_by_side_have_the_losses_and_gradients_of_each_alone() -> None:
+def test_joint_adapters_have_the_losses_and_gradients_of_each_alone() -> None:
     model, names = add_adapters(backbone(), SECTIONS, seed=1)
     awaken(model)
     with lora_linear.enabled(model, names), fused_layer.enabled(model, names):
         model.train()
-        together = answer_loss_sums(model, pack(rows()), torch.float32, len(names), way="layers")
+        together = answer_loss_sums(model, pack(rows()), torch.float32, len(names), method=BatchMethod.FUSED)
         together.sum().backward()
     found = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert len(found) == 2 * len(names) * 14  # two layers of seven projections
@@ -129,7 +131,7 @@ def test_the_gradient_with_dropout_is_that_of_finite_differences(ranks: list[int
             for weight, along in zip(weights, direction, strict=True):
                 weight.add_(step * along)
         with lora_linear.enabled(model, names), fused_layer.enabled(model, names):
-            return answer_loss_sums(model, batch, torch.float32, len(names), way="layers").sum()
+            return answer_loss_sums(model, batch, torch.float32, len(names), method=BatchMethod.FUSED).sum()
 
     gradients = torch.autograd.grad(loss(0.0), weights)
     slope = sum(float((gradient * along).sum()) for gradient, along in zip(gradients, direction, strict=True))
@@ -143,11 +145,11 @@ def test_nf4_has_the_gradients_of_autograd() -> None:
     base = load_backbone(ModelConfig(dtype="fp32", device="cpu"), QuantConfig(method="nf4", compute_dtype="fp32"))
     model = add_adapter(base, LoraSection(r=4, target_modules="all-linear"), seed=1)
     assert fused_layer.supports(model)
-    assert lora_linear.suits(model)
-    with lora_linear.enabled(model), lora_linear.stirred(model), lora_linear.active(model):
+    assert lora_linear.supports(model)
+    with lora_linear.enabled(model), lora_linear.perturbed(model), lora_linear.active_in_evaluation(model):
         plain, expected = loss_and_gradients(model, pack(rows()))
         with fused_layer.enabled(model):
-            loss, gradients = loss_and_gradients(model, pack(rows()), way="layers")
+            loss, gradients = loss_and_gradients(model, pack(rows()), method=BatchMethod.FUSED)
     assert loss == pytest.approx(plain, rel=1e-4)
     for name, gradient in expected.items():
         assert (gradients[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-7, name
@@ -157,8 +159,8 @@ def test_training_on_the_bundled_backbone_is_fused_and_checkpointed_training_is_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
     passed: list[int] = []
-    own = fused_layer._Layer.compute
-    monkeypatch.setattr(fused_layer._Layer, "compute", lambda *args: passed.append(1) or own(*args))
+    own = fused_layer.FusedLayer.compute
+    monkeypatch.setattr(fused_layer.FusedLayer, "compute", lambda *args: passed.append(1) or own(*args))
     model = add_adapter(load_backbone(ModelConfig(device="cpu"), QuantConfig()), LoraSection(r=4), seed=1)
     assert len(fit(tmp_path / "a", model, max_steps=2)) == 2
     assert len(passed) == 4 * model.config.num_hidden_layers  # two checks, and two steps
@@ -186,5 +188,5 @@ def test_scores_are_those_of_plain_forward_passes(architecture: str, repeats: in
     texts = [" ".join([text] * repeats) for text in SENTENCES[:3]]
     ids = [prompt.ids for prompt in encoder("topic", 4096).encode(texts)]
     if repeats > 1:
-        assert max(map(len, ids)) > LONG
+        assert max(map(len, ids)) > MAX_FUSED_CELLS
     np.testing.assert_allclose(score(model, ids, topics), score_plainly(model, ids, topics), atol=2e-5)

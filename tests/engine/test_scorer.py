@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.plain_scoring import score_plainly
 from helpers.tiny import CONFIGS, SENTENCES, backbone, encoder, prompts, tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,8 +13,7 @@ from transformers import GPT2Config
 
 from loraft.config.schema import ModelConfig, QuantConfig
 from loraft.engine import scorer
-from loraft.engine.layout import room, rounded
-from loraft.engine.scorer import answer_tokens, generate, greedy, score, score_plainly, to_probs
+from loraft.engine.scorer import answer_tokens, generate, greedy, score, to_probs
 from loraft.errors import BackboneError
 from loraft.models.backbone import load_backbone
 
@@ -40,16 +40,6 @@ def test_scores_do_not_depend_on_batch_size_or_order(batch_tokens: int) -> None:
     np.testing.assert_allclose(score(model, ids[::-1], topics, batch_tokens=batch_tokens)[::-1], expected, atol=1e-5)
 
 
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=70), st.integers(0, 200))
-def test_sizes_come_back_and_there_is_room_for_what_fills_up(lengths: list[int], ahead: int) -> None:
-    longest, spare = room(lengths, ahead)
-    assert longest == rounded(max(lengths)) >= max(lengths)
-    assert longest % 8 == 0
-    assert 0 <= spare < 32
-    total, most = ahead + sum(lengths) + spare, ahead + longest * len(lengths)
-    assert total == min(rounded(ahead + sum(lengths)), most)
-
-
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=200), st.integers(60, 700))
 def test_batches_hold_every_row_in_order_within_the_bound(lengths: list[int], most: int) -> None:
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
@@ -57,6 +47,46 @@ def test_batches_hold_every_row_in_order_within_the_bound(lengths: list[int], mo
     assert [i for batch in batches for i in batch] == order
     assert all(len(batch) * max(lengths[i] for i in batch) <= most for batch in batches)
     assert all(len(batch) < 8 or len(batch) % 8 == 0 for batch in batches[:-1])
+
+
+def test_a_batch_may_reach_the_bound() -> None:
+    assert scorer._batches([0, 1, 2], [10, 10, 10], 20) == [[0, 1], [2]]
+    assert scorer._batches([0, 1], [10, 30], 20) == [[0], [1]]  # a row of its own may be longer
+
+
+def test_batches_and_the_cached_prefix_are_chosen_by_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    cached: list[int] = []
+    batches: list[list[int]] = []
+    own_cache, own_logits = scorer.prefix_cache, scorer.logits_after
+
+    def recorded_cache(model: Any, ids: list[int]) -> Any:
+        cached.append(len(ids))
+        return own_cache(model, ids)
+
+    def recorded_logits(model: Any, cache: Any, prefix: int, suffixes: list[list[int]], *args: Any) -> Any:
+        batches.append([len(suffix) for suffix in suffixes])
+        return own_logits(model, cache, prefix, suffixes, *args)
+
+    monkeypatch.setattr(scorer, "prefix_cache", recorded_cache)
+    monkeypatch.setattr(scorer, "logits_after", recorded_logits)
+    model = backbone()
+
+    def rows(prefix: int, *lengths: int) -> list[list[int]]:
+        """Rows of one first part and of different tokens after it."""
+        return [[*range(prefix), *[100 + n] * length] for n, length in enumerate(lengths)]
+
+    def called(ids: list[list[int]], batch_tokens: int | None = None) -> tuple[list[int], list[list[int]]]:
+        cached.clear()
+        batches.clear()
+        score(model, ids, [[5, 4], [6, 4]], batch_tokens=batch_tokens)
+        return list(cached), list(batches)
+
+    assert called(rows(scorer.MIN_PREFIX, 1, 1)) == ([scorer.MIN_PREFIX], [[1, 1]])
+    assert called(rows(scorer.MIN_PREFIX - 1, 1, 1)) == ([], [[scorer.MIN_PREFIX, scorer.MIN_PREFIX]])
+    assert called(rows(20, 3)) == ([], [[23]])  # of one row
+    assert called(rows(20, 60, 5, 4, 3, 2, 1), 72)[1] == [[1, 2, 3, 4, 5], [60]]  # 8 cells a row, and 64
+    on_cpu = [len(batch) for batch in called(rows(20, *[60] * 30))[1]]
+    assert on_cpu == [scorer.CPU_TOKENS // 64, 30 - scorer.CPU_TOKENS // 64]  # 24 rows of 64 cells
 
 
 @pytest.mark.parametrize("completions", ["single", "nested"])
@@ -113,8 +143,8 @@ def test_the_answer_read_off_one_pass_is_the_decoded_one(architecture: str, seed
     model = backbone(architecture, seed)
     texts = [*prompts(), *prompts(["lớp đông quá", "rất hài lòng"])]
     paths = [decoded(model, prompt, 4) for prompt in texts]
-    place = next(i for i, path in enumerate(paths) if len(set(path)) == 4)
-    texts, paths = [*texts[place:], *texts[:place]], [*paths[place:], *paths[:place]]
+    start = next(i for i, path in enumerate(paths) if len(set(path)) == 4)
+    texts, paths = [*texts[start:], *texts[:start]], [*paths[start:], *paths[:start]]
     first, other = paths[0], next(path for path in paths if path[0] != paths[0][0])
     end = first[-1]
     answers = [
@@ -133,7 +163,7 @@ def test_the_answer_read_off_one_pass_is_the_decoded_one(architecture: str, seed
     assert greedy(model, texts, alike)[0] == 0
 
 
-def test_rows_on_the_brink_are_decoded_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_whose_best_logits_are_close_are_decoded_token_by_token(monkeypatch: pytest.MonkeyPatch) -> None:
     model = backbone()
     path = decoded(model, prompts()[0], 3)
     answers = [path, [path[0], path[1] + 1, path[2]]]
@@ -142,6 +172,42 @@ def test_rows_on_the_brink_are_decoded_for_good(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(scorer, "MARGIN", dict.fromkeys(scorer.MARGIN, 1e9))
     assert greedy(model, prompts()[:2], answers) == [-1, -1]
     assert generate(model, prompts()[:1], answers, pad=5, max_new_tokens=3) == [path[:2]]
+
+
+def test_equal_rows_and_wrong_shared_tokens_are_told_by_one_pass() -> None:
+    model, prompt = backbone(), prompts()[0]
+    path = decoded(model, prompt, 3)
+    shared = [[*path[:2], path[2]], [*path[:2], path[2] + 1, path[2]]]  # the first two tokens are shared
+    assert greedy(model, [prompt] * 3, shared) == [0] * 3
+    wrong = path[0] + 1
+    after = decoded(model, [*prompt, wrong], 2)
+    assert greedy(model, [prompt], [[wrong, *after], [wrong, after[0] + 1, after[1]]]) == [-1]
+
+
+def test_decoding_is_cut_after_the_largest_number_of_tokens_and_at_the_end_of_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, prompt = backbone(), prompts()[0]
+    path = decoded(model, prompt, 3)
+    made: list[torch.Size] = []
+    own = type(model).generate
+
+    def recorded(*args: Any, **kwargs: Any) -> torch.Tensor:
+        out = own(*args, **kwargs)
+        made.append(out.shape)
+        return out
+
+    monkeypatch.setattr(type(model), "generate", recorded)
+    assert generate(model, [prompt], [path, [7, path[2]]], pad=5, max_new_tokens=2) == [path[:2]]
+    assert generate(model, [prompt], [[7, path[1]], [8, path[1]]], pad=5, max_new_tokens=20) == [path[:1]]
+    assert made == [(1, len(prompt) + 2), (1, len(prompt) + 2)]
+    made.clear()
+    bound = 2 * (len(prompt) + 4)
+    answers = [[7, 6], [8, 6]]
+    for batch_tokens, count in ((bound, [2]), (bound - 1, [1, 1])):  # rows times tokens, with the four new ones
+        generate(model, [prompt] * 2, answers, pad=5, max_new_tokens=4, batch_tokens=batch_tokens)
+        assert [shape[0] for shape in made] == count
+        made.clear()
 
 
 def test_the_bundled_backbone_answers_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Figures: they exist, they show what they are given, and Vietnamese renders."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from loraft.errors import RunError
-from loraft.evaluation.figures import confusion_matrix, learning_curve, reliability_diagram
+from loraft.evaluation.classification_report import classification_report
+from loraft.evaluation.figures import confusion_matrix, draw_run_figures, learning_curve, reliability_diagram
+from loraft.runs.predictions import PredictedRow, write_rows
+from loraft.runs.run import Run
 
 LABELS = ["tiêu cực", "trung tính", "tích cực (rất ưng ý)"]
 LOG = [{"step": step, "loss": 2.0 / step, "learning_rate": 5e-4} for step in range(10, 110, 10)] + [
@@ -111,3 +115,38 @@ def test_the_same_data_give_the_same_file(tmp_path):
     for name in ("a.png", "b.png"):
         learning_curve(LOG, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def finished_run(folder: Path, *, scored: bool) -> Run:
+    """A run whose answers are "b", "b" and "a" to rows of "b", "a" and "a"."""
+    run = Run.create(folder, "r16")
+    for row in LOG:
+        run.append_log(row)
+    answered = [("b", {"a": 0.3, "b": 0.7}), ("b", {"a": 0.3, "b": 0.7}), ("a", {"a": 0.9, "b": 0.1})]
+    write_rows(run, [
+        PredictedRow(n, "câu", label, said, probs=probs if scored else None)
+        for n, (label, (said, probs)) in enumerate(zip("baa", answered, strict=True))
+    ])  # fmt: skip
+    return run
+
+
+def test_a_runs_figures_show_its_log_its_confusion_and_its_probabilities(tmp_path, drawn):
+    run = finished_run(tmp_path, scored=True)
+    after = classification_report([1, 0, 0], None, [1, 1, 0], ["a", "b"], bootstrap_samples=100, confidence=0.9, seed=0)
+    draw_run_figures(run, after, ["a", "b"])
+    assert {path.name for path in run.plots.iterdir()} == {
+        "learning_curve.png", "confusion_matrix.png", "reliability.png"
+    }  # fmt: skip
+    curve, matrix, reliability = drawn
+    assert len(curve.axes[0].lines[0].get_xdata()) == 10
+    assert texts(matrix) == ["1\n50.0%", "1\n50.0%", "0\n0.0%", "1\n100.0%"]
+    # Of the two rows at 0.7 one is right, and so is the one at 0.9: (2 * 0.2 + 0.1) / 3 = 0.167.
+    assert [bar.get_height() for bar in reliability.axes[0].patches] == [0.5, 1.0]
+    assert "0.167" in reliability.axes[0].get_title()
+
+
+def test_without_probabilities_there_is_no_reliability_diagram(tmp_path):
+    run = finished_run(tmp_path, scored=False)
+    after = classification_report([1, 0, 0], None, [1, 1, 0], ["a", "b"], bootstrap_samples=100, confidence=0.9, seed=0)
+    draw_run_figures(run, after, ["a", "b"])
+    assert {path.name for path in run.plots.iterdir()} == {"learning_curve.png", "confusion_matrix.png"}

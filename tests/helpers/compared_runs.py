@@ -1,16 +1,14 @@
 """Finished runs with invented answers."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from loraft.config.resolve import resolve
-from loraft.config.yaml_io import dump_yaml
+from loraft.config.yaml_io import dump_config
+from loraft.runs.predictions import PredictedRow, write_rows
 from loraft.runs.run import Run
 
 LABELS = ["negative", "neutral", "positive"]
-
-
 GOLD = [i % 3 for i in range(60)]
 
 
@@ -19,18 +17,13 @@ def make_run(
 ) -> Path:
     """A finished run that answered so; None is an answer that is no label."""
     run = Run.create(folder.parent, folder.name)
-    run.config_path.write_text(dump_yaml(resolve()), encoding="utf-8")
+    run.config_path.write_text(dump_config(resolve()), encoding="utf-8")
     rows = [
-        {
-            "row": i + 11,
-            "text": f"{text} {i}\u2028\u0085",
-            "label": LABELS[label],
-            "predicted": None if predicted is None else LABELS[predicted],
-        }
-        for i, (label, predicted) in enumerate(zip(gold, predictions, strict=True))
+        # Two characters that str.splitlines would take for line ends.
+        PredictedRow(i + 11, f"{text} {i}\u2028\u0085", LABELS[label], None if answer is None else LABELS[answer])
+        for i, (label, answer) in enumerate(zip(gold, predictions, strict=True))
     ]
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    run.predictions_path.write_text(lines, encoding="utf-8", newline="\n")
+    write_rows(run, rows)
     run.finish({"labels": LABELS})
     return run.path
 

@@ -1,10 +1,22 @@
-"""Records of few-shot draws with invented scores."""
+"""Measured few-shot draws with invented scores."""
 
 from typing import Any
 
-from loraft.evaluation.metrics import SCORES
+from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES
+from loraft.studies.fewshot.records import DrawRecord
 
 
-def record(f1: float, *, half: float = 0.0, **rest: Any) -> dict[str, Any]:
-    intervals = {score: [f1 - half, f1 + half] for score in ("accuracy", "macro_f1")}
-    return {**dict.fromkeys(SCORES, f1), "intervals": intervals, "no_label": 0.25, "seconds": 1.0, **rest}
+def report(f1: float, *, half: float = 0.0) -> EvaluationReport:
+    """A report whose scores are all `f1`, with intervals of `half` to both sides."""
+    intervals = dict.fromkeys(INTERVAL_SCORES, (f1 - half, f1 + half))
+    return EvaluationReport(
+        scores=dict.fromkeys(SCORES, f1), n=60, confidence=0.95, intervals=intervals, per_class=(), confusion=(),
+        no_label=0.25, expected_calibration_error=None, log_loss=None, seconds=1.0,
+    )  # fmt: skip
+
+
+def record(f1: float, *, half: float = 0.0, model: str = "backbone", shots: int | None = 1, draw: int = 0,
+           **rest: Any) -> DrawRecord:  # fmt: skip
+    """A draw with that report."""
+    return DrawRecord(model, shots, draw, report(f1, half=half), **rest)

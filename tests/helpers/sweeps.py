@@ -1,48 +1,66 @@
 """Results of sweeps that were never trained: invented answers, judged and compared by the real functions."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from loraft.evaluation.classification_report import full
-from loraft.evaluation.metrics import SCORES
-from loraft.runs.predictions import Answers
+from loraft.evaluation.classification_report import classification_report
+from loraft.runs.predictions import RunPredictions
 from loraft.studies.sweep.ranking import rank_settings
+from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
 
 LABELS = ("tiêu cực", "trung tính", "tích cực")
 SHARE_RIGHT = {1: 0.70, 2: 0.76, 4: 0.83, 8: 0.85, 16: 0.86, 32: 0.85, 64: 0.86, 128: 0.85}  # of the test rows
 POLICY = "fixed, alpha 32"
 
 
-def answered(right_N: Sequence[bool] | np.ndarray, text: str = "câu") -> Answers:
+def answered(right_N: Sequence[bool] | np.ndarray, text: str = "câu") -> RunPredictions:
     """Rows of label 0, of which some are answered 0 and the others 1."""
     right = np.asarray(right_N, dtype=bool)
     numbers, zeros = tuple(range(1, len(right) + 1)), np.zeros(len(right), dtype=np.int64)
-    return Answers(Path("x"), LABELS, numbers, tuple(f"{text} {n}" for n in numbers), zeros, (~right).astype(np.int64))
+    return RunPredictions(
+        Path("x"), LABELS, numbers, tuple(f"{text} {n}" for n in numbers), zeros, (~right).astype(np.int64)
+    )
 
 
-def trial(settings: Mapping[str, Any], answers: Answers, validation: float, **more: Any) -> dict[str, Any]:
-    """The record of a finished trial that answered so."""
+def trial(settings: Mapping[str, Any], answers: RunPredictions, validation: float, **more: Any) -> TrialRecord:
+    """The record of a finished trial that answered so; `more` replaces fields of `TrialScores`."""
     rank = settings.get("lora.r", 8)
     words = {"lora.r": "r", "seed": "s"}
-    judged = full(answers.references_N, None, answers.predictions_N, LABELS, bootstrap_samples=200,
+    judged = classification_report(answers.references_N, None, answers.predictions_N, LABELS, bootstrap_samples=200,
                           confidence=0.95, seed=0)  # fmt: skip
+    measured = TrialScores(
+        scores=judged.scores, intervals=judged.intervals, n=judged.n, trainable_parameters=106_496 * rank,
+        validation_macro_f1=validation, seconds=90.5 + rank, resumed_from_step=None, steps=500,
+        peak_memory_mib=900 + 2 * rank,
+    )  # fmt: skip
     name = "-".join(f"{words.get(key, key + '=')}{value}" for key, value in settings.items())
-    return {
-        "name": name, "run": f"runs/quét/{name}", "settings": dict(settings), "alpha_policy": POLICY,
-        "status": "finished", **{key: judged[key] for key in (*SCORES, "intervals", "n")},
-        "trainable_parameters": 106_496 * rank, "validation_macro_f1": validation, "seconds": 90.5 + rank,
-        "resumed_from_step": None, "steps": 500, "peak_memory_mib": 900 + 2 * rank, **more,
-    }  # fmt: skip
+    return TrialRecord(name, f"runs/quét/{name}", dict(settings), POLICY, "finished", replace(measured, **more))
+
+
+def failed_trial(record: TrialRecord) -> TrialRecord:
+    """The same trial, had it failed."""
+    return replace(record, status="failed", measured=None, error="RuntimeError: hết bộ nhớ <gpu>\nvà thêm")
+
+
+def ranked(trials: Sequence[TrialRecord], answers: Mapping[str, RunPredictions]) -> SweepResult:
+    """The result of a sweep with these trials."""
+    ranking = rank_settings(trials, answers, 0.95)
+    return SweepResult(
+        path="runs/quét", backbone="loraft-vi-tiny", quant="none", data="feedback", task="sentiment", labels=LABELS,
+        keys=tuple(trials[0].settings), alpha_policies=(POLICY,), confidence=0.95, trials=tuple(trials),
+        settings=ranking.settings, best_setting=ranking.best_setting, best=ranking.best,
+    )  # fmt: skip
 
 
 def result(
     ranks: Sequence[int] = (1, 2, 4), seeds: Sequence[int] = (), failed: Sequence[str] = (), rows: int = 600
-) -> dict[str, Any]:
-    """What `sweeps.sweep` returns for these ranks and seeds; the trials of the names in `failed` failed."""
+) -> SweepResult:
+    """The result of a sweep over these ranks and seeds; the trials of the names in `failed` failed."""
     axes = {"lora.r": ranks, **({"seed": seeds} if seeds else {})}
     generator = np.random.default_rng(1)
     references = generator.choice(3, size=rows, p=[0.45, 0.05, 0.5])
@@ -53,16 +71,11 @@ def result(
         right = hard + 0.1 * generator.standard_normal(rows) < SHARE_RIGHT[settings["lora.r"]]
         predictions = np.where(right, references, (references + 1) % 3)
         texts = tuple(f"câu {n}" for n in range(rows))
-        own = Answers(Path("x"), LABELS, tuple(range(rows)), texts, references, predictions)
+        own = RunPredictions(Path("x"), LABELS, tuple(range(rows)), texts, references, predictions)
         record = trial(settings, own, float(right.mean()) - 0.1)
-        if record["name"] in failed:
-            record = {key: record[key] for key in ("name", "run", "settings", "alpha_policy")}
-            record |= {"status": "failed", "error": "RuntimeError: hết bộ nhớ <gpu>\nvà thêm"}
+        if record.name in failed:
+            record = failed_trial(record)
         else:
-            answers[record["name"]] = own
+            answers[record.name] = own
         records.append(record)
-    return {
-        "kind": "sweep", "path": "runs/quét", "backbone": "loraft-vi-tiny", "quant": "none", "data": "feedback",
-        "task": "sentiment", "labels": list(LABELS), "keys": list(axes), "alpha_policies": [POLICY],
-        "confidence": 0.95, "trials": records, **rank_settings(records, answers, 0.95),
-    }  # fmt: skip
+    return ranked(records, answers)

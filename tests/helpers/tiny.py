@@ -40,7 +40,9 @@ CONFIGS = {
     "qwen3": Qwen3Config(**SMALL, **HEADS, head_dim=8),
     "gemma2": Gemma2Config(**SMALL, **HEADS, head_dim=8, sliding_window=512),
     "gpt_neox": GPTNeoXConfig(**SMALL, num_attention_heads=4, max_position_embeddings=1024),
-    "gpt2": GPT2Config(vocab_size=8192, n_embd=32, n_layer=2, n_head=4, n_positions=1024),
+    "gpt2": GPT2Config(
+        vocab_size=8192, n_embd=32, n_layer=2, n_head=4, n_positions=1024, bos_token_id=None, eos_token_id=None
+    ),
 }
 
 

@@ -1,51 +1,72 @@
-"""One backbone serves many adapters, and is the same to the last bit after each."""
+"""Adapters: their shape and weights, what is refused, and that the backbone is the same to the last bit after each."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from helpers.tiny import CONFIGS, backbone, encoder, prompts
+from helpers.tiny import CONFIGS, awaken, backbone, encoder, prompts
+from peft import PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from loraft.config.schema import Config, LoraSection, ModelConfig, QuantConfig
-from loraft.engine import scorer
-from loraft.models.adapter import add_adapter, count_trainable, remove_adapter
+from loraft.engine.scorer import score
+from loraft.errors import BackboneError
+from loraft.models.adapter import (
+    add_adapter,
+    add_adapters,
+    count_trainable,
+    load_adapter,
+    lora_config,
+    parameter_counts,
+    remove_adapter,
+    weights_of,
+)
 from loraft.models.backbone import load_backbone, weights_hash, without_weights
 
 TARGETS = {"gpt2": "default"}
+# Source: config.json of meta-llama/Llama-3.2-1B-Instruct
+LLAMA_1B = LlamaConfig(
+    vocab_size=128256,
+    hidden_size=2048,
+    intermediate_size=8192,
+    num_hidden_layers=16,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    head_dim=64,
+    tie_word_embeddings=True,
+)
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:fan_in_fan_out is set to False:UserWarning"
+)  # peft, of GPT-2: it mends it
+
+# --- shape and weights ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", CONFIGS)
-@pytest.mark.parametrize("variant", [{}, {"use_dora": True}])
-def test_the_backbone_is_bit_identical_without_the_adapter(architecture: str, variant: dict[str, bool]) -> None:
-    base = backbone(architecture)
-    before = weights_hash(base)
-    scores = scorer.score(base, prompts(), encoder().completions_K)
-    section = LoraSection(r=2, target_modules=TARGETS.get(architecture, "all-linear"), **variant)  # type: ignore[arg-type]
-    model = add_adapter(base, section, seed=1)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data.normal_()
-    assert weights_hash(base) != before
-    assert remove_adapter(model) is base
-    assert weights_hash(base) == before
-    assert (scorer.score(base, prompts(), encoder().completions_K) == scores).all()
-    assert not any(parameter.requires_grad for parameter in base.parameters())
-    assert add_adapter(base, section, seed=1) is not None  # which refuses a backbone that carries one
+def test_the_tutorials_adapter_has_the_tutorials_parameters() -> None:
+    with torch.device("meta"):
+        model = get_peft_model(
+            AutoModelForCausalLM.from_config(LLAMA_1B), lora_config(LoraSection(r=8, target_modules="default"))
+        )
+    assert parameter_counts(model) == (851_968, 1_236_666_368)
 
 
-def test_an_nf4_backbone_is_bit_identical_without_the_adapter() -> None:
-    base = load_backbone(ModelConfig(), QuantConfig(method="nf4"))
-    before = weights_hash(base)
-    remove_adapter(add_adapter(base, LoraSection(r=2), seed=1))
-    assert weights_hash(base) == before
-
-
-def test_one_changed_bit_changes_the_hash() -> None:
+@pytest.mark.parametrize("rank", [1, 16])
+def test_trainable_parameters_are_r_times_the_sum_of_both_dimensions(rank: int) -> None:
     base = backbone()
-    before = weights_hash(base)
-    weight = base.model.layers[1].mlp.down_proj.weight
-    weight.data[3, 5] = torch.nextafter(weight.data[3, 5], torch.tensor(torch.inf))
-    assert weights_hash(base) != before
+    shapes = [
+        tuple(p.shape) for n, p in base.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n
+    ]
+    model = add_adapter(base, LoraSection(r=rank), seed=1)
+    assert parameter_counts(model)[0] == sum(rank * (rows + columns) for rows, columns in shapes)
+
+
+def test_parameter_counts_do_not_depend_on_quantisation() -> None:
+    counts = [
+        parameter_counts(add_adapter(load_backbone(ModelConfig(), quant), LoraSection(r=4), seed=1))
+        for quant in (QuantConfig(), QuantConfig(method="nf4"))
+    ]
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox"])
@@ -58,3 +79,168 @@ def test_parameters_are_counted_without_weights(tmp_path: Path, architecture: st
     assert all(parameter.is_meta for parameter in shapes.parameters())
     for _ in range(2):  # the first count leaves nothing behind
         assert count_trainable(shapes, lora) == model.get_nb_trainable_parameters()[0]
+
+
+def test_every_setting_reaches_peft() -> None:
+    section = LoraSection(r=6, lora_alpha=9, lora_dropout=0.25, target_modules=["q_proj"], use_rslora=True,
+                          use_dora=True, init_lora_weights="olora")  # fmt: skip
+    found = lora_config(section)
+    assert (found.r, found.lora_alpha, found.lora_dropout, found.target_modules) == (6, 9, 0.25, {"q_proj"})
+    assert (found.use_rslora, found.use_dora, found.init_lora_weights) == (True, True, "olora")
+    assert (found.task_type, found.bias) == ("CAUSAL_LM", "none")
+    plain = lora_config(LoraSection(alpha_per_rank=2, r=6, target_modules="default"))
+    assert (plain.lora_alpha, plain.target_modules, plain.use_rslora) == (12, None, False)
+    assert (plain.use_dora, plain.init_lora_weights) == (False, True)
+
+
+def test_adapter_weights_follow_the_seed_and_are_fp32() -> None:
+    def weights(seed: int) -> list[torch.Tensor]:
+        model = add_adapter(backbone().bfloat16(), LoraSection(r=4), seed=seed)
+        return [p for p in model.parameters() if p.requires_grad]
+
+    first, same, other = weights(1), weights(1), weights(2)
+    assert all(torch.equal(a, b) for a, b in zip(first, same, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    assert {weight.dtype for weight in first} == {torch.float32}
+
+
+def test_several_adapters_are_each_initialised_as_alone_and_all_active() -> None:
+    sections = [LoraSection(r=r) for r in (2, 4)]
+    model, names = add_adapters(backbone().bfloat16(), sections, seed=5)
+    assert model.active_adapters == names
+    for section, name in zip(sections, names, strict=True):
+        alone = add_adapter(backbone().bfloat16(), section, seed=5)
+        found, expected = weights_of(model, name), [p for p in alone.parameters() if p.requires_grad]
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        assert all(weight.requires_grad and weight.dtype == torch.float32 for weight in found)
+
+
+# --- what an adapter does to the scores -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("init", ["default", "gaussian", "orthogonal"])
+def test_a_fresh_adapter_changes_no_score(init: str) -> None:
+    expected = score(backbone(), prompts(), encoder().completions_K)
+    model = add_adapter(backbone(), LoraSection(r=4, init_lora_weights=init), seed=1)  # type: ignore[arg-type]
+    ups = [parameter for name, parameter in model.named_parameters() if "lora_B" in name]
+    assert ups
+    # In an orthogonal adapter B is not 0; B A is, as the rows of one lie in a space orthogonal to those of the other.
+    assert all(bool(up.any()) == (init == "orthogonal") for up in ups)
+    # 1e-5: what is left of B A in fp32, through two layers, and the sum of log-probabilities of about 10.
+    difference = abs(score(model, prompts(), encoder().completions_K) - expected).max()
+    assert difference <= (1e-5 if init == "orthogonal" else 0)
+
+
+def test_a_fresh_orthogonal_adapter_changes_the_scores_of_a_bf16_backbone() -> None:
+    # peft rounds A and B to the backbone's bf16, whose 8 bits leave B A at about 2 ** -8 of |B| |A|.
+    expected = score(backbone().bfloat16(), prompts(), encoder().completions_K)
+    base = backbone().bfloat16()
+    before = weights_hash(base)
+    model = add_adapter(base, LoraSection(r=4, init_lora_weights="orthogonal"), seed=1)
+    assert 0.01 < abs(score(model, prompts(), encoder().completions_K) - expected).max() < 1
+    for down, up in zip(
+        [p for n, p in model.named_parameters() if "lora_A" in n],
+        [p for n, p in model.named_parameters() if "lora_B" in n],
+        strict=True,
+    ):
+        assert 0 < (up @ down).norm() / (up.norm() * down.norm()) < 2**-8
+    assert weights_hash(remove_adapter(model)) == before
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_inits_that_move_weights_into_the_adapter_keep_the_answers(init: str) -> None:
+    expected = score(backbone(), prompts(), encoder().completions_K)
+    model = add_adapter(backbone(), LoraSection(r=4, init_lora_weights=init), seed=1)  # type: ignore[arg-type]
+    assert abs(score(model, prompts(), encoder().completions_K) - expected).max() < 1e-3
+    moved = model.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight
+    assert not torch.equal(moved, backbone().model.layers[0].mlp.up_proj.weight)
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [{}, {"use_dora": True}, {"use_rslora": True}, {"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}],
+    ids=str,
+)
+def test_a_saved_adapter_loads_in_plain_peft_with_the_same_scores(tmp_path: Path, lora: dict[str, Any]) -> None:
+    model = add_adapter(backbone(), LoraSection(r=4, **lora), seed=1)
+    awaken(model)
+    model.save_pretrained(str(tmp_path))
+    expected = score(model.eval(), prompts(), encoder().completions_K)
+    ours = load_adapter(backbone(), tmp_path)
+    plain = PeftModel.from_pretrained(backbone(), str(tmp_path)).eval()
+    assert abs(expected - score(backbone(), prompts(), encoder().completions_K)).max() > 1e-3
+    for loaded in (ours, plain):
+        assert (score(loaded, prompts(), encoder().completions_K) == expected).all()
+    assert not ours.training
+    assert not any(parameter.requires_grad for parameter in ours.parameters())
+
+
+def test_a_loaded_adapter_is_fp32_on_a_bf16_backbone(tmp_path: Path) -> None:
+    add_adapter(backbone(), LoraSection(r=2), seed=1).save_pretrained(str(tmp_path))
+    loaded = load_adapter(backbone().bfloat16(), tmp_path)
+    assert {p.dtype for n, p in loaded.named_parameters() if "lora_" in n} == {torch.float32}
+
+
+# --- the backbone under it --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+@pytest.mark.parametrize("variant", [{}, {"use_dora": True}])
+def test_the_backbone_is_bit_identical_without_the_adapter(architecture: str, variant: dict[str, bool]) -> None:
+    base = backbone(architecture)
+    before = weights_hash(base)
+    scores = score(base, prompts(), encoder().completions_K)
+    section = LoraSection(r=2, target_modules=TARGETS.get(architecture, "all-linear"), **variant)  # type: ignore[arg-type]
+    model = add_adapter(base, section, seed=1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_()
+    assert weights_hash(base) != before
+    base.train()
+    assert remove_adapter(model) is base
+    assert weights_hash(base) == before
+    assert (score(base, prompts(), encoder().completions_K) == scores).all()
+    assert not any(parameter.requires_grad for parameter in base.parameters())
+    assert not any(module.training for module in base.modules())
+    assert add_adapter(base, section, seed=1) is not None  # which refuses a backbone that carries one
+
+
+def test_an_nf4_backbone_is_bit_identical_without_the_adapter() -> None:
+    base = load_backbone(ModelConfig(), QuantConfig(method="nf4"))
+    before = weights_hash(base)
+    remove_adapter(add_adapter(base, LoraSection(r=2), seed=1))
+    assert weights_hash(base) == before
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_an_adapter_over_an_adapter_is_refused() -> None:
+    model = add_adapter(backbone(), LoraSection(r=4), seed=1)
+    for stacked in (model, model.get_base_model()):
+        with pytest.raises(BackboneError, match="has an adapter already"):
+            add_adapter(stacked, LoraSection(r=8), seed=1)
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora", "orthogonal"])
+def test_an_init_that_reads_whole_weights_is_refused_with_nf4(init: str) -> None:
+    base = backbone()
+    base.is_loaded_in_4bit = True  # as transformers marks it
+    section = LoraSection(r=4, init_lora_weights=init)  # type: ignore[arg-type]
+    with pytest.raises(BackboneError, match=f"{init} does not work on weights that are quantised"):
+        add_adapter(base, section, seed=1)
+    assert not hasattr(base, "peft_config")
+
+
+@pytest.mark.parametrize("init", ["default", "gaussian"])
+def test_the_other_inits_work_with_nf4(init: str) -> None:
+    base = load_backbone(ModelConfig(), QuantConfig(method="nf4"))
+    assert base.is_loaded_in_4bit
+    assert add_adapter(base, LoraSection(r=4, init_lora_weights=init), seed=1)  # type: ignore[arg-type]
+
+
+def test_what_peft_refuses_is_refused_with_the_keys() -> None:
+    with pytest.raises(BackboneError, match=r"không_có.*check lora\.target_modules"):
+        add_adapter(backbone(), LoraSection(target_modules=["không_có"]), seed=1)
+    with pytest.raises(BackboneError, match=r"rank to be even, got 3.*lora\.r"):
+        add_adapter(backbone(), LoraSection(r=3, init_lora_weights="orthogonal"), seed=1)

@@ -1,175 +1,52 @@
-"""Both backbones, the adapter's shape and place, and what is refused."""
+"""Backbones: found by name, loaded on a device in a dtype, identified by hashes."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import bitsandbytes as bnb
 import pytest
 import torch
-from helpers.tiny import backbone, encoder, prompts
-from peft import PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, LlamaConfig
+from helpers.tiny import CONFIGS, backbone, tokenizer
+from transformers import AutoModelForCausalLM
 
 from loraft.bundled import bundled_backbones
 from loraft.config.schema import LoraSection, ModelConfig, QuantConfig
-from loraft.engine.scorer import score
 from loraft.errors import BackboneError
-from loraft.models.adapter import add_adapter, load_adapter, lora_config, parameter_counts
-from loraft.models.backbone import fingerprint, load_backbone, load_tokenizer, resolve_name
-from loraft.models.quantization import check_nf4
-
-# Source: config.json of meta-llama/Llama-3.2-1B-Instruct
-LLAMA_1B = LlamaConfig(
-    vocab_size=128256,
-    hidden_size=2048,
-    intermediate_size=8192,
-    num_hidden_layers=16,
-    num_attention_heads=32,
-    num_key_value_heads=8,
-    head_dim=64,
-    tie_word_embeddings=True,
+from loraft.models.adapter import add_adapter
+from loraft.models.backbone import (
+    fingerprint,
+    has_bf16,
+    load_backbone,
+    load_tokenizer,
+    pick_device,
+    resolve_name,
+    weights_hash,
+    without_weights,
 )
 
-
-def test_the_tutorials_adapter_has_the_tutorials_parameters() -> None:
-    with torch.device("meta"):
-        model = get_peft_model(
-            AutoModelForCausalLM.from_config(LLAMA_1B), lora_config(LoraSection(r=8, target_modules="default"))
-        )
-    assert parameter_counts(model) == {"trainable": 851_968, "all": 1_236_666_368}
+# --- names ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rank", [1, 16])
-def test_trainable_parameters_are_r_times_the_sum_of_both_dimensions(rank: int) -> None:
-    base = backbone()
-    shapes = [
-        tuple(p.shape) for n, p in base.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n
-    ]
-    model = add_adapter(base, LoraSection(r=rank), seed=1)
-    assert parameter_counts(model)["trainable"] == sum(rank * (rows + columns) for rows, columns in shapes)
-
-
-def test_the_bundled_backbone_loads_in_nf4_with_nested_constants() -> None:
-    model = load_backbone(ModelConfig(), QuantConfig(method="nf4"))
-    projections = 7 * model.config.num_hidden_layers
-    assert check_nf4(model, double_quant=True) == projections
-    assert model.lm_head.weight.dtype == torch.bfloat16  # head and embeddings stay whole
-    with pytest.raises(BackboneError, match="not stored as asked"):
-        check_nf4(model, double_quant=False)
-    with pytest.raises(BackboneError, match="quantised no layer"):
-        check_nf4(backbone(), double_quant=True)
-
-
-def test_evaluating_leaves_the_nf4_backbone_bit_identical() -> None:
-    model = load_backbone(ModelConfig(), QuantConfig(method="nf4"))
-    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    first = score(model, prompts(), encoder().completions_K)
-    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
-    check_nf4(model, double_quant=True)
-    assert (score(model, prompts(), encoder().completions_K) == first).all()
-
-
-def test_nf4_weights_are_the_nearest_of_the_levels_block_by_block() -> None:
-    whole = load_backbone(ModelConfig(dtype="fp32"), QuantConfig()).model.layers[0].mlp.up_proj.weight
-    layer = load_backbone(ModelConfig(), QuantConfig(method="nf4")).model.layers[0].mlp.up_proj
-    packed = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
-    blocks, found = whole.reshape(-1, 64), packed.reshape(-1, 64)
-    scales = blocks.abs().amax(1, keepdim=True)
-    # The widest gap between two of NF4's levels is 1 - 0.6962 of the block's scale (Dettmers et al. 2023, appendix E);
-    # half of it, and a little for the scales, which are stored in 8 bits.
-    assert ((found - blocks).abs() <= (0.152 + 0.01) * scales).all()
-    assert 0.05 < torch.linalg.norm(found - blocks) / torch.linalg.norm(blocks) < 0.12
-
-
-def test_parameter_counts_do_not_depend_on_quantisation() -> None:
-    counts = [
-        parameter_counts(add_adapter(load_backbone(ModelConfig(), quant), LoraSection(r=4), seed=1))
-        for quant in (QuantConfig(), QuantConfig(method="nf4"))
-    ]
-    assert counts[0] == counts[1]
-
-
-@pytest.mark.parametrize("init", ["default", "gaussian", "orthogonal"])
-def test_a_fresh_adapter_changes_no_score(init: str) -> None:
-    expected = score(backbone(), prompts(), encoder().completions_K)
-    model = add_adapter(backbone(), LoraSection(r=4, init_lora_weights=init), seed=1)  # type: ignore[arg-type]
-    if init == "orthogonal":  # its product is not zero; only its size is bounded, so just the shape is checked
-        assert score(model, prompts(), encoder().completions_K).shape == expected.shape
-    else:
-        assert abs(score(model, prompts(), encoder().completions_K) - expected).max() < 1e-6
-
-
-@pytest.mark.parametrize("init", ["pissa", "olora"])
-def test_inits_that_move_weights_into_the_adapter_keep_the_answers(init: str) -> None:
-    expected = score(backbone(), prompts(), encoder().completions_K)
-    model = add_adapter(backbone(), LoraSection(r=4, init_lora_weights=init), seed=1)  # type: ignore[arg-type]
-    assert abs(score(model, prompts(), encoder().completions_K) - expected).max() < 1e-3
-
-
-def test_adapter_weights_follow_the_seed_and_are_fp32() -> None:
-    def weights(seed: int) -> list[torch.Tensor]:
-        model = add_adapter(backbone(), LoraSection(r=4), seed=seed)
-        return [p for p in model.parameters() if p.requires_grad]
-
-    first, same, other = weights(1), weights(1), weights(2)
-    assert all(torch.equal(a, b) for a, b in zip(first, same, strict=True))
-    assert any(not torch.equal(a, b) for a, b in zip(first, other, strict=True))
-    assert {weight.dtype for weight in first} == {torch.float32}
-
-
-def test_an_adapter_over_an_adapter_is_refused() -> None:
-    model = add_adapter(backbone(), LoraSection(r=4), seed=1)
-    for stacked in (model, model.get_base_model()):
-        with pytest.raises(BackboneError, match="carries an adapter already"):
-            add_adapter(stacked, LoraSection(r=8), seed=1)
-
-
-def test_an_init_that_reads_whole_weights_is_refused_with_nf4() -> None:
-    base = load_backbone(ModelConfig(), QuantConfig(method="nf4"))
-    with pytest.raises(BackboneError, match="pissa"):
-        add_adapter(base, LoraSection(init_lora_weights="pissa"), seed=1)
-
-
-def test_unknown_target_modules_are_refused_with_the_key() -> None:
-    with pytest.raises(BackboneError, match=r"lora\.target_modules"):
-        add_adapter(backbone(), LoraSection(target_modules=["không_có"]), seed=1)
-
-
-@pytest.mark.parametrize(
-    "lora",
-    [{}, {"use_dora": True}, {"use_rslora": True}, {"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}],
-    ids=str,
-)
-def test_a_saved_adapter_loads_in_plain_peft_with_the_same_scores(tmp_path: Path, lora: dict[str, Any]) -> None:
-    model = add_adapter(backbone(), LoraSection(r=4, **lora), seed=1)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
-    model.save_pretrained(str(tmp_path))
-    expected = score(model.eval(), prompts(), encoder().completions_K)
-    ours = load_adapter(backbone(), tmp_path)
-    plain = PeftModel.from_pretrained(backbone(), str(tmp_path)).eval()
-    assert abs(expected - score(backbone(), prompts(), encoder().completions_K)).max() > 1e-3
-    for loaded in (ours, plain):
-        assert (score(loaded, prompts(), encoder().completions_K) == expected).all()
-
-
-def test_fingerprints_tell_backbones_apart() -> None:
-    assert fingerprint(backbone()) == fingerprint(backbone())
-    assert fingerprint(backbone(seed=0)) != fingerprint(backbone(seed=1))
-    with_adapter = add_adapter(backbone(), LoraSection(r=4), seed=1)
-    assert fingerprint(with_adapter) == fingerprint(backbone())
-    sibling = backbone()
-    sibling.model.layers[1].mlp.up_proj.weight.data *= 1.01
-    assert fingerprint(sibling) != fingerprint(backbone())
-    whole, packed = (load_backbone(ModelConfig(), quant) for quant in (QuantConfig(), QuantConfig(method="nf4")))
-    assert fingerprint(whole) != fingerprint(packed)
+def test_a_name_is_a_bundled_backbone_then_a_folder_then_a_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("loraft-vi-tiny", "owner/name", "của em"):
+        CONFIGS["llama"].save_pretrained(folder)
+    assert resolve_name("loraft-vi-tiny") == str(bundled_backbones()["loraft-vi-tiny"])
+    assert resolve_name("owner/name") == "owner/name"  # that folder
+    assert resolve_name("của em") == "của em"
+    assert resolve_name("owner/other") == "owner/other"  # the hub's
 
 
 @pytest.mark.parametrize("name", ["./không-có", "a/b/c", "loraft-vi-tny"])
 def test_a_backbone_that_is_not_there_is_refused_with_what_is_allowed(name: str) -> None:
     with pytest.raises(BackboneError, match=r"model\.name: .*loraft-vi-tiny"):
         resolve_name(name)
+
+
+def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match=r"has no config\.json"):
+        resolve_name(str(tmp_path))
 
 
 def test_an_unreachable_hub_name_is_one_clear_error() -> None:
@@ -191,3 +68,129 @@ def test_the_bundled_folder_loads_with_transformers_alone() -> None:
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert type(model).__name__ == "LlamaForCausalLM"
     assert model.dtype == torch.bfloat16
+
+
+# --- what is loaded ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_the_dtype_auto_is_bf16_where_the_device_multiplies_it(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    monkeypatch.setattr("loraft.models.backbone.has_bf16", lambda device: native)
+    found = {dtype: load_backbone(ModelConfig(dtype=dtype), QuantConfig()).dtype for dtype in ("auto", "bf16", "fp32")}
+    assert found == {
+        "auto": torch.bfloat16 if native else torch.float32,
+        "bf16": torch.bfloat16,
+        "fp32": torch.float32,
+    }
+
+
+def test_a_loaded_backbone_is_frozen_and_in_evaluation_mode() -> None:
+    model = load_backbone(ModelConfig(), QuantConfig())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_tokenizer_without_a_pad_token_pads_with_its_end_of_sequence(tmp_path: Path) -> None:
+    tokenizer().save_pretrained(tmp_path)
+    CONFIGS["llama"].save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"pad_token"', '"unused"'), encoding="utf-8")
+    found = load_tokenizer(ModelConfig(name=str(tmp_path)))
+    assert found.pad_token_id == found.eos_token_id != tokenizer().pad_token_id
+    assert load_tokenizer(ModelConfig()).pad_token_id == tokenizer().pad_token_id
+
+
+@pytest.mark.parametrize(
+    ("machine", "supported", "native"),
+    [("x86_64", True, True), ("x86_64", False, False), ("aarch64", True, False)],
+)
+def test_a_cpu_multiplies_bf16_by_avx512_or_amx_only(
+    monkeypatch: pytest.MonkeyPatch, machine: str, supported: bool, native: bool
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    for first, second in ((supported, False), (False, supported)):
+        monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda first=first: first)
+        monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda second=second: second)
+        assert has_bf16(torch.device("cpu")) == native
+
+
+def test_other_devices_multiply_bf16_if_they_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: including_emulation)
+    assert [has_bf16(torch.device(name)) for name in ("cuda", "xpu", "mps")] == [False, True, False]
+
+
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
+    """Sets which accelerator this machine seems to have."""
+
+    def have(kind: str | None) -> None:
+        monkeypatch.setattr("torch.accelerator.is_available", lambda: kind is not None)
+        monkeypatch.setattr("torch.accelerator.current_accelerator", lambda: torch.device(str(kind)))
+        for name, place in (("cuda", "torch.cuda"), ("mps", "torch.backends.mps"), ("xpu", "torch.xpu")):
+            monkeypatch.setattr(f"{place}.is_available", lambda name=name: name == kind)
+
+    return have
+
+
+def test_auto_takes_the_accelerator_and_else_the_cpu(accelerator: Callable[[str | None], None]) -> None:
+    for kind, expected in ((None, "cpu"), ("cuda", "cuda"), ("mps", "mps")):
+        accelerator(kind)
+        assert pick_device("auto") == torch.device(expected)
+        assert pick_device("cpu") == torch.device("cpu")
+
+
+def test_a_device_that_is_not_there_is_refused(accelerator: Callable[[str | None], None]) -> None:
+    accelerator("cuda")
+    assert pick_device("cuda") == torch.device("cuda")
+    for missing in ("mps", "xpu"):
+        with pytest.raises(BackboneError, match=rf"model\.device: {missing} is not available .*use auto or cpu"):
+            pick_device(missing)
+
+
+def test_each_process_takes_the_device_of_its_local_rank(
+    accelerator: Callable[[str | None], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accelerator("cuda")
+    monkeypatch.setattr("loraft.distributed.is_distributed", lambda: True)
+    monkeypatch.setattr("loraft.distributed.local_rank", lambda: 3)
+    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda", 3)
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+def test_without_weights_the_shapes_are_those_of_the_loaded_backbone() -> None:
+    shapes, loaded = without_weights(ModelConfig()), load_backbone(ModelConfig(), QuantConfig())
+    assert all(parameter.is_meta for parameter in shapes.parameters())
+    assert {name: parameter.shape for name, parameter in shapes.named_parameters()} == {
+        name: parameter.shape for name, parameter in loaded.named_parameters()
+    }
+
+
+# --- hashes -----------------------------------------------------------------------------------------------------------
+
+
+def test_fingerprints_tell_backbones_apart() -> None:
+    assert fingerprint(backbone()) == fingerprint(backbone())
+    assert fingerprint(backbone(seed=0)) != fingerprint(backbone(seed=1))
+    with_adapter = add_adapter(backbone(), LoraSection(r=4), seed=1)
+    assert fingerprint(with_adapter) == fingerprint(backbone())
+    sibling = backbone()
+    sibling.model.layers[1].mlp.up_proj.weight.data *= 1.01
+    assert fingerprint(sibling) != fingerprint(backbone())
+    assert fingerprint(backbone().bfloat16().float()) != fingerprint(backbone())
+    whole, packed = (load_backbone(ModelConfig(), quant) for quant in (QuantConfig(), QuantConfig(method="nf4")))
+    assert fingerprint(whole) != fingerprint(packed)
+
+
+def test_one_changed_bit_changes_the_hash() -> None:
+    base = backbone()
+    before = weights_hash(base)
+    weight = base.model.layers[1].mlp.down_proj.weight
+    weight.data[3, 5] = torch.nextafter(weight.data[3, 5], torch.tensor(torch.inf))
+    assert weights_hash(base) != before
+
+
+def test_a_changed_buffer_changes_the_hash() -> None:
+    base = backbone()
+    before = weights_hash(base)
+    base.model.rotary_emb.inv_freq[2] *= 2  # a buffer that is not in the state dict
+    assert weights_hash(base) != before

@@ -1,6 +1,8 @@
 """One path from text to ids: the chat as a whole, user text without special tokens, the sentence alone cut."""
 
 import copy
+import warnings
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loraft.data.prompt import Task, answer, messages
-from loraft.engine.layout import common_prefix
 from loraft.errors import BackboneError, DataError
-from loraft.models.encoder import Encoder
+from loraft.models.encoder import PROBE, Encoder, Prompt, warn_of_cuts
 
 SPECIALS = [str(token) for token in tokenizer().added_tokens_decoder.values()]
 hostile = st.lists(
@@ -34,7 +35,7 @@ def test_prompt_and_completion_equal_the_rendered_answered_chat() -> None:
     task = encoder().task
     for label in range(3):
         assistant = {"role": "assistant", "content": answer(task, label)}
-        ids = encoder().encode([SENTENCES[0]])[0].ids + encoder().completion(label)
+        ids = encoder().encode([SENTENCES[0]])[0].ids + encoder().completions_K[label]
         assert ids == render(*messages(task, SENTENCES[0]), assistant)
 
 
@@ -82,18 +83,43 @@ def test_a_prompt_that_cannot_fit_is_refused_with_its_length() -> None:
         encoder(max_length=160).encode(["ổn"], tuple((sentence, "positive") for sentence in SENTENCES * 3))
 
 
+def test_the_longest_start_that_fits_is_kept() -> None:
+    long = "thầy giảng rất hay và dễ hiểu " * 200
+    short = encoder(max_length=160)
+    kept = len(long) - short.encode([long])[0].cut
+    available = 160 - max(map(len, short.completions_K))
+    whole = encoder(max_length=4096)
+    assert len(whole.encode([long[:kept].rstrip()])[0].ids) <= available
+    assert len(whole.encode([long[: kept + 1].rstrip()])[0].ids) > available
+
+
+def test_shortened_sentences_are_counted_and_told() -> None:
+    prompts = [Prompt([1], cut) for cut in (0, 7, 0, 1)]
+    with pytest.warns(UserWarning, match=r"2 of 4 test sentences were shortened to fit prompt\.max_length"):
+        assert warn_of_cuts(prompts, "test") == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert warn_of_cuts(prompts[:1], "test") == 0
+
+
+def test_no_sentences_make_no_prompts() -> None:
+    assert encoder().encode([]) == []
+
+
+def test_a_limit_that_shortens_the_sentence_of_the_check_is_no_error_of_the_backbone() -> None:
+    needed = len(encoder().encode([PROBE])[0].ids) + max(map(len, encoder().completions_K))
+    assert (
+        Encoder(tokenizer(), encoder().task, date_string="26 Jul 2024", max_length=needed - 3).encode([PROBE])[0].cut
+        > 0
+    )
+    with pytest.raises(DataError, match=r"prompt\.max_length=90"):
+        Encoder(tokenizer(), encoder().task, date_string="26 Jul 2024", max_length=90)
+
+
 def test_the_date_is_pinned_and_asked_for() -> None:
     other = Encoder(tokenizer(), encoder().task, date_string="01 Jan 2030", max_length=256)
     assert "Today Date: 01 Jan 2030" in tokenizer().decode(other.encode(["ổn"])[0].ids)
     assert "Today Date: 26 Jul 2024" in tokenizer().decode(encoder().encode(["ổn"])[0].ids)
-
-
-@given(st.lists(st.lists(st.integers(0, 2), max_size=6), max_size=5))
-def test_common_prefix_equals_brute_force(rows: list[list[int]]) -> None:
-    expected = 0
-    while rows and all(len(row) > expected for row in rows) and len({row[expected] for row in rows}) == 1:
-        expected += 1
-    assert common_prefix(rows) == expected
 
 
 def template_encoder(template: str, task: Task | None = None) -> Encoder:
@@ -106,11 +132,6 @@ def template_encoder(template: str, task: Task | None = None) -> Encoder:
 CHATML = "{% for m in messages %}<|start_header_id|>{{ m['role'] }}\n{{ m['content'] }}<|eot_id|>{% endfor %}"
 
 
-def test_a_template_that_asks_the_clock_is_told_the_pinned_date() -> None:
-    asking = template_encoder("{{ strftime_now('%Y-%m-%d') }} " + CHATML)
-    assert tokenizer().decode(asking.encode(["ổn"])[0].ids).startswith("26 Jul 2024 ")
-
-
 def test_a_template_that_does_not_trim_gets_the_message_without_space_around() -> None:
     task = replace(encoder().task, template="Câu: {input}\n")
     assert tokenizer().decode(template_encoder(CHATML, task).encode(["ổn"])[0].ids).endswith("Câu: ổn<|eot_id|>")
@@ -121,6 +142,33 @@ def test_a_template_without_a_system_role_is_refused_with_the_remedy() -> None:
     with pytest.raises(BackboneError, match=r"prompt\.system"):
         template_encoder(refusing)
     assert template_encoder(refusing, replace(encoder().task, system="")).encode(["ổn"])
+
+
+def test_a_tokenizer_for_which_pieces_and_the_whole_differ_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, other = encoder().task, copy.deepcopy(tokenizer())
+    monkeypatch.setattr(type(other), "__call__", doubles_long_texts(type(other).__call__))
+    with pytest.raises(BackboneError, match="encoding the chat in pieces differs"):
+        Encoder(other, task, date_string="26 Jul 2024", max_length=512)
+
+
+def doubles_long_texts(encode: Callable[..., dict[str, list[int]]]) -> Callable[..., dict[str, list[int]]]:
+    """A tokenizer that encodes a text with "user" and "Sentence" in it, thus the whole chat, in an odd way."""
+
+    def call(self: object, text: str, **kwargs: bool) -> dict[str, list[int]]:
+        found = encode(self, text, **kwargs)
+        whole = isinstance(text, str) and "user" in text and "Sentence" in text
+        return {"input_ids": [*found["input_ids"], 5]} if whole else found
+
+    return call
+
+
+def test_without_an_end_of_turn_token_the_end_of_sequence_ends_answers() -> None:
+    plain = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    assert template_encoder(plain).end_of_turn == tokenizer().eos_token_id
+    other = copy.deepcopy(tokenizer())
+    other.chat_template, other.eos_token = plain, None
+    with pytest.raises(BackboneError, match="has no end-of-turn or end-of-sequence token"):
+        Encoder(other, encoder().task, date_string="26 Jul 2024", max_length=512)
 
 
 def test_the_prompt_hash_sees_every_part_of_the_prompt() -> None:

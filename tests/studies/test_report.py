@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,50 +14,56 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.folders import HOSTILE, LABELS, answers, make_data, make_fewshot, make_run
-from helpers.records import record
+from helpers.records import report as judgement
 
 from loraft.config.resolve import resolve
-from loraft.config.yaml_io import dump_yaml
+from loraft.config.yaml_io import dump_config
 from loraft.display.page import cells
 from loraft.errors import RunError
-from loraft.runs.files import write_json, write_text
-from loraft.runs.predictions import Answers
+from loraft.runs.files import write_text
+from loraft.runs.predictions import RunPredictions
+from loraft.runs.run import Run
+from loraft.runs.study_folders import SweepFolder
 from loraft.studies import report
 from loraft.studies.sweep.figures import sweep_curve
 from loraft.studies.sweep.ranking import rank_settings
+from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
 from loraft.studies.sweep.tables import sweep_notes
+from loraft.training.results import RunResult
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def make_sweep(folder: Path) -> Path:
     """A sweep over three ranks and two seeds, of which the last rank failed."""
-    trials: list[dict[str, Any]] = [
-        {**record(0.6 + rank / 100 - seed / 400, half=0.02), "name": f"r{rank}-s{seed}", "status": "finished",
-         "run": f"runs/quét/r{rank}-s{seed}", "settings": {"lora.r": rank, "seed": seed}, "n": 40,
-         "alpha_policy": "fixed, alpha 32", "trainable_parameters": 106_496 * rank, "steps": 20,
-         "validation_macro_f1": 0.5 + rank / 100 - seed / 400, "seconds": 9.5, "resumed_from_step": None,
-         "peak_memory_mib": None if rank == 1 else 512}
-        for rank in (1, 2) for seed in (1, 2)
-    ]  # fmt: skip
     references, probs = answers()
-    told = {
-        trial["name"]: Answers(
-            Path(trial["run"]), tuple(LABELS), tuple(range(40)), ("câu",) * 40, references, np.roll(probs.argmax(1), i)
+    trials, told = [], {}
+    for number, (rank, seed) in enumerate((rank, seed) for rank in (1, 2) for seed in (1, 2)):
+        name, gain = f"r{rank}-s{seed}", rank / 100 - seed / 400
+        judged = judgement(0.6 + gain, half=0.02)
+        measured = TrialScores(
+            judged.scores, judged.intervals, n=40, trainable_parameters=106_496 * rank, steps=20, seconds=9.5,
+            validation_macro_f1=0.5 + gain, resumed_from_step=None, peak_memory_mib=None if rank == 1 else 512,
+        )  # fmt: skip
+        settings = {"lora.r": rank, "seed": seed}
+        trials.append(TrialRecord(name, f"runs/quét/{name}", settings, "fixed, alpha 32", "finished", measured))
+        told[name] = RunPredictions(
+            Path(name), tuple(LABELS), tuple(range(40)), ("câu",) * 40, references, np.roll(probs.argmax(1), number)
         )
-        for i, trial in enumerate(trials)
-    }
-    trials += [{"name": f"r4-s{seed}", "run": f"runs/quét/r4-s{seed}", "settings": {"lora.r": 4, "seed": seed},
-                "alpha_policy": "fixed, alpha 32", "status": "failed", "error": "out of memory <hết bộ nhớ>"}
-               for seed in (1, 2)]  # fmt: skip
-    result = {
-        "kind": "sweep", "path": str(folder), "backbone": "loraft-vi-tiny", "quant": "none", "data": "feedback",
-        "task": "sentiment", "labels": LABELS, "keys": ["lora.r", "seed"], "alpha_policies": ["fixed, alpha 32"],
-        "confidence": 0.95, "trials": trials, **rank_settings(trials, told, 0.95),
-    }  # fmt: skip
-    write_text(folder / "sweep.yaml", dump_yaml(resolve()))
-    sweep_curve(result, folder / "plots" / "sweep.png")
-    write_json(folder / "sweep.json", result)
+    for seed in (1, 2):
+        name, settings = f"r4-s{seed}", {"lora.r": 4, "seed": seed}
+        error = "out of memory <hết bộ nhớ>"
+        trials.append(TrialRecord(name, f"runs/quét/{name}", settings, "fixed, alpha 32", "failed", error=error))
+    ranking = rank_settings(trials, told, 0.95)
+    result = SweepResult(
+        path=str(folder), backbone="loraft-vi-tiny", quant="none", data="feedback", task="sentiment",
+        labels=tuple(LABELS), keys=("lora.r", "seed"), alpha_policies=("fixed, alpha 32",), confidence=0.95,
+        trials=tuple(trials), settings=ranking.settings, best_setting=ranking.best_setting, best=ranking.best,
+    )  # fmt: skip
+    sweep = SweepFolder(folder)
+    write_text(sweep.config_path, dump_config(resolve()))
+    sweep_curve(result, sweep.figure_path)
+    sweep.finish(result)
     return folder
 
 
@@ -160,7 +167,7 @@ def test_a_sweeps_page_names_the_best_and_shows_what_failed(tmp_path: Path) -> N
 
 def test_everything_said_of_a_sweep_is_on_the_page_and_in_markdown(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path / "quét")
-    notes = sweep_notes(json.loads((folder / "sweep.json").read_text(encoding="utf-8")))
+    notes = sweep_notes(SweepResult.of(SweepFolder(folder)))
     assert len(notes) >= 3
     text, blocks = read(report.write_page(folder)).text, report.markdown(folder).strip().split("\n\n")
     for note in notes:
@@ -171,10 +178,9 @@ def test_everything_said_of_a_sweep_is_on_the_page_and_in_markdown(tmp_path: Pat
 def test_what_is_not_known_of_a_training_is_left_out(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "a")
     assert "resumed from step" not in read(report.write_page(folder)).text
-    metrics_path = folder / "metrics.json"
-    result = json.loads(metrics_path.read_text(encoding="utf-8"))
-    result["train"]["resumed_from_step"] = 10
-    write_json(metrics_path, result)
+    run = Run(folder)
+    result = RunResult.of(run)
+    run.finish(replace(result, train=replace(result.train, resumed_from_step=10)))
     assert "resumed from step" in read(report.write_page(folder)).text
 
 

@@ -1,85 +1,230 @@
-"""What a training says it took, also where several processes worked on it."""
+"""What a training logs and draws, the time and tokens that it took, and how a signal ends it."""
 
+import io
 import json
+import math
+import shutil
+import signal
+import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers.config import config
+from helpers.tiny import tokenizer
+from helpers.training import rows, with_adapter
 
-from loraft.engine import scorer
-from loraft.training import checkpoints
-from loraft.training.callbacks import Spent
-from loraft.training.pipeline import train
+from loraft.config.schema import TrainConfig
+from loraft.errors import BackboneError
+from loraft.training import callbacks
+from loraft.training.callbacks import SIGNALS, EvaluateAtTheEnd, ProgressCallback, SaveOnInterrupt, TrainingClock
+from loraft.training.dataset import TrainingData
+from loraft.training.trainer import LabelTrainer
 
-
-class StoppedError(Exception):
-    """Stands for whatever ends a process."""
-
-
-def checkpoint_of(output: Path, step: int) -> Path:
-    (run,) = output.iterdir()
-    return run / "checkpoints" / f"checkpoint-{step}"
+ARGS = SimpleNamespace(learning_rate=1e-3)
 
 
-def edit_state(checkpoint: Path, **spent: float) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The time that the callbacks see; the test sets `now`, in seconds."""
+    time = SimpleNamespace(now=100.0)
+    time.perf_counter = lambda: time.now
+    monkeypatch.setattr(callbacks, "time", time)
+    return time
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_holds_loss_and_scores_with_seconds_and_speed(clock: SimpleNamespace) -> None:
+    lines: list[dict[str, Any]] = []
+    progress = ProgressCallback(lines.append, visible=False)
+    progress.tokens_seen = lambda: 5001
+    state = SimpleNamespace(max_steps=10, global_step=0)
+    progress.on_train_begin(ARGS, state, None)
+    clock.now += 2.0004
+    state.global_step = 4
+    logged = {"loss": 1.25, "grad_norm": 0.5, "learning_rate": 1e-3, "epoch": 0.5}
+    scored = {"eval_loss": 0.7, "eval_accuracy": 0.75, "eval_macro_f1": 0.625, "epoch": 0.5}
+    progress.on_log(ARGS, state, None, logs={**logged, "eval_runtime": 3.0})
+    progress.on_log(ARGS, state, None, logs=scored)
+    progress.on_log(ARGS, state, None, logs={"train_runtime": 9.0, "epoch": 1.0})  # the trainer's closing summary
+    ours = {"step": 4, "seconds": 2.0, "tokens_per_second": 2500}  # 5001 / 2.0004
+    assert lines == [{**ours, **logged}, {**ours, **scored}]
+    assert list(progress.notes.values()) == ["2,500 tok/s", "loss 1.2500", "macro-F1 0.6250"]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_training(loss: float, clock: SimpleNamespace) -> None:
+    lines: list[dict[str, Any]] = []
+    progress = ProgressCallback(lines.append, visible=False)
+    state = SimpleNamespace(max_steps=10, global_step=7)
+    progress.on_train_begin(ARGS, state, None)
+    with pytest.raises(BackboneError, match=r"not finite at step 7 .*lower train\.learning_rate \(now 0\.001\)"):
+        progress.on_log(ARGS, state, None, logs={"loss": loss})
+    assert lines == []
+
+
+def test_the_bar_begins_at_the_step_of_the_checkpoint_and_follows_the_steps() -> None:
+    progress = ProgressCallback(lambda line: None, visible=False)
+    state = SimpleNamespace(max_steps=10, global_step=3)
+    progress.on_train_begin(ARGS, state, None)
+    (task,) = progress.bar.tasks
+    assert (task.completed, task.total) == (3, 10)
+    progress.on_log(ARGS, state, None, logs={"loss": 0.5})
+    state.global_step = 4
+    progress.on_step_end(ARGS, state, None)
+    assert task.completed == 4
+    assert "loss 0.5000" in task.fields["note"]
+
+
+@pytest.mark.parametrize(("visible", "terminal"), [(True, True), (True, False), (False, True)])
+def test_the_bar_is_drawn_on_a_terminal_only(visible: bool, terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert ProgressCallback(lambda line: None, visible=visible).bar.disable is not (visible and terminal)
+
+
+# --- time and tokens --------------------------------------------------------------------------------------------------
+
+
+def saved_state(folder: Path, callbacks: dict[str, Any]) -> Path:
+    (folder / "trainer_state.json").write_text(json.dumps({"stateful_callbacks": callbacks}), encoding="utf-8")
+    return folder
+
+
+def test_seconds_and_tokens_go_on_from_the_checkpoint(tmp_path: Path, clock: SimpleNamespace) -> None:
+    attributes = {"seconds": 12.5, "tokens": 345}
+    checkpoint = saved_state(tmp_path, {"TrainingClock": {"args": {}, "attributes": attributes}})
+    for found, seconds, tokens in ((TrainingClock(None), 0.0, 0), (TrainingClock(checkpoint), 12.5, 345)):
+        assert (found.seconds(), found.tokens()) == (seconds, tokens)
+        state = SimpleNamespace(stateful_callbacks={})
+        found.on_train_begin(None, state, None)
+        found.tokens_seen = lambda: 55
+        clock.now += 4
+        assert (found.seconds(), found.tokens()) == (seconds + 4, tokens + 55)
+        assert found.state()["attributes"] == {"seconds": seconds + 4, "tokens": tokens + 55}
+        assert state.stateful_callbacks["TrainingClock"]["attributes"] == {"seconds": seconds, "tokens": tokens}
+
+
+def test_a_checkpoint_of_the_first_versions_calls_the_clock_by_another_name(tmp_path: Path) -> None:
+    attributes = {"seconds": 12.5, "tokens": 345}
+    clock = TrainingClock(saved_state(tmp_path, {"Spent": {"args": {}, "attributes": attributes}}))
+    assert (clock.seconds(), clock.tokens()) == (12.5, 345)
+
+
+def trained(folder: Path, checkpoint: Path | None = None) -> TrainingClock:
+    """The clock of a training of 4 steps, which saves after steps 2 and 4."""
+    section = TrainConfig(max_steps=4, eval_steps=2, per_device_train_batch_size=2, logging_steps=1)
+    data = TrainingData(rows(), tokenizer(), lambda model: {"macro_f1": 0.5})
+    clock = TrainingClock(checkpoint)
+    trainer = LabelTrainer.build(
+        with_adapter(), data, section, output_dir=str(folder), seed=3, callbacks=[clock]
+    )  # fmt: skip
+    clock.tokens_seen = lambda: trainer.tokens_seen
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return clock
+
+
+def test_what_a_resumed_training_took_is_what_all_its_steps_took(tmp_path: Path) -> None:
+    whole = trained(tmp_path)
+    checkpoint = tmp_path / "checkpoint-2"
     path = checkpoint / "trainer_state.json"
     state = json.loads(path.read_text(encoding="utf-8"))
-    state["stateful_callbacks"]["Spent"]["attributes"] |= spent
+    state["stateful_callbacks"]["TrainingClock"]["attributes"]["seconds"] = 5000.0
     path.write_text(json.dumps(state), encoding="utf-8")
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    resumed = trained(tmp_path, checkpoint)
+    assert resumed.tokens() == whole.tokens() > 0
+    assert whole.seconds() < 4000 < 5000 < resumed.seconds() < 9000
+    again = TrainingClock(tmp_path / "checkpoint-4")  # a second interruption would go on from here
+    assert again.tokens() == whole.tokens()
+    assert 5000 < again.seconds() <= resumed.seconds()
 
 
-def stop_at_step_4(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ends a training of 4 steps at its last evaluation: logged to step 4, saved to step 2."""
-    original, calls = scorer.score, []
-
-    def score(*args: Any, **kwargs: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 3:  # the backbone's test rows, the validation rows at step 2, and then at step 4
-            raise StoppedError
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr("loraft.engine.scorer.score", score)
-
-
-def test_what_a_resumed_training_took_is_what_all_its_steps_took(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = train(config(tmp_path / "a"), quiet=True)["train"]
-    with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        stop_at_step_4(patch)
-        train(config(tmp_path / "b"), quiet=True)
-    edit_state(checkpoint_of(tmp_path / "b", 2), seconds=5000.0)
-    resumed = train(config(tmp_path / "b"), resume=True, quiet=True)["train"]
-    assert (whole["resumed_from_step"], resumed["resumed_from_step"]) == (None, 2)
-    assert resumed["tokens_computed"] == whole["tokens_computed"] > 0
-    assert whole["seconds"] < 5000 < resumed["seconds"] < 5000 + 4000  # and not what was logged after the checkpoint
-    saved = Spent(checkpoint_of(tmp_path / "b", 4))  # a second interruption would go on from here
-    assert saved.tokens() == whole["tokens_computed"]
-    assert 5000 < saved.seconds() <= resumed["seconds"] + 0.1
-
-
-def test_a_training_that_only_had_to_be_judged_took_what_its_last_checkpoint_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*args: Any, **kwargs: Any) -> None:
-        raise StoppedError
-
-    with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        patch.setattr(checkpoints, "save_adapter", broken)
-        train(config(tmp_path), quiet=True)
-    edit_state(checkpoint_of(tmp_path, 4), seconds=5000.0)
-    assert train(config(tmp_path), resume=True, quiet=True)["train"]["seconds"] == 5000.0
-
-
-def test_a_checkpoint_that_does_not_say_what_it_took_is_continued(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        stop_at_step_4(patch)
-        train(config(tmp_path), quiet=True)
-    path = checkpoint_of(tmp_path, 2) / "trainer_state.json"
+def test_a_checkpoint_that_does_not_say_what_it_took_is_continued(tmp_path: Path) -> None:
+    trained(tmp_path)
+    path = tmp_path / "checkpoint-2" / "trainer_state.json"
     state = json.loads(path.read_text(encoding="utf-8"))
-    del state["stateful_callbacks"]["Spent"]
+    del state["stateful_callbacks"]["TrainingClock"]
     path.write_text(json.dumps(state), encoding="utf-8")
-    assert train(config(tmp_path), resume=True, quiet=True)["train"]["resumed_from_step"] == 2
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    assert trained(tmp_path, path.parent).tokens() > 0
+    assert (tmp_path / "checkpoint-4").is_dir()
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+def control() -> SimpleNamespace:
+    return SimpleNamespace(should_save=False, should_training_stop=False)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_saves_after_the_step_and_then_interrupts(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = [signal.getsignal(each) for each in SIGNALS]
+    callback, quiet, asked = SaveOnInterrupt(), control(), control()
+    with pytest.raises(KeyboardInterrupt), callback:
+        callback.on_step_end(None, None, quiet)
+        callback.on_save(None, None, quiet)
+        signal.raise_signal(number)
+        callback.on_step_end(None, None, asked)
+        assert (asked.should_save, asked.should_training_stop) == (True, False)
+        callback.on_save(None, None, asked)
+    assert (quiet.should_save, quiet.should_training_stop) == (False, False)
+    assert (asked.should_save, asked.should_training_stop) == (True, True)
+    assert "finishing and saving this step" in capsys.readouterr().err
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+def test_the_second_signal_stops_at_once() -> None:
+    before = [signal.getsignal(each) for each in SIGNALS]
+    reached = []
+    with pytest.raises(KeyboardInterrupt), SaveOnInterrupt():
+        signal.raise_signal(signal.SIGINT)
+        reached.append(1)
+        try:
+            signal.raise_signal(signal.SIGINT)
+            reached.append(2)
+        finally:
+            assert [signal.getsignal(each) for each in SIGNALS] == before  # a third one is Python's
+    assert reached == [1]
+
+
+def test_without_a_signal_nothing_happens_and_an_error_stays_itself() -> None:
+    before = [signal.getsignal(each) for each in SIGNALS]
+    with SaveOnInterrupt():
+        pass
+    with pytest.raises(ZeroDivisionError), SaveOnInterrupt():
+        signal.raise_signal(signal.SIGINT)
+        raise ZeroDivisionError
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+def test_outside_the_main_thread_it_leaves_signals_alone() -> None:
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with SaveOnInterrupt():
+                pass
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert errors == []
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_last_step_is_evaluated_and_saved_and_no_other() -> None:
+    for step, asked in ((9, False), (10, True)):
+        found = SimpleNamespace(should_evaluate=False, should_save=False)
+        EvaluateAtTheEnd().on_step_end(None, SimpleNamespace(global_step=step, max_steps=10), found)
+        assert (found.should_evaluate, found.should_save) == (asked, asked)

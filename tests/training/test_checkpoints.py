@@ -1,72 +1,32 @@
+"""Which checkpoint a training goes on from, and adapters that a killed process cannot leave half-written."""
+
 import json
-import signal
-import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from helpers.tiny import backbone, encoder
+from helpers.training import SECTIONS, with_adapter
+from peft import PeftModel
+from safetensors.torch import load_file
 
-from loraft.training.callbacks import SIGNALS, SaveOnInterrupt
-from loraft.training.checkpoints import newest_checkpoint
-
-
-def control() -> SimpleNamespace:
-    return SimpleNamespace(should_save=False, should_training_stop=False)
-
-
-@pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_saves_after_the_step_and_then_interrupts(
-    number: signal.Signals, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = [signal.getsignal(each) for each in SIGNALS]
-    callback, quiet, asked = SaveOnInterrupt(), control(), control()
-    with pytest.raises(KeyboardInterrupt), callback:
-        callback.on_step_end(None, None, quiet)
-        callback.on_save(None, None, quiet)
-        signal.raise_signal(number)
-        callback.on_step_end(None, None, asked)
-        assert (asked.should_save, asked.should_training_stop) == (True, False)
-        callback.on_save(None, None, asked)
-    assert (quiet.should_save, quiet.should_training_stop) == (False, False)
-    assert (asked.should_save, asked.should_training_stop) == (True, True)
-    assert "the step in flight is finished and saved" in capsys.readouterr().err
-    assert [signal.getsignal(each) for each in SIGNALS] == before
-
-
-def test_the_second_signal_stops_at_once() -> None:
-    reached = []
-    with pytest.raises(KeyboardInterrupt), SaveOnInterrupt():
-        signal.raise_signal(signal.SIGINT)
-        reached.append(1)
-        signal.raise_signal(signal.SIGINT)
-        reached.append(2)
-    assert reached == [1]
-
-
-def test_without_a_signal_nothing_happens_and_an_error_stays_itself() -> None:
-    before = [signal.getsignal(each) for each in SIGNALS]
-    with SaveOnInterrupt():
-        pass
-    with pytest.raises(ZeroDivisionError), SaveOnInterrupt():
-        signal.raise_signal(signal.SIGINT)
-        raise ZeroDivisionError
-    assert [signal.getsignal(each) for each in SIGNALS] == before
-
-
-def test_outside_the_main_thread_it_leaves_signals_alone() -> None:
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            with SaveOnInterrupt():
-                pass
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert errors == []
+from loraft.config.resolve import resolve
+from loraft.models import manifest
+from loraft.models.adapter import add_adapters
+from loraft.runs.run import Run
+from loraft.training.checkpoints import (
+    BestStep,
+    best_weights,
+    finished_training,
+    keep_best,
+    load_best,
+    newest_checkpoint,
+    read_best,
+    save_adapter,
+    step_of,
+)
 
 
 def test_the_newest_checkpoint_is_the_latest_whole_one(tmp_path: Path) -> None:
@@ -77,4 +37,109 @@ def test_the_newest_checkpoint_is_the_latest_whole_one(tmp_path: Path) -> None:
         if state is not None:
             (folder / "trainer_state.json").write_text(state, encoding="utf-8")
     (tmp_path / "checkpoint-x").mkdir()
-    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
+    (tmp_path / "checkpoint-x" / "trainer_state.json").write_text("{}", encoding="utf-8")
+    found = newest_checkpoint(tmp_path)
+    assert found == tmp_path / "checkpoint-100"
+    assert step_of(tmp_path / "checkpoint-100") == 100
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_a_training_is_over_where_its_checkpoint_says_so(over: bool, tmp_path: Path) -> None:
+    control = {"args": {"should_training_stop": over}, "attributes": {}}
+    content = {"global_step": 30, "best_metric": 0.5, "stateful_callbacks": {"TrainerControl": control}}
+    (tmp_path / "trainer_state.json").write_text(json.dumps(content), encoding="utf-8")
+    state = finished_training(tmp_path)
+    assert (state is not None) == over
+    assert state is None or (state.global_step, state.best_metric) == (30, 0.5)
+
+
+def filled(model: PeftModel, value: float, name: str = "default") -> None:
+    """Gives all weights of an adapter the same value."""
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            if f".{name}." in key:
+                weight.fill_(value)
+
+
+def values(folder: Path) -> set[float]:
+    return {float(value) for weight in load_file(folder / "adapter_model.safetensors").values() for value in weight[0]}
+
+
+def test_the_best_checkpoint_is_loaded_also_from_a_moved_folder(tmp_path: Path) -> None:
+    model = with_adapter()
+    for step in (10, 20):
+        filled(model, step)
+        model.save_pretrained(str(tmp_path / f"checkpoint-{step}"))
+    for best, value in (("/elsewhere/checkpoint-10", 10), (None, 20)):
+        state: Any = SimpleNamespace(best_model_checkpoint=best)
+        load_best(model, tmp_path / "checkpoint-20", state)
+        adapter = [weight for name, weight in model.named_parameters() if "lora_" in name]
+        assert all(bool((weight == value).all()) for weight in adapter)
+        assert all(weight.requires_grad for weight in adapter)
+
+
+def test_the_best_weights_of_each_adapter_are_kept_with_their_step(tmp_path: Path) -> None:
+    assert read_best(tmp_path) == {}
+    model, names = add_adapters(backbone(), SECTIONS[:2], seed=1)
+    best: dict[str, BestStep] = {}
+    for step, name in ((5, names[0]), (5, names[1]), (10, names[0])):
+        filled(model, step + len(name), name)
+        best[name] = BestStep(step, step / 100)
+        keep_best(tmp_path, model, name, best)
+        assert read_best(tmp_path) == best
+    for name, step in ((names[0], 10), (names[1], 5)):
+        assert values(best_weights(tmp_path, name)) == {step + len(name)}
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "best.json"])
+
+
+def test_a_process_that_is_killed_leaves_the_earlier_best_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = with_adapter()
+    filled(model, 1)
+    keep_best(tmp_path, model, "default", {"default": BestStep(5, 0.5)})
+    filled(model, 2)
+
+    def killed(folder: str, **named: Any) -> None:
+        Path(folder).mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "save_pretrained", killed)
+    with pytest.raises(KeyboardInterrupt):
+        keep_best(tmp_path, model, "default", {"default": BestStep(10, 0.75)})
+    assert read_best(tmp_path) == {"default": BestStep(5, 0.5)}
+    assert values(best_weights(tmp_path, "default")) == {1}
+    monkeypatch.undo()
+    keep_best(tmp_path, model, "default", {"default": BestStep(15, 0.8)})  # over the half-written folder
+    assert values(best_weights(tmp_path, "default")) == {2}
+
+
+def bundle() -> manifest.Manifest:
+    return manifest.describe(resolve(), encoder(), "0" * 64, {}, {"accuracy": 0.5})
+
+
+def test_an_adapter_is_saved_whole_and_names_its_backbone(tmp_path: Path) -> None:
+    run, model, path = Run(tmp_path), with_adapter(), str(tmp_path / "mô-hình")
+    model.get_base_model().config.save_pretrained(path)
+    model.get_base_model().config._name_or_path = path
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = path
+    for value in (1, 2):
+        filled(model, value)
+        (tmp_path / "adapter.tmp").mkdir()
+        (tmp_path / "adapter.tmp" / "half").touch()  # of a process that was killed
+        save_adapter(run, model, bundle())
+        assert values(run.adapter) == {value}
+        assert manifest.read(run.adapter) == bundle()
+        assert not (tmp_path / "adapter.tmp").exists()
+        assert not (run.adapter / "half").exists()
+    saved = json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    assert saved["base_model_name_or_path"] == "loraft-vi-tiny"
+    assert path not in (run.adapter / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_backbone_without_a_folder_of_its_own_needs_no_new_name(tmp_path: Path) -> None:
+    run, model = Run(tmp_path), with_adapter()
+    model.get_base_model().config._name_or_path = ""
+    save_adapter(run, model, bundle())
+    assert json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"] == 4

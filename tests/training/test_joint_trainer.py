@@ -1,5 +1,6 @@
 """Adapters trained together equal those trained alone: losses, clipping, learning rates, best checkpoints."""
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,19 +14,20 @@ from peft import PeftModel
 
 from loraft.config.schema import LoraSection, ModelConfig, QuantConfig, TrainConfig
 from loraft.engine import scorer
-from loraft.engine.collator import Row, make_rows
+from loraft.engine.collator import TrainingRow, make_rows
 from loraft.errors import BackboneError
 from loraft.models.adapter import add_adapter, add_adapters, remove_adapter
 from loraft.models.backbone import load_backbone, weights_hash
 from loraft.models.quantization import check_nf4
-from loraft.training.checkpoints import best_weights, read_best
+from loraft.training.checkpoints import BestStep, best_weights, read_best
+from loraft.training.dataset import TrainingData
 from loraft.training.joint_trainer import JointTrainer
-from loraft.training.trainer import build_trainer
+from loraft.training.trainer import JointAdapters, LabelTrainer
 
 RATES = [1e-2, 2e-3, 5e-3]
 
 
-def rows(class_weights: str = "balanced") -> list[Row]:
+def rows(class_weights: str = "balanced") -> list[TrainingRow]:
     return make_rows(prompts(SENTENCES), LABELS, encoder().completions_K, class_weights)
 
 
@@ -51,12 +53,13 @@ def judged(model: Any) -> dict[str, float]:
     return {"macro_f1": float(scorer.to_probs(score)[:, 0].mean())}
 
 
+DATA = TrainingData(rows(), tokenizer(), judged)
+
+
 def alone(folder: Path, section: LoraSection, rate: float, base: Any, **train: Any) -> tuple[PeftModel, list[float]]:
     model = add_adapter(base, section, seed=5)
-    trainer = build_trainer(
-        model, tokenizer(), rows(), training(learning_rate=rate, **train), output_dir=str(folder), seed=3,
-        evaluate_with=judged,
-    )  # fmt: skip
+    section = training(learning_rate=rate, **train)
+    trainer = LabelTrainer.build(model, DATA, section, output_dir=str(folder), seed=3)
     trainer.train()
     return model, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
@@ -66,11 +69,9 @@ def together(
 ) -> tuple[PeftModel, list[str], list[list[dict[str, Any]]]]:
     model, names = add_adapters(base, SECTIONS, seed=5)
     logs: list[list[dict[str, Any]]] = [[] for _ in names]
-    trainer = build_trainer(
-        model, tokenizer(), rows(), training(**train), output_dir=str(folder / "checkpoints"), seed=3,
-        evaluate_with=judged, kind=JointTrainer, names=names, learning_rates=RATES, best=folder / "best",
-        report=lambda number, line: logs[number].append(line),
-    )  # fmt: skip
+    joint = JointAdapters(names, RATES, folder / "best", lambda number, line: logs[number].append(line))
+    output = str(folder / "checkpoints")
+    trainer = JointTrainer.build(model, DATA, training(**train), output_dir=output, seed=3, joint=joint)
     (folder / "best").mkdir(parents=True, exist_ok=True)
     trainer.train(resume_from_checkpoint=resume or None)
     return model, names, logs
@@ -142,9 +143,13 @@ def test_the_adapters_differ_and_have_best_steps_of_their_own(tmp_path: Path) ->
     for number, name in enumerate(names):
         scores = {line["step"]: line["eval_macro_f1"] for line in logs[number] if "eval_macro_f1" in line}
         assert list(scores) == [5, 10, 15, 20]
-        assert best[name] == {"macro_f1": max(scores.values()), "step": max(scores, key=scores.__getitem__)}
+        assert best[name] == BestStep(max(scores, key=scores.__getitem__), max(scores.values()))
     assert len({tuple(line["loss"] for line in log if "loss" in line) for log in logs}) == len(names)
-    assert [logs[number][-2]["learning_rate"] / rate for number, rate in enumerate(RATES)] == pytest.approx([0] * 3)
+    # In the middle of the schedule (at its end all rates are 0): a cosine from step 3, after the warmup, to step 20.
+    factor = (1 + math.cos(math.pi * (10 - 3) / (20 - 3))) / 2
+    rates = [line["learning_rate"] for log in logs for line in log if line["step"] == 10 and "learning_rate" in line]
+    assert rates == pytest.approx([factor * rate for rate in RATES])
+    assert len(set(rates)) == len(names)  # so none of them is another adapter's
 
 
 def test_an_interrupted_pass_goes_on_to_the_same_adapters(tmp_path: Path) -> None:
@@ -161,10 +166,8 @@ def test_an_interrupted_pass_goes_on_to_the_same_adapters(tmp_path: Path) -> Non
 
 def test_layers_that_cannot_keep_adapters_apart_are_refused(tmp_path: Path) -> None:
     model, names = add_adapters(backbone("gpt2"), [LoraSection(r=r, target_modules="default") for r in (1, 4)], seed=5)
-    trainer = build_trainer(
-        model, tokenizer(), rows(), training(), output_dir=str(tmp_path), seed=3, evaluate_with=judged,
-        kind=JointTrainer, names=names, learning_rates=RATES[:2], best=tmp_path, report=lambda number, line: None,
-    )  # fmt: skip
+    joint = JointAdapters(names, RATES[:2], tmp_path, lambda number, line: None)
+    trainer = JointTrainer.build(model, DATA, training(), output_dir=str(tmp_path), seed=3, joint=joint)
     with pytest.raises(BackboneError, match="--joint off"):
         trainer.train()
 

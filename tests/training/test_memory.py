@@ -2,16 +2,18 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from helpers.training import rows, with_adapter
 
 from loraft.config.schema import TrainConfig
 from loraft.engine.collator import pack
-from loraft.engine.layout import rounded
+from loraft.engine.layout import bucket_size
 from loraft.training import memory
-from loraft.training.arguments import one_window
+from loraft.training.arguments import whole_window
 from loraft.training.memory import Peak
 
 CPU = torch.device("cpu")
@@ -78,6 +80,8 @@ def test_linux_tells_this_process_peak_and_not_its_parents(tmp_path: Path, monke
     assert memory._process_peak() == 20480
     status.write_text("Name:\tpython\n")
     assert memory._process_peak() > 10 * 2**10  # by getrusage: a Python with torch has more than 10 MiB
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda self: SimpleNamespace(peak_wset=5 * MIB))  # Windows
+    assert memory._process_peak() == 5 * 2**10
 
 
 @pytest.mark.gpu
@@ -97,7 +101,7 @@ def test_the_largest_packed_batch_is_counted() -> None:
     tokens, keys = memory.packed_size(batch, len(batch))
     assert tokens == pack(batch)["input_ids"].numel()
     assert keys == max(len(row.input_ids) for row in batch)
-    assert keys <= memory.packed_size(batch, 1)[0] <= rounded(keys)
+    assert keys <= memory.packed_size(batch, 1)[0] <= bucket_size(keys)
 
 
 def test_activations_follow_the_published_formula() -> None:
@@ -122,13 +126,13 @@ def test_as_many_adapters_train_at_once_as_memory_holds(monkeypatch: pytest.Monk
 def test_an_accumulation_window_becomes_one_batch_where_memory_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = with_adapter(), rows()
     section = TrainConfig(per_device_train_batch_size=2, gradient_accumulation_steps=3)
-    merged = one_window(section, model, batch, 1)
+    merged = whole_window(section, model, batch, 1)
     assert (merged.per_device_train_batch_size, merged.gradient_accumulation_steps) == (6, 1)
     for kept in ({"shared_prefix": "off"}, {"gradient_checkpointing": True}, {"gradient_accumulation_steps": 1}):
         other = section.model_copy(update=kept)
-        assert one_window(other, model, batch, 1) == other
+        assert whole_window(other, model, batch, 1) == other
     monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
-    assert one_window(section, model, batch, 1) == section
+    assert whole_window(section, model, batch, 1) == section
 
 
 def test_padded_batches_and_dense_masks_are_planned_larger(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,11 +146,20 @@ def test_padded_batches_and_dense_masks_are_planned_larger(monkeypatch: pytest.M
 
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    machine = memory.free_bytes(torch.device("cpu"))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=123_456))
+    assert memory.free_bytes(CPU) == 123_456  # no container, no limit
     (tmp_path / "memory.current").write_text("1000\n")
-    for limit, free in (("5000\n", 4000), ("max\n", machine)):
+    for limit, free in (("5000\n", 4000), ("max\n", 123_456), ("900000\n", 123_456)):
         (tmp_path / "memory.max").write_text(limit)
-        assert memory.free_bytes(torch.device("cpu")) == pytest.approx(free, rel=0.2)
+        assert memory.free_bytes(CPU) == free
+
+
+def test_what_fits_follows_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = with_adapter(), rows()
+    needed = memory.activation_bytes(model, *(memory.packed_size(batch, 4)[0],) * 2)
+    for free, fits in ((needed / memory.SHARE + 1, True), (needed / memory.SHARE - 1, False)):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
+        assert memory.fits(model, batch, 4) is fits
 
 
 def test_free_memory_is_some_of_the_machines() -> None:

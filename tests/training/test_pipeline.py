@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from loraft.bundled import bundled_backbones, bundled_data
-from loraft.config.resolve import load_resolved, resolve
+from loraft.config.resolve import load_config, resolve
 from loraft.data.records import BadRow, Example
 from loraft.engine import scorer
 from loraft.errors import BackboneError, LoraftError, RunError
@@ -23,12 +24,13 @@ from loraft.models.load import load_run
 from loraft.runs.run import Run
 from loraft.training.callbacks import ProgressCallback
 from loraft.training.pipeline import train
+from loraft.training.results import RunResult
 
 TEXTS = ["thầy dạy hay , dễ hiểu .", "phòng nóng quá , cần sửa quạt .", "bình thường ."]
 
 
 @pytest.fixture(scope="module", params=["none", "nf4"])
-def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """A finished run of each backbone; on a terminal its bar is drawn while it trains."""
     output = tmp_path_factory.mktemp(request.param)
     drawn: list[bool] = []
@@ -46,8 +48,8 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return result
 
 
-def test_a_run_holds_everything_that_the_design_names(trained: dict[str, Any]) -> None:
-    run = Run.open(Path(trained["run"]))
+def test_a_run_holds_everything_that_the_design_names(trained: RunResult) -> None:
+    run = Run.open(Path(trained.run))
     files = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     assert {
         "config.yaml", "environment.json", "log.jsonl", "predictions.jsonl", "metrics.json", "adapter/loraft.json",
@@ -56,51 +58,49 @@ def test_a_run_holds_everything_that_the_design_names(trained: dict[str, Any]) -
     assert not [name for name in files if "tmp" in name]
     bundle = json.loads((run.adapter / "loraft.json").read_text(encoding="utf-8"))
     assert bundle["labels"] == ["negative", "neutral", "positive"]
-    assert bundle["scores"]["macro_f1"] == trained["after"]["macro_f1"]
-    assert trained["after"]["n"] == trained["before"]["n"] == 40
+    assert bundle["scores"]["macro_f1"] == trained.after.macro_f1
+    assert trained.after.n == trained.before.n == 40
 
 
-def test_training_changed_the_answers_and_kept_the_best_checkpoint(trained: dict[str, Any]) -> None:
-    run = Run.open(Path(trained["run"]))
-    assert trained["after"]["log_loss"] != trained["before"]["log_loss"]
+def test_training_changed_the_answers_and_kept_the_best_checkpoint(trained: RunResult) -> None:
+    run = Run.open(Path(trained.run))
+    assert trained.after.log_loss != trained.before.log_loss
     evaluations = {row["step"]: row["eval_macro_f1"] for row in run.read_log() if "eval_macro_f1" in row}
     assert set(evaluations) == {2, 4}
-    assert evaluations[trained["train"]["best_step"]] == max(evaluations.values())
-    checkpoint = run.checkpoints / f"checkpoint-{trained['train']['best_step']}" / "adapter_model.safetensors"
+    assert evaluations[trained.train.best_step] == max(evaluations.values())
+    checkpoint = run.checkpoints / f"checkpoint-{trained.train.best_step}" / "adapter_model.safetensors"
     best, saved = load_file(checkpoint), load_file(run.adapter / "adapter_model.safetensors")
     assert all((best[name] == saved[name]).all() for name in best)
 
 
-def test_eval_gives_the_numbers_of_the_end_of_training_to_the_last_digit(trained: dict[str, Any]) -> None:
-    result = evaluate(run=Path(trained["run"]))
-    timing = {"seconds"}
-    expected = {key: value for key, value in trained["after"].items() if key not in timing}
-    assert {key: result[key] for key in expected} == expected
-    saved = Run.open(Path(trained["run"])).predictions_path.read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in saved] == result["rows"]
+def test_eval_gives_the_numbers_of_the_end_of_training_to_the_last_digit(trained: RunResult) -> None:
+    result = evaluate(run=Path(trained.run))
+    assert replace(result.report, seconds=0.0) == replace(trained.after, seconds=0.0)
+    saved = Run.open(Path(trained.run)).predictions_path.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in saved] == [row.to_json() for row in result.rows]
 
 
-def test_zero_shot_eval_gives_the_numbers_before_training(trained: dict[str, Any]) -> None:
-    section = load_resolved(Run.open(Path(trained["run"])).config_path)
+def test_zero_shot_eval_gives_the_numbers_before_training(trained: RunResult) -> None:
+    section = load_config(Run.open(Path(trained.run)).config_path)
     result = evaluate(config=section, zero_shot=True)
-    assert result["log_loss"] == trained["before"]["log_loss"]
-    assert result["accuracy"] == trained["before"]["accuracy"]
+    assert result.report.log_loss == trained.before.log_loss
+    assert result.report.accuracy == trained.before.accuracy
 
 
-def test_generation_judges_the_same_rows(trained: dict[str, Any]) -> None:
-    section = resolve(config_file=Run.open(Path(trained["run"])).config_path, overrides=["eval.decode=generate"])
-    result = evaluate(config=section, run=Path(trained["run"]))
-    assert result["decode"] == "generate"
-    assert 0 <= result["no_label"] <= 1
-    assert all(isinstance(row["answer"], str) for row in result["rows"])
-    named = [row for row in result["rows"] if row["predicted"] is not None]
-    assert all(row["answer"].endswith(row["predicted"]) for row in named)
+def test_generation_judges_the_same_rows(trained: RunResult) -> None:
+    section = resolve(config_file=Run.open(Path(trained.run)).config_path, overrides=["eval.decode=generate"])
+    result = evaluate(config=section, run=Path(trained.run))
+    assert result.report.decode == "generate"
+    assert 0 <= result.report.no_label <= 1
+    assert all(isinstance(row.answer, str) for row in result.rows)
+    named = [row for row in result.rows if row.predicted is not None]
+    assert all(str(row.answer).endswith(str(row.predicted)) for row in named)
 
 
-def test_predictions_keep_order_extras_and_bad_rows(trained: dict[str, Any]) -> None:
+def test_predictions_keep_order_extras_and_bad_rows(trained: RunResult) -> None:
     rows: list[Example | BadRow] = [Example(text, None, i, {"id": f"câu {i}"}) for i, text in enumerate(TEXTS, 1)]
     rows.insert(1, BadRow(7, "no text"))
-    found = list(predict(rows, run=Path(trained["run"])))
+    found = list(predict(rows, run=Path(trained.run)))
     assert [row.text for row in found] == [TEXTS[0], "", *TEXTS[1:]]
     assert found[1].error == "no text"
     assert [row.extra for row in found if row.error is None] == [{"id": f"câu {i}"} for i in (1, 2, 3)]
@@ -109,18 +109,18 @@ def test_predictions_keep_order_extras_and_bad_rows(trained: dict[str, Any]) -> 
         assert row.label == max(row.probs, key=lambda label: row.probs[label])
 
 
-def test_min_confidence_leaves_a_row_undecided(trained: dict[str, Any]) -> None:
+def test_min_confidence_leaves_a_row_undecided(trained: RunResult) -> None:
     rows = [Example(text, None, i) for i, text in enumerate(TEXTS, 1)]
-    plain = list(predict(rows, run=Path(trained["run"])))
+    plain = list(predict(rows, run=Path(trained.run)))
     middle = sorted(max(row.probs.values()) for row in plain)[1]
-    some = list(predict(rows, run=Path(trained["run"]), min_confidence=middle))
+    some = list(predict(rows, run=Path(trained.run), min_confidence=middle))
     assert [row.label is None for row in some] == [max(row.probs.values()) < middle for row in plain]
     assert sum(row.label is None for row in some) == 1
 
 
-def test_the_adapter_gives_the_same_scores_in_plain_peft(trained: dict[str, Any]) -> None:
-    run = Run.open(Path(trained["run"]))
-    section = load_resolved(run.config_path)
+def test_the_adapter_gives_the_same_scores_in_plain_peft(trained: RunResult) -> None:
+    run = Run.open(Path(trained.run))
+    section = load_config(run.config_path)
     if section.quant.method == "nf4":
         pytest.skip("plain transformers would need the quantisation config; the full-precision run shows it")
     encoder, switchable = load_run(run, section)
@@ -149,13 +149,17 @@ def edit_bundle(run: Run, change: Callable[[dict[str, Any]], None]) -> None:
         ("chat_template_sha256", "0" * 64, "chat template"),
         ("date_string", "01 Jan 2030", "date in the prompt"),
         ("prompt_sha256", "0" * 64, "system message, template, answer prefix"),
-        ("backbone", {"name": "khác", "fingerprint": "0" * 64}, "weights of the backbone"),
+        (
+            "backbone",
+            {"name": "khác", "revision": None, "fingerprint": "0" * 64, "quant": {}},
+            "weights of the backbone",
+        ),
     ],
 )
 def test_another_backbone_template_date_or_label_set_is_refused(
-    trained: dict[str, Any], key: str, value: Any, reason: str
+    trained: RunResult, key: str, value: Any, reason: str
 ) -> None:
-    run = Run.open(Path(trained["run"]))
+    run = Run.open(Path(trained.run))
     path = run.adapter / "loraft.json"
     saved = path.read_text(encoding="utf-8")
     try:
@@ -166,8 +170,8 @@ def test_another_backbone_template_date_or_label_set_is_refused(
         path.write_text(saved, encoding="utf-8")
 
 
-def test_a_finished_run_is_not_overwritten_without_force(trained: dict[str, Any]) -> None:
-    section = load_resolved(Run.open(Path(trained["run"])).config_path)
+def test_a_finished_run_is_not_overwritten_without_force(trained: RunResult) -> None:
+    section = load_config(Run.open(Path(trained.run)).config_path)
     with pytest.raises(RunError, match="--force"):
         train(section, quiet=True)
 
@@ -200,8 +204,8 @@ def test_an_interrupted_run_resumes_to_the_uninterrupted_result(
         train(config(tmp_path / "b", "lora.lora_dropout=0.1"), resume=True, quiet=True)
     resumed = train(config(tmp_path / "b"), resume=True, quiet=True)
     for key in ("accuracy", "macro_f1", "log_loss"):
-        assert resumed["after"][key] == pytest.approx(whole["after"][key], rel=1e-6)
-        assert resumed["before"][key] == whole["before"][key]
+        assert getattr(resumed.after, key) == pytest.approx(getattr(whole.after, key), rel=1e-6)
+        assert getattr(resumed.before, key) == getattr(whole.before, key)
 
 
 def test_another_task_is_a_yaml_of_labels_and_prompt(tmp_path: Path) -> None:
@@ -221,20 +225,20 @@ def test_another_task_is_a_yaml_of_labels_and_prompt(tmp_path: Path) -> None:
     )
     overrides = [f"prompt.task={task}", f"data.source={tmp_path}", "data.text_column=review"]
     result = train(config(tmp_path / "runs", *overrides), quiet=True)
-    assert result["labels"] == ["chê", "khen"]
-    first = next(predict([Example("hay", None, 1)], run=Path(result["run"])))
+    assert result.labels == ("chê", "khen")
+    first = next(predict([Example("hay", None, 1)], run=Path(result.run)))
     assert first.label in ("chê", "khen")
 
 
 def test_force_keeps_the_old_run_until_the_new_one_finishes(tmp_path: Path) -> None:
     first = train(config(tmp_path), quiet=True)
-    run = Run.open(Path(first["run"]))
+    run = Run.open(Path(first.run))
     for broken in ("train.learning_rate=1e30", "lora.target_modules=[không_có]"):
         with pytest.raises(LoraftError):
             train(config(tmp_path, broken), force=True, quiet=True)
-        assert run.read_metrics()["after"] == first["after"]
+        assert RunResult.of(run).after == first.after
     second = train(config(tmp_path, "train.learning_rate=1e-3"), force=True, quiet=True)
-    assert run.read_metrics()["after"] == second["after"] != first["after"]
+    assert RunResult.of(run).after == second.after != first.after
     assert [path.name for path in tmp_path.iterdir()] == [run.name]
 
 
@@ -250,23 +254,29 @@ def test_a_backbone_that_cannot_be_loaded_leaves_no_run(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_is_judged_whole_whatever_the_run_was_limited_to(trained: dict[str, Any]) -> None:
+def test_a_file_is_judged_whole_whatever_the_run_was_limited_to(trained: RunResult) -> None:
     file = bundled_data()["feedback"] / "validation.jsonl"
-    assert evaluate(run=Path(trained["run"]), split=str(file))["n"] == 317
+    assert evaluate(run=Path(trained.run), split=str(file)).report.n == 317
 
 
-def test_a_run_and_zero_shot_are_two_things(trained: dict[str, Any]) -> None:
+def test_a_run_and_zero_shot_are_two_things(trained: RunResult) -> None:
     with pytest.raises(RunError, match="one of them"):
-        evaluate(run=Path(trained["run"]), zero_shot=True)
+        evaluate(run=Path(trained.run), zero_shot=True)
 
 
-def test_plain_sentences_can_be_given(trained: dict[str, Any]) -> None:
-    plain = list(predict(TEXTS, run=Path(trained["run"])))
+def test_plain_sentences_can_be_given(trained: RunResult) -> None:
+    plain = list(predict(TEXTS, run=Path(trained.run)))
     assert [(row.row, row.text) for row in plain] == list(enumerate(TEXTS, start=1))
 
 
-def test_the_saved_adapter_names_its_backbone_and_no_local_folder(trained: dict[str, Any]) -> None:
-    adapter = Path(trained["run"]) / "adapter"
+def test_a_bare_string_is_one_sentence(trained: RunResult) -> None:
+    (found,) = predict(TEXTS[0], run=trained.run)
+    (expected,) = predict([TEXTS[0]], run=trained.run)
+    assert (found.text, found.label) == (TEXTS[0], expected.label)
+
+
+def test_the_saved_adapter_names_its_backbone_and_no_local_folder(trained: RunResult) -> None:
+    adapter = Path(trained.run) / "adapter"
     saved = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     assert saved["base_model_name_or_path"] == "loraft-vi-tiny"
     for path in adapter.glob("*.*"):

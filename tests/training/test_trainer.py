@@ -12,14 +12,14 @@ from peft import PeftModel
 
 from loraft.config.schema import LoraSection, TrainConfig
 from loraft.engine import collator
-from loraft.engine.collator import IGNORE, Row, first_of, pack, pad, rows_of, unpack
-from loraft.engine.layout import rounded
-from loraft.engine.loss import _suffixes, answer_loss_sum
+from loraft.engine.collator import IGNORE, TrainingRow, first_rows, pack, pad, rows_of, unpack
+from loraft.engine.layout import bucket_size
+from loraft.engine.loss import answer_loss_sum, packed_suffixes
 from loraft.engine.prefix_attention import supports
 from loraft.models.adapter import add_adapter
 from loraft.training.arguments import sft_config
 from loraft.training.samplers import BalancedSampler
-from loraft.training.trainer import LabelTrainer, few_walks
+from loraft.training.trainer import LabelTrainer, cheap_mode_switches
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -75,7 +75,7 @@ def test_a_packed_batch_is_filled_up_to_a_size_that_comes_back() -> None:
         inputs = pack(batch)
         tokens, own = inputs["input_ids"].shape[1], int((inputs["segments"] == 0).sum())
         own += sum(len(row.input_ids) - own for row in batch)
-        assert tokens == rounded(own) >= own
+        assert tokens == bucket_size(own) >= own
         assert inputs["suffix_index"].shape[1] % 8 == 0
         assert len(inputs["position_ids"][0]) == len(inputs["segments"]) == len(inputs["labels"][0]) == tokens
         assert int(inputs["position_ids"].max()) < max(len(row.input_ids) for row in batch)
@@ -85,10 +85,10 @@ def test_a_packed_batch_is_filled_up_to_a_size_that_comes_back() -> None:
 
 
 def test_attention_is_one_square_where_that_is_little_more_work() -> None:
-    def grid_of(batch: list[Row]) -> tuple[int, ...]:
+    def grid_of(batch: list[TrainingRow]) -> tuple[int, ...]:
         inputs = pack(batch)
         positions = (inputs["labels"][0] != IGNORE).nonzero().squeeze(1) - 1
-        suffix_BS, see_BSS, kept_BQ, _ = _suffixes(inputs, positions)
+        suffix_BS, see_BSS, kept_BQ, _ = packed_suffixes(inputs, positions)
         assert see_BSS.shape == (*suffix_BS.shape, suffix_BS.shape[1])
         assert int((kept_BQ >= 0).sum()) == len(positions)
         return tuple(suffix_BS.shape)
@@ -99,11 +99,11 @@ def test_attention_is_one_square_where_that_is_little_more_work() -> None:
 
 def test_rows_of_a_batch_are_compared_by_the_attention_that_all_of_it_takes() -> None:
     for batch, square in ((rows(), True), (rows() * 10, False)):
-        few = first_of(pack(batch), 4)
+        few = first_rows(pack(batch), 4)
         positions = (few["labels"][0] != IGNORE).nonzero().squeeze(1) - 1
-        assert collator.is_square(pack(batch)) == square
-        assert collator.is_square(pack(batch[:4]))
-        assert len(_suffixes(few, positions)[0]) == (1 if square else 4)
+        assert collator.uses_whole_row_attention(pack(batch)) == square
+        assert collator.uses_whole_row_attention(pack(batch[:4]))
+        assert len(packed_suffixes(few, positions)[0]) == (1 if square else 4)
 
 
 def test_packing_and_unpacking_is_padding() -> None:
@@ -116,7 +116,7 @@ def test_modes_and_gradients_change_as_without_shortcuts() -> None:
     model = with_adapter(lora_dropout=0.1)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert {module.training for module in model.modules()} == {True, False}  # as `add_adapter` leaves it
-    with few_walks(model, trained):
+    with cheap_mode_switches(model, trained):
         for mode in (True, True, False, False, True):
             assert model.train(mode) is model
             assert {module.training for module in model.modules()} == {mode}
@@ -209,7 +209,7 @@ def test_a_wrong_low_rank_product_is_seen_on_the_first_batch(tmp_path: Path, mon
 def test_a_wrong_gradient_of_fused_layers_is_seen_on_the_first_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loraft.engine.fused_layer._norm_back", lambda grad, *rest: grad)
+    monkeypatch.setattr("loraft.engine.fused_layer.rms_norm_backward", lambda grad, *rest: grad)
     with pytest.warns(UserWarning, match="do not agree with autograd"):
         broken = fit(tmp_path / "a", with_adapter())
     monkeypatch.setattr("loraft.engine.fused_layer.supports", lambda model: False)
@@ -232,7 +232,7 @@ def test_all_modules_train_from_the_first_step_on(tmp_path: Path, monkeypatch: p
 def test_a_wrong_shared_prefix_is_seen_on_the_first_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = pack
 
-    def wrong(batch: list[Row]) -> dict[str, torch.Tensor]:
+    def wrong(batch: list[TrainingRow]) -> dict[str, torch.Tensor]:
         inputs = original(batch)
         inputs["position_ids"] = inputs["position_ids"].flip(1)
         return inputs

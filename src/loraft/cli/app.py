@@ -1,6 +1,7 @@
-"""The command line. Each command checks and prints; the work is a plain function in `loraft.api`, imported late.
+"""Entry point of the command line: the list of commands, and the one place where errors become exit codes.
 
-Help and completion need names and words only, so config, runs and tables are imported where a command begins.
+Each command is a thin function in a file of its own; the work is done by a plain function that it imports late. Help
+and completion need names and words only.
 
 Results go to stdout, everything else to stderr. Exit codes: 0, 1 for what went wrong, 2 for usage and config, 130
 for an interrupt; `LORAFT_DEBUG=1` shows the traceback.
@@ -9,19 +10,44 @@ for an interrupt; `LORAFT_DEBUG=1` shows the traceback.
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
 from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, sweep, train
 from loraft.errors import LoraftError
 
+VERSIONS = ("loraft", "torch", "transformers", "peft", "trl", "bitsandbytes")
+
 app = typer.Typer(
     name="loraft",
-    help="Fine-tune a causal language model into a text classifier with LoRA or QLoRA, measure it, and use it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_versions(asked: bool) -> None:
+    if asked:
+        from loraft.runs.environment import package_versions
+
+        for name, version in package_versions(VERSIONS).items():
+            print(f"{name} {version or 'is not installed'}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_versions, is_eager=True, help="Print the versions of loraft and its libraries."
+        ),
+    ] = False,
+) -> None:
+    """Fine-tune a causal language model into a text classifier with LoRA or QLoRA, measure it, and use it."""
+
+
 app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command()(predict.predict)

@@ -1,4 +1,4 @@
-"""The studies on the command line: thin functions that parse and print; the work is in plain functions below."""
+"""`loraft compare`: prints the comparison and sets the exit code; `studies.compare.compare` does the work."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,14 +8,14 @@ import typer
 from loraft.cli.console import say
 from loraft.cli.options import Json, Output
 
-WORSE = 3  # errors are 1, a wrong usage is 2
+WORSE = 3  # exit code; 1 is for errors, 2 for wrong usage
 
 
 def compare(
     names: Annotated[
-        list[str], typer.Argument(metavar="RUN RUN...", help="Names or paths; the first is compared with.")
+        list[str], typer.Argument(metavar="RUN RUN...", help="Names or paths; the others are compared with the first.")
     ],
-    rows: Annotated[int, typer.Option(min=0, help="Changed rows to show of each outcome.")] = 5,
+    rows: Annotated[int, typer.Option(min=0, help="Changed rows to show for each outcome.")] = 5,
     fail_if_worse: Annotated[
         bool, typer.Option("--fail-if-worse", help=f"Exit code {WORSE} if a run is worse than the first beyond chance.")
     ] = False,
@@ -24,26 +24,26 @@ def compare(
 ) -> None:
     """Compare finished runs with the first one, row by row on the same test rows.
 
-    Worse means that the interval of the difference in accuracy or macro F1 lies below 0 altogether.
+    Worse means that the whole interval of the difference in accuracy or macro F1 lies below 0.
     """
-    from loraft.display import table
-    from loraft.runs.files import to_json
     from loraft.runs.run import find_run
-    from loraft.studies.compare import tables
 
     found = [find_run(name, Path(output or "runs")) for name in names]
 
-    from loraft.studies.compare import compare
+    from loraft.display import table
+    from loraft.runs.files import to_json
+    from loraft.runs.records import as_json
+    from loraft.studies.compare import compare, tables
 
     result = compare.compare([run.path for run in found])
     if json:
-        print(to_json(result))
+        print(to_json(as_json(result)))
     else:
-        differing = [number for number, other in enumerate(result["others"], start=2) if other["changed"] and rows]
+        differing = [number for number, other in enumerate(result.others, start=2) if other.changed and rows]
         shown = [tables.changed(result, number, rows) for number in differing]
         table.show([tables.comparison(result), *shown])
         print("\n".join(tables.comparison_notes(result)))
-    if fail_if_worse and any(other["worse"] for other in result["others"]):
-        worse = [other["run"] for other in result["others"] if other["worse"]]
-        say(f"worse than {result['first']['run']}: {', '.join(worse)}")
+    if fail_if_worse and any(other.worse for other in result.others):
+        worse = [other.compared.run for other in result.others if other.worse]
+        say(f"worse than {result.first.run}: {', '.join(worse)}")
         raise typer.Exit(WORSE)

@@ -1,4 +1,7 @@
-"""What the commands say on stderr while they work; stdout is for results."""
+"""Messages on stderr: which backbone and data a command uses, progress lines, notes and warnings.
+
+Results go to stdout and nowhere else. Libraries that print or warn are kept quiet unless `--verbose` is given.
+"""
 
 import io
 import logging
@@ -9,38 +12,53 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loraft import distributed
-from loraft.errors import LoraftError
+from loraft.errors import LoraftError, Note
 
 if TYPE_CHECKING:
     from loraft.config.schema import Config
 
 
 def say(message: str) -> None:
-    """Prints a line on stderr; of several processes the first does."""
-    if distributed.is_first():
+    """Prints a line on stderr; with several processes only the main one does."""
+    if distributed.is_main_process():
         print(message, file=sys.stderr, flush=True)
 
 
-def begin(
+def start_command(
     config: "Config", verbose: bool, *, adapter: Path | None = None, source: str | None = None, several: bool = False
 ) -> None:
-    """Says what will be loaded; keeps the libraries' warnings, which are not about the user's work, off the screen."""
-    if distributed.several() and not several:
+    """Prints which backbone and data will be loaded, and sets up what stderr shows while the command works.
+
+    Args:
+        config: the resolved config.
+        verbose: show the libraries' warnings too.
+        adapter: of a run that is used.
+        source: where the rows come from, if not from the config's data.
+        several: whether the command may run in several processes.
+
+    Raises:
+        LoraftError: it runs in several processes and must not.
+    """
+    if distributed.is_distributed() and not several:
         raise LoraftError(
-            "several processes: loraft train alone works with a launcher (got WORLD_SIZE above 1); start this one "
-            "without it"
+            "several processes: only loraft train works with a launcher such as torchrun (got WORLD_SIZE above 1);"
+            " start this command without it"
         )
-    if not distributed.is_first():  # results and warnings are told once; errors still are by everybody
+    if not distributed.is_main_process():  # each process prints its errors; results and warnings are printed once
         sys.stdout = io.StringIO()
         warnings.filterwarnings("ignore")
     quantised = f" ({config.quant.method})" if config.quant.method != "none" else ""
     with_adapter = f", adapter {adapter}" if adapter is not None else ""
     say(f"backbone {config.model.name}{quantised}{with_adapter}, data {source or config.data.source}")
-    if not distributed.several():
-        # TRL refuses several cards in one process, and one is what a run needs.
+    if not distributed.is_distributed():
+        # TRL refuses several GPUs in one process, and one is what a run needs.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
-    if not verbose and distributed.is_first():
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells everybody about an optional package
+    if not verbose and distributed.is_main_process():
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports a missing optional package
         warnings.filterwarnings("ignore")
         warnings.filterwarnings("default", module="loraft")
-        warnings.formatwarning = lambda message, *rest, **named: f"warning: {message}\n"
+        warnings.formatwarning = _one_line
+
+
+def _one_line(message: Warning | str, category: type[Warning], *rest: object, **named: object) -> str:
+    return f"{'note' if issubclass(category, Note) else 'warning'}: {message}\n"

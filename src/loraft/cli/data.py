@@ -1,18 +1,18 @@
-"""The commands `fewshot`, `data` and `report`; the work is done by plain functions, imported late."""
+"""`loraft data`: parses the flags and prints the tables; `studies.dataset.statistics` does the work."""
 
 import shlex
 from typing import Annotated
 
 import typer
 
-from loraft.cli.console import begin, say
+from loraft.cli.console import say, start_command
 from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Sets, Task, dotted
 
 
 def data(
-    by: Annotated[str | None, typer.Option(help="Second column; else another task's, if the rows have it.")] = None,
+    by: Annotated[str | None, typer.Option(help="Column for the table of shares; default: another task's.")] = None,
     tokens: Annotated[bool, typer.Option(help="Measure lengths with the backbone's tokenizer.")] = True,
-    near: Annotated[bool, typer.Option(help="Look for near-duplicates between splits.")] = True,
+    near: Annotated[bool, typer.Option(help="Search for near-duplicates between splits.")] = True,
     preset: Preset = None,
     config: ConfigFile = None,
     sets: Sets = None,
@@ -22,7 +22,7 @@ def data(
     output: Output = None,
     json: Json = False,
 ) -> None:
-    """Look at a data source: splits, label shares, lengths, duplicates, leaks, conflicting labels."""
+    """Describe a data source: splits, label shares, lengths, duplicates, leaks, conflicting labels."""
     from loraft.config.resolve import resolve
     from loraft.display import table
     from loraft.runs.files import to_json
@@ -30,7 +30,7 @@ def data(
 
     flags = dotted(model=model, data=data, task=task, output=output)
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
-    begin(resolved, verbose=False)
+    start_command(resolved, verbose=False)
 
     from loraft.studies.dataset import statistics
 

@@ -1,18 +1,12 @@
-"""The command line. Each command checks and prints; the work is a plain function in `loraft.api`, imported late.
+"""The command `loraft eval`."""
 
-Help and completion need names and words only, so config, runs and tables are imported where a command begins.
-
-Results go to stdout, everything else to stderr. Exit codes: 0, 1 for what went wrong, 2 for usage and config, 130
-for an interrupt; `LORAFT_DEBUG=1` shows the traceback.
-"""
-
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from loraft.cli.console import begin
+from loraft.cli.console import start_command
+from loraft.cli.finished_run import finished_run, refuse_fixed
 from loraft.cli.options import (
     ConfigFile,
     Data,
@@ -29,9 +23,6 @@ from loraft.cli.options import (
     dotted,
 )
 from loraft.errors import ConfigError
-
-if TYPE_CHECKING:
-    from loraft.config.schema import Config
 
 
 def evaluate(
@@ -53,9 +44,6 @@ def evaluate(
 ) -> None:
     """Judge a finished run, or with --zero-shot the bare backbone, on labelled rows."""
     from loraft.config.resolve import resolve
-    from loraft.display import table
-    from loraft.evaluation import tables
-    from loraft.runs.files import to_json
 
     flags = dotted(model=model, data=data, task=task, quant=quant, output=output, seed=seed, decode=decode)
     if zero_shot and run is not None:
@@ -67,38 +55,17 @@ def evaluate(
         path, resolved = None, resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
     else:
         fixed = {"--preset": preset, "--config": config, "--model": model, "--task": task, "--quant": quant}
-        _refuse([flag for flag, value in fixed.items() if value is not None])
+        refuse_fixed([flag for flag, value in fixed.items() if value is not None])
         path, resolved = finished_run(run, output, sets or (), flags)
-    begin(resolved, verbose, adapter=path, source=split if Path(split).is_file() else None)
+    start_command(resolved, verbose, adapter=path, source=split if Path(split).is_file() else None)
 
+    from loraft.display import table
     from loraft.evaluation import evaluate as evaluation
+    from loraft.evaluation import tables
+    from loraft.runs.files import to_json
 
     result = evaluation.evaluate(config=resolved, run=path, split=split, zero_shot=zero_shot)
     if json:
-        print(to_json({key: value for key, value in result.items() if key != "rows"}))
+        print(to_json(result.to_json()))
     else:
-        table.show([tables.summary(result), tables.per_class(result), tables.confusion(result)])
-
-
-def finished_run(
-    name: str | None, output: str | None, sets: Sequence[str], flags: dict[str, str | None]
-) -> "tuple[Path, Config]":
-    """The run that is meant, and its config with what may be changed about a finished run."""
-    from loraft.config.resolve import load_resolved, resolve
-    from loraft.runs.run import find_run, newest_finished
-
-    changeable = ("data.", "eval.", "model.device", "model.cache_dir", "seed", "output")
-    _refuse([f"--set {item}" for item in sets if not item.strip().startswith(changeable)])
-    folder = Path(output or "runs")
-    run = newest_finished(folder) if name is None else find_run(name, folder)
-    if not sets and not any(flags.values()):
-        return run.path, load_resolved(run.config_path)
-    return run.path, resolve(config_file=run.config_path, overrides=sets, flags=flags)
-
-
-def _refuse(fixed: Sequence[str]) -> None:
-    if fixed:
-        raise ConfigError(
-            f"{', '.join(fixed)}: fixed by the run, which was trained with its own; leave it out, or judge a bare "
-            "backbone with loraft eval --zero-shot"
-        )
+        table.show([make(result.report) for make in (tables.summary, tables.per_class, tables.confusion)])

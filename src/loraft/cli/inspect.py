@@ -1,10 +1,4 @@
-"""The command line. Each command checks and prints; the work is a plain function in `loraft.api`, imported late.
-
-Help and completion need names and words only, so config, runs and tables are imported where a command begins.
-
-Results go to stdout, everything else to stderr. Exit codes: 0, 1 for what went wrong, 2 for usage and config, 130
-for an interrupt; `LORAFT_DEBUG=1` shows the traceback.
-"""
+"""The commands `loraft models` and `loraft config`: what ships with loraft, and the resolved config."""
 
 from pathlib import Path
 
@@ -44,12 +38,12 @@ def show_config(
 ) -> None:
     """Print the resolved config, ready to be edited and given to --config."""
     from loraft.config.resolve import resolve
-    from loraft.config.yaml_io import dump_yaml
+    from loraft.config.yaml_io import dump_config
     from loraft.runs.files import to_json
 
     flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
-    print(to_json(resolved.model_dump()) if json else dump_yaml(resolved), end="\n" if json else "")
+    print(to_json(resolved.model_dump()) if json else dump_config(resolved), end="\n" if json else "")
 
 
 def _licence(folder: Path) -> str:

@@ -1,10 +1,4 @@
-"""The command line. Each command checks and prints; the work is a plain function in `loraft.api`, imported late.
-
-Help and completion need names and words only, so config, runs and tables are imported where a command begins.
-
-Results go to stdout, everything else to stderr. Exit codes: 0, 1 for what went wrong, 2 for usage and config, 130
-for an interrupt; `LORAFT_DEBUG=1` shows the traceback.
-"""
+"""The command `loraft predict`: labels of sentences, files or stdin, one a line on stdout."""
 
 import math
 import sys
@@ -15,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from loraft.cli.console import begin, say
-from loraft.cli.evaluate import finished_run
+from loraft.cli.console import say, start_command
+from loraft.cli.finished_run import finished_run
 from loraft.cli.options import Output, RunName, Sets, Verbose
-from loraft.data.readers import Format, read_inputs, sentence
+from loraft.data.columns import sentence
+from loraft.data.readers import Format, read_inputs
 from loraft.data.records import BadRow, Example
 from loraft.errors import ConfigError
 
@@ -50,7 +45,7 @@ def predict(
         raise ConfigError("--min-confidence: is no number (got nan); allowed is 0 to 1")
     path, resolved = finished_run(run, output, sets or (), {})
     rows, source = _inputs(texts or [], file, format, text_column or resolved.data.text_column)
-    begin(resolved, verbose, adapter=path, source=source)
+    start_command(resolved, verbose, adapter=path, source=source)
 
     from loraft.evaluation import predict as prediction
 

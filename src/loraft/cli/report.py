@@ -1,4 +1,4 @@
-"""The commands `fewshot`, `data` and `report`; the work is done by plain functions, imported late."""
+"""`loraft report`: parses the flags; `studies.report` does the work."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,17 +11,21 @@ from loraft.errors import ConfigError
 
 def report(
     what: Annotated[
-        str | None, typer.Argument(metavar="[RUN|SWEEP|FEWSHOT|DATA]", help="Name or path; else the newest.")
+        str | None, typer.Argument(metavar="[RUN|SWEEP|FEWSHOT|DATA]", help="Name or path; default: the newest.")
     ] = None,
-    to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="The page; else report.html inside.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="File of the page; default: report.html in the folder.")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print tables and notes in Markdown instead.")] = False,
     output: Output = None,
 ) -> None:
-    """Write one self-contained HTML page about a run, a sweep or a study, and print its path."""
+    """Write one self-contained HTML page about a run, a study or a data source, and print its path."""
     from loraft.studies import report
 
     if markdown and to is not None:
-        raise ConfigError("--markdown and --to: Markdown goes to stdout; leave --to out and redirect it")
+        raise ConfigError(
+            "--markdown and --to: Markdown goes to stdout (got both); leave --to out and redirect stdout to a file"
+        )
     folder = report.find(what, Path(output or "runs"))
     if markdown:
         print(report.markdown(folder), end="")

@@ -1,11 +1,12 @@
-"""The studies on the command line: thin functions that parse and print; the work is in plain functions below."""
+"""`loraft sweep`: parses the flags, and prints the plan or the results; `studies.sweep` does the work."""
 
 import shlex
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from loraft.cli.console import begin, say
+from loraft.cli.console import say, start_command
 from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Seed, Sets, Task, Verbose, dotted
 from loraft.errors import ConfigError
 from loraft.studies.sweep.progression import expand_integers
@@ -18,9 +19,11 @@ def sweep(
     grid: Annotated[
         list[str] | None, typer.Option(metavar="KEY=V1,V2", help="Any config key with its values; repeatable.")
     ] = None,
-    seeds: Annotated[str | None, typer.Option(metavar="1,2,3", help="Every trial with each of these seeds.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="1,2,3", help="Run every trial with each of these seeds.")
+    ] = None,
     joint: Annotated[
-        str | None, typer.Option(metavar="auto|on|off", help="Train all ranks in one pass; auto: where it wins.")
+        str | None, typer.Option(metavar="auto|on|off", help="Train all ranks in one pass; auto: where it is faster.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and what each would train.")] = False,
     preset: Preset = None,
@@ -38,16 +41,18 @@ def sweep(
 ) -> None:
     """Fine-tune one adapter for each rank (or point of a grid) and compare them.
 
-    Given again, the same command goes on: finished trials are kept, an interrupted one is resumed.
+    The same command can be run again at any time: finished trials are kept, an interrupted one is resumed.
     """
     from loraft.config.resolve import resolve
     from loraft.display import table
     from loraft.runs.files import to_json
+    from loraft.runs.records import as_json
     from loraft.studies.sweep import tables
-    from loraft.studies.sweep.grid import expand, expand_ranks, parse_grid, plan, sweep_name
+    from loraft.studies.sweep.grid import expand, expand_ranks, parse_grid, sweep_name
+    from loraft.studies.sweep.trials import plan
 
     if seed is not None and seeds is not None:
-        raise ConfigError(f"--seed and --seeds: two answers to one question (got {seed} and {seeds}); leave --seed out")
+        raise ConfigError(f"--seed and --seeds: give only one of them (got {seed} and {seeds}); leave --seed out")
     flags = {
         **dotted(model=model, data=data, task=task, quant=quant, output=output, seed=seed),
         "sweep.ranks": expand_ranks(ranks) if ranks is not None else [] if grid else None,
@@ -57,16 +62,16 @@ def sweep(
     }
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
     trials = expand(resolved)
-    begin(resolved, verbose)
+    start_command(resolved, verbose)
     if dry_run:
         planned = plan(trials)
-        if any(trial["trainable_parameters"] is None for trial in planned):
+        if any(trial.trainable_parameters is None for trial in planned):
             from loraft.studies.sweep import runner
 
-            for record, count in zip(planned, runner.count_parameters(trials, say), strict=True):
-                record["trainable_parameters"] = count
+            counts = runner.count_parameters(trials, say)
+            planned = [replace(trial, trainable_parameters=n) for trial, n in zip(planned, counts, strict=True)]
         if json:
-            print(to_json(planned))
+            print(to_json(as_json(planned)))
         else:
             table.show([tables.plan(planned)])
         return
@@ -77,15 +82,15 @@ def sweep(
     try:
         result = runner.sweep(resolved, force=force, tell=say)
     except KeyboardInterrupt:
-        say("interrupted; the same command goes on where it was")
+        say("interrupted; the same command goes on from there")
         raise
     if json:
-        print(to_json(result))
+        print(to_json(as_json(result)))
     else:
         table.show(tables.sweep_tables(result))
         print("\n".join(tables.sweep_notes(result)))
-    say(f"sweep: {result['path']}")
-    if result["best"] is not None:
-        say(f"next: loraft predict --run {shlex.quote(result['best']['run'])} 'thầy giảng bài rất dễ hiểu'")
-    if any(trial["status"] == "failed" for trial in result["trials"]):
+    say(f"sweep: {result.path}")
+    if result.best is not None:
+        say(f"next: loraft predict --run {shlex.quote(result.best.run)} 'thầy giảng bài rất dễ hiểu'")
+    if result.failed:
         raise typer.Exit(1)

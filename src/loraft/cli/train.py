@@ -1,10 +1,4 @@
-"""The command line. Each command checks and prints; the work is a plain function in `loraft.api`, imported late.
-
-Help and completion need names and words only, so config, runs and tables are imported where a command begins.
-
-Results go to stdout, everything else to stderr. Exit codes: 0, 1 for what went wrong, 2 for usage and config, 130
-for an interrupt; `LORAFT_DEBUG=1` shows the traceback.
-"""
+"""The command `loraft train`."""
 
 import shlex
 from typing import Annotated
@@ -12,7 +6,7 @@ from typing import Annotated
 import typer
 
 from loraft import distributed
-from loraft.cli.console import begin, say
+from loraft.cli.console import say, start_command
 from loraft.cli.options import (
     ConfigFile,
     Data,
@@ -28,7 +22,7 @@ from loraft.cli.options import (
     Verbose,
     dotted,
 )
-from loraft.errors import ConfigError, RunError
+from loraft.errors import RunError
 
 
 def train(
@@ -49,30 +43,29 @@ def train(
 ) -> None:
     """Fine-tune an adapter; print the test split's numbers before and after."""
     from loraft.config.resolve import resolve
-    from loraft.display import table
-    from loraft.evaluation import tables
-    from loraft.runs.files import to_json
     from loraft.runs.run import run_of
 
-    if force and resume:
-        raise ConfigError("--force and --resume: one deletes what the other continues; give one of them")
     flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
     run = run_of(resolved)
+    if distributed.is_main_process():
+        run.check(force=force, resume=resume)
     if resume and not run.config_path.is_file():
         raise RunError(
             f"--resume: no run was begun in {run.path}; leave --resume out, or name one with --config RUN/config.yaml"
         )
-    if distributed.is_first():
-        run.check(force=force, resume=resume)
-    begin(resolved, verbose, several=True)
+    start_command(resolved, verbose, several=True)
 
+    from loraft.display import table
+    from loraft.evaluation import tables
+    from loraft.runs.files import to_json
+    from loraft.runs.records import as_json
     from loraft.training import pipeline
 
     result = pipeline.train(resolved, force=force, resume=resume)
     if json:
-        print(to_json(result))
+        print(to_json(as_json(result)))
     else:
-        table.show([tables.before_after(result["before"], result["after"])])
-    say(f"run: {result['run']}")
-    say(f"next: loraft predict --run {shlex.quote(str(result['run']))} 'thầy giảng bài rất dễ hiểu'")
+        table.show([tables.before_after(result.before, result.after)])
+    say(f"run: {result.run}")
+    say(f"next: loraft predict --run {shlex.quote(result.run)} 'thầy giảng bài rất dễ hiểu'")

@@ -1,6 +1,6 @@
-"""From pydantic's errors to lines that a user can act on.
+"""Turn pydantic's validation errors into one line for each wrong key.
 
-Form: `<key>: <what> (got X, from <place>); <what is allowed, or the nearest known key>`.
+Form: `<key>: <what> (got X, from <file or option>); <what is allowed, or the most similar known key>`.
 """
 
 import difflib
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from loraft.config.schema import Config, Section
 
-# Names that other tools use, and the short flags; difflib alone would guess worse.
+# Names of other tools and of loraft's short flags, for which difflib would suggest a wrong key or none.
 OTHER_NAMES = {
     "alpha": "lora.lora_alpha",
     "batch_size": "train.per_device_train_batch_size",
@@ -24,7 +24,7 @@ OTHER_NAMES = {
 
 
 def known_keys(section: type[BaseModel] = Config) -> list[str]:
-    """Every key that can be set, dotted, in the order of the config."""
+    """Every key that can be set, with dots between section and key, in the order of the config."""
     keys: list[str] = []
     for name, info in section.model_fields.items():
         kind = as_section(info.annotation)
@@ -43,7 +43,7 @@ def report(error: ValidationError, model: type[BaseModel], origin: Callable[[str
     Args:
         error: what pydantic found.
         model: the model that was validated.
-        origin: gives the place that a dotted key's value came from, "" if unknown.
+        origin: from a dotted key to the file or option that set its value, "" if unknown.
     """
     known = known_keys(model)
     by_key: dict[str, tuple[str, Any, list[str]]] = {}
@@ -58,7 +58,7 @@ def report(error: ValidationError, model: type[BaseModel], origin: Callable[[str
 
 
 def mistake(where: str, what: str, got: Any, origin: str, allowed: str) -> str:
-    """One line of a report; a mapping is too long to be shown as the value got."""
+    """One line of a report. The value got is left out where it is a mapping, which would be too long."""
     source = f", from {origin}" if origin else ""
     shown = f" (got {show(got)}{source})" if not isinstance(got, dict) else ""
     return f"{where}: {what}{shown}" + (f"; {allowed}" if allowed else "")
@@ -71,12 +71,16 @@ def show(value: Any) -> str:
 
 
 def nearest(key: str, known: Sequence[str]) -> str:
-    """`did you mean ...?` with the most similar of the known keys or names, "" if none is similar."""
+    """`did you mean ...?` with the most similar of the known keys or names, "" if none is similar.
+
+    The order of the candidates: the same last part in another section, a name of `OTHER_NAMES`, a similar key, a key
+    whose last part is similar.
+    """
     leaf = key.split(".")[-1]
     leaves = [name.split(".")[-1] for name in known]
     close_leaves = difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)
     candidates = [
-        *[name for name in known if name.endswith(f".{leaf}")],  # the right key in the wrong section, or in none
+        *[name for name in known if name.endswith(f".{leaf}")],
         *[name for name in known if name == OTHER_NAMES.get(leaf)],
         *difflib.get_close_matches(key, known, n=1, cutoff=0.7),
         *[name for name, its_leaf in zip(known, leaves, strict=True) if its_leaf in close_leaves],
@@ -87,14 +91,14 @@ def nearest(key: str, known: Sequence[str]) -> str:
 def _explain(kind: str, message: str, key: str, known: Sequence[str]) -> tuple[str, str]:
     sections = list(dict.fromkeys(name.split(".")[0] for name in known if "." in name))
     if kind == "extra_forbidden" and key in known:  # "lora.r: 8" at the top of a file
-        return "is a dotted key", "in a file write the section, and the key indented below it"
+        return "is a dotted key", "in a file, write the section and indent the key below it"
     if kind == "extra_forbidden":
         return "unknown key", nearest(key, [*known, *sections]) or "`loraft config` shows the known keys"
     if kind == "model_type":
         keys = [name for name in known if name.startswith(f"{key}.")]
         return "is a section, not a value", f"set a key in it, for example {keys[0]}"
     if kind == "invalid_key":
-        return "is no text as a key", "YAML reads bare yes, no, on, off and numbers so; write a known key"
+        return "is a key that is not text", "YAML reads unquoted yes, no, on, off and numbers so; write a known key"
     if kind == "value_error":
         what, _, allowed = message.removeprefix("Value error, ").partition("; ")
         return what, allowed
@@ -102,7 +106,7 @@ def _explain(kind: str, message: str, key: str, known: Sequence[str]) -> tuple[s
 
 
 def _dotted(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
-    # Below a known key pydantic appends list positions, and the names of the alternatives that it tried.
+    """The dotted key of an error. Of what pydantic adds below a key, list indices are kept, types it tried are not."""
     dotted = ""
     kind: type[BaseModel] | None = model
     for part in location:

@@ -1,6 +1,7 @@
-"""From preset, file, flags and `--set key=value` to one resolved `Config`, or to one report of all mistakes.
+"""Resolve preset, file, `--set key=value` and flags to one `Config`, or report all mistakes together.
 
-Later layers win: preset, file, `--set`, flags. Nothing heavy is imported, so a mistyped key costs no waiting.
+Later layers win, in this order: preset, file, `--set`, flags. Nothing heavy is imported, so that a mistyped key is
+reported at once.
 """
 
 import os
@@ -15,11 +16,11 @@ from pydantic import BaseModel, ValidationError
 
 from loraft.config.diagnostics import as_section, mistake, nearest, report, show
 from loraft.config.schema import Config, PromptConfig
-from loraft.config.yaml_io import Loader, read_mapping, yaml_place
+from loraft.config.yaml_io import Loader, read_mapping, yaml_problem
 from loraft.errors import ConfigError
 
 PACKAGE = Path(__file__).parents[1]
-# The presets and tasks: inside an installed package or, in a checkout, at the top of the repository.
+# Presets and tasks are inside an installed package; in a checkout they are at the top of the repository.
 SHIPPED = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parents[1] / "configs"
 TASKS = SHIPPED / "tasks"
 WORKED_EXAMPLE = "configs/tasks/app-reviews.yaml"
@@ -28,17 +29,18 @@ TASK_KEYS = (
     "labels", "label_words", "label_column", "system", "template", "few_shot_template", "example_template",
     "answer_prefix",
 )  # fmt: skip
-# A revision belongs to the hub name beside it, labels and prompts to the task beside them.
-FOLLOWERS = {
+# Keys whose value belongs to another key's value: a revision to a hub name, labels and prompt to a task.
+DEPENDENT_KEYS = {
     ("prompt", "task"): TASK_KEYS,
     ("data", "source"): ("revision",),
     ("model", "name"): ("revision",),
 }
+FOLLOWERS = DEPENDENT_KEYS
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Values from one place, and how that place is called in a message."""
+    """Values that one file or option sets, and its name in messages."""
 
     origin: str
     values: dict[str, Any]
@@ -51,16 +53,16 @@ def resolve(
     overrides: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
 ) -> Config:
-    """The config that a command works with, every key of `prompt` filled in.
+    """The config that a command works with, with every key of `prompt` filled in from its task.
 
     Args:
-        preset: name of a shipped preset; without one, what the file says, then `LORAFT_PRESET`, then quickstart.
+        preset: name of a shipped preset; by default the file's, else that of `LORAFT_PRESET`, else quickstart.
         config_file: YAML with any part of the config; a run's `config.yaml` is one.
         overrides: `key=value` each, the value written as in YAML.
         flags: dotted key to value, None where a flag was not given.
 
     Raises:
-        ConfigError: a file cannot be read; or anything is wrong with keys or values, all of it in one message.
+        ConfigError: a file cannot be read; or keys or values are wrong, and then all of them are in one message.
     """
     mistakes: list[str] = []
     file = {} if config_file is None else read_mapping(config_file)
@@ -72,7 +74,7 @@ def resolve(
         Layer("the command line", _nest(given, mistakes)),
     ]
     layers.insert(0, _preset_layer(layers, mistakes))
-    _drop_orphans(layers)
+    _drop_dependent_keys(layers)
     merged: dict[str, Any] = {}
     for layer in layers:
         merged = _merge(merged, layer.values, Config)
@@ -80,18 +82,18 @@ def resolve(
     return _validated(merged, [task_layer, *layers], mistakes)
 
 
-def load_resolved(path: Path) -> Config:
-    """The config that `dump_yaml` wrote, untouched by presets and environment.
+def load_config(path: Path) -> Config:
+    """The config that `dump_config` wrote; no preset and no environment variable changes it.
 
     Raises:
-        ConfigError: the file is missing, is no YAML or does not fit this version's config.
+        ConfigError: the file is missing, not YAML, or does not fit this version's config.
     """
     values = read_mapping(path)
     return _validated(values, [Layer(str(path), values)], [])
 
 
 def presets() -> dict[str, Path]:
-    """The shipped presets, name to file."""
+    """Name and file of each shipped preset."""
     return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
 
 
@@ -124,7 +126,7 @@ def _parse(overrides: Sequence[str], mistakes: list[str]) -> dict[str, Any]:
             values[key] = yaml.load(text, Loader=Loader)
         except yaml.YAMLError as error:
             mistakes.append(
-                f"{key}: is no valid YAML (got {text!r}, from --set: {yaml_place(error)}); put it in quotes"
+                f"{key}: not valid YAML (got {text!r}, from --set: {yaml_problem(error)}); put the value in quotes"
             )
     return values
 
@@ -139,14 +141,14 @@ def _nest(dotted: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
         if isinstance(inside, dict):
             inside[leaf] = value
         else:
-            mistakes.append(f"{key}: its section is given as a value as well (got {show(inside)}); give one of the two")
+            mistakes.append(f"{key}: its section is set to a value as well (got {show(inside)}); set one of the two")
     return nested
 
 
 def _merge(base: Any, over: dict[str, Any], model: type[BaseModel]) -> Any:
-    # Sections merge key by key; everything else, also the mapping of a sweep's grid, is replaced whole.
+    # Sections merge key by key; everything else, such as the mapping `sweep.grid`, is replaced as a whole.
     if base is not None and not isinstance(base, dict):
-        return base  # a value in the place of a section stays, so that validation reports it
+        return base  # a value where a section belongs is kept, so that validation reports it
     merged = dict(base or {})
     for key, value in over.items():
         info = model.model_fields.get(key)
@@ -158,22 +160,23 @@ def _merge(base: Any, over: dict[str, Any], model: type[BaseModel]) -> Any:
     return merged
 
 
-def _drop_orphans(layers: Sequence[Layer]) -> None:
-    # Where a later layer names another task or source, what an earlier one said about its own would silently be wrong.
-    for (section, leader), followers in FOLLOWERS.items():
-        blocks = [block for layer in layers if isinstance(block := layer.values.get(section), dict) and leader in block]
+def _drop_dependent_keys(layers: Sequence[Layer]) -> None:
+    # Where a later layer sets another task, source or model, an earlier layer's values for the keys that depend on its
+    # own would silently be wrong: they are removed.
+    for (section, key), dependent in DEPENDENT_KEYS.items():
+        blocks = [block for layer in layers if isinstance(block := layer.values.get(section), dict) and key in block]
         for block in blocks:
-            if block[leader] != blocks[-1][leader]:
-                for follower in followers:
-                    block.pop(follower, None)
+            if block[key] != blocks[-1][key]:
+                for name in dependent:
+                    block.pop(name, None)
 
 
 def _fill_in_task(merged: dict[str, Any], config_file: Path | None, mistakes: list[str]) -> Layer:
-    """Puts what the task says into the keys of `prompt` that nothing else sets; returns it as a layer."""
+    """Fills the keys of `prompt` that no layer sets with the task's values, and returns these as a layer."""
     prompt = merged.get("prompt")
     task = prompt.get("task") if isinstance(prompt, dict) else None
     given = {key for key in TASK_KEYS if isinstance(prompt, dict) and prompt.get(key) is not None}
-    # Complete, a config stands for itself, also when its task file has moved since; wrong types are reported later.
+    # A complete prompt needs no task file, which may have moved since. Wrong types are reported by the validation.
     if not isinstance(prompt, dict) or not isinstance(task, str) or given == set(TASK_KEYS):
         return Layer("", {})
     try:
@@ -182,24 +185,27 @@ def _fill_in_task(merged: dict[str, Any], config_file: Path | None, mistakes: li
         mistakes.append(str(error))
         return Layer("", {})
     if "labels" in given:
-        own["label_words"] = prompt["labels"] if _is_text(prompt["labels"]) else None  # not those of the task's labels
+        # The task's words belong to the task's labels; other labels are their own words.
+        own["label_words"] = prompt["labels"] if _is_text_list(prompt["labels"]) else None
     prompt.update({key: value for key, value in own.items() if prompt.get(key) is None})
 
-    words = prompt["label_words"] if _is_text(prompt["label_words"]) else []
+    # With other labels or words, the task's template must still name every word that the model may answer.
+    words = prompt["label_words"] if _is_text_list(prompt["label_words"]) else []
     unnamed = [word for word in words if not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", str(prompt["template"]))]
     if given & {"labels", "label_words"} and "template" not in given and unnamed:
         mistakes.append(
-            f"prompt.template: task {task}'s prompt does not offer the answer (got {unnamed[0]!r}); set prompt.template"
-            f" and prompt.few_shot_template too, or write a task file like {WORKED_EXAMPLE}"
+            f"prompt.template: the prompt of task {task} does not name every label word (got {unnamed[0]!r}); set"
+            f" prompt.template and prompt.few_shot_template too, or write a task file like {WORKED_EXAMPLE}"
         )
     return Layer(f"task {task}", {"prompt": own})
 
 
-def _is_text(words: Any) -> bool:
+def _is_text_list(words: Any) -> bool:
     return isinstance(words, list) and all(isinstance(word, str) for word in words)
 
 
 def _task_values(task: str, config_file: Path | None) -> dict[str, Any]:
+    """The keys of `prompt` that a shipped task sets, or a file in the working folder or beside `config_file`."""
     folders = [Path(), *([config_file.parent] if config_file is not None else [])]
     candidates = [TASKS / f"{task}.yaml"] if task in task_names() else [folder / task for folder in folders]
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
@@ -223,9 +229,11 @@ def _task_values(task: str, config_file: Path | None) -> dict[str, Any]:
 
 
 def _validated(values: dict[str, Any], layers: Sequence[Layer], mistakes: Sequence[str]) -> Config:
+    """The config of these values; raises all mistakes together, the given ones first."""
+
     def origin(key: str) -> str:
-        places = [layer.origin for layer in layers if _holds(layer.values, key)]
-        return places[-1] if places else ""
+        origins = [layer.origin for layer in layers if _holds(layer.values, key)]
+        return origins[-1] if origins else ""
 
     lines = list(mistakes)
     try:
@@ -238,6 +246,7 @@ def _validated(values: dict[str, Any], layers: Sequence[Layer], mistakes: Sequen
 
 
 def _holds(values: Any, key: str) -> bool:
+    """Whether nested values set a dotted key, which may end in a list index."""
     first, dot, rest = key.partition("[")[0].partition(".")
     if not isinstance(values, dict) or (key not in values and first not in values):
         return False

@@ -1,7 +1,7 @@
-"""The one configuration model that every command shares.
+"""The configuration model that all commands share, with a default and allowed values for every key.
 
-Sections bear upstream's names where upstream has one (`lora.r`, `train.learning_rate`). The model is frozen and
-refuses unknown keys; `loraft.resolving` builds it from preset, file, flags and `--set key=value`.
+Keys have the names of peft and transformers where these have one (`lora.r`, `train.learning_rate`). The model is frozen
+and refuses unknown keys; `loraft.config.resolve` builds it from preset, file, flags and `--set key=value`.
 """
 
 from typing import Annotated, Any, Literal, get_args
@@ -10,20 +10,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, strict about keys, validated also when defaults are taken."""
+    """Base of all sections: frozen, without unknown keys, infinities and NaN; defaults are validated too."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_boolean_by_accident(cls, value: Any, info: ValidationInfo) -> Any:
-        # YAML reads bare yes, no, on and off as booleans, and pydantic would take them for the numbers 1 and 0.
+        # YAML reads unquoted yes, no, on and off as booleans, which pydantic would turn into the numbers 1 and 0.
         given = value if isinstance(value, list) else [value]
         if any(isinstance(one, bool) for one in given) and not _takes_booleans(
             cls.model_fields[str(info.field_name)].annotation
         ):
             what = "holds a boolean" if isinstance(value, list) else "is a boolean"
-            raise ValueError(f"{what}; YAML reads bare yes, no, on and off so: put a word in quotes")
+            raise ValueError(f"{what}; YAML reads unquoted yes, no, on and off so: put such a word in quotes")
         return value
 
 
@@ -50,7 +50,7 @@ class QuantConfig(Section):
 
 
 class LoraSection(Section):
-    """The adapter, in peft's words."""
+    """The adapter; keys as in peft's `LoraConfig`, and `alpha_per_rank`."""
 
     r: int = Field(16, ge=1, le=4096, description="rank")
     lora_alpha: float = Field(32, gt=0, description="numerator of the scale alpha / r (alpha / sqrt(r) with rsLoRA)")
@@ -70,7 +70,7 @@ class LoraSection(Section):
 
     @property
     def alpha_policy(self) -> str:
-        """How the scale of the update follows the rank, in words."""
+        """How the scale of the update depends on the rank, in words."""
         if self.use_rslora:
             return "rsLoRA, alpha " + (f"{self.alpha_per_rank:g} r" if self.alpha_per_rank else f"{self.alpha:g}")
         if self.alpha_per_rank is not None:
@@ -79,7 +79,7 @@ class LoraSection(Section):
 
 
 class DataConfig(Section):
-    """Where the rows come from and which columns they are read from."""
+    """The source of the rows, its columns and splits, and limits on the number of rows."""
 
     source: str = Field(
         "feedback", min_length=1, description="bundled name, hub id, folder (./NAME if bundled too) or file"
@@ -105,28 +105,28 @@ SLOTS = {
 
 
 class PromptConfig(Section):
-    """The task: labels, their words, and the prompt around a sentence. `task` fills in what is not given."""
+    """The task: labels, their words, and the prompt around a sentence. Keys that are not set come from `task`."""
 
     task: str = Field("sentiment", description="sentiment, topic, or a YAML file with this section's keys")
     labels: Annotated[list[str], Field(min_length=2)] | None = Field(None, description="label names, in id order")
-    label_words: list[str] | None = Field(None, description="words of the answers; default: the label names")
-    label_column: str | None = Field(None, description="column that the labels are read from by default")
+    label_words: list[str] | None = Field(None, description="the model's answers; default: the label names")
+    label_column: str | None = Field(None, description="column of the labels where data.label_column is not set")
     system: str | None = None
     template: str | None = Field(None, description="user message; {input} is the sentence")
     few_shot_template: str | None = Field(None, description="user message with {few_shot_examples} and {input}")
     example_template: str | None = Field(None, description="one demonstration, with {input} and {label}")
-    answer_prefix: str | None = Field(None, description="what stands before the label in the answer")
+    answer_prefix: str | None = Field(None, description="text before the label in the answer")
     date_string: str = Field("26 Jul 2024", description="the date that chat templates write into the prompt")
     max_length: int = Field(1024, ge=32, description="tokens of prompt and answer; longer sentences are shortened")
 
     @field_validator("labels", "label_words")
     @classmethod
-    def _different(cls, names: list[str] | None) -> list[str] | None:
+    def _distinct(cls, names: list[str] | None) -> list[str] | None:
         if names is not None and len(set(names)) != len(names):
             raise ValueError("must differ from each other")
         for name in names or []:
             if name != name.strip() or not name:
-                raise ValueError(f"{name!r} is blank or has space around it; write each name without")
+                raise ValueError(f"{name!r} is blank or has spaces around it; remove the spaces")
         return names
 
     @field_validator("template", "few_shot_template", "example_template")
@@ -134,17 +134,18 @@ class PromptConfig(Section):
     def _has_slots(cls, text: str | None, info: ValidationInfo) -> str | None:
         for slot in SLOTS[str(info.field_name)]:
             if text is not None and text.count(slot) != 1:
-                raise ValueError(f"must hold {slot} exactly once")
+                raise ValueError(f"must contain {slot} exactly once")
         return text
 
     @model_validator(mode="after")
-    def _as_many_words(self) -> "PromptConfig":
+    def _one_word_per_label(self) -> "PromptConfig":
         if self.labels is not None and self.label_words is not None and len(self.labels) != len(self.label_words):
-            raise ValueError(f"label_words are {len(self.label_words)}; labels are {len(self.labels)}, give as many")
+            counts = f"{len(self.label_words)} label_words for {len(self.labels)} labels"
+            raise ValueError(f"{counts}; give one word for each label")
         return self
 
 
-# Upstream's names, of the optimizers that need no package beyond loraft's own and no parameters of their own.
+# The optimizers of transformers that need neither another package than loraft's own nor parameters of their own.
 Optimizer = Literal[
     "adamw_torch", "adamw_torch_fused", "adafactor", "adagrad", "rmsprop", "sgd",
     "adamw_8bit", "lion_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "paged_lion_8bit",
@@ -156,7 +157,7 @@ Tracker = Literal[
 
 
 class TrainConfig(Section):
-    """Training arguments, in transformers' words, and the few that are ours."""
+    """Training arguments, as in transformers' `TrainingArguments`, and a few of loraft's own."""
 
     num_train_epochs: float = Field(3.0, gt=0)
     max_steps: int = Field(-1, ge=-1, description="if positive, overrides num_train_epochs")
@@ -184,13 +185,13 @@ class TrainConfig(Section):
     @classmethod
     def _no_zero_steps(cls, steps: int) -> int:
         if steps == 0:
-            raise ValueError("no step at all; -1 (num_train_epochs counts) or at least 1")
+            raise ValueError("would train no step; set -1 (then num_train_epochs counts) or at least 1")
         return steps
 
     @model_validator(mode="after")
-    def _balanced_once(self) -> "TrainConfig":
+    def _balanced_at_most_once(self) -> "TrainConfig":
         if self.class_weights == self.sampling == "balanced":
-            raise ValueError("class_weights and sampling are both balanced, which corrects twice; set one of them")
+            raise ValueError("class_weights and sampling both correct the class imbalance; set one of them to balanced")
         return self
 
 
@@ -205,7 +206,7 @@ class EvalConfig(Section):
 
 
 class FewshotConfig(Section):
-    """The few-shot study."""
+    """The few-shot study: numbers of demonstrations, draws of each, and how they are selected."""
 
     shots: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [1, 2, 4, 8], min_length=1)
     repeats: int = Field(5, ge=1)
@@ -218,11 +219,13 @@ class SweepConfig(Section):
     ranks: list[Annotated[int, Field(ge=1)]] = Field(default_factory=lambda: [1, 2, 4, 8, 16, 32, 64, 128])
     grid: dict[str, list[str | int | float | bool | None]] = Field(default_factory=dict)
     seeds: list[int] = Field(default_factory=list, description="default: the config's seed")
-    joint: Literal["auto", "on", "off"] = Field("auto", description="train trials in one pass; auto: where that wins")
+    joint: Literal["auto", "on", "off"] = Field(
+        "auto", description="train trials in one pass; auto: where it is faster"
+    )
 
 
 class Config(Section):
-    """Everything that a run is a function of."""
+    """All settings that a run depends on."""
 
     preset: str = Field("quickstart", description="the preset that the values started from")
     seed: int = Field(42, ge=0, lt=2**32)
@@ -242,5 +245,5 @@ class Config(Section):
     @classmethod
     def _inside_output(cls, name: str | None) -> str | None:
         if name is not None and (name.startswith("/") or any(part in ("", ".", "..") for part in name.split("/"))):
-            raise ValueError("is no name for a folder inside output; use letters and digits")
+            raise ValueError("is not the name of a folder inside output; use letters and digits")
         return name

@@ -1,7 +1,4 @@
-"""From preset, file, flags and `--set key=value` to one resolved `Config`, or to one report of all mistakes.
-
-Later layers win: preset, file, `--set`, flags. Nothing heavy is imported, so a mistyped key costs no waiting.
-"""
+"""Write a config as YAML, and read YAML files with errors that name line and column."""
 
 from pathlib import Path
 from typing import Any
@@ -13,44 +10,44 @@ from loraft.config.schema import Config
 from loraft.errors import ConfigError
 
 
-def dump_yaml(config: Config) -> str:
-    """The whole config as YAML; `load_resolved` gives back an equal one."""
+def dump_config(config: Config) -> str:
+    """The whole config as YAML, from which `load_config` makes an equal one."""
     return yaml.dump(config.model_dump(), Dumper=Dumper, allow_unicode=True, sort_keys=False, width=120)
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The YAML mapping in a file; an empty file is an empty one.
+    """The YAML mapping in a file; empty for an empty file.
 
     Raises:
-        ConfigError: no such file, not UTF-8, no YAML, a key twice, or something else than a mapping.
+        ConfigError: the file is missing, not UTF-8, not YAML, not a mapping, or has a key twice.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+        raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is no valid YAML ({yaml_place(error)}); mend that place") from None
+        raise ConfigError(f"{path}: not valid YAML ({yaml_problem(error)}); correct it there") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds no mapping (got {show(values)}); write `key: value` lines")
+        raise ConfigError(f"{path}: not a mapping (got {show(values)}); write `key: value` lines")
     return values
 
 
-def yaml_place(error: yaml.YAMLError) -> str:
-    """Line, column and problem of a YAML error; its whole text where it names no place."""
+def yaml_problem(error: yaml.YAMLError) -> str:
+    """Line, column and problem of a YAML error; its whole text where it has no position."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {error.problem}"
     return " ".join(str(error).split())
 
 
 class Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, of which YAML would silently keep the last."""
+    """SafeLoader that refuses a repeated key; PyYAML would silently keep the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Builds a mapping as upstream does, after looking for repeated keys."""
+        """Builds the mapping as PyYAML does, after a check for repeated keys."""
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
@@ -60,12 +57,12 @@ class Loader(yaml.SafeLoader):
 
 
 class Dumper(yaml.SafeDumper):
-    """SafeDumper that writes text of several lines as a block, so that the prompt in a config can be read."""
+    """SafeDumper that writes text of several lines as a block, so that prompts stay readable."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     lines = text.replace("\n", "")
-    # PyYAML cannot read back every rare line break (U+0085) that it writes; in double quotes it escapes them.
+    # Rare line breaks such as U+0085 do not survive PyYAML's dump and load, unless it escapes them in double quotes.
     style = '"' if lines and not lines.isprintable() else "|" if "\n" in text else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 

@@ -1,29 +1,41 @@
-"""Labelled splits, from bundled data, the hub, folders and files, checked before anything heavy starts.
+"""Load labelled splits: read the rows, match their labels, count duplicates, apply the row limits.
 
-Text is composed to NFC here, at the door, and nowhere else. What is wrong with a row is said with its file and
-number; what was left out is counted in the split's notes.
+Every row that cannot be used is reported with its file and row number. Rows that were skipped, dropped or left out are
+counted in the split's notes.
 """
 
 import hashlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from loraft.config.schema import Config, DataConfig
+from loraft.data.columns import missing_column, sentence
 from loraft.data.labels import allowed_labels, label_reader
-from loraft.data.readers import missing_column, sentence
 from loraft.data.records import BadRow, Example, Row
 from loraft.data.sources import open_source
-from loraft.errors import DataError
+from loraft.errors import DataError, Note
 
-SHOWN_ERRORS = 5
+SHOWN_ERRORS = 5  # rows named in one message
+LIMITS = {"train": "max_train_rows", "validation": "max_eval_rows", "test": "max_test_rows"}  # keys of `data`
+LEFT_OUT = "rows left out by the limit"  # the note of a limit
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What reports and `metrics.json` say of a split."""
+
+    source: str
+    rows: int
+    notes: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -32,11 +44,16 @@ class Split:
 
     name: str
     examples: tuple[Example, ...]
-    source: str  # in human words
-    notes: dict[str, int] = field(default_factory=dict)  # what was found or left out, in human words: number of rows
+    source: str  # file, or hub id with revision and split
+    notes: dict[str, int] = field(default_factory=dict)  # what was found or left out: number of rows
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    @property
+    def summary(self) -> SplitSummary:
+        """Source, number of rows and notes."""
+        return SplitSummary(self.source, len(self), self.notes)
 
     @property
     def texts(self) -> list[str]:
@@ -59,16 +76,15 @@ class Split:
 
 def training_splits(config: Config) -> dict[str, Split]:
     """The splits that a training needs: train, validation and test."""
-    return {name: load_data(config, name) for name in ("train", "validation", "test")}
+    return {name: load_data(config, name) for name in LIMITS}
 
 
 def load_data(config: Config, name: str) -> Split:
     """The labelled rows of a split as a config asks for them, within its limits; see `load_split`."""
     prompt, data = config.prompt, config.data
-    limits = {"train": data.max_train_rows, "validation": data.max_eval_rows, "test": data.max_test_rows}
-    return load_split(
-        data, name, labels=prompt.labels or [], label_column=prompt.label_column or "label", limit=limits.get(name)
-    )
+    limit = getattr(data, LIMITS[name]) if name in LIMITS else None
+    label_column = prompt.label_column or "label"
+    return load_split(data, name, labels=prompt.labels or [], label_column=label_column, limit=limit)
 
 
 def load_split(
@@ -77,8 +93,8 @@ def load_split(
     """The labelled rows of one split.
 
     Args:
-        section: source, columns, names of the splits. A bundled name means the bundled data, also where a local folder
-            has that name: `./feedback` reaches the folder.
+        section: source, columns, names of the splits. A bundled name means the bundled data, even where a local folder
+            has that name: `./feedback` is the folder.
         split: "train", "validation" or "test", which `section` may rename; another split's name; or a file, which is
             read whatever the source is.
         labels: label names in id order. Rows give names (case and `_` for a space do not matter) or ids from 0;
@@ -92,7 +108,7 @@ def load_split(
             row is left. Up to five rows are named.
     """
     column = section.label_column or label_column
-    name = str(getattr(section, f"{split}_split")) if split in ("train", "validation", "test") else str(split)
+    name = str(getattr(section, f"{split}_split")) if split in LIMITS else str(split)
     rows, source = open_source(section, name, (section.text_column, column), str(split), labels)
     notes: Counter[str] = Counter()
     examples = list(_examples(rows, source, section.text_column, column, labels, notes))
@@ -108,7 +124,7 @@ def load_split(
         notes["duplicate rows"] = repeated
 
     if limit is not None and len(examples) > limit:
-        notes["rows left out by the limit"] = len(examples) - limit
+        notes[LEFT_OUT] = len(examples) - limit
         examples = [examples[i * len(examples) // limit] for i in range(limit)]
     if not examples:
         found = f"got {notes['blank rows skipped']} blank rows" if notes else "got an empty source"
@@ -124,43 +140,62 @@ def _examples(
     labels: Sequence[str],
     notes: Counter[str],
 ) -> Iterator[Example]:
+    """Yields the rows with sentence and label; counts blank ones; refuses all bad ones together, after the last row."""
     read_label = label_reader(labels)
-    reasons: list[str] = []
-    for item in rows:
-        reason: str | None
-        if isinstance(item, BadRow):
-            reason = item.reason
+    bad: list[BadRow] = []
+    for row in rows:
+        example = row if isinstance(row, BadRow) else _example(row, text_column, label_column, read_label)
+        if example is None:
+            notes["blank rows skipped"] += 1
+        elif isinstance(example, BadRow):
+            bad.append(example)
         else:
-            text, reason = sentence(item.columns, text_column)
-            if reason is None and not text:
-                notes["blank rows skipped"] += 1
-                continue
-            if reason is None and label_column not in item.columns:
-                reason = missing_column(label_column, item.columns)
-            elif reason is None:
-                label = read_label(item.columns[label_column])
-                if label is not None:
-                    extra = {k: v for k, v in item.columns.items() if k not in (text_column, label_column)}
-                    yield Example(text, label, item.row, extra)
-                    continue
-                reason = f"unknown label in {label_column!r} (got {item.columns[label_column]!r})"
-        reasons.append(f"{source} row {item.row}: {reason}")
-    if reasons:
-        more = len(reasons) - SHOWN_ERRORS
-        lines = reasons[:SHOWN_ERRORS] + ([f"... and {more} more such rows"] if more > 0 else [])
+            yield example
+    if bad:
+        lines = [f"{source} row {item.row}: {item.reason}" for item in bad[:SHOWN_ERRORS]]
+        if len(bad) > SHOWN_ERRORS:
+            lines.append(f"... and {len(bad) - SHOWN_ERRORS} more such rows")
         lines.append(
-            f"allowed labels are {allowed_labels(labels)}; mend the rows, or set data.text_column, data.label_column"
+            f"allowed labels are {allowed_labels(labels)}; correct the rows, or set data.text_column, data.label_column"
         )
         raise DataError("\n".join(lines))
 
 
-_told: set[tuple[str, str]] = set()
+def _example(
+    row: Row, text_column: str, label_column: str, read_label: Callable[[Any], int | None]
+) -> Example | BadRow | None:
+    """The row with its label id, or why it cannot be used; None if its sentence is blank, whatever its label."""
+    text, reason = sentence(row.columns, text_column)
+    if reason is not None:
+        return BadRow(row.row, reason)
+    if not text:
+        return None
+    if label_column not in row.columns:
+        return BadRow(row.row, missing_column(label_column, row.columns))
+    label = read_label(row.columns[label_column])
+    if label is None:
+        return BadRow(row.row, f"unknown label in {label_column!r} (got {row.columns[label_column]!r})")
+    extra = {key: value for key, value in row.columns.items() if key not in (text_column, label_column)}
+    return Example(text, label, row.row, extra)
+
+
+_reported: set[tuple[str, str]] = set()  # source and notes of the splits reported by this process
 
 
 def warn_of_notes(splits: Iterable[Split]) -> None:
-    """Says what was found or left out when the rows were read; once, also where many trials read them."""
+    """Warns of what was found or left out when splits were read.
+
+    A limit, which the config asked for, is a `Note`: how many of how many rows are used, and by which key. Everything
+    else is a plain warning. Each is given once, so that a sweep does not repeat it for every trial.
+    """
     for split in splits:
-        if split.notes and (told := (split.source, str(split.notes))) not in _told:
-            _told.add(told)
-            found = ", ".join(f"{number} {what}" for what, number in split.notes.items())
+        if (key := (split.source, str(split.notes))) in _reported:
+            continue
+        _reported.add(key)
+        found = ", ".join(f"{number:,} {what}" for what, number in split.notes.items() if what != LEFT_OUT)
+        if found:
             warnings.warn(f"{split.source}: {found}", stacklevel=3)
+        if LEFT_OUT in split.notes:
+            of_all = f"{len(split):,} of {len(split) + split.notes[LEFT_OUT]:,}"
+            by_key = f" (data.{LIMITS[split.name]})" if split.name in LIMITS else ""
+            warnings.warn(f"using {of_all} {split.name} rows{by_key}", Note, stacklevel=3)

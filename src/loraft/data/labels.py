@@ -1,7 +1,6 @@
-"""Labelled splits, from bundled data, the hub, folders and files, checked before anything heavy starts.
+"""Match the cells of a label column with the task's labels.
 
-Text is composed to NFC here, at the door, and nowhere else. What is wrong with a row is said with its file and
-number; what was left out is counted in the split's notes.
+A cell holds a label's name (upper or lower case, `_` for a space) or its id, which counts from 0.
 """
 
 import re
@@ -13,21 +12,59 @@ from loraft.data.records import BadRow, Row
 from loraft.errors import DataError
 
 
-def by_name(
+def label_reader(labels: Sequence[str]) -> Callable[[Any], int | None]:
+    """A function from a cell of the label column to a label id; None for a cell that names no label.
+
+    Args:
+        labels: label names in id order. Exact names come before names in another case, and names before ids.
+    """
+    ids = {_normalised(label): index for index, label in enumerate(labels)}
+    ids |= {label: index for index, label in enumerate(labels)}
+    if _ids_allowed(labels):
+        ids |= {str(index): index for index in range(len(labels))}
+
+    def read(value: Any) -> int | None:
+        text = str(value).strip()
+        # A data frame turns a column of ids with gaps into floats: 2 becomes 2.0.
+        for candidate in (text, _normalised(text), re.sub(r"^(\d+)\.0$", r"\1", text)):
+            if candidate in ids:
+                return ids[candidate]
+        return None
+
+    return read
+
+
+def allowed_labels(labels: Sequence[str]) -> str:
+    """The label names and, where ids are allowed too, the range of ids: for messages."""
+    names = ", ".join(labels)
+    return f"{names}, or ids 0 to {len(labels) - 1}" if _ids_allowed(labels) else names
+
+
+def ids_to_names(
     rows: Iterable[Row | BadRow], names: Sequence[str], label_column: str, where: str, labels: Sequence[str]
 ) -> Iterable[Row | BadRow]:
-    """The rows with names for label ids, where the source has names: copies of one data set order their ids otherwise.
+    """The rows with label ids replaced by the source's own names for them.
+
+    Two copies of one data set may number the same labels differently; names do not change their meaning.
+
+    Args:
+        rows: rows of the source.
+        names: the source's label names in the order of its ids; none leaves all rows as they are.
+        label_column: the column that holds the ids.
+        where: the source, for the message.
+        labels: the task's labels.
 
     Raises:
         DataError: a name is none of the task's labels.
     """
     read_label = label_reader(labels)
-    if any(read_label(label) is None for label in names):
+    if any(read_label(name) is None for name in names):
         theirs = ", ".join(names)
         raise DataError(
-            f"{where}: the names of {label_column!r} are not the task's labels (got {theirs}; the task has"
-            f" {', '.join(labels)}), and ids alone may mean other labels; --set 'prompt.labels=[{theirs}]' with"
-            " prompt.label_words, what the prompt calls them, in the same order, or --task FILE with these labels"
+            f"{where}: the label names of column {label_column!r} are not the task's labels (got {theirs}; the task has"
+            f" {', '.join(labels)}), so its ids may mean other labels; --set 'prompt.labels=[{theirs}]' with"
+            " prompt.label_words (the words for them in the prompt, in the same order), or --task FILE with these"
+            " labels"
         )
 
     def named(item: Row | BadRow) -> Row | BadRow:
@@ -39,31 +76,11 @@ def by_name(
     return map(named, rows)
 
 
-def label_reader(labels: Sequence[str]) -> Callable[[Any], int | None]:
-    """A function from a cell of the label column to a label id; None for a cell that names no label."""
-    ids = {_fold(label): index for index, label in enumerate(labels)}
-    ids |= {label: index for index, label in enumerate(labels)}
-    if _ids_allowed(labels):
-        ids |= {str(index): index for index in range(len(labels))}
-
-    def read(value: Any) -> int | None:
-        # 2.0 is an id after a trip through a data frame with gaps.
-        text = re.sub(r"^(\d+)\.0$", r"\1", str(value).strip())
-        return ids.get(text, ids.get(_fold(text)))
-
-    return read
-
-
 def _ids_allowed(labels: Sequence[str]) -> bool:
-    # With labels "1" to "5" a row's 1 is the name; reading 0 as an id beside it would mix two scales.
-    return not any(re.fullmatch(r"[+-]?\d+", label.strip()) for label in labels)
+    # With labels "1" to "5" a row's 1 is a name. Ids would be a second meaning of the same number.
+    return not any(re.fullmatch(r"[+-]?\d+(\.0)?", label.strip()) for label in labels)
 
 
-def allowed_labels(labels: Sequence[str]) -> str:
-    """The label names and, where ids are allowed too, the range of ids: for messages."""
-    names = ", ".join(labels)
-    return f"{names}, or ids 0 to {len(labels) - 1}" if _ids_allowed(labels) else names
-
-
-def _fold(label: str) -> str:
+def _normalised(label: str) -> str:
+    """The label in composed form (NFC), case-folded, with every run of space and `_` as one space."""
     return re.sub(r"[\s_]+", " ", unicodedata.normalize("NFC", label)).strip().casefold()

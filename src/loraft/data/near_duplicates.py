@@ -1,12 +1,14 @@
-"""Near-duplicates between two lists of sentences, by the Jaccard index of their character n-grams."""
+"""Find near-duplicates between two lists of sentences, by the Jaccard index of their character n-grams."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+BLOCK = 512  # sentences compared with all others at a time, which bounds the memory for the products
+
 
 @dataclass(frozen=True)
 class Overlap:
-    """Two rows that are too alike: their indices and the Jaccard index, in [0, 1]."""
+    """Indices of two similar sentences, and the Jaccard index of their n-grams, in [0, 1]."""
 
     left: int
     right: int
@@ -14,10 +16,10 @@ class Overlap:
 
 
 def near_duplicates(left: Sequence[str], right: Sequence[str], *, threshold: float, n: int = 4) -> list[Overlap]:
-    """Returns the pairs whose sets of character n-grams have a Jaccard index above the threshold.
+    """The pairs of sentences whose sets of character n-grams have a Jaccard index above the threshold.
 
     Args:
-        left, right: sentences; case, punctuation and runs of space do not count.
+        left, right: sentences; case, punctuation and repeated spaces do not count.
         threshold: in [0, 1); 0.8 finds copies with a word changed.
         n: length of the n-grams, in characters.
 
@@ -30,22 +32,26 @@ def near_duplicates(left: Sequence[str], right: Sequence[str], *, threshold: flo
         return []
     texts = [_plain(text, n) for text in [*left, *right]]
     grams = CountVectorizer(analyzer="char", ngram_range=(n, n), binary=True, lowercase=False).fit_transform(texts)
+    # Sparse 0/1 matrices: one row a sentence, one column an n-gram.
     a, b = grams[: len(left)].tocsr().astype(np.int32), grams[len(left) :].tocsr().astype(np.int32)
     sizes_a, sizes_b = np.asarray(a.sum(axis=1)).ravel(), np.asarray(b.sum(axis=1)).ravel()
     found: list[Overlap] = []
-    for start in range(0, len(left), 512):  # blocks keep the product of two large splits in memory
-        both = (a[start : start + 512] @ b.T).tocoo()
-        rows = both.row + start
-        jaccard = both.data / (sizes_a[rows] + sizes_b[both.col] - both.data)
+    for start in range(0, len(left), BLOCK):
+        # An element of the product is the number of n-grams that two sentences share. Jaccard index: this number
+        # divided by the size of the union, which is both sizes together less the shared n-grams.
+        shared = (a[start : start + BLOCK] @ b.T).tocoo()
+        rows = shared.row + start
+        jaccard = shared.data / (sizes_a[rows] + sizes_b[shared.col] - shared.data)
         keep = jaccard > threshold
         found += [
             Overlap(int(i), int(j), float(value))
-            for i, j, value in zip(rows[keep], both.col[keep], jaccard[keep], strict=True)
+            for i, j, value in zip(rows[keep], shared.col[keep], jaccard[keep], strict=True)
         ]
     return found
 
 
 def _plain(text: str, n: int) -> str:
-    """Returns the letters and digits in lower case, words apart by one space, as long as one n-gram at least."""
+    """The words in lower case with single spaces, or the text itself if it has none; at least `n` characters long."""
     words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
-    return " ".join(words).ljust(n)
+    # Padded with a character that no word holds. Spaces would not do: scikit-learn merges them into one.
+    return (" ".join(words) or text).ljust(n, "_")

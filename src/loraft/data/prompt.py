@@ -1,6 +1,6 @@
-"""From a task and a sentence to chat messages, and from an answer back to a label.
+"""Build the chat messages of a task and a sentence, and read the label from a generated answer.
 
-Everything here is text: which tokens come out of it, and what is masked, is decided in `loraft.encoding`.
+Everything here is text; `loraft.models.encoder` turns it into token ids.
 """
 
 import re
@@ -18,10 +18,10 @@ LABEL_SLOT = "{label}"
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked: K labels, their words in answers, and the prompt around a sentence.
+    """A classification task: K labels, their words in answers, and the prompt around a sentence.
 
-    All strings are in Unicode's composed form (NFC), as the sentences are, so that a word typed on one system equals
-    the same word typed on another.
+    All strings are in Unicode's composed form (NFC), as the sentences are, so that equal words are equal strings on
+    whatever system they were typed.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Task:
             for value in values:
                 if not value or value != value.strip():
                     raise ConfigError(
-                        f"prompt.{key}: a label is blank or has space around it (got {value!r}); write it without"
+                        f"prompt.{key}: a label is blank or has spaces around it (got {value!r}); remove the spaces"
                     )
         return cls(
             name=section.task,
@@ -66,13 +66,13 @@ class Task:
 
 
 def user_parts(task: Task, demonstrations: Sequence[tuple[str, str]] = ()) -> tuple[str, str]:
-    """What stands before and after the sentence in the user message.
+    """The text before and the text after the sentence in the user message.
 
-    The encoder needs the border: the sentence between the two is data, may be shortened, and yields no special token.
+    The encoder needs them apart from the sentence, which it may shorten and in which special tokens are plain text.
 
     Args:
         task: the prompt.
-        demonstrations: pairs of sentence and label word; any at all select the few-shot template.
+        demonstrations: pairs of sentence and label word; with one or more the few-shot template is used.
 
     Returns:
         The text before `{input}` and the text after it.
@@ -82,16 +82,16 @@ def user_parts(task: Task, demonstrations: Sequence[tuple[str, str]] = ()) -> tu
     examples = "\n".join(
         _fill(task.example_template, {INPUT_SLOT: sentence, LABEL_SLOT: word}) for sentence, word in demonstrations
     )
-    # The template is cut at its slot before the examples go in: a demonstration may itself say "{input}".
+    # The template is split at {input} before the examples are filled in, since an example may contain "{input}".
     return _fill(before, {EXAMPLES_SLOT: examples}), _fill(after, {EXAMPLES_SLOT: examples})
 
 
 def messages(task: Task, text: str, demonstrations: Sequence[tuple[str, str]] = ()) -> list[dict[str, str]]:
-    r"""The chat up to the answer: system message (none if the task's is empty) and user message.
+    r"""The chat up to the answer: the system message (left out if empty) and the user message.
 
     Args:
         task: the prompt.
-        text: the sentence; braces in it are text.
+        text: the sentence; slots such as `{input}` in it are not filled in.
         demonstrations: pairs of sentence and label word.
 
     Source:
@@ -110,8 +110,8 @@ def answer(task: Task, label_id: int) -> str:
 def parse_answer(task: Task, generated: str) -> int | None:
     """The label id that a generated answer names, None if it names none.
 
-    The label is what stands after the last colon, stripped, to the letter. Prefixes without a colon and label words
-    with one are read behind the task's answer prefix; where both readings apply they agree.
+    The tutorial's rule: the label word is the text after the last colon, stripped, compared exactly. It fails where the
+    answer prefix has no colon or a label word has one, so the text after the answer prefix is tried first.
 
     Args:
         task: the prompt.
@@ -127,7 +127,7 @@ def parse_answer(task: Task, generated: str) -> int | None:
 
 
 def _fill(template: str, values: dict[str, str]) -> str:
-    # One pass over all slots: text that is put into a slot is never searched for slots itself.
+    # One pass over all slots, so that text filled into a slot is not searched for slots.
     return re.sub("|".join(map(re.escape, values)), lambda match: values[match[0]], template)
 
 

@@ -1,6 +1,6 @@
-"""Rows out of files and streams: lines, JSONL, JSON, CSV, TSV, Parquet, as they come from other people's programs.
+"""The three forms of a row: as a file gives it (`Row`), unreadable (`BadRow`), checked (`Example`).
 
-A row that cannot be read is an item of its own (`BadRow`), so that a caller may refuse the file or go on.
+An unreadable row is an item like any other and not an exception: a caller may refuse the whole file or go on.
 """
 
 from dataclasses import dataclass, field
@@ -8,26 +8,26 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Example:
-    """One sentence, composed (NFC) and stripped, with its label id if it has one."""
+class Row:
+    """The columns of one row as the file gives them."""
 
-    text: str
-    label: int | None
     row: int  # 1-based: the line of a text file on which the row begins, else the row
-    extra: dict[str, Any] = field(default_factory=dict)  # the other columns
+    columns: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that could not be read, and why; `row` counts as in `Example`."""
+    """A row that could not be read, and why; `row` counts as in `Row`."""
 
     row: int
     reason: str
 
 
 @dataclass(frozen=True)
-class Row:
-    """The columns of one row as the file gives them."""
+class Example:
+    """One sentence, in Unicode's composed form (NFC) and stripped, with its label id if it has one."""
 
-    row: int
-    columns: dict[str, Any]
+    text: str
+    label: int | None
+    row: int  # counts as in `Row`
+    extra: dict[str, Any] = field(default_factory=dict)  # the other columns

@@ -1,8 +1,4 @@
-"""Labelled splits, from bundled data, the hub, folders and files, checked before anything heavy starts.
-
-Text is composed to NFC here, at the door, and nowhere else. What is wrong with a row is said with its file and
-number; what was left out is counted in the split's notes.
-"""
+"""Find the rows of a split: in a file, a folder, the bundled data, or a data set on the hub."""
 
 import difflib
 import itertools
@@ -12,23 +8,36 @@ from pathlib import Path
 
 from loraft.bundled import bundled_data
 from loraft.config.schema import DataConfig
-from loraft.data.labels import by_name
-from loraft.data.readers import SUFFIXES, class_names, read_rows
+from loraft.data.formats import parquet_label_names
+from loraft.data.labels import ids_to_names
+from loraft.data.readers import SUFFIXES, read_rows
 from loraft.data.records import BadRow, Row
 from loraft.errors import DataError
 
-# Names that other people give to the three splits; the first that is there counts.
+# File names, without suffix, under which other programs write a split; the first one that exists is taken.
 ALIASES = {"validation": ("validation", "valid", "dev", "val")}
 
 
 class NoSplitError(DataError):
-    """The source is there, and holds no such split."""
+    """The source exists, but has no such split."""
 
 
 def open_source(
     section: DataConfig, name: str, required: tuple[str, str], role: str, labels: Sequence[str]
 ) -> tuple[Iterable[Row | BadRow], str]:
-    """The rows of a split as they are, and where they come from in human words."""
+    """The rows of a split as the source gives them, and a description of where they come from.
+
+    Args:
+        section: the source, its revision and cache folder.
+        name: the split's name in the source, or a file.
+        required: text column and label column.
+        role: what the split is used for: "train", "validation", "test", or its name.
+        labels: the task's labels, for sources that name the ids of their labels.
+
+    Raises:
+        NoSplitError: the source has no such split.
+        DataError: the source does not exist, or cannot be read.
+    """
     source = Path(section.source).expanduser()
     if _is_file(name):
         path = Path(name).expanduser()
@@ -37,7 +46,7 @@ def open_source(
     elif source.is_dir():
         path = _file_of_split(source, name)
     elif _is_file(section.source):
-        if role != "train":  # the same rows for training and for measuring would give numbers that mean nothing
+        if role != "train":  # measuring on the rows of the training would give scores that mean nothing
             raise NoSplitError(
                 f"{source}: one file holds one split, the train split (got a request for {role}); give a folder with"
                 f" train and {role} files, or --set data.{role}_split=FILE"
@@ -52,12 +61,12 @@ def open_source(
         )
     rows: Iterable[Row | BadRow] = read_rows(path, required)
     if path.suffix.lower() == ".parquet":
-        rows = by_name(rows, class_names(path, required[1]), required[1], str(path), labels)
+        rows = ids_to_names(rows, parquet_label_names(path, required[1]), required[1], str(path), labels)
     return rows, str(path)
 
 
 def _is_file(name: str) -> bool:
-    # A file that is there is no hub id and no split's name, also where its suffix will be refused.
+    # A file that exists is neither a hub id nor a split's name, even where its format is not supported.
     path = Path(name).expanduser()
     return path.suffix.lower() in SUFFIXES or (path.suffix != "" and path.is_file())
 
@@ -72,9 +81,9 @@ def _file_of_split(folder: Path, name: str) -> Path:
             )
         if found:
             return found[0]
-    there = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    data_files = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     raise NoSplitError(
-        f"{folder}: no file for split {name} (got {', '.join(there) or 'no data files'}); expected"
+        f"{folder}: no file for split {name} (got {', '.join(data_files) or 'no data files'}); expected"
         f" {name}{{{','.join(SUFFIXES)}}}"
     )
 
@@ -94,7 +103,7 @@ def _hub_rows(
         raise kind(f"{where}: cannot be loaded ({error}); {_hub_hint(section, error)}") from error
     names = getattr(loaded.features.get(label_column), "names", None) or []
     rows = itertools.starmap(Row, enumerate(loaded, start=1))
-    return by_name(rows, names, label_column, where, labels), where
+    return ids_to_names(rows, names, label_column, where, labels), where
 
 
 def _hub_hint(section: DataConfig, error: Exception) -> str:
@@ -102,7 +111,7 @@ def _hub_hint(section: DataConfig, error: Exception) -> str:
     if close:
         return f"did you mean the bundled {close[0]!r}?"
     if isinstance(error, ConnectionError):
-        return "there is no such local folder either; check the network and HF_HUB_OFFLINE, or give a local folder"
+        return "no local folder has this name either; check the network and HF_HUB_OFFLINE, or give a local folder"
     if "script" in str(error).lower():
         return "set --set data.revision=refs/convert/parquet"
     return "check the name, the revision and the split, or log in with `hf auth login`"

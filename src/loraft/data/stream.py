@@ -1,4 +1,4 @@
-"""Rows in groups: full ones where the source is fast, and what is there where it is slow."""
+"""Group the rows of a source so that they can be scored together, without holding back rows of a slow source."""
 
 import queue
 import threading
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-Row = TypeVar("Row")
-FIRST = 32  # rows of the first group: its answers come early, and the groups after it are full ones
+Item = TypeVar("Item")
+FIRST = 32  # rows of the first group, a small one, so that the first answers come early
 
 
 @dataclass(frozen=True)
 class _End:
-    """Follows the last row; `error` is what ended the source before its end."""
+    """Follows the last row in the queue; `error` is what ended the source early, else None."""
 
     error: BaseException | None
 
 
-def groups(rows: Iterable[Row], *, most: int, wait: float | None = None) -> Iterator[list[Row]]:
+def groups(rows: Iterable[Item], *, most: int, wait: float | None = None) -> Iterator[list[Item]]:
     """Yields all rows in order, `FIRST` of them and then `most` at a time.
 
     Args:
         rows: the source.
-        most: bound on the rows of a group, and on those read ahead.
+        most: the most rows of a group, and the most rows read ahead.
         wait: seconds that a row waits for others before it is handed on in a smaller group; the source is then read in
             a thread of its own. None waits as long as the source takes.
 
@@ -32,7 +32,7 @@ def groups(rows: Iterable[Row], *, most: int, wait: float | None = None) -> Iter
         BaseException: what the source raised; with `wait`, after the rows before it.
     """
     if wait is not None:
-        yield from _as_they_come(rows, most, wait)
+        yield from _timed_groups(rows, most, wait)
         return
     source, size = iter(rows), min(FIRST, most)
     while group := list(islice(source, size)):
@@ -40,27 +40,29 @@ def groups(rows: Iterable[Row], *, most: int, wait: float | None = None) -> Iter
         size = most
 
 
-def _as_they_come(rows: Iterable[Row], most: int, wait: float) -> Iterator[list[Row]]:
-    arrived: queue.Queue[Row | _End] = queue.Queue(maxsize=most)
+def _timed_groups(rows: Iterable[Item], most: int, wait: float) -> Iterator[list[Item]]:
+    arrived: queue.Queue[Item | _End] = queue.Queue(maxsize=most)
 
     def read() -> None:
         error: BaseException | None = None
         try:
             for row in rows:
                 arrived.put(row)
-        except BaseException as failure:  # raised again where the rows are used
+        except BaseException as failure:  # raised again below, in the thread that uses the rows
             error = failure
         arrived.put(_End(error))
 
-    # A daemon, for it may stand in a read that never ends, and an interrupt must not wait for it.
+    # A daemon thread does not keep the program from ending, even inside a read that never returns.
     threading.Thread(target=read, daemon=True).start()
     size = min(FIRST, most)
     item = arrived.get()
     while not isinstance(item, _End):
-        group, handed_on = [item], time.monotonic() + wait
+        # `item` begins a group. Add rows until the group is full, its time is over, or the source ends. The row that
+        # ended it, if there is one, begins the next group; otherwise wait for a row.
+        group, deadline = [item], time.monotonic() + wait
         while True:
             try:
-                item = arrived.get(timeout=max(0.0, handed_on - time.monotonic()) if len(group) < size else 0)
+                item = arrived.get(timeout=max(0.0, deadline - time.monotonic()) if len(group) < size else 0)
             except queue.Empty:
                 yield group
                 item = arrived.get()

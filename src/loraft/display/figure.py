@@ -1,6 +1,6 @@
-"""PNG figures of one run. Readable in greyscale: lines differ in dash and marker, not in colour alone.
+"""The common style of all figures, and the function that saves one as PNG.
 
-Matplotlib is imported on use, and its object interface leaves the caller's backend and figures alone.
+Matplotlib is imported on use. Its object interface changes neither the caller's backend nor open pyplot figures.
 """
 
 from collections.abc import Iterator
@@ -11,9 +11,8 @@ from typing import Any
 from loraft.runs.files import replacing
 
 DPI = 150
-# Part of matplotlib itself, so that Vietnamese renders on every machine.
 STYLE = {
-    "font.family": "DejaVu Sans",
+    "font.family": "DejaVu Sans",  # ships with matplotlib and has all Vietnamese letters
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -26,7 +25,12 @@ STYLE = {
 
 @contextmanager
 def drawing(path: Path, size: tuple[float, float]) -> Iterator[Any]:
-    """An empty figure in our style, size in inches, saved to `path` in one step at the end."""
+    """An empty matplotlib figure in the common style, saved as PNG when the `with` block ends without an error.
+
+    Args:
+        path: the PNG file; it is replaced in one step, so that an interrupt leaves no half file.
+        size: width and height in inches.
+    """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

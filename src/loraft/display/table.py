@@ -1,4 +1,4 @@
-"""Helpers that build rich tables of numbers or words, and print them."""
+"""Build rich tables of numbers or words, and print them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +9,7 @@ from rich.text import Text
 
 
 def show(tables: Sequence[Table]) -> None:
-    """Prints tables on stdout; without frames, colours and line breaks where stdout is no terminal."""
+    """Prints tables on stdout; where stdout is not a terminal, without frames, colours and line breaks in cells."""
     console = Console(highlight=False, markup=False)
     for table in tables:
         if not console.is_terminal:
@@ -20,7 +20,7 @@ def show(tables: Sequence[Table]) -> None:
 
 
 def number_table(first: str, *columns: str) -> Table:
-    """An empty table: a left-aligned first column and right-aligned further ones."""
+    """An empty table whose first column is left-aligned and whose other columns are right-aligned."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column(Text(first))
     for column in columns:
@@ -29,10 +29,10 @@ def number_table(first: str, *columns: str) -> Table:
 
 
 def narrow_table(*columns: str) -> Table:
-    """An empty table for many columns, with little space between them: all right-aligned but the last."""
+    """An empty table with little space between its columns, all right-aligned except the last."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right", overflow="fold")
+        table.add_column(Text(column), justify="right", overflow="fold")
     table.columns[-1].justify = "left"
     return table
 
@@ -48,10 +48,10 @@ def listing(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 
 def add_row(table: Table, *cells: str) -> None:
-    """Adds a row whose cells are text and never rich's markup: a sentence or a name may hold square brackets."""
+    """Adds a row of plain text: square brackets in a sentence or a name are not read as rich's markup."""
     table.add_row(*map(Text, cells))
 
 
 def shorten(text: str, limit: int = 90) -> str:
-    """The text, cut to `limit` characters with an ellipsis at the end where it is longer."""
+    """The text; where it is longer than `limit` characters, cut to that length with an ellipsis at the end."""
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"

@@ -1,31 +1,39 @@
-"""A training batch as tensors: packed behind a shared prefix, or padded; and the loss on its answers.
+"""Turns training examples into batches of tensors: packed behind their common prefix, or padded one below the other.
 
-The prompt is long and the same for every row; the sentence is short. A packed batch is one row
-`[prefix | suffix 1 | suffix 2 | ...]`: the longest common token-id prefix once, each suffix seeing the prefix and
-itself, positions restarting after the prefix. The gradient flows through the prefix, so loss and gradient are those of
-the padded batch; with LoRA dropout one mask serves the prefix of all rows. The LM head runs on the positions that
-predict an answer token only.
+All prompts of a task begin with the same long instruction and differ in a short sentence. A packed batch is one row
+`[prefix | suffix 1 | suffix 2 | ...]` that holds the common token ids once (picture in `layout`). Each suffix sees the
+prefix and itself, and its position ids go on from the prefix. The gradient flows through the prefix, so loss and
+gradient equal those of the padded batch. Only LoRA dropout differs: one dropout mask of the prefix serves all examples.
 
-Suffixes: B batch, T tokens, P prefix tokens, S tokens of the longest suffix, V vocabulary, A answer tokens.
+Letters: B examples, T tokens of a row, P prefix tokens, S cells of a suffix, Q answer tokens of the longest answer,
+L answer tokens of the batch, K labels.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 
-from loraft.engine.layout import common_prefix, room
+from loraft.engine.layout import common_prefix, padded_sizes
 
-IGNORE = -100
-SQUARE = 2**16  # pairs of tokens more that attention may take to be a few plain products; measured on 2 CPU cores
-Way = Literal["layers", "attention", "mask"]
+IGNORE = -100  # label of a token without a loss, as in transformers
+
+# Whole-row attention computes T * T pairs of tokens, but in a few plain products. It is used where that is at most so
+# many pairs more than the prefix and the suffixes need. Measured on 2 CPU cores.
+MAX_EXTRA_PAIRS = 2**16
 
 
 @dataclass
-class Row:
-    """One training example: prompt and answer ids, where the answer starts, its label and its weight in the loss."""
+class TrainingRow:
+    """One training example.
+
+    Attributes:
+        input_ids: token ids of the prompt and, behind it, of the answer.
+        answer_start: index of the first answer token.
+        label: index of the class.
+        weight: factor of the example's loss.
+    """
 
     input_ids: list[int]
     answer_start: int
@@ -35,56 +43,67 @@ class Row:
 
 def make_rows(
     prompts: Sequence[Sequence[int]], labels: Sequence[int], completions_K: Sequence[Sequence[int]], class_weights: str
-) -> list[Row]:
-    """Returns the training rows; with `balanced` class weights N / (K n_k), whose mean over the rows is 1."""
+) -> list[TrainingRow]:
+    """Returns one training row for each prompt.
+
+    Args:
+        prompts: token ids of each prompt.
+        labels: the class of each.
+        completions_K: token ids of each class's answer.
+        class_weights: "balanced" gives a row of class k the weight N / (K n_k) for N rows, K classes that occur and
+            n_k rows of class k, so that each class has the same total weight; anything else gives 1.
+    """
     counts = np.bincount(np.asarray(labels), minlength=len(completions_K))
     weights = np.ones(len(completions_K))
     if class_weights == "balanced":
         present = counts > 0
         weights[present] = len(labels) / (present.sum() * counts[present])
     return [
-        Row([*prompt, *completions_K[label]], len(prompt), int(label), float(weights[label]))
+        TrainingRow([*prompt, *completions_K[label]], len(prompt), int(label), float(weights[label]))
         for prompt, label in zip(prompts, labels, strict=True)
     ]
 
 
-def pack(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-    """Returns the batch as one row with a shared prefix, filled up to a size that comes back (`layouts.room`).
-
-    What fills up is more of a row's last token and position behind its answer, unlabelled: nobody sees it.
+def pack(rows: Sequence[TrainingRow]) -> dict[str, torch.Tensor]:
+    """Returns the examples as one packed row.
 
     Returns:
-        input_ids, position_ids, labels of shape (1, T); `segments` (T,), 0 for the prefix and 1.. for the suffixes,
-        from which the mask is made on the device; `weights` (A,), one for each answer token; `suffix_index` (B, S), the
-        place in the row of each suffix token, -1 for padding; `suffix_place` (T - P,), the inverse; and `predicting`
-        (B, Q), those of the S tokens that predict an answer token, -1 for padding.
+        input_ids, position_ids, labels: (1, T).
+        segments: (T,), 0 for the prefix and 1 to B for the suffixes.
+        suffix_index: (B, S), index in the row of each suffix token, -1 for padding.
+        suffix_slot: (T - P,), index in the flattened (B, S) of each suffix token: the inverse of suffix_index.
+        predicting: (B, Q), index in its suffix, 0 to S - 1, of each token whose logits predict an answer token, -1 for
+            padding.
+        weights: (L,), the weight of each answer token.
     """
     prefix = min(
         common_prefix([row.input_ids for row in rows]),
-        min(row.answer_start for row in rows) - 1,  # the token before the answer predicts: it stays with its row
+        min(row.answer_start for row in rows) - 1,  # the token before the answer predicts its first token
     )
     ids = list(rows[0].input_ids[:prefix])
     positions = list(range(prefix))
     labels = [IGNORE] * prefix
     segments = [0] * prefix
     weights: list[float] = []
-    longest, spare = room([len(row.input_ids) - prefix for row in rows], prefix)
+    longest, extra = padded_sizes([len(row.input_ids) - prefix for row in rows], prefix)
     index_BS = torch.full((len(rows), longest), -1)
     predicting_BQ = torch.full((len(rows), max(len(row.input_ids) - row.answer_start for row in rows)), -1)
-    place: list[int] = []
-    for segment, row in enumerate(rows, start=1):
+    slots: list[int] = []
+    for number, row in enumerate(rows):
         own = len(row.input_ids) - prefix
+        # Each token predicts the next one: of the suffix, those from before the answer to the last but one count.
         first = row.answer_start - 1 - prefix
-        predicting_BQ[segment - 1, : own - 1 - first] = torch.arange(first, own - 1)
-        filling = min(spare, longest - own)
-        spare -= filling
+        predicting_BQ[number, : own - 1 - first] = torch.arange(first, own - 1)
+        # Extra tokens repeat the last token and its position behind the answer, where no real token sees them.
+        filling = min(extra, longest - own)
+        extra -= filling
         length = own + filling
-        index_BS[segment - 1, :length] = torch.arange(len(ids), len(ids) + length)
-        place += range((segment - 1) * longest, (segment - 1) * longest + length)
+        index_BS[number, :length] = torch.arange(len(ids), len(ids) + length)
+        slots += range(number * longest, number * longest + length)
         ids += row.input_ids[prefix:] + row.input_ids[-1:] * filling
         positions += [*range(prefix, len(row.input_ids)), *[len(row.input_ids) - 1] * filling]
         labels += [IGNORE] * (row.answer_start - prefix) + row.input_ids[row.answer_start :] + [IGNORE] * filling
-        segments += [segment] * length
+        segments += [number + 1] * length
         weights += [row.weight] * (len(row.input_ids) - row.answer_start)
     return {
         "input_ids": torch.tensor([ids]),
@@ -92,14 +111,14 @@ def pack(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         "labels": torch.tensor([labels]),
         "segments": torch.tensor(segments),
         "suffix_index": index_BS,
-        "suffix_place": torch.tensor(place),
+        "suffix_slot": torch.tensor(slots),
         "predicting": predicting_BQ,
         "weights": torch.tensor(weights),
     }
 
 
-def pad(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
-    """Returns the batch the plain way: right-padded rows (B, T) with an attention mask."""
+def pad(rows: Sequence[TrainingRow], pad_id: int) -> dict[str, torch.Tensor]:
+    """Returns the examples padded on the right: input_ids, attention_mask and labels (B, T), and weights (L,)."""
     longest = max(len(row.input_ids) for row in rows)
     ids_BT = torch.full((len(rows), longest), pad_id)
     labels_BT = torch.full((len(rows), longest), IGNORE)
@@ -114,36 +133,43 @@ def pad(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids_BT, "attention_mask": mask_BT, "labels": labels_BT, "weights": torch.tensor(weights)}
 
 
-def is_square(inputs: dict[str, torch.Tensor]) -> bool:
-    """Says whether attention over the whole row is at most `SQUARE` pairs more than over prefix and suffixes."""
+def uses_whole_row_attention(inputs: dict[str, torch.Tensor]) -> bool:
+    """Says whether fused layers treat a packed row as one suffix: T * T pairs of tokens instead of P * P + B S (P + S).
+
+    `first_rows` fixes the answer under the key `whole_row`; else it follows from the sizes and `MAX_EXTRA_PAIRS`.
+    """
+    if "whole_row" in inputs:
+        return bool(inputs["whole_row"])
     (batch, longest), tokens = inputs["suffix_index"].shape, len(inputs["segments"])
-    prefix = tokens - len(inputs["suffix_place"])
-    return tokens**2 <= prefix**2 + batch * longest * (prefix + longest) + SQUARE
+    prefix = tokens - len(inputs["suffix_slot"])
+    return tokens**2 <= prefix**2 + batch * longest * (prefix + longest) + MAX_EXTRA_PAIRS
 
 
 def unpack(inputs: dict[str, torch.Tensor], pad_id: int) -> dict[str, torch.Tensor]:
-    """Returns the padded batch that a shared-prefix batch stands for."""
+    """Returns the padded batch of the same examples as a packed one, on its device."""
     return {key: value.to(inputs["labels"].device) for key, value in pad(rows_of(inputs), pad_id).items()}
 
 
-def first_of(inputs: dict[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
-    """Returns the shared-prefix batch of the first rows of one, with the kind of attention that all of it takes."""
-    few = pack(rows_of(inputs)[:count]) | {"square": torch.tensor(is_square(inputs))}
+def first_rows(inputs: dict[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
+    """Returns the packed batch of the first examples of a packed one.
+
+    Its fused layers attend as those of the whole batch do, although a smaller batch alone might attend otherwise.
+    """
+    few = pack(rows_of(inputs)[:count]) | {"whole_row": torch.tensor(uses_whole_row_attention(inputs))}
     return {key: value.to(inputs["labels"].device) for key, value in few.items()}
 
 
-def rows_of(inputs: dict[str, torch.Tensor]) -> list[Row]:
-    """Returns the rows of a shared-prefix batch, without their label ids."""
+def rows_of(inputs: dict[str, torch.Tensor]) -> list[TrainingRow]:
+    """Returns the examples of a packed batch, without extra tokens; it does not hold their classes, so `label` is 0."""
     segments = inputs["segments"]
     ids, labels = inputs["input_ids"][0], inputs["labels"][0]
     prefix = ids[segments == 0].tolist()
-    rows: list[Row] = []
-    start = 0
+    rows: list[TrainingRow] = []
+    start = 0  # of the example's answer among all answer tokens
     for segment in range(1, int(segments.max()) + 1):
         own = segments == segment
         answers = (labels[own] != IGNORE).nonzero().flatten()
-        answer = len(answers)
-        row_ids = [*prefix, *ids[own][: int(answers[-1]) + 1].tolist()]  # what follows the answer fills up
-        rows.append(Row(row_ids, len(row_ids) - answer, 0, float(inputs["weights"][start])))
-        start += answer
+        row_ids = [*prefix, *ids[own][: int(answers[-1]) + 1].tolist()]  # behind the answer only extra tokens follow
+        rows.append(TrainingRow(row_ids, len(row_ids) - len(answers), 0, float(inputs["weights"][start])))
+        start += len(answers)
     return rows

@@ -1,16 +1,18 @@
-"""A Llama decoder layer over rows that share a prefix, in as few operations as it takes, with its gradient by hand.
+"""A decoder layer of the Llama kind for packed rows, as one node of autograd's graph with a hand-written gradient.
 
-A step of a small model, or of a few rows on a GPU, spends much of its time between operations and on small ones; and of
-what a layer computes, much is never read. Here a layer is one node of autograd's graph: no cast, view or sum in it has
-a node of its own, the keys and values of the prefix are never copied for a row, the last layer runs its queries and
-its feed-forward part only where the LM head will look, and the first layer's input, which nothing trains, gets no
-gradient. Projections are the modules that they are, so NF4, biases and adapters are as elsewhere.
+Why: in a step of a small model much of the time goes into small operations (casts, views, sums) and their nodes in the
+graph, and into results that nobody reads. This layer saves both.
 
-Layers that this is not written for keep their own forward; `prefix_attention` serves those. The tests compare loss,
-gradients and scores with padded batches and with plain forward passes.
+- The keys and values of the prefix are never copied for a suffix.
+- The last layer computes queries and feed-forward part only for the tokens that the LM head reads.
+- The first layer's input, which nothing trains, gets no gradient.
 
-Suffixes: N tokens of all packed rows, Q those that ask, D head size, H hidden size, F features of any kind; what
-attention multiplies is (heads, tokens, D) or (heads, queries, keys), the heads counted as `layouts.Heads` says.
+The linear layers stay the modules that they are, so 4-bit weights, biases and adapters work as elsewhere
+(`lora_linear`). Layers of other architectures keep their own forward method; `prefix_attention` serves those. The tests
+compare loss, gradients and scores with padded batches and plain forward passes.
+
+Letters: N tokens of all packed rows, K kept tokens (those that the LM head reads; all tokens except in the last layer),
+D head size, H hidden size, F features of any kind.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,53 +22,31 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from loraft.engine.layout import Layout, bare
+from loraft.engine.fused_operations import attention, attention_backward, rms_norm, rms_norm_backward, rotate
+from loraft.engine.layout import Layout, unwrap
 
 LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def _scaled(left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:
-    return torch.baddbmm(left.new_zeros(1, 1, 1), left, right, beta=0, alpha=scale)
-
-
-def _norm(x_NH: torch.Tensor, norm: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Returns weight * x / rms(x), x / rms(x), and 1 / rms(x) in fp32 (Zhang and Sennrich 2019)."""
-    wide_NH = x_NH.float()
-    rstd_N1 = torch.rsqrt(wide_NH.square().mean(-1, keepdim=True) + norm.variance_epsilon)
-    hat_NH = (wide_NH * rstd_N1).to(x_NH.dtype)
-    return norm.weight * hat_NH, hat_NH, rstd_N1
-
-
-def _norm_back(grad_NH: torch.Tensor, hat_NH: torch.Tensor, rstd_N1: torch.Tensor, norm: Any) -> torch.Tensor:
-    wide_NH, hat = (grad_NH * norm.weight).float(), hat_NH.float()
-    share_N1 = (wide_NH * hat).mean(-1, keepdim=True)
-    return torch.addcmul(wide_NH, hat, share_N1, value=-1).mul_(rstd_N1).to(grad_NH.dtype)
-
-
-def _rotate(x_NF: torch.Tensor, cos_N1D: torch.Tensor, sin_N1D: torch.Tensor, sign: int = 1) -> torch.Tensor:
-    """Rotary embedding (Su et al. 2021); sign -1 is the transposed rotation, which the gradient takes."""
-    x_NhD = x_NF.view(len(x_NF), -1, cos_N1D.shape[-1])
-    left, right = x_NhD.chunk(2, -1)
-    return torch.addcmul(x_NhD * cos_N1D, torch.cat([-right, left], -1), sin_N1D, value=sign).view_as(x_NF)
-
-
-class _Layer:
-    """One decoder layer: its forward pass over a layout, and its gradient.
+class FusedLayer:
+    """Replacement for the forward method of one decoder layer: its forward pass over a layout, and its gradient.
 
     Args:
-        last: no other layer follows.
-        adapters: as in `lowrank.enabled`.
+        module: the decoder layer of transformers.
+        last: it is the last one.
+        adapters: as in `lora_linear.enabled`.
     """
 
     def __init__(self, module: Any, *, last: bool, adapters: Sequence[str] | None) -> None:
-        own: Any = module.forward
-        self.plain: Any = own.plain if isinstance(own, _Layer) else own
+        self.plain_forward: Any = module.forward
         self.last, self.adapters = last, adapters
-        attention, mlp = module.self_attn, module.mlp
-        self.number, self.scale, self.size = attention.layer_idx, attention.scaling, attention.head_dim
+        attention_module, mlp = module.self_attn, module.mlp
+        self.layer_index, self.scale = attention_module.layer_idx, attention_module.scaling
         self.norms = module.input_layernorm, module.post_attention_layernorm
-        self.projections = {name: getattr(mlp if hasattr(mlp, name) else attention, name) for name in PROJECTIONS}
+        self.projections = {
+            name: getattr(mlp if hasattr(mlp, name) else attention_module, name) for name in PROJECTIONS
+        }
 
     def __call__(
         self,
@@ -76,20 +56,30 @@ class _Layer:
         position_embeddings: Any = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """Stands in for the module's own forward, which is taken where there is no layout."""
+        """Returns the layer's output (A, T, H), in the last layer of the kept tokens of each row alone.
+
+        Args:
+            hidden_states: (A, T, H).
+            *args: for the module's own forward method, which runs where there is no layout.
+            layout: of the packed rows.
+            position_embeddings: cosines and sines of the rotary embedding, (1, T, D) each.
+            **kwargs: for the module's own forward method.
+        """
         if layout is None:
-            out: torch.Tensor = self.plain(hidden_states, *args, position_embeddings=position_embeddings, **kwargs)
+            out: torch.Tensor = self.plain_forward(
+                hidden_states, *args, position_embeddings=position_embeddings, **kwargs
+            )
             return out
         rows = hidden_states.shape[0]
         x_NH = hidden_states.flatten(0, 1)
-        cos, sin = (table.expand(rows, -1, -1).flatten(0, 1)[:, None] for table in position_embeddings)
+        cos_N1D, sin_N1D = (table.expand(rows, -1, -1).flatten(0, 1)[:, None] for table in position_embeddings)
         if torch.is_grad_enabled():
-            from loraft.engine import lora_linear  # and with it peft, which prediction does without
+            from loraft.engine import lora_linear  # imports peft, which takes long and which prediction does not need
 
-            weights = lora_linear.weights(self.projections.values(), self.adapters)
-            out_NH = _Fused.apply(x_NH, self, layout, cos, sin, *weights)
+            weights = lora_linear.adapter_weights(self.projections.values(), self.adapters)
+            out_NH = _FusedLayerFunction.apply(x_NH, self, layout, cos_N1D, sin_N1D, *weights)
         else:
-            out_NH = self.compute(x_NH, layout, cos, sin, lambda name, x_NF: self.projections[name](x_NF))[0]
+            out_NH = self.compute(x_NH, layout, cos_N1D, sin_N1D, lambda name, x_NF: self.projections[name](x_NF))[0]
         return out_NH.view(rows, -1, out_NH.shape[-1])
 
     def compute(
@@ -100,231 +90,183 @@ class _Layer:
         sin_N1D: torch.Tensor,
         project: Callable[[str, torch.Tensor], torch.Tensor],
     ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
-        """Returns the layer's output, of the kept tokens alone if it is the last one, and what the gradient needs."""
-        first_NH, hat1_NH, rstd1_N1 = _norm(x_NH, self.norms[0])
-        keys_NF = _rotate(project("k_proj", first_NH), cos_N1D, sin_N1D)
-        values_NF = project("v_proj", first_NH)
-        x_NH, asking_NH, cos_Q1D, sin_Q1D = self._asking(layout, x_NH, first_NH, cos_N1D, sin_N1D)
-        queries_NF = _rotate(project("q_proj", asking_NH), cos_Q1D, sin_Q1D)
-        mixed_NF, attended = self._attend(queries_NF, keys_NF, values_NF, layout)
-        middle_NH = project("o_proj", mixed_NF).add_(x_NH)
-        second_NH, hat2_NH, rstd2_N1 = _norm(middle_NH, self.norms[1])
-        gate_NF, up_NF = project("gate_proj", second_NH), project("up_proj", second_NH)
-        out_NH = project("down_proj", F.silu(gate_NF).mul_(up_NF)).add_(middle_NH)
-        return out_NH, [
-            first_NH, hat1_NH, rstd1_N1, mixed_NF, second_NH, hat2_NH, rstd2_N1, gate_NF, up_NF,
-            cos_N1D, sin_N1D, *attended,
+        """Returns the layer's output (K, H), and the tensors that `backward` needs.
+
+        Args:
+            x_NH: the layer's input.
+            layout: of the packed rows.
+            cos_N1D: cosines of the rotary embedding.
+            sin_N1D: its sines.
+            project: takes the name of a projection and its input, returns its output.
+        """
+        # Attention: middle = x + o_proj(attention(q, k, v)) with q, k, v from norm1(x).
+        normed1_NH, hat1_NH, rstd1_N1 = rms_norm(x_NH, self.norms[0])
+        keys_NF = rotate(project("k_proj", normed1_NH), cos_N1D, sin_N1D)
+        values_NF = project("v_proj", normed1_NH)
+        # From here on the last layer goes on with the kept tokens alone.
+        x_KH, normed1_KH, cos_K1D, sin_K1D = self._kept(layout, x_NH, normed1_NH, cos_N1D, sin_N1D)
+        queries_KF = rotate(project("q_proj", normed1_KH), cos_K1D, sin_K1D)
+        mixed_KF, for_attention = attention(
+            queries_KF, keys_NF, values_NF, layout, layer_index=self.layer_index, scale=self.scale, last=self.last
+        )
+        middle_KH = project("o_proj", mixed_KF).add_(x_KH)
+        # Feed-forward: out = middle + down_proj(silu(gate) * up) with gate, up from norm2(middle).
+        normed2_KH, hat2_KH, rstd2_K1 = rms_norm(middle_KH, self.norms[1])
+        gate_KF, up_KF = project("gate_proj", normed2_KH), project("up_proj", normed2_KH)
+        out_KH = project("down_proj", F.silu(gate_KF).mul_(up_KF)).add_(middle_KH)
+        return out_KH, [
+            normed1_NH, hat1_NH, rstd1_N1, mixed_KF, normed2_KH, hat2_KH, rstd2_K1, gate_KF, up_KF,
+            cos_N1D, sin_N1D, *for_attention,
         ]  # fmt: skip
 
-    def _asking(self, layout: Layout, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
-        """Of the last layer, the tokens that the head looks at; of the others all."""
+    def _kept(self, layout: Layout, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Returns the rows of the kept tokens of each tensor in the last layer, and all rows in other layers."""
         return [tensor.index_select(0, layout.kept) for tensor in tensors] if self.last else tensors
-
-    def _attend(
-        self, queries_NF: torch.Tensor, keys_NF: torch.Tensor, values_NF: torch.Tensor, layout: Layout
-    ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
-        rows, heads, groups, batch = layout.sizes
-        both, size = rows * heads, self.size
-        there, bias = (layout.last_queries, layout.last_bias) if self.last else (layout.queries, layout.bias)
-        prefix_k, own_k = layout.keys.spread(keys_NF, size)
-        prefix_v, own_v = layout.keys.spread(values_NF, size)
-        if layout.cache is not None:
-            prefix_k, prefix_v = layout.cache[self.number]
-        else:
-            prefix_k, prefix_v = prefix_k.view(both, -1, size), prefix_v.view(both, -1, size)
-        if layout.record is not None:
-            layout.record.append((prefix_k, prefix_v))
-        if there is None:  # the last layer of a prefix that is recorded: nobody reads what it attends to
-            return queries_NF, []
-        if layout.record is not None:  # a prefix may be long: no logits of all its pairs
-            asked = there.spread(queries_NF, size)[0].view(1, both * groups, -1, size)
-            keys, values = (t[None].repeat_interleave(groups, 1) for t in (prefix_k, prefix_v))
-            mixed = F.scaled_dot_product_attention(asked, keys, values, is_causal=True, scale=self.scale)
-            return there.gather([mixed], heads * groups * size), []
-        length = prefix_k.shape[1]
-        prefix_q, own_q = there.spread(queries_NF, size)
-        out: list[torch.Tensor] = []
-        prefix_p = own_p = None
-        if len(prefix_q):
-            prefix_q = prefix_q.view(both, -1, size)
-            logits = torch.baddbmm(layout.causal, prefix_q, prefix_k.transpose(1, 2), alpha=self.scale)
-            prefix_p = logits.softmax(-1)
-            out.append(torch.bmm(prefix_p, prefix_v))
-        if batch:
-            own_q, own_k, own_v = (t.view(both * batch, -1, size) for t in (own_q, own_k, own_v))
-            logits = torch.baddbmm(bias, own_q, own_k.transpose(1, 2), alpha=self.scale)
-            if length:  # all suffixes attend to the one prefix in one product a head
-                wide_q = own_q.view(both, -1, size)
-                ahead = _scaled(wide_q, prefix_k.transpose(1, 2), self.scale)
-                own_p = torch.cat([ahead.view(*logits.shape[:2], length), logits], -1).softmax(-1)
-                mixed = torch.bmm(own_p[..., :length].view(both, -1, length), prefix_v).view_as(own_q)
-                out.append(mixed.baddbmm_(own_p[..., length:], own_v))
-            else:
-                own_p = logits.softmax(-1)
-                out.append(torch.bmm(own_p, own_v))
-        mixed_NF = there.gather(out, heads * groups * size)
-        return mixed_NF, [prefix_q, prefix_k, prefix_v, prefix_p, own_q, own_k, own_v, own_p]
 
     def backward(
         self,
-        grad_NH: torch.Tensor,
+        grad_KH: torch.Tensor,
         layout: Layout,
         saved: Sequence[torch.Tensor],
         masks: dict[str, torch.Tensor | None],
         *,
-        below: bool,
+        input_grad: bool,
     ) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
-        """Returns the gradients of the layer's input, None if not `below`, and of the adapters' weights."""
-        first_NH, hat1_NH, rstd1_N1, mixed_NF, second_NH, hat2_NH, rstd2_N1, gate_NF, up_NF = saved[:9]
-        cos_N1D, sin_N1D, *attended = saved[9:]
+        """Returns the gradients of the layer's input (N, H), and of the adapters' weights.
+
+        Args:
+            grad_KH: gradient of the layer's output.
+            layout: as in `compute`.
+            saved: what `compute` returned.
+            masks: the LoRA dropout mask of each projection's input, None without dropout.
+            input_grad: whether the input's gradient is needed; else None is returned for it.
+        """
         from loraft.engine import lora_linear
 
-        weights: dict[str, list[torch.Tensor]] = {}
+        normed1_NH, hat1_NH, rstd1_N1, mixed_KF, normed2_KH, hat2_KH, rstd2_K1, gate_KF, up_KF = saved[:9]
+        cos_N1D, sin_N1D, *for_attention = saved[9:]
+        d_weights: dict[str, list[torch.Tensor]] = {}
 
-        def pull(name: str, grad: torch.Tensor, x: torch.Tensor, onto: Any = None, below: bool = True) -> Any:
-            layer = self.projections[name]
-            out, weights[name] = lora_linear.pull(layer, grad, x, masks[name], self.adapters, onto=onto, below=below)
-            return out
+        def project_back(
+            name: str, grad: torch.Tensor, x: torch.Tensor, add_to: Any = None, input_grad: bool = True
+        ) -> Any:
+            """Returns the gradient of a projection's input, added to `add_to`, and keeps those of its adapters."""
+            d_input, d_weights[name] = lora_linear.lora_backward(
+                self.projections[name], grad, x, masks[name], self.adapters, add_to=add_to, input_grad=input_grad
+            )
+            return d_input
 
-        open_NF = F.silu(gate_NF)
-        d_hidden = pull("down_proj", grad_NH, open_NF * up_NF)
-        d_second = pull("up_proj", d_hidden * open_NF, second_NH)
-        d_gate = torch.ops.aten.silu_backward(d_hidden.mul_(up_NF), gate_NF)
-        d_second = pull("gate_proj", d_gate, second_NH, d_second)
-        d_middle = _norm_back(d_second, hat2_NH, rstd2_N1, self.norms[1]).add_(grad_NH)
-        d_mixed = pull("o_proj", d_middle, mixed_NF)
-        d_queries, d_keys, d_values = self._attend_back(d_mixed, layout, attended)
-        asking_NH, cos_Q1D, sin_Q1D = self._asking(layout, first_NH, cos_N1D, sin_N1D)
-        d_asking = pull("q_proj", _rotate(d_queries, cos_Q1D, sin_Q1D, -1), asking_NH, below=below)
-        d_keys = _rotate(d_keys, cos_N1D, sin_N1D, -1)
-        d_first = pull("k_proj", d_keys, first_NH, None if self.last else d_asking, below)
-        d_first = pull("v_proj", d_values, first_NH, d_first, below)
-        d_x = None
-        if below and self.last:
-            d_x = _norm_back(d_first.index_add_(0, layout.kept, d_asking), hat1_NH, rstd1_N1, self.norms[0])
-            d_x.index_add_(0, layout.kept, d_middle)
-        elif below:
-            d_x = _norm_back(d_first, hat1_NH, rstd1_N1, self.norms[0]).add_(d_middle)
-        return d_x, [weight for name in PROJECTIONS for weight in weights[name]]
+        # Feed-forward: hidden = silu(gate) * up, out = middle + down_proj(hidden).
+        silu_KF = F.silu(gate_KF)
+        d_hidden_KF = project_back("down_proj", grad_KH, silu_KF * up_KF)
+        d_normed2_KH = project_back("up_proj", d_hidden_KF * silu_KF, normed2_KH)  # d_up = d_hidden * silu(gate)
+        d_gate_KF = torch.ops.aten.silu_backward(d_hidden_KF.mul_(up_KF), gate_KF)  # d_hidden * up * silu'(gate)
+        d_normed2_KH = project_back("gate_proj", d_gate_KF, normed2_KH, d_normed2_KH)
+        # middle goes into norm2 and, past it, into the output.
+        d_middle_KH = rms_norm_backward(d_normed2_KH, hat2_KH, rstd2_K1, self.norms[1]).add_(grad_KH)
 
-    def _attend_back(
-        self, grad_NF: torch.Tensor, layout: Layout, attended: Sequence[torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Returns the gradients of queries, keys and values, token after token."""
-        prefix_q, prefix_k, prefix_v, prefix_p, own_q, own_k, own_v, own_p = attended
-        rows, heads, groups, batch = layout.sizes
-        both, size, length = rows * heads, self.size, prefix_k.shape[1]
-        there = layout.last_queries if self.last else layout.queries
-        assert there is not None
-        prefix_d, own_d = there.scatter(grad_NF, size)
-        queries, keys, values = [], [], []
-        prefix_dk = prefix_dv = None
-        if prefix_p is not None:
-            prefix_d = prefix_d.view(both, -1, size)
-            prefix_dv = torch.bmm(prefix_p.transpose(1, 2), prefix_d)
-            d_logits = _softmax_back(torch.bmm(prefix_d, prefix_v.transpose(1, 2)), prefix_p)
-            queries.append(_scaled(d_logits, prefix_k, self.scale))
-            prefix_dk = _scaled(d_logits.transpose(1, 2), prefix_q, self.scale)
-        if batch:
-            own_d = own_d.view_as(own_q)
-            d_probs = torch.bmm(own_d, own_v.transpose(1, 2))
-            own_dv = torch.bmm(own_p[..., length:].transpose(1, 2), own_d)
-            if length:
-                wide_d, wide_q = (t.view(both, -1, size) for t in (own_d, own_q))
-                ahead = torch.bmm(wide_d, prefix_v.transpose(1, 2)).view(*d_probs.shape[:2], length)
-                d_probs = torch.cat([ahead, d_probs], -1)
-                ahead_p = own_p[..., :length].view(both, -1, length)
-                prefix_dv = _onto(prefix_dv, ahead_p.transpose(1, 2), wide_d, 1.0)
-            d_logits = _softmax_back(d_probs, own_p)
-            own_l = d_logits[..., length:]
-            own_dq = _scaled(own_l, own_k, self.scale)
-            if length:
-                ahead_l = d_logits[..., :length].view(both, -1, length)
-                own_dq = own_dq.view(both, -1, size).baddbmm_(ahead_l, prefix_k, alpha=self.scale)
-                prefix_dk = _onto(prefix_dk, ahead_l.transpose(1, 2), wide_q, self.scale)
-            queries.append(own_dq)
-            keys.append(_scaled(own_l.transpose(1, 2), own_q, self.scale))
-            values.append(own_dv)
-        if length:
-            keys.insert(0, prefix_dk)
-            values.insert(0, prefix_dv)
-        width = heads * size
-        return there.gather(queries, width * groups), layout.keys.gather(keys, width), layout.keys.gather(values, width)
+        # Attention: middle = x + o_proj(mixed).
+        d_mixed_KF = project_back("o_proj", d_middle_KH, mixed_KF)
+        d_queries_KF, d_keys_NF, d_values_NF = attention_backward(
+            d_mixed_KF, layout, for_attention, scale=self.scale, last=self.last
+        )
+        normed1_KH, cos_K1D, sin_K1D = self._kept(layout, normed1_NH, cos_N1D, sin_N1D)
+        d_queries_KF = rotate(d_queries_KF, cos_K1D, sin_K1D, -1)
+        d_keys_NF = rotate(d_keys_NF, cos_N1D, sin_N1D, -1)
+        # d_normed1 is the sum of what comes through queries, keys and values. The queries' part has rows for the kept
+        # tokens only, so in the last layer it is a tensor of its own.
+        d_normed1_KH = project_back("q_proj", d_queries_KF, normed1_KH, input_grad=input_grad)
+        d_normed1_NH = project_back("k_proj", d_keys_NF, normed1_NH, None if self.last else d_normed1_KH, input_grad)
+        d_normed1_NH = project_back("v_proj", d_values_NF, normed1_NH, d_normed1_NH, input_grad)
+
+        # x goes into norm1 and, past it, into middle.
+        d_x_NH = None
+        if input_grad and self.last:
+            d_normed1_NH = d_normed1_NH.index_add_(0, layout.kept, d_normed1_KH)
+            d_x_NH = rms_norm_backward(d_normed1_NH, hat1_NH, rstd1_N1, self.norms[0])
+            d_x_NH.index_add_(0, layout.kept, d_middle_KH)
+        elif input_grad:
+            d_x_NH = rms_norm_backward(d_normed1_NH, hat1_NH, rstd1_N1, self.norms[0]).add_(d_middle_KH)
+        return d_x_NH, [weight for name in PROJECTIONS for weight in d_weights[name]]
 
 
-def _onto(before: torch.Tensor | None, left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:
-    return _scaled(left, right, scale) if before is None else before.baddbmm_(left, right, alpha=scale)
+class _FusedLayerFunction(torch.autograd.Function):
+    """The node of a fused layer in autograd's graph; its inputs are the layer's input and the adapters' weights."""
 
-
-def _softmax_back(grad: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:
-    return torch._softmax_backward_data(grad, probs, -1, probs.dtype)
-
-
-class _Fused(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_NH: torch.Tensor, layer: _Layer, layout: Layout, *rest: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any,
+        x_NH: torch.Tensor,
+        layer: FusedLayer,
+        layout: Layout,
+        cos_N1D: torch.Tensor,
+        sin_N1D: torch.Tensor,
+        *weights: torch.Tensor,
+    ) -> torch.Tensor:
+        """Returns the layer's output; the weights are inputs only for autograd to see them."""
         from loraft.engine import lora_linear
 
         masks: dict[str, torch.Tensor | None] = {}
 
         def project(name: str, x_NF: torch.Tensor) -> torch.Tensor:
-            out, masks[name] = lora_linear.project(layer.projections[name], x_NF, layer.adapters)
+            out, masks[name] = lora_linear.lora_forward(layer.projections[name], x_NF, layer.adapters)
             return out
 
-        out_NH, saved = layer.compute(x_NH, layout, rest[0], rest[1], project)
+        out_KH, saved = layer.compute(x_NH, layout, cos_N1D, sin_N1D, project)
         ctx.layer, ctx.layout = layer, layout
         ctx.save_for_backward(*saved, *(masks[name] for name in PROJECTIONS))
-        return out_NH
+        return out_KH
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_NH: torch.Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad_KH: torch.Tensor) -> tuple[Any, ...]:
+        """Returns the gradient of each argument of `forward`, None for those that are no trained tensors."""
         saved = ctx.saved_tensors
         masks = dict(zip(PROJECTIONS, saved[-len(PROJECTIONS) :], strict=True))
-        d_x, weights = ctx.layer.backward(
-            grad_NH, ctx.layout, saved[: -len(PROJECTIONS)], masks, below=ctx.needs_input_grad[0]
+        d_x_NH, d_weights = ctx.layer.backward(
+            grad_KH, ctx.layout, saved[: -len(PROJECTIONS)], masks, input_grad=ctx.needs_input_grad[0]
         )
-        return d_x, None, None, None, None, *weights
+        return d_x_NH, None, None, None, None, *d_weights
 
 
 def supports(model: Any) -> bool:
-    """Says whether all decoder layers of a backbone, with or without an adapter, are of the kind that this is for."""
-    base = bare(model)
+    """Says whether fused layers compute what all decoder layers of a backbone do, with or without an adapter."""
+    base = unwrap(model)
     config = base.config.get_text_config()
     layers = list(getattr(getattr(base, "model", None), "layers", []))
     return (
         len(layers) > 0
-        and all(type(layer).__name__ in LAYERS and _is_own(layer) for layer in layers)
+        and all(type(layer).__name__ in LAYERS and _has_own_forward(layer) for layer in layers)
         and config.hidden_act == "silu"
         and getattr(config, "sliding_window", None) is None
         and not config.attention_dropout
     )
 
 
-def _is_own(layer: torch.nn.Module) -> bool:
-    """Says whether a layer's forward is its class's or ours; others are hooks that spread a model over devices."""
-    return isinstance(vars(layer).get("forward", None), _Layer | None)
+def _has_own_forward(layer: torch.nn.Module) -> bool:
+    """Says whether a layer's forward method is its class's or ours. accelerate sets others to spread a model."""
+    return isinstance(vars(layer).get("forward", None), FusedLayer | None)
 
 
 @contextmanager
 def enabled(model: Any, adapters: Sequence[str] | None = None) -> Iterator[None]:
-    """Inside the block, layers of a supported model that are given a `layout` compute it as this module does.
+    """Inside the block, the layers of a supported model compute calls with a `layout` as fused layers.
 
-    Without gradients any projection will do. For training they must be what `lowrank.suits` says.
+    Without gradients the projections may be of any kind. For training `lora_linear.supports` must accept them.
 
     Args:
         model: a backbone or a PeftModel; its layers are as before afterwards.
-        adapters: as in `lowrank.enabled`.
+        adapters: as in `lora_linear.enabled`.
     """
-    layers = list(bare(model).model.layers)
+    layers = list(unwrap(model).model.layers)
     before = [vars(layer).get("forward") for layer in layers]
     for layer in layers:
-        layer.forward = _Layer(layer, last=layer is layers[-1], adapters=adapters)
+        layer.forward = FusedLayer(layer, last=layer is layers[-1], adapters=adapters)
     try:
         yield
     finally:
-        for layer, own in zip(layers, before, strict=True):
-            if own is None:
+        for layer, forward in zip(layers, before, strict=True):
+            if forward is None:
                 del layer.forward
             else:
-                layer.forward = own
+                layer.forward = forward

@@ -1,191 +1,257 @@
-"""What stands where in packed rows `[prefix | suffix 1 | suffix 2 | ...]`, worked out once for all layers of a model.
+"""Index tables of a packed row: where each token stands, and which slot of an attention product its vectors fill.
 
-Suffixes: A packed rows, T tokens of one, P prefix tokens, B suffixes, S tokens of the longest suffix, Q queries of a
-suffix, K tokens that the head looks at, N tokens in all, C key-value heads, G query heads for each of them, D head
-size, F features.
+A packed row holds the tokens that all examples of a batch begin with once, then the rest of each example:
+`[prefix | suffix 1 | suffix 2 | ...]`. Below, P = 5 tokens of prefix and B = 3 suffixes of 3, 2 and 4 tokens. Two extra
+tokens (+) fill the row up to T = 16 tokens, and S = 8 is the length of the longest suffix, rounded up (`padded_sizes`).
+
+    index in the row   0  1  2  3  4 |  5  6  7  8  9 | 10 11 | 12 13 14 15
+    token              p  p  p  p  p |  a  a  a  +  + |  b  b |  c  c  c  c
+    position id        0  1  2  3  4 |  5  6  7  7  7 |  5  6 |  5  6  7  8
+    segment            0  0  0  0  0 |  1  1  1  1  1 |  2  2 |  3  3  3  3
+
+A token sees the prefix and its own suffix, each up to itself, and no other suffix. So attention works on a grid (B, S)
+of suffixes padded to the same length. Two tables lead from the grid to the row and back:
+
+    suffix_index (B, S): index in the row of         suffix_slot (T - P,): index in the flattened
+    each cell's token, -1 for padding                grid of each suffix token of the row
+         5  6  7  8  9 -1 -1 -1                           0  1  2  3  4
+        10 11 -1 -1 -1 -1 -1 -1                           8  9
+        12 13 14 15 -1 -1 -1 -1                          16 17 18 19
+
+Letters: A packed rows (one for each adapter of a joint training), T tokens of one row, P prefix tokens, B suffixes,
+S cells of a suffix, Q queries of a suffix, K tokens of a row that the LM head reads, N = A T tokens in all, C key-value
+heads, G query heads for each of them, D head size, F features (heads times D).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-Cache = list[tuple[torch.Tensor, torch.Tensor]]
+Cache = list[tuple[torch.Tensor, torch.Tensor]]  # of each layer the prefix's keys and values, (C, P, D)
 
 
-def rounded(count: int) -> int:
-    """Returns the next size up of the few that batches are given: multiples of 8, above 128 of 16, above 256 of 32.
+def bucket_size(count: int) -> int:
+    """Returns `count` rounded up to a multiple of 8; of 16 above 128, and of 32 above 256.
 
-    On a CPU every new shape of a bf16 product costs the generation of its code, which is kept for shapes that come
-    back (https://oneapi-src.github.io/oneDNN/v3.0/dev_guide_primitive_cache.html).
+    On a CPU, oneDNN generates code for every new shape of a bf16 product and keeps it for the next product of that
+    shape. Fewer different sizes mean less generated code.
+
+    Source: https://oneapi-src.github.io/oneDNN/v3.0/dev_guide_primitive_cache.html
     """
     step = min(32, max(8, 2 ** (count.bit_length() - 4)))
     return -(-count // step) * step
 
 
-def room(lengths: Sequence[int], ahead: int) -> tuple[int, int]:
-    """Returns how much room a batch is given: S, and the number of tokens beyond its own that round its N.
+def padded_sizes(lengths: Sequence[int], prefix: int) -> tuple[int, int]:
+    """Returns S, the cells of a suffix, and the number of extra tokens that fill the packed row up to a bucket size.
 
-    Those stand behind suffixes that are shorter than S, and are fewer where there is no more room.
+    Extra tokens take padding cells of the grid, so there are never more of them than of those.
 
     Args:
-        lengths: of the B suffixes.
-        ahead: tokens of N that stand before them.
+        lengths: tokens of each of the B suffixes.
+        prefix: tokens of the row before the suffixes.
     """
-    longest, used = rounded(max(lengths)), sum(lengths)
-    return longest, min(rounded(ahead + used) - ahead - used, len(lengths) * longest - used)
+    longest, used = bucket_size(max(lengths)), sum(lengths)
+    return longest, min(bucket_size(prefix + used) - prefix - used, len(lengths) * longest - used)
+
+
+class HeadCounts(NamedTuple):
+    """Number of key-value heads (C), and of query heads for each of them (G)."""
+
+    kv_heads: int
+    groups: int
 
 
 @dataclass(frozen=True)
-class Heads:
-    """Where the heads' vectors of D numbers go, from token after token to what attention multiplies.
+class HeadIndex:
+    """Where each head's vector of D numbers goes between token order (N, F) and the operands of attention.
 
-    There the prefix comes first, then the padded suffixes: (A, C, G, P) and (A, C, B, G, Q) for queries, (A, C, P) and
-    (A, C, B, S) for keys and values.
+    The operands lie one after the other in one list of slots, those of the prefix first:
+    queries (A, C, G, P) and (A, C, B, G, Q), keys and values (A, C, P) and (A, C, B, S).
 
     Attributes:
-        there: the vector that comes to each place, any one for padding.
-        back: the place of each vector.
-        prefix: how many of the places are the prefix's.
+        source_index: (slots,), index of the head vector copied into each slot; arbitrary for padding slots.
+        target_index: (vectors,), slot of each head vector.
+        prefix_slots: how many of the slots hold the prefix's vectors.
     """
 
-    there: torch.Tensor
-    back: torch.Tensor
-    prefix: int
+    source_index: torch.Tensor
+    target_index: torch.Tensor
+    prefix_slots: int
 
-    def spread(self, x_NF: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the vectors of prefix and suffixes; what stands at padding means nothing."""
-        rows = x_NF.reshape(-1, size).index_select(0, self.there)
-        return rows[: self.prefix], rows[self.prefix :]
+    def to_slots(self, x_NF: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the vectors of the prefix and of the suffixes, (slots, D) each; padding slots hold any vector."""
+        slots = x_NF.reshape(-1, size).index_select(0, self.source_index)
+        return slots[: self.prefix_slots], slots[self.prefix_slots :]
 
-    def scatter(self, x_NF: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `spread`, with zeros at padding: gradients must not come from there."""
-        rows = x_NF.new_zeros(len(self.there), size).index_copy_(0, self.back, x_NF.reshape(-1, size))
-        return rows[: self.prefix], rows[self.prefix :]
+    def to_zeroed_slots(self, x_NF: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `to_slots`, with zeros in padding slots, as gradients need them: padding must add nothing to a sum."""
+        slots = x_NF.new_zeros(len(self.source_index), size).index_copy_(0, self.target_index, x_NF.reshape(-1, size))
+        return slots[: self.prefix_slots], slots[self.prefix_slots :]
 
-    def gather(self, parts: Sequence[torch.Tensor], features: int) -> torch.Tensor:
-        """Returns the vectors token after token again, (N, features)."""
+    def to_tokens(self, parts: Sequence[torch.Tensor], features: int) -> torch.Tensor:
+        """Returns the vectors in token order, (N, features), from those of the prefix and of the suffixes."""
         size = parts[0].shape[-1]
-        rows = [part.reshape(-1, size) for part in parts]
-        return (torch.cat(rows) if len(rows) > 1 else rows[0]).index_select(0, self.back).view(-1, features)
+        slots = [part.reshape(-1, size) for part in parts]
+        return (torch.cat(slots) if len(slots) > 1 else slots[0]).index_select(0, self.target_index).view(-1, features)
+
+
+class PackedSuffixes(NamedTuple):
+    """The suffixes of a packed row, as attention treats them.
+
+    Attributes:
+        index_BS: index in the row of each cell's token, -1 for padding.
+        visible_BSS: whether a token (second dimension) sees a token (third one) of the same suffix.
+        kept_BQ: the cells, 0 to S - 1, whose tokens the LM head reads, ascending; -1 for padding.
+        prefix: P; 0 if the prefix comes from a cache, or if the whole row is treated as one suffix.
+    """
+
+    index_BS: torch.Tensor
+    visible_BSS: torch.Tensor
+    kept_BQ: torch.Tensor
+    prefix: int
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What stands where in packed rows `[prefix | suffix 1 | suffix 2 | ...]`, which a model passes to its layers.
+    """The index tables and masks of a packed batch, made once and passed to all layers of the model.
 
     Attributes:
-        sizes: A, C, G, and B, which is 0 for a prefix alone.
-        queries, keys: of all tokens.
-        bias: (A * C * B, G * S, S), what is added to logits between suffix tokens: 0 or minus infinity.
-        causal: (1, G * P, P), the same of the prefix.
-        kept: the tokens (A * K,) among (A * T,) that the head looks at: of suffixes, or the last one of a prefix alone.
-        last_queries, last_bias: of these, for the last layer.
-        cache: of each layer the prefix's keys and values, (C, P, D), where it went through the model before.
-        record: takes these, of a prefix alone, which has no biases and no last queries.
+        sizes: A, C, G and B; B is 0 for a prefix without suffixes.
+        queries: slots of all tokens' queries.
+        keys: slots of all tokens' keys, and of their values.
+        suffix_bias: (A * C * B, G * S, S), added to the logits between tokens of a suffix: 0 or minus infinity.
+        prefix_bias: (1, G * P, P), the same between tokens of the prefix.
+        kept: (A * K,), the tokens that the LM head reads, as indices into the A * T tokens: answer positions of the
+            suffixes, or the last token of a prefix without suffixes.
+        last_queries: slots of the queries of the kept tokens, the only ones that the last layer computes.
+        last_bias: (A * C * B, G * Q, S), the rows of `suffix_bias` for them.
+        cache: keys and values of a prefix that went through the model before.
+        record: list to which each layer appends the keys and values of a prefix without suffixes. Such a layout has no
+            biases and no last queries.
     """
 
     sizes: tuple[int, int, int, int]
-    queries: Heads
-    keys: Heads
-    bias: torch.Tensor | None
-    causal: torch.Tensor | None
+    queries: HeadIndex
+    keys: HeadIndex
+    suffix_bias: torch.Tensor | None
+    prefix_bias: torch.Tensor | None
     kept: torch.Tensor
-    last_queries: Heads | None
+    last_queries: HeadIndex | None
     last_bias: torch.Tensor | None
     cache: Cache | None = None
     record: Cache | None = None
 
 
 def packed_layout(
-    suffix_BS: torch.Tensor,
-    see_BSS: torch.Tensor,
-    kept_BQ: torch.Tensor,
-    prefix: int,
+    suffixes: PackedSuffixes,
     *,
     rows: int,
     tokens: int,
-    heads: int,
-    groups: int,
+    heads: HeadCounts,
     dtype: torch.dtype,
     cache: Cache | None = None,
 ) -> Layout:
-    """Returns the layout of equal packed rows.
+    """Returns the layout of A packed rows that all hold the same tokens.
 
     Args:
-        suffix_BS: the place of each suffix token in the packed row, -1 for padding.
-        see_BSS: whether a suffix's token sees another one of it.
-        kept_BQ: those among its S tokens that the head looks at, ascending, -1 for padding.
-        prefix: P, which is 0 if the prefix is in the cache or goes with the suffixes.
-        rows, tokens, heads, groups: A, T, C and G.
-        dtype: of the logits.
+        suffixes: those of one row.
+        rows: A.
+        tokens: T.
+        heads: C and G of the model.
+        dtype: of the attention logits, and so of the biases.
+        cache: keys and values of a prefix that is not part of the rows.
     """
-    device = suffix_BS.device
-    batch, longest = suffix_BS.shape
-    ahead = torch.arange(prefix, device=device)
-    there = kept_BQ.clamp(min=0)
-    kept = torch.where(kept_BQ < 0, -1, suffix_BS.gather(1, there))  # (B, Q), in the packed row
-    real = kept[kept >= 0]
-    number = torch.full((batch * kept.shape[1],), -1, device=device)
-    number[(kept >= 0).flatten()] = torch.arange(len(real), device=device)
-    bias_BSS = torch.zeros(see_BSS.shape, dtype=dtype, device=device).masked_fill_(~see_BSS, float("-inf"))
-    last_BQS = bias_BSS.gather(1, there[:, :, None].expand(-1, -1, longest))
+    index_BS, visible_BSS, kept_BQ, prefix = suffixes
+    device = index_BS.device
+    batch, longest = index_BS.shape
+    prefix_P = torch.arange(prefix, device=device)
+
+    # The kept tokens of one row: (B, Q) as indices into the row, and (K,) without padding.
+    cell_BQ = kept_BQ.clamp(min=0)
+    row_index_BQ = torch.where(kept_BQ < 0, -1, index_BS.gather(1, cell_BQ))
+    kept_K = row_index_BQ[row_index_BQ >= 0]
+
+    # The last layer computes queries of these K tokens alone. Its grid (B, Q) holds their numbers 0 to K - 1.
+    number = torch.full((batch * row_index_BQ.shape[1],), -1, device=device)
+    number[(row_index_BQ >= 0).flatten()] = torch.arange(len(kept_K), device=device)
+
+    bias_BSS = torch.zeros(visible_BSS.shape, dtype=dtype, device=device).masked_fill_(~visible_BSS, float("-inf"))
+    last_bias_BQS = bias_BSS.gather(1, cell_BQ[:, :, None].expand(-1, -1, longest))
+    prefix_bias_1PP = torch.full((1, prefix, prefix), float("-inf"), dtype=dtype, device=device).triu_(1)
 
     def for_heads(bias: torch.Tensor) -> torch.Tensor:
-        return bias.repeat(1, groups, 1).expand(rows * heads, -1, -1, -1).flatten(0, 1)  # no copy where B is 1
+        """From (B, queries, S) to (A * C * B, G * queries, S); an expanded view, without a copy, where B is 1."""
+        repeated = bias.repeat(1, heads.groups, 1)
+        return repeated.expand(rows * heads.kv_heads, -1, -1, -1).flatten(0, 1)
 
-    causal_1PP = torch.full((1, prefix, prefix), float("-inf"), dtype=dtype, device=device).triu_(1)
-    offsets = torch.arange(rows, device=device)[:, None]
+    first_token_A1 = torch.arange(rows, device=device)[:, None] * tokens
     return Layout(
-        sizes=(rows, heads, groups, batch),
-        queries=_heads(ahead, suffix_BS, rows, tokens, heads, groups),
-        keys=_heads(ahead, suffix_BS, rows, tokens, heads, 1),
-        bias=for_heads(bias_BSS),
-        causal=causal_1PP.repeat(1, groups, 1),
-        kept=(offsets * tokens + real).flatten(),
-        last_queries=_heads(ahead[:0], number.view_as(kept), rows, len(real), heads, groups),
-        last_bias=for_heads(last_BQS),
+        sizes=(rows, *heads, batch),
+        queries=_head_index(prefix_P, index_BS, rows, tokens, heads),
+        keys=_head_index(prefix_P, index_BS, rows, tokens, HeadCounts(heads.kv_heads, 1)),
+        suffix_bias=for_heads(bias_BSS),
+        prefix_bias=prefix_bias_1PP.repeat(1, heads.groups, 1),
+        kept=(first_token_A1 + kept_K).flatten(),
+        last_queries=_head_index(prefix_P[:0], number.view_as(row_index_BQ), rows, len(kept_K), heads),
+        last_bias=for_heads(last_bias_BQS),
         cache=cache,
     )
 
 
-def prefix_layout(prefix: int, heads: int, groups: int, device: torch.device) -> Layout:
-    """Returns the layout of a prefix alone, whose keys and values are to be recorded; the head looks at its end."""
-    ahead = torch.arange(prefix, device=device)
-    none = torch.zeros(0, 0, dtype=torch.long, device=device)
-    queries, keys = (_heads(ahead, none, 1, prefix, heads, each) for each in (groups, 1))
-    return Layout((1, heads, groups, 0), queries, keys, None, None, ahead[-1:], None, None, record=[])
+def prefix_layout(prefix: int, heads: HeadCounts, device: torch.device) -> Layout:
+    """Returns the layout of a prefix without suffixes, whose keys and values are recorded."""
+    prefix_P = torch.arange(prefix, device=device)
+    no_suffixes = torch.zeros(0, 0, dtype=torch.long, device=device)
+    queries = _head_index(prefix_P, no_suffixes, 1, prefix, heads)
+    keys = _head_index(prefix_P, no_suffixes, 1, prefix, HeadCounts(heads.kv_heads, 1))
+    return Layout((1, *heads, 0), queries, keys, None, None, prefix_P[-1:], None, None, record=[])
 
 
-def _heads(ahead_P: torch.Tensor, suffix_BS: torch.Tensor, rows: int, tokens: int, heads: int, groups: int) -> Heads:
-    device = ahead_P.device
-    row, head, group = (torch.arange(count, device=device) for count in (rows, heads, groups))
-    first_AC1G1 = ((row[:, None] * tokens * heads + head)[:, :, None] * groups + group)[:, :, None, :, None]
-    there_P = first_AC1G1 + ahead_P * (heads * groups)
-    there_S = first_AC1G1 + suffix_BS[:, None, :] * (heads * groups)
-    real_S = (suffix_BS >= 0)[:, None, :].expand_as(there_S)
-    there = torch.cat([there_P.flatten(), torch.where(real_S, there_S, 0).flatten()])
-    real = torch.cat([torch.ones_like(there_P, dtype=torch.bool).flatten(), real_S.flatten()])
-    back = torch.zeros(rows * tokens * heads * groups, dtype=torch.long, device=device)
-    places = torch.arange(len(there), device=device)[real]
-    back[there[real]] = places
-    return Heads(there, back, there_P.numel())
+def _head_index(
+    prefix_P: torch.Tensor, suffix_BS: torch.Tensor, rows: int, tokens: int, heads: HeadCounts
+) -> HeadIndex:
+    """Returns the slots of the queries, or with G = 1 of the keys, of A rows of T tokens.
+
+    Args:
+        prefix_P: index in the row of each prefix token.
+        suffix_BS: index in the row of each suffix token, -1 for padding.
+        rows: A.
+        tokens: T.
+        heads: C and G.
+    """
+    device = prefix_P.device
+    kv_heads, groups = heads
+    # Token t of row a has C * G head vectors; that of key-value head c and group g is number ((a T + t) C + c) G + g.
+    row, head, group = (torch.arange(count, device=device) for count in (rows, kv_heads, groups))
+    first_token_AC1G1 = ((row[:, None] * tokens * kv_heads + head)[:, :, None] * groups + group)[:, :, None, :, None]
+    prefix_AC1GP = first_token_AC1G1 + prefix_P * (kv_heads * groups)
+    suffix_ACBGS = first_token_AC1G1 + suffix_BS[:, None, :] * (kv_heads * groups)
+    real_ACBGS = (suffix_BS >= 0)[:, None, :].expand_as(suffix_ACBGS)
+
+    # Padding slots copy vector 0; real slots are numbered to get the way back.
+    source_index = torch.cat([prefix_AC1GP.flatten(), torch.where(real_ACBGS, suffix_ACBGS, 0).flatten()])
+    real = torch.cat([torch.ones_like(prefix_AC1GP, dtype=torch.bool).flatten(), real_ACBGS.flatten()])
+    target_index = torch.zeros(rows * tokens * kv_heads * groups, dtype=torch.long, device=device)
+    target_index[source_index[real]] = torch.arange(len(source_index), device=device)[real]
+    return HeadIndex(source_index, target_index, prefix_AC1GP.numel())
 
 
 def no_mask(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Returns a mask that is not read: its four dimensions tell transformers not to build one of its own."""
+    """Returns a dummy attention mask that no layer reads; transformers builds no mask where it is given a 4-D one."""
     return torch.zeros(1, 1, 1, 1, dtype=dtype, device=device)
 
 
-def grid(model: Any) -> tuple[int, int]:
-    """Returns the number of key-value heads, and of query heads for each of them."""
-    config = bare(model).config.get_text_config()
-    return config.num_key_value_heads, config.num_attention_heads // config.num_key_value_heads
+def head_counts(model: Any) -> HeadCounts:
+    """Returns the numbers of heads of a model's attention."""
+    config = unwrap(model).config.get_text_config()
+    return HeadCounts(config.num_key_value_heads, config.num_attention_heads // config.num_key_value_heads)
 
 
-def bare(model: Any) -> Any:
-    """Returns the backbone's own class under whatever is wrapped around it: peft, or data parallelism."""
+def unwrap(model: Any) -> Any:
+    """Returns the transformers model without the wrappers of data parallelism and peft."""
     model = getattr(model, "module", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -194,7 +260,7 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     """Returns how many leading token ids all rows share (0 for no rows)."""
     if not rows:
         return 0
-    # All rows lie between these two, so their prefix is everyone's.
+    # In lexicographic order all rows lie between the smallest and the largest, so what these two share, all share.
     first, last = min(map(list, rows)), max(map(list, rows))
     length = 0
     for a, b in zip(first, last, strict=False):

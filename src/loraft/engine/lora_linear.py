@@ -1,12 +1,13 @@
-"""The low-rank products of a training step, for one adapter or for several at once over one frozen backbone.
+"""LoRA layers of a training step: y + scale * (x A^T) B^T and its gradient, for one adapter or several at once.
 
-peft multiplies in the adapter's fp32, on a copy of the layer's input. Here the weights stay in fp32 and are multiplied
-in the backbone's own type, as under autocast, and the product is added to the backbone's output in the same call; with
-an fp32 backbone nothing is rounded otherwise than in peft. Several adapters train at once when their rows stand behind
-each other in the batch, adapter by adapter: those of like rank are multiplied in one batched product, padded with zeros
-to the largest of them.
+Two differences from peft's own layers. First, the type: peft copies x to the adapter's fp32 and multiplies there. Here
+the fp32 weights are rounded to the backbone's type for the product, as autocast does, and the product is added to the
+backbone's output in the same operation. With an fp32 backbone both give the same. Second, several adapters can train
+in one pass over the frozen backbone. The batch then holds the rows of adapter 1, of adapter 2, and so on, and each
+adapter serves its own rows. Adapters of similar rank share one batched product, padded with zeros to the largest rank.
 
-Suffixes: A adapters, G adapters of one group, N tokens of an adapter, I inputs, O outputs, R rank.
+Letters: A adapters, G adapters of one group, N tokens of one adapter (of the whole batch where there is one adapter),
+I inputs, O outputs, R rank. A weight `down` is the LoRA matrix A (R, I), `up` is the LoRA matrix B (O, R).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,8 +19,10 @@ import torch.nn.functional as F
 from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.layer import LoraLayer
 
-STIR = 3e-3
-WASTE = 4  # ranks of one group differ by no more than this factor
+from loraft.engine.quantized_linear import dense_weight
+
+PERTURBATION = 3e-3  # largest change of a weight of B in `perturbed`
+MAX_RANK_RATIO = 4  # largest rank of a group, divided by the smallest one
 
 
 def add_low_rank(
@@ -29,14 +32,16 @@ def add_low_rank(
     ups: Sequence[torch.Tensor],
     scales: Sequence[float],
 ) -> torch.Tensor:
-    """Returns base + scale * (x A^T) B^T, each adapter on its own share of the rows, in the type and shape of `base`.
+    """Returns base + scale * (x A^T) B^T in the type and shape of `base`, each adapter on its own rows.
 
     Args:
         base: output of the frozen layer, (..., O).
-        x: its input, after dropout, (..., I); the leading dimension holds the adapters' rows in equal parts.
+        x: its input, after dropout, (..., I). The leading dimension holds the adapters' rows, equally many of each.
         downs: A of each adapter, (R, I), the smaller ranks first.
         ups: B of each adapter, (O, R).
-        scales: alpha / R of each adapter, or what stands for it.
+        scales: of each adapter, alpha / R or alpha / sqrt(R).
+
+    Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685, equation 3
     """
     x = x.to(base.dtype)
     if len(downs) == 1:
@@ -44,25 +49,28 @@ def add_low_rank(
         out_NO = torch.addmm(base.flatten(0, -2), hidden_NR, ups[0].to(base.dtype).t(), alpha=scales[0])
         return out_NO.view(base.shape)
     x_ANI, base_ANO = (tensor.reshape(len(downs), -1, tensor.shape[-1]) for tensor in (x, base))
-    made = []
-    for group in grouped([len(down) for down in downs]):
+    outputs = []
+    for group in rank_groups([len(down) for down in downs]):
         down_GRI, up_GOR = _stacked(downs[group], ups[group], scales[group], base.dtype)
         hidden_GNR = torch.bmm(x_ANI[group], down_GRI.transpose(1, 2))
-        made.append(torch.baddbmm(base_ANO[group], hidden_GNR, up_GOR.transpose(1, 2)))
-    return torch.cat(made).view(base.shape)
+        outputs.append(torch.baddbmm(base_ANO[group], hidden_GNR, up_GOR.transpose(1, 2)))
+    return torch.cat(outputs).view(base.shape)
 
 
-def grouped(ranks: Sequence[int]) -> list[slice]:
-    """Returns neighbours among ascending ranks that are close enough to be padded to the largest of them.
+def rank_groups(ranks: Sequence[int]) -> list[slice]:
+    """Returns slices of neighbouring ranks that differ by a factor of at most `MAX_RANK_RATIO`.
+
+    Args:
+        ranks: of the adapters, ascending.
 
     Raises:
         ValueError: the ranks do not ascend.
     """
     if list(ranks) != sorted(ranks):
-        raise ValueError(f"ranks must ascend (got {list(ranks)})")
+        raise ValueError(f"low-rank products: the adapters' ranks do not ascend (got {list(ranks)}); sort them by rank")
     starts = [0]
     for i, rank in enumerate(ranks):
-        if rank > WASTE * ranks[starts[-1]]:
+        if rank > MAX_RANK_RATIO * ranks[starts[-1]]:
             starts.append(i)
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(ranks)], strict=True)]
 
@@ -70,7 +78,7 @@ def grouped(ranks: Sequence[int]) -> list[slice]:
 def _stacked(
     downs: Sequence[torch.Tensor], ups: Sequence[torch.Tensor], scales: Sequence[float], dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns A (G, R, I) and the scaled B (G, O, R) of a group, padded to its largest rank."""
+    """Returns A (G, R, I) and the scaled B (G, O, R) of a group, padded with zeros to its largest rank."""
     largest = len(downs[-1])
     scaled = [scale * up for scale, up in zip(scales, ups, strict=True)]
     down_GRI = torch.stack([_padded(down, largest, 0) for down in downs])
@@ -79,37 +87,42 @@ def _stacked(
 
 
 def _padded(matrix: torch.Tensor, rank: int, dimension: int) -> torch.Tensor:
+    """Returns the matrix with zeros appended to dimension 0 or 1, which then counts `rank`."""
     missing = rank - matrix.shape[dimension]
     return F.pad(matrix, (0, 0, 0, missing) if dimension == 0 else (0, missing)) if missing else matrix
 
 
-def project(
+def lora_forward(
     layer: torch.nn.Module, x_NI: torch.Tensor, adapters: Sequence[str] | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Returns a layer's output, with the low-rank products if it is adapted, and what LoRA dropout kept of its input.
+    """Returns a layer's output (N, O), with the low-rank product if the layer has an adapter, and the dropout mask.
 
     Args:
-        layer: any; an adapted one is of a kind that `enabled` takes.
+        layer: a linear layer, or a peft layer that `supports` accepts.
+        x_NI: its input, of all adapters' rows.
         adapters: as in `enabled`.
+
+    Returns:
+        The output, and the boolean mask (N, I) of the inputs that LoRA dropout kept; None without dropout.
     """
     if not isinstance(layer, LoraLayer):
         return layer(x_NI), None
     names = adapters or layer.active_adapters
-    dropout: Any = layer.lora_dropout[names[0]]
+    dropout: Any = layer.lora_dropout[names[0]]  # adapters that train together have the same dropout
     x, kept_NI = x_NI, None
     if dropout.training and not isinstance(dropout, torch.nn.Identity):
         x, kept_NI = torch.native_dropout(x_NI, dropout.p, True)
-    return add_low_rank(layer.base_layer(x_NI), x, *_of(layer, names)), kept_NI
+    return add_low_rank(layer.base_layer(x_NI), x, *_weights_of(layer, names)), kept_NI
 
 
-def _of(layer: Any, names: Sequence[str]) -> tuple[list[torch.Tensor], list[torch.Tensor], list[float]]:
-    """Returns A, B and scale of each adapter of a layer."""
+def _weights_of(layer: Any, names: Sequence[str]) -> tuple[list[torch.Tensor], list[torch.Tensor], list[float]]:
+    """Returns A, B and scale of each adapter of a peft layer."""
     downs, ups = ([part[name].weight for name in names] for part in (layer.lora_A, layer.lora_B))
     return downs, ups, [layer.scaling[name] for name in names]
 
 
-def weights(layers: Iterable[torch.nn.Module], adapters: Sequence[str] | None) -> list[torch.nn.Parameter]:
-    """Returns A and B of each adapter, layer after layer: what `pull` returns the gradients of."""
+def adapter_weights(layers: Iterable[torch.nn.Module], adapters: Sequence[str] | None) -> list[torch.nn.Parameter]:
+    """Returns A and B of each adapter, layer after layer, in the order of the gradients of `lora_backward`."""
     adapted: list[Any] = [layer for layer in layers if isinstance(layer, LoraLayer)]
     return [
         part[name].weight
@@ -119,39 +132,50 @@ def weights(layers: Iterable[torch.nn.Module], adapters: Sequence[str] | None) -
     ]
 
 
-def pull(
+def lora_backward(
     layer: Any,
     grad_NO: torch.Tensor,
     x_NI: torch.Tensor,
     kept_NI: torch.Tensor | None,
     adapters: Sequence[str] | None,
     *,
-    onto: torch.Tensor | None = None,
-    below: bool = True,
+    add_to: torch.Tensor | None = None,
+    input_grad: bool = True,
 ) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
-    """Returns the gradients of `project` with respect to its input, None if not `below`, and to the adapters' weights.
+    """Returns the gradients of `lora_forward` with respect to the input, and to A and B of each adapter.
+
+    With W the frozen weight, M the dropout mask divided by 1 - p, and g the gradient of the output:
+    dx = g W + M * (scale g B) A, dA = (scale g B)^T (M * x), dB = scale g^T ((M * x) A^T).
 
     Args:
-        grad_NO: with respect to its output.
-        x_NI, kept_NI: the input that it had, and what dropout kept of it.
-        onto: what the input's gradient is added to, in place.
+        layer: as in `lora_forward`.
+        grad_NO: gradient with respect to the output.
+        x_NI: the input of the forward pass.
+        kept_NI: the dropout mask that it returned.
+        adapters: as in `enabled`.
+        add_to: another gradient (N, I) of the same input, to which this one is added in place.
+        input_grad: whether the input's gradient is needed; if not, `add_to` must be None.
+
+    Returns:
+        The input's gradient (N, I), or None; and [dA, dB] of each adapter in fp32, empty without an adapter.
     """
     adapted = isinstance(layer, LoraLayer)
-    d_x = onto
-    if below:
-        weight_OI = _dense(layer.base_layer if adapted else layer, grad_NO.dtype)
-        d_x = torch.mm(grad_NO, weight_OI) if onto is None else onto.addmm_(grad_NO, weight_OI)
+    d_x = add_to
+    if input_grad:
+        weight_OI = dense_weight(layer.base_layer if adapted else layer, grad_NO.dtype)
+        d_x = torch.mm(grad_NO, weight_OI) if add_to is None else add_to.addmm_(grad_NO, weight_OI)  # g W
     if not adapted:
         return d_x, []
     names = adapters or layer.active_adapters
-    downs, ups, scales = _of(layer, names)
+    downs, ups, scales = _weights_of(layer, names)
     if kept_NI is None:
         return d_x, _low_rank_gradients(grad_NO, x_NI, downs, ups, scales, d_x)
+    # 1 / (1 - p) goes into the scale. The mask multiplies x before the product, and the input's gradient after it.
     kept_NI = kept_NI.to(x_NI.dtype)
     scales = [scale / (1 - layer.lora_dropout[names[0]].p) for scale in scales]
-    share = None if d_x is None else torch.zeros_like(x_NI)
-    out = _low_rank_gradients(grad_NO, x_NI * kept_NI, downs, ups, scales, share)
-    return (None if d_x is None or share is None else d_x.addcmul_(share, kept_NI)), out
+    d_dropped = None if d_x is None else torch.zeros_like(x_NI)
+    d_weights = _low_rank_gradients(grad_NO, x_NI * kept_NI, downs, ups, scales, d_dropped)
+    return (None if d_x is None or d_dropped is None else d_x.addcmul_(d_dropped, kept_NI)), d_weights
 
 
 def _low_rank_gradients(
@@ -160,86 +184,80 @@ def _low_rank_gradients(
     downs: Sequence[torch.Tensor],
     ups: Sequence[torch.Tensor],
     scales: Sequence[float],
-    onto: torch.Tensor | None,
+    add_to: torch.Tensor | None,
 ) -> list[torch.Tensor]:
-    """Returns the gradients of A and B of each adapter, in fp32, and adds that of the input to `onto`."""
-    dtype, out = grad_NO.dtype, []
+    """Returns [dA, dB] of each adapter in fp32, and adds the gradient of x to `add_to` in place."""
+    dtype = grad_NO.dtype
     if len(downs) == 1:
         down_RI, up_OR = downs[0].to(dtype), ups[0].to(dtype)
-        d_hidden = torch.mm(grad_NO, up_OR).mul_(scales[0])
-        if onto is not None:
-            onto.addmm_(d_hidden, down_RI)
-        d_up = torch.mm(grad_NO.t(), torch.mm(x_NI, down_RI.t()))
-        return [torch.mm(d_hidden.t(), x_NI).float(), d_up.float().mul_(scales[0])]
+        d_hidden_NR = torch.mm(grad_NO, up_OR).mul_(scales[0])  # scale g B
+        if add_to is not None:
+            add_to.addmm_(d_hidden_NR, down_RI)  # dx += (scale g B) A
+        d_up_OR = torch.mm(grad_NO.t(), torch.mm(x_NI, down_RI.t()))  # g^T (x A^T), scaled below in fp32
+        return [torch.mm(d_hidden_NR.t(), x_NI).float(), d_up_OR.float().mul_(scales[0])]
     x_ANI, grad_ANO = (tensor.reshape(len(downs), -1, tensor.shape[-1]) for tensor in (x_NI, grad_NO))
-    onto_ANI = None if onto is None else onto.view_as(x_ANI)
-    for group in grouped([len(down) for down in downs]):
-        down_GRI, up_GOR = _stacked(downs[group], ups[group], scales[group], dtype)
-        d_hidden = torch.bmm(grad_ANO[group], up_GOR)
-        if onto_ANI is not None:
-            onto_ANI[group].baddbmm_(d_hidden, down_GRI)
-        hidden = torch.bmm(x_ANI[group], down_GRI.transpose(1, 2))
-        d_down_GRI = torch.bmm(d_hidden.transpose(1, 2), x_ANI[group]).float()
-        d_up_GOR = torch.bmm(grad_ANO[group].transpose(1, 2), hidden).float()
+    add_to_ANI = None if add_to is None else add_to.view_as(x_ANI)
+    out: list[torch.Tensor] = []
+    for group in rank_groups([len(down) for down in downs]):
+        down_GRI, up_GOR = _stacked(downs[group], ups[group], scales[group], dtype)  # B is scaled in here
+        d_hidden_GNR = torch.bmm(grad_ANO[group], up_GOR)
+        if add_to_ANI is not None:
+            add_to_ANI[group].baddbmm_(d_hidden_GNR, down_GRI)
+        hidden_GNR = torch.bmm(x_ANI[group], down_GRI.transpose(1, 2))
+        d_down_GRI = torch.bmm(d_hidden_GNR.transpose(1, 2), x_ANI[group]).float()
+        d_up_GOR = torch.bmm(grad_ANO[group].transpose(1, 2), hidden_GNR).float()
         for number, (down, scale) in enumerate(zip(downs[group], scales[group], strict=True)):
-            out += [d_down_GRI[number, : len(down)], d_up_GOR[number, :, : len(down)] * scale]
+            rank = len(down)  # the rest is padding
+            out += [d_down_GRI[number, :rank], d_up_GOR[number, :, :rank] * scale]
     return out
-
-
-def _dense(layer: Any, dtype: torch.dtype) -> torch.Tensor:
-    """The weight (O, I) of a linear layer, dequantised if it is NF4."""
-    state = getattr(layer.weight, "quant_state", None)
-    if state is None:
-        weight: torch.Tensor = layer.weight
-        return weight
-    from bitsandbytes.functional import dequantize_4bit
-
-    dense: torch.Tensor = dequantize_4bit(layer.weight, state).to(dtype)
-    return dense
 
 
 @contextmanager
 def enabled(model: torch.nn.Module, adapters: Sequence[str] | None = None) -> Iterator[bool]:
-    """Lets peft's plain LoRA layers use this product while the model is in training mode, inside the block.
+    """Inside the block, peft's plain LoRA layers compute `add_low_rank` while they are in training mode.
 
     Args:
         model: a PeftModel; its layers are as before afterwards.
-        adapters: names of the adapters whose rows stand behind each other in the batch, the smaller ranks first; None
-            is the active one alone.
+        adapters: names of the adapters that train together, in the order of their rows in the batch, the smaller ranks
+            first; None is the active adapter alone.
 
     Yields:
-        Whether all adapted layers can: none is DoRA, biased, merged, or of another kind than linear.
+        Whether all layers with an adapter do so. A layer does not if it is DoRA, has a bias in its adapter, is merged,
+        or is of another class than peft's linear and 4-bit linear ones.
     """
     layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    suited = [layer for layer in layers if _is_plain(layer)]
-    for layer in suited:
-        layer.forward = _forward_of(layer, adapters)  # an attribute of the instance comes before the class's method
+    plain_layers = [layer for layer in layers if _is_plain(layer)]
+    for layer in plain_layers:
+        layer.forward = _forward_of(layer, adapters)  # an instance attribute hides the class's method
     try:
-        yield len(suited) == len(layers) > 0
+        yield len(plain_layers) == len(layers) > 0
     finally:
-        withdraw(model)
+        restore_forwards(model)
 
 
-def withdraw(model: torch.nn.Module) -> None:
-    """Gives all layers their own forward back."""
+def restore_forwards(model: torch.nn.Module) -> None:
+    """Gives all peft layers the forward method of their class again."""
     for module in model.modules():
         if isinstance(module, LoraLayer):
             vars(module).pop("forward", None)
 
 
-def suits(model: Any) -> bool:
-    """Says whether `project` and `pull` are right for a PeftModel: plain layers that multiply in the model's type."""
+def supports(model: Any) -> bool:
+    """Says whether `lora_forward` and `lora_backward` are right for all layers of a PeftModel.
+
+    They are for the layers that `enabled` takes, if 4-bit layers compute in the model's own type.
+    """
     layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    dtypes = {getattr(layer.get_base_layer(), "compute_dtype", None) for layer in layers}  # of 4-bit layers
-    return all(map(_is_plain, layers)) and dtypes <= {None, model.get_base_model().dtype}
+    compute_dtypes = {getattr(layer.get_base_layer(), "compute_dtype", None) for layer in layers}
+    return all(map(_is_plain, layers)) and compute_dtypes <= {None, model.get_base_model().dtype}
 
 
 @contextmanager
-def active(model: torch.nn.Module) -> Iterator[None]:
-    """Inside `enabled`: lets a model in evaluation mode, without dropout, use this product as well."""
+def active_in_evaluation(model: torch.nn.Module) -> Iterator[None]:
+    """Inside the block, and inside `enabled`, a model in evaluation mode uses this product too, without dropout."""
     layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
     for layer in layers:
-        layer.training = True  # of this module alone: its dropout stays off
+        layer.training = True  # of this module alone: its dropout module stays in evaluation mode
     try:
         yield
     finally:
@@ -248,13 +266,16 @@ def active(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def stirred(model: torch.nn.Module) -> Iterator[None]:
-    """Inside the block every B differs from what it was, and from zero, so that the products can be compared."""
+def perturbed(model: torch.nn.Module) -> Iterator[None]:
+    """Inside the block every weight of every B is changed a little, and restored to the bit afterwards.
+
+    A fresh adapter's B is zero, which would hide a wrong product in a comparison.
+    """
     ups = [parameter for name, parameter in model.named_parameters() if "lora_B" in name]
     before = [up.detach().clone() for up in ups]
     with torch.no_grad():
         for up in ups:
-            up.add_(STIR * torch.arange(up.numel(), dtype=up.dtype, device=up.device).cos().view_as(up))
+            up.add_(PERTURBATION * torch.arange(up.numel(), dtype=up.dtype, device=up.device).cos().view_as(up))
     try:
         yield
     finally:
@@ -264,25 +285,27 @@ def stirred(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _is_plain(layer: LoraLayer) -> bool:
-    kinds: list[type] = [LoraLinear]
+    """Says whether peft's formula for the layer is that of `add_low_rank`."""
+    classes: list[type] = [LoraLinear]
     try:
         from peft.tuners.lora.bnb import Linear4bit
 
-        kinds.append(Linear4bit)
+        classes.append(Linear4bit)
     except ImportError:  # no bitsandbytes on this platform
         pass
     biased = any(up.bias is not None for up in layer.lora_B.values())
-    return type(layer) in kinds and not (layer.lora_variant or biased or layer.merged or layer.fan_in_fan_out)
+    return type(layer) in classes and not (layer.lora_variant or biased or layer.merged or layer.fan_in_fan_out)
 
 
 def _forward_of(layer: Any, adapters: Sequence[str] | None) -> Any:
-    plain = layer.forward
+    """Returns a forward method for a peft layer that falls back to its own one outside of training."""
+    own_forward = layer.forward
 
     def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         names = adapters or layer.active_adapters
         if not layer.training or layer.disable_adapters or (adapters is None and len(names) != 1) or args or kwargs:
-            result: torch.Tensor = plain(x, *args, **kwargs)
+            result: torch.Tensor = own_forward(x, *args, **kwargs)
             return result
-        return add_low_rank(layer.base_layer(x), layer.lora_dropout[names[0]](x), *_of(layer, names))
+        return add_low_rank(layer.base_layer(x), layer.lora_dropout[names[0]](x), *_weights_of(layer, names))
 
     return forward

@@ -1,94 +1,127 @@
-"""A training batch as tensors: packed behind a shared prefix, or padded; and the loss on its answers.
+"""The training loss on the answer tokens of a batch, for each of the methods that can compute it.
 
-The prompt is long and the same for every row; the sentence is short. A packed batch is one row
-`[prefix | suffix 1 | suffix 2 | ...]`: the longest common token-id prefix once, each suffix seeing the prefix and
-itself, positions restarting after the prefix. The gradient flows through the prefix, so loss and gradient are those of
-the padded batch; with LoRA dropout one mask serves the prefix of all rows. The LM head runs on the positions that
+Packed and padded batches of the same examples have the same loss and gradient. The LM head runs on the positions that
 predict an answer token only.
 
-Suffixes: B batch, T tokens, P prefix tokens, S tokens of the longest suffix, V vocabulary, A answer tokens.
+Letters: A adapters, B rows of the batch, T tokens of a row, P prefix tokens, S cells of a suffix, Q positions that
+predict an answer token, L answer tokens of the batch, V vocabulary.
 """
 
+from enum import StrEnum
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from loraft.engine.collator import IGNORE, Way, is_square
-from loraft.engine.layout import grid, no_mask, packed_layout
+from loraft.engine.collator import IGNORE, uses_whole_row_attention
+from loraft.engine.layout import PackedSuffixes, head_counts, no_mask, packed_layout
+
+
+class BatchMethod(StrEnum):
+    """How a training batch goes through the model, fastest first; the values are the words of messages."""
+
+    FUSED = "fused layers"  # packed; `fused_layer` replaces the decoder layers
+    ATTENTION = "shared-prefix attention"  # packed; `prefix_attention` replaces the attention function
+    MASK = "dense mask"  # packed; the layers of transformers under a (T, T) mask
+    PADDED = "padded batches"  # one right-padded row for each example, the layers of transformers and peft
 
 
 def answer_loss_sum(
-    model: torch.nn.Module, inputs: dict[str, torch.Tensor], dtype: torch.dtype, *, way: Way = "mask"
+    model: torch.nn.Module,
+    inputs: dict[str, torch.Tensor],
+    dtype: torch.dtype,
+    *,
+    method: BatchMethod = BatchMethod.MASK,
 ) -> torch.Tensor:
-    """Returns the weighted sum over all answer tokens of -log p, in nats, of a packed or a padded batch.
-
-    A packed batch goes one `way`: with `fused` layers, or with `prefix_attention`, either of which the model must have
-    been given, or with a dense mask in `dtype`.
-    """
-    return answer_loss_sums(model, inputs, dtype, 1, way=way)[0]
+    """Returns `answer_loss_sums` of one adapter, a scalar."""
+    return answer_loss_sums(model, inputs, dtype, 1, method=method)[0]
 
 
 def answer_loss_sums(
-    model: torch.nn.Module, inputs: dict[str, torch.Tensor], dtype: torch.dtype, adapters: int, *, way: Way = "mask"
+    model: torch.nn.Module,
+    inputs: dict[str, torch.Tensor],
+    dtype: torch.dtype,
+    adapters: int,
+    *,
+    method: BatchMethod = BatchMethod.MASK,
 ) -> torch.Tensor:
-    """Returns the weighted sum over all answer tokens of -log p, in nats, for each of several adapters at once.
+    """Returns the weighted sum of -log p over the answer tokens of a batch, in nats, for each adapter: (A,).
 
-    The batch goes through the model once for every adapter, one after the other along the first dimension, as
-    `lowrank.enabled` expects it.
+    Args:
+        model: the batch goes through it once for each adapter, repeated along the first dimension in the order that
+            `lora_linear.enabled` was given.
+        inputs: a packed or a padded batch of `collator`.
+        dtype: of the attention masks and biases; that of the backbone.
+        adapters: A.
+        method: of a packed batch; fused layers and shared-prefix attention must be enabled on the model. Padded
+            batches take no notice of it.
     """
-    labels = inputs["labels"]
-    answer_BT = labels != IGNORE
-    positions = answer_BT.any(0).nonzero().squeeze(1) - 1  # the position before an answer token predicts it
-    kept_BT = answer_BT[:, positions + 1]
+    labels_BT = inputs["labels"]
+    is_answer_BT = labels_BT != IGNORE
+    # The columns before an answer token of any row predict it. In a padded batch not every row needs all of them.
+    positions_Q = is_answer_BT.any(0).nonzero().squeeze(1) - 1
+    needed_BQ = is_answer_BT[:, positions_Q + 1]
+    packed = "segments" in inputs  # one row, which needs all Q positions
     kwargs: dict[str, Any] = {"input_ids": inputs["input_ids"].repeat(adapters, 1), "use_cache": False}
-    kwargs["logits_to_keep"] = positions
-    if "segments" in inputs:
+    kwargs["logits_to_keep"] = positions_Q
+    if packed:
         kwargs["position_ids"] = inputs["position_ids"]
-        kwargs["attention_mask"] = no_mask(dtype, labels.device)  # of all ways but the dense mask's
-        if way == "layers":
-            heads, groups = grid(model)
+        kwargs["attention_mask"] = no_mask(dtype, labels_BT.device)
+        if method is BatchMethod.FUSED:
             kwargs["layout"] = packed_layout(
-                *_suffixes(inputs, positions), rows=adapters, tokens=labels.shape[1], heads=heads, groups=groups,
+                packed_suffixes(inputs, positions_Q),
+                rows=adapters,
+                tokens=labels_BT.shape[1],
+                heads=head_counts(model),
                 dtype=dtype,
-            )  # fmt: skip
-            kwargs["logits_to_keep"] = 0  # the last layer has kept these alone
-        elif way == "attention":
+            )
+            kwargs["logits_to_keep"] = 0  # all: the last fused layer returns the Q positions alone
+        elif method is BatchMethod.ATTENTION:
             kwargs["suffix_index"] = inputs["suffix_index"].clamp(min=0)
-            kwargs["suffix_place"] = inputs["suffix_place"]
+            kwargs["suffix_slot"] = inputs["suffix_slot"]
         else:
             kwargs["attention_mask"] = shared_prefix_mask(inputs["segments"], dtype)
     else:
         kwargs["attention_mask"] = inputs["attention_mask"].repeat(adapters, 1)
-    logits_BTV = model(**kwargs).logits
-    targets_A = labels[:, positions + 1][kept_BT].repeat(adapters)
-    packed = "segments" in inputs  # then all of these positions are kept
-    logits_AV = logits_BTV.flatten(0, 1) if packed else logits_BTV[kept_BT.repeat(adapters, 1)]
-    log_loss_A = F.cross_entropy(logits_AV.float(), targets_A, reduction="none")
-    return (log_loss_A.view(adapters, -1) * inputs["weights"]).sum(1)
+    logits_BQV = model(**kwargs).logits  # B times A rows, adapter by adapter
+
+    logits_LV = logits_BQV.flatten(0, 1) if packed else logits_BQV[needed_BQ.repeat(adapters, 1)]  # A times L rows
+    targets_L = labels_BT[:, positions_Q + 1][needed_BQ].repeat(adapters)
+    log_loss_L = F.cross_entropy(logits_LV.float(), targets_L, reduction="none")
+    return (log_loss_L.view(adapters, -1) * inputs["weights"]).sum(1)
 
 
-def _suffixes(
-    inputs: dict[str, torch.Tensor], positions: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
-    """Returns the first arguments of `packed_layout`: suffixes behind the prefix, or the whole row as one suffix."""
-    suffix_BS, segments_T = inputs["suffix_index"], inputs["segments"]
-    batch, longest = suffix_BS.shape
-    if inputs["square"] if "square" in inputs else is_square(inputs):
-        whole_1T = torch.arange(len(segments_T), device=segments_T.device)[None]
-        return whole_1T, seen(segments_T)[None], positions[None], 0
-    see_SS = torch.ones(longest, longest, dtype=torch.bool, device=segments_T.device).tril()
-    return suffix_BS, see_SS.expand(batch, -1, -1), inputs["predicting"], len(segments_T) - len(inputs["suffix_place"])
+def packed_suffixes(inputs: dict[str, torch.Tensor], positions_Q: torch.Tensor) -> PackedSuffixes:
+    """Returns the suffixes of a packed batch as fused layers treat them.
+
+    Whole-row attention takes the row as one suffix of T tokens without a prefix, under the mask of a packed row.
+    Otherwise the suffixes stand behind the prefix, each with a causal mask.
+
+    Args:
+        inputs: a packed batch.
+        positions_Q: indices in the row of the tokens that predict an answer token.
+    """
+    index_BS, segments_T = inputs["suffix_index"], inputs["segments"]
+    batch, longest = index_BS.shape
+    if uses_whole_row_attention(inputs):
+        row_1T = torch.arange(len(segments_T), device=segments_T.device)[None]
+        return PackedSuffixes(row_1T, visible(segments_T)[None], positions_Q[None], 0)
+    causal_SS = torch.ones(longest, longest, dtype=torch.bool, device=segments_T.device).tril()
+    prefix = len(segments_T) - len(inputs["suffix_slot"])
+    return PackedSuffixes(index_BS, causal_SS.expand(batch, -1, -1), inputs["predicting"], prefix)
 
 
 def shared_prefix_mask(segments_T: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Returns the additive mask (1, 1, T, T): causal, and a suffix sees the prefix and itself only."""
-    see_TT = seen(segments_T)
-    mask_TT = torch.zeros(see_TT.shape, dtype=dtype, device=segments_T.device)
-    return mask_TT.masked_fill(~see_TT, torch.finfo(dtype).min)[None, None]
+    """Returns the additive attention mask of a packed row, (1, 1, T, T): 0 where a token sees another, else minimal."""
+    visible_TT = visible(segments_T)
+    mask_TT = torch.zeros(visible_TT.shape, dtype=dtype, device=segments_T.device)
+    return mask_TT.masked_fill(~visible_TT, torch.finfo(dtype).min)[None, None]
 
 
-def seen(segments_T: torch.Tensor) -> torch.Tensor:
-    """Returns which token sees which one, a boolean (T, T): causal, and no suffix sees another suffix."""
+def visible(segments_T: torch.Tensor) -> torch.Tensor:
+    """Returns whether each token (row) of a packed row sees each other one (column), a boolean (T, T).
+
+    It sees tokens that are not behind it, of the prefix (segment 0) or of its own segment.
+    """
     causal_TT = torch.ones(len(segments_T), len(segments_T), dtype=torch.bool, device=segments_T.device).tril()
     return causal_TT & ((segments_T[None, :] == 0) | (segments_T[None, :] == segments_T[:, None]))

@@ -1,13 +1,14 @@
-"""Attention over a packed row `[prefix | suffix 1 | suffix 2 | ...]` without the dense T x T mask.
+"""Attention over a packed row `[prefix | suffix 1 | suffix 2 | ...]` without a (T, T) mask.
 
-The prefix attends to itself; all suffixes attend to the one prefix in one product a head, and each to itself, padded
-to the longest. The work falls from T^2 to P^2 + B S (P + S), and the mask from T^2 to S^2. Everything else in the
-model (projections, norms, feed-forward) still runs on the packed row.
+The prefix attends to itself. Each suffix attends to itself, padded to the longest one, and all suffixes attend to the
+prefix in one product a head. That is P * P + B S (P + S) pairs of tokens instead of T * T. The rest of the model
+(linear layers, norms) works on the packed row as it is. `layout` has a picture of the row, and of the two index tables
+that are used here.
 
-The function is registered with transformers as an attention implementation; without a layout, in evaluation for
-instance, it is transformers' own SDPA attention.
+The function is registered with transformers as an attention implementation. Without these tables, as in evaluation, it
+is transformers' own SDPA attention.
 
-Suffixes: B suffixes, T packed tokens, P prefix tokens, S tokens of the longest suffix, H heads, D head size.
+Letters: A packed rows, T tokens of one, P prefix tokens, B suffixes, S cells of a suffix, H heads, D head size.
 """
 
 from collections.abc import Iterator
@@ -23,41 +24,49 @@ from transformers.masking_utils import sdpa_mask
 NAME = "loraft_shared_prefix"
 
 
-def attend(
+def attend(  # noqa: PLR0913 - transformers calls it with these arguments
     module: torch.nn.Module,
-    query_1HTD: torch.Tensor,
-    key_1HTD: torch.Tensor,
-    value_1HTD: torch.Tensor,
+    query_AHTD: torch.Tensor,
+    key_AHTD: torch.Tensor,
+    value_AHTD: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
     dropout: float = 0.0,
     scaling: float | None = None,
     suffix_index: torch.Tensor | None = None,
-    suffix_place: torch.Tensor | None = None,
+    suffix_slot: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Returns the attention output of shape (1, T, H, D), as transformers expects it.
-
-    The first dimension may be larger: packed rows of one layout, as several adapters have them.
+    """Returns the attention output (A, T, H, D), and None for the weights, as transformers expects it.
 
     Args:
-        suffix_index: (B, S), the place in the packed row of each suffix token, 0 for padding.
-        suffix_place: (T - P,), where in the flattened (B, S) each packed suffix token stands.
+        module: the attention module, for transformers' own attention.
+        query_AHTD: queries of A packed rows that all have the same index tables.
+        key_AHTD: keys, possibly of fewer heads.
+        value_AHTD: values of as many heads.
+        attention_mask: for transformers' own attention.
+        dropout: probability of dropping an attention weight.
+        scaling: factor of the logits; None is 1 / sqrt(D).
+        suffix_index: (B, S), index in the packed row of each suffix token, 0 for padding.
+        suffix_slot: (T - P,), index in the flattened (B, S) of each suffix token of the row.
+        **kwargs: for transformers' own attention.
     """
-    if suffix_index is None or suffix_place is None:
+    if suffix_index is None or suffix_slot is None:
         output: tuple[torch.Tensor, None] = sdpa_attention_forward(
-            module, query_1HTD, key_1HTD, value_1HTD, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+            module, query_AHTD, key_AHTD, value_AHTD, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return output
-    groups = query_1HTD.shape[1] // key_1HTD.shape[1]
-    key_1HTD, value_1HTD = repeat_kv(key_1HTD, groups), repeat_kv(value_1HTD, groups)
-    packed, heads = query_1HTD.shape[:2]
-    # packed rows do not see each other, just as heads do not
-    query_1HTD, key_1HTD, value_1HTD = (tensor.flatten(0, 1)[None] for tensor in (query_1HTD, key_1HTD, value_1HTD))
-    prefix = query_1HTD.shape[2] - len(suffix_place)
+    groups = query_AHTD.shape[1] // key_AHTD.shape[1]
+    key_AHTD, value_AHTD = repeat_kv(key_AHTD, groups), repeat_kv(value_AHTD, groups)
+    rows, heads = query_AHTD.shape[:2]
+    # Packed rows do not see each other, nor do heads. So rows become heads of one row: from here on H counts A times H.
+    query_1HTD, key_1HTD, value_1HTD = (t.flatten(0, 1)[None] for t in (query_AHTD, key_AHTD, value_AHTD))
+    prefix = query_1HTD.shape[2] - len(suffix_slot)
     batch, longest = suffix_index.shape
     scale = scaling if scaling is not None else query_1HTD.shape[-1] ** -0.5
-    head_1HPD = F.scaled_dot_product_attention(
+
+    # 1. The prefix attends to itself.
+    prefix_out_1HPD = F.scaled_dot_product_attention(
         query_1HTD[:, :, :prefix],
         key_1HTD[:, :, :prefix],
         value_1HTD[:, :, :prefix],
@@ -66,26 +75,31 @@ def attend(
         is_causal=True,
     )
 
-    def suffixes(tensor_1HTD: torch.Tensor) -> torch.Tensor:
+    def to_grid(tensor_1HTD: torch.Tensor) -> torch.Tensor:
+        """From the packed row (T) to the padded suffixes (B, S)."""
         return tensor_1HTD[0].index_select(1, suffix_index.flatten()).unflatten(1, (batch, longest))
 
-    query_HBSD, key_HBSD, value_HBSD = suffixes(query_1HTD), suffixes(key_1HTD), suffixes(value_1HTD)
-    rows_HRD = query_HBSD.flatten(1, 2)  # the prefix's keys are the same for all rows: one product a head, R = B S
-    to_prefix_HBSP = (rows_HRD @ key_1HTD[0, :, :prefix].transpose(1, 2)).unflatten(1, (batch, longest))
+    # 2. Logits of the suffixes: against the one prefix as one product a head over B S queries, and against their own
+    #    tokens that are not behind them. One softmax runs over both, P + S columns.
+    query_HBSD, key_HBSD, value_HBSD = to_grid(query_1HTD), to_grid(key_1HTD), to_grid(value_1HTD)
+    query_HRD = query_HBSD.flatten(1, 2)  # R = B S
+    to_prefix_HBSP = (query_HRD @ key_1HTD[0, :, :prefix].transpose(1, 2)).unflatten(1, (batch, longest))
     to_suffix_HBSS = query_HBSD @ key_HBSD.transpose(2, 3)
     future_SS = torch.ones(longest, longest, dtype=torch.bool, device=query_1HTD.device).triu(1)
     logits_HBSK = torch.cat([to_prefix_HBSP, to_suffix_HBSS.masked_fill(future_SS, float("-inf"))], dim=3)
     probs_HBSK = (logits_HBSK.float() * scale).softmax(-1).to(query_1HTD.dtype)
     probs_HBSK = F.dropout(probs_HBSK, dropout, training=dropout > 0)
+
+    # 3. Weighted sums of the values, in two products again; then back from the grid to the packed row.
     from_prefix_HRD = probs_HBSK[..., :prefix].flatten(1, 2) @ value_1HTD[0, :, :prefix]
-    tails_HRD = from_prefix_HRD + (probs_HBSK[..., prefix:] @ value_HBSD).flatten(1, 2)
-    tails_THD = tails_HRD.transpose(0, 1).index_select(0, suffix_place)
-    out_THD = torch.cat([head_1HPD[0].transpose(0, 1), tails_THD])
-    return out_THD.unflatten(1, (packed, heads)).transpose(0, 1), None
+    suffix_out_HRD = from_prefix_HRD + (probs_HBSK[..., prefix:] @ value_HBSD).flatten(1, 2)
+    suffix_out_THD = suffix_out_HRD.transpose(0, 1).index_select(0, suffix_slot)  # the T - P suffix tokens
+    out_THD = torch.cat([prefix_out_1HPD[0].transpose(0, 1), suffix_out_THD])
+    return out_THD.unflatten(1, (rows, heads)).transpose(0, 1), None
 
 
 def supports(model: PreTrainedModel) -> bool:
-    """Says whether the model's attention is plain SDPA: no soft cap, no window, no sinks."""
+    """Says whether the model's attention is what `attend` computes: no soft cap, no sliding window, no sinks."""
     config = model.config.get_text_config()
     return (
         config._attn_implementation in ("sdpa", NAME)
@@ -97,7 +111,7 @@ def supports(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def enabled(model: PreTrainedModel) -> Iterator[None]:
-    """Lets the model use this attention inside the block."""
+    """Inside the block, the model uses this attention."""
     before = model.config.get_text_config()._attn_implementation
     model.set_attn_implementation(NAME)
     try:

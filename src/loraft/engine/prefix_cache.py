@@ -1,30 +1,54 @@
-"""Logits after a cached prefix: of suffixes, and of tails that branch off behind each of them.
+"""Runs a common prefix through a model once, and then many suffixes after it, each with branches behind it.
 
-Layers that `fused` computes take the prefix as it is; for others it is expanded over the batch in transformers' own
-cache, with a mask where there are branches.
+The branches of a suffix are the beginnings of the labels' answers. Each sees the suffix but no other branch, so one
+pass gives the logits of all answers. Below, the cells of one row: a suffix of 3 tokens (s) in 5 cells, and behind them
+a branch of 2 tokens (x y) and one of 1 token (z). Position ids count from the end of the prefix.
 
-Suffixes: B batch, T tokens, S suffix tokens with the tails, P prefix tokens, V vocabulary, C key-value heads, D head
-size.
+    cell       0  1  2  3  4 | 5  6 | 7          sees   s s s . . x y z
+    token      s  s  s  .  . | x  y | z             s   1
+    position   0  1  2  3  4 | 3  4 | 3             s   1 1
+                                                    s   1 1 1
+    Padding (.) sees what is before it, and         .   1 1 1 1
+    nothing else sees padding. All tokens see       .   1 1 1 1 1
+    the prefix.                                     x   1 1 1 0 0 1
+                                                    y   1 1 1 0 0 1 1
+                                                    z   1 1 1 0 0 0 0 1
+
+Models that `fused_layer` supports use the cached prefix as it is, for all rows, and run without padding tokens. For
+others it is expanded over the rows in transformers' own cache, with a mask where there are branches.
+
+Letters: B rows (suffixes), S cells of a row, Q cells of a row whose logits are returned, P prefix tokens, V vocabulary,
+C key-value heads, D head size.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from loraft.engine import fused_layer
-from loraft.engine.layout import Cache, grid, no_mask, packed_layout, prefix_layout, room
+from loraft.engine.layout import (
+    Cache,
+    PackedSuffixes,
+    head_counts,
+    no_mask,
+    packed_layout,
+    padded_sizes,
+    prefix_layout,
+)
 
-LONG = 512  # a longer suffix needs attention that keeps no logits of all pairs of tokens
+# Fused layers keep the attention logits of all pairs of a row's cells. Longer rows run in transformers' own attention.
+MAX_FUSED_CELLS = 512
 
 
 def prefix_cache(model: PreTrainedModel, ids: list[int]) -> Cache:
-    """Returns the keys and values of the prefix, one pair a layer, each of shape (C, P, D)."""
+    """Returns the keys and values of the prefix, one pair for each layer, (C, P, D) each."""
     ids_1P = torch.tensor([ids], device=model.device)
     if fused_layer.supports(model):
-        layout = prefix_layout(len(ids), *grid(model), model.device)
+        layout = prefix_layout(len(ids), head_counts(model), model.device)
         with fused_layer.enabled(model):
             model(
                 input_ids=ids_1P,
@@ -44,87 +68,149 @@ def logits_after(
     cache: Cache | None,
     prefix: int,
     suffixes: list[list[int]],
-    tails: list[list[int]],
+    branches: list[list[int]],
     last: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Runs suffixes and, as branches of a tree behind each of them, the tails, after the cached prefix.
+    """Returns logits of suffixes, and of branches behind each of them, after a cached prefix.
+
+    Args:
+        model: in evaluation mode.
+        cache: keys and values of the prefix, None without one.
+        prefix: P, the length of the prefix.
+        suffixes: token ids of each row after the prefix.
+        branches: token ids of each branch; the same for all rows, and possibly empty.
+        last: number of tokens at the end of each suffix whose logits are returned; no suffix is shorter.
 
     Returns:
-        The logits at the `last` tokens of each suffix, (B, last, V), and at all tokens of the tails, one tail after the
-        other, (B, T, V).
+        The logits at the last tokens of each suffix, (B, last, V), and at the tokens of all branches, one branch after
+        the other, (B, branch tokens, V).
     """
-    batch = len(suffixes)
-    stems = [len(suffix) for suffix in suffixes]
-    behind = sum(map(len, tails))
-    total, spare = room([stem + behind for stem in stems], 0)
-    longest = total - behind
+    tree = _tree(suffixes, branches, last)
+    if fused_layer.supports(model) and tree.ids_BS.shape[1] <= MAX_FUSED_CELLS:
+        logits_BQV = _fused_logits(model, tree, cache, prefix)
+    else:
+        logits_BQV = _plain_logits(model, tree, cache, prefix, masked=any(branches))
+    return logits_BQV[:, :last], logits_BQV[:, last:]
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """Rows of a suffix and its branches, as in the picture above.
+
+    Attributes:
+        ids_BS: token ids, 0 for padding.
+        positions_BS: position ids, counted from the end of the prefix.
+        visible_BSS: whether a token (second dimension) sees a token (third one) of its row.
+        kept_BQ: the cells whose logits are returned.
+        real_BS: the cells that are computed without padding: all tokens, and as much padding as makes their number one
+            that comes back (`padded_sizes`).
+    """
+
+    ids_BS: torch.Tensor
+    positions_BS: torch.Tensor
+    visible_BSS: torch.Tensor
+    kept_BQ: torch.Tensor
+    real_BS: torch.Tensor
+
+
+def _tree(suffixes: list[list[int]], branches: list[list[int]], last: int) -> _Tree:
+    """Returns the cells of all rows; arguments as in `logits_after`."""
+    batch, lengths = len(suffixes), [len(suffix) for suffix in suffixes]
+    branch_tokens = sum(map(len, branches))
+    total, extra = padded_sizes([length + branch_tokens for length in lengths], 0)
+    branch_start = total - branch_tokens  # in all rows, behind the longest suffix
+
     ids_BS = torch.zeros((batch, total), dtype=torch.long)
+    visible_BSS = torch.ones(total, total, dtype=torch.bool).tril().repeat(batch, 1, 1)
+    positions_BS = torch.arange(total).repeat(batch, 1)
     for row, suffix in enumerate(suffixes):
         ids_BS[row, : len(suffix)] = torch.tensor(suffix)
-    see_BSS, positions_BS = _tree(ids_BS, stems, tails, longest)
-    kept_BQ = torch.tensor([[*range(stem - last, stem), *range(longest, ids_BS.shape[1])] for stem in stems])
-    ids_BS, see_BSS, positions_BS, kept_BQ = (t.to(model.device) for t in (ids_BS, see_BSS, positions_BS, kept_BQ))
-    positions_BS = positions_BS + prefix
-    if fused_layer.supports(model) and total <= LONG:
-        places_S = torch.arange(ids_BS.shape[1], device=model.device)
-        stems_B1 = torch.tensor(stems, device=model.device)[:, None]
-        real_BS = (places_S < stems_B1) | (places_S >= longest)  # packed: only attention sees padding,
-        real_BS.view(-1)[(~real_BS).flatten().nonzero()[:spare]] = True  # and what fills up
-        count = batch * behind + sum(stems) + spare
-        tokens_BS = torch.full_like(ids_BS, -1)
-        tokens_BS[real_BS] = torch.arange(count, device=model.device)
-        heads, groups = grid(model)
-        layout = packed_layout(
-            tokens_BS, see_BSS, kept_BQ, 0, rows=1, tokens=count, heads=heads, groups=groups, dtype=model.dtype,
-            cache=cache,
-        )  # fmt: skip
-        with fused_layer.enabled(model):
-            logits_1NV = model(
-                input_ids=ids_BS[real_BS][None], position_ids=positions_BS[real_BS][None], use_cache=False,
-                attention_mask=no_mask(model.dtype, model.device), layout=layout,
-            ).logits  # fmt: skip
-        logits_BQV = logits_1NV.view(*kept_BQ.shape, -1)
-    else:
-        kwargs: dict[str, Any] = {"use_cache": cache is not None, "position_ids": positions_BS}
-        if any(tails):
-            see_BSS = torch.cat([see_BSS.new_ones(batch, see_BSS.shape[1], prefix), see_BSS], dim=2)
-            mask = torch.zeros(see_BSS.shape, dtype=model.dtype, device=model.device)
-            kwargs["attention_mask"] = mask.masked_fill_(~see_BSS, torch.finfo(model.dtype).min)[:, None]
-        if cache is not None:
-            kwargs["past_key_values"] = DynamicCache(
-                [tuple(t[None].expand(batch, -1, -1, -1) for t in layer) for layer in cache]
-            )
-        with _head_on(model, kept_BQ):
-            logits_BQV = model(input_ids=ids_BS, **kwargs).logits
-    return logits_BQV[:, :last], logits_BQV[:, last:]
+    start = branch_start
+    for branch in branches:
+        stop = start + len(branch)
+        ids_BS[:, start:stop] = torch.tensor(branch)
+        visible_BSS[:, start:stop, branch_start:start] = False  # the branches before it
+        for row, length in enumerate(lengths):
+            visible_BSS[row, start:stop, length:branch_start] = False  # padding
+            positions_BS[row, start:stop] = torch.arange(length, length + len(branch))
+        start = stop
+    # Padding gets no larger position than the tokens: a model may have no more position embeddings.
+    positions_BS.clamp_(max=max(lengths) - 1 + max(map(len, branches), default=0))
+
+    kept_BQ = torch.tensor([[*range(length - last, length), *range(branch_start, total)] for length in lengths])
+    cell_S, lengths_B1 = torch.arange(total), torch.tensor(lengths)[:, None]
+    real_BS = (cell_S < lengths_B1) | (cell_S >= branch_start)
+    real_BS.view(-1)[(~real_BS).flatten().nonzero()[:extra]] = True
+    return _Tree(ids_BS, positions_BS, visible_BSS, kept_BQ, real_BS)
+
+
+def _fused_logits(model: PreTrainedModel, tree: _Tree, cache: Cache | None, prefix: int) -> torch.Tensor:
+    """Returns the logits of the kept cells, (B, Q, V), by fused layers.
+
+    The real cells of all rows are packed into one row of the model. Attention alone works on the padded grid (B, S).
+    """
+    real_BS, device = tree.real_BS, model.device
+    count = int(real_BS.sum())
+    index_BS = torch.full_like(tree.ids_BS, -1)
+    index_BS[real_BS] = torch.arange(count)
+    suffixes = PackedSuffixes(index_BS.to(device), tree.visible_BSS.to(device), tree.kept_BQ.to(device), prefix=0)
+    layout = packed_layout(
+        suffixes,
+        rows=1,
+        tokens=count,
+        heads=head_counts(model),
+        dtype=model.dtype,
+        cache=cache,
+    )
+    with fused_layer.enabled(model):
+        logits_1NV = model(
+            input_ids=tree.ids_BS[real_BS][None].to(device),
+            position_ids=(tree.positions_BS[real_BS][None] + prefix).to(device),
+            use_cache=False,
+            attention_mask=no_mask(model.dtype, device),
+            layout=layout,
+        ).logits
+    return logits_1NV.view(*tree.kept_BQ.shape, -1)  # the last layer returns the kept cells alone, row by row
+
+
+def _plain_logits(
+    model: PreTrainedModel, tree: _Tree, cache: Cache | None, prefix: int, *, masked: bool
+) -> torch.Tensor:
+    """Returns the logits of the kept cells, (B, Q, V), by the model's own layers on padded rows.
+
+    Args:
+        model: of any architecture.
+        tree: the rows.
+        cache: keys and values of the prefix, None without one.
+        prefix: P.
+        masked: there are branches; without them the model's own causal mask is right.
+    """
+    device = model.device
+    batch = len(tree.ids_BS)
+    kwargs: dict[str, Any] = {"use_cache": cache is not None, "position_ids": (tree.positions_BS + prefix).to(device)}
+    if masked:
+        visible_BSS = tree.visible_BSS.to(device)
+        visible_BSK = torch.cat([visible_BSS.new_ones(*visible_BSS.shape[:2], prefix), visible_BSS], dim=2)  # K = P + S
+        mask_BSK = torch.zeros(visible_BSK.shape, dtype=model.dtype, device=device)
+        kwargs["attention_mask"] = mask_BSK.masked_fill_(~visible_BSK, torch.finfo(model.dtype).min)[:, None]
+    if cache is not None:
+        kwargs["past_key_values"] = DynamicCache(
+            [tuple(t[None].expand(batch, -1, -1, -1) for t in layer) for layer in cache]
+        )
+    with _head_on(model, tree.kept_BQ.to(device)):
+        logits_BQV: torch.Tensor = model(input_ids=tree.ids_BS.to(device), **kwargs).logits
+    return logits_BQV
 
 
 @contextmanager
 def _head_on(model: PreTrainedModel, kept_BQ: torch.Tensor) -> Iterator[None]:
-    """Lets the LM head see the given positions of each row only; upstream can drop the same positions of all rows."""
+    """Inside the block, the LM head computes the given cells of each row only.
+
+    `logits_to_keep` of transformers can only choose the same cells for all rows.
+    """
     rows_B1 = torch.arange(len(kept_BQ), device=kept_BQ.device)[:, None]
     hook = model.get_output_embeddings().register_forward_pre_hook(lambda head, given: (given[0][rows_B1, kept_BQ],))
     try:
         yield
     finally:
         hook.remove()
-
-
-def _tree(
-    ids_BS: torch.Tensor, stems: list[int], tails: list[list[int]], longest: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Writes the tails into ids_BS; returns what token sees what, see_BSS, and the positions of the tree."""
-    batch, total = ids_BS.shape
-    see_BSS = torch.ones(total, total, dtype=torch.bool).tril().repeat(batch, 1, 1)
-    positions_BS = torch.arange(total).repeat(batch, 1)
-    start = longest
-    for tail in tails:
-        stop = start + len(tail)
-        ids_BS[:, start:stop] = torch.tensor(tail)
-        see_BSS[:, start:stop, longest:start] = False  # the other branches
-        for row, stem in enumerate(stems):
-            see_BSS[row, start:stop, stem:longest] = False  # padding
-            positions_BS[row, start:stop] = torch.arange(stem, stem + len(tail))
-        start = stop
-    # padding has no position of its own: there may be no further ones
-    return see_BSS, positions_BS.clamp_(max=max(stems) - 1 + max(map(len, tails), default=0))

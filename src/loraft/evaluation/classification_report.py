@@ -1,20 +1,98 @@
-"""How good predictions are, and how sure one can be of it.
+"""The record of one evaluation: scores, their intervals, scores per label, confusion matrix and calibration.
 
-Shapes: N examples, K labels, S resamples, U distinct rows. Label ids run from 0 to K - 1; a prediction of -1 is an
-answer that is no label and is always wrong. Accuracy, precision, recall and F1 are fractions.
+Shapes: N examples, K labels.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import model_validator
 
-from loraft.evaluation.intervals import bootstrap
-from loraft.evaluation.metrics import classification_metric, confusion, expected_calibration_error, log_loss, per_label
+from loraft.evaluation.intervals import Interval, bootstrap
+from loraft.evaluation.metrics import (
+    SCORES,
+    classification_metric,
+    confusion,
+    expected_calibration_error,
+    log_loss,
+    per_label,
+)
+from loraft.runs.records import flattened, gathered
 
 
-def full(
+@dataclass(frozen=True)
+class LabelScores:
+    """Precision, recall and F1 of one label, as fractions; `support` is the number of rows with that label."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """The results of one evaluation.
+
+    In JSON the scores are written beside the other fields: `{"accuracy": 0.9, ..., "n": 608, ...}`.
+
+    Attributes:
+        scores: each of `metrics.SCORES`, as fractions.
+        n: number of rows.
+        confidence: coverage of the intervals, in (0, 1).
+        intervals: low and high bound of each of `metrics.INTERVAL_SCORES`, as fractions.
+        per_class: scores of each label, in id order.
+        confusion: K x (K + 1) counts; row is the reference, column the prediction, the last column "no label".
+        no_label: share of answers that are no label.
+        expected_calibration_error: over 15 bins, in [0, 1]; None without probabilities.
+        log_loss: nats; None without probabilities.
+        truncated: number of sentences that were shortened to fit the prompt.
+        decode: `score` or `generate`.
+        seconds: duration of scoring.
+    """
+
+    scores: dict[str, float]
+    n: int
+    confidence: float
+    intervals: dict[str, Interval]
+    per_class: tuple[LabelScores, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    no_label: float
+    expected_calibration_error: float | None
+    log_loss: float | None
+    truncated: int = 0
+    decode: str = "score"
+    seconds: float = 0.0
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the rows that are right."""
+        return self.scores["accuracy"]
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 over the labels that occur."""
+        return self.scores["macro_f1"]
+
+    def score(self, name: str) -> float:
+        """The score of that name, a fraction."""
+        return self.scores[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, with the scores beside them instead of below `scores`."""
+        return flattened(self, "scores")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, content: Any) -> Any:
+        return gathered(content, scores=SCORES)
+
+
+def classification_report(
     references_N: npt.ArrayLike,
     probs_NK: npt.ArrayLike | None,
     predictions_N: npt.ArrayLike,
@@ -23,44 +101,38 @@ def full(
     bootstrap_samples: int,
     confidence: float,
     seed: int,
-) -> dict[str, Any]:
-    """Everything that is reported of one evaluation, ready for JSON.
+) -> EvaluationReport:
+    """Returns all results that follow from references, probabilities and predictions.
+
+    `truncated`, `decode` and `seconds` are left at their defaults.
 
     Args:
         references_N: label ids.
         probs_NK: probabilities, or None where answers were generated.
-        predictions_N: label ids, -1 for none.
+        predictions_N: label ids, -1 for no label.
         labels: the K label names.
-        bootstrap_samples: resamples of the intervals.
+        bootstrap_samples: resamples of the rows.
         confidence: coverage of the intervals, in (0, 1).
         seed: of the resampling.
 
-    Returns:
-        `core`'s four numbers; `n`; `intervals` of accuracy and macro_f1 as [low, high]; `per_class`; `confusion`
-        (K x (K + 1)); `no_label`, the share of answers that are none; `expected_calibration_error` (15 bins) and
-        `log_loss` (nats), both None without probabilities.
+    Raises:
+        ValueError: no rows, unequal lengths, or an id out of range.
     """
     counts_KK = confusion(references_N, predictions_N, len(labels))
     precision, recall, f1, _ = per_label(counts_KK)
     support = counts_KK.sum(axis=1)
     probs = None if probs_NK is None else np.asarray(probs_NK, dtype=np.float64)
-    return {
-        **classification_metric(len(labels)).compute(predictions=predictions_N, references=references_N),
-        "n": int(support.sum()),
-        "confidence": confidence,
-        "intervals": bootstrap(counts_KK, bootstrap_samples, confidence, seed),
-        "per_class": [
-            {
-                "label": label,
-                "precision": float(precision[k]),
-                "recall": float(recall[k]),
-                "f1": float(f1[k]),
-                "support": int(support[k]),
-            }
+    return EvaluationReport(
+        scores=classification_metric(len(labels)).compute(predictions=predictions_N, references=references_N),
+        n=int(support.sum()),
+        confidence=confidence,
+        intervals=bootstrap(counts_KK, bootstrap_samples, confidence, seed),
+        per_class=tuple(
+            LabelScores(label, float(precision[k]), float(recall[k]), float(f1[k]), int(support[k]))
             for k, label in enumerate(labels)
-        ],
-        "confusion": counts_KK.tolist(),
-        "no_label": float(counts_KK[:, -1].sum() / support.sum()),
-        "expected_calibration_error": None if probs is None else expected_calibration_error(references_N, probs),
-        "log_loss": None if probs is None else log_loss(references_N, probs),
-    }
+        ),
+        confusion=tuple(tuple(row) for row in counts_KK.tolist()),
+        no_label=float(counts_KK[:, -1].sum() / support.sum()),
+        expected_calibration_error=None if probs is None else expected_calibration_error(references_N, probs),
+        log_loss=None if probs is None else log_loss(references_N, probs),
+    )

@@ -1,72 +1,122 @@
-"""The commands as plain functions: train, evaluate, predict. Scripts and the command line call these."""
+"""Score a model on a labelled split: `loraft.evaluate` for runs and backbones, `judge` for a model in memory."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel
 
-from loraft.config.resolve import load_resolved
+from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.data.dataset import Split, load_data, warn_of_notes
 from loraft.data.prompt import parse_answer
 from loraft.engine import scorer
 from loraft.errors import RunError
-from loraft.evaluation import classification_report
-from loraft.models.encoder import Encoder, warn_of_cuts
+from loraft.evaluation.classification_report import EvaluationReport, classification_report
+from loraft.models.encoder import Encoder, Prompt, warn_of_cuts
 from loraft.models.load import build, load_run
+from loraft.runs.predictions import PredictedRow
 from loraft.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of `evaluate`.
+
+    Attributes:
+        report: scores, as fractions, and what belongs to them.
+        labels: names of the K labels, in id order.
+        split: the split as it was asked for.
+        source: the file or data set that the rows were read from.
+        notes: how many rows were left out or changed while reading, by reason.
+        rows: one prediction for each of the N rows.
+    """
+
+    report: EvaluationReport
+    labels: tuple[str, ...]
+    split: str
+    source: str
+    notes: dict[str, int]
+    rows: tuple[PredictedRow, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report's fields, then labels, split, source and notes; without the predictions."""
+        described = {"labels": self.labels, "split": self.split, "source": self.source, "notes": self.notes}
+        return {**self.report.to_json(), **described}
 
 
 def evaluate(
     *,
     config: Config | None = None,
-    run: Path | None = None,
+    run: str | Path | None = None,
     split: str = "test",
     zero_shot: bool = False,
-) -> dict[str, Any]:
-    """Judges a finished run, or with `zero_shot` the bare backbone, on a split or a labelled file.
+) -> Evaluation:
+    """Returns the scores of a finished run, or with `zero_shot` of a backbone without adapter, on a labelled split.
 
     Args:
-        config: the run's own by default; with a run, what it says of data and evaluation counts.
+        config: the run's own by default. With a run, a config given here may change data and evaluation only: backbone
+            and prompt must be those of the training.
         run: directory of a finished run; None only with `zero_shot`.
         split: train, validation, test, another split's name, or a file.
+        zero_shot: evaluate the backbone of `config` without any adapter.
 
     Returns:
-        Metrics as `metrics.full` gives them, with `labels`, `split`, `source` and `rows` (predictions).
+        Scores as fractions, log loss in nats, and one prediction for each of the N rows.
+
+    Raises:
+        RunError: the run is not finished or was trained with another backbone, prompt or labels than `config` has; or
+            not exactly one of `run` and `zero_shot` is given.
+        DataError: the split cannot be read.
+
+    Example:
+        >>> import loraft
+        >>> config = loraft.resolve(overrides=["data.max_test_rows=20"])
+        >>> found = loraft.evaluate(config=config, zero_shot=True)
+        >>> found.report.n, found.labels
+        (20, ('negative', 'neutral', 'positive'))
     """
     if run is not None and zero_shot:
-        raise RunError("eval: --run judges an adapter and --zero-shot a bare backbone; give one of them")
+        raise RunError(
+            "eval: --run is for an adapter, --zero-shot for a backbone without one (got both); give one of them"
+        )
     if run is None and (config is None or not zero_shot):
-        raise RunError("eval: no run and no backbone to judge; give --run, or --zero-shot for the bare backbone")
-    trained = load_resolved(Run.open(run).config_path) if run is not None else None
-    config = config or trained
-    assert config is not None
+        raise RunError(
+            "eval: nothing to evaluate (got neither a run nor a backbone); give --run, or --zero-shot for the backbone"
+        )
+    opened = None if run is None else Run.open(Path(run))
+    if config is None:
+        assert opened is not None
+        config = load_config(opened.config_path)
     data = load_data(config, split)
     warn_of_notes([data])
-    encoder, model = (build(config) if run is None else load_run(Run.open(run), config, for_good=True))[:2]
-    result, rows = judge(model, encoder, data, config)
-    described = {"labels": list(encoder.task.labels), "split": split, "source": data.source, "notes": data.notes}
-    return {**result, **described, "rows": rows}
+    encoder, model = build(config) if opened is None else load_run(opened, config, for_good=True)
+    report, rows = judge(model, encoder, encoder.encode(data.texts), data, config)
+    return Evaluation(report, encoder.task.labels, split, data.source, data.notes, tuple(rows))
 
 
 def judge(
-    model: PreTrainedModel,
-    encoder: Encoder,
-    split: Split,
-    config: Config,
-    demonstrations: tuple[tuple[str, str], ...] = (),
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns the metrics of a model on a split, and one row of predictions for each example."""
+    model: PreTrainedModel, encoder: Encoder, prompts: Sequence[Prompt], split: Split, config: Config
+) -> tuple[EvaluationReport, list[PredictedRow]]:
+    """Returns the scores of a model on a split, and its prediction for each row.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        encoder: the encoder that made the prompts.
+        prompts: one for each row of the split.
+        split: N labelled rows.
+        config: its `eval` section selects scoring or generation; its `seed` is that of the bootstrap.
+    """
     started = time.perf_counter()
-    prompts = encoder.encode(split.texts, demonstrations)
     ids = [prompt.ids for prompt in prompts]
+    batch_tokens = config.eval.batch_tokens
     probs_NK: np.ndarray | None = None
     answers: list[str] | None = None
     if config.eval.decode == "score":
-        log_probs_NK = scorer.score(model, ids, encoder.completions_K, batch_tokens=config.eval.batch_tokens)
-        probs_NK = scorer.to_probs(log_probs_NK)
+        probs_NK = scorer.to_probs(scorer.score(model, ids, encoder.completions_K, batch_tokens=batch_tokens))
         predictions_N = probs_NK.argmax(axis=1)
     else:
         made = scorer.generate(
@@ -75,13 +125,13 @@ def judge(
             encoder.completions_K,
             pad=encoder.tokenizer.pad_token_id,
             max_new_tokens=config.eval.max_new_tokens,
-            batch_tokens=config.eval.batch_tokens,
+            batch_tokens=batch_tokens,
         )
         answers = encoder.tokenizer.batch_decode(made, skip_special_tokens=True)
         parsed = [parse_answer(encoder.task, answer) for answer in answers]
         predictions_N = np.array([-1 if label is None else label for label in parsed])
     labels = encoder.task.labels
-    result = classification_report.full(
+    report = classification_report(
         split.labels,
         probs_NK,
         predictions_N,
@@ -90,21 +140,17 @@ def judge(
         confidence=config.eval.confidence,
         seed=config.seed,
     )
-    result["truncated"] = warn_of_cuts(prompts, split.name)
-    result["decode"] = config.eval.decode
-    rows: list[dict[str, Any]] = []
-    for i, example in enumerate(split.examples):
-        predicted = int(predictions_N[i])
-        row: dict[str, Any] = {
-            "row": example.row,
-            "text": example.text,
-            "label": labels[int(split.labels[i])],
-            "predicted": labels[predicted] if predicted >= 0 else None,
-        }
-        if probs_NK is not None:
-            row["probs"] = {label: float(p) for label, p in zip(labels, probs_NK[i], strict=True)}
-        if answers is not None:
-            row["answer"] = answers[i]
-        rows.append(row)
-    result["seconds"] = round(time.perf_counter() - started, 3)
-    return result, rows
+    rows = [
+        PredictedRow(
+            row=example.row,
+            text=example.text,
+            label=labels[int(split.labels[i])],
+            predicted=labels[predicted] if predicted >= 0 else None,
+            probs=None if probs_NK is None else dict(zip(labels, map(float, probs_NK[i]), strict=True)),
+            answer=None if answers is None else answers[i],
+        )
+        for i, (example, predicted) in enumerate(zip(split.examples, predictions_N.tolist(), strict=True))
+    ]
+    truncated = warn_of_cuts(prompts, split.name)
+    seconds = round(time.perf_counter() - started, 3)
+    return replace(report, truncated=truncated, decode=config.eval.decode, seconds=seconds), rows

@@ -1,9 +1,8 @@
-"""PNG figures of one run. Readable in greyscale: lines differ in dash and marker, not in colour alone.
+"""Figures of one run: learning curve, confusion matrix and reliability diagram, as PNG.
 
-Matplotlib is imported on use, and its object interface leaves the caller's backend and figures alone.
+They are readable in greyscale: lines differ in dash and marker, not only in colour.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,25 +12,27 @@ import numpy.typing as npt
 
 from loraft.display.figure import drawing
 from loraft.errors import RunError
-from loraft.evaluation.metrics import reliability_bins
+from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.metrics import expected_calibration_error, reliability_bins
+from loraft.runs.predictions import read_rows
 from loraft.runs.run import Run
 
-# Of the learning curve's four lines, two to a panel.
+# Of the learning curve's four lines: two in the upper panel, two in the lower.
 STYLES = ("-", "o--", "s-", "o--")
 SHADES = ("0.45", "0.0", "0.45", "0.0")
 
 
 def learning_curve(log_rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draws loss, and accuracy and macro-F1, over steps.
+    """Draws losses, and below them accuracy and macro F1, over the training steps.
 
     Args:
         log_rows: the trainer's log: `step` with `loss` (nats per answer token), `eval_loss` (log loss of the label,
             nats per sentence), `eval_accuracy` or `eval_macro_f1`. Where a resumed run logged a step twice, the later
-            row counts.
-        path: the PNG.
+            row is drawn.
+        path: of the PNG.
 
     Raises:
-        RunError: there is nothing to draw.
+        RunError: no row of the log has one of these values.
     """
     lines = {
         name: _over_steps(log_rows, key)
@@ -43,7 +44,10 @@ def learning_curve(log_rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         )
     }
     if not any(lines.values()):
-        raise RunError(f"{path}: nothing to draw (got a log of {len(log_rows)} rows without loss or metrics)")
+        raise RunError(
+            f"{path}: nothing to draw (got a log of {len(log_rows)} rows without loss or scores); train the run again"
+            " with --force"
+        )
     with drawing(path, (6.4, 5.6)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
         for axes, name, style, shade in zip((upper, upper, lower, lower), lines, STYLES, SHADES, strict=True):
@@ -57,12 +61,12 @@ def learning_curve(log_rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def confusion_matrix(confusion: Sequence[Sequence[int]], labels: Sequence[str], path: Path) -> None:
-    """Draws counts and row shares; the column "no label" only where an answer was none.
+    """Draws counts and shares of each row; the column "no label" only where it is not empty.
 
     Args:
         confusion: K x (K + 1) counts, row is the reference, the last column "no label".
         labels: the K names.
-        path: the PNG.
+        path: of the PNG.
     """
     counts = np.asarray(confusion)
     columns = list(labels)
@@ -91,17 +95,17 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], labels: Sequence[str], 
 
 
 def reliability_diagram(references: npt.ArrayLike, probs: npt.ArrayLike, path: Path) -> None:
-    """Draws accuracy over confidence in 15 bins, with the number of rows below.
+    """Draws accuracy over confidence in 15 bins, and below it the number of rows in each bin.
 
     Args:
         references: N label ids.
         probs: N x K probabilities.
-        path: the PNG.
+        path: of the PNG.
     """
     bins = reliability_bins(references, probs)
     filled = bins["count"] > 0
     edges = np.linspace(0, 1, len(filled) + 1)
-    ece = np.nansum(bins["count"] * np.abs(bins["accuracy"] - bins["confidence"])) / bins["count"].sum()
+    ece = expected_calibration_error(references, probs)
     with drawing(path, (5.2, 5.6)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         upper.bar(edges[:-1][filled], bins["accuracy"][filled], width=edges[1], align="edge", color="0.8",
@@ -116,19 +120,25 @@ def reliability_diagram(references: npt.ArrayLike, probs: npt.ArrayLike, path: P
         lower.set(xlabel="confidence (probability of the predicted label)", ylabel="rows")
 
 
-def draw_run_figures(run: Run, after: Mapping[str, Any], labels: Sequence[str]) -> None:
-    """Draws the learning curve, the confusion matrix and the reliability diagram of a run from its files.
+def draw_run_figures(run: Run, after: EvaluationReport, labels: Sequence[str]) -> None:
+    """Draws the learning curve, the confusion matrix and, with probabilities, the reliability diagram of a run.
 
     Args:
-        after: its metrics with the adapter.
+        run: a run whose log and predictions are written.
+        after: the report of the adapter.
+        labels: names of the K labels, in id order.
+
+    Raises:
+        RunError: the log has nothing to draw, or the predictions cannot be read.
     """
     run.plots.mkdir(exist_ok=True)
     learning_curve(run.read_log(), run.plots / "learning_curve.png")
-    confusion_matrix(after["confusion"], labels, run.plots / "confusion_matrix.png")
-    rows = [json.loads(line) for line in run.predictions_path.read_text(encoding="utf-8").split("\n") if line]
-    if rows and "probs" in rows[0]:
-        probs_NK = np.array([[row["probs"][label] for label in labels] for row in rows])
-        references_N = np.array([list(labels).index(row["label"]) for row in rows])
+    confusion_matrix(after.confusion, labels, run.plots / "confusion_matrix.png")
+    rows = read_rows(run)
+    probs = [row.probs for row in rows if row.probs is not None]
+    if probs:
+        probs_NK = np.array([[of_row[label] for label in labels] for of_row in probs])
+        references_N = np.array([list(labels).index(row.label) for row in rows])
         reliability_diagram(references_N, probs_NK, run.plots / "reliability.png")
 
 

@@ -1,110 +1,74 @@
-"""How good predictions are, and how sure one can be of it.
+"""Confidence intervals: the bootstrap over test rows, for one classifier or for two on the same rows, and Student's t.
 
-Shapes: N examples, K labels, S resamples, U distinct rows. Label ids run from 0 to K - 1; a prediction of -1 is an
-answer that is no label and is always wrong. Accuracy, precision, recall and F1 are fractions.
+Shapes: N examples, K labels, S resamples, U kinds of rows, D classifiers, R draws of one model. A draw is one
+measurement of a model, for example with one choice of demonstrations or one seed.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from loraft.evaluation import metrics
-from loraft.evaluation.metrics import Floats, Ints, confusion, scores_of_many, scores_of_one
+from loraft.evaluation.metrics import INTERVAL_SCORES, Floats, Ints, confusion, scores_of_many, scores_of_one
 
-CHUNK_CELLS = 4_000_000  # resamples are drawn in blocks of at most so many numbers
+CHUNK_CELLS = 4_000_000  # resamples are drawn in blocks of at most this many numbers, to bound memory
+
+Interval = tuple[float, float]
 
 
-def paired_bootstrap(
-    references_N: npt.ArrayLike,
-    predictions_a_N: npt.ArrayLike,
-    predictions_b_N: npt.ArrayLike,
-    num_labels: int,
-    *,
-    metric: str = "macro_f1",
-    bootstrap_samples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Difference a - b of one of `core`'s numbers on the same rows, with its percentile interval.
+class Scored(Protocol):
+    """What `spread` needs of a draw: its scores by name, and the intervals of some of them."""
 
-    Returns:
-        `difference`, and `interval` as [low, high], both fractions.
+    @property
+    def intervals(self) -> Mapping[str, Interval]:
+        """The intervals by the name of their score."""
+
+    def score(self, name: str) -> float:
+        """The score of that name, a fraction."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A score over several draws on the same rows, as fractions.
+
+    Attributes:
+        mean: over the draws.
+        sd: standard deviation over the draws; None for one draw.
+        interval: None for a score without a bootstrap interval.
     """
-    counts_a, counts_b = (confusion(references_N, p, num_labels) for p in (predictions_a_N, predictions_b_N))
-    triples, multiplicity = np.unique(
-        np.stack([np.asarray(x) for x in (references_N, predictions_a_N, predictions_b_N)]), axis=1, return_counts=True
-    )
-    differences = []
-    # Column -1 of a confusion matrix is its last: "no label" needs no translation.
-    references_U, a_U, b_U = triples
-    for drawn_SU in _resamples(multiplicity, bootstrap_samples, seed, num_labels):
-        a_S, b_S = (
-            scores_of_many(_placed(drawn_SU, references_U, side_U, num_labels))[metric] for side_U in (a_U, b_U)
-        )
-        differences.append(a_S - b_S)
-    return {
-        "difference": scores_of_one(counts_a)[metric] - scores_of_one(counts_b)[metric],
-        "interval": _interval(np.concatenate(differences), confidence),
-    }
+
+    mean: float
+    sd: float | None
+    interval: Interval | None
 
 
-def bootstrap(counts_KK: Ints, samples: int, confidence: float, seed: int) -> dict[str, list[float]]:
-    """Percentile intervals of accuracy and macro-F1 from a confusion matrix of shape K x (K + 1)."""
-    references, columns = np.nonzero(counts_KK)
-    blocks = [
-        scores_of_many(_placed(drawn_SU, references, columns, len(counts_KK)))
-        for drawn_SU in _resamples(counts_KK[references, columns], samples, seed, len(counts_KK))
-    ]
-    return {
-        name: _interval(np.concatenate([block[name] for block in blocks]), confidence)
-        for name in ("accuracy", "macro_f1")
-    }
+@dataclass(frozen=True)
+class Difference:
+    """One side's score minus the other side's on the same rows, a fraction, and its interval."""
+
+    difference: float
+    interval: Interval
 
 
-def _resamples(multiplicity_U: Ints, samples: int, seed: int, num_labels: int) -> Iterator[Ints]:
-    # Rows that are alike are exchangeable: drawing N rows with replacement is one multinomial draw over the kinds.
-    generator = np.random.default_rng(seed)
-    total = int(multiplicity_U.sum())
-    block = max(1, CHUNK_CELLS // max(len(multiplicity_U), num_labels * (num_labels + 1)))
-    for start in range(0, samples, block):
-        yield generator.multinomial(total, multiplicity_U / total, size=min(block, samples - start))
+def bootstrap(counts_KK: Ints, samples: int, confidence: float, seed: int) -> dict[str, Interval]:
+    """Percentile intervals of `metrics.INTERVAL_SCORES`, as fractions.
 
+    Args:
+        counts_KK: confusion matrix of shape K x (K + 1).
+        samples: S, resamples of the rows.
+        confidence: coverage of the intervals, in (0, 1).
+        seed: of the resampling.
 
-def _placed(drawn_SU: Ints, references_U: Ints, columns_U: Ints, num_labels: int) -> Ints:
-    """Confusion matrices, S x K x (K + 1), of S resamples that hold each kind of row so many times."""
-    counts_SKK = np.zeros((len(drawn_SU), num_labels, num_labels + 1), dtype=np.int64)
-    for kind, (reference, column) in enumerate(zip(references_U, columns_U, strict=True)):
-        counts_SKK[:, reference, column] += drawn_SU[:, kind]
-    return counts_SKK
-
-
-def _interval(values_S: Floats, confidence: float) -> list[float]:
-    tail = (1 - confidence) / 2
-    return [float(bound) for bound in np.quantile(values_S, [tail, 1 - tail])]
-
-
-COMPARED = ("accuracy", "macro_f1")  # the scores with an interval
-
-
-def spread(group: Sequence[Mapping[str, Any]], score: str, confidence: float) -> dict[str, Any]:
-    """Mean, standard deviation and interval of a score over draws on the same rows.
-
-    Two things vary: the draw (of demonstrations, or a seed), with Student's t for the mean of R draws, and the test
-    rows, with the mean of the draws' bootstrap intervals. Their half-widths are added in quadrature, so that one draw,
-    several, and a baseline without any are reported alike.
+    Source:
+        Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
     """
-    values_R = np.array([record[score] for record in group])
-    mean = float(values_R.mean())
-    sd = float(values_R.std(ddof=1)) if len(values_R) > 1 else None
-    if any(score not in record["intervals"] for record in group):
-        return {"mean": mean, "sd": sd, "interval": None}
-    of_draws = _half_width(values_R, confidence)
-    low, high = np.mean([record["intervals"][score] for record in group], axis=0)
-    interval = [max(0.0, mean - math.hypot(of_draws, mean - low)), min(1.0, mean + math.hypot(of_draws, high - mean))]
-    return {"mean": mean, "sd": sd, "interval": interval}
+    references_U, columns_U = np.nonzero(counts_KK)  # rows in one cell of the matrix are alike
+    multiplicity_U = counts_KK[references_U, columns_U]
+    scores_S = _resampled(references_U, columns_U[None], multiplicity_U, len(counts_KK), samples, seed)[0]
+    return {name: _percentiles(scores_S[name], confidence) for name in INTERVAL_SCORES}
 
 
 def differences(
@@ -113,58 +77,130 @@ def differences(
     others_RN: Sequence[npt.ArrayLike],
     num_labels: int,
     *,
-    bootstrap_samples: int,
-    confidence: float,
-    seed: int,
-) -> dict[str, dict[str, Any]]:
-    """How far the mean score over one model's draws lies above that of another on the same rows, paired by row.
+    bootstrap_samples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Mean score over the draws of one model minus that of another on the same rows, with paired intervals.
 
-    As in `spread`, two things vary. Test rows are drawn with replacement, for all draws of both models together: what
-    makes a row hard for both cancels out. The draws of each model, independent of each other, add Student's t for
-    their mean in quadrature.
+    Two things vary, as in `spread`. Test rows are resampled with replacement, the same rows for all draws of both
+    models, so that what makes a row hard for both cancels out. The draws of each model, independent of each other, add
+    Student's t for their mean in quadrature. With one draw each, this is the paired percentile bootstrap.
 
     Args:
         references_N: label ids.
-        answers_RN: label ids of each draw of the one model, -1 for none.
-        others_RN: those of the other, whose number of draws may differ.
+        answers_RN: label ids of each draw of the one model, -1 for no label.
+        others_RN: those of the other model; it may have another number of draws.
         num_labels: K.
         bootstrap_samples: resamples of the rows.
-        confidence: coverage of the interval, in (0, 1).
+        confidence: coverage of the intervals, in (0, 1).
         seed: of the resampling.
 
     Returns:
-        For accuracy and macro_f1 the `difference` and its `interval` as [low, high], fractions.
+        A difference for each of `metrics.INTERVAL_SCORES`.
+
+    Source:
+        Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13, for percentile intervals.
     """
-    references = np.asarray(references_N)
-    sides = [np.asarray(answers_RN), np.asarray(others_RN)]
-    generator = np.random.default_rng(seed)
-
-    def scored(rows: Ints | slice) -> list[list[dict[str, float]]]:
-        return [[metrics.core(references[rows], one[rows], num_labels) for one in side] for side in sides]
-
-    def gaps(scores: list[list[dict[str, float]]]) -> dict[str, float]:
-        one, other = ({name: float(np.mean([s[name] for s in side])) for name in COMPARED} for side in scores)
-        return {name: one[name] - other[name] for name in COMPARED}
-
-    measured = scored(slice(None))
-    resampled = [
-        gaps(scored(generator.integers(len(references), size=len(references)))) for _ in range(bootstrap_samples)
-    ]
+    answers_DN = np.stack([np.asarray(draw) for draw in (*answers_RN, *others_RN)])
+    own = len(answers_RN)  # the first so many of D are the one model's
+    measured = [scores_of_one(confusion(references_N, draw_N, num_labels)) for draw_N in answers_DN]
+    # Rows with the same reference and the same D answers are of one kind: (1 + D, U), and how often each occurs.
+    kinds, multiplicity_U = np.unique(np.vstack([np.asarray(references_N), answers_DN]), axis=1, return_counts=True)
+    columns_DU = np.where(kinds[1:] < 0, num_labels, kinds[1:])
+    resampled = _resampled(kinds[0], columns_DU, multiplicity_U, num_labels, bootstrap_samples, seed)
     found = {}
-    for name, gap in gaps(measured).items():
-        tail = (1 - confidence) / 2
-        low, high = np.quantile([sample[name] for sample in resampled], [tail, 1 - tail])
-        of_draws = math.hypot(*(_half_width(np.array([s[name] for s in side]), confidence) for side in measured))
-        interval = [gap - math.hypot(of_draws, gap - low), gap + math.hypot(of_draws, high - gap)]
-        found[name] = {"difference": gap, "interval": interval}
+    for name in INTERVAL_SCORES:
+        values_D, values_DS = np.array([scores[name] for scores in measured]), [scores[name] for scores in resampled]
+        gap = float(values_D[:own].mean() - values_D[own:].mean())
+        gap_S = np.mean(values_DS[:own], axis=0) - np.mean(values_DS[own:], axis=0)
+        of_draws = math.hypot(_half_width(values_D[:own], confidence), _half_width(values_D[own:], confidence))
+        found[name] = Difference(gap, _widened(gap, _percentiles(gap_S, confidence), of_draws))
     return found
 
 
-def _half_width(values_R: npt.NDArray[np.float64], confidence: float) -> float:
-    """Half the interval of the mean of R draws by Student's t, 0 where there is but one."""
+def spread(draws: Sequence[Scored], score: str, confidence: float) -> Spread:
+    """Mean, standard deviation and interval of a score over draws on the same rows, as fractions.
+
+    Two things vary: the draw, with Student's t for the mean of R draws, and the test rows, with the mean of the draws'
+    bootstrap intervals. The two half-widths are added in quadrature, so that the interval of one draw, of several
+    draws, and of a baseline can be compared.
+
+    Args:
+        draws: R of them, at least one.
+        score: one of `metrics.SCORES`.
+        confidence: coverage of the interval, in (0, 1); that of the draws' own intervals.
+    """
+    values_R = np.array([draw.score(score) for draw in draws])
+    mean = float(values_R.mean())
+    sd = float(values_R.std(ddof=1)) if len(values_R) > 1 else None
+    if any(score not in draw.intervals for draw in draws):
+        return Spread(mean, sd, None)
+    low, high = np.mean([draw.intervals[score] for draw in draws], axis=0)
+    low, high = _widened(mean, (float(low), float(high)), _half_width(values_R, confidence))
+    return Spread(mean, sd, (max(0.0, low), min(1.0, high)))
+
+
+def _resampled(
+    references_U: Ints, columns_DU: Ints, multiplicity_U: Ints, num_labels: int, samples: int, seed: int
+) -> list[dict[str, Floats]]:
+    """For each of D classifiers its scores, each of shape (S,), on S resamples of the test rows, the same for all D.
+
+    Rows of one kind (same reference, same answers) are exchangeable, so drawing N rows with replacement is one
+    multinomial draw over the U kinds: how often each kind was drawn is all that the scores depend on.
+
+    Args:
+        references_U: label id of each kind of row.
+        columns_DU: each classifier's column in the confusion matrix for each kind of row.
+        multiplicity_U: how many of the N rows are of each kind.
+        num_labels: K.
+        samples: S.
+        seed: of the resampling.
+    """
+    blocks: list[list[dict[str, Floats]]] = [[] for _ in columns_DU]
+    for drawn_SU in _drawn(multiplicity_U, samples, seed, num_labels):
+        for own_blocks, columns_U in zip(blocks, columns_DU, strict=True):
+            own_blocks.append(scores_of_many(_confusions(drawn_SU, references_U, columns_U, num_labels)))
+    return [{name: np.concatenate([one[name] for one in own]) for name in own[0]} for own in blocks]
+
+
+def _drawn(multiplicity_U: Ints, samples: int, seed: int, num_labels: int) -> Iterator[Ints]:
+    """How often each resample contains each kind of row, (S, U), in blocks of S that fit into memory."""
+    generator = np.random.default_rng(seed)
+    total = int(multiplicity_U.sum())
+    # A resample takes U numbers here and a confusion matrix of K x (K + 1) numbers later.
+    block = max(1, CHUNK_CELLS // max(len(multiplicity_U), num_labels * (num_labels + 1)))
+    for start in range(0, samples, block):
+        yield generator.multinomial(total, multiplicity_U / total, size=min(block, samples - start))
+
+
+def _confusions(drawn_SU: Ints, references_U: Ints, columns_U: Ints, num_labels: int) -> Ints:
+    """The confusion matrices, S x K x (K + 1), of S resamples that contain each kind of row `drawn_SU` times."""
+    counts_SKK = np.zeros((len(drawn_SU), num_labels, num_labels + 1), dtype=np.int64)
+    for kind, (reference, column) in enumerate(zip(references_U, columns_U, strict=True)):
+        counts_SKK[:, reference, column] += drawn_SU[:, kind]
+    return counts_SKK
+
+
+def _percentiles(values_S: Floats, confidence: float) -> Interval:
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values_S, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _half_width(values_R: Floats, confidence: float) -> float:
+    """Half the interval of the mean of R draws by Student's t; 0 for one draw."""
     from scipy.special import stdtrit
 
     repeats = len(values_R)
     if repeats < 2:
         return 0.0
     return float(stdtrit(repeats - 1, (1 + confidence) / 2) * values_R.std(ddof=1) / math.sqrt(repeats))
+
+
+def _widened(value: float, interval: Interval, half_width: float) -> Interval:
+    """The interval with `half_width` added in quadrature on each side of the value."""
+    low, high = interval
+    if half_width == 0:  # `value - hypot(0, value - low)` is not `low` to the last digit
+        return interval
+    return value - math.hypot(half_width, value - low), value + math.hypot(half_width, high - value)

@@ -1,7 +1,9 @@
-"""How good predictions are, and how sure one can be of it.
+"""Scores of predictions: accuracy, macro F1, precision and recall, calibration error and log loss.
 
-Shapes: N examples, K labels, S resamples, U distinct rows. Label ids run from 0 to K - 1; a prediction of -1 is an
-answer that is no label and is always wrong. Accuracy, precision, recall and F1 are fractions.
+Shapes: N examples, K labels, S confusion matrices. Label ids run from 0 to K - 1; a prediction of -1 stands for an
+answer that is no label, and is always wrong. Accuracy, precision, recall and F1 are fractions.
+
+To add a score, add an entry to `SCORES` and a line to `scores_of_many`: tables, reports and files then show it.
 """
 
 from collections.abc import Sequence
@@ -13,11 +15,21 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+# Every score that is reported, in the order of the tables, with the name that tables print.
+SCORES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+}
+INTERVAL_SCORES = ("accuracy", "macro_f1")  # the scores that get a bootstrap interval
+
 
 def core(references_N: npt.ArrayLike, predictions_N: npt.ArrayLike, num_labels: int) -> dict[str, float]:
-    """Accuracy and macro-averaged F1, precision and recall, as fractions.
+    """Every one of `SCORES`: accuracy and macro-averaged F1, precision and recall, as fractions.
 
-    Macro averages run over the labels that occur among references or predictions; what is undefined counts 0.
+    Macro averages run over the labels that occur among references or predictions. A precision or recall without any
+    row to count counts as 0.
 
     Args:
         references_N: label ids.
@@ -35,7 +47,11 @@ def core(references_N: npt.ArrayLike, predictions_N: npt.ArrayLike, num_labels: 
 
 
 def confusion(references_N: npt.ArrayLike, predictions_N: npt.ArrayLike, num_labels: int) -> Ints:
-    """Counts of shape K x (K + 1): row is the reference, column the prediction, the last column "no label"."""
+    """Counts of shape K x (K + 1): row is the reference, column the prediction, the last column "no label".
+
+    Raises:
+        ValueError: no rows, unequal lengths, or an id out of range.
+    """
     references, predictions = np.asarray(references_N), np.asarray(predictions_N)
     if references.shape != predictions.shape or references.ndim != 1 or not len(references):
         raise ValueError(
@@ -46,21 +62,23 @@ def confusion(references_N: npt.ArrayLike, predictions_N: npt.ArrayLike, num_lab
         if not np.issubdtype(ids.dtype, np.integer) or ids.min() < low or ids.max() >= num_labels:
             raise ValueError(f"{name} must be whole numbers from {low} to {num_labels - 1} (got {np.unique(ids)})")
     columns = np.where(predictions < 0, num_labels, predictions)
+    # Number the cells of the matrix row by row, and count how often each number occurs.
     cells = np.bincount(references * (num_labels + 1) + columns, minlength=num_labels * (num_labels + 1))
     return cells.reshape(num_labels, num_labels + 1)
 
 
 def reliability_bins(references_N: npt.ArrayLike, probs_NK: npt.ArrayLike, num_bins: int = 15) -> dict[str, Floats]:
-    """Per bin of confidence: number of rows `count`, mean `confidence` and `accuracy` (NaN in an empty bin).
+    """Per bin of confidence: number of rows `count`, mean `confidence` and `accuracy` (both NaN in an empty bin).
 
-    Confidence is the greatest probability of a row; bin b of `num_bins` holds (b / num_bins, (b + 1) / num_bins].
+    The confidence of a row is its greatest probability. Bin b of `num_bins` holds the rows whose confidence lies in
+    (b / num_bins, (b + 1) / num_bins].
     """
     references, probs = np.asarray(references_N), np.asarray(probs_NK, dtype=np.float64)
     top = probs.max(axis=1)
     bins = np.clip(np.ceil(top * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
     count = np.bincount(bins, minlength=num_bins).astype(np.float64)
     correct = (probs.argmax(axis=1) == references).astype(np.float64)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin
         return {
             "count": count,
             "confidence": np.bincount(bins, weights=top, minlength=num_bins) / count,
@@ -69,7 +87,7 @@ def reliability_bins(references_N: npt.ArrayLike, probs_NK: npt.ArrayLike, num_b
 
 
 def expected_calibration_error(references_N: npt.ArrayLike, probs_NK: npt.ArrayLike, num_bins: int = 15) -> float:
-    """Mean distance of confidence and accuracy over bins, weighted by rows; in [0, 1], 0 is calibrated.
+    """Mean distance between confidence and accuracy over bins, weighted by rows; in [0, 1], 0 is perfectly calibrated.
 
     Source:
         Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
@@ -83,17 +101,17 @@ def log_loss(references_N: npt.ArrayLike, probs_NK: npt.ArrayLike) -> float:
     """Mean negative log-probability of the reference label, in nats."""
     references, probs = np.asarray(references_N), np.asarray(probs_NK, dtype=np.float64)
     chosen = probs[np.arange(len(references)), references]
-    # A probability that underflowed costs much, not everything.
+    # A probability that underflowed to 0 counts as the smallest float (708 nats), not as an infinite loss.
     return float(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean())
 
 
 def classification_metric(num_labels: int) -> Any:
-    """`core` as an `evaluate.Metric` that needs no hub: `compute(predictions=..., references=...)`."""
+    """`core` as a metric of the `evaluate` library: `compute(predictions=..., references=...)`; downloads nothing."""
     import datasets
     import evaluate
 
     class ClassificationMetric(evaluate.Metric):
-        """Accuracy, macro-F1, macro-precision and macro-recall; a prediction of -1 is no label."""
+        """Accuracy, macro F1, macro precision and macro recall; a prediction of -1 is no label."""
 
         def _info(self) -> Any:
             whole = datasets.Value("int64")
@@ -111,12 +129,12 @@ def classification_metric(num_labels: int) -> Any:
 
 
 def scores_of_one(counts_KK: Ints) -> dict[str, float]:
-    """The four numbers of one confusion matrix of shape K x (K + 1)."""
+    """Every one of `SCORES` for one confusion matrix of shape K x (K + 1)."""
     return {name: float(values[0]) for name, values in scores_of_many(counts_KK[None]).items()}
 
 
 def scores_of_many(counts_SKK: Ints) -> dict[str, Floats]:
-    """The four numbers for each of S confusion matrices of shape K x (K + 1)."""
+    """Every one of `SCORES`, each of shape (S,), for S confusion matrices of shape K x (K + 1)."""
     precision_SK, recall_SK, f1_SK, occurs_SK = per_label(counts_SKK)
     right_S = np.trace(counts_SKK, axis1=1, axis2=2)
 
@@ -136,11 +154,8 @@ def per_label(counts_SKK: Ints) -> tuple[Floats, Floats, Floats, npt.NDArray[np.
     hits = np.diagonal(counts_SKK, axis1=-2, axis2=-1)
     references = counts_SKK.sum(axis=-1)
     predictions = counts_SKK.sum(axis=-2)[..., :-1]
-    # Where a denominator is 0 so is the numerator; 0 / 1 is the agreed value.
+    # Where a denominator is 0, its numerator is 0 too: dividing by 1 gives the agreed value 0.
     precision = hits / np.maximum(predictions, 1)
     recall = hits / np.maximum(references, 1)
     f1 = 2 * hits / np.maximum(references + predictions, 1)
     return precision, recall, f1, references + predictions > 0
-
-
-SCORES = ("accuracy", "macro_f1", "macro_precision", "macro_recall")

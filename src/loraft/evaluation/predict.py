@@ -1,4 +1,4 @@
-"""The commands as plain functions: train, evaluate, predict. Scripts and the command line call these."""
+"""Predict labels with a finished run: `loraft.predict` takes sentences and yields labels in the same order."""
 
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from loraft.config.resolve import load_resolved
+from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.data.records import BadRow, Example
 from loraft.data.stream import groups
@@ -15,12 +15,21 @@ from loraft.models.encoder import warn_of_cuts
 from loraft.models.load import load_run
 from loraft.runs.run import Run
 
-PREDICT_ROWS = 512  # rows scored together; bounds memory, not results
+PREDICT_ROWS = 512  # rows scored together: bounds memory, does not change results
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row's answer. `label` is None where the row is bad (`error` says why) or below the asked confidence."""
+    """The prediction for one row.
+
+    Attributes:
+        row: number of the row in its input, from 1.
+        text: the sentence; empty where the row could not be read.
+        label: None where the row could not be read, or where the model is less sure than `min_confidence`.
+        probs: probability of each label, in [0, 1].
+        extra: the row's other columns.
+        error: why the row could not be read; None for a good row.
+    """
 
     row: int
     text: str
@@ -31,30 +40,44 @@ class Prediction:
 
 
 def predict(
-    inputs: Iterable[str | Example | BadRow],
+    inputs: str | Iterable[str | Example | BadRow],
     *,
-    run: Path,
+    run: str | Path,
     min_confidence: float | None = None,
     config: Config | None = None,
     wait: float | None = None,
 ) -> Iterator[Prediction]:
-    """Yields one prediction a row, in order; rows are scored together, a few first and then many at a time.
+    """Yields one prediction for each input, in order.
+
+    Rows are scored in groups, small ones first, so that the first predictions come soon.
 
     Args:
-        inputs: sentences or rows; a BadRow comes back as a prediction with its `error`.
+        inputs: one sentence, or sentences and rows; for a BadRow the prediction holds its reason as `error`.
         run: directory of a finished run.
-        min_confidence: in [0, 1]; a row whose best label has a lower probability stays undecided (label None).
+        min_confidence: in [0, 1]; a row whose best label has a lower probability gets the label None.
         config: the run's own by default.
-        wait: seconds that a row waits for others to be scored with it, for inputs that come slowly; they are then read
-            in a thread of their own. None waits until there are enough.
+        wait: for inputs that arrive slowly: seconds to wait for further rows before a group is scored; the inputs are
+            then read in a thread of their own. None waits until a group is full.
+
+    Yields:
+        The label, and the probability of each label in [0, 1].
+
+    Raises:
+        RunError: the run is not finished, or was trained with another backbone, prompt or labels than `config` has.
+
+    Example:
+        >>> import loraft
+        >>> for found in loraft.predict("thầy giảng bài rất dễ hiểu", run=run):
+        ...     print(found.label, round(sum(found.probs.values()), 6))
+        positive 1.0
     """
-    opened = Run.open(run)
-    config = config or load_resolved(opened.config_path)
+    opened = Run.open(Path(run))
+    config = config or load_config(opened.config_path)
     encoder, model = load_run(opened, config, for_good=True)
     labels = encoder.task.labels
     rows = (
         Example(unicodedata.normalize("NFC", item), None, row) if isinstance(item, str) else item
-        for row, item in enumerate(inputs, start=1)
+        for row, item in enumerate([inputs] if isinstance(inputs, str) else inputs, start=1)
     )
     for group in groups(rows, most=PREDICT_ROWS, wait=wait):
         good = [item for item in group if isinstance(item, Example)]

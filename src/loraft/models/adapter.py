@@ -1,4 +1,7 @@
-"""The backbone: tokenizer, base model, quantisation and the adapter on top of it."""
+"""LoRA adapters on a backbone, by peft: make, load and remove them, and count their weights.
+
+Functions import peft inside: its import takes seconds, and evaluating a plain adapter does without it.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,8 +20,10 @@ from loraft.models.quantization import no_compiler
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
 
-
-MOVING_INITS = ("pissa", "olora")  # they take weights out of the backbone into the adapter, and do so again on loading
+# These initialisations move a part of the backbone's weights into the adapter, when it is made and when it is loaded.
+MOVING_INITS = ("pissa", "olora")
+# peft makes these weights in the dtype of the backbone's weights; those of nf4 are integers.
+UNQUANTISED_INITS = (*MOVING_INITS, "orthogonal")
 
 
 def lora_config(section: LoraSection) -> "LoraConfig":
@@ -43,34 +48,60 @@ def add_adapter(base: PreTrainedModel, section: LoraSection, *, seed: int) -> "P
     """Returns the backbone with a fresh adapter, initialised from the seed, its weights in fp32.
 
     Raises:
-        BackboneError: if the backbone carries an adapter already (peft would stack a second one and only warn), or if
-            the init reads full-precision weights that a quantised backbone does not have.
+        BackboneError: the backbone has an adapter already (peft would add a second one and only warn), or the
+            initialisation does not work on quantised weights, or peft refuses the settings.
     """
     with no_compiler():
         from peft import get_peft_model
 
     if hasattr(base, "peft_config"):
-        raise BackboneError("adapter: the backbone carries an adapter already; load a fresh backbone for each adapter")
-    if section.init_lora_weights in MOVING_INITS and getattr(base, "is_loaded_in_4bit", False):
+        raise BackboneError("adapter: the backbone has an adapter already; load a fresh backbone for each adapter")
+    if section.init_lora_weights in UNQUANTISED_INITS and getattr(base, "is_loaded_in_4bit", False):
         raise BackboneError(
-            f"lora.init_lora_weights: {section.init_lora_weights} changes the backbone's own weights, which nf4 has "
-            "rounded already; use default, gaussian or orthogonal with --quant nf4, or --quant none"
+            f"lora.init_lora_weights: {section.init_lora_weights} does not work on weights that are quantised; use "
+            "default or gaussian with --quant nf4, or --quant none"
         )
     torch.manual_seed(seed)
     try:
         model = get_peft_model(base, lora_config(section))
     except ValueError as error:
-        raise BackboneError(f"lora: peft cannot build the adapter ({error}); check lora.target_modules") from error
+        raise BackboneError(
+            f"lora: peft cannot build the adapter ({error}); check lora.target_modules, lora.r and "
+            "lora.init_lora_weights"
+        ) from error
     adapter_in_fp32(model)
     return model
 
 
+def add_adapters(base: PreTrainedModel, sections: Sequence[LoraSection], *, seed: int) -> "tuple[PeftModel, list[str]]":
+    """Returns the backbone with several active adapters, each initialised as if it were alone, and their peft names.
+
+    Args:
+        base: without adapter.
+        sections: of the adapters, in ascending order of rank.
+        seed: of every initialisation.
+    """
+    model = add_adapter(base, sections[0], seed=seed)
+    names = [model.active_adapter]
+    for number, section in enumerate(sections[1:], start=2):
+        torch.manual_seed(seed)
+        model.add_adapter(f"adapter{number}", lora_config(section))
+        names.append(f"adapter{number}")
+    adapter_in_fp32(model)
+    model.base_model.set_adapter(names)
+    return model, names
+
+
 def load_adapter(base: PreTrainedModel, folder: Path) -> "PeftModel":
-    """Returns the backbone with the saved adapter, frozen, in evaluation mode."""
+    """Returns the backbone with the saved adapter, frozen, in evaluation mode.
+
+    Raises:
+        BackboneError: the folder has no adapter that can be read and belongs to this backbone.
+    """
     with no_compiler():
         from peft import PeftModel
 
-    with _readable(folder):
+    with _errors_named(folder):
         model = PeftModel.from_pretrained(base, str(folder))
     adapter_in_fp32(model)
     model.eval()
@@ -78,50 +109,51 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> "PeftModel":
 
 
 def apply_adapter(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """Returns the backbone answering with the saved adapter, for good; what `load_adapter` returns gives the same bits.
+    """Returns the backbone with the saved adapter, which cannot be removed; same scores to the bit as `load_adapter`.
 
-    A plain adapter needs no peft, whose import is a noticeable part of a cold start.
+    A plain LoRA adapter is added by hooks (see `lora_hooks`), which saves the import of peft; any other one by peft.
+
+    Raises:
+        BackboneError: as in `load_adapter`.
     """
-    with _readable(folder):
+    with _errors_named(folder):
         plain = attach(base, folder)
     return base if plain else load_adapter(base, folder)
 
 
-@contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    if not (folder / "adapter_config.json").exists():
-        raise BackboneError(f"{folder}: holds no adapter_config.json; name a finished run (loraft train makes one)")
-    try:
-        yield
-    except (OSError, ValueError, SafetensorError) as error:  # ValueError: no JSON, or of another backbone
-        first = str(error).strip().partition("\n")[0]
-        raise BackboneError(f"{folder}: the adapter cannot be read ({first}); train again with --force") from error
-
-
-def parameter_counts(model: "PeftModel") -> dict[str, int]:
-    """Returns trainable and all parameters as peft prints them (a 4-bit weight counts as the weights it packs)."""
-    trainable, total = model.get_nb_trainable_parameters()
-    return {"trainable": trainable, "all": total}
-
-
-def adapter_in_fp32(model: torch.nn.Module) -> None:
-    """Keeps the adapter's own weights in fp32."""
-    # bf16 keeps eight bits: an update smaller than 0.4 % of a weight would be lost
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.float()
-
-
 def remove_adapter(model: "PeftModel") -> PreTrainedModel:
-    """Returns the bare backbone, frozen and in evaluation mode; the adapter's weights are dropped, not merged."""
+    """Returns the backbone without adapters, frozen, in evaluation mode; their weights are dropped, not merged."""
     base: PreTrainedModel = model.unload()
     base.requires_grad_(False)
     base.eval()
     return base
 
 
+def adapter_in_fp32(model: torch.nn.Module) -> None:
+    """Converts the adapter's weights to fp32, whatever the dtype of the backbone."""
+    # bf16 has eight significant bits: an update smaller than 0.4 % of a weight would be rounded away.
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+
+
+def weights_of(model: "PeftModel", name: str) -> list[torch.nn.Parameter]:
+    """Returns the weights of the adapter with that peft name, in the model's order."""
+    return [parameter for key, parameter in model.named_parameters() if f".{name}." in key and "lora_" in key]
+
+
+def parameter_counts(model: "PeftModel") -> tuple[int, int]:
+    """Returns the numbers of trainable and of all weights, counted as peft does: 4-bit weights one by one."""
+    trainable, total = model.get_nb_trainable_parameters()
+    return trainable, total
+
+
 def count_trainable(base: PreTrainedModel, section: LoraSection) -> int:
-    """Returns how many weights an adapter on this backbone trains; the backbone may be without weights, and stays bare.
+    """Returns the number of weights that an adapter on this backbone would train; the backbone stays without adapter.
+
+    Args:
+        base: may be on the meta device, see `backbone.without_weights`.
+        section: of the adapter.
 
     Raises:
         ValueError: peft finds no such target modules.
@@ -136,23 +168,13 @@ def count_trainable(base: PreTrainedModel, section: LoraSection) -> int:
     return count
 
 
-def add_adapters(base: PreTrainedModel, sections: Sequence[LoraSection], *, seed: int) -> "tuple[PeftModel, list[str]]":
-    """Returns the backbone with all adapters on it, each initialised as alone, and their names in peft.
-
-    Args:
-        sections: of the adapters, the smaller ranks first.
-    """
-    model = add_adapter(base, sections[0], seed=seed)
-    names = [model.active_adapter]
-    for number, section in enumerate(sections[1:], start=2):
-        torch.manual_seed(seed)
-        model.add_adapter(f"adapter{number}", lora_config(section))
-        names.append(f"adapter{number}")
-    adapter_in_fp32(model)
-    model.base_model.set_adapter(names)
-    return model, names
-
-
-def weights_of(model: "PeftModel", name: str) -> list[torch.nn.Parameter]:
-    """Returns the weights of one adapter, in the model's order."""
-    return [parameter for key, parameter in model.named_parameters() if f".{name}." in key and "lora_" in key]
+@contextmanager
+def _errors_named(folder: Path) -> Iterator[None]:
+    """Turns errors of reading an adapter into one that names the folder and says what to do."""
+    if not (folder / "adapter_config.json").exists():
+        raise BackboneError(f"{folder}: has no adapter_config.json; name a finished run (loraft train makes one)")
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:  # ValueError: not JSON, or of another backbone
+        first = str(error).strip().partition("\n")[0]
+        raise BackboneError(f"{folder}: the adapter cannot be read ({first}); train again with --force") from error

@@ -1,4 +1,4 @@
-"""The backbone: tokenizer, base model, quantisation and the adapter on top of it."""
+"""The backbone: find and load its tokenizer and its weights, in full precision or NF4, and identify it by hashes."""
 
 import hashlib
 import os
@@ -7,30 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from loraft import distributed
 from loraft.bundled import bundled_backbones
 from loraft.config.schema import ModelConfig, QuantConfig
 from loraft.errors import BackboneError
-from loraft.models.quantization import check_nf4, keep_nf4_layout, no_compiler
+from loraft.models.quantization import check_nf4, keep_nf4_layout, nf4_config, no_compiler
 
-transformers_logging.disable_progress_bar()  # a bar for each file of weights, at every start
+transformers_logging.disable_progress_bar()  # transformers would draw one for each file of weights, at every start
 
 
 def resolve_name(name: str) -> str:
-    """Returns the folder of a bundled backbone, an existing local folder as it is, or the hub id.
+    """Returns the folder of a bundled backbone, a local folder as it is given, or else the name as a hub id.
 
     Raises:
-        BackboneError: if the name looks like a path but no folder with a config.json is there.
+        BackboneError: the folder has no config.json, or the name is neither a bundled backbone nor a folder nor of the
+            form owner/name.
     """
     bundled = bundled_backbones().get(name)
     if bundled is not None:
@@ -38,7 +32,7 @@ def resolve_name(name: str) -> str:
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").exists():
-            raise BackboneError(f"model.name: {name} holds no config.json; name a folder saved by save_pretrained")
+            raise BackboneError(f"model.name: {name} has no config.json; name a folder saved by save_pretrained")
         return str(path)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         known = ", ".join(bundled_backbones())
@@ -49,38 +43,46 @@ def resolve_name(name: str) -> str:
 
 
 def pick_device(wanted: str) -> torch.device:
-    """Returns the device; `auto` takes the first accelerator there is, else the CPU."""
+    """Returns the device of that name; for `auto` the accelerator if there is one, else the CPU.
+
+    In distributed training, it is the accelerator whose index is this process's local rank.
+
+    Raises:
+        BackboneError: this machine has no such device.
+    """
     if wanted == "auto":
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         if found is None:
             return torch.device("cpu")
-        return torch.device(found.type, distributed.place()) if distributed.several() else found
+        return torch.device(found.type, distributed.local_rank()) if distributed.is_distributed() else found
     available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "xpu": torch.xpu.is_available}
     if wanted in available and not available[wanted]():
-        raise BackboneError(f"model.device: {wanted} is not available here; use auto or cpu")
-    return (
-        torch.device(wanted, distributed.place())
-        if wanted in available and distributed.several()
-        else torch.device(wanted)
-    )
+        raise BackboneError(f"model.device: {wanted} is not available on this machine; use auto or cpu")
+    if wanted in available and distributed.is_distributed():
+        return torch.device(wanted, distributed.local_rank())
+    return torch.device(wanted)
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Says whether the device multiplies bf16 matrices natively."""
+    """Returns whether the device has instructions for products of bf16 matrices; without them, bf16 is slow."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         if platform.machine() in ("arm64", "aarch64"):
             return False
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return device.type == "xpu"
+    return bool(device.type == "xpu")
 
 
 def load_tokenizer(section: ModelConfig) -> PreTrainedTokenizerBase:
-    """Returns the backbone's tokenizer; the pad token is the end of sequence where there is none, as upstream."""
+    """Returns the backbone's tokenizer; where it has no pad token, the end-of-sequence token becomes the pad token.
+
+    Raises:
+        BackboneError: it cannot be loaded.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolve_name(section.name), **_hub(section))
-    except Exception as error:  # a damaged file fails in as many ways as there are formats
+    except Exception as error:  # a damaged file raises errors of many types
         raise BackboneError(_cannot_load(section.name, error)) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -88,35 +90,29 @@ def load_tokenizer(section: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
-    """Returns the frozen base model in evaluation mode, on its device, in full precision or in NF4.
+    """Returns the frozen backbone in evaluation mode, on its device, in full precision or in NF4.
 
     Raises:
-        BackboneError: if it cannot be loaded, or if it is an adapter already, or if quantisation did not take.
+        BackboneError: it cannot be loaded, it is an adapter, or it cannot be quantised as `quant` asks.
     """
     device = pick_device(model.device)
     bf16 = model.dtype == "bf16" or (model.dtype == "auto" and has_bf16(device))
+    # With NF4, embeddings and head stay unquantised; `auto` gives them the dtype that the other layers compute in.
+    bf16 = bf16 or (model.dtype == "auto" and quant.method == "nf4" and quant.compute_dtype == "bf16")
     kwargs: dict[str, Any] = {"dtype": torch.bfloat16 if bf16 else torch.float32, "device_map": {"": device}}
     if quant.method == "nf4":
-        # transformers' own defaults are fp4, no double quantisation and fp32 compute
-        kwargs["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=quant.double_quant,
-            bnb_4bit_compute_dtype=torch.bfloat16 if quant.compute_dtype == "bf16" else torch.float32,
-        )
-        if quant.compute_dtype == "bf16" and model.dtype == "auto":
-            kwargs["dtype"] = torch.bfloat16
+        kwargs["quantization_config"] = nf4_config(quant)
     folder = Path(resolve_name(model.name))
     if (folder / "adapter_config.json").exists():
         raise BackboneError(
-            f"model.name: {model.name} is an adapter, not a backbone; name the base model it was trained on"
+            f"model.name: {model.name} is an adapter, not a backbone; name the backbone it was trained with"
         )
     try:
         if quant.method == "nf4":
             with no_compiler():
-                import bitsandbytes  # noqa: F401  # before transformers does it
+                import bitsandbytes  # noqa: F401  # imported here, or transformers would import it with the compiler on
         base = AutoModelForCausalLM.from_pretrained(resolve_name(model.name), **_hub(model), **kwargs)
-    except Exception as error:  # a damaged file fails in as many ways as there are formats
+    except Exception as error:  # a damaged file raises errors of many types
         raise BackboneError(_cannot_load(model.name, error)) from error
     if quant.method == "nf4":
         keep_nf4_layout(base)
@@ -126,10 +122,22 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
     return base
 
 
-def fingerprint(model: PreTrainedModel) -> str:
-    """Returns a hash that tells two backbones apart: the shape and 64 evenly spaced values of every weight.
+def without_weights(section: ModelConfig) -> PreTrainedModel:
+    """Returns the backbone on the meta device: its layers have shapes, but no weights.
 
-    An adapter on top does not count; the same weights in another quantisation or dtype are another backbone.
+    Raises:
+        OSError, ValueError: its config.json cannot be read.
+    """
+    config = AutoConfig.from_pretrained(resolve_name(section.name), **_hub(section))
+    with torch.device("meta"):
+        base: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return base
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """Returns a hash that identifies a backbone: of name, shape, dtype and 64 or more spread values of every weight.
+
+    An adapter on the backbone does not change it. Another quantisation or dtype of the same weights does.
     """
     digest = hashlib.sha256()
     plain = {
@@ -143,29 +151,11 @@ def fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-def _hub(section: ModelConfig) -> dict[str, Any]:
-    kwargs: dict[str, Any] = {}
-    if section.revision is not None:
-        kwargs["revision"] = section.revision
-    if section.cache_dir is not None:
-        kwargs["cache_dir"] = section.cache_dir
-    return kwargs
-
-
-def _cannot_load(name: str, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
-    return (
-        f"model.name: cannot load {name}{offline}: {first}; check the name, log in with `hf auth login` where the "
-        "model is gated, or start with the bundled one: --model loraft-vi-tiny"
-    )
-
-
 def weights_hash(base: PreTrainedModel) -> str:
-    """Returns SHA-256 over every weight, quantisation constant and buffer, with names, in hexadecimal.
+    """Returns the SHA-256 of all weights, quantisation constants and buffers with their names, in hexadecimal.
 
-    Equal hashes mean bit-identical backbones without any adapter. `backbone.fingerprint` is the quick one: it samples
-    the embedding, to tell two backbones apart.
+    Equal hashes mean that two backbones without adapter are bit-identical. `fingerprint` is faster and reads a sample
+    of the weights only.
     """
     digest = hashlib.sha256(f"adapter: {hasattr(base, 'peft_config')}".encode())
     tensors = {**base.state_dict(), **dict(base.named_buffers())}
@@ -176,16 +166,16 @@ def weights_hash(base: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-def without_weights(section: ModelConfig) -> PreTrainedModel:
-    """Returns the backbone with its shapes only.
-
-    Raises:
-        OSError, ValueError: its config cannot be read.
-    """
+def _hub(section: ModelConfig) -> dict[str, Any]:
+    """The arguments of `from_pretrained` that the config sets."""
     given = {"revision": section.revision, "cache_dir": section.cache_dir}
-    config = AutoConfig.from_pretrained(
-        resolve_name(section.name), **{key: value for key, value in given.items() if value is not None}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _cannot_load(name: str, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+    return (
+        f"model.name: cannot load {name}{offline}: {first}; check the name, log in with `hf auth login` where the "
+        "model is gated, or start with the bundled one: --model loraft-vi-tiny"
     )
-    with torch.device("meta"):
-        base: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    return base

@@ -1,4 +1,4 @@
-"""The commands as plain functions: train, evaluate, predict. Scripts and the command line call these."""
+"""Load a backbone with the encoder of a task, bare or with the adapter of a finished run."""
 
 from transformers import PreTrainedModel
 
@@ -13,7 +13,7 @@ from loraft.runs.run import Run
 
 
 def build(config: Config) -> tuple[Encoder, PreTrainedModel]:
-    """Returns the encoder of the config's task and the bare backbone."""
+    """Returns the encoder of the config's task and the backbone without adapter."""
     return build_encoder(config), load_backbone(config.model, config.quant)
 
 
@@ -27,10 +27,17 @@ def load_run(run: Run, config: Config, *, for_good: bool = False) -> tuple[Encod
     """Returns the encoder and the backbone with the run's adapter, after checking that they belong together.
 
     Args:
-        for_good: the adapter is never switched off again, which takes less to load; else the model is a PeftModel.
+        run: a finished run.
+        config: its `model`, `quant` and `prompt` sections must be those that the adapter was trained with.
+        for_good: returns the backbone itself with the adapter built in, which loads faster; otherwise a PeftModel,
+            whose adapter can be switched off.
+
+    Raises:
+        RunError: the run is not finished, or the adapter was trained with another backbone or prompt.
+        BackboneError: the backbone or the adapter cannot be loaded.
     """
     if not run.finished:
-        raise RunError(f"{run.path}: the run is not finished (no metrics.json); {run.how_to_resume} finishes it")
+        raise RunError(f"{run.path}: the run is not finished (no {run.results_file}); {run.how_to_resume} finishes it")
     content = manifest.read(run.adapter)
     encoder, base = build(config)
     manifest.check(content, run.adapter, encoder, base)

@@ -1,9 +1,11 @@
-"""A plain LoRA adapter that is only asked, without peft: what it adds to a layer's output, hooked onto the layer.
+"""Evaluate a plain LoRA adapter without peft: forward hooks add its contribution to the outputs of linear layers.
 
-Importing peft brings bitsandbytes along and is a noticeable part of a cold start, and `loraft predict` needs one
-formula of it: y + scale * (x A^T) B^T, with scale alpha / r, or alpha / sqrt(r) for rsLoRA (Kalajdzievski 2023). It is
-computed here in peft's own types and order (peft 0.21, tuners/lora/layer.py and bnb.py), so that the scores are the
-same to the last bit. An adapter with anything more is left to peft.
+Importing peft imports bitsandbytes too, which is a noticeable part of a cold start, while `loraft predict` needs one
+formula of it: y + scale * (x A^T) B^T, where scale is alpha / r, or alpha / sqrt(r) for rsLoRA (Kalajdzievski 2023,
+"A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA").
+
+The formula is computed with the dtypes and in the order of operations of peft (version 0.21, tuners/lora/layer.py and
+bnb.py), so that the scores are equal to the last bit. Every other kind of adapter is left to peft.
 
 Suffixes: I inputs, O outputs, R rank.
 """
@@ -19,22 +21,26 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-# Keys of adapter_config.json that do not change the formula, or that it takes; any other one must be unset.
+from loraft.engine.quantized_linear import is_4bit
+
+# Keys of adapter_config.json that are part of the formula or do not matter for it. An adapter in which any other key is
+# set may need another formula.
 UNDERSTOOD = {
     "base_model_name_or_path", "bias", "inference_mode", "init_lora_weights", "lora_alpha", "lora_dropout",
     "megatron_core", "peft_type", "peft_version", "qalora_group_size", "r", "revision", "target_modules", "task_type",
     "use_rslora",
 }  # fmt: skip
-INITS = (True, "gaussian", "orthogonal")  # the others move weights out of the backbone, at loading too
+# The other initialisations change the backbone's weights when the adapter is loaded.
+INITS = (True, "gaussian", "orthogonal")
 WEIGHT = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<part>[AB])\.weight")
 
 
 def attach(model: torch.nn.Module, folder: Path) -> bool:
-    """Hooks the adapter in `folder` onto the model's linear layers, its weights in fp32 on the layers' devices.
+    """Adds the adapter in `folder` to the model's linear layers by hooks, its weights in fp32 on the layers' devices.
 
     Returns:
-        False, with the model untouched, if the adapter is more than plain LoRA on linear layers, or is not stored as
-        peft stores it today.
+        False, with the model unchanged, if the adapter is not plain LoRA on linear layers of this model, or if its
+        files are not in the format of peft 0.21.
     """
     scale = _scale(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")))
     path = folder / "adapter_model.safetensors"
@@ -44,6 +50,7 @@ def attach(model: torch.nn.Module, folder: Path) -> bool:
     named = {name: WEIGHT.fullmatch(name) for name in weights}
     found = {match["layer"] for match in named.values() if match}
     layers = {name: layer for name, layer in model.named_modules() if name in found and _is_linear(layer)}
+    # Every weight must be an A or a B, and every layer must be there and have exactly one of each.
     if None in named.values() or set(layers) != found or len(weights) != 2 * len(found):
         return False
     for name, layer in layers.items():
@@ -56,23 +63,17 @@ def attach(model: torch.nn.Module, folder: Path) -> bool:
 
 
 def _scale(config: dict[str, Any]) -> float | None:
-    """Returns what the low-rank product is multiplied by, or None if the adapter is more than plain LoRA."""
+    """Returns the factor of the low-rank product, or None if the adapter is not plain LoRA."""
     beyond = [key for key, value in config.items() if value and key not in UNDERSTOOD]
-    plain = (config.get("peft_type"), config.get("bias")) == ("LORA", "none") and config.get(
-        "init_lora_weights"
-    ) in INITS
-    if beyond or not plain:
+    plain = (config.get("peft_type"), config.get("bias")) == ("LORA", "none")
+    if beyond or not plain or config.get("init_lora_weights") not in INITS:
         return None
     return float(config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]))
 
 
 def _is_linear(layer: torch.nn.Module) -> bool:
-    """Says whether peft would use its linear layer, or its 4-bit one; for other classes it has other formulas."""
-    return type(layer) is torch.nn.Linear or _is_4bit(layer)
-
-
-def _is_4bit(layer: torch.nn.Module) -> bool:
-    return getattr(getattr(layer, "weight", None), "quant_state", None) is not None
+    """Returns whether peft computes the formula above for this layer; for other classes it has other formulas."""
+    return type(layer) is torch.nn.Linear or is_4bit(layer)
 
 
 def _add(
@@ -83,8 +84,8 @@ def _add(
     given: tuple[torch.Tensor],
     output: torch.Tensor,
 ) -> torch.Tensor:
-    """Returns the layer's output with the adapter's share, in the output's type."""
+    """The forward hook: returns the layer's output plus the adapter's contribution, in the output's dtype."""
     share = F.linear(F.linear(given[0].float(), down_RI), up_OR) * scale
-    if _is_4bit(layer):  # peft rounds here first
+    if is_4bit(layer):  # here peft rounds the contribution before it adds it, elsewhere the sum only
         share = share.to(output.dtype)
     return (output + share).to(output.dtype)

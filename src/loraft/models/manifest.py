@@ -1,7 +1,10 @@
-"""The bundle: `loraft.json` beside the adapter, so that prediction asks exactly the question of training."""
+"""The manifest of an adapter, `loraft.json`: which backbone, prompt and labels it was trained with.
 
-import importlib.metadata
-import json
+It is checked before prediction, since an adapter gives wrong answers with another backbone or prompt.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,83 +14,125 @@ from loraft.config.schema import Config
 from loraft.errors import RunError
 from loraft.models.backbone import fingerprint
 from loraft.models.encoder import Encoder
+from loraft.runs.environment import package_versions
+from loraft.runs.records import read_record
 
 FILE = "loraft.json"
 VERSIONED = ("loraft", "torch", "transformers", "peft", "trl", "bitsandbytes")
 
 
+@dataclass(frozen=True)
+class BackboneIdentity:
+    """The backbone that an adapter belongs to; `fingerprint` is `backbone.fingerprint` of it without the adapter."""
+
+    name: str
+    revision: str | None
+    fingerprint: str
+    quant: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class DataIdentity:
+    """The data that an adapter was trained on: its source, and `Split.fingerprint` of each split by name."""
+
+    source: str
+    fingerprints: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `loraft.json`.
+
+    Attributes:
+        labels, label_words: names of the K labels and their words in answers, in id order.
+        chat_template_sha256: hash of the chat template.
+        date_string: the date in the prompt.
+        prompt_sha256: hash of all text around the sentence, and of the answers.
+        backbone, data: the backbone and the data of the training.
+        prompt: the config's `prompt` section.
+        scores: accuracy and macro_f1 on the test split, as fractions.
+        versions: of the libraries at training; None where one was not installed.
+    """
+
+    labels: tuple[str, ...]
+    label_words: tuple[str, ...]
+    chat_template_sha256: str
+    date_string: str
+    prompt_sha256: str
+    backbone: BackboneIdentity
+    prompt: dict[str, Any]
+    data: DataIdentity
+    scores: dict[str, float]
+    versions: dict[str, str | None]
+
+
 def describe(
-    config: Config, encoder: Encoder, weights: str, data: dict[str, str], scores: dict[str, float]
-) -> dict[str, Any]:
-    """Returns the bundle's content: everything that decides what is asked of which model, and what came of it.
+    config: Config, encoder: Encoder, weights: str, fingerprints: dict[str, str], scores: dict[str, float]
+) -> Manifest:
+    """Returns the manifest of an adapter.
 
     Args:
-        weights: the bare backbone's fingerprint.
-        data: fingerprint of each split by its name.
-        scores: headline metrics on the test split, as fractions.
+        config: of the training.
+        encoder: of the training prompts.
+        weights: fingerprint of the backbone without the adapter.
+        fingerprints: of each split by its name.
+        scores: accuracy and macro_f1 on the test split, as fractions.
     """
-    return {
-        **_identity(encoder),
-        "backbone": {
-            "name": config.model.name,
-            "revision": config.model.revision,
-            "fingerprint": weights,
-            "quant": config.quant.model_dump(),
-        },
-        "prompt": config.prompt.model_dump(),
-        "data": {"source": config.data.source, "fingerprints": data},
-        "scores": scores,
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
-    }
+    return Manifest(
+        labels=encoder.task.labels,
+        label_words=encoder.task.label_words,
+        chat_template_sha256=encoder.template_hash,
+        date_string=encoder.date_string,
+        prompt_sha256=encoder.prompt_hash,
+        backbone=BackboneIdentity(config.model.name, config.model.revision, weights, config.quant.model_dump()),
+        prompt=config.prompt.model_dump(),
+        data=DataIdentity(config.data.source, fingerprints),
+        scores=scores,
+        versions=package_versions(VERSIONED),
+    )
 
 
-def read(adapter: Path) -> dict[str, Any]:
-    """Returns the bundle beside an adapter.
+def read(adapter: Path) -> Manifest:
+    """Returns the manifest in an adapter's folder.
 
     Raises:
-        RunError: if it is missing or no JSON.
+        RunError: it is missing or damaged, or was written by a later version.
     """
     path = adapter / FILE
-    try:
-        bundle: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(
-            f"{path}: not there, so the adapter's labels and prompt are unknown; train it with loraft"
-        ) from None
-    except ValueError as error:
-        raise RunError(f"{path}: is no JSON ({error}); train again with --force") from error
-    return bundle
+    if not path.exists():
+        raise RunError(f"{path}: is missing, so the adapter's labels and prompt are unknown; train with loraft train")
+    return read_record(path, Manifest, "train again with --force")
 
 
-def check(bundle: dict[str, Any], where: Path, encoder: Encoder, base: PreTrainedModel) -> None:
-    """Refuses another backbone, quantisation, prompt, template, date or label set than the adapter was trained with.
+def check(manifest: Manifest, where: Path, encoder: Encoder, base: PreTrainedModel) -> None:
+    """Raises an error if the adapter was trained with another backbone, quantisation, prompt, date or label set.
+
+    Args:
+        manifest: of the adapter.
+        where: the adapter's folder, for the message.
+        encoder: of the present prompts.
+        base: the present backbone, without adapter.
 
     Raises:
-        RunError: with every difference, one a line.
+        RunError: something differs; the message has one line for each difference.
     """
-    now = {**_identity(encoder), "backbone": fingerprint(base)}
-    then = {**bundle, "backbone": bundle["backbone"]["fingerprint"]}
-    words = {
-        "labels": "labels",
-        "label_words": "words of the labels",
-        "chat_template_sha256": "chat template",
-        "date_string": "date in the prompt",
-        "prompt_sha256": "prompt (system message, template, answer prefix)",
-        "backbone": "weights of the backbone or their quantisation",
+    compared = {
+        "labels": (manifest.labels, encoder.task.labels),
+        "words of the labels": (manifest.label_words, encoder.task.label_words),
+        "chat template": (manifest.chat_template_sha256, encoder.template_hash),
+        "date in the prompt": (manifest.date_string, encoder.date_string),
+        "prompt (system message, template, answer prefix)": (manifest.prompt_sha256, encoder.prompt_hash),
+        "weights of the backbone or their quantisation": (manifest.backbone.fingerprint, fingerprint(base)),
     }
-    differences = [f"  {words[key]}: {then[key]} then, {now[key]} now" for key in words if then[key] != now[key]]
+    differences = [
+        f"  {what}: {_shown(then)} then, {_shown(now)} now" for what, (then, now) in compared.items() if then != now
+    ]
     if differences:
         raise RunError(
-            f"{where}: the adapter was trained on something else:\n" + "\n".join(differences) + "\n"
-            f"use the backbone {bundle['backbone']['name']} and the prompt it was trained with, or train again"
+            f"{where}: the adapter was trained with another backbone or prompt:\n" + "\n".join(differences) + "\n"
+            f"use the backbone {manifest.backbone.name} and the prompt of the training, or train again"
         )
 
 
-def _identity(encoder: Encoder) -> dict[str, Any]:
-    return {
-        "labels": list(encoder.task.labels),
-        "label_words": list(encoder.task.label_words),
-        "chat_template_sha256": encoder.template_hash,
-        "date_string": encoder.date_string,
-        "prompt_sha256": encoder.prompt_hash,
-    }
+def _shown(value: str | Sequence[str]) -> str:
+    return value if isinstance(value, str) else ", ".join(value)

@@ -1,19 +1,59 @@
-"""The backbone: tokenizer, base model, quantisation and the adapter on top of it."""
+"""NF4 quantisation of a backbone: its settings, the check that they took effect, and work-arounds for bitsandbytes."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from transformers import BitsAndBytesConfig
 
+from loraft.config.schema import QuantConfig
+from loraft.engine.quantized_linear import is_4bit
 from loraft.errors import BackboneError
+
+QUANT_TYPE = "nf4"  # 4-bit levels at the quantiles of a normal distribution (Dettmers et al. 2023, "QLoRA")
+
+
+def nf4_config(section: QuantConfig) -> BitsAndBytesConfig:
+    """Returns the settings that transformers hands to bitsandbytes; its own defaults are FP4 and fp32 computation.
+
+    Args:
+        section: whether the block scales are quantised too (`double_quant`), and the dtype in which the dequantised
+            weights are multiplied (`compute_dtype`).
+    """
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=QUANT_TYPE,
+        bnb_4bit_use_double_quant=section.double_quant,
+        bnb_4bit_compute_dtype=torch.bfloat16 if section.compute_dtype == "bf16" else torch.float32,
+    )
+
+
+def check_nf4(model: torch.nn.Module, *, double_quant: bool) -> int:
+    """Returns the number of linear layers that are stored in NF4.
+
+    Raises:
+        BackboneError: no layer is quantised, or one is stored otherwise than `nf4_config` asks for.
+    """
+    import bitsandbytes as bnb
+
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, bnb.nn.Linear4bit)}
+    if not layers:
+        raise BackboneError("quant.method: nf4 quantised no layer of this backbone; use --quant none")
+    for name, layer in layers.items():
+        state = layer.weight.quant_state
+        if not is_4bit(layer) or state.quant_type != QUANT_TYPE or bool(state.nested) != double_quant:
+            raise BackboneError(
+                f"quant: the layer {name} is not stored as NF4 with double_quant={double_quant}; use --quant none"
+            )
+    return len(layers)
 
 
 def keep_nf4_layout(model: torch.nn.Module) -> None:
-    """Stops bitsandbytes from repacking CPU weights at the first evaluation.
+    """Stops bitsandbytes from repacking the weights of a backbone on a CPU at its first evaluation.
 
-    Its repacking rounds the block scales to bf16 and drops the double quantisation, so the frozen backbone would
-    change between the first evaluation and the training after it, and scores with it.
+    Repacking rounds the block scales to bf16 and undoes the double quantisation. The frozen backbone, and with it the
+    scores, would change between the evaluation before training and the training.
     """
     import bitsandbytes as bnb
 
@@ -22,30 +62,12 @@ def keep_nf4_layout(model: torch.nn.Module) -> None:
             layer.support_avx512bf16_for_cpu = False
 
 
-def check_nf4(model: torch.nn.Module, *, double_quant: bool) -> int:
-    """Returns how many linear layers are stored in NF4.
-
-    Raises:
-        BackboneError: if none is, or if one is of another type or not nested although `double_quant` asks for it.
-    """
-    import bitsandbytes as bnb
-
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, bnb.nn.Linear4bit)}
-    if not layers:
-        raise BackboneError("quant.method: nf4 quantised no layer of this backbone; use --quant none")
-    for name, layer in layers.items():
-        state = layer.weight.quant_state
-        if state is None or state.quant_type != "nf4" or bool(state.nested) != double_quant:
-            raise BackboneError(f"quant: {name} is not stored as asked (nf4, double_quant={double_quant})")
-    return len(layers)
-
-
 @contextmanager
 def no_compiler() -> Iterator[None]:
-    """Keeps torch.compile from doing anything meanwhile, by the switch that torch has for it.
+    """Switches torch.compile off inside the block, for importing bitsandbytes or peft (which imports bitsandbytes).
 
-    bitsandbytes, which peft imports too, hands helpers to it while it is imported, and torch imports its whole
-    compiler for that. They stand in where a device or a shape has no kernel, and then run as they are written.
+    At import, bitsandbytes passes some helper functions to torch.compile, for which torch imports its whole compiler:
+    a noticeable part of a cold start. Those helpers serve devices and shapes without a kernel, and work uncompiled.
     """
     switch = "TORCHDYNAMO_DISABLE"
     before = os.environ.get(switch)

@@ -1,12 +1,13 @@
-"""What a run depends on besides its config: versions, machine, commit of the source."""
+"""Record what a run depends on besides its config: package versions, machine, commit of the source."""
 
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from loraft.runs.files import utc_now
 
@@ -15,35 +16,61 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def environment() -> dict[str, Any]:
-    """What a run depends on besides its config: versions, machine, commit of the source; imports none of them."""
-    return {
-        "time": utc_now(),
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "git_commit": _git_commit(),
-        "packages": {name: _version(name) for name in PACKAGES},
-    }
+@dataclass(frozen=True)
+class Environment:
+    """Versions and machine of one run.
+
+    Attributes:
+        time: when the run started, in UTC.
+        command: the command line.
+        python, platform: version of Python, and name of the operating system.
+        cpu_count: logical CPUs; None where it is not known.
+        git_commit: commit of loraft's source, ending in "-dirty" where files differ from it; None outside a repository.
+        packages: version of each package; None where it is not installed.
+    """
+
+    time: str
+    command: tuple[str, ...]
+    python: str
+    platform: str
+    cpu_count: int | None
+    git_commit: str | None
+    packages: dict[str, str | None]
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+def environment() -> Environment:
+    """The environment of this process; imports none of the packages."""
+    return Environment(
+        time=utc_now(),
+        command=tuple(sys.argv),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu_count=os.cpu_count(),
+        git_commit=_git_commit(),
+        packages=package_versions(PACKAGES),
+    )
+
+
+def package_versions(names: Sequence[str]) -> dict[str, str | None]:
+    """The installed version of each package, None where it is not installed; imports none of the packages."""
+    versions: dict[str, str | None] = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
 
 
 def _git_commit() -> str | None:
-    """The commit of loraft's own source, with "-dirty" where it was changed; None outside its repository."""
+    """The commit of loraft's source, ending in "-dirty" where files differ from it; None outside its repository."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
-        # An installed package may lie inside some other repository, whose commit says nothing.
+        # loraft may be installed inside another repository, for example in its .venv: its commit is not loraft's.
         git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):

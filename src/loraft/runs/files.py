@@ -1,9 +1,7 @@
-"""Run directories: one folder a run, in which the existence of `metrics.json` means that the run finished.
+"""Write files atomically, and convert values to JSON.
 
-    runs/<name>/  config.yaml  environment.json  log.jsonl  checkpoints/  adapter/  predictions.jsonl  plots/
-                  metrics.json
-
-Every file but the log is written beside its place and renamed into it, so that a killed process leaves no half file.
+A file is written under a temporary name in the same folder and then renamed, so that a killed process leaves the old
+file or the new one, never half of one.
 """
 
 import base64
@@ -20,38 +18,45 @@ from uuid import UUID
 
 
 def utc_now() -> str:
-    """The time in UTC to the second, in ISO 8601."""
+    """The present time in UTC, to the second, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Puts a UTF-8 file into its place in one step, making its folder."""
-    with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8", newline="\n")
+    """Writes a UTF-8 file atomically; makes its folder."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Puts `value` into its place as JSON in one step, making its folder."""
+    """Writes `value` as JSON atomically; makes the file's folder."""
     write_text(path, to_json(value) + "\n")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes the place of `path` at the end, and is removed on an error."""
+    """A temporary path in the same folder: renamed to `path` at the end of the block, removed if the block raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
     try:
-        yield beside
-        os.replace(beside, path)
+        yield temporary
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:
-    """`value` as JSON with Vietnamese readable.
+    """`value` as JSON text, with Vietnamese characters as they are.
 
-    Beside JSON's own types: numpy's numbers; paths, decimals and UUIDs as text; dates and times in ISO 8601; durations
-    in seconds; bytes in base64; NaN and infinities as null.
+    Other types than JSON's own are converted: numpy scalars and arrays; paths, decimals and UUIDs to text; dates and
+    times to ISO 8601; durations to seconds; bytes to base64; NaN and infinities to null.
+
+    Args:
+        value: of these types, nested in mappings, lists and tuples.
+        indent: spaces per level; None for one line.
+
+    Raises:
+        TypeError: a value is of another type.
     """
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
 
@@ -59,7 +64,7 @@ def to_json(value: Any, indent: int | None = 2) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):  # numpy's, which is not imported for that
+    if hasattr(value, "tolist"):  # numpy's types, recognised without importing numpy
         return _plain(value.tolist())
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]

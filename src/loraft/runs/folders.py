@@ -1,140 +1,219 @@
-"""The sweep: trials one after the other in one process, over one backbone.
+"""The base class of result directories: the names of their files, and when an earlier directory may be replaced.
 
-    runs/<sweep>/  sweep.yaml  environment.json  <trial>/  <trial>/ ...  plots/  sweep.json
+    runs/<run>/      config.yaml   environment.json  log.jsonl    checkpoints/  adapter/ (with loraft.json)
+                     predictions.jsonl  before.json  plots/  report.html  metrics.json
+    runs/<sweep>/    sweep.yaml    environment.json  <trial>/ ...  errors/  joint-<id>/  plots/  sweep.json
+    runs/<fewshot>/  fewshot.yaml  environment.json  draws.jsonl  plots/  fewshot.json
+    runs/<data>/     plots/  data.json
 
-Each trial is an ordinary run, a pure function of its own config, so a finished one is kept, an interrupted one goes on,
-and a sweep that is asked for more ranks trains only those. `sweep.json` is written last.
+The results (`metrics.json`, `sweep.json`, ...) are written last: their existence means that the work is finished. All
+files but the logs are written atomically (see `files`), so that a killed process leaves no half file.
 """
 
+import json
+import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from loraft.config.resolve import load_resolved
-from loraft.config.schema import Config
-from loraft.errors import RunError
-from loraft.runs.run import Run
-
-
-class Sweep(Run):
-    """A sweep's directory: a run's habits under other names, so that `predict` never takes it for a run."""
-
-    @property
-    def how_to_resume(self) -> str:
-        """The command that goes on with this sweep."""
-        return "the same command"
-
-    @property
-    def config_path(self) -> Path:
-        """The config that the trials were made from."""
-        return self.path / "sweep.yaml"
-
-    @property
-    def metrics_path(self) -> Path:
-        """The results; written last."""
-        return self.path / "sweep.json"
-
-    def _allow(self, *, force: bool, resume: bool) -> None:
-        # What a sweep may overwrite is decided trial by trial.
-        if not self.config_path.is_file():
-            raise RunError(f"{self.path}: the folder holds something that is no sweep; choose another --output or name")
+from loraft.errors import ConfigError, RunError
+from loraft.runs.files import to_json
+from loraft.runs.records import read_object, write_record
 
 
-# What may differ between a study and its continuation: more draws belong beside those that were measured.
-GROWING = {"fewshot.shots", "fewshot.repeats", "output", "name", "preset"}
+class RunFolder:
+    """A directory of results.
 
-
-class FewshotStudy(Run):
-    """The folder of a few-shot study.
-
-    runs/<name>/  fewshot.yaml  environment.json  draws.jsonl  plots/  fewshot.json
+    Attributes:
+        kind: what it is a directory of, for messages.
+        config_file, results_file, log_file: names of its files.
+        path: the directory.
     """
 
+    kind: ClassVar[str]
+    config_file: ClassVar[str]
+    results_file: ClassVar[str]
+    log_file: ClassVar[str] = "log.jsonl"
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._made = False  # whether this object made the directory: `discard` deletes no other
+
+    @classmethod
+    def create(cls, output: Path, name: str, *, force: bool = False, resume: bool = False) -> Self:
+        """Makes the directory `output / name` and returns it.
+
+        With `resume`, files of earlier work stay in it. With `force`, the directory of earlier work is renamed, and
+        deleted only when the new work finishes; until then `discard` can bring it back.
+
+        Args:
+            output: the folder that contains the result directories; made if missing.
+            name: one path component, or several joined by "/" for the trials of a sweep.
+            force: replace earlier work of that name.
+            resume: continue unfinished work of that name; start it if there is none.
+
+        Raises:
+            ConfigError: both flags are given.
+            RunError: the name is not allowed, or something of that name exists and the flags do not allow to continue
+                or replace it; nothing is changed.
+        """
+        if not name or Path(name).is_absolute() or any(part in ("", ".", "..") for part in name.split("/")):
+            raise RunError(f"run name: must name a folder inside {output} (got {name!r}); use letters, digits and -")
+        folder = cls(Path(output) / name)
+        if folder.check(force=force, resume=resume):
+            if force:
+                shutil.rmtree(folder._aside, ignore_errors=True)
+                os.replace(folder.path, folder._aside)
+        elif folder.path.exists() and not folder.path.is_dir():
+            raise RunError(f"{folder.path}: is a file, not a folder; choose another --output or name")
+        folder._made = not folder.path.exists()
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder.path}: cannot be made ({error.strerror}); choose another --output") from error
+        return folder
+
+    def check(self, *, force: bool, resume: bool) -> bool:
+        """Returns whether the directory holds earlier work, which the flags allow to replace or continue.
+
+        Raises:
+            ConfigError: both flags are given.
+            RunError: the directory holds earlier work that the flags do not allow to replace or continue, or
+                something else.
+        """
+        refuse_force_and_resume(force=force, resume=resume)
+        # A process killed while it wrote the config leaves a hidden temporary file, which is not earlier work.
+        if not self.path.is_dir() or all(entry.name.startswith(".") for entry in self.path.iterdir()):
+            return False
+        if not self.config_path.is_file():
+            raise RunError(
+                f"{self.path}: the folder holds files that are not of a {self.kind}; choose another --output or name"
+            )
+        refusal = self.refusal(force=force, resume=resume)
+        if refusal is not None:
+            raise RunError(f"{self.path}: {refusal}")
+        return True
+
+    def refusal(self, *, force: bool, resume: bool) -> str | None:
+        """Why the flags do not allow to write over or continue earlier work, with what to do; None if they allow it."""
+        if self.finished and resume:
+            return f"the {self.kind} is finished, so there is nothing to resume; --force starts it again"
+        if self.finished and not force:
+            return f"a finished {self.kind} is there; --force deletes it, --set name=NAME keeps both"
+        if not force and not resume:
+            return f"an unfinished {self.kind} is there; {self.how_to_resume} continues it, --force deletes it"
+        return None
+
+    def discard(self) -> None:
+        """Undoes `create`, unless there is a checkpoint or a result: deletes the directory, and undoes `force`."""
+        if not self._made or self.finished or any((self.path / "checkpoints").glob("checkpoint-*")):
+            return
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._aside.exists():
+            os.replace(self._aside, self.path)
+
+    @property
+    def _aside(self) -> Path:
+        """Where `force` keeps the directory of the earlier work."""
+        return self.path.with_name(f".{self.path.name}.replaced")
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
     @property
     def how_to_resume(self) -> str:
-        """The command that goes on with this study."""
+        """The command that continues the work in this directory, for messages."""
         return "the same command with --resume"
 
     @property
     def config_path(self) -> Path:
         """The resolved config; written first."""
-        return self.path / "fewshot.yaml"
+        return self.path / self.config_file
+
+    @property
+    def environment_path(self) -> Path:
+        """Package versions and machine, see `environment`."""
+        return self.path / "environment.json"
 
     @property
     def log_path(self) -> Path:
-        """One JSON object for each draw and baseline that was measured, with its answers as label ids."""
-        return self.path / "draws.jsonl"
+        """What was measured while the work ran, one JSON object a line."""
+        return self.path / self.log_file
 
     @property
-    def metrics_path(self) -> Path:
-        """The results; written last."""
-        return self.path / "fewshot.json"
+    def plots(self) -> Path:
+        """The folder of the PNGs."""
+        return self.path / "plots"
 
-    def check_begun(self, config: Config) -> None:
-        """Whether `--resume` with this config goes on with what was begun here.
+    @property
+    def report_path(self) -> Path:
+        """The page that `loraft report` writes."""
+        return self.path / "report.html"
+
+    @property
+    def results_path(self) -> Path:
+        """The results; written last."""
+        return self.path / self.results_file
+
+    @property
+    def finished(self) -> bool:
+        """Whether the results are written."""
+        return self.results_path.is_file()
+
+    @property
+    def mend(self) -> str:
+        """What to do about a damaged file in this directory, for messages."""
+        return "run the command that made it again, with --force"
+
+    def append_log(self, row: Mapping[str, Any]) -> None:
+        """Adds one line to the log."""
+        append_line(self.log_path, row)
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The rows of the log in order; none if there is no log. A line that is not JSON is left out."""
+        rows = []
+        if self.log_path.is_file():
+            for line in self.log_path.read_text(encoding="utf-8", errors="replace").split("\n"):
+                try:
+                    rows.append(json.loads(line))
+                except json.JSONDecodeError:
+                    continue
+        return rows
+
+    def read_results(self) -> dict[str, Any]:
+        """The JSON object that `finish` wrote, without its `schema_version`.
 
         Raises:
-            RunError: nothing was begun, or with another config; other numbers of shots and draws are no difference.
+            RunError: the work is not finished, or the file is damaged or of a later version.
         """
-        if not self.config_path.is_file():
-            raise RunError(
-                f"--resume: no study was begun in {self.path}; leave --resume out to begin it, or give the flags of the"
-                " study that is meant"
-            )
-        begun, now = flat(load_resolved(self.config_path)), flat(config)
-        changed = [f"  {key}: {begun[key]} then, {now[key]} now" for key in now if begun[key] != now[key]]
-        if changed:
-            raise RunError(
-                f"{self.path}: was begun with another configuration:\n" + "\n".join(changed) + "\n"
-                "--resume goes on with it as it was begun, --set name=NAME keeps both, --force deletes it"
-            )
+        if not self.finished:
+            raise RunError(f"{self.path}: the {self.kind} is not finished; {self.how_to_resume} continues it")
+        return read_object(self.results_path, self.mend)
 
-    def _allow(self, *, force: bool, resume: bool) -> None:
-        if not self.config_path.is_file() or (force and resume):
-            super()._allow(force=force, resume=resume)
-        if force or resume:
-            return
-        # Two sources of one name share a folder: what is deleted by --force must be told.
-        source = load_resolved(self.config_path).data.source
-        state, goes_on = (
-            ("a finished", "adds the draws that it lacks") if self.finished else ("an unfinished", "continues it")
-        )
-        raise RunError(
-            f"{self.path}: {state} study of {source} is there; {self.how_to_resume} {goes_on}, --force deletes it,"
-            " --set name=NAME keeps both"
-        )
+    def finish(self, results: Any) -> None:
+        """Writes the results, which marks the work as finished: call it last. Deletes what `force` had kept."""
+        write_record(self.results_path, results)
+        shutil.rmtree(self._aside, ignore_errors=True)
 
 
-def flat(config: Config) -> dict[str, Any]:
-    """Dotted keys and values of a config, without those that a continued study may change."""
-    content = config.model_dump()
-    keys = {name: value for name, value in content.items() if not isinstance(value, dict)}
-    for section in content.keys() - keys.keys():
-        keys |= {f"{section}.{key}": value for key, value in content[section].items()}
-    return {key: value for key, value in sorted(keys.items()) if key not in GROWING}
+def refuse_force_and_resume(*, force: bool, resume: bool) -> None:
+    """Raises an error if both flags are given.
+
+    Raises:
+        ConfigError: both are given.
+    """
+    if force and resume:
+        raise ConfigError("--force and --resume: one deletes what the other continues (got both); give one of them")
 
 
-class _Log(Run):
-    """A log by itself."""
-
-    @property
-    def log_path(self) -> Path:
-        """The file."""
-        return self.path
-
-
-class Joint(Run):
-    """The folder of a pass, which is no run."""
-
-    @property
-    def metrics_path(self) -> Path:
-        """The reports by trial; written when the training is over."""
-        return self.path / "joint.json"
-
-    def log_of(self, number: int) -> Run:
-        """Something that writes the log of one adapter."""
-        return _Log(self.path / f"log-{number}.jsonl")
-
-    @property
-    def best(self) -> Path:
-        """The best weights of each adapter."""
-        return self.path / "best"
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Adds one JSON object as a line to a file."""
+    with path.open("a+b") as file:
+        if file.tell() > 0:  # a killed process may have left half a line: end it first
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(to_json(row, indent=None).encode() + b"\n")

@@ -1,57 +1,122 @@
-"""What finished runs answered on their test rows, read back for paired statistics.
+"""Write and read `predictions.jsonl`, a run's prediction for each test row; as label ids for paired statistics.
 
 Shapes: N rows.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from loraft.errors import RunError
+from loraft.runs.files import write_text
+from loraft.runs.records import record_from
 from loraft.runs.run import Run
+
+MEND = "train the run again with --force"  # what to do about a damaged file, for messages
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The answers of one run: label ids of the N test rows, and -1 where an answer was no label."""
+class PredictedRow:
+    """A test row and the model's prediction for it.
+
+    Attributes:
+        row: number of the row in its file.
+        text, label: the sentence and its reference label.
+        predicted: the predicted label; None where the generated answer is no label.
+        probs: probability of each label, in [0, 1]; None where the answer was generated.
+        answer: the generated answer; None where labels were scored.
+    """
+
+    row: int
+    text: str
+    label: str
+    predicted: str | None
+    probs: dict[str, float] | None = None
+    answer: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, without `probs` or `answer` where they are None."""
+        optional = {"probs": self.probs, "answer": self.answer}
+        given = {key: value for key, value in optional.items() if value is not None}
+        return {"row": self.row, "text": self.text, "label": self.label, "predicted": self.predicted, **given}
+
+
+@dataclass(frozen=True)
+class RunPredictions:
+    """The predictions of one run on its N test rows, as label ids.
+
+    Attributes:
+        run: its directory.
+        labels: names of the K labels, in id order.
+        rows: numbers of the rows in their file.
+        texts: the sentences.
+        references_N: label ids.
+        predictions_N: label ids, -1 where an answer was no label.
+    """
 
     run: Path
     labels: tuple[str, ...]
-    rows: tuple[int, ...]  # numbers in the data's own file
+    rows: tuple[int, ...]
     texts: tuple[str, ...]
     references_N: npt.NDArray[np.int64]
     predictions_N: npt.NDArray[np.int64]
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
-        """Which of the N rows are right."""
+        """Whether each of the N predictions is right."""
         return np.asarray(self.references_N == self.predictions_N)
 
 
-def read_answers(run: Run) -> Answers:
-    """The predictions that a finished run left.
+def write_rows(run: Run, rows: Sequence[PredictedRow]) -> None:
+    """Writes a run's predictions on its test rows, one JSON object a line."""
+    lines = (json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows)
+    write_text(run.predictions_path, "".join(lines))
+
+
+def read_rows(run: Run) -> list[PredictedRow]:
+    """The predictions of a run, in the order of its test rows.
 
     Raises:
-        RunError: the run is not finished, or its predictions are gone or no JSON lines.
+        RunError: the file is missing or damaged.
     """
-    labels = tuple(run.read_metrics()["labels"])
-    ids = {label: k for k, label in enumerate(labels)}
+    path = run.predictions_path
     try:
-        rows = [json.loads(line) for line in run.predictions_path.read_text(encoding="utf-8").split("\n") if line]
-        numbers, texts = tuple(row["row"] for row in rows), tuple(row["text"] for row in rows)
-        references = np.array([ids[row["label"]] for row in rows], dtype=np.int64)
-        predictions = np.array([ids.get(row["predicted"], -1) for row in rows], dtype=np.int64)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise RunError(f"{run.predictions_path}: cannot be read ({what}); train the run again with --force") from None
-    return Answers(run.path, labels, numbers, texts, references, predictions)
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({type(error).__name__}: {error}); {MEND}") from None
+    return [record_from(line, PredictedRow, path, MEND) for line in lines]
 
 
-def difference_of_rows(a: Answers, b: Answers) -> str | None:
-    """Why two runs were not judged on the same rows, None if they were."""
+def read_predictions(run: Run) -> RunPredictions:
+    """The predictions of a finished run, as label ids.
+
+    Raises:
+        RunError: the run is not finished, or its predictions are missing or damaged.
+    """
+    labels = run.read_labels()
+    ids = {label: k for k, label in enumerate(labels)}
+    rows = read_rows(run)
+    unknown = next((row for row in rows if row.label not in ids), None)
+    if unknown is not None:
+        raise RunError(
+            f"{run.predictions_path}: row {unknown.row} has a label that is not the run's (got {unknown.label!r}, the"
+            f" run has {', '.join(labels)}); {MEND}"
+        )
+    references = np.array([ids[row.label] for row in rows], dtype=np.int64)
+    predictions = np.array(
+        [-1 if row.predicted is None else ids.get(row.predicted, -1) for row in rows], dtype=np.int64
+    )
+    numbers, texts = tuple(row.row for row in rows), tuple(row.text for row in rows)
+    return RunPredictions(run.path, labels, numbers, texts, references, predictions)
+
+
+def difference_of_rows(a: RunPredictions, b: RunPredictions) -> str | None:
+    """Returns the first difference between the test rows of two runs, for messages; None if the rows are the same."""
     if a.labels != b.labels:
         return f"labels {', '.join(a.labels)} and {', '.join(b.labels)}"
     if len(a.texts) != len(b.texts):

@@ -1,31 +1,44 @@
-"""Whether a run may be gone on with."""
+"""Check before resuming that the config is the one that the work was begun with."""
 
-from loraft.config.resolve import load_resolved
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from loraft.config.diagnostics import known_keys
+from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.errors import RunError
-from loraft.runs.run import Run
+
+# Keys that do not change the results of a run: where values came from and where results go, and sections of studies.
+PLACES = ("preset", "output", "name")
+STUDIES = ("sweep.", "fewshot.")
 
 
-def check_begun(run: Run, config: Config) -> None:
-    """Refuses to go on with a run that was begun with another configuration.
+def check_same_config(path: Path, config: Config, *, free: Collection[str], hint: str) -> None:
+    """Raises an error if work was begun with another config than the present one.
+
+    Args:
+        path: file of the config that the work was begun with.
+        config: the present config.
+        free: keys that may differ; a key that ends in a dot stands for all keys of that section.
+        hint: what the user can do, for the message.
 
     Raises:
-        RunError: with every key that differs, one a line.
+        RunError: some keys differ; the message has one line for each.
+        ConfigError: the file cannot be read.
     """
-    if not run.config_path.exists():
-        return
-    begun = load_resolved(run.config_path).model_dump()
-    now = config.model_dump()
+    begun = load_config(path)
+    sections = tuple(key for key in free if key.endswith("."))
+    keys = [key for key in known_keys() if key not in free and not key.startswith(sections)]
     changed = [
-        f"  {section}.{key}: {begun[section][key]} then, {now[section][key]} now"
-        for section in now
-        if isinstance(now[section], dict) and section not in ("fewshot", "sweep")  # of studies, not of this run
-        for key in now[section]
-        if begun[section][key] != now[section][key]
+        f"  {key}: {old} then, {new} now" for key in keys if (old := _value(begun, key)) != (new := _value(config, key))
     ]
-    changed += [f"  seed: {begun['seed']} then, {now['seed']} now"] if begun["seed"] != now["seed"] else []
     if changed:
-        raise RunError(
-            f"{run.path}: was begun with another configuration:\n" + "\n".join(changed) + "\n"
-            f"{run.how_to_resume} continues it as it was begun, --force begins again"
-        )
+        raise RunError(f"{path.parent}: was begun with another config:\n" + "\n".join(changed) + f"\n{hint}")
+
+
+def _value(config: Config, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value

@@ -1,7 +1,6 @@
-"""What a page says about a run, a sweep, a few-shot study or a data source, from the files in its folder.
+"""`loraft report`: writes one HTML page, or Markdown, about a run, a sweep, a few-shot study or a data source.
 
-Nothing is computed again and nothing heavy is imported: a report is as old as the files it was made from. The figures
-of a sweep's trial are drawn when its report is asked for.
+A report is made from the files in the directory: nothing is measured again and no model is loaded.
 """
 
 import difflib
@@ -13,29 +12,32 @@ from loraft.display import page
 from loraft.display.page import Code, Document, Part
 from loraft.errors import RunError
 from loraft.runs.files import write_text
-from loraft.runs.folders import FewshotStudy
+from loraft.runs.records import read_object
+from loraft.runs.run import Run
+from loraft.runs.study_folders import DatasetFolder, FewshotFolder, SweepFolder
 from loraft.studies.dataset import tables as dataset_tables
 from loraft.studies.fewshot import tables as fewshot_tables
-from loraft.studies.report_sections import SENTENCE, config_and_environment, images, made_from, read_json, sources
+from loraft.studies.fewshot.records import FewshotResult
+from loraft.studies.report_sections import SENTENCE, config_and_environment, images, made_from, sources
 from loraft.studies.run_report import of_run
 from loraft.studies.sweep import tables as sweep_tables
-
-PAGE = "report.html"
+from loraft.studies.sweep.records import SweepResult
 
 
 def write_page(folder: Path, to: Path | None = None) -> Path:
-    """Writes the report of a finished run, study or data source as one HTML file and returns its path.
+    """Writes the report as one HTML file and returns its path.
 
     Args:
-        folder: the directory, as `find` gives it.
-        to: the file; by default `report.html` in the folder.
+        folder: directory of a finished run or study, or of a data source's statistics, as `find` returns it.
+        to: the file; by default `report.html` in the directory.
 
     Raises:
-        RunError: nothing in the folder is finished, or the file cannot be written.
+        RunError: nothing in the directory is finished, or the file cannot be written.
     """
-    path = to if to is not None else folder / PAGE
+    inside = Run(folder).report_path
+    path = to if to is not None else inside
     if path.is_dir():
-        raise RunError(f"--to: is a folder (got {path}); name a file, for example {path / PAGE}")
+        raise RunError(f"--to: is a folder (got {path}); name a file, for example {path / inside.name}")
     text = page.page(document(folder))
     try:
         write_text(path, text)
@@ -50,25 +52,29 @@ def markdown(folder: Path) -> str:
 
 
 def document(folder: Path) -> Document:
-    """The report of what lies in the folder.
+    """The report on a directory, before it is rendered.
 
     Raises:
-        RunError: nothing finished lies there.
+        RunError: nothing in the directory is finished.
     """
     for file, make in KINDS.items():
         if (folder / file).is_file():
             return make(folder)
-    again = "the same command goes on with the sweep, or name one of its runs"
-    if not (folder / "sweep.yaml").is_file():
-        again = "the same command with --resume finishes what was interrupted"
-    raise RunError(f"{folder}: nothing finished to report (got none of {', '.join(KINDS)}); {again}")
+    remedy = "the same command continues the sweep, or name one of its runs"
+    if not SweepFolder(folder).config_path.is_file():
+        remedy = "the same command with --resume finishes what was interrupted"
+    raise RunError(f"{folder}: nothing finished to report (got none of {', '.join(KINDS)}); {remedy}")
 
 
 def find(name_or_path: str | None, output: Path) -> Path:
-    """The folder of that name inside `output`, or at that path; without a name the one that finished last.
+    """The directory with that name in `output`, or at that path; without a name, the one that was finished last.
+
+    Args:
+        name_or_path: name of a run or study, or path of its directory; None for the newest.
+        output: the folder that holds the runs.
 
     Raises:
-        RunError: there is none; the message names the nearest.
+        RunError: there is none; the message suggests a similar name.
     """
     for path in () if name_or_path is None else (output / name_or_path, Path(name_or_path).expanduser()):
         if path.is_dir():
@@ -77,57 +83,56 @@ def find(name_or_path: str | None, output: Path) -> Path:
     if name_or_path is None and finished:
         return max(finished.values(), key=lambda path: _finished_at(path) or 0)
     close = difflib.get_close_matches(str(name_or_path), finished, n=1)
-    there = f"there are {', '.join(finished)}" if finished else "loraft train, sweep, fewshot and data make some"
-    hint = f"did you mean {close[0]}?" if close else there
+    known = f"there are {', '.join(finished)}" if finished else "loraft train, sweep, fewshot and data make some"
+    hint = f"did you mean {close[0]}?" if close else known
     got = "nothing to report" if name_or_path is None else f"no such run or study (got {name_or_path!r})"
     raise RunError(f"{output}: {got}; {hint}")
 
 
 def of_fewshot(folder: Path) -> Document:
-    """A finished few-shot study."""
-    study = FewshotStudy(folder)
-    result = study.read_metrics()
-    results: list[Part] = [result["verdict"], fewshot_tables.fewshot(result), *fewshot_tables.fewshot_notes(result)]
-    nested = "A draw holds the same demonstrations in the same order for every number of shots, as far as it goes."
+    """The report of a finished few-shot study."""
+    study = FewshotFolder(folder)
+    result = FewshotResult.of(study)
+    results: list[Part] = [result.verdict, fewshot_tables.fewshot(result), *fewshot_tables.fewshot_notes(result)]
+    nested = "The prompts of a draw are nested: more shots keep the demonstrations of fewer, in their order."
     return Document(
         title=f"Few-shot study {study.name}",
-        subtitle=made_from(folder, "fewshot.yaml", f"{result['selection']} demonstrations, decode {result['decode']}"),
+        subtitle=made_from(study, f"{result.selection} demonstrations, decode {result.decode}"),
         sections=[
             ("Results", [*results, *images(study.plots)]),
             ("Draws", [nested, fewshot_tables.fewshot_draws(result)]),
-            ("Data", [sources(result["data"])]),
-            ("Config", config_and_environment(folder, "fewshot.yaml")),
+            ("Data", [sources(result.data)]),
+            ("Config", config_and_environment(study)),
         ],
     )
 
 
 def of_sweep(folder: Path) -> Document:
-    """A finished sweep."""
-    result = read_json(folder / "sweep.json")
-    failed = [trial for trial in result["trials"] if trial["status"] == "failed"]
-    errors = [Code(f"{trial['name']}\n{trial['error']}") for trial in failed]
-    best = result["best"]
+    """The report of a finished sweep."""
+    sweep = SweepFolder(folder)
+    result = SweepResult.of(sweep)
+    errors = [Code(f"{trial.name}\n{trial.error}") for trial in result.failed]
     usage: list[Part] = []
-    if best is not None:
-        path = shlex.quote(str(folder / best["name"]))  # the runs may have been moved since
+    if result.best is not None:
+        path = shlex.quote(str(folder / result.best.name))  # the path in the record may be out of date
         usage = [Code(f"loraft predict --run {path} '{SENTENCE}'\nloraft report {path}")]
-    keys = ", ".join(map(sweep_tables.key_word, result["keys"]))
+    keys = ", ".join(map(sweep_tables.key_word, result.keys))
     results: list[Part] = [*sweep_tables.sweep_tables(result), *sweep_tables.sweep_notes(result)]
     return Document(
-        title=f"Sweep {folder.name}",
-        subtitle=made_from(folder, "sweep.yaml", f"{len(result['trials'])} trials over {keys}"),
+        title=f"Sweep {sweep.name}",
+        subtitle=made_from(sweep, f"{len(result.trials)} trials over {keys}"),
         sections=[
-            ("Results", [*results, *images(folder / "plots")]),
+            ("Results", [*results, *images(sweep.plots)]),
             ("Failed trials", errors),
             ("How to use the best trial", usage),
-            ("Config", config_and_environment(folder, "sweep.yaml")),
+            ("Config", config_and_environment(sweep)),
         ],
     )
 
 
 def of_data(folder: Path) -> Document:
     """A data source that `loraft data` looked at."""
-    data = read_json(folder / "data.json")
+    data = read_object(DatasetFolder(folder).results_path, DatasetFolder(folder).mend)
     others: list[Part] = ["One split: nothing can leak."]
     if data["leaks"]:
         others = [dataset_tables.leaks(data), dataset_tables.near_legend(data)]
@@ -139,18 +144,21 @@ def of_data(folder: Path) -> Document:
         subtitle=f"{data['rows']:,} rows, task {data['task']}, labels {', '.join(data['labels'])}",
         sections=[
             ("Rows", [dataset_tables.shares(data), dataset_tables.splits(data), *dataset_tables.data_notes(data)]),
-            ("Lengths", [dataset_tables.lengths(data), *images(folder / "plots"), dataset_tables.longest(data)]),
+            (
+                "Lengths",
+                [dataset_tables.lengths(data), *images(DatasetFolder(folder).plots), dataset_tables.longest(data)],
+            ),
             ("Leaks and conflicts", others),
         ],
     )
 
 
-# The file whose existence says that a thing is finished, and the report of it.
+# Name of the results file, which exists if the work is finished: function that makes the report.
 KINDS: dict[str, Callable[[Path], Document]] = {
-    "metrics.json": of_run,
-    "sweep.json": of_sweep,
-    "fewshot.json": of_fewshot,
-    "data.json": of_data,
+    Run.results_file: of_run,
+    SweepFolder.results_file: of_sweep,
+    FewshotFolder.results_file: of_fewshot,
+    DatasetFolder.results_file: of_data,
 }
 
 

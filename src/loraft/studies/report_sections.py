@@ -1,23 +1,20 @@
-"""What a page says about a run, a sweep, a few-shot study or a data source, from the files in its folder.
+"""Builds the parts that several reports have: subtitle, config and versions, figures, the table of splits."""
 
-Nothing is computed again and nothing heavy is imported: a report is as old as the files it was made from. The figures
-of a sweep's trial are drawn when its report is asked for.
-"""
-
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
-from loraft.config.resolve import load_resolved
+from loraft.config.resolve import load_config
+from loraft.data.dataset import SplitSummary
 from loraft.display.page import Code, Image, Part
 from loraft.display.table import listing
-from loraft.runs.run import Run
+from loraft.runs.folders import RunFolder
+from loraft.runs.records import read_object
 
-ENVIRONMENT = "environment.json"
-SENTENCE = "thầy giảng bài rất dễ hiểu"
+SENTENCE = "thầy giảng bài rất dễ hiểu"  # in the examples of use
+
+# Captions, by file name.
 FIGURES = {
     "learning_curve.png": "Loss in nats and validation scores over the training steps",
     "confusion_matrix.png": "Counts and row shares of the test split: reference by predicted label",
@@ -27,55 +24,48 @@ FIGURES = {
 }
 
 
-def made_from(folder: Path, config_file: str, settings: str) -> str:
-    """The subtitle of a report: backbone, data, task, settings, seed, version and time."""
-    config = load_resolved(folder / config_file)
+def made_from(folder: RunFolder, settings: str) -> str:
+    """The subtitle of a report: backbone, data, task, settings, seed, and loraft's version and time of the work.
+
+    Args:
+        folder: directory of a run or study.
+        settings: what the kind of work adds, in words.
+
+    Raises:
+        RunError: a file of the directory is damaged or of a later version.
+    """
+    config = load_config(folder.config_path)
     quantised = f" ({config.quant.method})" if config.quant.method != "none" else ""
-    made = read_json(folder / ENVIRONMENT) if (folder / ENVIRONMENT).is_file() else {}
+    made = read_object(folder.environment_path, folder.mend) if folder.environment_path.is_file() else {}
     version = (made.get("packages") or {}).get("loraft")
     parts = [f"backbone {config.model.name}{quantised}", f"data {config.data.source}", f"task {config.prompt.task}"]
     parts += [settings, f"seed {config.seed}", f"loraft {version}" if version else "", str(made.get("time") or "")]
     return " · ".join(filter(None, parts))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+def config_and_environment(folder: RunFolder) -> list[Part]:
+    """The resolved config and the package versions, folded."""
+    files = {folder.config_path: f"{folder.config_file}, resolved", folder.environment_path: "Versions and machine"}
+    return [Code(path.read_text(encoding="utf-8"), summary) for path, summary in files.items() if path.is_file()]
 
 
-def config_and_environment(folder: Path, config_file: str) -> list[Part]:
-    """The resolved config and the versions, as boxes that open on a click."""
-    files = {config_file: f"{config_file}, resolved", ENVIRONMENT: "Versions and machine"}
-    return [
-        Code((folder / file).read_text(encoding="utf-8"), summary)
-        for file, summary in files.items()
-        if (folder / file).is_file()
-    ]
-
-
-def figures_of(run: Run, *names: str) -> list[Part]:
-    """The named figures of a run, as far as they were drawn."""
-    return [Image(run.plots / name, FIGURES[name]) for name in names if (run.plots / name).is_file()]
+def figures_of(folder: RunFolder, *names: str) -> list[Part]:
+    """The named figures of a run; one that was not drawn is left out."""
+    return [Image(folder.plots / name, FIGURES[name]) for name in names if (folder.plots / name).is_file()]
 
 
 def images(folder: Path) -> list[Part]:
-    """All figures in a folder, in the order of their names."""
+    """All figures in a folder, sorted by file name."""
     return [
         Image(path, FIGURES.get(path.name, path.stem.replace("_", " ").capitalize()))
         for path in sorted(folder.glob("*.png"))
     ]
 
 
-def sources(data: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A table of the splits: rows, where they come from, and what was found when they were read."""
+def sources(data: Mapping[str, SplitSummary]) -> Table:
+    """A table of the splits: number of rows, source, and the notes of reading."""
     rows = [
-        (
-            name,
-            f"{split['rows']:,}",
-            str(split["source"]),
-            ", ".join(f"{n:,} {what}" for what, n in split["notes"].items()),
-        )
+        (name, f"{split.rows:,}", split.source, ", ".join(f"{n:,} {what}" for what, n in split.notes.items()))
         for name, split in data.items()
     ]
     return listing(("split", "rows", "source", "notes"), rows)

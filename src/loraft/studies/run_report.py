@@ -1,97 +1,97 @@
-"""What a page says about a run, a sweep, a few-shot study or a data source, from the files in its folder.
+"""Builds the report of a finished run from its files: results, figures, mistakes, and how to use its adapter."""
 
-Nothing is computed again and nothing heavy is imported: a report is as old as the files it was made from. The figures
-of a sweep's trial are drawn when its report is asked for.
-"""
-
-import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from loraft.bundled import bundled_backbones
-from loraft.config.resolve import load_resolved
+from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.display.page import Code, Document, Part
 from loraft.display.table import listing
 from loraft.evaluation import tables
+from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.figures import draw_run_figures
+from loraft.runs.predictions import read_rows
+from loraft.runs.records import as_json
 from loraft.runs.run import Run
 from loraft.studies.report_sections import SENTENCE, config_and_environment, figures_of, made_from, sources
+from loraft.training.results import RunResult
 
-MISTAKES = 20  # the most confident ones are shown
+MISTAKES = 20  # wrong rows that are shown
 
 
 def of_run(folder: Path) -> Document:
-    """A finished run: results, plots, mistakes, how to use it, and what it was made from."""
+    """The report of a finished run.
+
+    Figures that are missing, as in the trials of a sweep, are drawn.
+
+    Raises:
+        RunError: a file of the run is damaged or of a later version.
+    """
     run = Run(folder)
-    result, config = run.read_metrics(), load_resolved(run.config_path)
-    after, before = result["after"], result.get("before")
-    if not run.plots.is_dir():  # a trial of a sweep
-        draw_run_figures(run, after, result["labels"])
-    low, high = after["intervals"]["macro_f1"]
+    result, config = RunResult.of(run), load_config(run.config_path)
+    after, before = result.after, result.before
+    if not run.plots.is_dir():
+        draw_run_figures(run, after, result.labels)
+    low, high = after.intervals["macro_f1"]
     headline = (
-        f"Macro F1 {after['macro_f1']:.3f} ({after['confidence']:.0%} interval {low:.3f} to {high:.3f}) and accuracy"
-        f" {after['accuracy']:.3f} on {after['n']:,} test rows."
+        f"Macro F1 {after.macro_f1:.3f} ({after.confidence:.0%} interval {low:.3f} to {high:.3f}) and accuracy"
+        f" {after.accuracy:.3f} on {after.n:,} test rows."
     )
     if before is not None:
-        headline += f" The backbone without the adapter: {before['macro_f1']:.3f} and {before['accuracy']:.3f}."
+        headline += f" The backbone without the adapter: {before.macro_f1:.3f} and {before.accuracy:.3f}."
     return Document(
         title=f"Run {run.name}",
-        subtitle=made_from(folder, "config.yaml", f"rank {config.lora.r}, {config.lora.alpha_policy}"),
+        subtitle=made_from(run, f"rank {config.lora.r}, {config.lora.alpha_policy}"),
         sections=[
             ("Results", [headline, tables.before_after(before, after)]),
             ("Labels", [tables.per_class(after), tables.confusion(after), *figures_of(run, "confusion_matrix.png")]),
             ("Calibration", _calibration(run, after)),
             ("Most confident mistakes", _mistakes(run, after)),
-            ("Training", [*figures_of(run, "learning_curve.png"), _pairs(result["train"])]),
+            ("Training", [*figures_of(run, "learning_curve.png"), _pairs(as_json(result.train))]),
             ("How to use the adapter", _usage(run, config)),
-            ("Data", [sources(result["data"])]),
-            ("Config", config_and_environment(folder, "config.yaml")),
+            ("Data", [sources(result.data)]),
+            ("Config", config_and_environment(run)),
         ],
     )
 
 
-def _calibration(run: Run, after: Mapping[str, Any]) -> list[Part]:
-    if after["expected_calibration_error"] is None:
+def _calibration(run: Run, after: EvaluationReport) -> list[Part]:
+    """Calibration error, log loss and the reliability diagram; where answers were generated, a sentence."""
+    if after.expected_calibration_error is None:
         return ["Answers were generated, so there are no probabilities."]
     numbers = (
-        f"Expected calibration error {after['expected_calibration_error']:.3f} (15 bins), log loss"
-        f" {after['log_loss']:.3f} nats."
+        f"Expected calibration error {after.expected_calibration_error:.3f} (15 bins), log loss"
+        f" {after.log_loss:.3f} nats."
     )
     return [numbers, *figures_of(run, "reliability.png")]
 
 
-def _mistakes(run: Run, after: Mapping[str, Any]) -> list[Part]:
-    wrong = [row for row in _predictions(run) if row["predicted"] != row["label"]]
+def _mistakes(run: Run, after: EvaluationReport) -> list[Part]:
+    """The wrong rows with the highest probability of their wrong label; the first ones where answers were generated."""
+    rows = read_rows(run) if run.predictions_path.is_file() else []
+    wrong = [row for row in rows if row.predicted != row.label]
     if not wrong:
         return ["None: every test row is right."]
-    total = f"{len(wrong):,} of {after['n']:,} test rows are wrong"
-    if "probs" not in wrong[0]:
-        shown = wrong[:MISTAKES]
-        answers = [(row["text"], row["label"], str(row.get("answer")), str(row["row"])) for row in shown]
-        heads = ("sentence", "reference", "answer", "row")
-        return [f"{total}; the first of them:", listing(heads, answers)]
-    shown = sorted(wrong, key=lambda row: -row["probs"][row["predicted"]])[:MISTAKES]
-    rows = [
-        (row["text"], row["label"], row["predicted"], f"{row['probs'][row['predicted']]:.3f}", str(row["row"]))
-        for row in shown
+    total = f"{len(wrong):,} of {after.n:,} test rows are wrong"
+    if wrong[0].probs is None:
+        answers = [(row.text, row.label, str(row.answer), str(row.row)) for row in wrong[:MISTAKES]]
+        return [f"{total}; the first of them:", listing(("sentence", "reference", "answer", "row"), answers)]
+    confident = [(row, (row.probs or {}).get(str(row.predicted), 0.0)) for row in wrong]
+    confident.sort(key=lambda pair: -pair[1])
+    cells = [
+        (row.text, row.label, str(row.predicted), f"{prob:.3f}", str(row.row)) for row, prob in confident[:MISTAKES]
     ]
-    made = listing(("sentence", "reference", "predicted", "probability", "row"), rows)
+    made = listing(("sentence", "reference", "predicted", "probability", "row"), cells)
     return [f"{total}; those with the highest probability of the wrong label:", made]
 
 
-def _predictions(run: Run) -> Iterator[dict[str, Any]]:
-    if run.predictions_path.is_file():
-        for line in run.predictions_path.read_text(encoding="utf-8").split("\n"):
-            if line:
-                yield json.loads(line)
-
-
 def _usage(run: Run, config: Config) -> list[Part]:
+    """Commands and Python code that predict with the adapter."""
     path = shlex.quote(str(run.path))
     backbone = str(bundled_backbones().get(config.model.name, config.model.name))
     return [
@@ -102,11 +102,10 @@ def _usage(run: Run, config: Config) -> list[Part]:
         ),
         "In Python:",
         Code(
-            "from pathlib import Path\n\nimport loraft\nfrom loraft.data import Example\n\n"
-            f'rows = [Example("{SENTENCE}", None, 1)]\n'
-            f"for row in loraft.predict(rows, run=Path({str(run.path)!r})):\n    print(row.label, row.probs)"
+            f'import loraft\n\nfor row in loraft.predict("{SENTENCE}", run={str(run.path)!r}):\n'
+            "    print(row.label, row.probs)"
         ),
-        "The adapter is a plain PEFT directory; its prompt and its labels are in loraft.json beside it:",
+        "The adapter is a plain PEFT directory, which also holds loraft.json with its prompt and labels:",
         Code(
             "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
             f"base = AutoModelForCausalLM.from_pretrained({backbone!r})\n"
@@ -116,7 +115,7 @@ def _usage(run: Run, config: Config) -> list[Part]:
 
 
 def _pairs(values: Mapping[str, Any]) -> Table:
-    """Names and values of a flat mapping, and of the mappings in it; what is None did not happen or is not known."""
+    """A table of the names and values of a mapping and of the mappings in it; values that are None are left out."""
     rows = []
     for key, value in values.items():
         for name, item in value.items() if isinstance(value, Mapping) else [("", value)]:

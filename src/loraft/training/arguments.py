@@ -1,4 +1,4 @@
-"""Training: a subclass of TRL's SFTTrainer that computes the prompt once a batch and evaluates by scoring labels."""
+"""The arguments of TRL's trainer, from the `train` section of the config."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from trl import SFTConfig
 from loraft import distributed
 from loraft.config.schema import TrainConfig
 from loraft.engine import prefix_attention
-from loraft.engine.collator import Row
+from loraft.engine.collator import TrainingRow
 from loraft.training import memory
 
 
@@ -51,16 +51,16 @@ def sft_config(section: TrainConfig, *, output_dir: str, seed: int, on_cpu: bool
     )
 
 
-def one_window(section: TrainConfig, model: PeftModel, rows: Sequence[Row], adapters: int) -> TrainConfig:
+def whole_window(section: TrainConfig, model: PeftModel, rows: Sequence[TrainingRow], adapters: int) -> TrainConfig:
     """Returns the section with a whole accumulation window as one batch, where it can share one prefix.
 
     The rows of a step, their weights in the loss and the number of steps stay the same; only the prompt is computed
-    once a window instead of once a batch. Memory that does not suffice for it leaves the batches as they are, and so
-    does activation checkpointing: who asks for it is short of memory.
+    once a window instead of once a batch. The batches stay as they are where the window would not fit into memory, and
+    with activation checkpointing, which is asked for where memory is short.
     """
     window = section.per_device_train_batch_size * section.gradient_accumulation_steps
-    # processes would have to agree; an unknown architecture may have to go on with padded batches
-    known = not distributed.several() and prefix_attention.supports(model.get_base_model())
+    # Several processes could decide differently; an unknown architecture may fall back to padded batches.
+    known = not distributed.is_distributed() and prefix_attention.supports(model.get_base_model())
     whole = known and section.shared_prefix == "auto" and not section.gradient_checkpointing
     if section.gradient_accumulation_steps == 1 or not whole or not memory.fits(model, rows, window, adapters):
         return section

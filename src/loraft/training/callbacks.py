@@ -1,4 +1,4 @@
-"""What a person sees while a model trains, and what the log keeps of it."""
+"""Callbacks of the trainer: progress bar and log, seconds and tokens, saving on Ctrl-C, the last evaluation."""
 
 import json
 import math
@@ -24,18 +24,19 @@ KEPT = ("loss", "learning_rate", "grad_norm", "epoch", "eval_loss", "eval_accura
 class ProgressCallback(TrainerCallback):
     """Draws a bar with loss, macro-F1, tokens per second and time left, and logs every report of the trainer.
 
-    `bar` is a context: it is drawn inside it and gone after it, whatever ended the training. A loss that is not finite
-    ends it.
+    The bar is drawn inside the context `bar` and removed at its end, whatever ended the training.
+
+    Raises, from the trainer:
+        BackboneError: the loss is not finite.
 
     Args:
-        append_log: takes one JSON-ready line of the log.
-        tokens_seen: tells how many tokens went through the model so far.
+        append_log: takes one line of the log, ready for JSON.
         visible: draw the bar; nothing is drawn when stderr is no terminal.
     """
 
     def __init__(self, append_log: Callable[[dict[str, Any]], None], *, visible: bool) -> None:
         self.append_log = append_log
-        self.tokens_seen: Callable[[], int] = lambda: 0
+        self.tokens_seen: Callable[[], int] = lambda: 0  # tokens that went through the model so far
         console = Console(stderr=True)
         self.bar = Progress(
             TextColumn("training"),
@@ -58,7 +59,7 @@ class ProgressCallback(TrainerCallback):
         self.bar.update(self.task, completed=state.global_step, note="  ".join(self.notes.values()))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Keeps loss and metrics; the trainer's closing summary is in metrics.json already."""
+        """Logs loss and scores; the trainer's closing summary is left out, since metrics.json has it."""
         logs = logs or {}
         if not math.isfinite(logs.get("loss", 0.0)):
             raise BackboneError(
@@ -78,23 +79,25 @@ class ProgressCallback(TrainerCallback):
                 self.notes[name] = f"{name} {entry[key]:.4f}"
 
 
-class Spent(TrainerCallback, ExportableState):
-    """Seconds and tokens that a training took up to now; every checkpoint holds what it took up to there.
+class TrainingClock(TrainerCallback, ExportableState):
+    """Counts seconds and tokens of a training, also over interruptions: every checkpoint holds the sums up to there.
 
     Args:
-        checkpoint: where this process goes on; None at the beginning.
+        checkpoint: that this process resumes from; None for a new training.
     """
 
     def __init__(self, checkpoint: Path | None) -> None:
-        self.tokens_seen: Callable[[], int] = lambda: 0  # by this process
+        self.tokens_seen: Callable[[], int] = lambda: 0  # tokens that went through the model in this process
         self._started: float | None = None
         self._before: dict[str, Any] = {"seconds": 0.0, "tokens": 0}
         if checkpoint is not None:
             state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-            self._before |= state["stateful_callbacks"].get(type(self).__name__, {}).get("attributes", {})
+            saved = state["stateful_callbacks"]
+            # Checkpoints of earlier versions call this callback "Spent".
+            self._before |= saved.get(type(self).__name__, saved.get("Spent", {})).get("attributes", {})
 
     def seconds(self) -> float:
-        """Seconds of training, evaluations and checkpoints among them."""
+        """Seconds of training so far, with evaluations and checkpoints."""
         return float(self._before["seconds"]) + (time.perf_counter() - self._started if self._started else 0.0)
 
     def tokens(self) -> int:
@@ -115,7 +118,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class SaveOnInterrupt(TrainerCallback):
-    """Turns the first Ctrl-C (or SIGTERM) into a checkpoint and a KeyboardInterrupt after it; the second stops at once.
+    """On the first Ctrl-C or SIGTERM saves a checkpoint and then raises KeyboardInterrupt; the second stops at once.
 
     Use it both as a callback of the trainer and as the context in which the trainer trains. Outside the main thread,
     where Python takes no signals, it does nothing.
@@ -143,7 +146,7 @@ class SaveOnInterrupt(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ends the training; only now, since the checkpoint says whether training was over by itself."""
+        """Ends the training; not before the checkpoint is written, or it would read as that of a finished training."""
         if self.asked:
             control.should_training_stop = True
 
@@ -152,7 +155,11 @@ class SaveOnInterrupt(TrainerCallback):
             self._restore()
             raise KeyboardInterrupt
         self.asked = True
-        print("interrupted: the step in flight is finished and saved; again stops at once", file=sys.stderr, flush=True)
+        print(
+            "interrupted: finishing and saving this step; press Ctrl-C again to stop at once",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

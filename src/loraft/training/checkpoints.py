@@ -1,9 +1,10 @@
-"""Interrupted training goes on where it was: the step in flight is finished and saved before the process stops."""
+"""Checkpoints of a training: the newest whole one, the best one, and the adapter that is saved at the end."""
 
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, TrainerState
 
 from loraft.models import manifest
-from loraft.runs.files import write_json
+from loraft.runs.records import write_record
 from loraft.runs.run import Run
 
 
@@ -59,13 +60,22 @@ def _reads(path: Path, parse: Callable[[str], Any]) -> bool:
     return True
 
 
-def read_best(folder: Path) -> dict[str, dict[str, Any]]:
-    """Returns the step and macro-F1 of each adapter's best weights so far."""
+@dataclass(frozen=True)
+class BestStep:
+    """The step after which an adapter scored best on validation, and its macro-F1; None where nothing was saved."""
+
+    step: int | None
+    macro_f1: float | None
+
+
+def read_best(folder: Path) -> dict[str, BestStep]:
+    """Returns where each adapter of a joint training scored best so far, by its name in peft."""
     path = folder / "best.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {name: BestStep(best["step"], best["macro_f1"]) for name, best in found.items()}
 
 
-def keep_best(folder: Path, model: PeftModel, name: str, best: dict[str, dict[str, Any]]) -> None:
+def keep_best(folder: Path, model: PeftModel, name: str, best: Mapping[str, BestStep]) -> None:
     """Writes an adapter's weights, and then what they reached; a process that is killed leaves the earlier ones."""
     beside = folder / f"{name}.tmp"
     shutil.rmtree(beside, ignore_errors=True)
@@ -73,7 +83,7 @@ def keep_best(folder: Path, model: PeftModel, name: str, best: dict[str, dict[st
     shutil.rmtree(folder / name, ignore_errors=True)
     beside.rename(folder / name)
     text = folder / "best.json.tmp"
-    text.write_text(json.dumps(best), encoding="utf-8")
+    text.write_text(json.dumps({key: vars(value) for key, value in best.items()}), encoding="utf-8")
     os.replace(text, folder / "best.json")
 
 
@@ -83,13 +93,13 @@ def best_weights(folder: Path, name: str) -> Path:
     return below if below.is_dir() else folder / name
 
 
-def save_adapter(run: Run, model: PreTrainedModel, content: dict[str, Any]) -> None:
+def save_adapter(run: Run, model: PreTrainedModel, content: manifest.Manifest) -> None:
     """Writes adapter and bundle beside the final place and renames, so that a half-written adapter never counts."""
     beside = run.adapter.with_name("adapter.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(str(beside))
-    _forget_local_path(beside, model.get_base_model().config._name_or_path, content["backbone"]["name"])
-    write_json(beside / manifest.FILE, content)
+    _forget_local_path(beside, model.get_base_model().config._name_or_path, content.backbone.name)
+    write_record(beside / manifest.FILE, content)
     shutil.rmtree(run.adapter, ignore_errors=True)
     os.replace(beside, run.adapter)
 

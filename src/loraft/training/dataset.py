@@ -1,28 +1,39 @@
-"""One training from rows to a saved adapter: what `api.train` does between loading and judging."""
+"""Training rows as token ids, and how an adapter is scored on the validation split during training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from loraft.config.schema import Config
 from loraft.data.dataset import Split
 from loraft.engine import scorer
-from loraft.engine.collator import Row, make_rows
+from loraft.engine.collator import TrainingRow, make_rows
 from loraft.evaluation import metrics
 from loraft.models.encoder import Encoder, warn_of_cuts
 
 
 @dataclass(frozen=True)
-class Material:
-    """What a training works on: its rows, how an adapter is judged on validation, and how many rows were shortened."""
+class TrainingData:
+    """What a trainer works on.
 
-    rows: list[Row]
+    Attributes:
+        rows: prompts and answers as token ids.
+        tokenizer: whose padding token fills batches up.
+        evaluate_with: takes the model in evaluation mode; returns its scores on the validation split, as fractions,
+            and its log loss in nats as `loss`. `macro_f1` must be among them.
+        truncated: training sentences that were shortened.
+    """
+
+    rows: list[TrainingRow]
+    tokenizer: PreTrainedTokenizerBase
     evaluate_with: Callable[[Any], dict[str, float]]
-    truncated: int
+    truncated: int = 0
 
 
-def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Split) -> Material:
-    """Encodes the rows of a training."""
+def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Split) -> TrainingData:
+    """Returns the encoded training rows, and the function that scores a model on the validation split."""
     prompts = encoder.encode(train_split.texts)
     rows = make_rows(
         [p.ids for p in prompts], train_split.labels.tolist(), encoder.completions_K, config.train.class_weights
@@ -41,4 +52,4 @@ def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Sp
         numbers["loss"] = metrics.log_loss(validation.labels, probs_NK)
         return numbers
 
-    return Material(rows, evaluate_with, truncated)
+    return TrainingData(rows, encoder.tokenizer, evaluate_with, truncated)

@@ -1,13 +1,26 @@
-"""Many adapters trained in one pass over one frozen backbone, each as if it were trained alone.
+"""A trainer of several LoRA adapters in one pass over one frozen backbone; each learns as if it were trained alone.
 
-The rows of every adapter go through the backbone in one batch, one adapter after the other, so the frozen weights are
-read (and, in NF4, dequantised) once a step for all. Loss, clipping, learning rate, schedule, initial weights and best
-checkpoint are each adapter's own: the gradient of the summed losses with respect to one adapter is that of its own.
-The idea is that of PLoRA and mLoRA (arXiv:2508.02932, arXiv:2312.02515); peft refuses to train mixed batches.
+A batch of rows goes through the backbone once for each adapter, all in one forward pass. The copies stand behind each
+other along the first dimension, so the frozen weights are read (and, in NF4, dequantised) once a step for all:
+
+    first dimension      adapter of the copy    loss
+    0 .. B - 1           default   (rank 1)     mean over its copy's answer tokens
+    B .. 2 B - 1         adapter2  (rank 4)     the same of the second copy
+    2 B .. 3 B - 1       adapter3  (rank 16)    the same of the third copy
+
+(B is 1 for a packed batch, which is one row.) What makes each adapter independent of the others:
+
+1. `engine.lora_linear` adds to each copy the product of its own adapter only.
+2. The trained loss is the sum of the adapters' mean losses. A weight of one adapter occurs in its own loss only, so the
+   gradient of the sum with respect to it is the gradient of its own loss.
+3. Gradients are clipped by the norm of each adapter's own gradient (`_clip_grad_norm`).
+4. The optimizer has one group of weights for each adapter, with its own learning rate; the schedule scales all alike.
+5. Each adapter is scored by itself, and its best weights are kept in a folder of their own (`_evaluated`).
+
+Source: the idea of PLoRA and mLoRA (arXiv:2508.02932, arXiv:2312.02515); peft refuses mixed batches in training.
 """
 
 import math
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,60 +29,32 @@ from peft import PeftModel
 
 from loraft.errors import BackboneError
 from loraft.models.adapter import weights_of
-from loraft.training.checkpoints import keep_best, read_best, step_of
-from loraft.training.trainer import LabelTrainer
-
-Report = Callable[[int, dict[str, Any]], None]
+from loraft.training.checkpoints import BestStep, keep_best, read_best, step_of
+from loraft.training.trainer import JointAdapters, LabelTrainer
 
 
 class JointTrainer(LabelTrainer):
-    """A LabelTrainer of several adapters.
+    """A LabelTrainer of several adapters; see `JointAdapters`."""
 
-    Args:
-        names: of the adapters in peft, the smaller ranks first.
-        learning_rates: of each.
-        best: folder in which each adapter's best weights are kept, with `best.json`.
-        report: takes the number of an adapter and one line of its log.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        names: Sequence[str],
-        learning_rates: Sequence[float],
-        best: Path,
-        report: Report,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *args: Any, joint: JointAdapters, **kwargs: Any) -> None:
         kwargs["args"].load_best_model_at_end = False  # each adapter has a best checkpoint of its own
-        super().__init__(*args, **kwargs)
-        self.adapters = list(names)
-        self.learning_rates = list(learning_rates)
-        self.best_path = best
-        self.report = report
-        self.best = read_best(best)
-        self.losses_A = torch.zeros(len(names), device=self.args.device)
-        self._low_rank = True  # peft's own layers would add all adapters to every row
-        self._steps = 0
-        self._norms: list[torch.Tensor] = []
-        self.diverged: set[str] = set()
+        super().__init__(*args, joint=joint, **kwargs)
+        self.joint = joint
+        self.best = read_best(joint.best)
+        self.diverged: set[str] = set()  # adapters whose loss or scores are no numbers any more
+        self._logged_step = 0  # after which `losses_A` was last reported and zeroed
+        self._norms: list[torch.Tensor] = []  # of each adapter's gradient at the last step
 
-    def _plain_loss(self, plain: dict[str, torch.Tensor]) -> float:
-        total = 0.0
-        for name in self.adapters or ():
-            self._activate(name)
-            total += super()._plain_loss(plain)
-        self._activate(self.adapters)
-        return total
-
-    def _activate(self, names: Any) -> None:
-        self._peft().base_model.set_adapter(names)
+    def _activate(self, names: str | list[str]) -> None:
+        """Lets these adapters add their products in peft's own layers, one for scoring, all for training."""
+        self.peft_model().base_model.set_adapter(names)
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        peft_model = self._peft()
+        """Clips each adapter's gradient by its own norm; returns the largest of the norms, for the trainer's log."""
+        peft_model = self.peft_model()
         self._norms = [
             torch.nn.utils.clip_grad_norm_(weights_of(peft_model, name), self.args.max_grad_norm)
-            for name in self.adapters or ()
+            for name in self.joint.names
         ]
         return torch.stack(self._norms).nan_to_num().max()
 
@@ -77,62 +62,65 @@ class JointTrainer(LabelTrainer):
         """Builds upstream's optimizer with one group of weights for each adapter, at its learning rate."""
         optimizer: torch.optim.Optimizer | None = getattr(self, "optimizer", None)
         if optimizer is None:
-            peft_model = self._peft()
+            peft_model = self.peft_model()
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, peft_model)
             groups = [
                 {"params": weights_of(peft_model, name), "lr": rate, "weight_decay": self.args.weight_decay}
-                for name, rate in zip(self.adapters or (), self.learning_rates, strict=True)
+                for name, rate in zip(self.joint.names, self.joint.learning_rates, strict=True)
             ]
             self.optimizer = optimizer = kind(groups, **settings)
         return optimizer
 
+    # Upstream's training loop, entered once the optimizer and the checkpoint are known.
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         checkpoint = kwargs.get("resume_from_checkpoint")
-        self._steps = step_of(Path(checkpoint)) if checkpoint else 0
+        self._logged_step = step_of(Path(checkpoint)) if checkpoint else 0
         return super()._inner_training_loop(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Reports each adapter's own loss, gradient norm and learning rate beside upstream's sums."""
-        steps = self.state.global_step - self._steps
-        if "loss" in logs and steps:
-            rates = self.lr_scheduler.get_last_lr() if self.lr_scheduler is not None else self.learning_rates
+        steps = self.state.global_step - self._logged_step
+        if "loss" in logs and steps:  # `losses_A` has summed the losses of these steps
+            rates = self.lr_scheduler.get_last_lr() if self.lr_scheduler is not None else self.joint.learning_rates
             losses = (self.losses_A / steps).tolist()
-            for number, name in enumerate(self.adapters or ()):
+            for number, name in enumerate(self.joint.names):
                 if not math.isfinite(losses[number]):
+                    # This adapter is lost, the others are not: the sum that the trainer logs stays finite.
                     self.diverged.add(name)
                     losses[number] = 0.0
                     continue
                 norm = float(self._norms[number])
                 own = {"loss": losses[number], "grad_norm": norm, "learning_rate": rates[number]}
-                self.report(number, {"step": self.state.global_step, "epoch": self.state.epoch, **own})
+                self.joint.report(number, {"step": self.state.global_step, "epoch": self.state.epoch, **own})
             logs = {**logs, "loss": sum(losses)}
             self.losses_A.zero_()
-            self._steps = self.state.global_step
+            self._logged_step = self.state.global_step
         super().log(logs, start_time)
 
     def _evaluated(self, model: PeftModel) -> dict[str, float]:
         """Scores the adapters one by one and keeps the weights of those that are better than before."""
         total = 0.0
-        for number, name in enumerate(self.adapters or ()):
+        for number, name in enumerate(self.joint.names):
             self._activate(name)
             try:
-                numbers = self.evaluate_with(model)
-            except BackboneError:  # it has no scores any more; the others go on
+                numbers = self.data.evaluate_with(model)
+            except BackboneError:  # its scores are NaN; the other adapters go on
                 self.diverged.add(name)
                 continue
             total += numbers["macro_f1"]
             own = {f"eval_{key}": value for key, value in numbers.items()}
-            self.report(number, {"step": self.state.global_step, "epoch": self.state.epoch, **own})
-            if name not in self.best or numbers["macro_f1"] > self.best[name]["macro_f1"]:
-                self.best[name] = {"macro_f1": numbers["macro_f1"], "step": self.state.global_step}
-                keep_best(self.best_path, model, name, self.best)
-        self._activate(self.adapters)
-        return {"macro_f1": total / len(self.adapters or ())}
+            self.joint.report(number, {"step": self.state.global_step, "epoch": self.state.epoch, **own})
+            if name not in self.best or numbers["macro_f1"] > (self.best[name].macro_f1 or 0.0):
+                self.best[name] = BestStep(self.state.global_step, numbers["macro_f1"])
+                keep_best(self.joint.best, model, name, self.best)
+        self._activate(list(self.joint.names))
+        return {"macro_f1": total / len(self.joint.names)}
 
+    # Called by upstream on resuming.
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        peft_model = self._peft()
-        for name in self.adapters or ():
+        peft_model = self.peft_model()
+        for name in self.joint.names:
             # peft saves the adapter that it calls default in the folder itself, others in folders below it
             below = Path(resume_from_checkpoint) / name
             peft_model.load_adapter(str(below if below.is_dir() else resume_from_checkpoint), name, is_trainable=True)
-        self._activate(self.adapters)
+        self._activate(list(self.joint.names))

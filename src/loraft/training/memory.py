@@ -1,31 +1,33 @@
-"""How much memory a training took at most."""
+"""The peak memory of a training, and an estimate, before anything runs, of what fits into the memory that is free."""
 
 import ctypes
 import gc
-import os
 import re
-import resource
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import torch
 from transformers import PreTrainedModel
 
-from loraft.engine.collator import SQUARE, Row
-from loraft.engine.layout import common_prefix, room
+from loraft.engine.collator import MAX_EXTRA_PAIRS, TrainingRow
+from loraft.engine.layout import common_prefix, padded_sizes
 from loraft.engine.prefix_attention import supports
 
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
+CGROUP = Path("/sys/fs/cgroup")
+SHARE = 0.5  # of the free memory; the estimate knows nothing of allocators and kernels
+OPTIMIZER_BYTES = 16  # of an adapter weight: fp32 weight, gradient, and Adam's two moments
 
 
 class Peak:
     """The most memory in use since it was made: of the GPU if the device is one, else of this process.
 
-    A process's peak only rises. Linux can start it anew (man 5 proc_pid_clear_refs), where the machine permits that;
-    elsewhere the peak is known only if it rose in the meantime, for else it is an earlier training's.
+    The peak that a system reports for a process only rises. Linux can reset it (man 5 proc_pid_clear_refs), where the
+    machine permits that. Elsewhere it is known only if it rose meanwhile: else it is that of an earlier training.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -49,7 +51,7 @@ class Peak:
 
 
 def _give_freed_memory_back() -> None:
-    """Lets the system have what earlier trainings freed, which glibc would keep and the peak would count."""
+    """Returns freed memory to the system; glibc would keep it, and the peak would count it."""
     gc.collect()
     with suppress(AttributeError, OSError):  # other C libraries have no such function
         ctypes.CDLL(None).malloc_trim(0)
@@ -57,18 +59,17 @@ def _give_freed_memory_back() -> None:
 
 def _process_peak() -> int:
     """The most memory that this process ever had, or since it was last started anew; in KiB."""
-    if STATUS.exists():  # `ru_maxrss` would count what the parent had when it started us, and is never lower again
+    if STATUS.exists():  # Linux: `ru_maxrss` would count what the parent had when it started us, and never falls
         found = re.search(r"^VmHWM:\s*(\d+) kB$", STATUS.read_text(encoding="ascii", errors="replace"), re.MULTILINE)
         if found is not None:  # some sandboxes leave it out
             return int(found[1])
+    windows = getattr(psutil.Process().memory_info(), "peak_wset", None)
+    if windows is not None:
+        return int(windows) // 2**10
+    import resource  # of Unix alone
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak / (2**10 if sys.platform == "darwin" else 1))
-
-
-MEMINFO = Path("/proc/meminfo")
-CGROUP = Path("/sys/fs/cgroup")
-SHARE = 0.5  # of the free memory; the estimate knows nothing of allocators and kernels
-OPTIMIZER_BYTES = 16  # of an adapter weight: fp32 weight, gradient, and Adam's two moments
 
 
 def activation_bytes(model: PreTrainedModel, tokens: int, keys: int) -> int:
@@ -83,29 +84,25 @@ def activation_bytes(model: PreTrainedModel, tokens: int, keys: int) -> int:
     return int(tokens * config.num_hidden_layers * each * width)
 
 
-def packed_size(rows: Sequence[Row], batch: int) -> tuple[int, int]:
+def packed_size(rows: Sequence[TrainingRow], batch: int) -> tuple[int, int]:
     """Returns the tokens of the largest packed batch, and those of its longest row."""
     prefix = min(common_prefix([row.input_ids for row in rows]), min(row.answer_start for row in rows) - 1)
     lengths = sorted((len(row.input_ids) for row in rows), reverse=True)[:batch]
     suffixes = [length - prefix for length in lengths]
-    return prefix + sum(suffixes) + room(suffixes, prefix)[1], lengths[0]
+    return prefix + sum(suffixes) + padded_sizes(suffixes, prefix)[1], lengths[0]
 
 
 def free_bytes(device: torch.device) -> int:
-    """Returns the memory that is free: of the GPU if the device is one, else of the machine, half of it if unknown."""
+    """Returns the memory that is free, in bytes: of the GPU if the device is one, else of the machine or container."""
     if device.type == "cuda":
         gc.collect()
         torch.cuda.empty_cache()  # what torch keeps for itself would count as taken
         return int(torch.cuda.mem_get_info(device)[0])
-    if MEMINFO.exists():  # man 5 proc_meminfo
-        found = re.search(r"^MemAvailable:\s*(\d+) kB$", MEMINFO.read_text(encoding="ascii"), re.MULTILINE)
-        if found is not None:
-            return min(int(found[1]) * 2**10, _left_in_container())
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return min(int(psutil.virtual_memory().available), _left_in_container())
 
 
 def _left_in_container() -> int:
-    """What a container may still take, which the machine's own figures do not tell; very much without a limit."""
+    """What a container may still use (cgroup v2), which the machine's figures do not show; 2**62 without a limit."""
     try:
         limit, used = ((CGROUP / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
     except OSError:
@@ -113,22 +110,22 @@ def _left_in_container() -> int:
     return int(limit) - int(used) if limit.isdecimal() else 2**62
 
 
-def fits(model: PreTrainedModel, rows: Sequence[Row], batch: int, adapters: int = 1) -> bool:
+def fits(model: PreTrainedModel, rows: Sequence[TrainingRow], batch: int, adapters: int = 1) -> bool:
     """Says whether a packed batch of so many rows, for so many adapters at once, fits into `SHARE` of what is free."""
     return adapters * _batch_bytes(model, rows, batch, packed=True) <= SHARE * free_bytes(model.device)
 
 
-def _batch_bytes(model: PreTrainedModel, rows: Sequence[Row], batch: int, *, packed: bool) -> int:
+def _batch_bytes(model: PreTrainedModel, rows: Sequence[TrainingRow], batch: int, *, packed: bool) -> int:
     tokens, longest = packed_size(rows, batch)
     if not packed:
         return activation_bytes(model, batch * longest, longest)
-    # a dense mask over all of it, or a square where that is at most so many pairs more
-    keys = min(tokens, longest + SQUARE // tokens) if supports(model) else tokens
+    # Under a dense mask each token attends to all; else there are at most MAX_EXTRA_PAIRS pairs more than needed.
+    keys = min(tokens, longest + MAX_EXTRA_PAIRS // tokens) if supports(model) else tokens
     return activation_bytes(model, tokens, keys)
 
 
 def most_adapters(
-    model: PreTrainedModel, rows: Sequence[Row], batch: int, weights: Sequence[int], *, packed: bool
+    model: PreTrainedModel, rows: Sequence[TrainingRow], batch: int, weights: Sequence[int], *, packed: bool
 ) -> int:
     """Returns how many of the adapters, in this order, can train at once; at least 1.
 

@@ -1,46 +1,64 @@
-"""The commands as plain functions: train, evaluate, predict. Scripts and the command line call these."""
+"""`loraft.train`: from a config to a run directory with an adapter, its scores before and after, and figures."""
 
-import json
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from peft import PeftModel
 from transformers import PreTrainedModel
 
 from loraft.config.schema import Config
-from loraft.config.yaml_io import dump_yaml
+from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, training_splits, warn_of_notes
-from loraft.distributed import is_first
+from loraft.distributed import is_main_process
+from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.evaluate import judge
+from loraft.evaluation.figures import draw_run_figures
 from loraft.models import manifest
-from loraft.models.adapter import add_adapter, parameter_counts
+from loraft.models.adapter import add_adapter, parameter_counts, remove_adapter
 from loraft.models.backbone import fingerprint
 from loraft.models.encoder import Encoder
 from loraft.models.load import build
 from loraft.runs.environment import environment
-from loraft.runs.files import write_json, write_text
-from loraft.runs.resume import check_begun
-from loraft.runs.run import Beside, Run, default_name, run_of
+from loraft.runs.files import write_text
+from loraft.runs.predictions import write_rows
+from loraft.runs.records import read_record, write_record
+from loraft.runs.resume import PLACES, STUDIES, check_same_config
+from loraft.runs.run import Run, WorkerRun, default_name, run_of
 from loraft.training import memory
-from loraft.training.callbacks import SaveOnInterrupt, Spent
-from loraft.training.checkpoints import finished_training, load_best, newest_checkpoint, step_of
+from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, TrainingClock
+from loraft.training.checkpoints import BestStep, finished_training, load_best, newest_checkpoint, save_adapter, step_of
 from loraft.training.dataset import prepare
+from loraft.training.measured import Measured
+from loraft.training.results import ParameterCounts, RunResult, TrainReport
+from loraft.training.trainer import LabelTrainer
+
+# Trains the fresh adapter of the model, or gives it weights that were trained elsewhere, and reports how that went.
+Fit = Callable[[Run, PeftModel], TrainReport]
 
 
-def train(
-    config: Config,
-    *,
-    force: bool = False,
-    resume: bool = False,
-    quiet: bool = False,
-    built: tuple[Encoder, PreTrainedModel] | None = None,
-    splits: Mapping[str, Split] | None = None,
-    before: dict[str, Any] | None = None,
-    fitted: Callable[[Run, "PeftModel"], dict[str, Any]] | None = None,
-    figures: bool = True,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class TrainingInputs:
+    """What a training works on, loaded already.
+
+    Attributes:
+        config: everything that the result depends on.
+        splits: train, validation and test.
+        encoder: of the config's task for the backbone's tokenizer.
+        base: the bare backbone; it is bare again after the training, also after an error.
+        baseline: the backbone's own scores on the test split, where they are known.
+    """
+
+    config: Config
+    splits: Mapping[str, Split]
+    encoder: Encoder
+    base: PreTrainedModel
+    baseline: EvaluationReport | None = None
+
+
+def train(config: Config, *, force: bool = False, resume: bool = False, quiet: bool = False) -> RunResult:
     """Fine-tunes an adapter and judges it on the test split before and after.
 
     Args:
@@ -48,140 +66,132 @@ def train(
         force: delete an earlier run of the same name.
         resume: go on with an interrupted one.
         quiet: draw no progress bar.
-        built: what `build` returns for this config; the backbone is bare again afterwards, also after an error.
-        splits: what `data.training_splits` returns for this config.
-        before: the backbone's own metrics on the test split, where they are known.
-        fitted: puts weights that were trained elsewhere into the fresh adapter and returns the report of their
-            training, instead of training here; see `jointly`.
-        figures: draw them; `loraft report` does it otherwise.
 
     Returns:
-        The run's metrics: `before` (backbone zero-shot) and `after` (with the adapter), each as `metrics.full` gives
-        them; `train` (seconds, steps, tokens, peak memory, parameters); `run`, the directory; `labels`.
+        Scores before and after as fractions, log loss in nats, and a report of the training with its seconds, tokens
+        and peak memory in MiB.
 
     Raises:
         LoraftError: for anything the user can mend; nothing half-written then counts as finished.
+
+    Example:
+        >>> import loraft
+        >>> config = loraft.resolve(overrides=["train.max_steps=2", "data.max_train_rows=32", "data.max_eval_rows=8",
+        ...                                    "data.max_test_rows=8", f"output={folder}", "name=thử"])
+        >>> result = loraft.train(config, quiet=True)
+        >>> result.train.steps, result.after.n
+        (2, 8)
     """
-    splits = splits or training_splits(config)
+    splits = training_splits(config)
     warn_of_notes(splits.values())
-    if first := is_first():
+    if is_main_process():
         run_of(config).check(force=force, resume=resume)
-    encoder, base = built or build(config)  # what cannot be loaded is told before a folder is made
-    name = config.name or default_name(config)
-    run = Run.create(Path(config.output), name, force=force, resume=resume) if first else Beside(run_of(config))
+    encoder, base = build(config)  # what cannot be loaded is told before a folder is made
+    run = start_run(config, force=force, resume=resume)
+    return run_training(run, TrainingInputs(config, splits, encoder, base), resume=resume, quiet=quiet)
+
+
+def start_run(config: Config, *, force: bool, resume: bool) -> Run:
+    """The run directory of the config, made; a process that is not the main one gets a stand-in.
+
+    Raises:
+        RunError: a run is there and the flags do not say what to do with it.
+    """
+    if not is_main_process():
+        return WorkerRun(run_of(config))
+    return Run.create(Path(config.output), config.name or default_name(config), force=force, resume=resume)
+
+
+def run_training(
+    run: Run,
+    inputs: TrainingInputs,
+    *,
+    fit: Fit | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    figures: bool = True,
+) -> RunResult:
+    """Trains and judges inside a run directory that is there; if no step was trained, an error takes it away again.
+
+    Args:
+        run: as `start_run` gives it.
+        inputs: what the training works on.
+        fit: puts weights that were trained elsewhere into the fresh adapter, instead of training here.
+        resume: go on from the newest checkpoint, and with the scores that were measured before.
+        quiet: draw no progress bar.
+        figures: draw them; `loraft report` does it otherwise.
+    """
     try:
-        return _train(config, run, encoder, base, splits, resume, quiet, built is not None, before, fitted, figures)
+        return _train_and_judge(run, inputs, fit or partial(fit_adapter, inputs, resume, quiet), resume, figures)
     except Exception:
-        run.give_back()
+        run.discard()
         raise
 
 
-def _train(
-    config: Config,
-    run: Run,
-    encoder: Encoder,
-    base: PreTrainedModel,
-    splits: Mapping[str, Split],
-    resume: bool,
-    quiet: bool,
-    keep_base: bool,
-    before: dict[str, Any] | None,
-    fitted: Callable[[Run, "PeftModel"], dict[str, Any]] | None,
-    figures: bool,
-) -> dict[str, Any]:
-    """Trains and judges inside a run directory that is there; `keep_base` leaves the backbone bare."""
-    from loraft.evaluation.figures import draw_run_figures
-    from loraft.models.adapter import remove_adapter
-    from loraft.training.checkpoints import save_adapter
-
-    if resume:
-        check_begun(run, config)
-    write_text(run.config_path, dump_yaml(config))
-    write_json(run.environment_path, environment())
+def _train_and_judge(run: Run, inputs: TrainingInputs, fit: Fit, resume: bool, figures: bool) -> RunResult:
+    config, splits, encoder, base = inputs.config, inputs.splits, inputs.encoder, inputs.base
+    if resume and run.config_path.exists():
+        hint = f"{run.how_to_resume} continues it as it was begun, --force begins again"
+        check_same_config(run.config_path, config, free=(*PLACES, *STUDIES), hint=hint)
+    write_text(run.config_path, dump_config(config))
+    write_record(run.environment_path, environment())
     weights = fingerprint(base)  # before the adapter: pissa and olora move weights out of the backbone
-    test, validation = splits["test"], splits["validation"]
-    before_path = run.path / "before.json"
-    if resume and before is None and before_path.exists():
-        before = json.loads(before_path.read_text(encoding="utf-8"))
+    test = splits["test"]
+    prompts = encoder.encode(test.texts)
+    before = inputs.baseline
+    if before is None and resume and run.before_path.exists():
+        before = read_record(run.before_path, EvaluationReport, "delete it: it is measured again")
     elif before is None:
-        before, _ = judge(base, encoder, test, config)
-    write_json(before_path, before)
+        before, _ = judge(base, encoder, prompts, test, config)
+    write_record(run.before_path, before)
     model = add_adapter(base, config.lora, seed=config.seed)
     try:
-        if fitted is not None:
-            report = fitted(run, model)
-        else:
-            report = fit(config, run, encoder, model, splits["train"], validation, resume=resume, quiet=quiet)
-        after, rows = judge(model, encoder, test, config)
-        scores = {key: after[key] for key in ("accuracy", "macro_f1")}
+        report = fit(run, model)
+        after, rows = judge(model, encoder, prompts, test, config)
+        scores = {"accuracy": after.accuracy, "macro_f1": after.macro_f1}
         fingerprints = {name: split.fingerprint for name, split in splits.items()}
         save_adapter(run, model, manifest.describe(config, encoder, weights, fingerprints, scores))
     finally:
-        if keep_base:
-            remove_adapter(model)
-    write_text(run.predictions_path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        remove_adapter(model)
+    write_rows(run, rows)
     if figures:
         draw_run_figures(run, after, encoder.task.labels)
-    result = {
-        "run": str(run.path),
-        "labels": list(encoder.task.labels),
-        "backbone": config.model.name,
-        "backbone_fingerprint": weights,
-        "data": {name: {"source": s.source, "rows": len(s), "notes": s.notes} for name, s in splits.items()},
-        "before": before,
-        "after": after,
-        "train": report,
-    }
+    result = RunResult(
+        run=str(run.path),
+        labels=encoder.task.labels,
+        backbone=config.model.name,
+        backbone_fingerprint=weights,
+        data={name: split.summary for name, split in splits.items()},
+        before=before,
+        after=after,
+        train=report,
+    )
     run.finish(result)
     return result
 
 
-def fit(
-    config: Config,
-    run: Run,
-    encoder: Encoder,
-    model: PeftModel,
-    train_split: Split,
-    validation: Split,
-    *,
-    resume: bool,
-    quiet: bool,
-) -> dict[str, Any]:
-    """Trains; leaves the best checkpoint's adapter in the model and returns a report of the training.
-
-    Its `seconds` and `tokens_computed` are those of all the steps that the adapter rests on, whichever process made
-    them; what was thrown away, for an interrupted process had not saved it, is not in them.
-    """
-    from loraft.training.callbacks import ProgressCallback
-    from loraft.training.trainer import build_trainer
-
+def fit_adapter(inputs: TrainingInputs, resume: bool, quiet: bool, run: Run, model: PeftModel) -> TrainReport:
+    """Trains; leaves the best checkpoint's adapter in the model and returns a report of the training."""
+    config = inputs.config
     peak = memory.Peak(model.device)
-    material = prepare(config, encoder, train_split, validation)
-    counts = parameter_counts(model)
-    quiet = quiet or not is_first()
+    data = prepare(config, inputs.encoder, inputs.splits["train"], inputs.splits["validation"])
+    counts = ParameterCounts(*parameter_counts(model))
+    quiet = quiet or not is_main_process()
     if not quiet:
-        print(
-            f"trainable params: {counts['trainable']:,} || all params: {counts['all']:,} || "
-            f"trainable%: {100 * counts['trainable'] / counts['all']:.4f}; rank {config.lora.r}, "
-            f"{config.lora.alpha_policy}; learning rate {config.train.learning_rate:g}, "
-            f"{config.train.lr_scheduler_type}",
-            file=sys.stderr,
-        )
+        _print_settings(config, counts)
     progress = ProgressCallback(run.append_log, visible=not quiet)
     interrupt = SaveOnInterrupt()
     checkpoint = newest_checkpoint(run.checkpoints) if resume else None
-    spent = Spent(checkpoint)
-    trainer = build_trainer(
+    clock = TrainingClock(checkpoint)
+    trainer = LabelTrainer.build(
         model,
-        encoder.tokenizer,
-        material.rows,
+        data,
         config.train,
         output_dir=str(run.checkpoints),
         seed=config.seed,
-        evaluate_with=material.evaluate_with,
-        callbacks=[progress, interrupt, spent],
+        callbacks=[progress, interrupt, clock],
     )
-    progress.tokens_seen = spent.tokens_seen = lambda: trainer.tokens_seen
+    progress.tokens_seen = clock.tokens_seen = lambda: trainer.tokens_seen
     over = None if checkpoint is None else finished_training(checkpoint)
     with interrupt, progress.bar:
         if checkpoint is not None and over is not None:
@@ -191,16 +201,15 @@ def fit(
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     model.eval()
     best = trainer.state.best_model_checkpoint
-    return {
-        "seconds": round(spent.seconds(), 1),
-        "resumed_from_step": None if checkpoint is None else step_of(checkpoint),
-        "steps": trainer.state.global_step,
-        "best_step": None if best is None else step_of(Path(best)),
-        "validation_macro_f1": trainer.state.best_metric,
-        "tokens_computed": spent.tokens(),
-        "truncated": material.truncated,
-        "shared_prefix": trainer.shared_prefix,
-        "peak_memory_mib": peak.mib(),
-        "parameters": counts,
-        "alpha_policy": config.lora.alpha_policy,
-    }
+    best_step = BestStep(None if best is None else step_of(Path(best)), trainer.state.best_metric)
+    return Measured(trainer, clock, peak, data, checkpoint).report(config.lora, counts, best_step)
+
+
+def _print_settings(config: Config, counts: ParameterCounts) -> None:
+    print(
+        f"trainable params: {counts.trainable:,} || all params: {counts.all:,} || "
+        f"trainable%: {100 * counts.trainable / counts.all:.4f}; rank {config.lora.r}, "
+        f"{config.lora.alpha_policy}; learning rate {config.train.learning_rate:g}, "
+        f"{config.train.lr_scheduler_type}",
+        file=sys.stderr,
+    )

@@ -1,4 +1,4 @@
-"""The order in which training sees its rows."""
+"""Samplers: the order in which training reads its rows, balanced by label or grouped by length."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,3 +1,5 @@
+"""Comparisons of runs: differences, tests and changed rows against counts made by hand."""
+
 from pathlib import Path
 
 import pytest
@@ -5,6 +7,7 @@ from helpers.compared_runs import GOLD, make_run, wrong_on
 from scipy.stats import binomtest
 
 from loraft.errors import RunError
+from loraft.evaluation.intervals import Difference
 from loraft.runs.run import Run
 from loraft.studies.compare.compare import compare
 
@@ -12,56 +15,56 @@ from loraft.studies.compare.compare import compare
 def test_differences_are_those_of_the_second_run_minus_the_first(tmp_path: Path) -> None:
     first, second = make_run(tmp_path / "a", wrong_on(*range(20))), make_run(tmp_path / "b", wrong_on(0, 1, 30))
     result = compare([first, second])
-    (other,) = result["others"]
-    assert result["n"] == 60
-    assert result["first"]["run"] == str(first)
-    assert result["first"]["accuracy"] == pytest.approx(40 / 60)
-    assert other["difference"]["accuracy"]["difference"] == pytest.approx(17 / 60)
-    low, high = other["difference"]["accuracy"]["interval"]
+    (other,) = result.others
+    assert result.n == 60
+    assert result.first.run == str(first)
+    assert result.first.scores["accuracy"] == pytest.approx(40 / 60)
+    assert other.difference["accuracy"].difference == pytest.approx(17 / 60)
+    low, high = other.difference["accuracy"].interval
     assert 0 < low < 17 / 60 < high < 1
-    assert (other["mcnemar"]["b"], other["mcnemar"]["c"]) == (18, 1)
-    assert other["mcnemar"]["p_holm"] == pytest.approx(binomtest(1, 19).pvalue)
-    assert not other["worse"]
+    assert (other.mcnemar.b, other.mcnemar.c) == (18, 1)
+    assert other.mcnemar.p_holm == pytest.approx(binomtest(1, 19).pvalue)
+    assert not other.worse
 
 
 def test_the_changed_rows_are_told_with_their_outcome(tmp_path: Path) -> None:
     second = wrong_on(0, 30)
     second[0] = (GOLD[0] + 2) % 3  # wrong before, otherwise wrong now
     result = compare([make_run(tmp_path / "a", wrong_on(0, 1)), make_run(tmp_path / "b", second)])
-    changed = result["others"][0]["changed"]
-    assert [(row["row"], row["outcome"]) for row in changed] == [(12, "mended"), (41, "broken"), (11, "wrong in both")]
-    assert changed[0]["text"].startswith("câu phản hồi 1")
-    assert (changed[0]["label"], changed[0]["first"], changed[0]["other"]) == ("neutral", "positive", "neutral")
+    changed = result.others[0].changed
+    assert [(row.row, row.outcome) for row in changed] == [(12, "mended"), (41, "broken"), (11, "wrong in both")]
+    assert changed[0].text.startswith("câu phản hồi 1")
+    assert (changed[0].label, changed[0].first, changed[0].other) == ("neutral", "positive", "neutral")
 
 
 def test_worse_is_worse_beyond_chance(tmp_path: Path) -> None:
     good, slightly, clearly = (
         make_run(tmp_path / name, wrong_on(*rows)) for name, rows in (("a", [1]), ("b", [1, 2]), ("c", range(20)))
     )
-    others = compare([good, slightly, clearly])["others"]
-    assert [other["difference"]["accuracy"]["difference"] < 0 for other in others] == [True, True]
-    assert [other["worse"] for other in others] == [False, True]
-    assert others[0]["mcnemar"]["p_holm"] >= others[0]["mcnemar"]["p_value"]
+    others = compare([good, slightly, clearly]).others
+    assert [other.difference["accuracy"].difference < 0 for other in others] == [True, True]
+    assert [other.worse for other in others] == [False, True]
+    assert others[0].mcnemar.p_holm >= others[0].mcnemar.p_value
 
 
 def test_an_answer_that_is_no_label_is_wrong(tmp_path: Path) -> None:
     silent: list[int | None] = [None, *GOLD[1:]]
     result = compare([make_run(tmp_path / "a", GOLD), make_run(tmp_path / "b", silent)])
-    (other,) = result["others"]
-    assert other["difference"]["accuracy"]["difference"] == pytest.approx(-1 / 60)
-    assert other["changed"][0]["other"] is None
-    assert other["changed"][0]["outcome"] == "broken"
+    (other,) = result.others
+    assert other.difference["accuracy"].difference == pytest.approx(-1 / 60)
+    assert other.changed[0].other is None
+    assert other.changed[0].outcome == "broken"
 
 
 def test_a_run_equals_its_copy_and_is_not_compared_with_itself(tmp_path: Path) -> None:
     path = make_run(tmp_path / "a", wrong_on(3, 4))
-    with pytest.raises(RunError, match="one run twice"):
+    with pytest.raises(RunError, match="the same run twice"):
         compare([path, tmp_path / "b" / ".." / "a"])
-    (other,) = compare([path, make_run(tmp_path / "c", wrong_on(3, 4))])["others"]
-    assert other["difference"]["macro_f1"] == {"difference": 0, "interval": [0, 0]}
-    assert other["mcnemar"]["p_value"] == 1
-    assert other["changed"] == []
-    assert not other["worse"]
+    (other,) = compare([path, make_run(tmp_path / "c", wrong_on(3, 4))]).others
+    assert other.difference["macro_f1"] == Difference(0.0, (0.0, 0.0))
+    assert other.mcnemar.p_value == 1
+    assert other.changed == ()
+    assert not other.worse
 
 
 def test_runs_on_other_rows_are_refused_with_the_first_difference(tmp_path: Path) -> None:
@@ -71,17 +74,17 @@ def test_runs_on_other_rows_are_refused_with_the_first_difference(tmp_path: Path
         ("c", make_run(tmp_path / "c", GOLD, text="câu khác"), "row 11: 'câu phản hồi 0"),
         ("d", make_run(tmp_path / "d", GOLD, [*GOLD[:9], 2, *GOLD[10:]]), "row 20 is negative in one and positive"),
     ):
-        with pytest.raises(RunError, match=f"{name}: was not judged on the rows of .*a \\({reason}"):
+        with pytest.raises(RunError, match=f"{name}: has other test rows than .*a \\({reason}"):
             compare([first, other])
 
 
 def test_unfinished_broken_and_single_runs_are_refused(tmp_path: Path) -> None:
     first, second = make_run(tmp_path / "a", GOLD), make_run(tmp_path / "b", GOLD)
-    with pytest.raises(RunError, match=r"one run alone \(got 1\)"):
+    with pytest.raises(RunError, match=r"too few runs \(got 1\)"):
         compare([first])
     Run(second).predictions_path.write_text('{"row": 1', encoding="utf-8")
     with pytest.raises(RunError, match="cannot be read"):
         compare([first, second])
-    Run(second).metrics_path.unlink()
+    Run(second).results_path.unlink()
     with pytest.raises(RunError, match="not finished"):
         compare([first, second])

@@ -23,7 +23,7 @@ def split(rows: list[tuple[str, int]], name: str = "train") -> Split:
 
 
 def make(selection: str = "random", most: int = 8, repeats: int = 4, seed: int = 1):
-    return draws(split(TRAIN), split(TEST, "test"), most=most, repeats=repeats, selection=selection, seed=seed)
+    return draws(split(TRAIN), split(TEST, "test"), max_shots=most, repeats=repeats, selection=selection, seed=seed)
 
 
 @pytest.mark.parametrize("selection", ["random", "balanced", "nearest"])
@@ -54,7 +54,7 @@ def test_the_nearest_do_not_depend_on_how_many_are_asked_for_where_many_are_alik
     train, test = split([(text, 0) for text in texts]), split([(word, 0) for word in [*words, "không liên quan"]])
 
     def rows(most: int) -> list[list[int]]:
-        (draw,) = draws(train, test, most=most, repeats=1, selection="nearest", seed=0)
+        (draw,) = draws(train, test, max_shots=most, repeats=1, selection="nearest", seed=0)
         return draw.chosen.tolist()
 
     whole = rows(40)
@@ -76,7 +76,7 @@ def test_balanced_draws_take_the_labels_by_turns() -> None:
 
 def test_balanced_draws_go_on_where_a_label_runs_out() -> None:
     rows = [("tốt", 1), ("dở", 0), ("rất dở", 0), ("quá dở", 0)]
-    (draw,) = draws(split(rows), split(TEST), most=4, repeats=1, selection="balanced", seed=0)
+    (draw,) = draws(split(rows), split(TEST), max_shots=4, repeats=1, selection="balanced", seed=0)
     assert sorted(draw.rows(4)[0]) == [0, 1, 2, 3]
 
 

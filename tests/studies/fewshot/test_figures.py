@@ -1,33 +1,21 @@
-"""Figures of studies and data: they show what they are given, in grey, with units, and Vietnamese renders."""
+"""The figure of a few-shot study: it shows what it is given, in grey, with units, and Vietnamese renders."""
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.folders import fewshot_result
 from helpers.records import record
-from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from loraft.studies.dataset.figures import length_distributions
+from loraft.data.dataset import SplitSummary
 from loraft.studies.fewshot.figures import fewshot_curve
+from loraft.studies.fewshot.records import FewshotResult
 from loraft.studies.fewshot.summary import ADAPTER, BACKBONE, summarise
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The figures that are drawn during the test, to be asked what they show."""
-    figures: list[Any] = []
-    make = Figure.__init__
-
-    def keep(self: Any, *args: Any, **kwargs: Any) -> None:
-        make(self, *args, **kwargs)
-        figures.append(self)
-
-    monkeypatch.setattr(Figure, "__init__", keep)
-    return figures
 
 
 @pytest.fixture(autouse=True)
@@ -37,16 +25,17 @@ def _missing_glyphs_are_errors() -> Iterator[None]:
         yield
 
 
-def study(*, adapter_shots: bool) -> dict[str, Any]:
+def study(*, adapter_shots: bool) -> FewshotResult:
     measured = [(BACKBONE, 0, 0, 0.3)]
     measured += [(BACKBONE, k, draw, 0.4 + 0.02 * k + 0.01 * draw) for k in (1, 8) for draw in range(3)]
     measured += [(ADAPTER, 0, 0, 0.9)]
     measured += [(ADAPTER, k, 0, 0.8) for k in (1, 8)] if adapter_shots else []
     draws = [record(f1, half=0.02, model=model, shots=k, draw=draw) for model, k, draw, f1 in measured]
     rows = summarise([*draws, record(0.7, half=0.02, model="nhãn đa số", shots=None)], {0: 90, 1: 100, 8: 300}, 0.95)
-    return {"rows": rows, "draws": draws, "selection": "random", "decode": "score", "confidence": 0.95,
-            "backbone": "meta-llama/Llama-3.2-1B-Instruct", "source": "dữ liệu/góp ý", "task": "sentiment",
-            "data": {"test": {"rows": 3166}}}  # fmt: skip
+    return replace(
+        fewshot_result(), backbone="meta-llama/Llama-3.2-1B-Instruct", source="dữ liệu/góp ý", rows=tuple(rows),
+        draws=tuple(draws), decode="score", data={"test": SplitSummary("a", 3166, {})},
+    )  # fmt: skip
 
 
 def test_shots_are_drawn_with_every_draw_beside_the_levels_to_beat(tmp_path: Path, drawn: list[Any]) -> None:
@@ -73,7 +62,7 @@ def test_every_level_and_mean_has_its_interval(tmp_path: Path, drawn: list[Any])
         for container in drawn[0].axes[1].containers
         for segment in container.lines[2][0].get_segments()
     ]
-    expected = [row["macro_f1"]["interval"] for row in shown["rows"]]
+    expected = [row.scores["macro_f1"].interval for row in shown.rows]
     assert sorted(bars) == [pytest.approx(interval) for interval in sorted(expected)]
 
 
@@ -94,34 +83,7 @@ def test_the_adapter_with_demonstrations_is_a_curve_of_its_own(tmp_path: Path, d
     assert "adapter, as trained" in labels
 
 
-def test_lengths_share_one_scale_and_add_up_to_all_rows(tmp_path: Path, drawn: list[Any]) -> None:
-    generator = np.random.default_rng(0)
-    words = {
-        "tiêu cực": generator.integers(1, 30, 500),
-        "tích cực": np.array([3, 3, 400]),
-        "không có": np.array([], int),
-    }
-    length_distributions(words, tmp_path / "a.png", title="Sentence length by cảm xúc")
-    panels = drawn[0].axes
-    assert len(panels) == 2  # a label without rows has no panel
-    for panel in panels:
-        assert sum(bar.get_height() for bar in panel.patches) == pytest.approx(100)
-    assert panels[0].get_xlim() == panels[1].get_xlim()
-    assert panels[1].patches[-1].get_height() == pytest.approx(100 / 3)  # the row of 400 words is in the last bar
-    assert "tích cực\n3 rows, median 3, longest 400" in panels[1].texts[0].get_text()
-    assert "words" in panels[-1].get_xlabel()
-    assert "%" in drawn[0].get_supylabel()
-
-
-@pytest.mark.parametrize("lengths", [[1], [5, 5, 5], [1, 2], list(range(1, 2000))])
-def test_any_lengths_can_be_drawn(tmp_path: Path, lengths: list[int]) -> None:
-    length_distributions({"a": np.array(lengths)}, tmp_path / "a.png", title="a")
-    assert imread(tmp_path / "a.png").std() > 0
-
-
-def test_figures_are_grey(tmp_path: Path) -> None:
+def test_the_figure_is_grey(tmp_path: Path) -> None:
     fewshot_curve(study(adapter_shots=True), tmp_path / "a.png")
-    length_distributions({"a": np.array([1, 2, 3])}, tmp_path / "b.png", title="a")
-    for name in ("a.png", "b.png"):
-        red, green, blue = np.moveaxis(imread(tmp_path / name)[..., :3], -1, 0)
-        assert max(np.abs(red - green).max(), np.abs(red - blue).max()) < 0.02
+    red, green, blue = np.moveaxis(imread(tmp_path / "a.png")[..., :3], -1, 0)
+    assert max(np.abs(red - green).max(), np.abs(red - blue).max()) < 0.02

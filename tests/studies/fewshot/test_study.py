@@ -8,33 +8,24 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.fewshots import config, rows_file
 from helpers.tiny import backbone, tokenizer
 
-from loraft.config.resolve import load_resolved, resolve
+from loraft.config.resolve import load_config
 from loraft.config.schema import Config, LoraSection
 from loraft.data.dataset import load_data
-from loraft.engine import scorer
-from loraft.errors import DataError, RunError
+from loraft.errors import RunError
 from loraft.evaluation import evaluate, metrics
 from loraft.models.adapter import add_adapter
-from loraft.models.encoder import Encoder
 from loraft.models.load import build_encoder
 from loraft.runs.run import Run, newest_finished
+from loraft.runs.study_folders import FewshotFolder
 from loraft.studies.fewshot import study as fewshot_study
+from loraft.studies.fewshot.records import FewshotResult
 from loraft.studies.fewshot.summary import ADAPTER, BACKBONE, BASELINE
 from loraft.studies.fewshot.tables import fewshot
 
-SMALL = ["data.max_train_rows=60", "data.max_test_rows=8", "eval.bootstrap_samples=100", "fewshot.repeats=2",
-         "fewshot.shots=[1,4]"]  # fmt: skip
-
-
-def config(output: Path, *overrides: str) -> Config:
-    return resolve(overrides=[*SMALL, f"output={output}", *overrides])
-
-
-@pytest.fixture(autouse=True)
-def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fewshot_study, "build", lambda config: (build_encoder(config), backbone()))
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 
 @pytest.fixture
@@ -54,22 +45,8 @@ def adapted(monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("runs/của em")
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The prompts of each evaluation, as text."""
-    prompts: list[list[str]] = []
-    score = scorer.score
-
-    def keep(model: Any, ids: Any, *args: Any, **kwargs: Any) -> Any:
-        prompts.append(tokenizer().batch_decode(ids))
-        return score(model, ids, *args, **kwargs)
-
-    monkeypatch.setattr(scorer, "score", keep)
-    return prompts
-
-
-def scores(study: dict[str, Any], model: str, shots: int) -> list[float]:
-    return [draw["log_loss"] for draw in study["draws"] if (draw["model"], draw["shots"]) == (model, shots)]
+def scores(study: FewshotResult, model: str, shots: int) -> list[float | None]:
+    return [draw.report.log_loss for draw in study.draws if (draw.model, draw.shots) == (model, shots)]
 
 
 def test_every_prompt_holds_the_draws_rows_in_their_order(tmp_path: Path, asked: list[list[str]]) -> None:
@@ -77,11 +54,11 @@ def test_every_prompt_holds_the_draws_rows_in_their_order(tmp_path: Path, asked:
     study = fewshot_study.fewshot(settings, quiet=True)
     train = {example.row: example for example in load_data(settings, "train").examples}
     test = load_data(settings, "test").texts
-    assert [(draw["shots"], draw["draw"]) for draw in study["draws"]] == [(0, 0), (1, 0), (1, 1), (4, 0), (4, 1)]
-    assert study["draws"][0]["train_rows"] == []
-    for draw, prompts in list(zip(study["draws"], asked, strict=True))[1:]:
+    assert [(draw.shots, draw.draw) for draw in study.draws] == [(0, 0), (1, 0), (1, 1), (4, 0), (4, 1)]
+    assert study.draws[0].train_rows == ()
+    for draw, prompts in list(zip(study.draws, asked, strict=True))[1:]:
         words = ["negative", "neutral", "positive"]
-        shown = [train[row] for row in draw["train_rows"]]
+        shown = [train[row] for row in draw.train_rows or ()]
         examples = "\n".join(f"Sentence: {e.text}\nSentiment: {words[e.label]}\n" for e in shown)
         for prompt, sentence in zip(prompts, test, strict=True):
             assert f"Here are a few examples:\n\n{examples}\nSentence: {sentence}<|eot_id|>" in prompt
@@ -92,7 +69,7 @@ def test_nearest_gives_each_row_its_own_demonstrations(tmp_path: Path, asked: li
     heads = [prompt.rpartition("Sentence: ")[0] for prompt in asked[1]]
     assert len(set(heads)) == 8
     assert all(head.count("Sentence: ") == 2 for head in heads)
-    assert [draw["train_rows"] for draw in study["draws"]] == [[], None, None]
+    assert [draw.train_rows for draw in study.draws] == [(), None, None]
     # The second draw shows the same sentences to the same row, in the other order or the same.
     again = [prompt.rpartition("Sentence: ")[0] for prompt in asked[2]]
     assert [sorted(a.split("\n")) for a in heads] == [sorted(b.split("\n")) for b in again]
@@ -113,30 +90,30 @@ def test_the_prompt_of_training_without_demonstrations_is_always_asked_once(
     study = fewshot_study.fewshot(settings, quiet=True)
     plain = build_encoder(settings).encode(load_data(settings, "test").texts)
     assert asked[0] == tokenizer().batch_decode([prompt.ids for prompt in plain])
-    assert [row["draws"] for row in study["rows"] if row["model"] == BACKBONE] == [1, 2][: len(asked)]
+    assert [row.draws for row in study.rows if row.model == BACKBONE] == [1, 2][: len(asked)]
 
 
 def test_the_table_has_baselines_and_the_same_test_rows_everywhere(tmp_path: Path) -> None:
     study = fewshot_study.fewshot(config(tmp_path), quiet=True)
-    assert [row["name"] for row in study["rows"]] == [
+    assert [row.name for row in study.rows] == [
         "majority label", "TF-IDF + linear SVM", "backbone, 0 shots", "backbone, 1 shot", "backbone, 4 shots"
     ]  # fmt: skip
-    assert {draw["n"] for draw in study["draws"]} == {8}
-    assert study["rows"][0]["macro_f1"]["mean"] > 0
-    assert (tmp_path / Path(study["path"]).name / "plots" / "fewshot.png").stat().st_size > 0
+    assert {draw.report.n for draw in study.draws} == {8}
+    assert study.rows[0].scores["macro_f1"].mean > 0
+    assert (tmp_path / Path(study.path).name / "plots" / "fewshot.png").stat().st_size > 0
     assert fewshot(study).row_count == 5
 
 
 def test_the_adapter_joins_as_it_was_trained_and_leaves_the_backbone_bare(tmp_path: Path, adapted: Path) -> None:
     alone = fewshot_study.fewshot(config(tmp_path, "name=không-adapter"), quiet=True)
     study = fewshot_study.fewshot(config(tmp_path), run=adapted, quiet=True)
-    assert [(row["model"], row["shots"]) for row in study["rows"] if row["model"] != BASELINE] == [
+    assert [(row.model, row.shots) for row in study.rows if row.model != BASELINE] == [
         (ADAPTER, 0), (BACKBONE, 0), (BACKBONE, 1), (BACKBONE, 4)
     ]  # fmt: skip
     for shots in (0, 1, 4):
         assert scores(study, BACKBONE, shots) == pytest.approx(scores(alone, BACKBONE, shots), abs=1e-6)
     assert scores(study, ADAPTER, 0) != pytest.approx(scores(study, BACKBONE, 0), abs=1e-3)
-    assert [one["of"] for one in study["compared"]] == ["adapter, 0 shots"] * 2
+    assert [one.of for one in study.compared] == ["adapter, 0 shots"] * 2
 
 
 def test_the_backbone_is_the_one_without_an_adapter_that_took_weights_out_of_it(
@@ -165,99 +142,10 @@ def test_demonstrations_come_before_the_adapter_on_request_only(tmp_path: Path, 
         assert scores(study, ADAPTER, shots) != pytest.approx(scores(study, BACKBONE, shots), abs=1e-3)
 
 
-def test_a_prompt_that_does_not_fit_is_refused_before_anything_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fewshot_study, "build", lambda config: pytest.fail("weights were loaded"))
-    with pytest.raises(DataError) as refused:
-        fewshot_study.fewshot(config(tmp_path, "prompt.max_length=200", "fewshot.shots=[1,16]"), quiet=True)
-    message = str(refused.value)
-    assert "prompt with 16 shots takes" in message
-    assert "(got prompt.max_length=200)" in message
-    assert message.endswith("or --shots 1")
-    assert not list(tmp_path.iterdir())
-
-    tokens = int(message.split("takes ")[1].split()[0])
-    enough = f"prompt.max_length={tokens}"
-    monkeypatch.setattr(fewshot_study, "build", lambda config: (build_encoder(config), backbone()))
-    study = fewshot_study.fewshot(config(tmp_path, enough, "fewshot.shots=[1,16]"), quiet=True)
-    assert max(row["tokens"] or 0 for row in study["rows"]) == tokens
-    assert [draw["truncated"] for draw in study["draws"]] == [0] * 5
-
-
-@pytest.mark.parametrize("selection", ["random", "balanced", "nearest"])
-def test_the_longest_prompt_is_measured_exactly(
-    tmp_path: Path, asked: list[list[str]], monkeypatch: pytest.MonkeyPatch, selection: str
-) -> None:
-    lengths: list[int] = []
-    encode = Encoder.encode
-
-    def measure(self: Encoder, texts: Any, demonstrations: Any = ()) -> Any:
-        prompts = encode(self, texts, demonstrations)
-        if demonstrations and self.max_length == 1024:  # the encoder of the evaluation
-            answer = max(map(len, self.completions_K))
-            lengths.extend(len(prompt.ids) + answer for prompt in prompts)
-        return prompts
-
-    monkeypatch.setattr(Encoder, "encode", measure)
-    overrides = (f"fewshot.selection={selection}", "fewshot.shots=[6]", "data.max_test_rows=30")
-    study = fewshot_study.fewshot(config(tmp_path, *overrides), quiet=True)
-    assert len(lengths) == 60
-    assert study["rows"][-1]["tokens"] == max(lengths)
-
-
-def test_the_backbones_context_counts_too(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"takes \d+ tokens .*; the backbone's context is 2048, choose another --model"):
-        fewshot_study.fewshot(
-            config(tmp_path, "prompt.max_length=9000", "fewshot.shots=[150]", "data.max_train_rows=400"), quiet=True
-        )
-
-
-LONG = "thầy dạy rất hay , dễ hiểu " * 60
-
-
-def rows_file(folder: Path, name: str, *texts: str) -> Path:
-    rows = [{"sentence": text, "sentiment": 2} for text in texts]
-    (folder / name).write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    return folder / name
-
-
-def test_a_sentence_that_is_shortened_anyway_refuses_nothing(tmp_path: Path) -> None:
-    test = rows_file(tmp_path, "dài.jsonl", LONG, "tốt")
-    overrides = (f"data.test_split={test}", "prompt.max_length=256", "fewshot.shots=[1]")
-    with pytest.warns(UserWarning, match="shortened"):
-        study = fewshot_study.fewshot(config(tmp_path, *overrides), quiet=True)
-    assert [draw["truncated"] for draw in study["draws"]] == [1, 1, 1]
-    assert [row["tokens"] for row in study["rows"] if row["model"] == BACKBONE] == [256, 256]  # filled up
-
-
-@pytest.mark.parametrize("selection", ["random", "nearest"])
-@pytest.mark.parametrize("others", [[], ["tốt"]], ids=["only long rows", "one short row"])
-def test_demonstrations_that_leave_no_room_are_refused_where_the_sentence_is_shortened_anyway(
-    tmp_path: Path, selection: str, others: list[str]
-) -> None:
-    # The long sentences are most like the long one, so with `nearest` it is the long test row that they push out.
-    train = rows_file(tmp_path, "train.jsonl", *(f"{LONG}{n}" for n in range(9)), "tốt lắm", "tốt quá")
-    test = rows_file(tmp_path, "test.jsonl", LONG, *others)
-    settings = config(tmp_path, f"data.train_split={train}", f"data.test_split={test}", "prompt.max_length=256",
-                      "fewshot.shots=[6]", f"fewshot.selection={selection}")  # fmt: skip
-    with pytest.raises(DataError, match=r"prompt with 6 shots takes \d{4} tokens for test row") as refused:
-        fewshot_study.fewshot(settings, quiet=True)
-    assert ("row 1 without its sentence" in str(refused.value)) == (selection == "nearest" or not others)
-    assert not any(path.is_dir() for path in tmp_path.iterdir())
-
-
-def test_a_sentence_that_is_not_shortened_must_fit_the_backbones_context(tmp_path: Path) -> None:
-    test = rows_file(tmp_path, "dài.jsonl", LONG * 6, "tốt")
-    overrides = (f"data.test_split={test}", "prompt.max_length=9000", "fewshot.shots=[1]")
-    with pytest.raises(DataError, match=r"test row 1 takes \d{4} tokens, .*\(got 9000\); --set prompt.max_length=2048"):
-        fewshot_study.fewshot(config(tmp_path, *overrides), quiet=True)
-
-
 def test_generated_answers_that_are_no_label_are_counted(tmp_path: Path) -> None:
     settings = config(tmp_path, "eval.decode=generate", "eval.max_new_tokens=2", "fewshot.shots=[1]")
     study = fewshot_study.fewshot(settings, quiet=True)
-    written = json.loads((Path(study["path"]) / "fewshot.json").read_text(encoding="utf-8"))
+    written = json.loads((Path(study.path) / "fewshot.json").read_text(encoding="utf-8"))
     row = written["rows"][-1]
     assert (row["no_label"], row["accuracy"]["mean"]) == (1.0, 0.0)  # two tokens are too few for an answer
     assert [draw["no_label"] for draw in written["draws"]] == [1.0] * 3
@@ -298,10 +186,9 @@ def test_an_interrupted_study_goes_on_with_the_draws_that_are_left(
     with interrupted_after(9, monkeypatch) as count:
         resumed = fewshot_study.fewshot(config(tmp_path, "name=gián-đoạn"), resume=True, quiet=True)
     assert count == [1]
-    for key in ("compared", "verdict"):
-        assert resumed[key] == whole[key]
+    assert (resumed.compared, resumed.verdict) == (whole.compared, whole.verdict)
     for score in ("accuracy", "macro_f1"):
-        assert [row[score] for row in resumed["rows"]] == [row[score] for row in whole["rows"]]
+        assert [row.scores[score] for row in resumed.rows] == [row.scores[score] for row in whole.rows]
 
 
 @pytest.mark.parametrize("selection", ["random", "balanced", "nearest"])
@@ -315,25 +202,26 @@ def test_a_study_grows_by_the_draws_that_it_lacks(
     with interrupted_after(99, monkeypatch) as count:
         grown = fewshot_study.fewshot(config(tmp_path, *larger, "name=lớn-dần"), resume=True, quiet=True)
     assert count == [2 + 3]  # the third draw of 2 and 4 shots, and 8 shots
-    keys = ("model", "shots", "draw", "train_rows", "confusion")
-    assert [[draw[key] for key in keys] for draw in grown["draws"]] == [
-        [draw[key] for key in keys] for draw in whole["draws"]
-    ]
-    assert (grown["compared"], grown["verdict"]) == (whole["compared"], whole["verdict"])
-    assert load_resolved(tmp_path / "lớn-dần" / "fewshot.yaml").fewshot.shots == [2, 4, 8]
+    drawn, expected = (
+        [(draw.model, draw.shots, draw.draw, draw.train_rows, draw.report.confusion) for draw in study.draws]
+        for study in (grown, whole)
+    )
+    assert drawn == expected
+    assert (grown.compared, grown.verdict) == (whole.compared, whole.verdict)
+    assert load_config(tmp_path / "lớn-dần" / "fewshot.yaml").fewshot.shots == [2, 4, 8]
 
 
 def test_a_study_with_nothing_left_to_measure_loads_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = fewshot_study.fewshot(config(tmp_path), quiet=True)
     monkeypatch.setattr(fewshot_study, "build", lambda config: pytest.fail("weights were loaded"))
     again = fewshot_study.fewshot(config(tmp_path), resume=True, quiet=True)
-    assert json.dumps(again) == json.dumps(first)
+    assert again == first
 
 
 def test_an_interrupted_growth_leaves_the_finished_study_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = Path(fewshot_study.fewshot(config(tmp_path), quiet=True)["path"])
+    folder = Path(fewshot_study.fewshot(config(tmp_path), quiet=True).path)
     before = [(folder / name).read_bytes() for name in ("fewshot.yaml", "fewshot.json")]
     with interrupted_after(1, monkeypatch), pytest.raises(KeyboardInterrupt):
         fewshot_study.fewshot(config(tmp_path, "fewshot.repeats=4"), resume=True, quiet=True)
@@ -346,7 +234,7 @@ def test_an_interrupted_growth_leaves_the_finished_study_as_it_was(
 def test_another_config_is_not_resumed_and_the_keys_are_named(tmp_path: Path) -> None:
     fewshot_study.fewshot(config(tmp_path), quiet=True)
     folder = "fewshot-loraft-vi-tiny-feedback-sentiment-random-s42"
-    with pytest.raises(RunError, match=r"another configuration:\n  data.max_test_rows: 8 then, 9 now\n--resume"):
+    with pytest.raises(RunError, match=r"another config:\n  data.max_test_rows: 8 then, 9 now\n--resume"):
         fewshot_study.fewshot(config(tmp_path, "data.max_test_rows=9"), resume=True, quiet=True)
     with pytest.raises(RunError, match=r"fewshot.selection: random then, balanced now"):
         fewshot_study.fewshot(config(tmp_path, "fewshot.selection=balanced", f"name={folder}"), resume=True, quiet=True)
@@ -362,7 +250,7 @@ def test_draws_over_other_rows_are_measured_again(tmp_path: Path, monkeypatch: p
     with interrupted_after(99, monkeypatch) as count:
         again = fewshot_study.fewshot(settings, resume=True, quiet=True)
     assert count == [5]
-    assert {draw["n"] for draw in again["draws"]} == {3}
+    assert {draw.report.n for draw in again.draws} == {3}
 
 
 def test_only_a_retrained_adapter_is_measured_again(
@@ -383,14 +271,16 @@ def test_answers_are_kept_row_by_row_and_score_what_the_table_says(tmp_path: Pat
     settings = config(tmp_path)
     study = fewshot_study.fewshot(settings, run=adapted, quiet=True)
     test = load_data(settings, "test")
-    log = [json.loads(line) for line in (Path(study["path"]) / "draws.jsonl").read_text("utf-8").splitlines()]
+    log = [json.loads(line) for line in (Path(study.path) / "draws.jsonl").read_text("utf-8").splitlines()]
     assert [(row["model"], row["shots"]) for row in log[:4]] == [
         ("majority label", None), ("TF-IDF + linear SVM", None), (ADAPTER, 0), (BACKBONE, 0)
     ]  # fmt: skip
     assert len(log) == 2 + 1 + 1 + 2 + 2
     for row in log:
         assert metrics.core(test.labels, row["predictions"], 3)["macro_f1"] == row["macro_f1"]
-    assert not any("predictions" in draw for draw in study["draws"])
+    assert not any(draw.predictions for draw in study.draws)
+    written = json.loads((Path(study.path) / "fewshot.json").read_text(encoding="utf-8"))
+    assert not any({"predictions", "sources"} & draw.keys() for draw in written["draws"])
 
 
 def test_a_study_that_fails_before_its_first_draw_leaves_nothing(
@@ -400,7 +290,7 @@ def test_a_study_that_fails_before_its_first_draw_leaves_nothing(
     monkeypatch.setattr(fewshot_study, "BASELINES", {"majority label": lambda train, test: 1 / 0})
     with pytest.raises(ZeroDivisionError):
         fewshot_study.fewshot(config(tmp_path), force=True, quiet=True)
-    assert json.loads((Path(first["path"]) / "fewshot.json").read_text(encoding="utf-8"))["rows"] == first["rows"]
+    assert FewshotResult.of(FewshotFolder(Path(first.path))) == first
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -412,8 +302,8 @@ def test_a_finished_study_is_kept_unless_forced_and_is_no_run(tmp_path: Path) ->
     with pytest.raises(RunError, match=said):
         fewshot_study.fewshot(config(tmp_path), quiet=True)
     again = fewshot_study.fewshot(config(tmp_path), force=True, quiet=True)
-    assert again["path"] == first["path"]
-    assert [d["log_loss"] for d in again["draws"]] == [d["log_loss"] for d in first["draws"]]
+    assert again.path == first.path
+    assert [d.report.log_loss for d in again.draws] == [d.report.log_loss for d in first.draws]
     with pytest.raises(RunError, match="no finished run"):
         newest_finished(tmp_path)
 
@@ -436,7 +326,7 @@ def test_the_refusal_names_the_data_where_two_sources_of_one_name_meet(tmp_path:
 def test_the_folder_holds_config_and_results_that_read_back_equal(tmp_path: Path) -> None:
     settings = config(tmp_path)
     study = fewshot_study.fewshot(settings, quiet=True)
-    folder = Path(study["path"])
-    assert load_resolved(folder / "fewshot.yaml") == settings
-    assert json.loads((folder / "fewshot.json").read_text(encoding="utf-8")) == json.loads(json.dumps(study))
+    folder = Path(study.path)
+    assert load_config(folder / "fewshot.yaml") == settings
+    assert FewshotResult.of(FewshotFolder(folder)) == study
     assert folder.name == "fewshot-loraft-vi-tiny-feedback-sentiment-random-s42"

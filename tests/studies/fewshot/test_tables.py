@@ -1,25 +1,30 @@
 """The few-shot table: what stands in it, and that it fits a terminal."""
 
 import io
-from typing import Any
+from dataclasses import replace
 
+from helpers.folders import fewshot_result
 from helpers.records import record
 from rich.console import Console
 
+from loraft.data.dataset import SplitSummary
+from loraft.studies.fewshot.records import FewshotResult
 from loraft.studies.fewshot.summary import ADAPTER, BACKBONE, summarise
 from loraft.studies.fewshot.tables import fewshot, fewshot_draws, fewshot_notes
 
 
-def study(decode: str = "score") -> dict[str, Any]:
-    draws = [record(0.9, half=0.02, model=ADAPTER, shots=0, draw=0, train_rows=[])]
-    draws += [record(0.3, half=0.02, model=BACKBONE, shots=0, draw=0, train_rows=[])]
+def study(decode: str = "score") -> FewshotResult:
+    draws = [record(0.9, half=0.02, model=ADAPTER, shots=0, draw=0, train_rows=())]
+    draws += [record(0.3, half=0.02, model=BACKBONE, shots=0, draw=0, train_rows=())]
     draws += [
-        record(0.5 + draw / 10, half=0.02, model=BACKBONE, shots=8, draw=draw, train_rows=[7, 3]) for draw in (0, 1)
+        record(0.5 + draw / 10, half=0.02, model=BACKBONE, shots=8, draw=draw, train_rows=(7, 3)) for draw in (0, 1)
     ]
     plain = record(0.7, half=0.02, model="TF-IDF + linear SVM", shots=None)
     rows = summarise([plain, *draws], {0: 131, 8: 1366}, 0.9)
-    return {"rows": rows, "draws": draws, "decode": decode, "selection": "balanced", "repeats": 2, "confidence": 0.9,
-            "data": {"test": {"rows": 3166}}}  # fmt: skip
+    return replace(
+        fewshot_result(), rows=tuple(rows), draws=tuple(draws), decode=decode, selection="balanced", confidence=0.9,
+        data={"test": SplitSummary("a", 3166, {})},
+    )  # fmt: skip
 
 
 def lines(decode: str) -> list[str]:

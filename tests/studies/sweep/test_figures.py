@@ -1,23 +1,27 @@
 """The sweep's figure: each combination of swept keys is a line over rank, or over another key."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
 import pytest
 from helpers import sweeps as swept
-from helpers.sweeps import answered, trial
+from helpers.sweeps import answered, ranked, trial
 
 from loraft.studies.sweep.figures import sweep_curve
-from loraft.studies.sweep.ranking import rank_settings
+from loraft.studies.sweep.records import SettingRecord, SettingScores, SweepResult
 
 
-def over(*settings: dict[str, Any]) -> dict[str, Any]:
+def over(*settings: dict[str, Any]) -> SweepResult:
     """A sweep over these settings, equally good but for validation, where the first is best."""
     records = [trial(each, answered([True, False] * 30), 0.9 - i / 10) for i, each in enumerate(settings)]
-    answers = {record["name"]: answered([True, False] * 30) for record in records}
-    ranked = rank_settings(records, answers, 0.95)
-    return {**swept.result((1,)), "keys": list(settings[0]), "trials": records, **ranked}
+    return ranked(records, {record.name: answered([True, False] * 30) for record in records})
+
+
+def measured(setting: SettingRecord) -> SettingScores:
+    assert setting.measured is not None
+    return setting.measured
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return drawn
 
 
-def draw(figures: list[Any], result: dict[str, Any], tmp_path: Path) -> Any:
+def draw(figures: list[Any], result: SweepResult, tmp_path: Path) -> Any:
     sweep_curve(result, tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
     return figures[-1]
@@ -76,16 +80,18 @@ def test_points_and_bars_are_the_means_and_intervals_of_the_settings(figures: li
     result = swept.result((2, 4), seeds=(1, 2))
     for axes, score in zip(draw(figures, result, tmp_path).axes, ("macro_f1", "accuracy"), strict=True):
         line, _, (bars,) = axes.containers[0].lines
-        assert list(line.get_ydata()) == [row[score]["mean"] for row in result["settings"]]
-        ends = [[end[1] for end in segment] for segment in bars.get_segments()]
-        assert ends == [pytest.approx(row[score]["interval"]) for row in result["settings"]]
+        spreads = [measured(row).scores[score] for row in result.settings]
+        assert list(line.get_ydata()) == [spread.mean for spread in spreads]
+        ends = [tuple(end[1] for end in segment) for segment in bars.get_segments()]
+        assert ends == [pytest.approx(spread.interval) for spread in spreads]
 
 
 def test_marks_tell_which_settings_differ_from_the_best(figures: list[Any], tmp_path: Path) -> None:
     result = swept.result((1, 2, 8, 16), rows=1000)
-    standings = {row["settings"]["lora.r"]: row["versus_best"] and row["versus_best"]["same"]
-                 for row in result["settings"]}  # fmt: skip
-    best = result["best_setting"]["settings"]["lora.r"]
+    tests = {row.settings["lora.r"]: measured(row).versus_best for row in result.settings}
+    standings = {rank: test and test.same for rank, test in tests.items()}
+    assert result.best_setting is not None
+    best = result.best_setting.settings["lora.r"]
     same = 24 - best  # of 8 and 16
     assert standings == {1: False, 2: False, best: None, same: True}
     figure = draw(figures, result, tmp_path)
@@ -99,8 +105,9 @@ def test_marks_tell_which_settings_differ_from_the_best(figures: list[Any], tmp_
 
 def test_a_setting_that_was_not_compared_is_crossed(figures: list[Any], tmp_path: Path) -> None:
     result = over({"lora.r": 1}, {"lora.r": 2})
-    result["settings"][1]["versus_best"] = None
-    figure = draw(figures, result, tmp_path)
+    first, second = result.settings
+    alone = replace(second, measured=replace(measured(second), versus_best=None))
+    figure = draw(figures, replace(result, settings=(first, alone)), tmp_path)
     assert [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "x"] == [1.0]
     assert legend(figure)[1:] == ["other test rows or seeds than the best"]
 

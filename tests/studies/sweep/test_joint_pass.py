@@ -1,13 +1,12 @@
 """A sweep in one pass makes the runs that one adapter after the other makes, and goes on where it was interrupted."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers.tiny import backbone
-from helpers.training import balanced_rows as rows
+from helpers.tiny import backbone, tokenizer
 from safetensors.torch import load_file
 
 from loraft.config.resolve import resolve
@@ -15,12 +14,19 @@ from loraft.config.schema import Config
 from loraft.evaluation import evaluate
 from loraft.evaluation.predict import predict
 from loraft.models.backbone import weights_hash
+from loraft.runs.records import write_record
 from loraft.runs.run import Run
-from loraft.studies.sweep import joint_pass, runner
+from loraft.runs.study_folders import JointPass, SweepFolder
+from loraft.studies.sweep import joint_groups, joint_pass, runner
 from loraft.studies.sweep.grid import expand, parse_grid
+from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
+from loraft.studies.sweep.trials import Trial
 from loraft.training import pipeline
+from loraft.training.dataset import TrainingData
 from loraft.training.joint_trainer import JointTrainer
-from loraft.training.memory import packed_size
+from loraft.training.results import JointShare, ParameterCounts, RunResult, TrainReport
+
+pytestmark = pytest.mark.usefixtures("loads")
 
 SMALL = [
     "train.max_steps=6", "train.eval_steps=2", "train.logging_steps=1", "train.learning_rate=1e-2",
@@ -35,25 +41,22 @@ def config(output: Path, *grid: str, overrides: tuple[str, ...] = (), **sweep: A
     return resolve(overrides=[*SMALL, f"output={output}", *overrides], flags=flags)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def loads() -> Iterator[list[Any]]:
-    """Puts a tiny random backbone in the place of the bundled one; lists those that were loaded."""
-    loaded: list[Any] = []
-
-    def load(*sections: Any) -> Any:
-        loaded.append(backbone())
-        return loaded[-1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("loraft.studies.sweep.shared_backbone.load_backbone", load)
-        patch.setattr("loraft.models.load.load_backbone", load)
-        yield loaded
-
-
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def alone(tmp_path_factory: pytest.TempPathFactory, loads: list[Any]) -> SweepResult:
     """The sweep, one adapter after the other."""
     return runner.sweep(config(tmp_path_factory.mktemp("alone"), joint="off"), quiet=True)
+
+
+def measured(trial: TrialRecord) -> TrialScores:
+    """The scores of a trial that must have finished."""
+    assert (trial.status, trial.error) == ("finished", None)
+    assert trial.measured is not None
+    return trial.measured
+
+
+def trained(trial: TrialRecord) -> TrainReport:
+    """The report of the training in the trial's run."""
+    return RunResult.of(Run(Path(trial.run))).train
 
 
 def passes_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -69,44 +72,52 @@ def passes_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def assert_like(result: dict[str, Any], alone: dict[str, Any]) -> None:
-    for made, expected in zip(result["trials"], alone["trials"], strict=True):
-        assert made["status"] == "finished"
-        assert made["name"] == expected["name"]
-        for key in ("macro_f1", "validation_macro_f1", "trainable_parameters", "steps"):
-            assert made[key] == pytest.approx(expected[key]), key
+def assert_like(result: SweepResult, alone: SweepResult) -> None:
+    for made, expected in zip(result.trials, alone.trials, strict=True):
+        scores, expected_scores = measured(made), measured(expected)
+        assert made.name == expected.name
+        assert scores.scores == pytest.approx(expected_scores.scores)
+        assert scores.validation_macro_f1 == pytest.approx(expected_scores.validation_macro_f1)
+        assert scores.trainable_parameters == expected_scores.trainable_parameters
+        assert (scores.steps, scores.joint) == (expected_scores.steps, trained(made).joint is not None)
+        assert trained(made).parameters == trained(expected).parameters
+        assert trained(made).best_step == trained(expected).best_step
+        assert trained(made).alpha_policy == trained(expected).alpha_policy
         own, other = (
-            load_file(Path(trial["run"]) / "adapter" / "adapter_model.safetensors") for trial in (made, expected)
+            load_file(Path(trial.run) / "adapter" / "adapter_model.safetensors") for trial in (made, expected)
         )
         assert own.keys() == other.keys()
         for name, weight in other.items():
             assert torch.linalg.norm(own[name] - weight) <= 1e-4 * torch.linalg.norm(weight), name
-        rows = [Run(Path(trial["run"])).read_log() for trial in (made, expected)]
+        rows = [Run(Path(trial.run)).read_log() for trial in (made, expected)]
         losses = [[row["loss"] for row in log if "loss" in row] for log in rows]
         assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 def test_one_pass_makes_the_runs_that_one_after_the_other_makes(
-    tmp_path: Path, alone: dict[str, Any], loads: list[Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, alone: SweepResult, loads: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads.clear()
     seen = passes_of(monkeypatch)
     told: list[str] = []
     result = runner.sweep(config(tmp_path), quiet=True, tell=told.append)
     assert seen == [3]
-    assert told[0] == "3 adapters in one pass: r1, r2, r4"
+    assert told[0] == "training 3 adapters in one pass: r1, r2, r4"
     assert_like(result, alone)
     assert len(loads) == 1
     assert weights_hash(loads[0]) == weights_hash(backbone())
-    assert list(Path(result["path"]).glob("joint-*")) == []
-    train = Run(Path(result["best"]["run"])).read_metrics()["train"]
-    assert train["joint"]["adapters"] == 3
-    assert train["joint"]["seconds"] == pytest.approx(3 * train["seconds"], abs=0.2)
-    assert list(predict([], run=Path(result["best"]["run"]))) == []
+    assert list(Path(result.path).glob("joint-*")) == []
+    assert result.best is not None
+    report = trained(result.best)
+    assert report.joint is not None
+    assert report.joint.adapters == 3
+    assert all(measured(trial).joint for trial in result.trials)
+    assert report.joint.seconds == pytest.approx(3 * report.seconds, abs=0.2)
+    assert list(predict([], run=Path(result.best.run))) == []
 
 
 def test_memory_decides_how_many_train_at_once(
-    tmp_path: Path, alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, alone: SweepResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = passes_of(monkeypatch)
     monkeypatch.setattr(joint_pass, "most_adapters", lambda model, rows, batch, weights, packed: min(2, len(weights)))
@@ -114,7 +125,7 @@ def test_memory_decides_how_many_train_at_once(
     assert seen == [2, 1]
 
 
-def test_an_interrupted_pass_goes_on(tmp_path: Path, alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_pass_goes_on(tmp_path: Path, alone: SweepResult, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stop(JointTrainer):
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             super().log(logs, start_time)
@@ -135,14 +146,15 @@ def test_an_interrupted_pass_goes_on(tmp_path: Path, alone: dict[str, Any], monk
     monkeypatch.setattr(JointTrainer, "train", watched)
     result = runner.sweep(config(tmp_path), quiet=True)
     assert [Path(path or "").name for path in seen] == ["checkpoint-4"]
-    for made, expected in zip(result["trials"], alone["trials"], strict=True):
-        assert made["macro_f1"] == pytest.approx(expected["macro_f1"])
-        assert made["validation_macro_f1"] == pytest.approx(expected["validation_macro_f1"])
-        assert made["resumed_from_step"] == 4
+    for made, expected in zip(result.trials, alone.trials, strict=True):
+        scores, expected_scores = measured(made), measured(expected)
+        assert scores.scores == pytest.approx(expected_scores.scores)
+        assert scores.validation_macro_f1 == pytest.approx(expected_scores.validation_macro_f1)
+        assert scores.resumed_from_step == 4
 
 
 def test_a_pass_that_is_over_is_not_trained_again(
-    tmp_path: Path, alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, alone: SweepResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = evaluate.judge
     calls = []
@@ -162,6 +174,79 @@ def test_a_pass_that_is_over_is_not_trained_again(
     assert seen == []
 
 
+def test_a_pass_that_was_interrupted_after_its_last_step_is_not_trained_again(
+    tmp_path: Path, alone: SweepResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(folder: Path) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(joint_pass, "read_best", stopped)  # the first thing after the training
+        with pytest.raises(KeyboardInterrupt):
+            runner.sweep(config(tmp_path), quiet=True)
+    assert not list(tmp_path.glob("*/joint-*/joint.json"))
+    seen = passes_of(monkeypatch)
+    assert_like(runner.sweep(config(tmp_path), quiet=True), alone)
+    assert seen == []
+
+
+REPORT = TrainReport(
+    seconds=1.0, resumed_from_step=None, steps=6, best_step=6, validation_macro_f1=0.5, tokens_computed=99, truncated=0,
+    shared_prefix=True, peak_memory_mib=None, parameters=ParameterCounts(1, 2), alpha_policy="fixed, alpha 32",
+    joint=JointShare("default", 2, 2.0),
+)  # fmt: skip
+
+
+def begun_pass(folder: SweepFolder, trials: Sequence[Trial]) -> JointPass:
+    """The folder of a pass of these trials that was interrupted."""
+    joint = folder.joint_pass("begun")
+    write_record(joint.config_path, {trial.name: joint_pass._fingerprint(trial) for trial in trials})
+    return joint
+
+
+def test_only_what_was_trained_with_the_same_config_is_taken_from_a_finished_pass(tmp_path: Path) -> None:
+    r1, r2, r4 = expand(config(tmp_path, ranks=[1, 2, 4]))
+    folder = SweepFolder(tmp_path)
+    joint = begun_pass(folder, [r1, r2])
+    assert joint_pass.trained_in_pass(folder, r1) is None  # it is not finished
+    joint.finish({"r1": REPORT})
+    assert joint_pass.trained_in_pass(folder, r1) is not None
+    assert joint_pass.trained_in_pass(folder, r2) is None  # it diverged
+    assert joint_pass.trained_in_pass(folder, r4) is None  # it was not in the pass
+    (longer,) = expand(config(tmp_path, ranks=[1], overrides=("train.max_steps=7",)))
+    assert joint_pass.trained_in_pass(folder, longer) is None
+    (elsewhere,) = expand(config(tmp_path / "b", ranks=[1]))
+    assert joint_pass.trained_in_pass(folder, elsewhere) is not None  # where the run lies changes no result
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "passes"),
+    [
+        (["r2", "r4"], [["r2", "r4"], ["r1", "r8"]]),
+        ([], [["r1", "r2"], ["r4", "r8"]]),
+        (["r2", "r16"], [["r1", "r2"], ["r4", "r8"]]),  # r16 is not asked for any more
+    ],
+)
+def test_an_interrupted_pass_comes_first_and_memory_divides_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: list[str], passes: list[list[str]]
+) -> None:
+    made: list[list[str]] = []
+    monkeypatch.setattr(joint_pass, "most_adapters", lambda model, rows, batch, weights, packed: 2)
+
+    def one_pass(trials: Sequence[Trial], *given: Any, **options: Any) -> None:
+        made.append([trial.name for trial in trials])
+        for joint in SweepFolder(tmp_path).joint_passes():
+            joint.finish({})
+
+    monkeypatch.setattr(joint_pass, "_one_pass", one_pass)
+    trials = expand(config(tmp_path, ranks=[1, 2, 4, 8, 16]))
+    if interrupted:
+        begun_pass(SweepFolder(tmp_path), [trial for trial in trials if trial.name in interrupted])
+    data = TrainingData([], tokenizer(), lambda model: {})
+    joint_pass.train_jointly(trials[:4], SweepFolder(tmp_path), backbone(), data, quiet=True)
+    assert made == passes
+
+
 def test_an_adapter_that_diverges_does_not_take_the_others_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,14 +255,14 @@ def test_an_adapter_that_diverges_does_not_take_the_others_with_it(
     section = config(tmp_path, "train.learning_rate=1e-2,1e30,2e-2", ranks=[1])
     result = runner.sweep(section, quiet=True, tell=told.append)
     assert seen == [3]
-    assert [trial["status"] for trial in result["trials"]] == ["finished", "failed", "finished"]
-    assert "diverged" in result["trials"][1]["error"]
-    joint = [Run(Path(trial["run"])).read_metrics()["train"]["joint"] for trial in result["trials"][::2]]
-    assert [made["adapters"] for made in joint] == [3, 3]
+    assert [trial.status for trial in result.trials] == ["finished", "failed", "finished"]
+    assert "diverged" in str(result.trials[1].error)
+    joint = [trained(trial).joint for trial in result.trials[::2]]
+    assert [share.adapters for share in joint if share is not None] == [3, 3]
 
 
 def test_a_pass_that_fails_leaves_its_trials_to_be_trained_alone(
-    tmp_path: Path, alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, alone: SweepResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("out of memory")
@@ -185,7 +270,7 @@ def test_a_pass_that_fails_leaves_its_trials_to_be_trained_alone(
     monkeypatch.setattr(JointTrainer, "train", full)
     told: list[str] = []
     assert_like(runner.sweep(config(tmp_path), quiet=True, tell=told.append), alone)
-    assert "the pass failed (RuntimeError: out of memory); one adapter after the other" in told
+    assert "joint training failed (RuntimeError: out of memory); training the adapters one by one" in told
 
 
 def test_what_cannot_be_trained_together_is_trained_by_itself_and_told(
@@ -196,20 +281,8 @@ def test_what_cannot_be_trained_together_is_trained_by_itself_and_told(
     section = config(tmp_path, "lora.use_dora=true,false", ranks=[1, 2])
     result = runner.sweep(section, quiet=True, tell=told.append)
     assert seen == [2]
-    assert [trial["status"] for trial in result["trials"]] == ["finished"] * 4
-    assert sum("is trained by itself: DoRA" in line for line in told) == 2
-
-
-def test_groups_share_everything_but_what_an_adapter_has_of_its_own(tmp_path: Path) -> None:
-    def groups(*grid: str, **sweep: Any) -> list[list[str]]:
-        return [[t.name for t in group] for group in joint_pass.passes(expand(config(tmp_path, *grid, **sweep)))]
-
-    assert groups() == [["r1", "r2", "r4"]]
-    assert groups(seeds=[1, 2], ranks=[2, 1]) == [["r1-s1", "r2-s1"], ["r1-s2", "r2-s2"]]
-    assert len(groups("train.learning_rate=1e-3,2e-3", ranks=[1])[0]) == 2
-    assert groups("train.max_steps=3,4", ranks=[1]) == []
-    assert groups("lora.target_modules=all-linear,default", ranks=[1]) == []
-    assert groups("train.early_stopping_patience=1,2", ranks=[1, 2]) == []
+    assert [trial.status for trial in result.trials] == ["finished"] * 4
+    assert sum("is trained alone: DoRA" in line for line in told) == 2
 
 
 def test_auto_asks_how_much_a_step_leaves_idle_and_says_what_it_does(
@@ -219,15 +292,8 @@ def test_auto_asks_how_much_a_step_leaves_idle_and_says_what_it_does(
     told: list[str] = []
     runner.sweep(config(tmp_path / "a", joint="auto", ranks=[1, 2]), quiet=True, tell=told.append)
     assert seen == [2]
-    assert told[0] == "2 adapters in one pass: r1, r2"
-    monkeypatch.setattr(joint_pass, "IDLE_STEP", 1)
+    assert told[0] == "training 2 adapters in one pass: r1, r2"
+    monkeypatch.setattr(joint_groups, "IDLE_STEP", 1)
     runner.sweep(config(tmp_path / "b", joint="auto", ranks=[1, 2]), quiet=True, tell=told.append)
     assert seen == [2]
     assert any("--joint on" in line for line in told)
-
-
-def test_a_larger_batch_leaves_less_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    base = backbone()
-    monkeypatch.setattr(joint_pass, "IDLE_STEP", 4 * base.num_parameters() * packed_size(rows(), 2)[0])
-    assert joint_pass.wins(base, rows(), 2)
-    assert not joint_pass.wins(base, rows(), 3)

@@ -1,3 +1,5 @@
+"""Dots in a list of numbers are expanded where exactly one progression fits, and refused with the reason elsewhere."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from loraft.studies.sweep.progression import MOST_TERMS, expand_integers
         ("4,8,12,...,20", [4, 8, 12, 16, 20]),
         ("128,64,...,1", [128, 64, 32, 16, 8, 4, 2, 1]),
         ("5,4,...,1", [5, 4, 3, 2, 1]),
-        ("4,6,9,...,9", None),  # 9 stands there already
+        ("4,6,9,...,9", None),  # 9 is there already
         ("1,2,...,5", [1, 2, 3, 4, 5]),  # 1, 2, 4, 8 passes 5
         ("1,2,4,...,64,128", [1, 2, 4, 8, 16, 32, 64, 128]),
         ("1, 2, 4, …, 8", [1, 2, 4, 8]),
@@ -63,14 +65,14 @@ def test_anything_ambiguous_is_refused_with_the_expansions_that_were_tried(text:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("8,...,64", "two numbers or more before"),
-        ("1,2,4,...", "one or more after"),
-        ("1,2,...,8,...,64", "dots once"),
+        ("8,...,64", "at least two numbers before"),
+        ("1,2,4,...", "at least one after"),
+        ("1,2,...,8,...,64", "the dots only once"),
         ("1,1,...,1", "the first numbers are equal"),
         ("1,x", "not a whole number (got 'x'"),
         ("1,,2", "not a whole number (got ''"),
         ("1.5,2", "not a whole number (got '1.5'"),
-        ("8,8", "a number twice (got 8"),
+        ("8,8", "the same number twice (got 8"),
         (f"1,2,3,...,{MOST_TERMS + 1}", "and on"),
     ],
 )

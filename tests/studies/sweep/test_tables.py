@@ -1,7 +1,7 @@
-"""The sweep's table is the tutorial's table 4, with what each setting cost and its standing against the best."""
+"""The sweep's table is the tutorial's table 4, with the costs of each setting and its test against the best one."""
 
+from dataclasses import replace
 from io import StringIO
-from typing import Any
 
 import pytest
 from helpers.sweeps import POLICY, result
@@ -10,7 +10,9 @@ from rich.table import Table
 
 from loraft.display.page import cells
 from loraft.studies.sweep import tables
+from loraft.studies.sweep.records import SettingRecord, SettingScores, SweepResult, TrialScores, VersusBest
 from loraft.studies.sweep.tables import sweep_notes, sweep_tables
+from loraft.studies.sweep.trials import PlannedTrial
 
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -18,6 +20,22 @@ RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
 def rows(table: Table) -> list[dict[str, str]]:
     heads, found = cells(table)
     return [dict(zip(heads, row, strict=True)) for row in found]
+
+
+def measured(record: SettingRecord) -> SettingScores:
+    assert record.measured is not None
+    return record.measured
+
+
+def best_setting(sweep: SweepResult) -> SettingRecord:
+    assert sweep.best_setting is not None
+    return sweep.best_setting
+
+
+def best_trial(sweep: SweepResult) -> tuple[str, TrialScores]:
+    assert sweep.best is not None
+    assert sweep.best.measured is not None
+    return sweep.best.name, sweep.best.measured
 
 
 def printed(table: Table, width: int) -> list[str]:
@@ -31,17 +49,19 @@ def test_one_seed_makes_one_table_with_scores_costs_and_the_standing() -> None:
     (table,) = sweep_tables(sweep)
     assert list(rows(table)[0]) == ["rank", "accuracy", "macro F1", "precision", "recall", "val. F1", "parameters",
                                     "seconds", "MiB", "against the best"]  # fmt: skip
-    for shown, trial in zip(rows(table), sweep["trials"], strict=True):
-        low, high = trial["intervals"]["macro_f1"]
-        assert shown["rank"] == str(trial["settings"]["lora.r"])
-        assert shown["macro F1"] == f"{trial['macro_f1']:.4f} [{low:.3f},{high:.3f}]".replace("[0.", "[.").replace(
-            ",0.", ",."
-        )
-        assert shown["precision"] == f"{trial['macro_precision']:.4f}"
-        assert shown["recall"] == f"{trial['macro_recall']:.4f}"
-        assert shown["val. F1"] == f"{trial['validation_macro_f1']:.4f}"
-        assert shown["parameters"] == f"{trial['trainable_parameters']:,}"
-        assert (shown["seconds"], shown["MiB"]) == (f"{trial['seconds']:.1f}", str(trial["peak_memory_mib"]))
+    for shown, trial in zip(rows(table), sweep.trials, strict=True):
+        scores = trial.measured
+        assert scores is not None
+        assert shown["rank"] == str(trial.settings["lora.r"])
+        for column, score in (("accuracy", "accuracy"), ("macro F1", "macro_f1")):
+            low, high = scores.intervals[score]
+            interval = f"[{low:.3f},{high:.3f}]".replace("[0.", "[.").replace(",0.", ",.")
+            assert shown[column] == f"{scores.scores[score]:.4f} {interval}"
+        assert shown["precision"] == f"{scores.scores['macro_precision']:.4f}"
+        assert shown["recall"] == f"{scores.scores['macro_recall']:.4f}"
+        assert shown["val. F1"] == f"{scores.validation_macro_f1:.4f}"
+        assert shown["parameters"] == f"{scores.trainable_parameters:,}"
+        assert (shown["seconds"], shown["MiB"]) == (f"{scores.seconds:.1f}", str(scores.peak_memory_mib))
 
 
 def test_several_seeds_make_a_table_of_the_settings_and_one_of_the_trials() -> None:
@@ -49,36 +69,43 @@ def test_several_seeds_make_a_table_of_the_settings_and_one_of_the_trials() -> N
     settings, trials = map(rows, sweep_tables(sweep))
     assert [row["rank"] for row in settings] == ["4", "8"]
     assert [(row["rank"], row["seed"]) for row in trials] == [(r, s) for r in "48" for s in "123"]
-    for shown, row in zip(settings, sweep["settings"], strict=True):
-        mean, sd = row["accuracy"]["mean"], row["accuracy"]["sd"]
-        assert shown["accuracy"].startswith(f"{mean:.4f} ±{sd:.4f} [.")
-        assert shown["precision"] == f"{row['macro_precision']['mean']:.4f}"
-        assert shown["val. F1"] == f"{row['validation_macro_f1']:.4f}"
-        assert shown["parameters"] == f"{row['trainable_parameters']:,}"
+    for shown, row in zip(settings, sweep.settings, strict=True):
+        scores = measured(row)
+        accuracy = scores.scores["accuracy"]
+        assert shown["accuracy"].startswith(f"{accuracy.mean:.4f} ±{accuracy.sd:.4f} [.")
+        assert shown["precision"] == f"{scores.scores['macro_precision'].mean:.4f}"
+        assert shown["val. F1"] == f"{scores.validation_macro_f1:.4f}"
+        assert shown["parameters"] == f"{scores.trainable_parameters:,}"
     assert "against the best" in settings[0]
     assert "against the best" not in trials[0]
-    assert [row["best"] for row in trials].count("best") == 1
+    (best,) = (row for row in trials if row["best"] == "best")
+    assert f"r{best['rank']}-s{best['seed']}" == best_trial(sweep)[0]
 
 
-def standing(test: dict[str, Any] | None) -> str:
+def standing(test: VersusBest | None) -> str:
+    """What the table says of a setting with this test against the best one."""
     sweep = result((4, 8))
-    other = next(row for row in sweep["settings"] if row["settings"] != sweep["best_setting"]["settings"])
-    other["versus_best"] = test
-    return {row["rank"]: row for row in rows(tables.settings(sweep))}[str(other["settings"]["lora.r"])][
-        "against the best"
+    changed = [
+        row
+        if row.settings == best_setting(sweep).settings
+        else replace(row, measured=replace(measured(row), versus_best=test))
+        for row in sweep.settings
     ]
+    (other,) = (row for row in changed if row.settings != best_setting(sweep).settings)
+    shown = {row["rank"]: row for row in rows(tables.settings(replace(sweep, settings=tuple(changed))))}
+    return shown[str(other.settings["lora.r"])]["against the best"]
 
 
 @pytest.mark.parametrize(
     ("test", "shown"),
     [
-        ({"b": 2, "c": 3, "p_holm": 1.0, "same": True}, "= p=1"),
-        ({"b": 2, "c": 30, "p_holm": 0.0216, "same": False}, "lower p=0.022"),
-        ({"b": 90, "c": 3, "p_holm": 1e-9, "same": False}, "higher p<0.001"),
+        (VersusBest(seeds=1, n=600, b=2, c=3, p_value=1.0, p_holm=1.0, same=True), "= p=1"),
+        (VersusBest(seeds=1, n=600, b=2, c=30, p_value=0.01, p_holm=0.0216, same=False), "lower p=0.022"),
+        (VersusBest(seeds=1, n=600, b=90, c=3, p_value=1e-9, p_holm=1e-9, same=False), "higher p<0.001"),
         (None, "other rows or seeds"),
     ],
 )
-def test_the_standing_says_whether_and_which_way_a_setting_differs(test: dict[str, Any] | None, shown: str) -> None:
+def test_the_standing_says_whether_and_which_way_a_setting_differs(test: VersusBest | None, shown: str) -> None:
     assert standing(test) == shown
 
 
@@ -86,10 +113,34 @@ def test_the_alpha_policy_is_a_column_where_there_are_several_and_a_note_always(
     sweep = result((4, 8))
     assert "alpha policy" not in rows(tables.settings(sweep))[0]
     assert f"alpha policy: {POLICY}" in sweep_notes(sweep)
-    sweep["alpha_policies"].append("rsLoRA, alpha 16")
-    sweep["settings"][1]["alpha_policy"] = "rsLoRA, alpha 16"
-    assert [row["alpha policy"] for row in rows(tables.settings(sweep))] == [POLICY, "rsLoRA, alpha 16"]
-    assert f"alpha policy: {POLICY}; rsLoRA, alpha 16" in sweep_notes(sweep)
+    scaled = "rsLoRA, alpha 16"
+    first, second = sweep.settings
+    two = replace(sweep, alpha_policies=(POLICY, scaled), settings=(first, replace(second, alpha_policy=scaled)))
+    assert [row["alpha policy"] for row in rows(tables.settings(two))] == [POLICY, scaled]
+    assert f"alpha policy: {POLICY}; {scaled}" in sweep_notes(two)
+
+
+def test_of_many_alpha_policies_the_note_names_the_first_and_the_last() -> None:
+    sweep, policies = result((4, 8)), tuple(f"alpha {alpha}" for alpha in (1, 2, 4, 8))
+    assert tables.alpha_in_words(replace(sweep, alpha_policies=policies[:3])) == "alpha 1; alpha 2; alpha 4"
+    assert tables.alpha_in_words(replace(sweep, alpha_policies=policies)) == "alpha 1; ...; alpha 8"
+
+
+def test_the_plan_lists_each_trial_with_its_values_and_what_is_not_known() -> None:
+    settings = {"lora.r": 4, "train.learning_rate": 5e-4, "lora.target_modules": ["q_proj", "v_proj"]}
+    known = PlannedTrial("r4", settings, POLICY, 12_345, "new")
+    new, begun = rows(tables.plan([known, replace(known, trainable_parameters=None, status="begun")]))
+    assert new == {"trial": "r4", "rank": "4", "learning_rate": "0.0005", "target_modules": "q_proj+v_proj",
+                   "alpha policy": POLICY, "trainable parameters": "12,345", "status": "new"}  # fmt: skip
+    assert (begun["trainable parameters"], begun["status"]) == ("?", "begun")
+
+
+def test_memory_that_is_not_known_is_a_question_mark() -> None:
+    sweep = result((4, 8))
+    first, second = sweep.settings
+    unknown = replace(first, measured=replace(measured(first), peak_memory_mib=None))
+    large = replace(second, measured=replace(measured(second), peak_memory_mib=12_345))
+    assert [row["MiB"] for row in rows(tables.settings(replace(sweep, settings=(unknown, large))))] == ["?", "12,345"]
 
 
 def test_what_failed_is_in_the_tables() -> None:
@@ -101,24 +152,28 @@ def test_what_failed_is_in_the_tables() -> None:
     nothing = result((4, 8), failed=("r4", "r8"))
     assert len(sweep_tables(nothing)) == 1
     assert [f"{name} failed: RuntimeError: hết bộ nhớ <gpu>" for name in ("r4", "r8")] == sweep_notes(nothing)[1:3]
-    assert "tries failed trials again" in sweep_notes(nothing)[3]
+    assert "runs failed trials again" in sweep_notes(nothing)[3]
 
 
 def test_trials_of_one_pass_are_told_to_share_its_time() -> None:
     sweep = result((4, 8))
     assert not any("one pass" in note for note in sweep_notes(sweep))
-    sweep["trials"][1]["joint"] = True
-    assert any("seconds are the share of each" in note for note in sweep_notes(sweep))
+    first, second = sweep.trials
+    assert second.measured is not None
+    joint = replace(sweep, trials=(first, replace(second, measured=replace(second.measured, joint=True))))
+    assert any("seconds are each trial's share" in note for note in sweep_notes(joint))
 
 
 def test_the_notes_name_the_best_and_how_it_was_compared() -> None:
     sweep = result(RANKS, rows=1000)
-    best, same = (
-        sweep["best"],
-        sum(bool(row["versus_best"] and row["versus_best"]["same"]) for row in sweep["settings"]),
-    )
+    tests = [measured(row).versus_best for row in sweep.settings]
+    same = sum(test.same for test in tests if test is not None)
+    name, scores = best_trial(sweep)
     notes = sweep_notes(sweep)
-    assert f"best: {best['name']}, by macro F1 on validation ({best['validation_macro_f1']:.4f}); " in "\n".join(notes)
+    assert (
+        f"best: {name}, by macro F1 on validation ({scores.validation_macro_f1:.4f}); "
+        f"on test {scores.scores['macro_f1']:.4f}"
+    ) in notes
     assert 0 < same < 7
     assert notes[-1] == (
         f"=: cannot be told apart from the best on 1,000 test rows: {same} of 7 (exact McNemar test of right answers; "
@@ -128,12 +183,18 @@ def test_the_notes_name_the_best_and_how_it_was_compared() -> None:
 
 def test_with_several_seeds_the_notes_name_the_setting_and_its_best_trial() -> None:
     sweep = result((4, 8), seeds=(1, 2, 3))
-    setting, notes = sweep["best_setting"], sweep_notes(sweep)
+    setting, notes = best_setting(sweep), sweep_notes(sweep)
+    name, scores = best_trial(sweep)
+    validation, on_test = measured(setting).validation_macro_f1, measured(setting).scores["macro_f1"].mean
     assert any(note.startswith("means over 3 seeds, also of seconds and MiB; ±: standard dev") for note in notes)
-    assert any(
-        note.startswith(f"best setting: rank {setting['settings']['lora.r']}, by mean macro F1") for note in notes
-    )
-    assert any(note.startswith(f"best trial: {sweep['best']['name']}, of this setting's seeds") for note in notes)
+    assert (
+        f"best setting: rank {setting.settings['lora.r']}, by mean macro F1 on validation ({validation:.4f}); "
+        f"on test {on_test:.4f}"
+    ) in notes
+    assert (
+        f"best trial: {name}, of this setting's seeds by macro F1 on validation ({scores.validation_macro_f1:.4f}); "
+        f"on test {scores.scores['macro_f1']:.4f}"
+    ) in notes
     assert "sign-flip test of right answers, summed over seeds by test row; it takes the seeds as given" in notes[-1]
 
 

@@ -1,109 +1,199 @@
-"""Paired statistics of finished runs that were judged on the same test rows."""
+"""`loraft.compare`: compares finished runs row by row on the same test rows.
+
+Shapes: N test rows.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from loraft.config.resolve import load_resolved
+from loraft.config.resolve import load_config
 from loraft.errors import RunError
-from loraft.evaluation import intervals, metrics, significance
-from loraft.runs.predictions import Answers, difference_of_rows, read_answers
+from loraft.evaluation import metrics, significance
+from loraft.evaluation.intervals import Difference, differences
+from loraft.runs.predictions import RunPredictions, difference_of_rows, read_predictions
+from loraft.runs.records import flattened
 from loraft.runs.run import Run
 
-SCORES = ("accuracy", "macro_f1")
+OUTCOMES = ("mended", "broken", "wrong in both")  # of a row that two runs answer differently, in the order of tables
 
 
-def compare(runs: Sequence[Path]) -> dict[str, Any]:
-    """Each further run against the first, on the same test rows.
+@dataclass(frozen=True)
+class ComparedScores:
+    """The scores of a run that are compared, as fractions.
+
+    In JSON they are on the same level as `run`, the run's directory.
+    """
+
+    run: str
+    scores: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, with the scores on the same level."""
+        return flattened(self, "scores")
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Exact McNemar test of a run against the first one.
+
+    Attributes:
+        b: rows that only the run has right.
+        c: rows that only the first run has right.
+        p_value: of the test alone.
+        p_holm: corrected by Holm's procedure for the number of runs.
+    """
+
+    b: int
+    c: int
+    p_value: float
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class ChangedRow:
+    """A test row that two runs answer differently.
+
+    Attributes:
+        row: number of the row in its file.
+        text, label: the sentence and its reference label.
+        first, other: label that the first and the other run predict; None where the answer is no label.
+        outcome: one of `OUTCOMES`; "mended" means that only the other run is right, "broken" that only the first is.
+    """
+
+    row: int
+    text: str
+    label: str
+    first: str | None
+    other: str | None
+    outcome: str
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """A run compared with the first one.
+
+    In JSON the fields of `compared` are on the same level as the other fields.
+
+    Attributes:
+        compared: the run and its scores.
+        difference: by score, this run's score minus the first run's, a fraction, with its paired bootstrap interval.
+        mcnemar: test of the right answers.
+        changed: the rows that the two runs answer differently, in the order of `OUTCOMES`.
+        worse: whether the interval of a difference lies below 0.
+    """
+
+    compared: ComparedScores
+    difference: dict[str, Difference]
+    mcnemar: McNemar
+    changed: tuple[ChangedRow, ...]
+    worse: bool
+
+    @property
+    def better(self) -> bool:
+        """Whether the interval of a difference lies above 0, and none below."""
+        return not self.worse and any(difference.interval[0] > 0 for difference in self.difference.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, with run and scores on the same level."""
+        return flattened(self, "compared")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Finished runs compared with the first of them on the same test rows.
+
+    Attributes:
+        n: number of test rows.
+        labels: in id order.
+        confidence: coverage of the intervals, in (0, 1).
+        first: the first run and its scores.
+        others: the other runs, in the order given.
+    """
+
+    n: int
+    labels: tuple[str, ...]
+    confidence: float
+    first: ComparedScores
+    others: tuple[ComparedRun, ...]
+
+
+def compare(runs: Sequence[str | Path]) -> Comparison:
+    """Compares each other run with the first one on the same test rows.
+
+    Number of bootstrap samples, confidence and seed are those of the first run's config.
 
     Args:
-        runs: directories of finished runs, two or more.
+        runs: directories of two or more finished runs.
 
     Returns:
-        `n` rows, `labels`, `confidence`; `first`, with its scores; `others`, each with its scores, `difference` for
-        accuracy and macro-F1 (further run minus first, a fraction, with its paired bootstrap interval), `mcnemar`
-        (`b` rows only the further run has right, `c` rows only the first; `p_holm` corrected for the number of runs),
-        `changed` (the rows with another answer, each with its outcome), and `worse`: one of the two intervals lies
-        below 0 altogether.
+        Scores and differences as fractions, with paired intervals, McNemar's test, and the rows that changed.
 
     Raises:
-        RunError: a run is not finished, or the test rows or labels differ.
+        RunError: fewer than two runs, the same run twice, a run that is not finished, or different test rows or labels.
+
+    Example:
+        >>> import loraft
+        >>> found = loraft.compare([first, second])
+        >>> found.n, sorted(found.others[0].difference)
+        (60, ['accuracy', 'macro_f1'])
     """
-    if len(runs) < 2:
-        raise RunError(f"compare: one run alone (got {len(runs)}); give two or more, the one to compare with first")
-    twice = next((path for number, path in enumerate(runs) if path.resolve() in map(Path.resolve, runs[:number])), None)
+    paths = [Path(path) for path in runs]
+    if len(paths) < 2:
+        raise RunError(f"compare: too few runs (got {len(paths)}); give two or more, the one to compare with first")
+    twice = next((path for n, path in enumerate(paths) if path.resolve() in map(Path.resolve, paths[:n])), None)
     if twice is not None:
         raise RunError(
-            f"compare: one run twice (got {twice}); name each once, of a sweep a trial and not its best again"
+            f"compare: the same run twice (got {twice}); give each run once; the name of a sweep means its best trial"
         )
-    first, *others = [read_answers(Run.open(path)) for path in runs]
+    first, *others = [read_predictions(Run.open(path)) for path in paths]
     for other in others:
         reason = difference_of_rows(first, other)
         if reason is not None:
             raise RunError(
-                f"{other.run}: was not judged on the rows of {first.run} ({reason}); compare runs on the same data"
+                f"{other.run}: has other test rows than {first.run} ({reason}); compare runs on the same data"
             )
-    section = load_resolved(Run.open(first.run).config_path)
-    settings: dict[str, Any] = {
-        "bootstrap_samples": section.eval.bootstrap_samples,
-        "confidence": section.eval.confidence,
-        "seed": section.seed,
-    }
+    config = load_config(Run.open(first.run).config_path)
     tests = [significance.mcnemar(other.correct, first.correct) for other in others]
-    adjusted = significance.holm([test["p_value"] for test in tests])
+    adjusted = significance.holm([test.p_value for test in tests])
     compared = []
     for other, test, p_holm in zip(others, tests, adjusted, strict=True):
-        differences = {
-            score: intervals.paired_bootstrap(
-                first.references_N,
-                other.predictions_N,
-                first.predictions_N,
-                len(first.labels),
-                metric=score,
-                **settings,
-            )
-            for score in SCORES
-        }
-        compared.append(
-            {
-                **_scores(other),
-                "difference": differences,
-                "mcnemar": {**test, "p_holm": p_holm},
-                "changed": _changed(first, other),
-                "worse": any(difference["interval"][1] < 0 for difference in differences.values()),
-            }
+        difference = differences(
+            first.references_N,
+            [other.predictions_N],
+            [first.predictions_N],
+            len(first.labels),
+            bootstrap_samples=config.eval.bootstrap_samples,
+            confidence=config.eval.confidence,
+            seed=config.seed,
         )
-    return {
-        "n": len(first.texts),
-        "labels": list(first.labels),
-        "confidence": settings["confidence"],
-        "first": _scores(first),
-        "others": compared,
-    }
+        worse = any(one.interval[1] < 0 for one in difference.values())
+        mcnemar = McNemar(test.b, test.c, test.p_value, p_holm)
+        compared.append(ComparedRun(_scores(other), difference, mcnemar, _changed(first, other), worse))
+    return Comparison(len(first.texts), first.labels, config.eval.confidence, _scores(first), tuple(compared))
 
 
-def _scores(answers: Answers) -> dict[str, Any]:
-    scores = metrics.core(answers.references_N, answers.predictions_N, len(answers.labels))
-    return {"run": str(answers.run), **{score: scores[score] for score in SCORES}}
+def _scores(predicted: RunPredictions) -> ComparedScores:
+    scores = metrics.core(predicted.references_N, predicted.predictions_N, len(predicted.labels))
+    return ComparedScores(str(predicted.run), {score: scores[score] for score in metrics.INTERVAL_SCORES})
 
 
-def _changed(first: Answers, other: Answers) -> list[dict[str, Any]]:
-    """Rows with another answer, mended ones first, then broken ones, then those that are wrong in both."""
+def _changed(first: RunPredictions, other: RunPredictions) -> tuple[ChangedRow, ...]:
+    """The rows that two runs answer differently, sorted by outcome."""
     rows = []
     for n in np.flatnonzero(first.predictions_N != other.predictions_N):
         reference, before, after = (int(x[n]) for x in (first.references_N, first.predictions_N, other.predictions_N))
-        outcome = "mended" if after == reference else "broken" if before == reference else "wrong in both"
         rows.append(
-            {
-                "row": first.rows[n],
-                "text": first.texts[n],
-                "label": first.labels[reference],
-                "first": first.labels[before] if before >= 0 else None,
-                "other": first.labels[after] if after >= 0 else None,
-                "outcome": outcome,
-            }
+            ChangedRow(
+                row=first.rows[n],
+                text=first.texts[n],
+                label=first.labels[reference],
+                first=first.labels[before] if before >= 0 else None,
+                other=first.labels[after] if after >= 0 else None,
+                outcome=OUTCOMES[0 if after == reference else 1 if before == reference else 2],
+            )
         )
-    order = {"mended": 0, "broken": 1, "wrong in both": 2}
-    return sorted(rows, key=lambda row: order[row["outcome"]])
+    return tuple(sorted(rows, key=lambda row: OUTCOMES.index(row.outcome)))

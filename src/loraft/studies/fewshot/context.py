@@ -1,11 +1,10 @@
-"""The few-shot study: what demonstrations in the prompt reach, beside baselines and a tuned adapter.
+"""Checks, before any weights are loaded, that every few-shot prompt fits the context; builds demonstrations from draws.
 
-One draw of demonstrations says little: the next may be ten points away. So every number of shots is measured with
-several draws, on the same test rows, and reported with its spread.
+Shapes: N test rows, k demonstrations in a prompt, R lists of demonstrations: 1 where all test rows have the same, N
+where each has its own.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from transformers import AutoConfig
@@ -18,57 +17,72 @@ from loraft.models.backbone import resolve_name
 from loraft.models.load import build_encoder
 from loraft.studies.fewshot.demonstrations import Draw, Ints
 
-UNCUT = 10**9  # a limit on tokens that no prompt reaches
+Demonstrations = tuple[tuple[str, str], ...]  # pairs of sentence and label word, in the order of the prompt
+
+NO_LIMIT = 10**9  # more tokens than any prompt has
+LONGEST_ROWS = 3  # test rows that are measured where all of them have the same demonstrations
 
 
 def check_context(
-    config: Config, train: Split, test: Split, made: Sequence[Draw], shots: Sequence[int]
+    config: Config, train: Split, test: Split, drawn: Sequence[Draw], shots: Sequence[int]
 ) -> dict[int, int]:
-    """Length of the longest prompt and answer for each number of shots, in tokens. Loads no weights.
+    """Returns the length in tokens of the longest prompt with its answer, for each number of shots.
 
-    A test sentence that is shortened even without demonstrations fills what they leave of the limit. Evaluation counts
-    such rows; here they must fit without their sentence.
+    Test sentences that are too long without any demonstration are shortened in the evaluation, which reports their
+    number. They are measured here with an empty sentence: only demonstrations that leave no tokens at all are refused.
+
+    Args:
+        config: gives tokenizer, prompt, `prompt.max_length` and how answers are decoded.
+        train: the rows that demonstrations are taken from.
+        test: the N rows to classify.
+        drawn: the draws of demonstrations.
+        shots: numbers of demonstrations.
 
     Raises:
-        DataError: a demonstration pushes a prompt over the context.
+        DataError: a prompt with demonstrations is longer than `prompt.max_length` or the backbone's context.
     """
-    uncut = config.prompt.model_copy(update={"max_length": UNCUT})
-    ruler = build_encoder(config.model_copy(update={"prompt": uncut}))
+    # An encoder that shortens no sentence, so that true lengths are measured.
+    section = config.prompt.model_copy(update={"max_length": NO_LIMIT})
+    encoder = build_encoder(config.model_copy(update={"prompt": section}))
     context = _context(config)
     limit = min(config.prompt.max_length, context)
-    answer = max(map(len, ruler.completions_K))
+    answer = max(map(len, encoder.completions_K))
     if config.eval.decode == "generate":
         answer = max(answer, config.eval.max_new_tokens)
-    plain_N = np.array([len(prompt.ids) for prompt in ruler.encode(test.texts)]) + answer
+    plain_N = np.array([len(prompt.ids) for prompt in encoder.encode(test.texts)]) + answer
     cut_N = plain_N > limit
-    if cut_N.any() and config.prompt.max_length > context:  # sentences are shortened to max_length only
+    if cut_N.any() and config.prompt.max_length > context:  # sentences are shortened to max_length, not to the context
         raise DataError(
             f"prompt.max_length: test row {test.examples[int(plain_N.argmax())].row} takes {plain_N.max()} tokens, over"
             f" the backbone's context (got {config.prompt.max_length}); --set prompt.max_length={context}"
         )
     nearest = config.fewshot.selection == "nearest"
     texts = ["" if cut else text for cut, text in zip(cut_N, test.texts, strict=True)]
+    # Rows to measure. With `nearest` all of them, since each has its own demonstrations. Otherwise the longest ones:
+    # the same demonstrations are added to each row. Rows without their sentence come last. More than one is measured
+    # because the tokens of a sentence may depend on the text before it.
     rows = list(range(len(test)))
-    if not nearest:  # all rows bear the same: the longest sentences decide
-        rows = sorted(rows, key=lambda i: -1 if cut_N[i] else -plain_N[i])[:3]
+    if not nearest:
+        rows = sorted(rows, key=lambda i: -1 if cut_N[i] else -plain_N[i])[:LONGEST_ROWS]
     longest = {}
     for k in shots:
+        # The draws of `nearest` differ only in the order of the demonstrations: one of them is enough.
         lengths = [
-            (len(ruler.encode([texts[i]], own)[0].ids) + answer, i)
-            for draw in (made[:1] if nearest else made)
-            for i, own in zip(rows, of_rows(demonstrations_of(train, ruler.task, draw, k), rows), strict=True)
+            (len(encoder.encode([texts[i]], own)[0].ids) + answer, i)
+            for draw in (drawn[:1] if nearest else drawn)
+            for i, own in zip(rows, of_rows(demonstrations_of(train, encoder.task, draw, k), rows), strict=True)
         ]
         tokens, i = max(lengths)
         if tokens > limit:
             smaller = [s for s in shots if 0 < s < k]
-            of = f"test row {test.examples[i].row}{' without its sentence' if cut_N[i] else ''}"
-            raise DataError(_too_long(config, k, tokens, of, context, smaller))
+            row = f"test row {test.examples[i].row}{' without its sentence' if cut_N[i] else ''}"
+            raise DataError(_too_long(config, k, tokens, row, context, smaller))
         longest[k] = limit if cut_N.any() else tokens
     return longest
 
 
-def demonstrations_of(train: Split, task: Task, draw: Draw, shots: int) -> list[tuple[tuple[str, str], ...]]:
-    """Sentences and label words, one list for all test rows or one for each."""
+def demonstrations_of(train: Split, task: Task, draw: Draw, shots: int) -> list[Demonstrations]:
+    """The demonstrations of a draw: R lists of k pairs."""
     return [
         tuple((train.examples[i].text, task.label_words[int(train.labels[i])]) for i in rows_k)
         for rows_k in chosen_rows(draw, shots)
@@ -76,30 +90,32 @@ def demonstrations_of(train: Split, task: Task, draw: Draw, shots: int) -> list[
 
 
 def chosen_rows(draw: Draw, shots: int) -> Ints:
-    """Indices of the demonstrations, R x shots; one empty list for all test rows where there are no shots."""
-    return draw.rows(shots) if shots else draw.rows(0)[:1]  # all test rows bear the same: none
+    """Indices of the training rows of a draw, (R, k); with 0 shots one empty list, which serves all test rows."""
+    return draw.rows(shots) if shots else draw.rows(0)[:1]
 
 
-def of_rows(demonstrated: list[Any], rows: Sequence[int]) -> list[Any]:
-    """The demonstrations of some test rows: the same for each of them, or each row's own."""
-    return demonstrated * len(rows) if len(demonstrated) == 1 else [demonstrated[i] for i in rows]
+def of_rows(demonstrations: list[Demonstrations], rows: Sequence[int]) -> list[Demonstrations]:
+    """The demonstrations of some test rows, given the one list for all of them or the N lists."""
+    return demonstrations * len(rows) if len(demonstrations) == 1 else [demonstrations[i] for i in rows]
 
 
-def _too_long(config: Config, k: int, tokens: int, of: str, context: int, fitting: Sequence[int]) -> str:
+def _too_long(config: Config, k: int, tokens: int, row: str, context: int, smaller: Sequence[int]) -> str:
+    """The message for a prompt that does not fit; `smaller` are the numbers of shots that do."""
     if tokens <= context:
-        way = f"--set prompt.max_length={-(-tokens // 64) * 64 if -(-tokens // 64) * 64 <= context else tokens}"
+        rounded = -(-tokens // 64) * 64
+        remedy = f"--set prompt.max_length={rounded if rounded <= context else tokens}"
     else:
-        way = f"the backbone's context is {context}, choose another --model"
-    fewer = f", or --shots {','.join(map(str, fitting))}" if fitting else ", or fewer --shots"
+        remedy = f"the backbone's context is {context}, choose another --model"
+    fewer = f", or --shots {','.join(map(str, smaller))}" if smaller else ", or fewer --shots"
     return (
-        f"fewshot.shots: the prompt with {k} shots takes {tokens} tokens for {of} (got"
-        f" prompt.max_length={config.prompt.max_length}); {way}{fewer}"
+        f"fewshot.shots: the prompt with {k} shots takes {tokens} tokens for {row} (got"
+        f" prompt.max_length={config.prompt.max_length}); {remedy}{fewer}"
     )
 
 
 def _context(config: Config) -> int:
-    """Tokens that the backbone can attend to, as its config says; read without its weights."""
+    """Tokens that the backbone can attend to, from its config; `NO_LIMIT` where the config names none."""
     hub = {"revision": config.model.revision, "cache_dir": config.model.cache_dir}
     given = {key: value for key, value in hub.items() if value is not None}
     architecture = AutoConfig.from_pretrained(resolve_name(config.model.name), **given).get_text_config()
-    return int(getattr(architecture, "max_position_embeddings", None) or UNCUT)
+    return int(getattr(architecture, "max_position_embeddings", None) or NO_LIMIT)

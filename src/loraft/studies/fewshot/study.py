@@ -1,7 +1,7 @@
-"""The few-shot study: what demonstrations in the prompt reach, beside baselines and a tuned adapter.
+"""`loraft.fewshot`: measures the backbone with demonstrations in the prompt, beside baselines and a trained adapter.
 
-One draw of demonstrations says little: the next may be ten points away. So every number of shots is measured with
-several draws, on the same test rows, and reported with its spread.
+One draw of demonstrations says little: another draw can score ten points higher or lower. So each number of shots is
+measured with several draws on the same test rows, and the report gives mean, standard deviation and interval.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +17,34 @@ from rich.console import Console
 from rich.progress import track
 
 from loraft.config.schema import Config, FewshotConfig
-from loraft.config.yaml_io import dump_yaml
+from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, load_data
-from loraft.evaluation import baselines, classification_report
+from loraft.errors import RunError
+from loraft.evaluation import baselines
+from loraft.evaluation.classification_report import EvaluationReport, classification_report
 from loraft.evaluation.evaluate import judge
 from loraft.models.adapter import MOVING_INITS
-from loraft.models.encoder import Encoder, Prompt
+from loraft.models.encoder import Encoder
 from loraft.models.load import build, load_run
 from loraft.runs.environment import environment
-from loraft.runs.files import write_json, write_text
-from loraft.runs.folders import FewshotStudy
+from loraft.runs.files import write_text
+from loraft.runs.records import as_json, record_from, write_record
+from loraft.runs.resume import PLACES, check_same_config
 from loraft.runs.run import Run
-from loraft.studies.fewshot.context import check_context, chosen_rows, demonstrations_of
+from loraft.runs.study_folders import FewshotFolder
+from loraft.studies.fewshot.context import Demonstrations, check_context, chosen_rows, demonstrations_of
 from loraft.studies.fewshot.demonstrations import Draw, draws
+from loraft.studies.fewshot.figures import fewshot_curve
+from loraft.studies.fewshot.records import DrawRecord, FewshotResult
 from loraft.studies.fewshot.summary import ADAPTER, BACKBONE, compare_best, name_of, summarise, verdict
 
 BASELINES = {"majority label": baselines.majority, "TF-IDF + linear SVM": baselines.linear_svm}
 Tell = Callable[[str], None]
 
 
-class PerRowEncoder(Encoder):
-    """An encoder that puts each test row's own demonstrations into its prompt."""
-
-    def __init__(self, encoder: Encoder, demonstrations_N: Sequence[Sequence[tuple[str, str]]]) -> None:
-        vars(self).update(vars(encoder))
-        self._demonstrations_N = demonstrations_N
-
-    def encode(self, texts: Sequence[str], demonstrations: Sequence[tuple[str, str]] = ()) -> list[Prompt]:
-        """Returns one prompt a text; the texts are those that the demonstrations were made for, in their order."""
-        encode = super().encode
-        return [encode([text], own)[0] for text, own in zip(texts, self._demonstrations_N, strict=True)]
-
-
 @dataclass(frozen=True)
 class Job:
-    """One thing to measure: a baseline (`shots` None), or a model with so many demonstrations of one draw."""
+    """One measurement to make: of a baseline (`shots` None), or of a model with `shots` demonstrations of one draw."""
 
     model: str
     shots: int | None
@@ -61,190 +54,225 @@ class Job:
 def fewshot(
     config: Config,
     *,
-    run: Path | None = None,
+    run: str | Path | None = None,
     adapter_shots: bool = False,
     force: bool = False,
     resume: bool = False,
     quiet: bool = False,
     tell: Tell = lambda message: None,
-) -> dict[str, Any]:
-    """Judges the backbone with k demonstrations in the prompt, several draws of each k, beside baselines.
+) -> FewshotResult:
+    """Measures the backbone with k demonstrations in the prompt, several draws for each k, and the baselines.
 
-    The prompt without demonstrations is always measured too, once: what k of them add is read against it.
+    The prompt without demonstrations is always measured too, so that each k can be compared with it.
 
     Args:
-        config: its `fewshot` section says how many shots, draws, and how they are chosen.
-        run: directory of a finished run; its adapter joins the table without demonstrations, as it was trained.
-        adapter_shots: put the demonstrations before the adapter as well.
-        force: delete an earlier study of that name.
-        resume: go on with a study; draws that were measured are kept, also where shots or draws were added since.
+        config: its `fewshot` section gives the numbers of shots, the number of draws, and how rows are selected.
+        run: directory of a finished run; its adapter is measured too, with the prompt that it was trained with.
+        adapter_shots: also measure the adapter with the demonstrations in its prompt.
+        force: delete an earlier study of the same name.
+        resume: continue a study: draws that were measured are kept, and those that are missing are added, also where
+            the config now asks for more draws or other numbers of shots.
         quiet: draw no progress bar.
-        tell: takes what the user should know meanwhile, a line each.
+        tell: called with each message for the user, one line of text.
 
     Returns:
-        `rows` of the table (see `summarise`), `draws` (metrics of each), `compared` (see `compare_best`), `verdict`,
-        and what was asked of what.
+        The table with scores as fractions, every draw, the comparisons with their intervals, and a verdict in words.
 
     Raises:
-        DataError: a prompt does not fit the context, or the training rows are too few; before anything is measured.
-        RunError: a study of that name is there, or the run is not finished or does not match.
+        DataError: a prompt does not fit the context, or there are too few training rows; raised before any measurement.
+        RunError: a study of that name exists, or the run is not finished or does not match.
+
+    Example:
+        >>> import loraft
+        >>> config = loraft.resolve(overrides=["fewshot.shots=[1]", "fewshot.repeats=2", "data.max_train_rows=32",
+        ...     "data.max_test_rows=8", f"output={folder}"])
+        >>> study = loraft.fewshot(config, quiet=True)
+        >>> [row.name for row in study.rows]
+        ['majority label', 'TF-IDF + linear SVM', 'backbone, 0 shots', 'backbone, 1 shot']
     """
     section, shots = config.fewshot, sorted({0, *config.fewshot.shots})
-    name = fewshot_name(config, run)
-    begun = FewshotStudy(Path(config.output) / name)
+    adapter_run = None if run is None else Run(Path(run))
+    folder = FewshotFolder(Path(config.output) / fewshot_name(config, adapter_run))
     if resume:
-        begun.check_begun(config)
-    begun.check(force=force, resume=resume)
+        _check_begun(folder, config)
+    folder.check(force=force, resume=resume)
     train, test = load_data(config, "train"), load_data(config, "test")
-    made = draws(train, test, most=shots[-1], repeats=section.repeats, selection=section.selection, seed=config.seed)
-    tokens = check_context(config, train, test, made, shots)
-    jobs = list(plan(section, shots, adapter=run is not None, adapter_shots=adapter_shots))
-    sources = _sources(train, test, run)
-    done = {job: row for job, row in _kept(begun, sources).items() if job in jobs} if resume else {}
+    drawn = draws(
+        train, test, max_shots=shots[-1], repeats=section.repeats, selection=section.selection, seed=config.seed
+    )
+    tokens = check_context(config, train, test, drawn, shots)
+    jobs = list(plan(section, shots, adapter=adapter_run is not None, adapter_shots=adapter_shots))
+    sources = _sources(train, test, adapter_run)
+    done = {job: row for job, row in _kept(folder, sources).items() if job in jobs} if resume else {}
     left = [job for job in jobs if job not in done]
     if resume:
-        tell(f"{len(done)} of {len(jobs)} measurements are there")
-    if any(job.shots is not None for job in left):  # else nothing is left to ask a model
-        encoder, model = build(config) if run is None else load_run(Run.open(run), config)
-        moved = run is not None and config.lora.init_lora_weights in MOVING_INITS
-        backbone = build(config)[1] if moved else model  # without its adapter, the moved one is another backbone
-    study = FewshotStudy.create(Path(config.output), name, force=force, resume=resume)
-    if not study.finished:  # a finished one keeps its config until the new results are there
-        write_text(study.config_path, dump_yaml(config))
-    write_json(study.environment_path, environment())
+        tell(f"resuming: {len(done)} of {len(jobs)} measurements are done")
+    if any(job.shots is not None for job in left):  # baselines need no model
+        encoder, model = build(config) if adapter_run is None else load_run(Run.open(adapter_run.path), config)
+        # Some initialisations of an adapter change the backbone's weights: such a model without its adapter is not the
+        # original backbone, which is therefore loaded a second time.
+        changed = adapter_run is not None and config.lora.init_lora_weights in MOVING_INITS
+        backbone = build(config)[1] if changed else model
+    study = FewshotFolder.create(Path(config.output), fewshot_name(config, adapter_run), force=force, resume=resume)
+    if not study.finished:  # the config of a finished study is replaced together with its results
+        write_text(study.config_path, dump_config(config))
+    write_record(study.environment_path, environment())
 
     visible = not quiet and sys.stderr.isatty()
     try:
         for job in track(left, "draws", console=Console(stderr=True), disable=not visible):
+            train_rows = None
             if job.shots is None:
-                measured = _baseline(job.model, config, train, test)
+                report, predictions = _baseline(job.model, config, train, test)
             else:
-                demonstrated = demonstrations_of(train, encoder.task, made[job.draw], job.shots)
+                train_rows = _shown_rows(train, drawn[job.draw], job.shots)
+                demonstrations = demonstrations_of(train, encoder.task, drawn[job.draw], job.shots)
                 bare = job.model == BACKBONE
-                with model.disable_adapter() if bare and run is not None else nullcontext():
-                    measured = _judge(backbone if bare else model, encoder, test, config, demonstrated)
-            done[job] = {**vars(job), **measured, **_shown(train, made[job.draw], job), "sources": sources[job.model]}
-            study.append_log(done[job])
+                with model.disable_adapter() if bare and adapter_run is not None else nullcontext():
+                    report, predictions = _judge(backbone if bare else model, encoder, test, config, demonstrations)
+            source = sources[job.model]
+            done[job] = DrawRecord(job.model, job.shots, job.draw, report, train_rows, predictions, source)
+            study.append_log(as_json(done[job]))
     except KeyboardInterrupt:
-        tell(f"interrupted: {len(done)} of {len(jobs)} measurements are kept; {study.how_to_resume} goes on")
+        tell(f"interrupted: {len(done)} of {len(jobs)} measurements are saved; {study.how_to_resume} continues")
         raise
     except Exception:
         if not done:
-            study.give_back()
+            study.discard()
         raise
 
     records = [done[job] for job in jobs]
-    result = {
-        "kind": "fewshot",
-        "path": str(study.path),
-        "backbone": config.model.name,
-        "run": None if run is None else str(run),
-        "task": config.prompt.task,
-        "labels": config.prompt.labels,
-        "source": config.data.source,
-        "data": {
-            split.name: {"source": split.source, "rows": len(split), "notes": split.notes} for split in (train, test)
-        },
-        "selection": section.selection,
-        "repeats": section.repeats,
-        "seed": config.seed,
-        "decode": config.eval.decode,
-        "confidence": config.eval.confidence,
-        **_conclude(records, tokens, config, test),
-        "draws": [_without_answers(record) for record in records if record["shots"] is not None],
-    }
-    from loraft.studies.fewshot import figures
-
-    figures.fewshot_curve(result, study.plots / "fewshot.png")
-    write_text(study.config_path, dump_yaml(config))
+    result = _result(config, study.path, adapter_run, records, tokens, train, test)
+    fewshot_curve(result, study.figure_path)
+    write_text(study.config_path, dump_config(config))
     study.finish(result)
     return result
 
 
 def plan(section: FewshotConfig, shots: Sequence[int], *, adapter: bool, adapter_shots: bool) -> Iterator[Job]:
-    """What is measured, in order: baselines, the adapter as it was trained, then every model with every k and draw."""
+    """Yields the measurements in order: baselines, the adapter as trained, then each model by shots and draws.
+
+    Args:
+        section: number of draws, and how rows are selected.
+        shots: numbers of demonstrations, 0 among them.
+        adapter: measure an adapter with the prompt that it was trained with.
+        adapter_shots: also measure it with demonstrations.
+    """
     for name in BASELINES:
         yield Job(name, None, 0)
     if adapter:
         yield Job(ADAPTER, 0, 0)
-    certain = 1 if section.selection == "nearest" else 0  # so many demonstrations leave nothing to draw
+    # So many demonstrations are the same in every draw: none, or the single nearest one.
+    same_in_all = 1 if section.selection == "nearest" else 0
     for model in (BACKBONE, ADAPTER) if adapter and adapter_shots else (BACKBONE,):
         for k in shots:
-            for draw in range(section.repeats if k > certain else 1):
+            for draw in range(section.repeats if k > same_in_all else 1):
                 if (model, k) != (ADAPTER, 0):
                     yield Job(model, k, draw)
 
 
 def _judge(
-    model: Any, encoder: Encoder, test: Split, config: Config, demonstrated: list[tuple[tuple[str, str], ...]]
-) -> dict[str, Any]:
-    if len(demonstrated) == 1:
-        numbers, rows = judge(model, encoder, test, config, demonstrated[0])
+    model: Any, encoder: Encoder, test: Split, config: Config, demonstrations: Sequence[Demonstrations]
+) -> tuple[EvaluationReport, tuple[int, ...]]:
+    """Scores and predicted label ids on the test split; `demonstrations` has one list for all rows or one for each."""
+    if len(demonstrations) == 1:
+        prompts = encoder.encode(test.texts, demonstrations[0])
     else:
-        numbers, rows = judge(model, PerRowEncoder(encoder, demonstrated), test, config)
+        prompts = [encoder.encode([text], own)[0] for text, own in zip(test.texts, demonstrations, strict=True)]
+    report, rows = judge(model, encoder, prompts, test, config)
     ids = {label: k for k, label in enumerate(encoder.task.labels)}
-    return {**numbers, "predictions": [ids.get(row["predicted"], -1) for row in rows]}
+    return report, tuple(-1 if row.predicted is None else ids[row.predicted] for row in rows)
 
 
-def _baseline(name: str, config: Config, train: Split, test: Split) -> dict[str, Any]:
+def _baseline(name: str, config: Config, train: Split, test: Split) -> tuple[EvaluationReport, tuple[int, ...]]:
+    """Scores and predicted label ids of a baseline on the test split."""
     started = time.perf_counter()
     predictions_N = BASELINES[name](train, test)
-    numbers = classification_report.full(
-        test.labels, None, predictions_N, config.prompt.labels or [], **_settings(config)
-    )
-    return {**numbers, "predictions": predictions_N, "seconds": round(time.perf_counter() - started, 3)}
+    labels = config.prompt.labels or []
+    report = classification_report(test.labels, None, predictions_N, labels, **_bootstrap_settings(config))
+    return replace(report, seconds=round(time.perf_counter() - started, 3)), tuple(predictions_N.tolist())
 
 
-def _conclude(
-    records: Sequence[Mapping[str, Any]], tokens: Mapping[int, int], config: Config, test: Split
-) -> dict[str, Any]:
-    """The table's rows, and what they say."""
+def _result(
+    config: Config,
+    path: Path,
+    adapter_run: Run | None,
+    records: Sequence[DrawRecord],
+    tokens: Mapping[int, int],
+    train: Split,
+    test: Split,
+) -> FewshotResult:
+    """The results of a study whose measurements are complete."""
     rows = summarise(records, tokens, config.eval.confidence)
-    answers: dict[str, list[Any]] = {}
+    predictions: dict[str, list[Sequence[int]]] = {}  # of each draw, by the name of its row in the table
     for record in records:
-        answers.setdefault(name_of(record["model"], record["shots"]), []).append(record["predictions"])
-    compared = compare_best(rows, answers, test.labels, len(config.prompt.labels or []), **_settings(config))
-    return {"rows": rows, "compared": compared, "verdict": verdict(compared, len(test), config.eval.confidence)}
+        predictions.setdefault(name_of(record.model, record.shots), []).append(record.predictions)
+    labels = tuple(config.prompt.labels or ())
+    compared = compare_best(rows, predictions, test.labels, len(labels), **_bootstrap_settings(config))
+    return FewshotResult(
+        path=str(path),
+        backbone=config.model.name,
+        run=None if adapter_run is None else str(adapter_run.path),
+        task=config.prompt.task,
+        labels=labels,
+        source=config.data.source,
+        data={split.name: split.summary for split in (train, test)},
+        selection=config.fewshot.selection,
+        repeats=config.fewshot.repeats,
+        seed=config.seed,
+        decode=config.eval.decode,
+        confidence=config.eval.confidence,
+        rows=tuple(rows),
+        compared=tuple(compared),
+        verdict=verdict(compared, len(test), config.eval.confidence),
+        draws=tuple(replace(r, predictions=(), sources="") for r in records if r.shots is not None),
+    )
 
 
-def _settings(config: Config) -> dict[str, Any]:
+def _bootstrap_settings(config: Config) -> dict[str, Any]:
     section = config.eval
     return {"bootstrap_samples": section.bootstrap_samples, "confidence": section.confidence, "seed": config.seed}
 
 
-def _sources(train: Split, test: Split, run: Path | None) -> dict[str, str]:
-    """What a measurement of each model was made from: it counts for no other rows and no other adapter."""
+def _sources(train: Split, test: Split, run: Run | None) -> dict[str, str]:
+    """Hash of what a measurement depends on, by model: the rows, and for the adapter its weights too."""
     rows = hashlib.sha256(f"{train.fingerprint} {test.fingerprint}".encode())
     adapter = rows.copy()
     if run is not None:
-        for file in sorted(Run(run).adapter.glob("*.safetensors")):
+        for file in sorted(run.adapter.glob("*.safetensors")):
             adapter.update(file.read_bytes())
     return {**dict.fromkeys((BACKBONE, *BASELINES), rows.hexdigest()), ADAPTER: adapter.hexdigest()}
 
 
-def _kept(study: Run, sources: Mapping[str, str]) -> dict[Job, dict[str, Any]]:
-    """The measurements in the log that were made from the same rows and adapter; the last of each."""
-    return {
-        Job(row["model"], row["shots"], row["draw"]): row
-        for row in study.read_log()
-        if row.get("model") in sources and row.get("sources") == sources[row["model"]]
-    }
+def _kept(folder: FewshotFolder, sources: Mapping[str, str]) -> dict[Job, DrawRecord]:
+    """The measurements in the log that were made with the same rows and the same adapter; the last of each job."""
+    lines = [row for row in folder.read_log() if row.get("sources") == sources.get(row.get("model", ""), "")]
+    kept = [record_from(line, DrawRecord, folder.log_path, folder.mend) for line in lines]
+    return {Job(record.model, record.shots, record.draw): record for record in kept}
 
 
-def _shown(train: Split, draw: Draw, job: Job) -> dict[str, Any]:
-    """The rows of the training data that stand in the prompt, None where every test row has its own."""
-    if job.shots is None:
-        return {}
-    chosen_Rk = chosen_rows(draw, job.shots)
-    return {"train_rows": [train.examples[i].row for i in chosen_Rk[0]] if len(chosen_Rk) == 1 else None}
+def _shown_rows(train: Split, draw: Draw, shots: int) -> tuple[int, ...] | None:
+    """Numbers of the training rows in the prompt, None where each test row has demonstrations of its own."""
+    chosen_Rk = chosen_rows(draw, shots)
+    return tuple(train.examples[i].row for i in chosen_Rk[0]) if len(chosen_Rk) == 1 else None
 
 
-def _without_answers(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key not in ("predictions", "sources")}
+def _check_begun(folder: FewshotFolder, config: Config) -> None:
+    """Refuses `--resume` where there is no study, or one with another config.
+
+    The numbers of shots and draws may differ: measurements are added to those of the study.
+    """
+    if not folder.config_path.is_file():
+        raise RunError(
+            f"--resume: there is no study in {folder.path}; leave --resume out to begin one, or give the flags of the"
+            " study to continue"
+        )
+    hint = "--resume continues it with the config of then, --set name=NAME keeps both, --force deletes it"
+    check_same_config(folder.config_path, config, free=(*PLACES, "fewshot.shots", "fewshot.repeats"), hint=hint)
 
 
-def fewshot_name(config: Config, run: Path | None) -> str:
-    """The study's folder inside `output`: the name given, or what people change between two studies."""
+def fewshot_name(config: Config, run: Run | None) -> str:
+    """Name of the study's directory: `config.name`, or one made of the settings in which studies usually differ."""
     if config.name is not None:
         return config.name
     parts = ["fewshot", Path(config.model.name).name, Path(config.data.source).name, Path(config.prompt.task).stem]

@@ -1,6 +1,6 @@
-"""Rows of the few-shot table: mean, standard deviation and interval over draws, and what the table says.
+"""Summarises the draws of a few-shot study: rows of the table, comparisons of the best rows, and the verdict.
 
-Shapes: N test rows, R draws.
+Shapes: N test rows, K labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,105 +9,106 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.intervals import differences, spread
 from loraft.evaluation.metrics import SCORES
+from loraft.studies.fewshot.records import ComparedRows, DrawRecord, TableRow
 
-BACKBONE, ADAPTER, BASELINE = "backbone", "adapter", "baseline"  # whose row it is
-Ints = npt.NDArray[np.int64]
+BACKBONE, ADAPTER, BASELINE = "backbone", "adapter", "baseline"  # values of `TableRow.model`
 
 
-def summarise(
-    records: Sequence[Mapping[str, Any]], tokens: Mapping[int, int], confidence: float
-) -> list[dict[str, Any]]:
+def summarise(records: Sequence[DrawRecord], tokens: Mapping[int, int], confidence: float) -> list[TableRow]:
     """One table row for each model and number of shots.
 
     Args:
-        records: one measured draw each: model, shots (None for a baseline), and what `metrics.full` gives.
-        tokens: longest prompt of each number of shots.
-        confidence: of the intervals, in (0, 1).
-
-    Returns:
-        `name`, `model` (backbone, adapter or baseline), `shots`, `draws`, `tokens`, `no_label` (mean share), `seconds`
-        (all draws), and for each of the four scores `mean`, `sd` over draws (None for one draw) and `interval`
-        (accuracy and macro_f1, else None).
+        records: the measurements, one of each draw.
+        tokens: length of the longest prompt with its answer, by number of shots.
+        confidence: coverage of the intervals, in (0, 1).
     """
-    grouped: dict[tuple[str, int | None], list[Mapping[str, Any]]] = {}
+    grouped: dict[tuple[str, int | None], list[EvaluationReport]] = {}
     for record in records:
-        grouped.setdefault((record["model"], record["shots"]), []).append(record)
+        grouped.setdefault((record.model, record.shots), []).append(record.report)
     return [
-        {
-            "name": name_of(model, k),
-            "model": BASELINE if k is None else model,
-            "shots": k,
-            "draws": len(group),
-            "tokens": None if k is None else tokens.get(k),
-            "no_label": float(np.mean([record["no_label"] for record in group])),
-            "seconds": round(sum(record["seconds"] for record in group), 1),
-            **{score: spread(group, score, confidence) for score in SCORES},
-        }
+        TableRow(
+            name=name_of(model, k),
+            model=BASELINE if k is None else model,
+            shots=k,
+            draws=len(group),
+            tokens=None if k is None else tokens.get(k),
+            no_label=float(np.mean([report.no_label for report in group])),
+            seconds=round(sum(report.seconds for report in group), 1),
+            scores={score: spread(group, score, confidence) for score in SCORES},
+        )
         for (model, k), group in grouped.items()
     ]
 
 
 def name_of(model: str, shots: int | None) -> str:
-    """What a row of the table is called."""
+    """The name of a table row, for example "backbone, 4 shots"; of a baseline, its own name."""
     return model if shots is None else f"{model}, {shots} {'shot' if shots == 1 else 'shots'}"
 
 
 def compare_best(
-    rows: Sequence[Mapping[str, Any]],
-    answers: Mapping[str, Sequence[npt.ArrayLike]],
+    rows: Sequence[TableRow],
+    predictions: Mapping[str, Sequence[npt.ArrayLike]],
     references_N: npt.ArrayLike,
     num_labels: int,
     **settings: Any,
-) -> list[dict[str, Any]]:
-    """The adapter, as it was trained, against the best prompt and the best baseline; without one, those two.
+) -> list[ComparedRows]:
+    """Compares the adapter with the best prompt and with the best baseline; without an adapter, those two.
 
-    The best prompt is the number of shots with the highest mean macro-F1 on these test rows, and so is the best
-    baseline. That choice favours them, never the adapter.
+    The best prompt is the number of shots with the highest mean macro-F1 on these test rows; the best baseline is
+    chosen in the same way. Choosing on the test rows favours these two, never the adapter.
 
     Args:
-        rows: what `summarise` returns.
-        answers: label ids of every draw, by the row's name.
+        rows: the rows of the table, from `summarise`.
+        predictions: label ids on the N test rows, of every draw, by the name of its row in the table.
         references_N: label ids.
         num_labels: K.
         **settings: `bootstrap_samples`, `confidence` and `seed`, see `differences`.
 
     Returns:
-        `of` and `against`, names of rows, and what `differences` returns.
+        With an adapter, its comparisons with the best prompt and the best baseline, in this order; otherwise that of
+        the best prompt with the best baseline.
     """
     prompt, plain = (
-        max((row for row in rows if row["model"] == model), key=lambda row: float(row["macro_f1"]["mean"]))["name"]
+        max((row for row in rows if row.model == model), key=lambda row: row.scores["macro_f1"].mean).name
         for model in (BACKBONE, BASELINE)
     )
-    tuned = next((row["name"] for row in rows if row["model"] == ADAPTER and row["shots"] == 0), None)
+    tuned = next((row.name for row in rows if row.model == ADAPTER and row.shots == 0), None)
     pairs = [(prompt, plain)] if tuned is None else [(tuned, prompt), (tuned, plain)]
     return [
-        {"of": one, "against": other, **differences(references_N, answers[one], answers[other], num_labels, **settings)}
+        ComparedRows(
+            one, other, differences(references_N, predictions[one], predictions[other], num_labels, **settings)
+        )
         for one, other in pairs
     ]
 
 
-def verdict(compared: Sequence[Mapping[str, Any]], test_rows: int, confidence: float) -> str:
-    """What the study says about "do I need to fine-tune?", in two sentences, by macro-F1.
+def verdict(compared: Sequence[ComparedRows], test_rows: int, confidence: float) -> str:
+    """Answers in two sentences whether fine-tuning pays, by the differences in macro-F1.
+
+    A difference is clear where its interval does not contain 0.
 
     Args:
-        compared: what `compare_best` returns.
+        compared: the comparisons from `compare_best`.
         test_rows: N.
-        confidence: of the intervals.
+        confidence: coverage of the intervals, in (0, 1).
     """
 
-    def gap(comparison: Mapping[str, Any], against: str) -> str:
-        low, high = (f"{100 * bound:+.1f}" for bound in comparison["macro_f1"]["interval"])
-        points = f"{100 * comparison['macro_f1']['difference']:+.1f} points"
+    def gap(comparison: ComparedRows, against: str) -> str:
+        low, high = (f"{100 * bound:+.1f}" for bound in comparison.differences["macro_f1"].interval)
+        points = f"{100 * comparison.differences['macro_f1'].difference:+.1f} points"
         return f"{points} ({confidence:.0%} interval {low} to {high}) against {against}"
 
     tuned = len(compared) > 1
-    better = [one["against"] for one in compared if one["macro_f1"]["interval"][1] < 0]
+    better = [one.against for one in compared if one.differences["macro_f1"].interval[1] < 0]
     unclear = [
-        one["against"] for one in compared if one["macro_f1"]["interval"][1] >= 0 >= one["macro_f1"]["interval"][0]
+        one.against
+        for one in compared
+        if one.differences["macro_f1"].interval[1] >= 0 >= one.differences["macro_f1"].interval[0]
     ]
-    of, plain = compared[0]["of"], compared[-1]["against"]
+    of, plain = compared[0].of, compared[-1].against
     rows, picked = f"on the same {test_rows:,} test rows", "The best prompt was picked on these rows, which favours it"
     if tuned:
         said = "Fine-tuning pays"
@@ -115,11 +116,11 @@ def verdict(compared: Sequence[Mapping[str, Any]], test_rows: int, confidence: f
             said = f"This adapter does not pay, as {' and '.join(better)} {'do' if len(better) > 1 else 'does'} better"
         elif unclear:
             said = f"Fine-tuning is not shown to pay, as {' and '.join(unclear)} may do as well"
-        gaps = [gap(compared[0], f"the best prompt ({compared[0]['against']})"), gap(compared[1], plain)]
+        gaps = [gap(compared[0], f"the best prompt ({compared[0].against})"), gap(compared[1], plain)]
         return f"{said}: {rows} the adapter's macro F1 is {gaps[0]}, and {gaps[1]}. {picked}."
     said = f"{plain} does better than the best prompt" if better else f"The best prompt does better than {plain}"
     said = f"The best prompt and {plain} cannot be told apart" if unclear else said
     return (
-        f"{said}: {rows} the macro F1 of {of} is {gap(compared[0], plain)}. {picked}; --run NAME puts a tuned adapter"
-        " beside it."
+        f"{said}: {rows} the macro F1 of {of} is {gap(compared[0], plain)}. {picked}; --run NAME adds a tuned adapter"
+        " to the table."
     )

@@ -1,17 +1,19 @@
-"""The PNG figure of a sweep, in the style of `loraft.plots`."""
+"""Draws the PNG figure of a sweep: macro-F1 and accuracy over the rank or another swept key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from loraft.display.figure import drawing
+from loraft.studies.sweep.records import SettingRecord, SweepResult
 from loraft.studies.sweep.tables import alpha_in_words, in_words, key_word, most_seeds, setting_in_words
 
 RANK = "lora.r"
-STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."), ("v", "-"), ("p", "--"))  # every mark can be hollow
+STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."), ("v", "-"), ("p", "--"))  # markers that can be drawn hollow
 SHADES = ("0.0", "0.45", "0.25", "0.6")
+# How a setting compares with the best one; these are also the words of the legend.
 BEST, SAME, DIFFERS = "best on validation", "cannot be told apart from the best", "differs from the best"
 OTHER_ROWS, ONE_SEED = "other test rows or seeds than the best", "one seed"
 LOOKS: dict[str, dict[str, Any]] = {
@@ -21,60 +23,71 @@ LOOKS: dict[str, dict[str, Any]] = {
     OTHER_ROWS: {"marker": "x", "markersize": 6},
     ONE_SEED: {"marker": "_", "markersize": 7},
 }
-Row = Mapping[str, Any]
 
 
-def sweep_curve(sweep: Mapping[str, Any], path: Path) -> None:
-    """Draws macro-F1 and accuracy over the rank, or over another swept key, a line for each combination of the others.
+def sweep_curve(sweep: SweepResult, path: Path) -> None:
+    """Draws macro-F1 and accuracy over the rank, or over the first other key if no rank was swept.
 
-    A filled mark cannot be told apart from the best setting, a hollow one can, a crossed one has no
-    test rows and seeds in common with it.
+    Each combination of the other keys is a line. The markers show the test against the best setting: filled where the
+    difference is not significant, hollow where it is, crossed where there was nothing to compare.
 
     Args:
-        sweep: what `sweeps.sweep` returns, with one finished trial at least.
-        path: the PNG.
+        sweep: with at least one finished trial.
+        path: of the PNG file.
     """
-    keys = [key for key in sweep["keys"] if key != "seed"]
-    over = next((key for key in (RANK, *keys) if key in keys), None)
-    best, seeds = sweep["best_setting"], most_seeds(sweep)
-    finished = [row for row in sweep["settings"] if row["seeds"]]
-    values = _in_order([row["settings"].get(over) for row in finished])
-    places = {repr(value): float(x) for x, value in enumerate(values)}  # equal distances: ranks double
-    lines: dict[str, list[Row]] = {}
-    for row in sorted(finished, key=lambda row: places[repr(row["settings"].get(over))]):
-        rest = [f"{key_word(key)} {in_words(row['settings'][key])}" for key in keys if key != over]
+    keys = [key for key in sweep.keys if key != "seed"]
+    over = next((key for key in (RANK, *keys) if key in keys), "")  # "" where only seeds were swept
+    best, seeds = sweep.best_setting, most_seeds(sweep)
+    assert best is not None
+    finished = [row for row in sweep.settings if row.measured is not None]
+    values = _in_order([row.settings.get(over) for row in finished])
+    # Values are placed at equal distances, as usual ranks double each time. Lists cannot be keys, so repr is the key.
+    positions = {repr(value): float(x) for x, value in enumerate(values)}
+    lines: dict[str, list[SettingRecord]] = {}
+    for row in sorted(finished, key=lambda row: positions[repr(row.settings.get(over))]):
+        rest = [f"{key_word(key)} {in_words(row.settings[key])}" for key in keys if key != over]
         lines.setdefault(", ".join(rest), []).append(row)
     with drawing(path, (6.4, 6.8)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
         for axes, score, name in ((upper, "macro_f1", "macro-F1"), (lower, "accuracy", "accuracy")):
             for number, (label, rows) in enumerate(lines.items()):
+                # Lines are shifted a little, from -0.1 to 0.1, so that their bars do not overlap.
                 shift = 0.2 * (number - (len(lines) - 1) / 2) / max(1, len(lines) - 1)
-                x = np.array([places[repr(row["settings"].get(over))] for row in rows]) + shift
+                x = np.array([positions[repr(row.settings.get(over))] for row in rows]) + shift
                 _line(axes, x, rows, score, best, number, label)
             if seeds > 1:
-                trials = [trial for trial in sweep["trials"] if trial["status"] == "finished"]
-                x = np.array([places[repr(trial["settings"].get(over))] for trial in trials]) + 0.2
-                axes.plot(x, [trial[score] for trial in trials], linestyle="none", color="0.0", **LOOKS[ONE_SEED])
+                trials = [trial for trial in sweep.trials if trial.measured is not None]
+                x = np.array([positions[repr(trial.settings.get(over))] for trial in trials]) + 0.2
+                axes.plot(
+                    x,
+                    [trial.measured.scores[score] for trial in trials if trial.measured is not None],
+                    linestyle="none",
+                    color="0.0",
+                    **LOOKS[ONE_SEED],
+                )
             axes.set_ylabel(f"{name} (fraction, test split)")
         standings = [_standing(row, best) for row in finished]
         _explain(upper, best, [*standings, *([ONE_SEED] if seeds > 1 else [])], with_lines=len(lines) > 1)
-        lower.set_xticks(list(places.values()), [in_words(value) for value in values])
+        lower.set_xticks(list(positions.values()), [in_words(value) for value in values])
         lower.set_xlim(-0.5, len(values) - 0.5)
-        lower.set_xlabel("LoRA rank r" if over == RANK else key_word(over) if over else "")
-        quantised = f" ({sweep['quant']})" if sweep["quant"] != "none" else ""
+        lower.set_xlabel("LoRA rank r" if over == RANK else key_word(over))
+        quantised = f" ({sweep.quant})" if sweep.quant != "none" else ""
         title = (
-            f"{sweep['backbone']}{quantised} on {sweep['data']}, {sweep['task']}",
+            f"{sweep.backbone}{quantised} on {sweep.data}, {sweep.task}",
             f"alpha policy: {alpha_in_words(sweep)}",
-            (f"means of {seeds} seeds, " if seeds > 1 else "") + f"bars: {sweep['confidence']:.0%} interval",
+            (f"means of {seeds} seeds, " if seeds > 1 else "") + f"bars: {sweep.confidence:.0%} interval",
         )
         figure.suptitle("\n".join(title), fontsize="medium")
 
 
-def _line(axes: Any, x: Any, rows: Sequence[Row], score: str, best: Row, number: int, label: str) -> None:
-    """Draws the settings of one line, with their intervals and their standing against the best."""
+def _line(
+    axes: Any, x: Any, rows: Sequence[SettingRecord], score: str, best: SettingRecord, number: int, label: str
+) -> None:
+    """Draws the settings of one line with their intervals, each marked by its test against the best setting."""
     (mark, dash), shade = STYLES[number % len(STYLES)], SHADES[number % len(SHADES)]
-    mean = np.array([row[score]["mean"] for row in rows])
-    low, high = np.array([row[score]["interval"] for row in rows]).T
+    spreads = [row.measured.scores[score] for row in rows if row.measured is not None]
+    mean = np.array([spread.mean for spread in spreads])
+    low, high = np.array([spread.interval for spread in spreads]).T
     axes.errorbar(x, mean, yerr=[mean - low, high - mean], linestyle=dash, marker=mark, color=shade, markersize=6,
                   capsize=3, label=label)  # fmt: skip
     for at, height, row in zip(x, mean, rows, strict=True):
@@ -85,15 +98,16 @@ def _line(axes: Any, x: Any, rows: Sequence[Row], score: str, best: Row, number:
             axes.plot(at, height, **LOOKS[standing], color="0.0", zorder=5)
 
 
-def _standing(row: Row, best: Row) -> str:
-    if row["settings"] == best["settings"]:
+def _standing(row: SettingRecord, best: SettingRecord) -> str:
+    """BEST, SAME, DIFFERS or OTHER_ROWS: how a finished setting compares with the best one."""
+    if row.settings == best.settings:
         return BEST
-    test = row["versus_best"]
-    return OTHER_ROWS if test is None else SAME if test["same"] else DIFFERS
+    test = None if row.measured is None else row.measured.versus_best
+    return OTHER_ROWS if test is None else SAME if test.same else DIFFERS
 
 
-def _explain(axes: Any, best: Row, standings: Sequence[str], *, with_lines: bool) -> None:
-    """A legend above the axes, of the marks that occur and of the lines."""
+def _explain(axes: Any, best: SettingRecord, standings: Sequence[str], *, with_lines: bool) -> None:
+    """Adds a legend above the axes: the markers that occur, and the lines if there are several."""
     from matplotlib.lines import Line2D
 
     words = {BEST: f"{BEST}: {setting_in_words(best)}"}
@@ -107,7 +121,7 @@ def _explain(axes: Any, best: Row, standings: Sequence[str], *, with_lines: bool
 
 
 def _in_order(values: Sequence[Any]) -> list[Any]:
-    """Each value once: numbers by size, anything else as it came."""
+    """Each value once: numbers in increasing order, other values in the order given."""
     once = list({repr(value): value for value in values}.values())
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in once)
     return sorted(once) if numbers else once

@@ -1,13 +1,12 @@
-"""Which trials a sweep has, what they are called and how much they train: pure, and checked before anything loads.
+"""From the `sweep` section of a config, or the flags `--ranks` and `--grid`, to the list of trials.
 
-A trial's config is an ordinary run's: it does not know of the sweep around it, so a sweep that grows keeps its runs.
+All keys and values are validated here, before data or a model is loaded.
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,31 +15,21 @@ import yaml
 from pydantic import ValidationError
 
 from loraft.config.diagnostics import known_keys, nearest, report
-from loraft.config.resolve import FOLLOWERS, TASK_KEYS, load_resolved, resolve
+from loraft.config.resolve import FOLLOWERS, TASK_KEYS, resolve
 from loraft.config.schema import Config, SweepConfig
-from loraft.errors import ConfigError, RunError
-from loraft.runs.run import Run
-from loraft.studies.sweep.parameter_count import trainable_parameters
+from loraft.errors import ConfigError
 from loraft.studies.sweep.progression import DOTS, expand_integers
+from loraft.studies.sweep.trials import NOT_SWEPT, Trial
 
-NOT_SWEPT = ("preset", "output", "name", "sweep.", "fewshot.")
 RANK, SEED = "lora.r", "seed"
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One run of a sweep: its name inside the sweep, the swept keys with their values, and the config of the run."""
-
-    name: str
-    settings: dict[str, Any]
-    config: Config
-
-
 def expand_ranks(text: str) -> list[int]:
-    """The ranks in a text like `1,2,4,...,128`: the dots are literal and stand for a progression.
+    """The ranks in a text like `1,2,4,...,128`, where the dots are typed as they are here and stand for a progression.
 
     Raises:
-        ConfigError: no whole numbers from 1, one of them twice, or dots that can be read in no or in two ways.
+        ConfigError: an item is no whole number, or less than 1, or given twice; or no progression fits the dots, or
+            two do.
     """
     ranks = expand_integers(text, "--ranks")
     if min(ranks) < 1:
@@ -49,7 +38,10 @@ def expand_ranks(text: str) -> list[int]:
 
 
 def parse_grid(pairs: Sequence[str]) -> dict[str, list[Any]]:
-    """The values of each key in texts like `train.learning_rate=1e-4,5e-4`, written as in YAML.
+    """The values of each key, in order.
+
+    Args:
+        pairs: texts like `train.learning_rate=1e-4,5e-4`, with the values written as in YAML.
 
     Raises:
         ConfigError: with every pair that cannot be read.
@@ -60,15 +52,16 @@ def parse_grid(pairs: Sequence[str]) -> dict[str, list[Any]]:
         key, equals, text = (part.strip() for part in pair.partition("="))
         if not equals or not key or not text:
             mistakes.append(
-                f"--grid: not key=value,value (got {pair!r}); for example --grid train.learning_rate=1e-4,5e-4"
+                f"--grid: not of the form key=value,value (got {pair!r}); for example --grid "
+                "train.learning_rate=1e-4,5e-4"
             )
         elif key in grid:
-            mistakes.append(f"--grid: the key {key} twice (got {pair!r}); give all its values at once")
+            mistakes.append(f"--grid: the key {key} is given twice (got {pair!r}); give all its values at once")
         else:
             try:
                 values = yaml.safe_load(f"[{text}]")
                 values = expand_integers(text, f"--grid {key}") if DOTS in values or "…" in values else values
-                # A list as one value stays text until it becomes part of a config.
+                # A value that is itself a list is kept as YAML text; `_with` parses it into the config.
                 grid[key] = [
                     yaml.dump(v, default_flow_style=True).strip() if isinstance(v, list) else v for v in values
                 ]
@@ -76,7 +69,8 @@ def parse_grid(pairs: Sequence[str]) -> dict[str, list[Any]]:
                 mistakes.append(str(error))
             except yaml.YAMLError:
                 mistakes.append(
-                    f"--grid {key}: is no list of YAML values (got {text!r}); commas between, quotes around"
+                    f"--grid {key}: not a list of YAML values (got {text!r}); put commas between the values and quotes "
+                    "around text"
                 )
     if mistakes:
         raise ConfigError("\n".join(mistakes))
@@ -84,9 +78,9 @@ def parse_grid(pairs: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def expand(config: Config) -> list[Trial]:
-    """The trials of `config.sweep`, every combination of ranks, grid and seeds, each with a valid config of its own.
+    """The trials of `config.sweep`: one for every combination of ranks, grid values and seeds.
 
-    Without ranks of its own in the config, a grid replaces the default ranks.
+    Each has a valid config of its own. If the config has a grid but sets no ranks, the default ranks are not swept.
 
     Raises:
         ConfigError: with every key and value that cannot be swept.
@@ -105,57 +99,8 @@ def expand(config: Config) -> list[Trial]:
     return trials
 
 
-def is_finished(trial: Trial) -> bool:
-    """Whether the trial's run is there and finished.
-
-    Raises:
-        RunError: it was begun with another config.
-        ConfigError: its config cannot be read.
-    """
-    run = run_of(trial)
-    if not run.config_path.is_file():
-        return False
-    now, then = (_flat(config) for config in (trial.config, load_resolved(run.config_path)))
-    changed = [f"  {key}: {then.get(key)} then, {now[key]} now" for key in now if now[key] != then.get(key)]
-    if changed:
-        raise RunError(
-            f"{run.path}: was begun with another config:\n" + "\n".join(changed) + "\n"
-            "--force runs it again, --set name=NAME makes another sweep"
-        )
-    return run.finished
-
-
-def plan(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """What a sweep would run: of each trial name, settings, alpha policy, trainable parameters and status.
-
-    The parameters are None where `trainable_parameters` cannot tell.
-    """
-    return [
-        {
-            "name": trial.name,
-            "settings": trial.settings,
-            "alpha_policy": trial.config.lora.alpha_policy,
-            "trainable_parameters": trainable_parameters(trial.config),
-            "status": _status(trial),
-        }
-        for trial in trials
-    ]
-
-
-def _status(trial: Trial) -> str:
-    try:
-        return "finished" if is_finished(trial) else "begun" if run_of(trial).config_path.is_file() else "new"
-    except ConfigError:
-        return "damaged"
-
-
-def run_of(trial: Trial) -> Run:
-    """The trial's run directory, whether it is there or not."""
-    return Run(Path(trial.config.output) / str(trial.config.name))
-
-
 def sweep_name(config: Config) -> str:
-    """The sweep's folder inside `output`: `name` if it is set, else made from what is not swept."""
+    """The name of the sweep's folder inside `output`: `name` if it is set, else made from the values not swept."""
     if config.name is not None:
         return config.name
     parts = {
@@ -168,12 +113,13 @@ def sweep_name(config: Config) -> str:
 
 
 def _axes(config: Config) -> dict[str, list[Any]]:
+    """The swept keys with their values, in the order of a trial's name: rank, grid, seed."""
     sweep = config.sweep
     ranks = [] if sweep.grid and "ranks" not in sweep.model_fields_set else sweep.ranks
     axes: dict[str, list[Any]] = {RANK: list(ranks)} if ranks else {}
     doubled = [key for key in (RANK, SEED) if key in sweep.grid and (key != RANK or ranks)]
     if doubled:
-        raise ConfigError(f"--grid: has a flag of its own (got {doubled[0]}); give it with --ranks or --seeds alone")
+        raise ConfigError(f"--grid: this key has a flag of its own (got {doubled[0]}); use --ranks or --seeds instead")
     axes |= {key: list(values) for key, values in sweep.grid.items()}
     axes |= {SEED: list(sweep.seeds)} if sweep.seeds else {}
     if not axes:
@@ -182,7 +128,7 @@ def _axes(config: Config) -> dict[str, list[Any]]:
 
 
 def _mistakes_of(config: Config, key: str, values: Sequence[Any]) -> Iterator[str]:
-    """What is wrong with a key and its values, each tried alone."""
+    """A message for each thing that is wrong with a key and its values; each value is tried alone."""
     where = f"--grid {key}" if key in config.sweep.grid else {RANK: "--ranks", SEED: "--seeds"}[key]
     known = [name for name in known_keys() if not name.startswith(NOT_SWEPT)]
     if key not in known:
@@ -200,17 +146,25 @@ def _mistakes_of(config: Config, key: str, values: Sequence[Any]) -> Iterator[st
         else:
             same = json.dumps(_value(trial, key))
             if same in seen:
-                yield f"{where}: one value twice (got {seen[same]!r} and {value!r}); give each once"
+                yield f"{where}: the same value twice (got {seen[same]!r} and {value!r}); give each once"
             seen[same] = value
 
 
 def _with(config: Config, settings: Mapping[str, Any], where: str) -> Config:
-    """The config with other values for some keys, and without the sweep that asked for them."""
+    """The config of a trial: `config` with the values in `settings`, and with the default `sweep` section.
+
+    Args:
+        config: of the sweep.
+        settings: dotted keys with their values.
+        where: the flag, for the message.
+    """
     values = config.model_dump()
     values["sweep"] = SweepConfig().model_dump()
+    # Labels and prompts belong to a task, a revision belongs to a data source or a model. Where one of these three is
+    # replaced, the values that belonged to the old one are reset; a new task brings its own.
     for (section, leader), followers in FOLLOWERS.items():
         other = settings.get(f"{section}.{leader}", values[section][leader])
-        if other != values[section][leader]:  # what was said of one task or source does not hold for another
+        if other != values[section][leader]:
             values[section] |= dict.fromkeys(followers)
             if (section, leader) == ("prompt", "task"):
                 prompt = resolve(flags={"prompt.task": other}).prompt.model_dump()
@@ -228,12 +182,6 @@ def _with(config: Config, settings: Mapping[str, Any], where: str) -> Config:
         raise ConfigError("\n".join(report(error, Config, lambda _: where))) from None
 
 
-def _flat(config: Config) -> dict[str, Any]:
-    """Dotted keys and values of what decides a run's result: not where it lies or where its values came from."""
-    keys = [key for key in known_keys() if not key.startswith(NOT_SWEPT)]
-    return {key: _value(config, key) for key in keys}
-
-
 def _value(config: Config, key: str) -> Any:
     value: Any = config
     for part in key.split("."):
@@ -242,13 +190,13 @@ def _value(config: Config, key: str) -> Any:
 
 
 def _word(key: str, value: Any) -> str:
-    """The part of a trial's name that says the value of one key, fit for a folder on every system."""
+    """The part of a trial's name for one key and value, in characters that every file system allows."""
     if isinstance(value, float):
         text = f"{value:g}" if float(f"{value:g}") == value else repr(value)
     else:
         text = "+".join(value) if isinstance(value, list) else str(value)
     safe = re.sub(r"[^\w.+-]", "_", text)[:40]
-    if safe != text:  # two values must not share a folder
+    if safe != text:  # different texts may look the same now; the hash keeps their folders apart
         safe += f"-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
     if key in (RANK, SEED):
         return f"{'r' if key == RANK else 's'}{safe}"

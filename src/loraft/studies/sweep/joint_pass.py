@@ -1,15 +1,15 @@
-"""Which trials of a sweep can be trained in one pass, and that pass: from their configs to reports and best weights.
+"""Joint training of several trials of a sweep in one pass over one backbone, and its folder on disk.
 
-    runs/<sweep>/joint-<id>/  members.json  log-<number>.jsonl  checkpoints/  best/  joint.json
-
-The folder is there from the start of a pass until all its trials are ordinary runs. A pass that was interrupted goes on
-from it; one whose training is over is not trained again for the trials that it was interrupted in concluding.
+A pass trains the adapters and writes the best weights and the report of each into its folder, a `JointPass`. `runner`
+then turns each trial into an ordinary run with `trained_in_pass`, and deletes the folder when all trials of the sweep
+are runs. So nothing is lost by an interruption: a pass that was interrupted in training goes on from its last
+checkpoint, and one that was interrupted afterwards is not trained again.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,217 +17,184 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from loraft.config.schema import Config
-from loraft.engine.collator import Row
 from loraft.models.adapter import (
-    MOVING_INITS,
     add_adapters,
     count_trainable,
     parameter_counts,
     remove_adapter,
     weights_of,
 )
-from loraft.models.encoder import Encoder
-from loraft.runs.files import write_json, write_text
-from loraft.runs.folders import Joint
+from loraft.runs.files import write_text
+from loraft.runs.folders import append_line
+from loraft.runs.records import read_object, record_from, write_record
 from loraft.runs.run import Run
-from loraft.studies.sweep.grid import Trial
-from loraft.studies.sweep.shared_backbone import Workbench
+from loraft.runs.study_folders import JointPass, SweepFolder
+from loraft.studies.sweep.joint_groups import joint_groups, joint_is_faster, why_not_joint
+from loraft.studies.sweep.shared_backbone import SharedBackbone
+from loraft.studies.sweep.trials import Trial
 from loraft.training import memory
-from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, Spent
+from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, TrainingClock
 from loraft.training.checkpoints import best_weights, finished_training, newest_checkpoint, read_best, step_of
-from loraft.training.dataset import Material, prepare
+from loraft.training.dataset import TrainingData, prepare
 from loraft.training.joint_trainer import JointTrainer
-from loraft.training.memory import most_adapters, packed_size
-from loraft.training.trainer import build_trainer
-
-IDLE_STEP = 2.5e10  # operations of a CPU step (4 a weight and token) that are mostly overhead; see docs/log.md
-PREFIX, MEMBERS = "joint-", "members.json"
-OWN = {  # what may differ between the trials of one pass
-    "lora": ("r", "lora_alpha", "alpha_per_rank", "use_rslora", "init_lora_weights"),
-    "train": ("learning_rate",),
-}
+from loraft.training.measured import Measured
+from loraft.training.memory import most_adapters
+from loraft.training.pipeline import Fit
+from loraft.training.results import JointShare, ParameterCounts, TrainReport
+from loraft.training.trainer import JointAdapters
 
 
-def obstacle(config: Config) -> str | None:
-    """Why a trial has to be trained alone, None if it can be trained together with others."""
-    if config.lora.use_dora:
-        return "DoRA"
-    if config.lora.init_lora_weights in MOVING_INITS:
-        return f"{config.lora.init_lora_weights} moves weights out of the backbone"
-    if config.train.early_stopping_patience is not None:
-        return "early stopping"
-    return None
-
-
-def passes(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """The trials that can be trained together, two or more, by pass; the smaller ranks first."""
-    groups: dict[str, list[Trial]] = {}
-    for trial in trials:
-        if obstacle(trial.config) is None:
-            groups.setdefault(_common(trial.config), []).append(trial)
-    return [sorted(group, key=lambda t: t.config.lora.r) for group in groups.values() if len(group) > 1]
-
-
-def wins(base: PreTrainedModel, rows: Sequence[Row], batch: int) -> bool:
-    """Whether one pass for all is expected to be faster: where a step alone leaves the device idle between products."""
-    if base.device.type != "cpu":
-        return True
-    tokens, _ = packed_size(rows, batch)
-    return 4 * base.num_parameters() * tokens <= IDLE_STEP
-
-
-def train_what_can(
-    waiting: Sequence[Trial],
-    folder: Path,
-    bench: Workbench,
-    *,
-    forced: bool,
-    quiet: bool,
+def train_joint_passes(
+    waiting: Sequence[Trial], folder: SweepFolder, shared: SharedBackbone, *, forced: bool, quiet: bool
 ) -> None:
-    """Trains in one pass what can be; what cannot, or fails there, is left to be trained by itself.
+    """Trains together the trials that can be; the others, and those of a pass that fails, are left for `runner`.
 
     Args:
-        waiting: the trials that are no runs yet.
+        waiting: the trials that are no finished runs yet.
         folder: of the sweep.
-        bench: what the trials share; it is told each decision.
-        forced: also where no time is won.
+        shared: data and backbone; each decision is passed to its `tell`.
+        forced: train together also where that is not faster.
+        quiet: draw no progress bar.
     """
-    for group in passes(waiting):
-        left = [trial for trial in group if fitted(folder, trial) is None]
+    for group in joint_groups(waiting):
+        left = [trial for trial in group if trained_in_pass(folder, trial) is None]
         if len(left) < 2:
             continue
         config = left[0].config
         try:
-            encoder, base = bench.built(config)
-            data = bench.splits(config)
-            material = prepare(config, encoder, data["train"], data["validation"])
-            if not (forced or wins(base, material.rows, config.train.per_device_train_batch_size)):
-                bench.tell("one adapter after the other: here one pass for all is hardly faster (--joint on)")
+            inputs = shared.inputs(config)
+            data = prepare(config, inputs.encoder, inputs.splits["train"], inputs.splits["validation"])
+            if not (forced or joint_is_faster(inputs.base, data.rows, config.train.per_device_train_batch_size)):
+                shared.tell("training the adapters one by one: joint training is hardly faster here (see --joint on)")
                 continue
-            bench.tell(f"{len(left)} adapters in one pass: {', '.join(trial.name for trial in left)}")
-            train_jointly(left, folder, encoder, base, material, quiet=quiet)
-        except Exception as error:  # one that diverges must not take the others with it
-            bench.tell(f"the pass failed ({type(error).__name__}: {error}); one adapter after the other")
+            shared.tell(f"training {len(left)} adapters in one pass: {', '.join(trial.name for trial in left)}")
+            train_jointly(left, folder, inputs.base, data, quiet=quiet)
+        except Exception as error:  # whatever went wrong here, each trial may still succeed alone
+            shared.tell(f"joint training failed ({type(error).__name__}: {error}); training the adapters one by one")
     for trial in waiting:
-        if forced and (reason := obstacle(trial.config)) is not None:
-            bench.tell(f"{trial.name} is trained by itself: {reason}")
+        if forced and (reason := why_not_joint(trial.config)) is not None:
+            shared.tell(f"{trial.name} is trained alone: {reason}")
 
 
 def train_jointly(
-    trials: Sequence[Trial],
-    folder: Path,
-    encoder: Encoder,
-    base: PreTrainedModel,
-    material: Material,
-    *,
-    quiet: bool,
+    trials: Sequence[Trial], folder: SweepFolder, base: PreTrainedModel, data: TrainingData, *, quiet: bool
 ) -> None:
-    """Trains the trials in as few passes as memory allows; the backbone is bare again afterwards.
+    """Trains the trials in as few passes as memory allows.
 
-    Each pass leaves the reports of its trials in its folder, as `fitting.fit` gives them, with `joint` (`adapters` of
-    the pass and `seconds` of the whole of it; a trial's own `seconds` are its share of them).
+    Each pass leaves the reports of its trials in its folder. Afterwards the backbone has no adapter any more.
+
+    Args:
+        trials: of one group of `joint_groups`.
+        folder: of the sweep.
+        base: the bare backbone.
+        data: rows and evaluation, the same for all of them.
+        quiet: draw no progress bar.
     """
     batch = trials[0].config.train.per_device_train_batch_size
     left = list(trials)
     while left:
         together = _begun(folder, left)
-        if together is None:
+        if together is None:  # no interrupted pass to go on with: the first trials of those left that fit into memory
             weights = [count_trainable(base, trial.config.lora) for trial in left]
             packed = trials[0].config.train.shared_prefix == "auto"
-            together = left[: most_adapters(base, material.rows, batch, weights, packed=packed)]
-        _one_pass(together, folder, encoder, base, material, quiet=quiet)
+            together = left[: most_adapters(base, data.rows, batch, weights, packed=packed)]
+        _one_pass(together, folder, base, data, quiet=quiet)
         left = [trial for trial in left if trial not in together]
 
 
-def fitted(folder: Path, trial: Trial) -> Callable[[Run, PeftModel], dict[str, Any]] | None:
-    """What `api.train` needs instead of training: for a trial whose pass is over; None if there is no such pass."""
-    for joint in _passes_in(folder):
+def trained_in_pass(folder: SweepFolder, trial: Trial) -> Fit | None:
+    """The `fit` for `run_training` of a trial whose pass is over: it loads the trained weights instead of training.
+
+    Returns:
+        None if the trial has to be trained: it was in no finished pass, or its adapter diverged there.
+
+    Raises:
+        RunError: a file of a pass is damaged or of a later version.
+    """
+    for joint in folder.joint_passes():
         members = _members(joint)
         if joint.finished and members.get(trial.name) == _fingerprint(trial):
-            report = joint.read_metrics().get(trial.name)  # none of an adapter that diverged: alone it says so itself
-            log = joint.log_of(list(members).index(trial.name)).log_path
-            return None if report is None else partial(_put_best, joint, log, report)
+            report = joint.read_results().get(trial.name)
+            if report is None:  # the adapter diverged; trained alone, the trial fails with that message
+                return None
+            log = joint.log_of(list(members).index(trial.name))
+            return partial(_put_best, joint, log, record_from(report, TrainReport, joint.results_path, joint.mend))
     return None
 
 
-def _put_best(joint: "Joint", log: Path, report: dict[str, Any], run: Run, model: PeftModel) -> dict[str, Any]:
-    """Puts the best weights of a pass into a fresh adapter, and what was logged of them into the run."""
-    model.load_adapter(str(best_weights(joint.best, report["joint"]["name"])), model.active_adapter, is_trainable=True)
+def _put_best(joint: JointPass, log: Path, report: TrainReport, run: Run, model: PeftModel) -> TrainReport:
+    """A `fit`: loads a trial's best weights into the fresh adapter, and copies its log into the run.
+
+    Args:
+        joint: the finished pass.
+        log: of the trial's adapter.
+        report: of the trial's adapter; it is returned.
+        run: of the trial.
+        model: with the fresh adapter.
+    """
+    assert report.joint is not None
+    model.load_adapter(str(best_weights(joint.best, report.joint.name)), model.active_adapter, is_trainable=True)
     model.eval()
     write_text(run.log_path, log.read_text(encoding="utf-8"))
     return report
 
 
-def clear(folder: Path) -> None:
-    """Removes the passes of a sweep whose trials are runs by now."""
-    for joint in _passes_in(folder):
+def clear(folder: SweepFolder) -> None:
+    """Deletes the folders of all passes of a sweep, finished or not."""
+    for joint in folder.joint_passes():
         shutil.rmtree(joint.path)
 
 
 def _one_pass(
-    trials: Sequence[Trial],
-    folder: Path,
-    encoder: Encoder,
-    base: PreTrainedModel,
-    material: Material,
-    *,
-    quiet: bool,
+    trials: Sequence[Trial], folder: SweepFolder, base: PreTrainedModel, data: TrainingData, *, quiet: bool
 ) -> None:
+    """Trains these trials together, from the last checkpoint of the same pass if there is one.
+
+    Writes each adapter's best weights and log, and at the end the reports of the adapters that did not diverge.
+    """
     members = {trial.name: _fingerprint(trial) for trial in trials}
-    joint = Joint(folder / f"{PREFIX}{hashlib.sha256(json.dumps(members).encode()).hexdigest()[:8]}")
+    joint = folder.joint_pass(hashlib.sha256(json.dumps(members).encode()).hexdigest()[:8])
     joint.best.mkdir(parents=True, exist_ok=True)
-    write_json(joint.path / MEMBERS, members)
+    write_record(joint.config_path, members)
     config = trials[0].config
     peak = memory.Peak(base.device)
     model, names = add_adapters(base, [trial.config.lora for trial in trials], seed=config.seed)
     try:
         checkpoint = newest_checkpoint(joint.checkpoints)
-        spent, interrupt = Spent(checkpoint), SaveOnInterrupt()
+        clock, interrupt = TrainingClock(checkpoint), SaveOnInterrupt()
         progress = ProgressCallback(lambda line: None, visible=not quiet)
 
         def report(number: int, line: dict[str, Any]) -> None:
-            joint.log_of(number).append_log({**line, "seconds": round(spent.seconds(), 3)})
+            append_line(joint.log_of(number), {**line, "seconds": round(clock.seconds(), 3)})
 
-        trainer = build_trainer(
+        rates = [trial.config.train.learning_rate for trial in trials]
+        trainer = JointTrainer.build(
             model,
-            encoder.tokenizer,
-            material.rows,
+            data,
             config.train,
             output_dir=str(joint.checkpoints),
             seed=config.seed,
-            evaluate_with=material.evaluate_with,
-            callbacks=[progress, interrupt, spent],
-            kind=JointTrainer,
-            names=names,
-            learning_rates=[trial.config.train.learning_rate for trial in trials],
-            best=joint.best,
-            report=report,
+            callbacks=[progress, interrupt, clock],
+            joint=JointAdapters(names, rates, joint.best, report),
         )
-        progress.tokens_seen = spent.tokens_seen = lambda: trainer.tokens_seen
+        progress.tokens_seen = clock.tokens_seen = lambda: trainer.tokens_seen
         with interrupt, progress.bar:
             if checkpoint is None or finished_training(checkpoint) is None:
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             else:
-                trainer.state.global_step = step_of(checkpoint)
+                trainer.state.global_step = step_of(checkpoint)  # interrupted between the last step and the reports
         best = read_best(joint.best)
+        # A trial's parameters are its own adapter's and the backbone's, without those of the other adapters.
         counts = [sum(weight.numel() for weight in weights_of(model, name)) for name in names]
-        frozen = parameter_counts(model)["all"] - sum(counts)
+        frozen = parameter_counts(model)[1] - sum(counts)
+        measured, seconds = Measured(trainer, clock, peak, data, checkpoint), round(clock.seconds(), 1)
         reports = {
-            trial.name: {
-                "seconds": round(spent.seconds() / len(trials), 1),
-                "resumed_from_step": None if checkpoint is None else step_of(checkpoint),
-                "steps": trainer.state.global_step,
-                "best_step": best[name]["step"],
-                "validation_macro_f1": best[name]["macro_f1"],
-                "tokens_computed": spent.tokens(),
-                "truncated": material.truncated,
-                "shared_prefix": trainer.shared_prefix,
-                "peak_memory_mib": peak.mib(),
-                "parameters": {"trainable": count, "all": frozen + count},
-                "alpha_policy": trial.config.lora.alpha_policy,
-                "joint": {"name": name, "adapters": len(trials), "seconds": round(spent.seconds(), 1)},
-            }
+            trial.name: measured.report(
+                trial.config.lora,
+                ParameterCounts(count, frozen + count),
+                best[name],
+                JointShare(name, len(trials), seconds),
+            )
             for trial, name, count in zip(trials, names, counts, strict=True)
             if name in best and name not in trainer.diverged
         }
@@ -236,34 +203,24 @@ def _one_pass(
     joint.finish(reports)
 
 
-def _passes_in(folder: Path) -> list[Joint]:
-    return [Joint(path) for path in sorted(folder.glob(f"{PREFIX}*")) if (path / MEMBERS).is_file()]
+def _members(joint: JointPass) -> dict[str, str]:
+    """The fingerprint of each trial of a pass, by the trial's name, in the order of its adapters."""
+    return read_object(joint.config_path, joint.mend)
 
 
-def _members(joint: Joint) -> dict[str, str]:
-    return dict(json.loads((joint.path / MEMBERS).read_text(encoding="utf-8")))
-
-
-def _begun(folder: Path, trials: Sequence[Trial]) -> list[Trial] | None:
-    """The trials of a pass that was interrupted, if all of them are among these."""
+def _begun(folder: SweepFolder, trials: Sequence[Trial]) -> list[Trial] | None:
+    """The trials of an interrupted pass, if all of its trials are among these and have the same configs; else None."""
     waiting = {trial.name: trial for trial in trials}
-    for joint in _passes_in(folder):
+    for joint in folder.joint_passes():
         members = _members(joint)
         if not joint.finished and all(
-            name in waiting and _fingerprint(waiting[name]) == print_ for name, print_ in members.items()
+            name in waiting and _fingerprint(waiting[name]) == fingerprint for name, fingerprint in members.items()
         ):
             return [waiting[name] for name in members]
     return None
 
 
 def _fingerprint(trial: Trial) -> str:
+    """SHA-256 of everything in the trial's config that its result depends on."""
     values = trial.config.model_dump(exclude={"output", "name", "fewshot", "sweep"})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _common(config: Config) -> str:
-    """What the trials of one pass have in common."""
-    values = config.model_dump(exclude={"output", "name", "fewshot", "sweep", "preset"})
-    for section, keys in OWN.items():
-        values[section] = {key: value for key, value in values[section].items() if key not in keys}
-    return json.dumps(values, sort_keys=True)

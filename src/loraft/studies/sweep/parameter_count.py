@@ -1,7 +1,4 @@
-"""Which trials a sweep has, what they are called and how much they train: pure, and checked before anything loads.
-
-A trial's config is an ordinary run's: it does not know of the sweep around it, so a sweep that grows keeps its runs.
-"""
+"""Counts the weights that an adapter trains from the backbone's `config.json`, without importing torch."""
 
 import json
 from collections.abc import Mapping
@@ -13,11 +10,16 @@ from loraft.config.schema import Config
 
 
 def trainable_parameters(config: Config) -> int | None:
-    """How many weights the adapter trains: the sum of r (d_in + d_out) over its layers, and d_out more with DoRA.
+    """Number of weights that the adapter trains: the sum of r (d_in + d_out) over its layers.
+
+    DoRA trains a magnitude vector of length d_out more in each layer.
 
     Returns:
-        The count; None where the backbone's `config.json` is on no disk, its layers are none of those known here, or a
-        target is no such layer.
+        The count; None where the backbone is neither bundled nor a local folder, its architecture is not known here, or
+        a target is not one of its linear layers.
+
+    Source:
+        LoRA: Hu et al. 2021, arXiv:2106.09685, section 4.1. DoRA: Liu et al. 2024, arXiv:2402.09353, section 4.1.
     """
     lora, backbone = config.lora, _backbone_config(config.model.name)
     layers = _linear_layers(backbone)
@@ -30,14 +32,14 @@ def trainable_parameters(config: Config) -> int | None:
 
 
 def _backbone_config(name: str) -> dict[str, Any]:
-    """The `config.json` of a bundled backbone or a local folder, empty if it is neither."""
+    """The content of `config.json` of a bundled backbone or a local folder; empty for any other name."""
     path = Path(bundled_backbones().get(name, name)).expanduser() / "config.json"
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return content
 
 
 def _linear_layers(backbone: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """Inputs and outputs of the linear layers of one block, for the architectures that are built like Llama."""
+    """(d_in, d_out) of each linear layer in one block, for architectures built like Llama; empty for others."""
     if backbone.get("model_type") not in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"):
         return {}
     hidden, inner, heads = (backbone[key] for key in ("hidden_size", "intermediate_size", "num_attention_heads"))

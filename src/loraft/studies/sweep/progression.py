@@ -1,7 +1,7 @@
-"""Lists of whole numbers with literal dots: `1,2,4,...,128`.
+"""Parses lists of whole numbers with dots for the terms in between: `1,2,4,...,128`.
 
-The dots stand for an arithmetic or a geometric progression. A list that both could continue, or neither, is refused
-with what was tried: a sweep over the wrong ranks would cost hours.
+The dots stand for an arithmetic or a geometric progression. Where both fit, or neither, the list is refused and the
+message shows what was tried: a sweep over the wrong ranks would cost hours.
 """
 
 import re
@@ -18,11 +18,11 @@ def expand_integers(text: str, where: str) -> list[int]:
     """The whole numbers in a text, with `...` for the terms of an arithmetic or geometric progression.
 
     Args:
-        text: numbers with commas between; before the dots at least two of them, after them at least one.
+        text: numbers separated by commas; at least two of them before the dots, at least one after.
         where: the flag or key, for the message.
 
     Raises:
-        ConfigError: with the expansions that were tried.
+        ConfigError: an item is no whole number, or given twice; or no progression fits the dots, or two do.
     """
     items = [item.strip() for item in text.replace("…", DOTS).split(",")]
     wrong = [item for item in items if item != DOTS and not re.fullmatch(r"[+-]?\d+", item)]
@@ -32,21 +32,23 @@ def expand_integers(text: str, where: str) -> list[int]:
         at = items.index(DOTS)
         if DOTS in items[at + 1 :] or at < 2 or at + 1 == len(items):
             raise ConfigError(
-                f"{where}: the dots stand for nothing certain (got {text!r}); give two numbers or more before them, "
-                "one or more after, and dots once: 1,2,4,...,128"
+                f"{where}: the dots cannot be expanded (got {text!r}); give at least two numbers before them, at least "
+                "one after, and the dots only once: 1,2,4,...,128"
             )
         numbers = _progression([int(item) for item in items[:at]], [int(item) for item in items[at + 1 :]], text, where)
     else:
         numbers = [int(item) for item in items]
     twice = sorted({number for number in numbers if numbers.count(number) > 1})
     if twice:
-        raise ConfigError(f"{where}: a number twice (got {twice[0]} in {text!r}); give each once")
+        raise ConfigError(f"{where}: the same number twice (got {twice[0]} in {text!r}); give each once")
     return numbers
 
 
 def _progression(head: list[int], tail: list[int], text: str, where: str) -> list[int]:
+    """The one progression that begins with the numbers before the dots and ends with those after them."""
     a, b, last = head[0], head[1], tail[-1]
     tried = {"arithmetic": _terms(a, last, lambda x: x + (b - a), a != b)}
+    # Fractions keep a ratio like 3/2 exact; a progression that leaves the whole numbers is not taken.
     tried["geometric"] = _terms(a, last, lambda x: x * Fraction(b, a), a != b and a > 0 and b > 0)
     fitting = {
         kind: terms
@@ -59,7 +61,7 @@ def _progression(head: list[int], tail: list[int], text: str, where: str) -> lis
     shown = {kind: f"{kind} {_shown(terms)}" for kind, terms in tried.items() if terms}
     if len(fitting) == 2:
         raise ConfigError(
-            f"{where}: the dots can be read in two ways (got {text!r}; tried {' or '.join(shown.values())}); give one "
+            f"{where}: two progressions fit the dots (got {text!r}; tried {' or '.join(shown.values())}); give one "
             "more number before the dots"
         )
     if not fitting:
@@ -72,7 +74,7 @@ def _progression(head: list[int], tail: list[int], text: str, where: str) -> lis
 
 
 def _terms(first: int, last: int, step: Callable[[Fraction], Fraction], moves: bool) -> list[Fraction]:
-    """The progression up to `last`, or to the first term past it, at most MOST_TERMS and one more."""
+    """The progression up to `last` or to the first term past it, at most MOST_TERMS + 1 terms; none without `moves`."""
     terms = [Fraction(first)] if moves else []
     while terms and len(terms) <= MOST_TERMS and terms[-1] != last:
         terms.append(step(terms[-1]))

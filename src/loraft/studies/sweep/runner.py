@@ -1,9 +1,7 @@
-"""The sweep: trials one after the other in one process, over one backbone.
+"""`loraft.sweep`: runs the trials of a sweep one after the other over one backbone, and compares them.
 
-    runs/<sweep>/  sweep.yaml  environment.json  <trial>/  <trial>/ ...  plots/  sweep.json
-
-Each trial is an ordinary run, a pure function of its own config, so a finished one is kept, an interrupted one goes on,
-and a sweep that is asked for more ranks trains only those. `sweep.json` is written last.
+Each trial is an ordinary run whose result depends on its own config alone. So the same sweep can be started again at
+any time: finished trials are kept, interrupted ones are resumed, and only new ones are trained from the beginning.
 """
 
 import gc
@@ -11,49 +9,58 @@ import shutil
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedModel
 
 from loraft.config.schema import Config
-from loraft.config.yaml_io import dump_yaml
-from loraft.errors import BackboneError, ConfigError, LoraftError
+from loraft.config.yaml_io import dump_config
+from loraft.data.dataset import warn_of_notes
+from loraft.errors import BackboneError, ConfigError, LoraftError, RunError
 from loraft.evaluation.figures import draw_run_figures
-from loraft.evaluation.metrics import SCORES
 from loraft.models.adapter import MOVING_INITS, count_trainable
 from loraft.models.backbone import without_weights
 from loraft.runs.environment import environment
-from loraft.runs.files import write_json, write_text
-from loraft.runs.folders import Sweep
-from loraft.runs.predictions import Answers, read_answers
+from loraft.runs.files import write_text
+from loraft.runs.predictions import RunPredictions, read_predictions
+from loraft.runs.records import write_record
 from loraft.runs.run import Run
+from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep import figures, joint_pass
-from loraft.studies.sweep.grid import Trial, expand, is_finished, run_of, sweep_name
+from loraft.studies.sweep.grid import expand, sweep_name
 from loraft.studies.sweep.ranking import rank_settings
-from loraft.studies.sweep.shared_backbone import Tell, Workbench, key_of
-from loraft.training.pipeline import train
-
-ERRORS = "errors"  # folder of the tracebacks of failed trials: a trial that failed early has no folder of its own
+from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
+from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell, key_of
+from loraft.studies.sweep.trials import Trial, is_finished, run_of
+from loraft.training.pipeline import run_training, start_run
+from loraft.training.results import RunResult
 
 
 def sweep(
     config: Config, *, force: bool = False, quiet: bool = False, tell: Tell = lambda message: None
-) -> dict[str, Any]:
-    """Runs the trials of `config.sweep`, those that are not finished yet, and compares all of them.
+) -> SweepResult:
+    """Runs the trials of `config.sweep` that are not finished yet, and compares all of them.
 
     Args:
-        config: its `sweep` section says which trials; see `sweeping.expand`.
+        config: its `sweep` section lists what is swept; see `grid.expand`.
         force: run finished trials again.
         quiet: draw no progress bars.
-        tell: takes a line for each trial.
+        tell: called with each line for the user, for example at the start and end of each trial.
 
     Returns:
-        `trials`, one record each with `status` finished or failed, and its scores or its error; `settings`,
-        `best_setting` and `best` as `standings.rank_settings` gives them; what was swept over which backbone, data and
-        task.
+        A record of each trial with its scores, as fractions, or its error; the settings, each with the means over its
+        seeds; the best setting and its best trial, chosen on the validation split.
 
     Raises:
-        LoraftError: a mistake in the config or data, before anything is trained. A trial that fails raises nothing.
+        LoraftError: a mistake in the config or data, before anything is trained. An error inside a trial is recorded,
+            and the other trials go on.
+
+    Example:
+        >>> import loraft
+        >>> config = loraft.resolve(overrides=["sweep.ranks=[1, 2]", "train.max_steps=2", "data.max_train_rows=32",
+        ...     "data.max_eval_rows=8", "data.max_test_rows=8", f"output={folder}"])
+        >>> result = loraft.sweep(config, quiet=True)
+        >>> [(trial.name, trial.status) for trial in result.trials]
+        [('r1', 'finished'), ('r2', 'finished')]
     """
     trials = expand(config)
     waiting: list[Trial] = []
@@ -63,33 +70,42 @@ def sweep(
             waiting += [trial] if force or not is_finished(trial) else []
         except ConfigError as error:
             errors[trial.name] = _damaged(run_of(trial), error)
-    bench = Workbench(tell)
+    shared = SharedBackbone(tell)
     for trial in waiting:
-        bench.splits(trial.config)
-    folder = Sweep(Sweep.create(Path(config.output), sweep_name(config)).path)
-    figure = folder.plots / "sweep.png"
-    for old in (folder.metrics_path, figure):
+        warn_of_notes(shared.splits(trial.config).values())
+    folder = SweepFolder.create(Path(config.output), sweep_name(config))
+    for old in (folder.results_path, folder.figure_path):
         old.unlink(missing_ok=True)
-    write_text(folder.config_path, dump_yaml(_without_unused_ranks(config, trials)))
-    write_json(folder.environment_path, environment())
+    write_text(folder.config_path, dump_config(_without_unused_ranks(config, trials)))
+    write_record(folder.environment_path, environment())
     if finished := len(trials) - len(waiting) - len(errors):
         tell(f"{finished} of {len(trials)} trials are finished already")
-    errors |= _run(waiting, folder, bench, config.sweep.joint, force=force, quiet=quiet)
+    errors |= _run(waiting, folder, shared, config.sweep.joint, force=force, quiet=quiet)
     result = _conclude(folder, config, trials, errors)
-    if result["best"] is not None:
+    if result.best is not None:
         try:
-            figures.sweep_curve(result, figure)
-            best = Run(Path(result["best"]["run"]))
-            metrics = best.read_metrics()
-            draw_run_figures(best, metrics["after"], metrics["labels"])
-        except Exception as error:  # hours of training are not lost to a picture
+            figures.sweep_curve(result, folder.figure_path)
+            best = Run(Path(result.best.run))
+            draw_run_figures(best, RunResult.of(best).after, best.read_labels())
+        except Exception as error:  # the results of hours of training are written also without the figure
             tell(f"the figure cannot be drawn ({type(error).__name__}: {error})")
     folder.finish(result)
     return result
 
 
 def count_parameters(trials: Sequence[Trial], tell: Tell) -> list[int | None]:
-    """How many weights each trial trains, counted on backbones without weights; None where that cannot be done."""
+    """Number of weights that each trial trains, counted on backbones without weights (on torch's meta device).
+
+    Args:
+        trials: of the sweep.
+        tell: called with a line for each trial that cannot be counted.
+
+    Returns:
+        One count for each trial; None where it cannot be counted.
+
+    Raises:
+        BackboneError: there is no such backbone.
+    """
     bases: dict[str, PreTrainedModel | None] = {}
     counts: list[int | None] = []
     for trial in trials:
@@ -102,120 +118,126 @@ def count_parameters(trials: Sequence[Trial], tell: Tell) -> list[int | None]:
             counts.append(None if base is None else count_trainable(base, trial.config.lora))
         except (OSError, ValueError, LoraftError) as error:
             if not error.__cause__ and isinstance(error, BackboneError):
-                raise  # there is no such backbone, now or later
+                raise
             tell(f"{trial.name}: parameters cannot be counted: {str(error).strip().splitlines()[0]}")
             counts.append(None)
     return counts
 
 
 def _run(
-    waiting: Sequence[Trial], folder: Sweep, bench: Workbench, joint: str, *, force: bool, quiet: bool
+    waiting: Sequence[Trial], folder: SweepFolder, shared: SharedBackbone, joint: str, *, force: bool, quiet: bool
 ) -> dict[str, str]:
-    """Runs the trials; returns the errors of those that failed, by name."""
-    tell = bench.tell
+    """Runs the trials; returns the error messages of those that failed, by name."""
+    tell = shared.tell
     errors: dict[str, str] = {}
     if force:
-        joint_pass.clear(folder.path)
+        joint_pass.clear(folder)
     if joint != "off":
-        joint_pass.train_what_can(waiting, folder.path, bench, forced=joint == "on", quiet=quiet)
-        bench.check()
-    # Trials of one backbone follow each other, in the order in which they were asked for.
+        joint_pass.train_joint_passes(waiting, folder, shared, forced=joint == "on", quiet=quiet)
+        shared.check()
+    # Sorted so that each backbone is loaded once; trials of one backbone keep their order.
     for number, trial in enumerate(sorted(waiting, key=lambda t: key_of(t.config, "model", "quant")), start=1):
         tell(f"trial {number} of {len(waiting)}: {trial.name}")
-        run = run_of(trial)
-        error_path = run.path.parent / ERRORS / f"{run.name}.txt"
+        error_path = folder.error_path(run_of(trial).name)
         failure = None
         try:
-            result = train(
-                trial.config,
-                force=force,
-                resume=not force,
-                quiet=quiet,
-                built=bench.built(trial.config),
-                splits=bench.splits(trial.config),
-                before=bench.before(trial.config),
-                fitted=None if joint == "off" else joint_pass.fitted(folder.path, trial),
-                figures=False,  # they take longer than a small trial; the best one's are drawn at the end
-            )
-        except Exception as error:  # whatever it is, the other trials are worth having
+            inputs = shared.inputs(trial.config)
+            fit = None if joint == "off" else joint_pass.trained_in_pass(folder, trial)
+            run = start_run(trial.config, force=force, resume=not force)
+            # Figures take longer than a small trial; those of the best one are drawn at the end.
+            result = run_training(run, inputs, fit=fit, resume=not force, quiet=quiet, figures=False)
+        except Exception as error:  # whatever it is, the other trials go on
             failure = _in_words(error)
             write_text(error_path, traceback.format_exc())
-        if not bench.check() and failure is None and trial.config.lora.init_lora_weights not in MOVING_INITS:
-            failure = "the training changed the frozen backbone, so its scores are of no backbone that can be loaded"
-            _undo(run)
+        if not shared.check() and failure is None and trial.config.lora.init_lora_weights not in MOVING_INITS:
+            failure = "the training changed weights of the frozen backbone, so its scores cannot be reproduced"
+            _undo(run_of(trial))
         if failure is not None:
             errors[trial.name] = failure
             tell(f"{trial.name} failed: {failure}")
         else:
             error_path.unlink(missing_ok=True)
-            bench.keep_before(trial.config, result["before"])
-            tell(f"{trial.name}: macro-F1 {result['after']['macro_f1']:.4f}, {result['train']['seconds']:.1f} s")
+            shared.keep_scores(trial.config, result.before)
+            tell(f"{trial.name}: macro-F1 {result.after.macro_f1:.4f}, {result.train.seconds:.1f} s")
     gc.unfreeze()
     if not errors:
-        joint_pass.clear(folder.path)
+        joint_pass.clear(folder)
     return errors
 
 
 def _undo(run: Run) -> None:
-    """Takes the finish mark from a run, and the checkpoints, so that the same command trains it from the start."""
-    run.metrics_path.unlink(missing_ok=True)
+    """Deletes the results and checkpoints of a run, so that the same command trains it again from the start."""
+    run.results_path.unlink(missing_ok=True)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 
-def _conclude(folder: Sweep, config: Config, trials: Sequence[Trial], errors: Mapping[str, str]) -> dict[str, Any]:
-    records: list[dict[str, Any]] = []
-    answers: dict[str, Answers] = {}
+def _conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], errors: Mapping[str, str]) -> SweepResult:
+    """Reads the runs of all trials, also of those that an earlier sweep finished, and ranks the settings."""
+    records: list[TrialRecord] = []
+    answers: dict[str, RunPredictions] = {}
     for trial in trials:
         run = run_of(trial)
-        record = {
-            "name": trial.name,
-            "run": str(run.path),
-            "settings": trial.settings,
-            "alpha_policy": trial.config.lora.alpha_policy,
-        }
-        failure = errors.get(trial.name)
+        failure, measured = errors.get(trial.name), None
         if failure is None:
             try:
-                measured = _measured(run)
-                answers[trial.name] = read_answers(run)
-            except Exception as error:  # a damaged folder, in as many ways as there are files
-                failure = _damaged(run, error)
+                measured = _measured(RunResult.of(run))
+                answers[trial.name] = read_predictions(run)
+            except Exception as error:  # any file of the run may be damaged
+                failure, measured = _damaged(run, error), None
         records.append(
-            {**record, "status": "finished", **measured}
-            if failure is None
-            else {**record, "status": "failed", "error": failure}
+            TrialRecord(
+                name=trial.name,
+                run=str(run.path),
+                settings=trial.settings,
+                alpha_policy=trial.config.lora.alpha_policy,
+                status="finished" if failure is None else "failed",
+                measured=measured,
+                error=failure,
+            )
         )
-    return {
-        "kind": "sweep",
-        "path": str(folder.path),
-        "backbone": config.model.name,
-        "quant": config.quant.method,
-        "data": config.data.source,
-        "task": config.prompt.task,
-        "labels": config.prompt.labels,
-        "keys": list(trials[0].settings),
-        "alpha_policies": list(dict.fromkeys(trial.config.lora.alpha_policy for trial in trials)),
-        "confidence": config.eval.confidence,
-        "trials": records,
-        **rank_settings(records, answers, config.eval.confidence),
-    }
+    ranking = rank_settings(records, answers, config.eval.confidence)
+    return SweepResult(
+        path=str(folder.path),
+        backbone=config.model.name,
+        quant=config.quant.method,
+        data=config.data.source,
+        task=config.prompt.task,
+        labels=tuple(config.prompt.labels or ()),
+        keys=tuple(trials[0].settings),
+        alpha_policies=tuple(dict.fromkeys(trial.config.lora.alpha_policy for trial in trials)),
+        confidence=config.eval.confidence,
+        trials=tuple(records),
+        settings=ranking.settings,
+        best_setting=ranking.best_setting,
+        best=ranking.best,
+    )
 
 
-def _measured(run: Run) -> dict[str, Any]:
-    """What the run of a finished trial measured, as far as the sweep reports it."""
-    metrics = run.read_metrics()
-    after, train = metrics["after"], metrics["train"]
-    return {
-        **{key: after[key] for key in (*SCORES, "intervals", "n")},
-        "trainable_parameters": train["parameters"]["trainable"],
-        **{key: train[key] for key in ("validation_macro_f1", "seconds", "resumed_from_step", "steps")},
-        "peak_memory_mib": train["peak_memory_mib"],
-        "joint": train.get("joint") is not None,
-    }
+def _measured(result: RunResult) -> TrialScores:
+    """The part of a run's results that the sweep reports.
+
+    Raises:
+        RunError: they lack the score on the validation split.
+    """
+    after, train = result.after, result.train
+    if train.validation_macro_f1 is None:
+        raise RunError("train.validation_macro_f1 is not known")
+    return TrialScores(
+        scores=after.scores,
+        intervals=after.intervals,
+        n=after.n,
+        trainable_parameters=train.parameters.trainable,
+        validation_macro_f1=train.validation_macro_f1,
+        seconds=train.seconds,
+        resumed_from_step=train.resumed_from_step,
+        steps=train.steps,
+        peak_memory_mib=train.peak_memory_mib,
+        joint=train.joint is not None,
+    )
 
 
 def _damaged(run: Run, error: Exception) -> str:
-    return f"{run.path}: is damaged ({_in_words(error)}); delete the folder and give the same command again"
+    return f"{run.path}: the run is damaged ({_in_words(error)}); delete the folder and run the same command again"
 
 
 def _in_words(error: Exception) -> str:
@@ -223,7 +245,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _without_unused_ranks(config: Config, trials: Sequence[Trial]) -> Config:
-    # Written out, the default ranks would count as asked for when the file is given to --config.
+    # If sweep.yaml listed default ranks that were not swept, then `--config sweep.yaml` would sweep them.
     used = "lora.r" in trials[0].settings and "lora.r" not in config.sweep.grid
     section = config.sweep if used else config.sweep.model_copy(update={"ranks": []})
     return config.model_copy(update={"sweep": section})

@@ -1,9 +1,8 @@
-"""What the trials of a sweep share: their data, read once and kept to its end, and one backbone in memory."""
+"""Loads the data and the backbone once for all trials of a sweep, and checks that no trial changes the backbone."""
 
 import gc
 import json
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -11,15 +10,20 @@ from transformers import PreTrainedModel
 from loraft.config.schema import Config
 from loraft.data.dataset import Split, training_splits
 from loraft.errors import BackboneError
+from loraft.evaluation.classification_report import EvaluationReport
 from loraft.models.backbone import load_backbone, weights_hash
-from loraft.models.encoder import Encoder
 from loraft.models.load import build_encoder
+from loraft.training.pipeline import TrainingInputs
 
-Tell = Callable[[str], None]
+Tell = Callable[[str], None]  # called with each line for the user
 
 
-class Workbench:
-    """What trials share: data, read once, and the backbone, loaded again if a trial did not leave it bit-identical."""
+class SharedBackbone:
+    """The loaded splits, and one loaded backbone; it is loaded again if a trial did not leave it bit-identical.
+
+    Args:
+        tell: called with each line for the user.
+    """
 
     def __init__(self, tell: Tell) -> None:
         self.tell = tell
@@ -27,7 +31,7 @@ class Workbench:
         self._base: PreTrainedModel | None = None
         self._error: BackboneError | None = None
         self._hash = ""
-        self._before: dict[str, dict[str, Any]] = {}
+        self._scores: dict[str, EvaluationReport] = {}
         self._splits: dict[str, dict[str, Split]] = {}
 
     def splits(self, config: Config) -> dict[str, Split]:
@@ -37,11 +41,21 @@ class Workbench:
             self._splits[key] = training_splits(config)
         return self._splits[key]
 
-    def built(self, config: Config) -> tuple[Encoder, PreTrainedModel]:
-        """What `api.build` returns for this config.
+    def inputs(self, config: Config) -> TrainingInputs:
+        """What a training with this config works on.
 
         Raises:
-            BackboneError: it cannot be loaded; tried once, not for every trial.
+            BackboneError: the backbone cannot be loaded; this is tried once, not for every trial.
+        """
+        base = self.backbone(config)  # first: if this fails, no tokenizer is looked for again at every trial
+        encoder, baseline = build_encoder(config), self._scores.get(_scores_key(config))
+        return TrainingInputs(config, self.splits(config), encoder, base, baseline)
+
+    def backbone(self, config: Config) -> PreTrainedModel:
+        """The bare backbone of this config.
+
+        Raises:
+            BackboneError: it cannot be loaded; this is tried once, not for every trial.
         """
         key = key_of(config, "model", "quant")
         if key != self._key:
@@ -56,42 +70,42 @@ class Workbench:
                 self._error = error
                 raise
             gc.collect()
-            gc.freeze()  # the libraries' own objects are not walked again at every trial
+            gc.freeze()  # later collections skip the many objects of the libraries
             self._hash = weights_hash(self._base)
-        return build_encoder(config), self._base
+        return self._base
 
     def check(self) -> bool:
-        """Whether the backbone is as it was loaded, without an adapter; if it is not, the next trial loads it anew."""
+        """Whether the backbone is bit-identical to the one that was loaded; if it is not, the next trial reloads it.
+
+        A backbone that still has an adapter counts as changed.
+        """
         try:
             _free()
             if self._base is None or weights_hash(self._base) == self._hash:
                 return True
-        except Exception as error:  # an accelerator in trouble; what cannot be read is not known to be the same
+        except Exception as error:  # for example a CUDA error: weights that cannot be read may have changed
             self.tell(f"the backbone cannot be checked ({type(error).__name__}: {error})")
         self._base = None
-        self.tell("the trial did not leave the backbone as it was; it is loaded again")
+        self.tell("the trial changed the backbone; it is loaded again")
         return False
 
-    def before(self, config: Config) -> dict[str, Any] | None:
-        """The backbone's own metrics, where an earlier trial measured the same."""
-        return self._before.get(_before_key(config))
-
-    def keep_before(self, config: Config, metrics: dict[str, Any]) -> None:
-        """Remembers the backbone's own metrics for the trials that ask the same of it."""
-        self._before[_before_key(config)] = metrics
+    def keep_scores(self, config: Config, scores: EvaluationReport | None) -> None:
+        """Keeps the bare backbone's scores for later trials that would evaluate it in the same way."""
+        if scores is not None:
+            self._scores[_scores_key(config)] = scores
 
 
 def key_of(config: Config, *sections: str) -> str:
-    """What sections of a config hold, as something that can be compared."""
+    """The content of these sections of a config as JSON, as a key of a dictionary."""
     return json.dumps([getattr(config, section).model_dump() for section in sections])
 
 
-def _before_key(config: Config) -> str:
+def _scores_key(config: Config) -> str:
     return key_of(config, "model", "quant", "data", "prompt", "eval") + str(config.seed)
 
 
 def _free() -> None:
-    """Lets go of what the last trial's trainer held, so that the next one's peak of memory is its own."""
+    """Frees what the last trial's trainer held, so that it does not count in the next trial's peak memory."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,184 +1,184 @@
-"""Tables of a sweep and of a comparison of runs, for the terminal, a page or Markdown."""
+"""Builds the tables of a sweep and the notes below them, for the terminal, the report page and Markdown."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from loraft.display.table import add_row, narrow_table, number_table
 
+if TYPE_CHECKING:  # so that a dry run does not import numpy
+    from loraft.evaluation.intervals import Interval
+    from loraft.studies.sweep.records import SettingRecord, SettingScores, SweepResult
+    from loraft.studies.sweep.trials import PlannedTrial
+
 WORDS = {"lora.r": "rank", "seed": "seed"}
 
 
 def key_word(key: str) -> str:
-    """How a swept key is called in tables and plots: the word behind the last dot, `rank` for `lora.r`."""
+    """The name of a swept key in tables and figures: the part after the last dot, but `rank` for `lora.r`."""
     return WORDS.get(key, key.split(".")[-1])
 
 
-def alpha_in_words(sweep: Mapping[str, Any]) -> str:
-    """The alpha policy of the trials, or the first and the last of many."""
-    policies = sweep["alpha_policies"]
+def alpha_in_words(sweep: SweepResult) -> str:
+    """The alpha policies of the trials; of more than three only the first and the last."""
+    policies = sweep.alpha_policies
     return "; ".join(policies) if len(policies) <= 3 else f"{policies[0]}; ...; {policies[-1]}"
 
 
 def in_words(value: Any) -> str:
-    """A swept key's value in tables and plots."""
+    """The value of a swept key in tables and figures."""
     return f"{value:g}" if isinstance(value, float) else "+".join(value) if isinstance(value, list) else str(value)
 
 
-def plan(trials: Sequence[Mapping[str, Any]]) -> Table:
-    """What a sweep would run.
-
-    Args:
-        trials: `name`, `settings`, `alpha_policy`, `trainable_parameters` (None if unknown) and `status` of each.
-    """
-    keys = list(trials[0]["settings"])
+def plan(trials: Sequence[PlannedTrial]) -> Table:
+    """The table that `--dry-run` prints: each trial, what it would train, and its status."""
+    keys = list(trials[0].settings)
     table = number_table("trial", *map(key_word, keys), "alpha policy", "trainable parameters", "status")
     for trial in trials:
-        count = trial["trainable_parameters"]
-        values = [in_words(trial["settings"][key]) for key in keys]
-        add_row(
-            table,
-            trial["name"],
-            *values,
-            trial["alpha_policy"],
-            "?" if count is None else f"{count:,}",
-            trial["status"],
-        )
+        count = "?" if trial.trainable_parameters is None else f"{trial.trainable_parameters:,}"
+        values = [in_words(trial.settings[key]) for key in keys]
+        add_row(table, trial.name, *values, trial.alpha_policy, count, trial.status)
     return table
 
 
-def settings(sweep: Mapping[str, Any]) -> Table:
-    """Every setting with its test scores, what it cost, and whether it can be told apart from the best; fractions.
+def settings(sweep: SweepResult) -> Table:
+    """A row for each setting: test scores as fractions, costs, and the test against the best setting.
 
-    With several seeds scores, seconds and memory are means over them, with the standard deviation behind ±.
-
-    Args:
-        sweep: what `sweeps.sweep` returns.
+    With several seeds, scores, seconds and memory are means over them; ± is the standard deviation.
     """
-    keys, policies = [key for key in sweep["keys"] if key != "seed"], len(sweep["alpha_policies"]) > 1
+    keys, policies = [key for key in sweep.keys if key != "seed"], len(sweep.alpha_policies) > 1
     table = narrow_table(
-        *map(key_word, keys), *(["alpha policy"] if policies else []), "accuracy", "macro F1", "precision", "recall",
-        "val. F1", "parameters", "seconds", "MiB", "against the best",
+        *map(key_word, keys), *(["alpha policy"] if policies else []), *_score_names(), "val. F1", "parameters",
+        "seconds", "MiB", "against the best",
     )  # fmt: skip
-    for row in sweep["settings"]:
-        cells = [in_words(row["settings"][key]) for key in keys] + ([row["alpha_policy"]] if policies else [])
-        if not row["seeds"]:
+    for row in sweep.settings:
+        cells = [in_words(row.settings[key]) for key in keys] + ([row.alpha_policy] if policies else [])
+        measured = row.measured
+        if measured is None:
             add_row(table, *cells, *[""] * (len(table.columns) - len(cells) - 1), "failed")
             continue
-        some = f" ({row['seeds']} of {len(row['trials'])} seeds)" if row["failed"] else ""
+        some = f" ({row.seeds} of {len(row.trials)} seeds)" if row.failed else ""
+        spreads = (measured.scores[score] for score in _scores())
         add_row(
             table,
             *cells,
-            _score(**row["accuracy"]),
-            _score(**row["macro_f1"]),
-            f"{row['macro_precision']['mean']:.4f}",
-            f"{row['macro_recall']['mean']:.4f}",
-            f"{row['validation_macro_f1']:.4f}",
-            f"{row['trainable_parameters']:,}",
-            f"{row['seconds']:,.1f}",
-            _mib(row["peak_memory_mib"]),
-            _against(row, sweep["best_setting"]) + some,
+            *(_score(spread.mean, spread.sd, spread.interval) for spread in spreads),
+            f"{measured.validation_macro_f1:.4f}",
+            f"{measured.trainable_parameters:,}",
+            f"{measured.seconds:,.1f}",
+            _mib(measured.peak_memory_mib),
+            _against(row, measured, sweep.best_setting) + some,
         )
     return table
 
 
-def trials(sweep: Mapping[str, Any]) -> Table:
-    """Every trial of a sweep with several seeds; fractions.
-
-    Args:
-        sweep: what `sweeps.sweep` returns.
-    """
-    keys = sweep["keys"]
-    table = narrow_table(
-        *map(key_word, keys), "accuracy", "macro F1", "precision", "recall", "val. F1", "seconds", "MiB", "best"
-    )
-    for trial in sweep["trials"]:
-        cells = [in_words(trial["settings"][key]) for key in keys]
-        if trial["status"] == "failed":
+def trials(sweep: SweepResult) -> Table:
+    """A row for each trial, for a sweep with several seeds: test scores as fractions, and costs."""
+    table = narrow_table(*map(key_word, sweep.keys), *_score_names(), "val. F1", "seconds", "MiB", "best")
+    for trial in sweep.trials:
+        cells = [in_words(trial.settings[key]) for key in sweep.keys]
+        measured = trial.measured
+        if measured is None:
             add_row(table, *cells, *[""] * (len(table.columns) - len(cells) - 1), "failed")
             continue
         add_row(
             table,
             *cells,
-            *(_score(trial[score], None, trial["intervals"][score]) for score in ("accuracy", "macro_f1")),
-            *(f"{trial[score]:.4f}" for score in ("macro_precision", "macro_recall", "validation_macro_f1")),
-            f"{trial['seconds']:,.1f}",
-            _mib(trial["peak_memory_mib"]),
-            "best" if trial["name"] == sweep["best"]["name"] else "",
+            *(_score(measured.scores[score], None, measured.intervals.get(score)) for score in _scores()),
+            f"{measured.validation_macro_f1:.4f}",
+            f"{measured.seconds:,.1f}",
+            _mib(measured.peak_memory_mib),
+            "best" if sweep.best is not None and trial.name == sweep.best.name else "",
         )
     return table
 
 
-def sweep_tables(sweep: Mapping[str, Any]) -> list[Table]:
-    """The tables of a sweep that have something to say, in order."""
+def sweep_tables(sweep: SweepResult) -> list[Table]:
+    """The tables to show: of the settings, and with several seeds also of the trials."""
     return [settings(sweep), *([trials(sweep)] if most_seeds(sweep) > 1 else [])]
 
 
-def most_seeds(sweep: Mapping[str, Any]) -> int:
-    """How many seeds finished in the setting that has most of them."""
-    return max(int(row["seeds"]) for row in sweep["settings"])
+def most_seeds(sweep: SweepResult) -> int:
+    """The largest number of finished seeds among the settings."""
+    return max(row.seeds for row in sweep.settings)
 
 
-def sweep_notes(sweep: Mapping[str, Any]) -> list[str]:
-    """What the tables of a sweep rest on, and which setting and trial are best: one sentence a line."""
+def sweep_notes(sweep: SweepResult) -> list[str]:
+    """The notes below the tables, one a line: errors, what the columns mean, the best setting and trial, the test."""
     notes = [f"alpha policy: {alpha_in_words(sweep)}"]
-    best, setting, seeds = sweep["best"], sweep["best_setting"], most_seeds(sweep)
-    failed = [trial for trial in sweep["trials"] if trial["status"] == "failed"]
-    notes += [f"{trial['name']} failed: {(trial['error'].splitlines() or [''])[0]}" for trial in failed]
-    notes += ["the same command tries failed trials again; their tracebacks lie in the folder errors"] if failed else []
-    if best is None:
+    notes += [f"{trial.name} failed: {((trial.error or '').splitlines() or [''])[0]}" for trial in sweep.failed]
+    if sweep.failed:
+        notes.append("the same command runs failed trials again; their tracebacks are in the folder errors")
+    best, setting, seeds = sweep.best, sweep.best_setting, most_seeds(sweep)
+    if best is None or setting is None or best.measured is None or setting.measured is None:
         return notes
-    interval = f"in brackets: {sweep['confidence']:.0%} interval over test rows"
+    interval = f"in brackets: {sweep.confidence:.0%} interval over test rows"
     over_seeds = f"means over {seeds} seeds, also of seconds and MiB; ±: standard deviation over seeds"
     notes.append(f"{over_seeds}; {interval} and seeds" if seeds > 1 else interval)
     notes.append("val. F1: macro F1 on validation, which chooses the best")
-    notes.append("MiB: peak memory of training; on a CPU that of the process, which keeps some of earlier trials")
-    if any(trial.get("joint") for trial in sweep["trials"]):
-        notes.append(
-            "of trials that were trained in one pass, seconds are the share of each, MiB are of the whole pass"
-        )
-    chosen = f"by macro F1 on validation ({best['validation_macro_f1']:.4f})"
-    on_test = f"on test {best['macro_f1']:.4f}"
+    notes.append("MiB: peak memory of training; on a CPU that of the process, which may hold memory of earlier trials")
+    if any(trial.measured is not None and trial.measured.joint for trial in sweep.trials):
+        notes.append("trials that were trained in one pass: seconds are each trial's share, MiB are of the whole pass")
+    chosen = f"by macro F1 on validation ({best.measured.validation_macro_f1:.4f})"
+    on_test = f"on test {best.measured.scores['macro_f1']:.4f}"
     if seeds > 1:
         notes.append(
             f"best setting: {setting_in_words(setting)}, by mean macro F1 on validation "
-            f"({setting['validation_macro_f1']:.4f}); on test {setting['macro_f1']['mean']:.4f}"
+            f"({setting.measured.validation_macro_f1:.4f}); on test {setting.measured.scores['macro_f1'].mean:.4f}"
         )
-        notes.append(f"best trial: {best['name']}, of this setting's seeds {chosen}; {on_test}")
+        notes.append(f"best trial: {best.name}, of this setting's seeds {chosen}; {on_test}")
     else:
-        notes.append(f"best: {best['name']}, {chosen}; {on_test}")
-    tests = [row["versus_best"] for row in sweep["settings"] if row.get("versus_best")]
+        notes.append(f"best: {best.name}, {chosen}; {on_test}")
+    of_settings = [row.measured.versus_best for row in sweep.settings if row.measured is not None]
+    tests = [test for test in of_settings if test is not None]
     if tests:
-        same = sum(test["same"] for test in tests)
+        same = sum(test.same for test in tests)
         how = "exact McNemar test of right answers"
         if seeds > 1:
             how = "exact sign-flip test of right answers, summed over seeds by test row; it takes the seeds as given"
         notes.append(
-            f"=: cannot be told apart from the best on {tests[0]['n']:,} test rows: {same} of {len(tests)} ({how}; "
-            f"Holm-corrected for all of them, level {1 - sweep['confidence']:.2g})"
+            f"=: cannot be told apart from the best on {tests[0].n:,} test rows: {same} of {len(tests)} ({how}; "
+            f"Holm-corrected for all of them, level {1 - sweep.confidence:.2g})"
         )
     return notes
 
 
-def setting_in_words(row: Mapping[str, Any]) -> str:
-    """A setting by its keys and values, like `rank 8, learning_rate 0.0005`; if only seeds were swept, "all seeds"."""
-    return ", ".join(f"{key_word(key)} {in_words(value)}" for key, value in row["settings"].items()) or "all seeds"
+def setting_in_words(row: SettingRecord) -> str:
+    """The keys and values of a setting, like `rank 8, learning_rate 0.0005`; "all seeds" if only seeds were swept."""
+    return ", ".join(f"{key_word(key)} {in_words(value)}" for key, value in row.settings.items()) or "all seeds"
 
 
-def _against(row: Mapping[str, Any], best: Mapping[str, Any]) -> str:
-    if row["settings"] == best["settings"]:
+def _scores() -> Iterable[str]:
+    """The scores that have a column each. Imported late, so that a dry run does not import numpy."""
+    from loraft.evaluation.metrics import SCORES
+
+    return SCORES
+
+
+def _score_names() -> list[str]:
+    from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES
+
+    # A line has to fit 100 characters: what has no interval gets a short name.
+    return [name if score in INTERVAL_SCORES else name.removeprefix("macro ") for score, name in SCORES.items()]
+
+
+def _against(row: SettingRecord, measured: SettingScores, best: SettingRecord | None) -> str:
+    if best is not None and row.settings == best.settings:
         return "best"
-    test = row["versus_best"]
+    test = measured.versus_best
     if test is None:
         return "other rows or seeds"
-    sign = "=" if test["same"] else "higher" if test["b"] > test["c"] else "lower"
-    p = test["p_holm"]
-    return f"{sign} {'p<0.001' if p < 0.001 else f'p={p:.2g}'}"
+    sign = "=" if test.same else "higher" if test.b > test.c else "lower"
+    return f"{sign} {'p<0.001' if test.p_holm < 0.001 else f'p={test.p_holm:.2g}'}"
 
 
-def _score(mean: float, sd: float | None, interval: Sequence[float]) -> str:
-    # Without spaces but where a narrow terminal may break the line.
+def _score(mean: float, sd: float | None, interval: Interval | None) -> str:
+    if interval is None:
+        return f"{mean:.4f}"
+    # A space only where a narrow terminal may break the cell into lines.
     low, high = (f"{bound:.3f}".removeprefix("0") for bound in interval)
     return f"{mean:.4f}{'' if sd is None else f' ±{sd:.4f}'} [{low},{high}]"
 

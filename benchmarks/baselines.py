@@ -27,7 +27,7 @@ from trl import SFTConfig, SFTTrainer
 from loraft.config.schema import Config
 from loraft.data.dataset import Split
 from loraft.data.prompt import answer, messages, parse_answer
-from loraft.engine.collator import IGNORE, Row, make_rows
+from loraft.engine.collator import IGNORE, TrainingRow, make_rows
 from loraft.engine.scorer import answer_tokens
 from loraft.models.adapter import add_adapter
 from loraft.models.backbone import load_backbone
@@ -38,7 +38,7 @@ TUTORIAL_BATCH = 8  # of its evaluation; 16 with demonstrations
 HARNESS_BATCH = 16
 
 
-def recipe_batch(rows: Sequence[Row], pad_id: int, device: torch.device) -> dict[str, torch.Tensor]:
+def recipe_batch(rows: Sequence[TrainingRow], pad_id: int, device: torch.device) -> dict[str, torch.Tensor]:
     """The tutorial's training batch: right-padded, the prompt's labels -100."""
     longest = max(len(row.input_ids) for row in rows)
     ids_BT = torch.full((len(rows), longest), pad_id)
@@ -54,7 +54,11 @@ def recipe_batch(rows: Sequence[Row], pad_id: int, device: torch.device) -> dict
 
 
 def recipe_step(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, rows: Sequence[Row], pad_id: int, device: torch.device
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rows: Sequence[TrainingRow],
+    pad_id: int,
+    device: torch.device,
 ) -> float:
     """One training step of the recipe; returns the loss, the mean over the answers' tokens, in nats."""
     model.train()

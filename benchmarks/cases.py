@@ -1,4 +1,4 @@
-"""loraft and its rivals as functions of a round's number, on the same weights and the same rows."""
+"""loraft and its baselines as functions of a round's number, on the same weights and the same rows."""
 
 import copy
 import random
@@ -10,24 +10,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import baselines
 import numpy as np
-import rivals
 import torch
-from aims import HARNESS, LORAFT, RECIPE, TRL, TRL_BEST
-from pacing import Paced
+from stepper import Paced
+from targets import HARNESS, LORAFT, RECIPE, TRL, TRL_BEST
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from loraft.config.schema import Config
 from loraft.data.dataset import Split, load_data
 from loraft.engine import scorer
-from loraft.engine.collator import Row, make_rows
+from loraft.engine.collator import TrainingRow, make_rows
 from loraft.evaluation.predict import predict
 from loraft.models.adapter import add_adapter
 from loraft.models.encoder import Encoder
 from loraft.models.load import build, build_encoder, load_run
 from loraft.runs.run import run_of
 from loraft.training import pipeline
-from loraft.training.trainer import build_trainer
+from loraft.training.dataset import TrainingData
+from loraft.training.trainer import LabelTrainer
 
 # meta-llama/Llama-3.2-1B's config.json; token ids come from the bundled tokenizer, whose 8192 are among these
 LLAMA_1B = {
@@ -35,8 +36,8 @@ LLAMA_1B = {
     "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "max_position_embeddings": 131072,
     "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}, "tie_word_embeddings": True,
 }  # fmt: skip
-LINES = 1024  # of a round of prediction; a multiple of the rows that `api.predict` scores together
-Contestants = dict[str, Callable[..., Any]]
+LINES = 1024  # of a round of prediction; a multiple of the rows that `predict` scores together
+Cases = dict[str, Callable[..., Any]]
 Shares = Mapping[str, int]
 
 
@@ -86,15 +87,15 @@ def demonstrations(bench: Bench, shots: int) -> tuple[tuple[str, str], ...]:
 
 
 @contextmanager
-def steps(bench: Bench, batch: int, rounds: int, names: Sequence[str], shots: int = 0) -> Iterator[Contestants]:
+def steps(bench: Bench, batch: int, rounds: int, names: Sequence[str], shots: int = 0) -> Iterator[Cases]:
     """Training steps, to be asked for in order; each returns the loss before its update, in nats a token.
 
     loraft's and TRL's are steps of their own `train()`, with all that a trainer does between two steps; the recipe's is
-    a bare loop. Frozen weights are one and the same in memory; each contestant has an adapter of its own, equal at the
-    start. One step on two further rows has warmed everyone up. A contestant takes the argument `around`, a context.
+    a bare loop. Frozen weights are one and the same in memory; each tool has an adapter of its own, equal at the
+    start. One step on two further rows has warmed all of them up. A tool takes the argument `around`, a context.
 
     Args:
-        names: the contestants.
+        names: the tools.
         shots: demonstrations before each sentence; without TRL then, which would ask for another prompt.
     """
     config, encoder = bench.config, bench.encoder
@@ -105,28 +106,26 @@ def steps(bench: Bench, batch: int, rounds: int, names: Sequence[str], shots: in
     rate = config.train.learning_rate
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        made: Contestants = {}
+        made: Cases = {}
         for name in names:
             model = add_adapter(sharing_weights(bench.base), config.lora, seed=config.seed)
             if name == RECIPE:
-                made[name] = partial(_recipe_step, model, rivals.adamw(model, rate), rows, places, encoder)
+                made[name] = partial(_recipe_step, model, baselines.adamw(model, rate), rows, places, encoder)
                 made[name](-1)
                 continue
             if name == LORAFT:
                 section = config.train.model_copy(update={"per_device_train_batch_size": batch})
-                trainer: Any = build_trainer(
-                    model, encoder.tokenizer, rows, section,
-                    output_dir=str(folder), seed=config.seed, evaluate_with=lambda model: {},
-                )  # fmt: skip
+                data = TrainingData(rows, encoder.tokenizer, lambda model: {})
+                trainer: Any = LabelTrainer.build(model, data, section, output_dir=str(folder), seed=config.seed)
             else:
-                trainer = rivals.trl_trainer(
+                trainer = baselines.trl_trainer(
                     model, encoder, drawn, folder=folder, batch_size=batch, learning_rate=rate,
                     at_its_best=name == TRL_BEST,
                 )  # fmt: skip
             paced = Paced(trainer, places)
             stack.callback(paced.close)
             if name == LORAFT and not trainer.shared_prefix:
-                raise SystemExit("training step: loraft went over to padded batches, so its steps would be a rival's")
+                raise SystemExit("training step: loraft fell back to padded batches, so its steps are a baseline's")
             made[name] = lambda number, paced=paced, around=None: paced.step(around)
         yield made
 
@@ -134,14 +133,14 @@ def steps(bench: Bench, batch: int, rounds: int, names: Sequence[str], shots: in
 def _recipe_step(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    rows: Sequence[Row],
+    rows: Sequence[TrainingRow],
     places: Sequence[Sequence[int]],
     encoder: Encoder,
     number: int,
 ) -> float:
     device = next(model.parameters()).device
     batch = [rows[i] for i in places[number + 1]]
-    return rivals.recipe_step(model, optimizer, batch, encoder.tokenizer.pad_token_id, device)
+    return baselines.recipe_step(model, optimizer, batch, encoder.tokenizer.pad_token_id, device)
 
 
 def sharing_weights(base: PreTrainedModel) -> PreTrainedModel:
@@ -151,33 +150,33 @@ def sharing_weights(base: PreTrainedModel) -> PreTrainedModel:
 
 
 def evaluations(
-    bench: Bench, rows: int, shots: int = 0, harness_batch: int = rivals.HARNESS_BATCH, shares: Shares | None = None
-) -> Contestants:
+    bench: Bench, rows: int, shots: int = 0, harness_batch: int = baselines.HARNESS_BATCH, shares: Shares | None = None
+) -> Cases:
     """Evaluation of the bare backbone on the same encoded test rows: label ids, or log-probabilities N x K.
 
     Args:
-        shares: a rival takes one in so many of the rows in a round, other ones in the next round. The time of all is so
-            many times as long: they do one batch after the other and share nothing between batches.
+        shares: a baseline takes one in so many of the rows in a round, other ones in the next round. The time of all is
+            so many times as long: baselines do one batch after the other and share nothing between batches.
     """
     texts = some_rows(bench.test, rows, bench.config.seed).texts
     prompts = bench.encoder.encode(texts, demonstrations(bench, shots) if shots else ())
     ids = [prompt.ids for prompt in prompts]
     completions_K, model = bench.encoder.completions_K, bench.base
-    batch = rivals.TUTORIAL_BATCH * (2 if shots else 1)
+    batch = baselines.TUTORIAL_BATCH * (2 if shots else 1)
     limit = bench.config.eval.batch_tokens
 
     def mine(name: str, number: int) -> list[list[int]]:
         return ids[share_of(name, number, shares)]
 
     return {
-        RECIPE: lambda number: rivals.recipe_predict(model, bench.encoder, mine(RECIPE, number), batch),
-        HARNESS: lambda number: rivals.loglikelihoods(model, mine(HARNESS, number), completions_K, harness_batch),
+        RECIPE: lambda number: baselines.recipe_predict(model, bench.encoder, mine(RECIPE, number), batch),
+        HARNESS: lambda number: baselines.loglikelihoods(model, mine(HARNESS, number), completions_K, harness_batch),
         LORAFT: lambda number: scorer.score(model, ids, completions_K, batch_tokens=limit),
     }
 
 
 def share_of(name: str, number: int, shares: Shares | None) -> slice:
-    """The rows that a contestant takes in a round."""
+    """The rows that a tool takes in a round."""
     share = (shares or {}).get(name, 1)
     return slice(number % share, None, share)
 
@@ -192,15 +191,15 @@ def largest_difference(left_NK: np.ndarray, right_NK: np.ndarray) -> float:
 
 
 @contextmanager
-def sweeps_of(config: Config, ranks: Sequence[int], names: Sequence[str], share: int = 1) -> Iterator[Contestants]:
+def sweeps_of(config: Config, ranks: Sequence[int], names: Sequence[str], share: int = 1) -> Iterator[Cases]:
     """Sweeps over so many ranks, end to end, each in a folder of its own: train, judge on the test rows.
 
     loraft's side is `loraft sweep` as it is, with its evaluations, checkpoints, statistics and plots. All have done a
     sweep over the first rank before.
 
     Args:
-        share: rivals run one in so many of the ranks in a round, the smallest and the largest first, other ones in the
-            next round. They share nothing between ranks, so the time of all is so many times as long.
+        share: baselines run one in so many of the ranks in a round, the smallest and the largest first, other ones in
+            the next round. They share nothing between ranks, so the time of all is so many times as long.
     """
     from loraft.studies.sweep import runner
 
@@ -222,9 +221,9 @@ def sweeps_of(config: Config, ranks: Sequence[int], names: Sequence[str], share:
         return [trial["accuracy"] for trial in result["trials"]]
 
     with TemporaryDirectory() as root:
-        made: Contestants = {
-            RECIPE: lambda number: rivals.recipe_sweep(asking(number, share), encoder, train, test),
-            TRL: lambda number: rivals.trl_sweep(asking(number, share), encoder, train, test, Path(root)),
+        made: Cases = {
+            RECIPE: lambda number: baselines.recipe_sweep(asking(number, share), encoder, train, test),
+            TRL: lambda number: baselines.trl_sweep(asking(number, share), encoder, train, test, Path(root)),
             LORAFT: ours,
         }
         for name in names:
@@ -233,11 +232,11 @@ def sweeps_of(config: Config, ranks: Sequence[int], names: Sequence[str], share:
 
 
 @contextmanager
-def predictions(config: Config, texts: Sequence[str], *, one_by_one: int, looped: int) -> Iterator[Contestants]:
+def predictions(config: Config, texts: Sequence[str], *, one_by_one: int, looped: int) -> Iterator[Cases]:
     """Prediction with a small run's adapter, from sentences to labels, all models loaded and warm; seconds count later.
 
-    Each contestant answers the next sentences of the same endless repetition of `texts`: loraft `LINES` of them on one
-    open stream of `api.predict`, the recipe `one_by_one`, each a `generate`, the loop `looped`.
+    Each tool answers the next sentences of the same endless repetition of `texts`: loraft `LINES` of them on one
+    open stream of `predict`, the recipe `one_by_one`, each a `generate`, the loop `looped`.
     """
     with TemporaryDirectory() as root:
         section = config.train.model_copy(update={"max_steps": 2, "eval_steps": 2})
@@ -255,15 +254,15 @@ def predictions(config: Config, texts: Sequence[str], *, one_by_one: int, looped
 
         def recipe(number: int) -> list[int | None]:
             asked = [next(sentences) for _ in range(one_by_one)]
-            return [rivals.recipe_predict(model, encoder, [encoder.encode([text])[0].ids])[0] for text in asked]
+            return [baselines.recipe_predict(model, encoder, [encoder.encode([text])[0].ids])[0] for text in asked]
 
         def loop(number: int) -> np.ndarray:
             ids = [prompt.ids for prompt in encoder.encode([next(sentences) for _ in range(looped)])]
-            return rivals.loglikelihoods(model, ids, encoder.completions_K)
+            return baselines.loglikelihoods(model, ids, encoder.completions_K)
 
         def ours(number: int) -> list[str | None]:
             return [next(stream).label for _ in range(LINES)]
 
         ours(-1)  # loads the model, and the stream has its full speed
-        rivals.recipe_predict(model, encoder, [encoder.encode([texts[0]])[0].ids])
+        baselines.recipe_predict(model, encoder, [encoder.encode([texts[0]])[0].ids])
         yield {RECIPE: recipe, HARNESS: loop, LORAFT: ours}

@@ -1,4 +1,4 @@
-"""What the contestants and cases are called, and by how much loraft means to be ahead: floors, not results."""
+"""What the tools and cases are called, and by how much loraft means to be ahead: floors, not results."""
 
 LORAFT = "loraft"
 RECIPE, TRL, TRL_BEST = "tutorial's recipe", "TRL defaults", "TRL at its best"
@@ -19,7 +19,7 @@ WHAT = {
     "sweep": "sweep of 8 ranks, end to end",
     "sweep-1b": "sweep of 8 ranks, end to end",
 }
-CPU_AIMS = {
+CPU_TARGETS = {
     "step-1b-4": {RECIPE: 3.0, TRL: 2.0},
     "step-1b-16": {RECIPE: 4.5, TRL: 3.0},
     "step-4": {RECIPE: 2.7, TRL: 2.5},
@@ -30,10 +30,10 @@ CPU_AIMS = {
     "predict": {RECIPE: 20.0, HARNESS: 3.0},
     "sweep": {RECIPE: 4.0, TRL: 3.0},
 }
-GPU_AIMS = {
+GPU_TARGETS = {
     **{name: {RECIPE: 3.0, TRL: 2.0} for name in ("step-1b-4", "step-1b-16", "step-1b-nf4-4", "step-1b-nf4-16")},
     "zero-shot-1b": {RECIPE: 20.0, HARNESS: 3.0},
     "few-shot-1b": {RECIPE: 40.0, HARNESS: 8.0},
     "sweep-1b": {RECIPE: 15.0, TRL: 6.0},
 }
-AIMS = {"cpu": CPU_AIMS, "cuda": GPU_AIMS}
+TARGETS = {"cpu": CPU_TARGETS, "cuda": GPU_TARGETS}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from aims import LORAFT
+from targets import LORAFT
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -23,23 +23,23 @@ def clock(call: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
 
 
 def in_turns(
-    contestants: Mapping[str, Callable[[int], Any]], rounds: int, device: torch.device
+    tools: Mapping[str, Callable[[int], Any]], rounds: int, device: torch.device
 ) -> tuple[dict[str, list[float]], dict[str, list[Any]], dict[str, int]]:
-    """Seconds and results of each contestant in each round, and on a GPU the most memory that it used, in MiB.
+    """Seconds and results of each tool in each round, and on a GPU the most memory that it used, in MiB.
 
-    All contestants do the work of a round before the next one starts, so that a machine that slows down slows all of
+    All tools do the work of a round before the next one starts, so that a machine that slows down slows all of
     them; the order is turned by one each round, so that nobody always follows the same neighbour.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    results: dict[str, list[Any]] = {name: [] for name in contestants}
-    memory = dict.fromkeys(contestants, 0) if device.type == "cuda" else {}  # a process's peak tells of all of them
-    names = list(contestants)
+    seconds: dict[str, list[float]] = {name: [] for name in tools}
+    results: dict[str, list[Any]] = {name: [] for name in tools}
+    memory = dict.fromkeys(tools, 0) if device.type == "cuda" else {}  # a process's peak tells of all of them
+    names = list(tools)
     for number in range(rounds):
         turn = number % len(names)
         for name in [*names[turn:], *names[:turn]]:
             if memory:
                 torch.cuda.reset_peak_memory_stats(device)
-            took, result = clock(partial(contestants[name], number), device)
+            took, result = clock(partial(tools[name], number), device)
             seconds[name].append(took)
             results[name].append(result)
             if memory:
@@ -48,7 +48,7 @@ def in_turns(
 
 
 def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
-    """How many times as long as loraft each rival took: median, lowest and highest over the rounds."""
+    """How many times as long as loraft each baseline took: median, lowest and highest over the rounds."""
     out = {}
     for name, times in seconds.items():
         if name != LORAFT:

@@ -1,0 +1,134 @@
+"""Parse one format into rows: lines, JSONL, a JSON array, a table with delimiters (CSV, TSV), Parquet.
+
+The text formats get the lines of an open file or stream, so that `readers` alone deals with files and encodings.
+"""
+
+import csv
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from loraft.data.columns import require_columns
+from loraft.data.records import BadRow, Row
+from loraft.errors import DataError
+
+
+def line_rows(lines: Iterable[str], text_column: str) -> Iterator[Row | BadRow]:
+    """One row a line. A blank line between others is a bad row; blank lines at the end are no rows."""
+    blank: list[int] = []
+    for row, line in enumerate(lines, start=1):
+        if not line.strip():
+            blank.append(row)
+            continue
+        # Only now is it known that the blank lines so far are not at the end.
+        yield from (BadRow(number, "no text") for number in blank)
+        blank.clear()
+        yield Row(row, {text_column: line.rstrip("\r\n")})
+
+
+def jsonl_rows(lines: Iterable[str]) -> Iterator[Row | BadRow]:
+    """One JSON object a line; blank lines are no rows."""
+    for row, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            yield BadRow(row, f"not JSON ({error})")
+            continue
+        yield _object_row(row, value)
+
+
+def array_rows(text: str, where: str) -> Iterator[Row | BadRow]:
+    """The objects of a JSON array.
+
+    Raises:
+        DataError: the text is not JSON.
+    """
+    try:
+        values = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{where}: not JSON ({error}); give an array of objects, or one object a line") from error
+    yield from itertools.starmap(_object_row, enumerate(values, start=1))
+
+
+def _object_row(row: int, value: Any) -> Row | BadRow:
+    if isinstance(value, dict):
+        return Row(row, value)
+    return BadRow(row, f"not a JSON object (got {type(value).__name__})")
+
+
+def table_rows(lines: Iterable[str], delimiter: str, where: str, required: Sequence[str]) -> Iterator[Row | BadRow]:
+    """The rows of a table whose first line that is not blank is the header; blank lines are no rows.
+
+    Raises:
+        DataError: the header is malformed, repeats a name or lacks a required column.
+    """
+    # strict=True makes a stray or unclosed quote an error of its own row; otherwise the quoted field would silently
+    # take in the rows after it.
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        not_blank = (names for names in reader if any(name.strip() for name in names))
+        header = [name.strip() for name in next(not_blank, [])]
+    except csv.Error as error:
+        raise DataError(f"{where}: the header line is malformed ({error}); fix its quotes") from error
+    require_columns(header, required, where)
+    if len(set(header)) != len(header):
+        raise DataError(f"{where}: column names repeat (got {', '.join(header)}); rename one")
+    while True:
+        row = reader.line_num + 1  # a quoted field may hold line ends: the next row begins after the lines read so far
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield BadRow(row, f"malformed, perhaps a stray or unclosed quote ({error})")
+            continue
+        if fields and len(fields) != len(header):
+            yield BadRow(
+                row, f"{len(fields)} fields, but the header has {len(header)}; quote fields with {delimiter!r}"
+            )
+        elif fields:  # a blank line gives no fields
+            yield Row(row, dict(zip(header, fields, strict=True)))
+
+
+def parquet_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
+    """The rows of a Parquet file, read in batches.
+
+    Raises:
+        DataError: the file cannot be read, or lacks a required column.
+    """
+    with _open_parquet(path) as file:
+        require_columns(file.schema_arrow.names, required, str(path))
+        rows = (columns for batch in file.iter_batches() for columns in batch.to_pylist())
+        yield from itertools.starmap(Row, enumerate(rows, start=1))
+
+
+def parquet_label_names(path: Path, column: str) -> list[str]:
+    """The names of the ids in a column, in id order, where `datasets` wrote the file and knew names; else none.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    with _open_parquet(path) as file:
+        metadata = file.schema_arrow.metadata or {}
+    try:
+        return [str(name) for name in json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]]
+    except (KeyError, TypeError, ValueError):  # written by another program, or a column without names
+        return []
+
+
+@contextmanager
+def _open_parquet(path: Path) -> Iterator[Any]:
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            yield file
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the path") from error
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error}); check that it is complete") from error

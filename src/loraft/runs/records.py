@@ -1,0 +1,138 @@
+"""Write typed records to JSON files, and check them when they are read.
+
+A record is a frozen dataclass. Its file holds its fields and `schema_version`, the version of the file layout. Files
+without that number were written before it existed and count as version 0; fields that they lack take their defaults.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from loraft.errors import RunError
+from loraft.runs.files import write_json
+
+SCHEMA_VERSION = 1
+
+Record = TypeVar("Record")
+
+
+def as_json(record: Any) -> Any:
+    """The record as nested dicts and lists, for `json.dumps` or `files.to_json`; by its own `to_json` if it has one."""
+    if hasattr(record, "to_json"):
+        return record.to_json()
+    if is_dataclass(record) and not isinstance(record, type):
+        return {field.name: as_json(getattr(record, field.name)) for field in fields(record)}
+    if isinstance(record, dict):
+        return {key: as_json(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [as_json(value) for value in record]
+    return record
+
+
+def flattened(record: Any, *inside: str) -> dict[str, Any]:
+    """The record's fields as a dict, where the contents of the fields named `inside` replace these fields.
+
+    With `inside` "scores", `Report(n=2, scores={"f1": 0.5})` becomes `{"n": 2, "f1": 0.5}`. A field that is None or
+    empty leaves nothing.
+    """
+    content: dict[str, Any] = {}
+    for field in fields(record):
+        value = as_json(getattr(record, field.name))
+        content |= (value or {}) if field.name in inside else {field.name: value}
+    return content
+
+
+def gathered(content: Any, **groups: Iterable[str]) -> Any:
+    """The inverse of `flattened`, for a validator that runs before a record is built.
+
+    With `scores=["f1"]`, `{"n": 2, "f1": 0.5}` becomes `{"n": 2, "scores": {"f1": 0.5}}`.
+
+    Args:
+        content: what is validated: a dict, or a record, which is returned as it is.
+        **groups: for each field that was flattened, the keys that belong into it.
+    """
+    if not isinstance(content, dict):
+        return content
+    content = dict(content)
+    for name, keys in groups.items():
+        if name not in content and (inside := {key: content.pop(key) for key in keys if key in content}):
+            content[name] = inside
+    return content
+
+
+def write_record(path: Path, record: Any) -> None:
+    """Writes a record atomically as JSON, with `schema_version` as its first key."""
+    write_json(path, {"schema_version": SCHEMA_VERSION, **as_json(record)})
+
+
+def read_record(path: Path, kind: type[Record], hint: str) -> Record:
+    """The record in a file.
+
+    Args:
+        path: a file that `write_record` wrote, in this version or an earlier one.
+        kind: class of the record; fields that an earlier version did not write need defaults.
+        hint: what to do about a damaged file, for the message.
+
+    Raises:
+        RunError: the file cannot be read, holds another record, or was written by a later version.
+    """
+    return record_from(read_object(path, hint), kind, path, hint)
+
+
+def read_object(path: Path, hint: str) -> dict[str, Any]:
+    """The JSON object in a file, without its `schema_version`.
+
+    Args:
+        path: a file that `write_record` wrote, in this version or an earlier one.
+        hint: what to do about a damaged file, for the message.
+
+    Raises:
+        RunError: the file cannot be read, holds no JSON object, or was written by a later version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); {hint}") from None
+    except ValueError as error:  # also raised for a file that is not UTF-8
+        raise RunError(f"{path}: is not JSON ({error}); {hint}") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: does not hold a JSON object (got {type(content).__name__}); {hint}")
+    version = content.pop("schema_version", 0)
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise RunError(
+            f"{path}: was written by a later version of loraft (got schema_version {version!r}; this version reads up"
+            f" to {SCHEMA_VERSION}); upgrade loraft: pip install --upgrade loraft"
+        )
+    return content
+
+
+def record_from(content: dict[str, Any], kind: type[Record], path: Path, hint: str) -> Record:
+    """The record that a JSON object holds.
+
+    Args:
+        content: the object.
+        kind: class of the record.
+        path: file of the object, for the message.
+        hint: what to do about a damaged file, for the message.
+
+    Raises:
+        RunError: a field is missing or of another type.
+    """
+    try:
+        record: Record = _adapter(cast(Any, kind)).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the content"
+        raise RunError(f"{path}: {where} is damaged ({first['msg']}); {hint}") from None
+    return record
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Pydantic's validator of a record class. Kept: building one takes milliseconds, and files have many records."""
+    return TypeAdapter(kind)

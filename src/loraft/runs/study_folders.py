@@ -1,0 +1,104 @@
+"""Directories of studies: a sweep, a joint training inside it, a few-shot study, the statistics of a data set.
+
+They share file handling with `Run` but are separate types, so that `predict` never takes one for a run.
+"""
+
+from pathlib import Path
+
+from loraft.config.resolve import load_config
+from loraft.runs.folders import RunFolder
+
+
+class SweepFolder(RunFolder):
+    """The directory of a sweep: each trial is a run in a folder of its own inside it."""
+
+    kind = "sweep"
+    config_file, results_file = "sweep.yaml", "sweep.json"
+
+    @property
+    def how_to_resume(self) -> str:
+        """The command that continues this sweep, for messages."""
+        return "the same command"
+
+    def refusal(self, *, force: bool, resume: bool) -> str | None:
+        """None: whether to continue or replace is decided for each trial."""
+        return None
+
+    @property
+    def figure_path(self) -> Path:
+        """The figure of scores over the swept key."""
+        return self.plots / "sweep.png"
+
+    def error_path(self, trial: str) -> Path:
+        """The file with the traceback of a failed trial, which may have failed before it had a directory."""
+        return self.path / "errors" / f"{trial}.txt"
+
+    def joint_pass(self, identifier: str) -> "JointPass":
+        """The directory of a joint training of some of the trials."""
+        return JointPass(self.path / f"joint-{identifier}")
+
+    def joint_passes(self) -> list["JointPass"]:
+        """The joint trainings whose trials are not all finished runs yet."""
+        return [JointPass(path) for path in sorted(self.path.glob("joint-*")) if JointPass(path).config_path.is_file()]
+
+
+class JointPass(RunFolder):
+    """The directory of a joint training of several trials; it is deleted when each trial has a run directory.
+
+    joint-<id>/  members.json  log-<number>.jsonl  checkpoints/  best/  joint.json
+    """
+
+    kind = "joint training"
+    config_file, results_file = "members.json", "joint.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the trainer's checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The best weights of each adapter."""
+        return self.path / "best"
+
+    def log_of(self, number: int) -> Path:
+        """The log of the adapter with that number."""
+        return self.path / f"log-{number}.jsonl"
+
+
+class FewshotFolder(RunFolder):
+    """The directory of a few-shot study; `draws.jsonl` has a line for each measured draw, with its predictions."""
+
+    kind = "study"
+    config_file, results_file, log_file = "fewshot.yaml", "fewshot.json", "draws.jsonl"
+
+    def refusal(self, *, force: bool, resume: bool) -> str | None:
+        """As in `RunFolder`, but a finished study may be resumed too, to add draws or numbers of shots."""
+        if force or resume:
+            return None
+        # Two data sources may give studies the same name: the message says which one --force would delete.
+        source = load_config(self.config_path).data.source
+        state, effect = "an unfinished", "continues it"
+        if self.finished:
+            state, effect = "a finished", "adds the draws that it lacks"
+        return (
+            f"{state} study of {source} is there; {self.how_to_resume} {effect}, --force deletes it,"
+            " --set name=NAME keeps both"
+        )
+
+    @property
+    def figure_path(self) -> Path:
+        """The figure of scores over the number of demonstrations."""
+        return self.plots / "fewshot.png"
+
+
+class DatasetFolder(RunFolder):
+    """The directory of a data set's statistics; they are computed again each time, so it has no config of its own."""
+
+    kind = "description of a data set"
+    config_file = results_file = "data.json"
+
+    def lengths_figure(self, column: str) -> Path:
+        """The figure of sentence lengths by the values of a column."""
+        word = "".join(c if c.isalnum() or c in "-_" else "_" for c in column)
+        return self.plots / f"lengths_by_{word}.png"

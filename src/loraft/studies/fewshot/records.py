@@ -1,0 +1,156 @@
+"""Records of a few-shot study: a measured draw, a row of the table, a comparison of rows, and the whole study."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from loraft.data.dataset import SplitSummary
+from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.intervals import Difference, Spread
+from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES
+from loraft.runs.records import flattened, gathered, record_from
+from loraft.runs.study_folders import FewshotFolder
+
+_REPORT = (*SCORES, *(field.name for field in fields(EvaluationReport) if field.name != "scores"))
+
+
+@dataclass(frozen=True)
+class DrawRecord:
+    """One measurement: a baseline, or a model with the demonstrations of one draw.
+
+    In JSON the fields of `report` are on the same level as the other fields.
+
+    Attributes:
+        model: `backbone`, `adapter`, or the name of a baseline.
+        shots: demonstrations in the prompt; None for a baseline.
+        draw: number of the draw, from 0.
+        report: scores on the test split.
+        train_rows: numbers of the training rows in the prompt, in its order; None for a baseline, and where each test
+            row has demonstrations of its own.
+        predictions: label ids on the test split, -1 for no label; written to the study's log only.
+        sources: hash of the rows, and of the adapter, that were measured; written to the study's log only.
+    """
+
+    model: str
+    shots: int | None
+    draw: int
+    report: EvaluationReport
+    train_rows: tuple[int, ...] | None = None
+    predictions: tuple[int, ...] = ()
+    sources: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, with those of the report on the same level; without predictions and sources where empty."""
+        content = flattened(self, "report")
+        return {key: value for key, value in content.items() if key not in ("predictions", "sources") or value}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, content: Any) -> Any:
+        return gathered(content, report=_REPORT)
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row of the table: a baseline, or a model with one number of shots, over all its draws.
+
+    In JSON the scores are on the same level as the other fields.
+
+    Attributes:
+        name: as shown in the table.
+        model: `backbone`, `adapter` or `baseline`.
+        shots: demonstrations in the prompt; None for a baseline.
+        draws: number of draws.
+        tokens: length of the longest prompt with its answer; None for a baseline.
+        no_label: share of answers that are no label, mean over draws.
+        seconds: that all draws took together.
+        scores: each of `metrics.SCORES`, as fractions.
+    """
+
+    name: str
+    model: str
+    shots: int | None
+    draws: int
+    tokens: int | None
+    no_label: float
+    seconds: float
+    scores: dict[str, Spread]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, with the scores on the same level."""
+        return flattened(self, "scores")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, content: Any) -> Any:
+        return gathered(content, scores=SCORES)
+
+
+@dataclass(frozen=True)
+class ComparedRows:
+    """Differences in scores between two rows of the table on the same test rows: of `of`, minus those of `against`.
+
+    In JSON the differences are on the same level as the other fields.
+    """
+
+    of: str
+    against: str
+    differences: dict[str, Difference]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, with the differences on the same level."""
+        return flattened(self, "differences")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, content: Any) -> Any:
+        return gathered(content, differences=INTERVAL_SCORES)
+
+
+@dataclass(frozen=True)
+class FewshotResult:
+    """The results of a few-shot study, as in `fewshot.json`: its settings, the table, the comparisons, every draw.
+
+    Attributes:
+        path: the study's directory.
+        backbone: name of the model.
+        run: directory of the run whose adapter was measured; None without an adapter.
+        task, labels, source: name of the task, its labels in id order, and the data source.
+        data: rows and notes of the train and the test split.
+        selection: how demonstrations were selected: `random`, `balanced` or `nearest`.
+        repeats: draws for each number of shots.
+        decode: `score` or `generate`.
+        confidence: coverage of the intervals, in (0, 1).
+        rows: the table.
+        compared: comparisons of its best rows.
+        verdict: whether fine-tuning pays, in two sentences.
+        draws: every measurement but those of the baselines.
+    """
+
+    path: str
+    backbone: str
+    run: str | None
+    task: str
+    labels: tuple[str, ...]
+    source: str
+    data: dict[str, SplitSummary]
+    selection: str
+    repeats: int
+    seed: int
+    decode: str
+    confidence: float
+    rows: tuple[TableRow, ...]
+    compared: tuple[ComparedRows, ...]
+    verdict: str
+    draws: tuple[DrawRecord, ...]
+    kind: Literal["fewshot"] = "fewshot"
+
+    @classmethod
+    def of(cls, folder: FewshotFolder) -> Self:
+        """The results of a finished study.
+
+        Raises:
+            RunError: the study is not finished, or its results are damaged or of a later version.
+        """
+        return record_from(folder.read_results(), cls, folder.results_path, folder.mend)

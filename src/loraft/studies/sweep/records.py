@@ -1,0 +1,230 @@
+"""Typed records of a sweep's results, as `sweep.json` holds them: its trials, its settings, and the whole sweep.
+
+A trial is one run. A setting is one combination of the swept values without the seed; its trials differ by seed alone.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from loraft.evaluation.intervals import Interval, Spread
+from loraft.evaluation.metrics import SCORES
+from loraft.runs.records import flattened, gathered, record_from
+from loraft.runs.study_folders import SweepFolder
+
+
+@dataclass(frozen=True)
+class TrialScores:
+    """What was measured in the run of a finished trial.
+
+    Attributes:
+        scores: each of `metrics.SCORES` on the test split, as fractions.
+        intervals: of `metrics.INTERVAL_SCORES`.
+        n: test rows.
+        trainable_parameters: weights of the adapter.
+        validation_macro_f1: of the best step, a fraction.
+        seconds, resumed_from_step, steps, peak_memory_mib: as in `training.results.TrainReport`.
+        joint: whether the trial was trained in one pass with others.
+    """
+
+    scores: dict[str, float]
+    intervals: dict[str, Interval]
+    n: int
+    trainable_parameters: int
+    validation_macro_f1: float
+    seconds: float
+    resumed_from_step: int | None
+    steps: int
+    peak_memory_mib: int | None
+    joint: bool = False
+
+    def score(self, name: str) -> float:
+        """One of the scores by its name."""
+        return self.scores[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields for JSON; the scores are keys of the same object as the other fields."""
+        return flattened(self, "scores")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, content: Any) -> Any:
+        return gathered(content, scores=SCORES)
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial of a sweep.
+
+    Attributes:
+        name: inside the sweep.
+        run: its run directory.
+        settings: the swept keys with their values.
+        alpha_policy: how the scale of the update follows the rank, in words.
+        status: finished or failed.
+        measured: None for a failed trial.
+        error: the message; None for a finished trial.
+    """
+
+    name: str
+    run: str
+    settings: dict[str, Any]
+    alpha_policy: str
+    status: Literal["finished", "failed"]
+    measured: TrialScores | None = None
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields for JSON; those of `measured` are keys of the same object, and `error` is left out if None."""
+        content = flattened(self, "measured")
+        if self.error is None:
+            del content["error"]
+        return content
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, content: Any) -> Any:
+        return gathered(content, measured=(*SCORES, *(field.name for field in fields(TrialScores))))
+
+
+@dataclass(frozen=True)
+class VersusBest:
+    """The test of a setting against the best one, on the same test rows, paired by seed.
+
+    Attributes:
+        seeds: number of seeds that were paired.
+        n: test rows.
+        b: answers that only the setting has right, over all these seeds.
+        c: answers that only the best setting has right.
+        p_value: of `significance.sign_flip`; with one seed this is McNemar's exact test.
+        p_holm: `p_value` corrected for the number of tests in the sweep.
+        same: whether the difference is not significant, at the level 1 - confidence.
+    """
+
+    seeds: int
+    n: int
+    b: int
+    c: int
+    p_value: float
+    p_holm: float = 1.0
+    same: bool = True
+
+
+@dataclass(frozen=True)
+class SettingScores:
+    """What was measured in the finished trials of one setting: means over their seeds.
+
+    Attributes:
+        scores: each of `metrics.SCORES` on the test split, as fractions.
+        validation_macro_f1, seconds: means.
+        trainable_parameters: weights of the adapter, the same for all seeds.
+        peak_memory_mib: mean over the trials that know it; None where none does.
+        versus_best: None for the best setting, and where no seeds and rows can be paired.
+    """
+
+    scores: dict[str, Spread]
+    validation_macro_f1: float
+    trainable_parameters: int
+    seconds: float
+    peak_memory_mib: int | None
+    versus_best: VersusBest | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields for JSON; the scores are keys of the same object as the other fields."""
+        return flattened(self, "scores")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, content: Any) -> Any:
+        return gathered(content, scores=SCORES)
+
+
+@dataclass(frozen=True)
+class SettingRecord:
+    """One setting of a sweep.
+
+    Attributes:
+        settings: the swept keys and values without the seed.
+        alpha_policy: how the scale of the update follows the rank, in words.
+        trials: names of its trials.
+        seeds: number of finished trials.
+        failed: number of failed trials.
+        measured: None where no trial finished.
+    """
+
+    settings: dict[str, Any]
+    alpha_policy: str
+    trials: tuple[str, ...]
+    seeds: int
+    failed: int
+    measured: SettingScores | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields for JSON; those of `measured` are keys of the same object."""
+        return flattened(self, "measured")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, content: Any) -> Any:
+        return gathered(content, measured=(*SCORES, *(field.name for field in fields(SettingScores))))
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The settings of a sweep, and which is best.
+
+    Attributes:
+        settings: in the order of their trials.
+        best_setting: the one with the highest mean macro-F1 on the validation split; of equal ones, the one with the
+            fewest parameters. None if no trial finished.
+        best: the trial of `best_setting` that scores best on the validation split.
+    """
+
+    settings: tuple[SettingRecord, ...]
+    best_setting: SettingRecord | None
+    best: TrialRecord | None
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """The results of a sweep.
+
+    Attributes:
+        path: folder of the sweep.
+        backbone, quant, data, task, labels: from the sweep's config; a trial may differ where one of them is swept.
+        keys: the swept keys.
+        alpha_policies: each that occurs among the trials, once.
+        confidence: coverage of the intervals.
+        trials: in the order of the grid.
+        settings, best_setting, best: as in `Ranking`.
+    """
+
+    path: str
+    backbone: str
+    quant: str
+    data: str
+    task: str
+    labels: tuple[str, ...]
+    keys: tuple[str, ...]
+    alpha_policies: tuple[str, ...]
+    confidence: float
+    trials: tuple[TrialRecord, ...]
+    settings: tuple[SettingRecord, ...]
+    best_setting: SettingRecord | None
+    best: TrialRecord | None
+    kind: Literal["sweep"] = "sweep"
+
+    @property
+    def failed(self) -> list[TrialRecord]:
+        """The trials that failed."""
+        return [trial for trial in self.trials if trial.status == "failed"]
+
+    @classmethod
+    def of(cls, folder: SweepFolder) -> Self:
+        """The results of a finished sweep.
+
+        Raises:
+            RunError: the sweep is not finished, or its results are damaged or of a later version.
+        """
+        return record_from(folder.read_results(), cls, folder.results_path, folder.mend)

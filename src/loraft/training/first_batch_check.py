@@ -1,0 +1,113 @@
+"""Checks on a training's first batch that the fast methods compute the loss and the gradients of the plain one."""
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from peft import PeftModel
+
+from loraft.engine import lora_linear
+from loraft.engine.collator import first_rows, unpack
+from loraft.engine.loss import BatchMethod, answer_loss_sum, answer_loss_sums
+from loraft.errors import BackboneError
+
+CHECKED_ROWS = 4  # of the first batch
+
+# In bf16, gradients of two right methods differ by up to 0.15 of their norm, and by as much from those in fp32.
+GRADIENT_LIMIT = {torch.float32: 1e-3}
+LOSS_LIMIT = {torch.float32: 1e-4}
+GRADIENT_LIMIT_BELOW_FP32, LOSS_LIMIT_BELOW_FP32 = 0.5, 5e-2
+
+
+def check_first_batch(
+    model: PeftModel,
+    inputs: dict[str, torch.Tensor],
+    method: BatchMethod,
+    adapters: Sequence[str] | None,
+    *,
+    dtype: torch.dtype,
+    pad_id: int,
+) -> BatchMethod:
+    """Returns the method that training goes on with; where it is another one than before, a warning says why.
+
+    The loss of a few packed rows is compared with that of the same rows, padded, by the library's own layers. The
+    adapter's share counts too: its B, which is zero at the beginning, is made something else meanwhile. The gradients
+    of fused layers are compared with autograd's.
+
+    Args:
+        model: its layers, attention and products are those of `method`.
+        inputs: a packed batch.
+        adapters: names of the adapters of a joint training, None where the active one trains alone.
+        dtype: of the backbone's floating-point weights.
+        pad_id: id of the padding token.
+
+    Raises:
+        BackboneError: a joint training disagrees, which no other method replaces.
+    """
+    few = first_rows(inputs, CHECKED_ROWS)
+    padded = unpack(few, pad_id)
+    count = 1 if adapters is None else len(adapters)
+    tokens = float(few["weights"].sum()) * count
+    was_training = model.training
+    model.eval()  # dropout off
+    with torch.no_grad(), lora_linear.perturbed(model):
+        plain_loss = _plain_loss(model, padded, adapters, dtype)
+        with lora_linear.active_in_evaluation(model):
+            if method is BatchMethod.FUSED and not _gradients_agree(model, few, count, dtype):
+                method = BatchMethod.ATTENTION
+                warnings.warn(
+                    "fused layers: on this architecture they do not agree with autograd; training goes on with it",
+                    stacklevel=2,
+                )
+            shared_loss = float(answer_loss_sums(model, few, dtype, count, method=method).sum())
+    model.train(was_training)
+    tolerance = LOSS_LIMIT.get(dtype, LOSS_LIMIT_BELOW_FP32) * max(1.0, plain_loss / tokens)
+    if abs(shared_loss - plain_loss) / tokens <= tolerance:
+        return method
+    found = f"loss {shared_loss:.6f} with shared prefix, {plain_loss:.6f} padded"
+    if adapters is not None:
+        raise BackboneError(
+            f"joint training: it does not agree with peft on this architecture ({found}); use --joint off"
+        )
+    warnings.warn(
+        f"{found}; on this architecture training goes on with padded batches and peft's own layers", stacklevel=2
+    )
+    return BatchMethod.PADDED
+
+
+def _plain_loss(
+    model: PeftModel, padded: dict[str, torch.Tensor], adapters: Sequence[str] | None, dtype: torch.dtype
+) -> float:
+    """The loss of a padded batch by the library's own layers, summed over the adapters, each by itself."""
+    if adapters is None:
+        return float(answer_loss_sum(model, padded, dtype))
+    total = 0.0
+    for name in adapters:
+        model.base_model.set_adapter(name)
+        total += float(answer_loss_sum(model, padded, dtype))
+    model.base_model.set_adapter(list(adapters))
+    return total
+
+
+@torch.enable_grad()
+def _gradients_agree(model: PeftModel, inputs: dict[str, torch.Tensor], count: int, dtype: torch.dtype) -> bool:
+    """Compares the gradients of fused layers with autograd's over the same packed batch.
+
+    They are compared kind by kind of projection (all q_proj together, all k_proj, ...): one wrong kind must not hide
+    in the norm of the others.
+    """
+    names, weights = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
+    by_method: list[dict[str, list[torch.Tensor]]] = []
+    for method in (BatchMethod.ATTENTION, BatchMethod.FUSED):
+        loss = answer_loss_sums(model, inputs, dtype, count, method=method).sum()
+        if not loss.requires_grad:
+            return False
+        gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+        kinds: dict[str, list[torch.Tensor]] = {}
+        for name, gradient in zip(names, gradients, strict=True):
+            kinds.setdefault(name.partition(".lora_")[0].rpartition(".")[2], []).append(gradient.flatten())
+        by_method.append(kinds)
+    right, ours = by_method
+    limit = GRADIENT_LIMIT.get(dtype, GRADIENT_LIMIT_BELOW_FP32)
+    vectors = [(torch.cat(right[kind]), torch.cat(ours[kind])) for kind in right]
+    return all(float((theirs - own).norm()) <= limit * float(theirs.norm()) for theirs, own in vectors)

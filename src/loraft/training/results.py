@@ -1,0 +1,94 @@
+"""Records of a training: how it went, and the results of its run (`metrics.json`). Read without torch by reports."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from loraft.data.dataset import SplitSummary
+from loraft.evaluation.classification_report import EvaluationReport
+from loraft.runs.records import record_from
+from loraft.runs.run import Run
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Numbers of weights: those that are trained, and all."""
+
+    trainable: int
+    all: int
+
+
+@dataclass(frozen=True)
+class JointShare:
+    """An adapter's part in a joint training: its name in peft, how many adapters there were, seconds of the whole."""
+
+    name: str
+    adapters: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """How a training went.
+
+    `seconds` and `tokens_computed` are those of all the steps that the adapter rests on, whichever process made them;
+    what an interrupted process had not saved is not in them.
+
+    Attributes:
+        seconds: of training, evaluations and checkpoints among them; of a joint training an equal share.
+        resumed_from_step: None where it was not resumed.
+        steps: optimizer steps.
+        best_step: after which the adapter scored best on validation; None where nothing was saved.
+        validation_macro_f1: of that step, a fraction.
+        tokens_computed: that went through the backbone.
+        truncated: training sentences that were shortened to fit the prompt.
+        shared_prefix: whether batches shared the computation of their prompt.
+        peak_memory_mib: None where it is not known.
+        alpha_policy: how the scale of the update follows the rank, in words.
+        joint: None where the adapter was trained alone.
+    """
+
+    seconds: float
+    resumed_from_step: int | None
+    steps: int
+    best_step: int | None
+    validation_macro_f1: float | None
+    tokens_computed: int
+    truncated: int
+    shared_prefix: bool
+    peak_memory_mib: int | None
+    parameters: ParameterCounts
+    alpha_policy: str
+    joint: JointShare | None = None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The results of a run.
+
+    Attributes:
+        run: its directory.
+        labels: names of the K labels, in id order.
+        backbone, backbone_fingerprint: name, and hash of the weights without the adapter.
+        data: of each split.
+        before: the backbone zero-shot on the test split; None where it was not measured.
+        after: the backbone with the adapter on the test split.
+        train: how the training went.
+    """
+
+    run: str
+    labels: tuple[str, ...]
+    backbone: str
+    backbone_fingerprint: str
+    data: dict[str, SplitSummary]
+    before: EvaluationReport | None
+    after: EvaluationReport
+    train: TrainReport
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """The results of a finished run.
+
+        Raises:
+            RunError: the run is not finished, or its results are damaged or of a later version.
+        """
+        return record_from(run.read_results(), cls, run.results_path, run.mend)

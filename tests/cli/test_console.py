@@ -1,0 +1,106 @@
+"""What a command prints on stderr while it works, and which warnings of libraries are shown."""
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from helpers.command_line import Double, Says
+
+from loraft.cli.console import say, start_command
+from loraft.config.resolve import resolve
+from loraft.errors import LoraftError, Note
+
+
+@pytest.fixture(autouse=True)
+def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("WORLD_SIZE", "RANK", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def processes(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    """Makes this one of two processes of a launcher."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", str(rank))
+
+
+def shown(verbose: bool) -> list[str]:
+    """What is printed of a note and a warning of loraft's and a warning of a library's."""
+    with warnings.catch_warnings(record=True) as caught:
+        start_command(resolve(), verbose)
+        warnings.warn_explicit("using 8 of 9 rows", Note, "dataset.py", 1, module="loraft.data.dataset")
+        warnings.warn_explicit("2 duplicate rows", UserWarning, "dataset.py", 2, module="loraft.data.dataset")
+        warnings.warn_explicit("deprecated", UserWarning, "modeling.py", 3, module="transformers.modeling")
+    return [warnings.formatwarning(one.message, one.category, one.filename, one.lineno) for one in caught]
+
+
+def test_a_note_and_a_warning_are_one_line_each_and_libraries_are_quiet() -> None:
+    assert shown(verbose=False) == ["note: using 8 of 9 rows\n", "warning: 2 duplicate rows\n"]
+    assert logging.getLogger("bitsandbytes").level == logging.ERROR
+
+
+def test_verbose_shows_the_libraries_as_python_does() -> None:
+    assert [text.partition(" ")[0] for text in shown(verbose=True)] == [
+        "dataset.py:1:",
+        "dataset.py:2:",
+        "modeling.py:3:",
+    ]
+    assert logging.getLogger("bitsandbytes").level != logging.ERROR
+
+
+@pytest.mark.parametrize(
+    ("flags", "named", "line"),
+    [
+        ({}, {}, "backbone loraft-vi-tiny, data feedback"),
+        ({"quant.method": "nf4"}, {"source": "stdin"}, "backbone loraft-vi-tiny (nf4), data stdin"),
+        ({"model.name": "m"}, {"adapter": Path("runs/a")}, "backbone m, adapter runs/a, data feedback"),
+    ],
+)
+def test_what_will_be_loaded_is_printed(
+    flags: dict[str, str], named: dict[str, str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start_command(resolve(flags=flags), False, **named)  # type: ignore[arg-type]
+    assert capsys.readouterr() == ("", f"{line}\n")
+
+
+def test_one_gpu_is_used_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    start_command(resolve(), False)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    start_command(resolve(), False)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+def test_each_process_of_a_launcher_sees_all_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes(monkeypatch, 0)
+    start_command(resolve(), False, several=True)
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_the_main_process_alone_prints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for rank, expected in ((1, ("", "")), (0, ("a result\n", "backbone loraft-vi-tiny, data feedback\na message\n"))):
+        processes(monkeypatch, rank)
+        with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as caught:
+            patch.setattr(sys, "stdout", sys.stdout)
+            start_command(resolve(), False, several=True)
+            say("a message")
+            print("a result")
+            warnings.warn_explicit("2 duplicate rows", UserWarning, "dataset.py", 2, module="loraft.data.dataset")
+        assert capsys.readouterr() == expected
+        assert len(caught) == (rank == 0)
+
+
+def test_several_processes_are_for_training_only(
+    api: Double, here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes(monkeypatch, 0)
+    with pytest.raises(LoraftError, match=r"only loraft train .*\(got WORLD_SIZE above 1\)"):
+        start_command(resolve(), False)
+    code, out, err = loraft_says("eval", "--zero-shot")
+    assert (code, out) == (1, "")
+    assert "only loraft train works with a launcher" in err
+    assert api.config is None
+    assert loraft_says("train")[0] == 0
+    assert api.config is not None

@@ -1,0 +1,54 @@
+"""Which run a command works with, and what may be changed about it."""
+
+import os
+from pathlib import Path
+
+import pytest
+from helpers.command_line import Double, Says, finished
+
+from loraft.cli.finished_run import finished_run, refuse_fixed
+from loraft.config.resolve import resolve
+from loraft.errors import ConfigError, RunError
+
+
+def test_the_newest_finished_run_is_meant_where_none_is_named(here: Path) -> None:
+    for number, name in enumerate(["b", "c", "a"]):
+        path = finished(here / "runs" / name, flags={"lora.r": number + 1})
+        os.utime(path / "metrics.json", (1000 + number, 1000 + number))
+    (here / "runs" / "dở dang").mkdir()
+    assert finished_run(None, None, (), {}) == (Path("runs/a"), resolve(flags={"lora.r": 3}))
+    assert finished_run("c", None, (), {}) == (Path("runs/c"), resolve(flags={"lora.r": 2}))
+
+
+def test_the_folder_of_the_runs_can_be_another(here: Path) -> None:
+    finished(here / "runs" / "một")
+    finished(here / "kết quả" / "hai")
+    assert finished_run(None, "kết quả", (), {})[0] == Path("kết quả/hai")
+    assert finished_run("hai", "kết quả", (), {"output": "kết quả"})[1].output == "kết quả"
+    with pytest.raises(RunError, match="no such run"):
+        finished_run("hai", None, (), {})
+
+
+@pytest.mark.parametrize(
+    "item",
+    ["data.max_test_rows=9", " eval.decode=generate", "model.device=cpu", "model.cache_dir=x", "seed=3", "output=y"],
+)
+def test_data_scoring_and_machine_may_be_changed(item: str, run_dir: Path) -> None:
+    assert finished_run(None, None, [item], {})[1] == resolve(overrides=[item.strip()])
+
+
+def test_flags_are_laid_over_the_runs_config(run_dir: Path) -> None:
+    assert finished_run(None, None, (), {"data.source": "khác.csv"})[1] == resolve(flags={"data.source": "khác.csv"})
+
+
+def test_what_the_training_fixed_is_refused_all_at_once(run_dir: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--set lora.r=2, --set model.name=x: fixed by the run"):
+        finished_run(None, None, ["lora.r=2", "eval.decode=generate", "model.name=x"], {})
+    refuse_fixed([])
+
+
+def test_without_a_run_the_next_command_is_told(api: Double, here: Path, loraft_says: Says) -> None:
+    for command in (["eval"], ["predict", "câu"]):
+        code, _, err = loraft_says(*command)
+        assert code == 1
+        assert "loraft train" in err

@@ -1,0 +1,48 @@
+"""`loraft config` and `loraft models`."""
+
+import json
+from pathlib import Path
+
+from helpers.command_line import Says
+
+from loraft.bundled import bundled_backbones, bundled_data
+from loraft.config.resolve import presets, resolve
+from loraft.config.schema import Config
+
+
+def test_config_prints_what_a_run_would_use(here: Path, loraft_says: Says) -> None:
+    flags = ("--preset", "tutorial", "--rank", "4", "--seed", "5", "--set", "train.max_steps=9")
+    expected = resolve(preset="tutorial", overrides=["train.max_steps=9"], flags={"lora.r": 4, "seed": 5})
+    code, out, err = loraft_says("config", *flags)
+    (here / "mine.yaml").write_text(out, encoding="utf-8")
+    assert (code, err) == (0, "")
+    assert not out.endswith("\n\n")
+    assert resolve(config_file=here / "mine.yaml") == expected
+    assert loraft_says("config", "--config", "mine.yaml")[1] == out
+    assert Config.model_validate_json(loraft_says("config", "--json", *flags)[1]) == expected
+
+
+def test_models_lists_what_ships_with_its_licence(loraft_says: Says) -> None:
+    rows = json.loads(loraft_says("models", "--json")[1])
+    kinds = {
+        "loraft-vi-tiny": "backbone",
+        "feedback": "data",
+        "app-reviews": "task",
+        "sentiment": "task",
+        "topic": "task",
+        "quickstart": "preset",
+        "tutorial": "preset",
+    }
+    assert {row["name"]: row["kind"] for row in rows} == kinds
+    assert {row["licence"] for row in rows if row["kind"] in ("task", "preset")} == {"Apache-2.0"}
+    folders = {**bundled_backbones(), **bundled_data(), **presets()}
+    assert {row["name"]: row["path"] for row in rows if row["kind"] != "task"} == {
+        name: str(path) for name, path in folders.items()
+    }
+    for row in rows:
+        if row["kind"] in ("backbone", "data"):  # the front matter of its card
+            card = (Path(row["path"]) / "README.md").read_text(encoding="utf-8")
+            assert f"\nlicense: {row['licence']}\n" in card.split("\n---\n")[0]
+    table = [line.split()[:2] for line in loraft_says("models")[1].splitlines()]
+    assert table[0] == ["name", "kind"]
+    assert {row[0]: row[1] for row in table[1:] if row} == kinds

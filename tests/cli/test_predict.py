@@ -1,0 +1,122 @@
+"""`loraft predict`: where rows come from, what is printed of each, and what is refused."""
+
+import io
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from helpers.command_line import SURE, Double, Says, finished
+
+from loraft.cli.predict import WAIT
+
+
+def feed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8"))
+
+
+def test_predict_prints_one_label_a_line_and_nothing_else(api: Double, run_dir: Path, loraft_says: Says) -> None:
+    code, out, err = loraft_says("predict", "thầy giảng hay", "phòng học nóng")
+    assert (code, out) == (0, "positive\npositive\n")
+    assert err == f"backbone loraft-vi-tiny, adapter {run_dir}, data 2 sentences\n"
+    assert loraft_says("predict", "thầy giảng hay")[2].endswith("data 1 sentence\n")
+    assert api.given == {"run": run_dir, "min_confidence": None, "wait": None}
+
+
+def test_predict_leaves_unsure_rows_empty(api: Double, run_dir: Path, loraft_says: Says) -> None:
+    _, out, _ = loraft_says("predict", "--min-confidence", "0.8", "phòng học nóng", "thầy giảng hay")
+    assert out == "\npositive\n"
+    assert loraft_says("predict", "--min-confidence", "1.5", "câu")[0] == 2
+    assert loraft_says("predict", "--min-confidence", "nan", "câu")[0] == 2
+
+
+def test_predict_gives_probabilities_and_the_other_columns_as_json(
+    api: Double, run_dir: Path, here: Path, loraft_says: Says
+) -> None:
+    (here / "câu.csv").write_text("mã,câu\na1,thầy giảng hay\na2,lớp đông\n", encoding="utf-8")
+    code, out, _ = loraft_says("predict", "--file", "câu.csv", "--text-column", "câu", "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert rows[0] == {
+        "row": 2, "text": "thầy giảng hay", "label": "positive", "confidence": SURE,
+        "probs": {"negative": 1 - SURE, "positive": SURE}, "extra": {"mã": "a1"},
+    }  # fmt: skip
+    assert [row["row"] for row in rows] == [2, 3]  # the header is row 1
+    assert api.given["wait"] is None  # a file's groups do not depend on the clock
+    assert "thầy giảng hay" in out  # readable, not escaped
+    assert "extra" not in json.loads(loraft_says("predict", "--json", "câu")[1])
+
+
+def test_the_sentence_is_in_the_column_of_the_training(api: Double, here: Path, loraft_says: Says) -> None:
+    finished(here / "runs" / "one", flags={"data.text_column": "ý kiến"})
+    (here / "câu.csv").write_text("ý kiến,sentence\nthầy giảng hay,x\n", encoding="utf-8")
+    _, out, _ = loraft_says("predict", "--file", "câu.csv", "--json")
+    assert json.loads(out)["text"] == "thầy giảng hay"
+
+
+@pytest.mark.parametrize("arguments", [[], ["-"]])
+def test_predict_reads_stdin(
+    arguments: list[str], api: Double, run_dir: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed(monkeypatch, "thầy giảng hay\r\nphòng học nóng\n")
+    code, out, err = loraft_says("predict", *arguments)
+    assert (code, out) == (0, "positive\npositive\n")
+    assert err.endswith("data stdin\n")
+    assert api.given["wait"] == WAIT  # seconds: a pipe may stay open
+
+
+def test_a_bad_row_is_reported_with_its_number_and_the_rest_goes_on(
+    api: Double, run_dir: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed(monkeypatch, '{"sentence": "thầy giảng hay"}\n{"sentence": 3}\n{"sentence": "lớp đông"}\n')
+    code, out, err = loraft_says("predict", "--format", "jsonl", "-")
+    assert (code, out) == (1, "positive\n\npositive\n")
+    assert "stdin row 2: " in err
+    assert err.splitlines()[-1] == "1 row could not be read"
+    code, out, err = loraft_says("predict", "--json", "  ", "", "lớp đông")
+    assert code == 1
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["label"] for row in rows] == [None, None, "positive"]
+    assert rows[0] == {"row": 1, "label": None, "error": "no text"}
+    assert "3 sentences row 1: no text" in err
+    assert err.splitlines()[-1] == "2 rows could not be read"
+
+
+def test_a_sentence_is_composed_once(api: Double, run_dir: Path, loraft_says: Says) -> None:
+    _, out, _ = loraft_says("predict", "--json", "tha\u0302\u0300y")  # decomposed, as macOS types it
+    assert json.loads(out)["text"] == "thầy"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["câu", "--file", "câu.csv"], "--file and sentences"),
+        (["câu", "-"], "-: stdin and sentences"),
+        (["--file", "câu.csv", "--format", "xml"], "--format"),
+        (["--set", "lora.r=3", "câu"], "--set lora.r=3"),
+    ],
+)
+def test_predict_refuses_conflicting_flags(
+    arguments: list[str], named: str, api: Double, run_dir: Path, loraft_says: Says
+) -> None:
+    code, out, err = loraft_says("predict", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {named}")
+
+
+def test_a_missing_file_is_told_before_a_backbone_is_named(api: Double, run_dir: Path, loraft_says: Says) -> None:
+    code, out, err = loraft_says("predict", "--file", "không-có.csv")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: không-có.csv")
+    assert api.given == {}
+
+
+@pytest.mark.parametrize("stdin", [SimpleNamespace(isatty=lambda: True), None])
+def test_predict_without_anything_to_read_explains_itself(
+    stdin: object, api: Double, run_dir: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", stdin)
+    code, _, err = loraft_says("predict")
+    assert code == 2
+    assert "nothing to label" in err

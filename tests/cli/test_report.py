@@ -1,0 +1,31 @@
+"""`loraft report` on the command line: what is parsed, printed where, and refused."""
+
+from pathlib import Path
+
+from helpers.command_line import Says
+from helpers.folders import make_data, make_fewshot, make_run
+
+
+def test_report_prints_the_path_of_the_page(tmp_path: Path, loraft_says: Says) -> None:
+    make_run(tmp_path / "chạy")
+    page = tmp_path / "chạy" / "report.html"
+    assert loraft_says("report", "--output", str(tmp_path))[:2] == (0, f"{page}\n")
+    assert "tích cực" in page.read_text(encoding="utf-8")
+    assert loraft_says("report", str(tmp_path / "chạy"), "--to", str(tmp_path / "b.html"))[0] == 0
+    assert (tmp_path / "b.html").is_file()
+
+
+def test_report_in_markdown_goes_to_stdout(tmp_path: Path, loraft_says: Says) -> None:
+    folder = make_data(tmp_path)
+    code, out, _ = loraft_says("report", str(folder), "--markdown")
+    assert code == 0
+    assert "| lecturer |" in out
+    assert not (folder / "report.html").exists()
+    assert loraft_says("report", str(folder), "--markdown", "--to", "a.md")[0] == 2
+
+
+def test_report_of_nothing_names_what_is_there(tmp_path: Path, loraft_says: Says) -> None:
+    make_fewshot(tmp_path / "nghiên-cứu")
+    code, _, err = loraft_says("report", "nghien-cuu", "--output", str(tmp_path))
+    assert code == 1
+    assert "did you mean nghiên-cứu?" in err

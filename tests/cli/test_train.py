@@ -1,0 +1,95 @@
+"""`loraft train`: what is handed over, printed, and refused before anything loads."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.command_line import Double, Says, finished
+
+
+def test_train_resolves_the_short_flags(api: Double, here: Path, loraft_says: Says) -> None:
+    code, _, err = loraft_says(
+        "train", "--preset", "tutorial", "--quant", "nf4", "--rank", "4", "--model", "mô-hình", "--data", "dữ-liệu.csv",
+        "--task", "topic", "--output", "kết quả", "--seed", "7", "--set", "train.learning_rate=1e-4", "--force",
+    )  # fmt: skip
+    config = api.config
+    assert code == 0
+    assert config is not None
+    assert (config.preset, config.quant.method, config.lora.r) == ("tutorial", "nf4", 4)
+    assert (config.model.name, config.data.source, config.prompt.task) == ("mô-hình", "dữ-liệu.csv", "topic")
+    assert (config.output, config.seed, config.train.learning_rate) == ("kết quả", 7, 1e-4)
+    assert api.given == {"force": True, "resume": False}
+    assert err.splitlines()[0] == "backbone mô-hình (nf4), data dữ-liệu.csv"
+
+
+def test_train_prints_before_and_after_and_then_the_next_command(api: Double, here: Path, loraft_says: Says) -> None:
+    code, out, err = loraft_says("train")
+    rows = {line.split("  ")[0].strip(): line.split() for line in out.splitlines() if line.strip()}
+    # Counted by hand: 2 of 4 right before, 4 of 4 after; negative before: precision 1, recall 1/2, so F1 2/3.
+    assert code == 0
+    assert rows["accuracy"][1:3] == ["0.5000", "1.0000"]
+    assert rows["accuracy"][-1] == "+50.0"
+    assert rows["F1 negative (n=2)"][-3:] == ["0.6667", "1.0000", "+33.3"]
+    assert rows["answers that are no label"][-2:] == ["0.2500", "0.0000"]
+    assert err.splitlines()[-2] == "run: runs/của tôi"
+    assert err.splitlines()[-1].startswith("next: loraft predict --run 'runs/của tôi' '")
+    assert "\x1b" not in out
+
+
+def test_train_prints_json_on_request(api: Double, here: Path, loraft_says: Says) -> None:
+    code, out, _ = loraft_says("train", "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert (result["before"]["accuracy"], result["after"]["accuracy"]) == (0.5, 1.0)
+    assert (result["run"], result["train"]["steps"]) == ("runs/của tôi", 4)
+
+
+def test_all_config_mistakes_come_at_once_with_exit_code_2(api: Double, here: Path, loraft_says: Says) -> None:
+    code, out, err = loraft_says("train", "--rank", "x", "--quant", "int8", "--set", "lora.rank=1", "--seed", "-1")
+    assert (code, out) == (2, "")
+    assert err.startswith("error:\n")
+    assert {line.split(":")[0].strip() for line in err.splitlines()[1:]} == {
+        "lora.r",
+        "quant.method",
+        "lora.rank",
+        "seed",
+    }
+    assert api.config is None
+
+
+def test_force_and_resume_exclude_each_other(api: Double, here: Path, loraft_says: Says) -> None:
+    code, _, err = loraft_says("train", "--force", "--resume")
+    assert code == 2
+    assert "--force and --resume" in err
+
+
+def test_resume_without_a_run_is_refused(api: Double, here: Path, loraft_says: Says) -> None:
+    code, _, err = loraft_says("train", "--resume")
+    assert code == 1
+    assert "no run was begun" in err
+    assert api.config is None
+
+
+def test_an_earlier_run_needs_a_flag(api: Double, here: Path, loraft_says: Says) -> None:
+    path = finished(here / "runs" / "cũ")
+    same_name = ("train", "--set", "name=cũ")
+    code, _, err = loraft_says(*same_name)
+    assert code == 1
+    assert "--force" in err
+    (here / path / "metrics.json").unlink()
+    code, _, err = loraft_says(*same_name)
+    assert code == 1
+    assert "--resume" in err
+    assert api.config is None
+    assert loraft_says(*same_name, "--resume")[0] == 0
+    assert api.given == {"force": False, "resume": True}
+
+
+@pytest.mark.parametrize(("rank", "code"), [("0", 1), ("1", 0)])
+def test_the_main_process_alone_looks_for_an_earlier_run(
+    rank: str, code: int, api: Double, here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(here / "runs" / "cũ")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    assert loraft_says("train", "--set", "name=cũ")[0] == code

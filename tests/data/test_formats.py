@@ -1,0 +1,130 @@
+"""What each format's parser makes of whole and of broken content."""
+
+import json
+from pathlib import Path
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+import pytest
+from helpers.data import LABELS, ROWS, write_rows
+
+from loraft.data.formats import array_rows, jsonl_rows, line_rows, parquet_label_names, parquet_rows, table_rows
+from loraft.data.records import BadRow, Row
+from loraft.errors import DataError
+
+REQUIRED = ("sentence", "sentiment")
+
+
+def table(content: str, delimiter: str = ",") -> list[Row | BadRow]:
+    return list(table_rows(content.splitlines(keepends=True), delimiter, "a.csv", REQUIRED))
+
+
+def test_a_blank_line_is_a_bad_row_between_lines_and_none_at_the_end() -> None:
+    found = list(line_rows(["\n", " một \r\n", "\n", " \n", "hai\n", "\n", "\n"], "câu"))
+    assert found == [
+        BadRow(1, "no text"), Row(2, {"câu": " một "}), BadRow(3, "no text"), BadRow(4, "no text"),
+        Row(5, {"câu": "hai"}),
+    ]  # fmt: skip
+
+
+def test_jsonl_is_an_object_a_line_with_the_number_of_the_line() -> None:
+    found = list(jsonl_rows(['{"a": 1}\n', "\n", '["a"]\n', "{\n", '{"a": "\u2028"}\n', "[" * 100_000]))
+    assert (found[0], found[3]) == (Row(1, {"a": 1}), Row(5, {"a": "\u2028"}))
+    assert found[1] == BadRow(3, "not a JSON object (got list)")
+    assert [(item.row, item.reason[:8]) for item in (found[2], found[4]) if isinstance(item, BadRow)] == [
+        (4, "not JSON"),
+        (6, "not JSON"),
+    ]
+
+
+def test_an_array_is_its_objects_numbered_from_one() -> None:
+    assert list(array_rows('[{"a": 1},\n\n 5, {"a": 2}]', "a.json")) == [
+        Row(1, {"a": 1}), BadRow(2, "not a JSON object (got int)"), Row(3, {"a": 2})
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["[{", "[" * 100_000])
+def test_an_array_that_is_not_json_is_refused(text: str) -> None:
+    with pytest.raises(DataError, match=r"^a\.json: not JSON \(.*; give an array of objects"):
+        list(array_rows(text, "a.json"))
+
+
+def test_a_tables_rows_have_the_line_on_which_they_begin() -> None:
+    content = '\n , \nsentence, sentiment \n"thầy dạy ""hay"",\ndễ hiểu",2\n\nhay,1\n'
+    assert table(content) == [
+        Row(4, {"sentence": 'thầy dạy "hay",\ndễ hiểu', "sentiment": "2"}),
+        Row(7, {"sentence": "hay", "sentiment": "1"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ('"dở" quá,0\n', "malformed, perhaps a stray or unclosed quote"),
+        ('"chưa đóng,0\nhay,1\n', "malformed, perhaps a stray or unclosed quote"),
+        ("hay, dễ hiểu,1\n", "3 fields, but the header has 2; quote fields with ','"),
+        ("thiếu nhãn\n", "1 fields, but the header has 2"),
+    ],
+)
+def test_a_broken_row_of_a_table_is_named_by_its_line(rows: str, reason: str) -> None:
+    good, bad = table(f"sentence,sentiment\nhay,1\n{rows}")
+    assert good == Row(2, {"sentence": "hay", "sentiment": "1"})
+    assert isinstance(bad, BadRow)
+    assert bad.row == 3
+    assert bad.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("", r"no column 'sentence' \(got none\)"),
+        ("sentence\n", "no column 'sentiment'"),
+        ('"sentence"x,sentiment\n', "the header line is malformed"),
+        ("sentence,sentence,sentiment\n", r"column names repeat \(got sentence, sentence, sentiment\); rename one"),
+    ],
+)
+def test_a_table_with_a_broken_header_is_refused(header: str, message: str) -> None:
+    with pytest.raises(DataError, match=rf"^a\.csv: {message}"):
+        table(header + "hay,1\n" * bool(header))
+
+
+def test_parquet_rows_are_numbered_over_all_batches(tmp_path: Path) -> None:
+    rows = [{"sentence": f"câu {i}", "sentiment": i % 3} for i in range(70_000)]  # a batch has 65,536
+    found = list(parquet_rows(write_rows(tmp_path / "a.parquet", rows), REQUIRED))
+    assert found[0] == Row(1, rows[0])
+    assert found[-1] == Row(70_000, rows[-1])
+
+
+def test_a_parquet_file_that_lacks_a_column_or_is_none_is_refused(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.parquet", [{"sentence": "hay"}])
+    with pytest.raises(DataError, match=r"a\.parquet: no column 'sentiment'"):
+        list(parquet_rows(path, REQUIRED))
+    path.write_text("sentence,sentiment")
+    with pytest.raises(DataError, match="not a readable Parquet file"):
+        list(parquet_rows(path, REQUIRED))
+    with pytest.raises(DataError, match=r"không có\.parquet: no such file"):
+        parquet_label_names(tmp_path / "không có.parquet", "sentiment")
+
+
+def test_label_names_are_those_that_datasets_wrote_into_the_file(tmp_path: Path) -> None:
+    features = {"sentence": datasets.Value("string"), "sentiment": datasets.ClassLabel(names=LABELS[::-1])}
+    rows = [{key: row[key] for key in features} for row in ROWS]
+    made = datasets.Dataset.from_list(rows, features=datasets.Features(features))
+    made.to_parquet(tmp_path / "a.parquet")
+    assert parquet_label_names(tmp_path / "a.parquet", "sentiment") == LABELS[::-1]
+    assert parquet_label_names(tmp_path / "a.parquet", "sentence") == []
+
+
+@pytest.mark.parametrize("metadata", [None, "{", "[]", '{"info": {"features": {"sentiment": {"dtype": "int64"}}}}'])
+def test_a_file_of_another_program_has_no_label_names(tmp_path: Path, metadata: str | None) -> None:
+    made = pyarrow.Table.from_pylist(ROWS)
+    if metadata is not None:
+        made = made.replace_schema_metadata({b"huggingface": metadata.encode()})
+    pyarrow.parquet.write_table(made, tmp_path / "a.parquet")
+    assert parquet_label_names(tmp_path / "a.parquet", "sentiment") == []
+
+
+def test_json_rows_keep_the_types_of_their_values() -> None:
+    columns = {"a": 1, "b": None, "c": [True, 0.5], "d": "x"}
+    assert list(jsonl_rows([json.dumps(columns)])) == [Row(1, columns)]

@@ -1,0 +1,222 @@
+"""Rows from files and streams of every format and encoding, read one at a time."""
+
+import io
+import os
+import threading
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers.data import ROWS, TEXTS, write_rows
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from loraft.data.readers import read_inputs, read_rows
+from loraft.data.records import BadRow, Example, Row
+from loraft.errors import DataError
+
+SUFFIXES = [".jsonl", ".json", ".csv", ".tsv", ".parquet"]
+
+
+def file(folder: Path, content: str | bytes, name: str = "in.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def texts(items: Iterator[Example | BadRow]) -> list[str]:
+    return [item.text for item in items if isinstance(item, Example)]
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".CSV"])
+def test_inputs_are_the_same_in_every_format(tmp_path: Path, suffix: str) -> None:
+    path = write_rows(tmp_path / f"in{suffix}")
+    assert texts(read_inputs(path)) == TEXTS
+    assert [list(item.extra) for item in read_inputs(path) if isinstance(item, Example)] == [["sentiment", "topic"]] * 3
+
+
+def test_a_json_file_is_an_array_or_an_object_a_line(tmp_path: Path) -> None:
+    lines = write_rows(tmp_path / "in.jsonl").rename(tmp_path / "in.json")
+    expected = [Row(row, columns) for row, columns in enumerate(ROWS, start=1)]
+    assert list(read_rows(lines)) == expected
+    assert list(read_rows(write_rows(tmp_path / "array.json"))) == expected
+
+
+def test_columns_keep_their_order_and_text(tmp_path: Path) -> None:
+    assert list(read_inputs(file(tmp_path, "mã,sentence,sentiment\n007, hay ,2\n008,dở,0\n"))) == [
+        Example("hay", None, 2, {"mã": "007", "sentiment": "2"}),
+        Example("dở", None, 3, {"mã": "008", "sentiment": "0"}),
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_csv_is_read_as_spreadsheets_write_it(tmp_path: Path, encoding: str, newline: str, delimiter: str) -> None:
+    lines = ["sentence,sentiment", '"thầy dạy hay,"" dễ hiểu', 'nhưng nói nhanh",2', "tạm được,neutral", ""]
+    content = newline.join(lines).replace(",", delimiter).replace(f"hay{delimiter}", "hay,")
+    assert list(read_inputs(file(tmp_path, content.encode(encoding)))) == [
+        Example('thầy dạy hay," dễ hiểu\nnhưng nói nhanh', None, 2, {"sentiment": "2"}),
+        Example("tạm được", None, 4, {"sentiment": "neutral"}),
+    ]
+
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20) | st.sampled_from(
+    ['"', '""', "a\nb", "\r\n", ";", "'", ",\t"]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(written=st.lists(TEXT, max_size=8), suffix=st.sampled_from([".csv", ".tsv", ".jsonl", ".parquet"]))
+def test_any_text_survives_the_trip_through_a_file(tmp_path: Path, written: list[str], suffix: str) -> None:
+    rows = [{"sentence": text, "sentiment": 1} for text in [*written, "chốt"]]
+    read = texts(read_inputs(write_rows(tmp_path / f"train{suffix}", rows)))
+    line_ends = [text.replace("\r\n", "\n").replace("\r", "\n") for text in [*written, "chốt"]]
+    composed = [unicodedata.normalize("NFC", text).strip() for text in line_ends]
+    assert read == [text for text in composed if text]
+
+
+@pytest.mark.parametrize("name", ["in.txt", "in"])
+def test_rows_with_columns_come_from_known_suffixes_only(tmp_path: Path, name: str) -> None:
+    suffix = Path(name).suffix or "no suffix"
+    with pytest.raises(DataError, match=rf"{name}: unknown file format \(got {suffix}\); allowed are \.jsonl"):
+        list(read_rows(file(tmp_path, "sentence\nhay\n", name)))
+
+
+def test_a_named_format_comes_before_the_suffix(tmp_path: Path) -> None:
+    path = file(tmp_path, "sentence\tid\nhay\t1\n", "in.txt")
+    assert texts(read_inputs(path, "tsv")) == ["hay"]
+    assert texts(read_inputs(path)) == ["sentence\tid", "hay\t1"]
+    assert texts(read_inputs(path.rename(tmp_path / "in.csv"), "lines")) == ["sentence\tid", "hay\t1"]
+
+
+@pytest.mark.parametrize("format", ["lines", "csv", "jsonl"])
+def test_a_bad_byte_makes_its_own_row_bad_and_no_other(tmp_path: Path, format: str) -> None:
+    good, bad = ('{"sentence": "hay"}', b'{"sentence": "d\xff"}') if format == "jsonl" else ("hay", b"d\xff")
+    content = b"\n".join([*([b"sentence"] if format == "csv" else []), good.encode(), bad, good.encode(), b""])
+    first, second, third = read_inputs(file(tmp_path, content, "in.txt"), format)  # type: ignore[arg-type]
+    assert isinstance(first, Example)
+    assert isinstance(third, Example)
+    assert (first.text, third.text) == ("hay", "hay")
+    assert second == BadRow(first.row + 1, "not valid UTF-8; save the file as UTF-8")
+
+
+@pytest.mark.parametrize(("name", "format"), [("in.txt", "auto"), ("in", "lines"), ("in.csv", "auto"), ("in", "csv")])
+def test_utf_16_cut_in_the_middle_of_a_character_is_refused(tmp_path: Path, name: str, format: str) -> None:
+    path = file(tmp_path, "sentence\nhay\n".encode("utf-16") + b"d", name)
+    with pytest.raises(DataError, match=r"not valid text \(.*truncated.*\); save it as UTF-8"):
+        list(read_inputs(path, format))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("content", ["sentence\nhay\n".encode("utf-16-le"), b"\xff\xfes\x00e"])
+def test_utf_16_without_a_mark_and_half_of_a_file_are_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(DataError, match=r"no column 'sentence'|not valid text"):
+        list(read_inputs(file(tmp_path, content)))
+
+
+def test_files_that_cannot_be_opened_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"không có\.csv: no such file; check the path"):
+        list(read_inputs(tmp_path / "không có.csv"))
+    (tmp_path / "x.csv").mkdir()
+    with pytest.raises(DataError, match=r"x\.csv: cannot be read \(Is a directory\)"):
+        list(read_inputs(tmp_path / "x.csv"))
+
+
+def test_a_missing_text_column_is_refused_before_the_first_row(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no column 'sentence' \(got text\); name it with --text-column NAME"):
+        next(read_inputs(file(tmp_path, "text\nhay\n")))
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+def test_lines_are_sentences_in_order_with_their_numbers() -> None:
+    stream = io.StringIO("\ufeffthầy dạy hay \r\n\n{không phải json\ncâu\u2028cuối\n\n\n")
+    assert list(read_inputs(stream, "auto")) == [
+        Example("thầy dạy hay", None, 1),
+        BadRow(2, "no text"),
+        Example("{không phải json", None, 3),
+        Example("câu\u2028cuối", None, 4),
+    ]
+
+
+def test_a_stream_of_objects_with_the_text_column_is_jsonl() -> None:
+    stream = io.StringIO('{"id": 7, "sentence": "hay"}\n\n{"id": 8}\n{"sentence": ""}\nx\n')
+    good, *bad = read_inputs(stream)
+    assert good == Example("hay", None, 1, {"id": 7})
+    assert [(item.row, item.reason.split(" (")[0]) for item in bad if isinstance(item, BadRow)] == [
+        (3, "no column 'sentence'"),
+        (4, "no text"),
+        (5, "not JSON"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ('\n \n{"sentence": "hay"}\n', [3]),
+        ("\ufeff\nid,sentence\n1,hay\n", [3]),
+        ('id,"sentence"\r\n1,"hay"\r\n', [2]),
+        ("id; sentence\n1;hay\n", [2]),
+        ("id\tsentence\n1\thay\n", [2]),
+        ("sentence\nhay\n", [2]),
+        ('[{"sentence": "hay"},\n {"sentence": "hay"}]', [1, 2]),
+        ('[\n  {\n    "sentence": "hay"\n  }\n]\n', [1]),
+    ],
+)
+def test_the_format_of_a_stream_follows_from_its_first_line_that_is_not_blank(
+    tmp_path: Path, content: str, rows: list[int]
+) -> None:
+    items = list(read_inputs(io.StringIO(content, newline="")))
+    assert [(item.text, item.row) for item in items if isinstance(item, Example)] == [("hay", row) for row in rows]
+    assert list(read_inputs(file(tmp_path, content, "không đuôi"))) == items
+
+
+@pytest.mark.parametrize("line", ["thầy dạy hay, dễ hiểu; vui", "[thầy] hay", '"hay", 5 sao', '"hay"', "5", 'a "b, c'])
+def test_a_sentence_with_commas_quotes_or_brackets_is_a_line(line: str) -> None:
+    assert texts(read_inputs(io.StringIO(f"{line}\nhay\n"))) == [line, "hay"]
+
+
+def test_objects_without_the_text_column_are_refused_and_not_labelled_as_text() -> None:
+    content = '\n{"id": 7, "Sentences": "hay"}\n'
+    expected = (
+        r"'sentence' \(got id, Sentences\), did you mean 'Sentences'\?; name it with --text-column NAME, or .*lines"
+    )
+    with pytest.raises(DataError, match=expected):
+        list(read_inputs(io.StringIO(content)))
+    assert texts(read_inputs(io.StringIO(content), "lines")) == [content.strip()]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="only POSIX has named pipes")
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_pipe_is_read_from_its_beginning(tmp_path: Path, encoding: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=("câu một\ncâu hai\n".encode(encoding),), daemon=True)
+    writer.start()
+    assert texts(read_inputs(pipe)) == ["câu một", "câu hai"]
+    writer.join()
+
+
+def test_bytes_on_stdin_are_utf_8_whatever_the_locale() -> None:
+    stdin = io.TextIOWrapper(io.BytesIO("\ufeffcâu một\ncâu hai\n".encode() + b"\xff\n"), encoding="ascii")
+    one, two, bad = read_inputs(stdin)
+    assert [one, two] == [Example("câu một", None, 1), Example("câu hai", None, 2)]
+    assert isinstance(bad, BadRow)
+
+
+def test_inputs_are_read_as_they_come_and_not_ahead() -> None:
+    served = []
+
+    def endless() -> Iterator[str]:
+        while True:
+            served.append(1)
+            yield f"câu {len(served)}\n"
+
+    items = read_inputs(endless())  # type: ignore[arg-type]
+    assert [next(items).row for _ in range(3)] == [1, 2, 3]
+    assert len(served) == 3

@@ -1,0 +1,52 @@
+"""A figure is saved in one step, in the common style, and leaves matplotlib's settings as they were."""
+
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+from loraft.display.figure import DPI, STYLE, drawing
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of a PNG in pixels, from its first chunk."""
+    data = path.read_bytes()
+    assert data.startswith(b"\x89PNG")
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def test_a_figure_has_its_size_in_inches(tmp_path: Path) -> None:
+    path = tmp_path / "hình" / "a.png"
+    with drawing(path, (4, 3)) as figure:
+        figure.subplots().plot([0, 1], [0, 1])
+    assert size_of(path) == (4 * DPI, 3 * DPI)
+    assert list(path.parent.iterdir()) == [path]  # no temporary file is left
+
+
+def test_the_style_is_set_while_drawing_and_only_then(tmp_path: Path) -> None:
+    before = {key: matplotlib.rcParams[key] for key in STYLE}
+    with drawing(tmp_path / "a.png", (1, 1)) as figure:
+        assert {key: matplotlib.rcParams[key] for key in ("font.size", "axes.grid", "grid.color")} == {
+            "font.size": 9.0, "axes.grid": True, "grid.color": "0.9"
+        }  # fmt: skip
+        axes = figure.subplots()
+        assert [axes.spines[side].get_visible() for side in ("top", "right", "left")] == [False, False, True]
+    assert {key: matplotlib.rcParams[key] for key in STYLE} == before
+
+
+def test_an_error_leaves_the_earlier_figure(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+    with pytest.raises(ValueError, match="hỏng"), drawing(path, (1, 1)):
+        raise ValueError("hỏng")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_same_drawing_gives_the_same_bytes(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in paths:
+        with drawing(path, (1, 1)) as figure:
+            figure.text(0.5, 0.5, "ổn định")
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert b"Software" not in paths[0].read_bytes()  # matplotlib's version would differ between machines

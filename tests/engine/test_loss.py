@@ -1,0 +1,60 @@
+"""The loss of packed batches is the textbook's cross-entropy of the padded ones, for every method and adapter."""
+
+import pytest
+import torch
+from helpers.training import PAD, assert_same, rows, with_adapter
+
+from loraft.engine.collator import IGNORE, pack, pad
+from loraft.engine.loss import answer_loss_sum, packed_suffixes, shared_prefix_mask, visible
+
+SEGMENTS = torch.tensor([0, 0, 1, 1, 2])
+SEEN = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
+
+
+def test_padded_loss_is_the_textbook_cross_entropy() -> None:
+    model, batch = with_adapter(), rows("balanced")
+    expected = 0.0
+    for row in batch:
+        ids = torch.tensor([row.input_ids])
+        labels = ids.clone()
+        labels[:, : row.answer_start] = IGNORE
+        mean = model(input_ids=ids, labels=labels).loss.item()  # over the answer tokens
+        expected += row.weight * mean * (len(row.input_ids) - row.answer_start)
+    assert answer_loss_sum(model, pad(batch, PAD), torch.float32).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "gpt2", "mistral"])  # for others see test_prefix_attention
+def test_loss_and_all_gradients_equal_the_padded_batch(architecture: str) -> None:
+    assert_same(with_adapter(architecture), rows())
+
+
+def test_one_row_equal_rows_and_class_weights_agree() -> None:
+    model = with_adapter()
+    assert_same(model, rows()[:1])
+    assert_same(model, rows()[:1] * 4)
+    assert_same(model, rows("balanced"))
+
+
+def test_a_token_sees_the_prefix_and_its_own_suffix_up_to_itself() -> None:
+    assert visible(SEGMENTS).int().tolist() == SEEN
+    mask_11TT = shared_prefix_mask(SEGMENTS, torch.float16)
+    least = torch.finfo(torch.float16).min
+    assert mask_11TT.dtype == torch.float16
+    assert mask_11TT[0, 0].tolist() == [[0.0 if seen else least for seen in row] for row in SEEN]
+
+
+def test_whole_row_attention_takes_the_row_as_one_suffix() -> None:
+    for batch, grid in ((rows(), None), (rows() * 10, pack(rows() * 10)["suffix_index"])):
+        inputs = pack(batch)
+        positions = (inputs["labels"][0] != IGNORE).nonzero().squeeze(1) - 1
+        suffixes = packed_suffixes(inputs, positions)
+        if grid is None:
+            assert suffixes.index_BS.tolist() == [list(range(inputs["input_ids"].shape[1]))]
+            assert torch.equal(suffixes.visible_BSS[0], visible(inputs["segments"]))
+            assert suffixes.prefix == 0
+        else:
+            assert torch.equal(suffixes.index_BS, grid)
+            assert suffixes.visible_BSS[7].equal(torch.ones(grid.shape[1], grid.shape[1]).tril().bool())
+            assert suffixes.prefix == int((inputs["segments"] == 0).sum())
+        kept = suffixes.index_BS.gather(1, suffixes.kept_BQ.clamp(min=0))[suffixes.kept_BQ >= 0]
+        assert kept.tolist() == positions.tolist()

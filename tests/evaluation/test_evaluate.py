@@ -1,0 +1,132 @@
+"""Evaluation of runs, backbones and models in memory."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny import LABELS, SENTENCES, backbone, encoder
+
+from loraft.config.resolve import load_config, resolve
+from loraft.config.schema import Config
+from loraft.data.dataset import Split
+from loraft.data.records import Example
+from loraft.engine import scorer
+from loraft.errors import RunError
+from loraft.evaluation.classification_report import classification_report
+from loraft.evaluation.evaluate import evaluate, judge
+from loraft.models.load import build, load_run
+from loraft.runs.records import as_json
+from loraft.runs.run import Run
+
+ROWS = tuple(Example(text, label, 10 * n) for n, (text, label) in enumerate(zip(SENTENCES, LABELS, strict=True)))
+SPLIT = Split("test", ROWS, "rows")
+NAMES = ("negative", "neutral", "positive")
+
+
+def config(*overrides: str) -> Config:
+    return resolve(overrides=["eval.bootstrap_samples=100", *overrides])
+
+
+# --- judge ------------------------------------------------------------------------------------------------------------
+
+
+def test_scoring_predicts_the_most_probable_label_of_each_row() -> None:
+    model, prompts = backbone(), encoder().encode(SPLIT.texts)
+    report, rows = judge(model, encoder(), prompts, SPLIT, config("seed=5", "eval.confidence=0.5"))
+    probs = scorer.to_probs(scorer.score(model, [prompt.ids for prompt in prompts], encoder().completions_K))
+    predictions = probs.argmax(axis=1)
+    assert len(set(predictions.tolist())) > 1  # else the comparisons below say little
+    assert [row.predicted for row in rows] == [NAMES[k] for k in predictions]
+    assert [row.label for row in rows] == [NAMES[k] for k in LABELS]
+    assert [(row.row, row.text) for row in rows] == [(10 * n, text) for n, text in enumerate(SENTENCES)]
+    for row, probs_K in zip(rows, probs, strict=True):
+        assert row.answer is None
+        assert row.probs == dict(zip(NAMES, map(float, probs_K), strict=True))
+    expected = classification_report(SPLIT.labels, probs, predictions, NAMES, bootstrap_samples=100, confidence=0.5,
+                                     seed=5)  # fmt: skip
+    found = {key: value for key, value in as_json(report).items() if key != "seconds"}
+    assert found == {key: value for key, value in as_json(expected).items() if key != "seconds"}
+    assert report.seconds > 0
+
+
+def test_generating_reads_the_label_from_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = ["Sentiment: positive", "Sentiment: tốt", "neutral", "Sentiment: negative", "", "Sentiment: neutral"]
+    given: dict[str, Any] = {}
+
+    def generated(model: torch.nn.Module, ids: list[list[int]], completions_K: Any, **settings: Any) -> list[list[int]]:
+        given.update(settings, ids=ids, completions_K=completions_K)
+        return [[*encoder()._ids(answer), encoder().end_of_turn] for answer in answers]
+
+    monkeypatch.setattr("loraft.engine.scorer.generate", generated)
+    prompts = encoder().encode(SPLIT.texts)
+    asked = config("eval.decode=generate", "eval.max_new_tokens=9", "eval.batch_tokens=1234")
+    report, rows = judge(backbone(), encoder(), prompts, SPLIT, asked)
+    assert [row.predicted for row in rows] == ["positive", None, "neutral", "negative", None, "neutral"]
+    assert [row.answer for row in rows] == answers
+    assert {row.probs is None for row in rows} == {True}
+    assert (report.decode, report.no_label) == ("generate", 2 / 6)
+    # Gold is positive, negative, neutral, negative, positive, negative: rows 1, 3 and 4 are right.
+    assert report.accuracy == 3 / 6
+    assert report.log_loss is None
+    assert given == {
+        "ids": [prompt.ids for prompt in prompts], "completions_K": encoder().completions_K,
+        "pad": encoder().tokenizer.pad_token_id, "max_new_tokens": 9, "batch_tokens": 1234,
+    }  # fmt: skip
+
+
+def test_shortened_sentences_are_counted_and_told_with_the_splits_name() -> None:
+    short = encoder(max_length=120)
+    prompts = short.encode(SPLIT.texts)
+    cut = sum(prompt.cut > 0 for prompt in prompts)
+    assert 0 < cut < len(prompts)
+    with pytest.warns(UserWarning, match=f"{cut} of 6 test sentences were shortened"):
+        report, _ = judge(backbone(), short, prompts, SPLIT, config())
+    assert report.truncated == cut
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_evaluated_with_its_adapter_and_its_own_config(run: Run) -> None:
+    found = evaluate(run=run.path)
+    section = load_config(run.config_path)
+    own, model = load_run(run, section)
+    report, rows = judge(model, own, own.encode(SENTENCES), SPLIT, section)
+    assert found.report.scores == report.scores
+    assert found.report.log_loss == report.log_loss
+    assert [row.probs for row in found.rows] == [row.probs for row in rows]
+    assert [row.row for row in found.rows] == [1, 2, 3, 4, 5, 6]
+    assert (found.labels, found.split) == (NAMES, "test")
+    assert found.source.endswith("test.jsonl")
+
+
+def test_without_a_run_the_backbone_is_evaluated(run: Run) -> None:
+    section = load_config(run.config_path)
+    found = evaluate(config=section, zero_shot=True)
+    own, base = build(section)
+    assert found.report.log_loss == judge(base, own, own.encode(SENTENCES), SPLIT, section)[0].log_loss
+    assert found.report.log_loss != evaluate(run=run.path).report.log_loss
+
+
+def test_another_split_and_another_config_are_taken(run: Run) -> None:
+    section = resolve(config_file=run.config_path, overrides=["eval.confidence=0.5"])
+    found = evaluate(run=str(run.path), config=section, split="khác")
+    assert (found.report.n, found.report.confidence, found.split) == (1, 0.5, "khác")
+    file = run.path.parent / "data" / "khác.jsonl"
+    assert evaluate(run=run.path, split=str(file)).report.n == 1
+
+
+def test_in_json_what_was_evaluated_stands_behind_the_report_without_the_rows(run: Run) -> None:
+    found = evaluate(run=run.path)
+    content = found.to_json()
+    assert list(content) == [*found.report.to_json(), "labels", "split", "source", "notes"]
+    assert content["accuracy"] == np.mean([row.label == row.predicted for row in found.rows])
+
+
+def test_a_run_or_zero_shot_must_be_given_and_not_both(run: Run) -> None:
+    with pytest.raises(RunError, match="give one of them"):
+        evaluate(run=run.path, zero_shot=True)
+    for nothing in ({}, {"config": config()}, {"zero_shot": True}):
+        with pytest.raises(RunError, match="nothing to evaluate"):
+            evaluate(**nothing)  # type: ignore[arg-type]

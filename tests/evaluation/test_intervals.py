@@ -1,0 +1,222 @@
+"""Spreads over draws and differences between classifiers, against Student's t and rows drawn one by one."""
+
+import math
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from helpers.records import report
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from loraft.evaluation import intervals, metrics
+from loraft.evaluation.classification_report import classification_report
+from loraft.evaluation.intervals import Difference, Spread, bootstrap, differences, spread
+from loraft.evaluation.metrics import confusion
+
+Ints = npt.NDArray[np.int64]
+
+F1S = [0.5, 0.6, 0.55, 0.4]
+SETTINGS: dict[str, Any] = {"bootstrap_samples": 400, "confidence": 0.95, "seed": 3}
+GOLD = np.arange(300) % 3
+
+
+def right_on(share: float, seed: int) -> Ints:
+    """Answers that are right on so many rows, and the next label on the others."""
+    wrong = np.random.default_rng(seed).random(len(GOLD)) >= share
+    return np.where(wrong, (GOLD + 1) % 3, GOLD)
+
+
+def test_over_draws_alone_the_interval_is_students() -> None:
+    found = spread([report(f1) for f1 in F1S], "macro_f1", 0.95)
+    assert found.mean == pytest.approx(np.mean(F1S))
+    assert found.sd == pytest.approx(stats.tstd(F1S))
+    expected = stats.t.interval(0.95, len(F1S) - 1, loc=np.mean(F1S), scale=stats.sem(F1S))
+    assert found.interval == pytest.approx(expected)
+
+
+def test_of_one_draw_the_interval_is_that_over_rows() -> None:
+    measured = classification_report(
+        [0, 1, 2, 0, 1], None, [0, 1, 1, 0, -1], ["xấu", "vừa", "tốt"], bootstrap_samples=200, confidence=0.9, seed=1
+    )
+    found = spread([measured], "macro_f1", 0.9)
+    assert found == Spread(measured.macro_f1, None, measured.intervals["macro_f1"])
+
+
+def test_half_widths_of_draws_and_rows_add_in_quadrature() -> None:
+    narrow = spread([report(f1) for f1 in F1S], "accuracy", 0.95).interval
+    wide = spread([report(f1, half=0.03) for f1 in F1S], "accuracy", 0.95).interval
+    half = (narrow[1] - narrow[0]) / 2
+    assert (wide[1] - wide[0]) / 2 == pytest.approx(math.hypot(half, 0.03))
+
+
+def test_an_interval_stays_within_0_and_1() -> None:
+    assert spread([report(0.99), report(0.5)], "accuracy", 0.95).interval == (0.0, 1.0)
+
+
+def test_scores_without_an_interval_of_their_own_get_none() -> None:
+    assert spread([report(0.5), report(0.7)], "macro_recall", 0.95).interval is None
+
+
+@pytest.mark.parametrize("score", ["accuracy", "macro_f1"])
+def test_of_one_answer_each_the_difference_is_the_paired_bootstraps(score: str) -> None:
+    a, b = right_on(0.9, 1), np.where(np.arange(300) % 17 == 0, -1, right_on(0.8, 2))  # -1 is an answer without label
+    found = differences(GOLD, [a], [b], 3, **{**SETTINGS, "bootstrap_samples": 4000})[score]
+    rng = np.random.default_rng(0)
+    drawn = (rng.integers(0, 300, 300) for _ in range(4000))
+    gaps = [metrics.core(GOLD[rows], a[rows], 3)[score] - metrics.core(GOLD[rows], b[rows], 3)[score] for rows in drawn]
+    assert found.difference == pytest.approx(metrics.core(GOLD, a, 3)[score] - metrics.core(GOLD, b, 3)[score])
+    # The quantiles' own standard error at 4,000 samples of a spread of 0.03 is below 0.002.
+    assert found.interval == pytest.approx(np.quantile(gaps, [0.025, 0.975]), abs=0.008)
+
+
+def test_a_classifier_does_not_differ_from_itself() -> None:
+    a = right_on(0.8, 1)
+    assert set(differences(GOLD, [a], [a], 3, **SETTINGS).values()) == {Difference(0.0, (0.0, 0.0))}
+
+
+def test_the_difference_changes_sign_with_the_order() -> None:
+    good, bad = right_on(0.9, 1), right_on(0.5, 2)
+    found = differences(GOLD, [good], [bad], 3, **SETTINGS)
+    other_way = differences(GOLD, [bad], [good], 3, **SETTINGS)
+    for score, gap in found.items():
+        assert 0 < gap.interval[0] < gap.difference < gap.interval[1]
+        assert other_way[score].difference == -gap.difference
+        assert other_way[score].interval[1] < 0
+
+
+def test_pairing_is_tighter_than_two_separate_intervals() -> None:
+    one = right_on(0.8, 1)
+    other = one.copy()
+    other[:10] = GOLD[:10]
+    low, high = differences(GOLD, [one], [other], 3, **SETTINGS)["accuracy"].interval
+    separate = classification_report(GOLD, None, one, ["a", "b", "c"], **SETTINGS).intervals["accuracy"]
+    assert high - low < (separate[1] - separate[0]) / 2
+
+
+def test_what_is_hard_for_both_cancels_out() -> None:
+    a = right_on(0.6, 1)
+    b = a.copy()
+    b[np.flatnonzero(a == GOLD)[:3]] = -1
+    low, high = differences(GOLD, [a], [b], 3, **SETTINGS)["accuracy"].interval
+    assert 0 <= low < 0.01 < high < 0.03  # each alone is known to 0.05
+
+
+def test_draws_that_differ_widen_the_difference_by_students() -> None:
+    a, others = right_on(0.95, 1), [right_on(share, 5) for share in (0.5, 0.6, 0.7)]
+    found = differences(GOLD, [a], others, 3, **SETTINGS)["accuracy"]
+    accuracies = [metrics.core(GOLD, other, 3)["accuracy"] for other in others]
+    assert found.difference == pytest.approx(metrics.core(GOLD, a, 3)["accuracy"] - np.mean(accuracies))
+    half = stats.t.ppf(0.975, 2) * stats.sem(accuracies)
+    rows = differences(GOLD, [a], [others[1]], 3, **SETTINGS)["accuracy"]
+    width = found.interval[1] - found.interval[0]
+    assert 2 * half < width < 2 * half + rows.interval[1] - rows.interval[0]
+
+
+def test_the_sides_may_have_other_numbers_of_draws_and_each_side_widens_the_interval() -> None:
+    draws, one = [right_on(share, 5) for share in (0.6, 0.7, 0.8)], right_on(0.7, 5)
+    scores = [metrics.core(GOLD, draw, 3)["macro_f1"] for draw in draws]
+    left = differences(GOLD, draws, [one], 3, **SETTINGS)["macro_f1"]
+    right = differences(GOLD, [one], draws, 3, **SETTINGS)["macro_f1"]
+    assert left.difference == pytest.approx(np.mean(scores) - metrics.core(GOLD, one, 3)["macro_f1"])
+    assert left.difference == pytest.approx(-right.difference)
+    for found in (left, right):
+        assert found.interval[1] - found.interval[0] > 2 * stats.t.ppf(0.975, 2) * stats.sem(scores)
+
+
+def test_a_wider_confidence_makes_a_wider_interval() -> None:
+    a, b = right_on(0.9, 1), right_on(0.8, 2)
+    narrow, wide = (
+        differences(GOLD, [a], [b], 3, **{**SETTINGS, "confidence": level})["accuracy"].interval
+        for level in (0.5, 0.99)
+    )
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_blocks_do_not_change_the_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = right_on(0.9, 1), right_on(0.8, 2)
+    whole = differences(GOLD, [a], [b], 3, **SETTINGS)
+    monkeypatch.setattr(intervals, "CHUNK_CELLS", 100)
+    assert differences(GOLD, [a], [b], 3, **SETTINGS) == whole
+
+
+def test_of_one_answer_each_the_interval_is_made_of_percentiles_also_where_they_miss_the_difference() -> None:
+    # Of three rows of three labels two are right. Resamples that miss a label score it nowhere, which raises the mean.
+    found = differences([0, 1, 2], [[0, 1, 1]], [[-1, -1, -1]], 3, bootstrap_samples=1000, confidence=0.1, seed=0)
+    resampled = [
+        metrics.core(np.array([0, 1, 2])[list(rows)], np.array([0, 1, 1])[list(rows)], 3)["macro_f1"]
+        for rows in product(range(3), repeat=3)  # all 27 resamples
+    ]
+    gap = found["macro_f1"]
+    assert gap.difference == pytest.approx(5 / 9)  # F1 1, 2/3 and 0
+    assert gap.interval == (pytest.approx(np.quantile(resampled, 0.45)), pytest.approx(np.quantile(resampled, 0.55)))
+
+
+def test_answers_without_a_label_are_resampled_as_before() -> None:
+    # Source: `metrics.paired_bootstrap` of commit 31ddd4b, which `differences` replaced, with the same arguments.
+    references, a, b = np.arange(40) % 3, (np.arange(40) % 3) * (np.arange(40) % 5 > 0), np.arange(40) % 4 - 1
+    assert differences(references, [a], [b], 3, bootstrap_samples=300, seed=3) == {
+        "accuracy": Difference(0.65, (0.4618750000000002, 0.825)),
+        "macro_f1": Difference(0.6209925340360122, (0.4294462137325041, 0.8215285582666005)),
+    }
+
+
+# --- the bootstrap of one classifier ----------------------------------------------------------------------------------
+
+
+def judged(references: Ints, predictions: Ints, samples: int = 1000, seed: int = 7) -> dict[str, Any]:
+    return bootstrap(confusion(references, predictions, 3), samples, 0.95, seed)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(-1, 2)), min_size=1, max_size=40), st.integers(0, 9))
+def test_the_accuracy_interval_contains_the_accuracy(rows: list[tuple[int, int]], seed: int) -> None:
+    # N times accuracy is a whole number, and the median of a binomial variable with a whole mean is that mean.
+    references, predictions = np.array(rows).T
+    low, high = judged(references, predictions, 500, seed)["accuracy"]
+    assert low <= metrics.core(references, predictions, 3)["accuracy"] <= high
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_macro_f1_interval_contains_the_macro_f1(random_rows: Callable[..., Any], seed: int) -> None:
+    references, predictions, _ = random_rows(120, seed)
+    low, high = judged(references, predictions)["macro_f1"]
+    assert low < metrics.core(references, predictions, 3)["macro_f1"] < high
+
+
+def test_the_accuracy_interval_is_the_binomials() -> None:
+    # 3,166 rows at 0.93: the 95 % interval is the accuracy +- 1.96 sqrt(0.93 * 0.07 / 3166) = +- 0.0089.
+    references = np.zeros(3166, dtype=int)
+    predictions = (np.arange(3166) >= round(0.93 * 3166)).astype(int)
+    found = judged(references, predictions, 4000)["accuracy"]
+    assert found == pytest.approx(stats.binom.ppf([0.025, 0.975], 3166, 0.93) / 3166, abs=0.001)
+
+
+def test_resamples_have_the_distribution_of_rows_drawn_one_by_one(random_rows: Callable[..., Any]) -> None:
+    references, predictions, _ = random_rows(60)
+    rng = np.random.default_rng(0)
+    drawn = (rng.integers(0, 60, 60) for _ in range(4000))
+    values = [metrics.core(references[rows], predictions[rows], 3)["macro_f1"] for rows in drawn]
+    # The quantiles' own standard error at 4,000 samples is below 0.002.
+    assert judged(references, predictions, 4000)["macro_f1"] == pytest.approx(
+        np.quantile(values, [0.025, 0.975]), abs=0.012
+    )
+
+
+def test_blocks_do_not_change_the_resamples(monkeypatch: pytest.MonkeyPatch, random_rows: Callable[..., Any]) -> None:
+    references, predictions, _ = random_rows(80)
+    whole = judged(references, predictions)
+    monkeypatch.setattr(intervals, "CHUNK_CELLS", 100)
+    assert judged(references, predictions) == whole
+
+
+def test_blocks_hold_no_more_numbers_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "CHUNK_CELLS", 100)
+    # 7 kinds of rows, but a confusion matrix of 3 labels has 12 cells: 8 resamples are at most 100 numbers.
+    blocks = list(intervals._drawn(np.full(7, 2), 30, 0, 3))
+    assert [len(block) for block in blocks] == [8, 8, 8, 6]
+    assert all((block.sum(axis=1) == 14).all() for block in blocks)

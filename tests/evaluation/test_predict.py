@@ -1,0 +1,117 @@
+"""Prediction: one result for each input, in order, equal to scoring each sentence alone."""
+
+import threading
+import unicodedata
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from helpers.tiny import SENTENCES
+
+from loraft.config.resolve import load_config, resolve
+from loraft.data.records import BadRow, Example
+from loraft.engine import scorer
+from loraft.errors import RunError
+from loraft.evaluation import predict as module
+from loraft.evaluation.predict import Prediction, predict
+from loraft.models.load import load_run
+from loraft.runs.run import Run
+
+NAMES = ("negative", "neutral", "positive")
+
+
+@pytest.fixture(scope="module")
+def expected(run: Run) -> list[list[float]]:
+    """Probabilities of the labels for each of `SENTENCES`, each scored alone."""
+    encoder, model = load_run(run, load_config(run.config_path))
+    ids = [encoder.encode([text])[0].ids for text in SENTENCES]
+    return [scorer.to_probs(scorer.score(model, [one], encoder.completions_K))[0].tolist() for one in ids]
+
+
+def assert_predicted(found: Prediction, probs_K: list[float]) -> None:
+    assert list(found.probs) == list(NAMES)
+    assert list(found.probs.values()) == pytest.approx(probs_K, rel=1e-4)  # in a batch sums are in another order
+    assert found.label == NAMES[int(np.argmax(probs_K))]
+    assert found.error is None
+
+
+def test_each_sentence_gets_its_label_and_probabilities_in_order(run: Run, expected: list[list[float]]) -> None:
+    found = list(predict(SENTENCES, run=str(run.path)))
+    assert [(row.row, row.text, row.extra) for row in found] == [(n, text, {}) for n, text in enumerate(SENTENCES, 1)]
+    assert len({row.label for row in found}) > 1
+    for row, probs_K in zip(found, expected, strict=True):
+        assert_predicted(row, probs_K)
+
+
+def test_one_sentence_is_one_input(run: Run, expected: list[list[float]]) -> None:
+    (found,) = predict(SENTENCES[1], run=run.path)
+    assert (found.row, found.text) == (1, SENTENCES[1])
+    assert_predicted(found, expected[1])
+
+
+def test_a_sentence_typed_in_decomposed_letters_is_the_same_sentence(run: Run, expected: list[list[float]]) -> None:
+    typed = unicodedata.normalize("NFD", SENTENCES[0])
+    assert typed != SENTENCES[0]
+    (found,) = predict(typed, run=run.path)
+    assert found.text == SENTENCES[0]
+    assert_predicted(found, expected[0])
+
+
+def test_rows_keep_numbers_and_extras_and_bad_rows_their_place(run: Run, expected: list[list[float]]) -> None:
+    rows: list[Example | BadRow] = [
+        BadRow(3, "no text"), Example(SENTENCES[0], None, 5, {"id": "a"}), BadRow(6, "two texts"),
+        Example(SENTENCES[1], None, 9, {"id": "b"}),
+    ]  # fmt: skip
+    found = list(predict(rows, run=run.path))
+    assert found[0] == Prediction(3, "", None, error="no text")
+    assert found[2] == Prediction(6, "", None, error="two texts")
+    assert [(found[i].row, found[i].extra) for i in (1, 3)] == [(5, {"id": "a"}), (9, {"id": "b"})]
+    assert_predicted(found[1], expected[0])
+    assert_predicted(found[3], expected[1])
+
+
+def test_min_confidence_leaves_less_probable_labels_out_and_keeps_the_probabilities(
+    run: Run, expected: list[list[float]]
+) -> None:
+    best = [max(row.probs.values()) for row in predict(SENTENCES, run=run.path)]
+    limit = sorted(best)[2]
+    found = list(predict(SENTENCES, run=run.path, min_confidence=limit))
+    assert [row.label is None for row in found] == [one < limit for one in best]
+    assert sum(row.label is None for row in found) == 2  # the limit itself is enough
+    assert [max(row.probs.values()) for row in found] == best
+
+
+def test_rows_are_read_in_groups_and_none_is_lost(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PREDICT_ROWS", 4)
+    sizes = []
+    original = scorer.score
+
+    def counted(model: object, ids: list[list[int]], *args: object, **settings: object) -> object:
+        sizes.append(len(ids))
+        return original(model, ids, *args, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("loraft.engine.scorer.score", counted)
+    found = [row.text for row in predict(iter(SENTENCES), run=run.path)]
+    assert found == SENTENCES
+    assert sizes == [4, 2]
+
+
+def test_with_wait_a_row_is_answered_before_the_source_goes_on(run: Run) -> None:
+    answered = threading.Event()
+
+    def slow() -> Iterator[str]:
+        yield SENTENCES[0]
+        assert answered.wait(20)
+        yield SENTENCES[1]
+
+    found = []
+    for row in predict(slow(), run=run.path, wait=0.01):
+        found.append(row.text)
+        answered.set()
+    assert found == SENTENCES[:2]
+
+
+def test_another_config_may_not_ask_another_question(run: Run) -> None:
+    other = resolve(config_file=run.config_path, overrides=["prompt.date_string=01 Jan 2030"])
+    with pytest.raises(RunError, match="date in the prompt"):
+        next(predict(SENTENCES[0], run=run.path, config=other))

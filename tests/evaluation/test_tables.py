@@ -1,0 +1,88 @@
+"""Tables of an evaluation: what stands in which cell."""
+
+from dataclasses import replace
+
+import pytest
+from rich.table import Table
+from rich.text import Text
+
+from loraft.evaluation.classification_report import EvaluationReport, classification_report
+from loraft.evaluation.tables import before_after, confusion, per_class, summary
+
+
+def cells(table: Table) -> list[list[str]]:
+    """The texts of all rows, the header first."""
+    columns = [[column.header, *column.cells] for column in table.columns]
+    return [[cell.plain for cell in row if isinstance(cell, Text)] for row in zip(*columns, strict=True)]
+
+
+def report(predictions: list[int], *, scored: bool = True) -> EvaluationReport:
+    probs = [[0.75, 0.25]] * 4 if scored else None
+    return classification_report([0, 0, 1, 1], probs, predictions, ["[chê]", "khen"], bootstrap_samples=100,
+                                 confidence=0.95, seed=0)  # fmt: skip
+
+
+GOOD, BAD = report([0, 0, 1, 0]), report([0, 1, 0, 0])
+UNSURE = report([0, -1, -1, 1], scored=False)
+
+
+def shown(low_high: tuple[float, float]) -> str:
+    return f" [{low_high[0]:.3f}, {low_high[1]:.3f}]"
+
+
+def test_before_and_after_stand_side_by_side_with_their_difference_in_points() -> None:
+    # GOOD: 3 of 4; label 0 has precision 2/3 and recall 1, label 1 precision 1 and recall 1/2; F1 0.8 and 2/3.
+    # BAD: 1 of 4; label 0 has precision 1/3 and recall 1/2, so F1 0.4; label 1 has none right.
+    assert cells(before_after(BAD, GOOD)) == [
+        ["", "before: zero-shot", "after: adapter", "points"],
+        ["accuracy", "0.2500", "0.7500" + shown(GOOD.intervals["accuracy"]), "+50.0"],
+        ["macro F1", "0.2000", "0.7333" + shown(GOOD.intervals["macro_f1"]), "+53.3"],
+        ["macro precision", "0.1667", "0.8333", "+66.7"],
+        ["macro recall", "0.2500", "0.7500", "+50.0"],
+        ["F1 [chê] (n=2)", "0.4000", "0.8000", "+40.0"],
+        ["F1 khen (n=2)", "0.0000", "0.6667", "+66.7"],
+    ]
+
+
+def test_without_a_measurement_before_its_column_is_empty() -> None:
+    rows = cells(before_after(None, GOOD))[1:]
+    assert {(row[1], row[3]) for row in rows} == {("", "")}
+    assert rows[-1][2] == "0.6667"
+
+
+def test_a_loss_is_negative() -> None:
+    assert cells(before_after(GOOD, BAD))[1][3] == "-50.0"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shares"),
+    [(UNSURE, GOOD, ["0.5000", "0.0000"]), (GOOD, UNSURE, ["0.0000", "0.5000"]), (None, UNSURE, ["0.0000", "0.5000"])],
+)
+def test_answers_that_are_no_label_get_a_row_where_there_are_some(
+    before: EvaluationReport | None, after: EvaluationReport, shares: list[str]
+) -> None:
+    assert cells(before_after(before, after))[-1] == ["answers that are no label", *shares, ""]
+    assert "answers that are no label" not in [row[0] for row in cells(before_after(GOOD, GOOD))]
+
+
+def test_the_summary_has_calibration_only_where_labels_were_scored() -> None:
+    found = cells(summary(replace(GOOD, expected_calibration_error=0.125, log_loss=0.5)))
+    assert found[0] == ["", "value"]
+    assert found[1] == ["accuracy", "0.7500" + shown(GOOD.intervals["accuracy"])]
+    assert found[5:] == [["calibration error", "0.1250"], ["log loss", "0.5000"], ["rows", "4"]]
+    assert cells(summary(UNSURE))[5:] == [["answers that are no label", "0.5000"], ["rows", "4"]]
+
+
+def test_each_label_has_a_row_of_scores() -> None:
+    assert cells(per_class(GOOD)) == [
+        ["label", "precision", "recall", "F1", "rows"],
+        ["[chê]", "0.6667", "1.0000", "0.8000", "2"],
+        ["khen", "1.0000", "0.5000", "0.6667", "2"],
+    ]
+
+
+def test_the_confusion_has_true_labels_as_rows() -> None:
+    assert cells(confusion(GOOD)) == [["true / predicted", "[chê]", "khen"], ["[chê]", "2", "0"], ["khen", "1", "1"]]
+    assert cells(confusion(UNSURE)) == [
+        ["true / predicted", "[chê]", "khen", "no label"], ["[chê]", "1", "0", "1"], ["khen", "0", "1", "1"],
+    ]  # fmt: skip

@@ -1,0 +1,27 @@
+"""Label scores the slow way, which the scorer must equal: one full sequence for each row and label."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from loraft.engine.layout import common_prefix
+from loraft.engine.scorer import answer_tokens
+
+
+@torch.inference_mode()
+def score_plainly(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], completions_K: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """Returns what `score` returns, (N, K), without cache, padding or branches."""
+    answers = answer_tokens(completions_K)
+    shared_tokens = common_prefix(answers)
+    log_probs_NK = np.zeros((len(prompts), len(answers)))
+    for n, prompt in enumerate(prompts):
+        for k, answer in enumerate(answers):
+            ids_T = torch.tensor([[*prompt, *answer]], device=model.device)
+            log_probs_TV = model(input_ids=ids_T, use_cache=False).logits[0].float().log_softmax(-1)
+            positions = range(len(prompt) + shared_tokens, ids_T.shape[1])
+            log_probs_NK[n, k] = sum(float(log_probs_TV[t - 1, ids_T[0, t]]) for t in positions)
+    return log_probs_NK

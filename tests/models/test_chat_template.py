@@ -1,0 +1,82 @@
+"""Chat templates: what is rendered, where it is split, and what is refused."""
+
+import copy
+import hashlib
+
+import pytest
+from helpers.tiny import encoder, tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from loraft.data.prompt import messages
+from loraft.errors import BackboneError
+from loraft.models.chat_template import FALLBACK_TEMPLATE, ChatTemplate, Frame
+
+CHATML = "{% for m in messages %}<|start_header_id|>{{ m['role'] }}\n{{ m['content'] }}<|eot_id|>{% endfor %}"
+DATE = "26 Jul 2024"
+
+
+def with_template(template: str | None) -> PreTrainedTokenizerBase:
+    """The bundled tokenizer with another chat template."""
+    other = copy.deepcopy(tokenizer())
+    other.chat_template = template
+    return other
+
+
+def frame(template: str, system: str = "S") -> Frame:
+    chat = [{"role": "system", "content": system}, {"role": "user", "content": "câu"}]
+    return ChatTemplate(with_template(template), DATE).frame(chat)
+
+
+def test_the_chat_is_split_at_the_special_tokens_around_the_user_message() -> None:
+    found = frame(CHATML + "{% if add_generation_prompt %}<|start_header_id|>assistant\n{% endif %}")
+    assert found == Frame(
+        head="<|start_header_id|>system\nS<|eot_id|><|start_header_id|>",
+        before="user\n",
+        after="",
+        tail="<|eot_id|><|start_header_id|>assistant\n",
+    )
+
+
+def test_text_after_the_message_is_split_from_the_next_special_token() -> None:
+    found = frame("{{ messages[-1]['content'] }} hết .<|eot_id|>xong<|eot_id|>")
+    assert found == Frame(head="", before="", after=" hết .", tail="<|eot_id|>xong<|eot_id|>")
+
+
+def test_a_template_without_special_tokens_is_all_ordinary_text() -> None:
+    assert frame("Hỏi: {{ messages[-1]['content'] }} Đáp:") == Frame("", "Hỏi: ", " Đáp:", "")
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ messages[0]['content'] }}", "{% for i in [1, 2] %}" + CHATML + "{% endfor %}"]
+)
+def test_a_template_that_does_not_print_the_user_message_once_is_refused(template: str) -> None:
+    with pytest.raises(BackboneError, match="does not print the user message exactly once"):
+        frame(template)
+
+
+def test_a_template_that_asks_the_clock_is_told_the_pinned_date() -> None:
+    asking = ChatTemplate(with_template("{{ strftime_now('%Y-%m-%d') }} " + CHATML), DATE)
+    assert asking.render([{"role": "user", "content": "ổn"}]).startswith("26 Jul 2024 <|start_header_id|>user\nổn")
+
+
+def test_the_hash_is_that_of_the_template_alone() -> None:
+    template = "{{ strftime_now('%Y') }} " + CHATML
+    hashes = [ChatTemplate(with_template(template), date).hash for date in (DATE, "01 Jan 2030")]
+    assert hashes == [hashlib.sha256(template.encode()).hexdigest()] * 2
+
+
+def test_a_tokenizer_without_a_template_gets_that_of_llama() -> None:
+    # The bundled tokenizer's own template is the layout of Llama 3.2.
+    chat = [*messages(encoder().task, "ổn")]
+    fallback = ChatTemplate(with_template(None), DATE)
+    assert fallback.hash == hashlib.sha256(FALLBACK_TEMPLATE.encode()).hexdigest()
+    for whole in (True, False):
+        expected = ChatTemplate(tokenizer(), DATE).render(chat, add_generation_prompt=whole)
+        assert fallback.render(chat, add_generation_prompt=whole) == expected
+
+
+def test_a_template_without_a_system_role_is_refused_with_the_remedy() -> None:
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
+    with pytest.raises(BackboneError, match=r"refuses the chat \(no system\).*prompt\.system"):
+        frame(refusing)
+    assert ChatTemplate(with_template(refusing), DATE).frame([{"role": "user", "content": "câu"}]).before == "user\n"

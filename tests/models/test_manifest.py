@@ -1,0 +1,92 @@
+"""`loraft.json`: what it holds, and that every difference from it is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.tiny import backbone, encoder, tokenizer
+
+from loraft.config.resolve import resolve
+from loraft.config.schema import LoraSection
+from loraft.errors import RunError
+from loraft.models import manifest
+from loraft.models.adapter import add_adapter
+from loraft.models.backbone import fingerprint
+from loraft.models.encoder import Encoder
+from loraft.models.manifest import FILE, Manifest
+from loraft.runs.records import write_record
+
+
+def described() -> Manifest:
+    config = resolve(overrides=["model.name=của-em", "quant.method=nf4", "data.source=góp-ý"])
+    return manifest.describe(config, encoder(), fingerprint(backbone()), {"test": "f" * 64}, {"accuracy": 0.5})
+
+
+def test_what_is_described_is_read_again(tmp_path: Path) -> None:
+    write_record(tmp_path / FILE, described())
+    assert manifest.read(tmp_path) == described()
+
+
+def test_it_holds_labels_prompt_backbone_data_scores_and_versions() -> None:
+    found = described()
+    assert found.labels == ("negative", "neutral", "positive")
+    assert found.label_words == encoder().task.label_words
+    assert (found.prompt_sha256, found.chat_template_sha256) == (encoder().prompt_hash, encoder().template_hash)
+    assert (found.backbone.name, found.backbone.quant["method"]) == ("của-em", "nf4")
+    assert found.backbone.fingerprint == fingerprint(backbone())
+    assert (found.data.source, found.data.fingerprints) == ("góp-ý", {"test": "f" * 64})
+    assert found.scores == {"accuracy": 0.5}
+    assert found.versions["peft"]
+    assert found.prompt["answer_prefix"] == "Sentiment: "
+
+
+def test_the_same_backbone_and_prompt_are_accepted_also_under_an_adapter(tmp_path: Path) -> None:
+    manifest.check(described(), tmp_path, encoder(), backbone())
+    manifest.check(described(), tmp_path, encoder(), add_adapter(backbone(), LoraSection(r=1), seed=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"labels": ("chê", "khen")}, "labels: chê, khen then, negative, neutral, positive now"),
+        ({"label_words": ("a", "b", "c")}, "words of the labels: a, b, c then"),
+        ({"chat_template_sha256": "0"}, "chat template: 0 then"),
+        ({"date_string": "01 Jan 2030"}, "date in the prompt: 01 Jan 2030 then, 26 Jul 2024 now"),
+        ({"prompt_sha256": "0"}, r"prompt \(system message, template, answer prefix\): 0 then"),
+        ({"backbone": replace(described().backbone, fingerprint="0")}, "weights of the backbone or .*: 0 then"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_each_difference_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(RunError, match=rf"another backbone or prompt:\n  {said}.*\nuse the backbone của-em") as raised:
+        manifest.check(replace(described(), **changes), tmp_path, encoder(), backbone())
+    assert str(raised.value).count(" then, ") == 1
+
+
+def test_all_differences_are_told_at_once(tmp_path: Path) -> None:
+    other = Encoder(tokenizer(), encoder("topic").task, date_string="01 Jan 2030", max_length=512)
+    with pytest.raises(RunError) as raised:
+        manifest.check(described(), tmp_path, other, backbone(seed=1))
+    assert str(raised.value).count(" then, ") == 5  # all but the chat template
+
+
+def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"loraft\.json: is missing, so the adapter's labels and prompt are unknown"):
+        manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"labels": ["a"]}'])
+def test_a_damaged_manifest_is_one_clear_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / FILE).write_text(content, encoding="utf-8")
+    with pytest.raises(RunError, match=r"loraft\.json: .*; train again with --force"):
+        manifest.read(tmp_path)
+
+
+def test_a_manifest_from_before_the_schema_version_is_read(tmp_path: Path) -> None:
+    write_record(tmp_path / FILE, described())
+    content = json.loads((tmp_path / FILE).read_text(encoding="utf-8"))
+    del content["schema_version"]
+    (tmp_path / FILE).write_text(json.dumps(content), encoding="utf-8")
+    assert manifest.read(tmp_path) == described()

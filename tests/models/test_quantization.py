@@ -1,0 +1,97 @@
+"""NF4: how weights are stored, that they stay so, and that torch.compile is switched on again."""
+
+import os
+
+import bitsandbytes as bnb
+import pytest
+import torch
+from helpers.tiny import backbone, encoder, prompts
+
+from loraft.config.schema import ModelConfig, QuantConfig
+from loraft.engine.quantized_linear import dense_weight
+from loraft.engine.scorer import score
+from loraft.errors import BackboneError
+from loraft.models.backbone import load_backbone
+from loraft.models.quantization import check_nf4, keep_nf4_layout, nf4_config, no_compiler
+
+
+def test_the_settings_are_those_of_qlora() -> None:
+    found = nf4_config(QuantConfig(method="nf4"))
+    # Dettmers et al. 2023, "QLoRA", section 3: NF4, double quantisation, products in bf16.
+    assert (found.load_in_4bit, found.bnb_4bit_quant_type, found.bnb_4bit_use_double_quant) == (True, "nf4", True)
+    assert found.bnb_4bit_compute_dtype == torch.bfloat16
+    other = nf4_config(QuantConfig(method="nf4", double_quant=False, compute_dtype="fp32"))
+    assert not other.bnb_4bit_use_double_quant
+    assert other.bnb_4bit_compute_dtype == torch.float32
+
+
+def test_the_bundled_backbone_loads_in_nf4_with_nested_constants() -> None:
+    model = load_backbone(ModelConfig(), QuantConfig(method="nf4"))
+    projections = 7 * model.config.num_hidden_layers
+    assert check_nf4(model, double_quant=True) == projections
+    assert model.lm_head.weight.dtype == torch.bfloat16  # head and embeddings stay whole
+    with pytest.raises(BackboneError, match="not stored as NF4 with double_quant=False"):
+        check_nf4(model, double_quant=False)
+    with pytest.raises(BackboneError, match="quantised no layer"):
+        check_nf4(backbone(), double_quant=True)
+
+
+def test_settings_of_the_config_reach_the_layers() -> None:
+    section = QuantConfig(method="nf4", double_quant=False, compute_dtype="fp32")
+    model = load_backbone(ModelConfig(dtype="fp32"), section)
+    assert check_nf4(model, double_quant=False) == 7 * model.config.num_hidden_layers
+    layer = model.model.layers[0].mlp.up_proj
+    assert layer.compute_dtype == model.lm_head.weight.dtype == torch.float32
+
+
+def test_another_format_and_a_layer_that_is_not_quantised_are_refused() -> None:
+    model = load_backbone(ModelConfig(), QuantConfig(method="nf4"))
+    state = model.model.layers[1].mlp.up_proj.weight.quant_state
+    state.quant_type = "fp4"
+    with pytest.raises(BackboneError, match=r"layers\.1\.mlp\.up_proj is not stored as NF4"):
+        check_nf4(model, double_quant=True)
+    with pytest.raises(BackboneError, match="is not stored as NF4"):
+        check_nf4(torch.nn.Sequential(bnb.nn.Linear4bit(8, 8)), double_quant=True)
+
+
+def test_evaluating_leaves_the_nf4_backbone_bit_identical() -> None:
+    model = load_backbone(ModelConfig(), QuantConfig(method="nf4"))
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    first = score(model, prompts(), encoder().completions_K)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+    check_nf4(model, double_quant=True)
+    assert (score(model, prompts(), encoder().completions_K) == first).all()
+
+
+def test_bitsandbytes_may_repack_no_layer_on_a_cpu() -> None:
+    model = torch.nn.Sequential(bnb.nn.Linear4bit(8, 8), torch.nn.Sequential(bnb.nn.Linear4bit(8, 8)))
+    layers = [layer for layer in model.modules() if isinstance(layer, bnb.nn.Linear4bit)]
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = True  # as on a CPU with these instructions
+    keep_nf4_layout(model)
+    assert [layer.support_avx512bf16_for_cpu for layer in layers] == [False, False]
+
+
+def test_nf4_weights_are_the_nearest_of_the_levels_block_by_block() -> None:
+    whole = load_backbone(ModelConfig(dtype="fp32"), QuantConfig()).model.layers[0].mlp.up_proj.weight
+    layer = load_backbone(ModelConfig(), QuantConfig(method="nf4")).model.layers[0].mlp.up_proj
+    blocks, found = whole.reshape(-1, 64), dense_weight(layer, torch.float32).reshape(-1, 64)
+    scales = blocks.abs().amax(1, keepdim=True)
+    # The widest gap between two of NF4's levels is 1 - 0.6962 of the block's scale (Dettmers et al. 2023, appendix E);
+    # half of it, and a little for the scales, which are stored in 8 bits.
+    assert ((found - blocks).abs() <= (0.152 + 0.01) * scales).all()
+    assert 0.05 < torch.linalg.norm(found - blocks) / torch.linalg.norm(blocks) < 0.12
+
+
+@pytest.mark.parametrize("before", [None, "0", "1"])
+def test_the_compiler_is_off_inside_the_block_and_as_before_afterwards(
+    monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    switch = "TORCHDYNAMO_DISABLE"
+    monkeypatch.delenv(switch, raising=False)
+    if before is not None:
+        monkeypatch.setenv(switch, before)
+    with pytest.raises(ImportError), no_compiler():
+        assert os.environ[switch] == "1"
+        raise ImportError
+    assert os.environ.get(switch) == before

@@ -1,0 +1,55 @@
+"""Work is continued with the config that it was begun with."""
+
+from pathlib import Path
+
+import pytest
+
+from loraft.config.resolve import resolve
+from loraft.config.yaml_io import dump_config
+from loraft.errors import ConfigError, RunError
+from loraft.runs.resume import PLACES, STUDIES, check_same_config
+
+
+def begun(folder: Path, *overrides: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(dump_config(resolve(overrides=list(overrides))), encoding="utf-8")
+    return path
+
+
+def test_every_key_that_differs_is_told_with_both_values(tmp_path: Path) -> None:
+    path = begun(tmp_path, "lora.r=8", "seed=1")
+    now = resolve(overrides=["lora.r=4", "seed=1", "train.learning_rate=0.5", "prompt.system=Khác"])
+    with pytest.raises(RunError) as raised:
+        check_same_config(path, now, free=(), hint="làm lại")
+    lines = str(raised.value).splitlines()
+    assert lines[0] == f"{tmp_path}: was begun with another config:"
+    assert "  lora.r: 8 then, 4 now" in lines
+    assert lines[-1] == "làm lại"
+    assert [line.split(":")[0].strip() for line in lines[1:-1]] == ["lora.r", "prompt.system", "train.learning_rate"]
+
+
+def test_the_same_config_is_accepted(tmp_path: Path) -> None:
+    check_same_config(begun(tmp_path, "lora.r=8"), resolve(overrides=["lora.r=8"]), free=(), hint="")
+
+
+def test_free_keys_may_differ_and_a_dot_frees_a_section(tmp_path: Path) -> None:
+    path = begun(tmp_path)
+    now = resolve(overrides=["output=x", "name=y", "sweep.ranks=[1, 2]", "fewshot.shots=[1]", "fewshot.repeats=7"])
+    now = now.model_copy(update={"preset": "khác"})
+    check_same_config(path, now, free=(*PLACES, *STUDIES), hint="")
+    with pytest.raises(RunError) as raised:
+        check_same_config(path, now, free=("sweep.", "fewshot.shots"), hint="")
+    lines = [line.split(":")[0].strip() for line in str(raised.value).splitlines()[1:-1]]
+    assert sorted(lines) == ["fewshot.repeats", "name", "output", "preset"]
+
+
+def test_a_free_key_frees_no_key_that_begins_alike(tmp_path: Path) -> None:
+    path, now = begun(tmp_path), resolve(overrides=["lora.lora_dropout=0.5"])
+    with pytest.raises(RunError, match=r"lora\.lora_dropout: 0\.0 then, 0\.5 now"):
+        check_same_config(path, now, free=("lora.lora",), hint="")
+
+
+def test_a_config_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("lora: [", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        check_same_config(tmp_path / "config.yaml", resolve(), free=(), hint="")

@@ -1,0 +1,97 @@
+"""What the documentation says is there is there: paths, folders, commands, flags, printed blocks."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from loraft.cli.app import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# Pages that tell of the past keep the names of their day.
+HISTORY = {"log.md", "performance.md", "studies.md"} | {f"000{n}" for n in range(1, 6)}
+
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def blocks(text: str) -> list[str]:
+    """The code blocks of a Markdown text."""
+    return re.findall(r"^```[a-z]*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def command_lines(text: str) -> list[str]:
+    """Every loraft command line in the code blocks and inline code of a text."""
+    found = [line.removeprefix("$ ") for block in blocks(text) for line in block.splitlines()]
+    found += re.findall(r"`(loraft [^`]*)`", text)
+    lines = [line.partition("#")[0].rpartition("| ")[2].strip() for line in found]
+    return [line for line in lines if re.match(r"loraft [a-z]", line)]
+
+
+def test_the_commands_are_found() -> None:
+    assert "loraft train --quant nf4 --rank 16" in command_lines(README)
+    assert len(command_lines(README)) > 15
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "decisions"], ids=lambda p: p.name)
+def test_commands_and_flags_exist(page: Path) -> None:
+    for line in command_lines(page.read_text(encoding="utf-8")):
+        name, *words = shlex.split(line)[1:]
+        assert name.strip(",") in COMMANDS, line
+        flags = {flag for parameter in COMMANDS[name.strip(",")].params for flag in parameter.opts}
+        given = {word.partition("=")[0] for word in words if re.match(r"-{1,2}[a-z]", word)}
+        assert given <= flags | {"--help"}, line
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.name not in HISTORY and p.name[:4] not in HISTORY], ids=lambda p: p.name
+)
+def test_paths_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#:]+)\)", text) if not link.startswith("http")]
+    named = re.findall(r"`((?:src|tests|docs|configs|benchmarks|tools)/[\w./-]+)`", text)
+    missing = [link for link in links if not (page.parent / link).exists()]
+    missing += [path for path in named if not (ROOT / path).exists() and "NAME" not in path]
+    assert missing == []
+
+
+def test_the_readmes_tree_has_every_folder_of_the_package() -> None:
+    (tree,) = [block for block in blocks(README) if block.startswith("src/loraft/")]
+    package = ROOT / "src" / "loraft"
+    inside = tree.partition("configs/")[0]
+    told = {line.split()[0].rstrip("/") for line in inside.splitlines() if line.startswith("  ")}
+    folders = {path.parent.name for path in package.glob("*/__init__.py")}
+    folders |= {f"studies/{path.parent.name}" for path in package.glob("studies/*/__init__.py")}
+    assert folders <= told
+    assert all((package / name).exists() or (package / f"{name}.py").exists() for name in told)
+
+
+def test_the_readmes_block_of_mistakes_is_what_is_printed(tmp_path: Path) -> None:
+    (block,) = [block for block in blocks(README) if "train.lerning_rate" in block]
+    command, _, expected = block.partition("\n")
+    words = shlex.split(command.removeprefix("$ loraft "))
+    done = subprocess.run([sys.executable, "-m", "loraft", *words], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
+
+
+@pytest.mark.integration
+def test_the_readmes_first_minute_gives_the_readmes_labels(tmp_path: Path) -> None:
+    def run(line: str) -> str:
+        command = re.sub(r"(^|\| )loraft ", rf"\1{shlex.quote(sys.executable)} -m loraft ", line)
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    table = run("loraft train --quant nf4 --rank 16 --force")
+    after = re.search(r"^ *accuracy +[\d.]+ +([\d.]+)", table, flags=re.MULTILINE)
+    assert after is not None
+    assert float(after[1]) == pytest.approx(0.888, abs=0.015)  # README; the last digits depend on the processor
+    (block,) = [block for block in blocks(README) if "$ loraft predict" in block]
+    plain, piped = [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
+    assert run(plain).splitlines() == block.splitlines()[1:4]
+    labels = re.compile(r'"label": "(\w+)"')
+    assert labels.findall(run(piped)) == labels.findall(block)

@@ -1,0 +1,70 @@
+"""The rows of a training, and the scores of a model on the validation split."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.tiny import LABELS, SENTENCES, encoder, prompts
+from helpers.training import rows
+
+from loraft.config.resolve import resolve
+from loraft.config.schema import Config
+from loraft.data.dataset import Split
+from loraft.data.records import Example
+from loraft.engine import scorer
+from loraft.training.dataset import prepare
+
+LONG = "bài tập hơi nhiều , chưa có đáp án " * 150  # more than 1,024 tokens
+
+
+def split(name: str, texts: list[str], labels: list[int]) -> Split:
+    pairs = zip(texts, labels, strict=True)
+    return Split(name, tuple(Example(text, label, row) for row, (text, label) in enumerate(pairs, 1)), "a file")
+
+
+def config(*overrides: str) -> Config:
+    return resolve(overrides=list(overrides))
+
+
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_rows_are_prompts_with_their_answers_and_weights(class_weights: str) -> None:
+    train, validation = split("train", SENTENCES, LABELS), split("validation", SENTENCES[:1], [1])
+    data = prepare(config(f"train.class_weights={class_weights}"), encoder(), train, validation)
+    assert data.rows == rows(class_weights)
+    assert data.tokenizer is encoder().tokenizer
+    assert data.truncated == 0
+
+
+def test_validation_is_scored_by_label_and_by_probability(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    # Label ids 0, 1, 2, 2; predicted 0, 0, 2, 2.
+    probs_NK = np.array([[0.5, 0.25, 0.25], [0.6, 0.2, 0.2], [0.1, 0.1, 0.8], [0.3, 0.2, 0.5]])
+
+    def score(*args: Any, **named: Any) -> np.ndarray:
+        given.extend([*args, named])
+        return np.log(probs_NK)
+
+    monkeypatch.setattr(scorer, "score", score)
+    data = prepare(
+        config("eval.batch_tokens=123"), encoder(), split("train", SENTENCES, LABELS),
+        split("validation", SENTENCES[:4], [0, 1, 2, 2]),
+    )  # fmt: skip
+    numbers = data.evaluate_with("the model")
+    assert given == ["the model", prompts(SENTENCES[:4]), encoder().completions_K, {"batch_tokens": 123}]
+    assert numbers["accuracy"] == 3 / 4
+    # F1 of label 0: precision 1/2, recall 1; of label 1: never predicted; of label 2: 1
+    assert numbers["macro_f1"] == pytest.approx((2 / 3 + 0 + 1) / 3)
+    assert numbers["loss"] == pytest.approx(-math.log(0.5 * 0.2 * 0.8 * 0.5) / 4)
+
+
+def test_shortened_sentences_are_counted_and_told() -> None:
+    train = split("train", [LONG, *SENTENCES[1:4], LONG, LONG], LABELS)
+    with pytest.warns(UserWarning, match="were shortened") as told:
+        data = prepare(config(), encoder(), train, split("validation", [LONG, SENTENCES[0]], [1, 2]))
+    assert data.truncated == 3
+    assert [next(name for name in ("training", "validation") if name in str(one.message)) for one in told] == [
+        "training",
+        "validation",
+    ]
+    assert max(len(row.input_ids) for row in data.rows) <= 1024  # the default of prompt.max_length
