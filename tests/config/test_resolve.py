@@ -222,6 +222,9 @@ def test_labels_that_the_tasks_prompt_does_not_offer_are_refused() -> None:
         " and prompt.few_shot_template too, or write a task file like configs/tasks/app-reviews.yaml"
     ]
     assert resolve(overrides=["prompt.labels=[positive, negative]"]).prompt.label_words == ["positive", "negative"]
+    # A template of one's own may ask for the words in any way.
+    own = ["prompt.labels=[a, b]", "prompt.template='Nhãn của câu {input}?'"]
+    assert resolve(overrides=own).prompt.template == "Nhãn của câu {input}?"
 
 
 def test_a_task_files_mistakes_come_together_with_its_name(tmp_path: Path) -> None:

@@ -15,6 +15,15 @@ def size_of(path: Path) -> tuple[int, int]:
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
+def check_style(path: Path) -> None:
+    with drawing(path, (1, 1)) as figure:
+        assert {key: matplotlib.rcParams[key] for key in ("font.size", "axes.grid", "grid.color")} == {
+            "font.size": 9.0, "axes.grid": True, "grid.color": "0.9"
+        }  # fmt: skip
+        axes = figure.subplots()
+        assert [axes.spines[side].get_visible() for side in ("top", "right", "left")] == [False, False, True]
+
+
 def test_a_figure_has_its_size_in_inches(tmp_path: Path) -> None:
     path = tmp_path / "hình" / "a.png"
     with drawing(path, (4, 3)) as figure:
@@ -24,14 +33,10 @@ def test_a_figure_has_its_size_in_inches(tmp_path: Path) -> None:
 
 
 def test_the_style_is_set_while_drawing_and_only_then(tmp_path: Path) -> None:
-    before = {key: matplotlib.rcParams[key] for key in STYLE}
-    with drawing(tmp_path / "a.png", (1, 1)) as figure:
-        assert {key: matplotlib.rcParams[key] for key in ("font.size", "axes.grid", "grid.color")} == {
-            "font.size": 9.0, "axes.grid": True, "grid.color": "0.9"
-        }  # fmt: skip
-        axes = figure.subplots()
-        assert [axes.spines[side].get_visible() for side in ("top", "right", "left")] == [False, False, True]
-    assert {key: matplotlib.rcParams[key] for key in STYLE} == before
+    with matplotlib.rc_context({"font.size": 13, "axes.grid": False, "grid.color": "red"}):
+        before = {key: matplotlib.rcParams[key] for key in STYLE}
+        check_style(tmp_path / "a.png")
+        assert {key: matplotlib.rcParams[key] for key in STYLE} == before
 
 
 def test_an_error_leaves_the_earlier_figure(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_the_prefix_stops_before_the_token_that_predicts_the_answer() -> None:
     assert int((pack(rows()[:1] * 3)["segments"] == 0).sum()) == rows()[0].answer_start - 1
 
 
-def test_a_packed_batch_is_filled_up_to_a_size_that_comes_back() -> None:
+def test_a_packed_batch_is_filled_up_to_a_bucket_size() -> None:
     filled = 0
     for batch in (rows(), rows()[:1], rows()[:1] * 4, rows()[1:4], rows()[2:]):
         inputs = pack(batch)

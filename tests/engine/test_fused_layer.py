@@ -1,4 +1,4 @@
-"""Fused layers: what they serve, and that loss and gradients are those of padded batches."""
+"""Fused layers have the loss, gradients and scores of padded batches; which models they support."""
 
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def uneven(model: Any) -> Any:
     return model
 
 
-def test_llama_qwen2_and_mistral_without_a_window_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_llama_qwen2_and_mistral_without_a_window_are_supported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CONFIGS, "llama with gelu", LlamaConfig(**SMALL, **HEADS, hidden_act="gelu"))
     assert [name for name in CONFIGS if fused_layer.supports(backbone(name))] == ["llama", "qwen2", *OTHERS]
     hooked = backbone("llama")

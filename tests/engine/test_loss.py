@@ -1,5 +1,7 @@
 """The loss of packed batches is the textbook's cross-entropy of the padded ones, for every method and adapter."""
 
+from typing import Any
+
 import pytest
 import torch
 from helpers.training import PAD, assert_same, rows, with_adapter
@@ -26,6 +28,11 @@ def test_padded_loss_is_the_textbook_cross_entropy() -> None:
 @pytest.mark.parametrize("architecture", ["gemma2", "gpt2", "mistral"])  # for others see test_prefix_attention
 def test_loss_and_all_gradients_equal_the_padded_batch(architecture: str) -> None:
     assert_same(with_adapter(architecture), rows())
+
+
+@pytest.mark.parametrize("lora", [{"use_dora": True}, {"use_rslora": True}, {"init_lora_weights": "gaussian"}])
+def test_adapter_variants_agree_too(lora: dict[str, Any]) -> None:
+    assert_same(with_adapter(**lora), rows())
 
 
 def test_one_row_equal_rows_and_class_weights_agree() -> None:

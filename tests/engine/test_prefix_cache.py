@@ -35,7 +35,7 @@ def test_a_row_is_the_picture_of_suffix_and_branches() -> None:
     ]
 
 
-def test_rows_are_packed_to_a_size_that_comes_back() -> None:
+def test_rows_are_packed_to_a_bucket_size() -> None:
     tree = _tree(SUFFIXES, BRANCHES, 1)
     assert tree.ids_BS.shape == (3, 16)  # 11 + 3 tokens, rounded up
     # 3 + 11 + 2 tokens and 3 a row of the branches are 25; the first 7 cells of padding make them 32.

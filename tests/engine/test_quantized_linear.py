@@ -1,4 +1,4 @@
-"""4-bit layers are told from others, and their dense weight is what they multiply with."""
+"""4-bit layers are recognised, and their dense weight is the one that they multiply with."""
 
 import bitsandbytes as bnb
 import torch

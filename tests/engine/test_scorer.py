@@ -174,7 +174,7 @@ def test_rows_whose_best_logits_are_close_are_decoded_token_by_token(monkeypatch
     assert generate(model, prompts()[:1], answers, pad=5, max_new_tokens=3) == [path[:2]]
 
 
-def test_equal_rows_and_wrong_shared_tokens_are_told_by_one_pass() -> None:
+def test_one_pass_is_right_for_equal_rows_and_for_wrong_shared_tokens() -> None:
     model, prompt = backbone(), prompts()[0]
     path = decoded(model, prompt, 3)
     shared = [[*path[:2], path[2]], [*path[:2], path[2] + 1, path[2]]]  # the first two tokens are shared
@@ -208,6 +208,10 @@ def test_decoding_is_cut_after_the_largest_number_of_tokens_and_at_the_end_of_tu
         generate(model, [prompt] * 2, answers, pad=5, max_new_tokens=4, batch_tokens=batch_tokens)
         assert [shape[0] for shape in made] == count
         made.clear()
+    short = prompt[-5:]  # rows of like length go together, and come back in their order
+    found = generate(model, [prompt, short, short], answers, pad=5, max_new_tokens=4, batch_tokens=len(prompt) + 4)
+    assert [tuple(shape) for shape in made] == [(2, 5 + 4), (1, len(prompt) + 4)]
+    assert found == [decoded(model, row, 4) for row in (prompt, short, short)]
 
 
 def test_the_bundled_backbone_answers_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:

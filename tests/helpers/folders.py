@@ -109,4 +109,4 @@ def make_fewshot(folder: Path) -> Path:
 def make_data(folder: Path) -> Path:
     """The folder of the bundled data's statistics, by topic."""
     config = resolve(overrides=[f"output={folder}", "prompt.task=topic"])
-    return Path(statistics.describe(config, near=False, tokens=False)["path"])
+    return Path(statistics.describe(config, near=False, tokens=False).path)

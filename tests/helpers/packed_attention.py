@@ -1,4 +1,4 @@
-"""Attention over packed rows by one dense masked softmax, which the faster ways must equal."""
+"""Attention over packed rows by one dense masked softmax: the reference for the faster implementations."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Label scores the slow way, which the scorer must equal: one full sequence for each row and label."""
+"""Label scores by one full forward pass for each row and label: the reference for the scorer."""
 
 from collections.abc import Sequence
 

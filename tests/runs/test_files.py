@@ -17,7 +17,8 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     path = tmp_path / "metrics.json"
     write_json(path, {"nhãn": "tích cực"})
     with pytest.raises(TypeError), replacing(path) as temporary:
-        temporary.write_text(to_json({"nhãn": {1, 2}}))
+        temporary.write_text("half", encoding="utf-8")
+        to_json({"nhãn": {1, 2}})
     assert json.loads(path.read_text(encoding="utf-8")) == {"nhãn": "tích cực"}
     assert os.listdir(tmp_path) == ["metrics.json"]
 
@@ -25,6 +26,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 def test_the_old_file_is_there_until_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b.json"  # whose folder is made
     write_text(path, "cũ")
+    os.link(path, tmp_path / "opened before")
     with replacing(path) as temporary:
         temporary.write_text("mới", encoding="utf-8")
         assert path.read_text(encoding="utf-8") == "cũ"
@@ -32,6 +34,7 @@ def test_the_old_file_is_there_until_the_new_one_is_complete(tmp_path: Path) -> 
         assert temporary.name.startswith(".")  # so that a folder with only that counts as empty
     assert path.read_text(encoding="utf-8") == "mới"
     assert os.listdir(path.parent) == ["b.json"]
+    assert (tmp_path / "opened before").read_text(encoding="utf-8") == "cũ"  # replaced, not overwritten
 
 
 def test_text_files_have_the_same_bytes_on_every_system(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def test_whether_earlier_work_is_there_is_told(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_never_touched(tmp_path: Path, flags: dict[str, bool]) -> None:
     (tmp_path / "luận văn").mkdir()
     (tmp_path / "luận văn" / "chương 1.txt").write_text("mở đầu")
+    (tmp_path / "luận văn" / ".git").mkdir()
     with pytest.raises(RunError, match="files that are not of a run"):
         Run.create(tmp_path, "luận văn", **flags)
     assert (tmp_path / "luận văn" / "chương 1.txt").read_text() == "mở đầu"

@@ -1,5 +1,6 @@
 """Reports: one page that needs nothing else, says what the files say, and works in a browser on a phone at night."""
 
+import ast
 import html
 import json
 import os
@@ -16,9 +17,10 @@ import pytest
 from helpers.folders import HOSTILE, LABELS, answers, make_data, make_fewshot, make_run
 from helpers.records import report as judgement
 
-from loraft.config.resolve import resolve
+import loraft
+from loraft.config.resolve import load_config, resolve
 from loraft.config.yaml_io import dump_config
-from loraft.display.page import cells
+from loraft.display.page import Code, cells
 from loraft.errors import RunError
 from loraft.runs.files import write_text
 from loraft.runs.predictions import RunPredictions
@@ -124,6 +126,26 @@ def test_a_runs_page_has_all_sections(tmp_path: Path) -> None:
     for expected in ("1,234,567", "2 blank rows skipped", "loraft predict --run", "PeftModel.from_pretrained",
                      f"learning_rate: {resolve().train.learning_rate}", "trung tính", "40 test rows"):  # fmt: skip
         assert expected in text
+
+
+def test_the_python_code_on_a_runs_page_works_and_uses_public_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(Path(__file__).parents[1] / "fixtures" / "first_layout" / "run", tmp_path / "chạy"))
+    parts = dict(report.document(run).sections)["How to use the adapter"]
+    loraft_code, peft_code = (part.text for part in parts if isinstance(part, Code) and "import" in part.text)
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse(loraft_code))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "loraft"
+    }
+    assert used
+    assert used <= set(loraft.__all__)
+    exec(loraft_code, {})
+    assert capsys.readouterr().out.startswith("positive {'negative': 0.")
+    names: dict[str, Any] = {}
+    exec(peft_code, names)
+    assert names["model"].peft_config["default"].r == load_config(run / "config.yaml").lora.r
 
 
 def test_what_users_wrote_is_text_and_not_markup(tmp_path: Path) -> None:

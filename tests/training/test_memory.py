@@ -9,11 +9,9 @@ import pytest
 import torch
 from helpers.training import rows, with_adapter
 
-from loraft.config.schema import TrainConfig
 from loraft.engine.collator import pack
 from loraft.engine.layout import bucket_size
 from loraft.training import memory
-from loraft.training.arguments import whole_window
 from loraft.training.memory import Peak
 
 CPU = torch.device("cpu")
@@ -93,7 +91,7 @@ def test_on_a_gpu_it_is_the_gpus_memory() -> None:
     assert (peak.mib() or 0) >= 64
 
 
-# --- planning ---
+# --- planning ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_largest_packed_batch_is_counted() -> None:
@@ -121,18 +119,6 @@ def test_as_many_adapters_train_at_once_as_memory_holds(monkeypatch: pytest.Monk
     for room, count in ((10.0, 5), (3.5, 3), (0.1, 1)):
         monkeypatch.setattr(memory, "free_bytes", lambda device, room=room: room * each / memory.SHARE)
         assert memory.most_adapters(model, batch, 4, [1000] * 5, packed=True) == count
-
-
-def test_an_accumulation_window_becomes_one_batch_where_memory_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, batch = with_adapter(), rows()
-    section = TrainConfig(per_device_train_batch_size=2, gradient_accumulation_steps=3)
-    merged = whole_window(section, model, batch, 1)
-    assert (merged.per_device_train_batch_size, merged.gradient_accumulation_steps) == (6, 1)
-    for kept in ({"shared_prefix": "off"}, {"gradient_checkpointing": True}, {"gradient_accumulation_steps": 1}):
-        other = section.model_copy(update=kept)
-        assert whole_window(other, model, batch, 1) == other
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
-    assert whole_window(section, model, batch, 1) == section
 
 
 def test_padded_batches_and_dense_masks_are_planned_larger(monkeypatch: pytest.MonkeyPatch) -> None:

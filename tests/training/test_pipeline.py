@@ -1,38 +1,38 @@
-"""End to end on the bundled backbone and data: train, eval, predict, and what is refused on the way."""
+"""`loraft.train`: what it leaves behind, goes on with, takes back after an error, and refuses."""
 
 import json
-from collections.abc import Callable
+import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from helpers.config import config
+from helpers.records import report
 from peft import PeftModel
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
-from loraft.bundled import bundled_backbones, bundled_data
-from loraft.config.resolve import load_config, resolve
-from loraft.data.records import BadRow, Example
+from loraft.config.resolve import load_config
+from loraft.data.dataset import training_splits
 from loraft.engine import scorer
-from loraft.errors import BackboneError, LoraftError, RunError
+from loraft.errors import BackboneError, RunError
+from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.evaluate import evaluate
-from loraft.evaluation.predict import predict
-from loraft.models.load import load_run
-from loraft.runs.run import Run
+from loraft.models import manifest
+from loraft.models.backbone import fingerprint, weights_hash
+from loraft.models.load import build
+from loraft.runs.records import read_record
+from loraft.runs.run import Run, WorkerRun, run_of
+from loraft.training import pipeline
 from loraft.training.callbacks import ProgressCallback
-from loraft.training.pipeline import train
-from loraft.training.results import RunResult
+from loraft.training.pipeline import TrainingInputs, _print_settings, run_training, start_run, train
+from loraft.training.results import ParameterCounts, RunResult, TrainReport
+from loraft.training.trainer import LabelTrainer
 
-TEXTS = ["thầy dạy hay , dễ hiểu .", "phòng nóng quá , cần sửa quạt .", "bình thường ."]
 
-
-@pytest.fixture(scope="module", params=["none", "nf4"])
-def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    """A finished run of each backbone; on a terminal its bar is drawn while it trains."""
-    output = tmp_path_factory.mktemp(request.param)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A finished run of the bundled backbone; on a terminal its bar is drawn while it trains."""
     drawn: list[bool] = []
     step_end = ProgressCallback.on_step_end
 
@@ -43,200 +43,150 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ProgressCallback, "on_step_end", watched)
         patch.setattr("sys.stderr.isatty", lambda: True)
-        result = train(config(output, f"quant.method={request.param}"))
+        result = train(config(tmp_path_factory.mktemp("whole")))
     assert drawn == [True] * 4
     return result
 
 
-def test_a_run_holds_everything_that_the_design_names(trained: RunResult) -> None:
-    run = Run.open(Path(trained.run))
-    files = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
-    assert {
-        "config.yaml", "environment.json", "log.jsonl", "predictions.jsonl", "metrics.json", "adapter/loraft.json",
-        "adapter/adapter_model.safetensors", "plots/learning_curve.png", "plots/confusion_matrix.png",
-    } <= files  # fmt: skip
-    assert not [name for name in files if "tmp" in name]
-    bundle = json.loads((run.adapter / "loraft.json").read_text(encoding="utf-8"))
-    assert bundle["labels"] == ["negative", "neutral", "positive"]
-    assert bundle["scores"]["macro_f1"] == trained.after.macro_f1
-    assert trained.after.n == trained.before.n == 40
-
-
-def test_training_changed_the_answers_and_kept_the_best_checkpoint(trained: RunResult) -> None:
-    run = Run.open(Path(trained.run))
-    assert trained.after.log_loss != trained.before.log_loss
-    evaluations = {row["step"]: row["eval_macro_f1"] for row in run.read_log() if "eval_macro_f1" in row}
-    assert set(evaluations) == {2, 4}
-    assert evaluations[trained.train.best_step] == max(evaluations.values())
-    checkpoint = run.checkpoints / f"checkpoint-{trained.train.best_step}" / "adapter_model.safetensors"
-    best, saved = load_file(checkpoint), load_file(run.adapter / "adapter_model.safetensors")
-    assert all((best[name] == saved[name]).all() for name in best)
-
-
-def test_eval_gives_the_numbers_of_the_end_of_training_to_the_last_digit(trained: RunResult) -> None:
-    result = evaluate(run=Path(trained.run))
-    assert replace(result.report, seconds=0.0) == replace(trained.after, seconds=0.0)
-    saved = Run.open(Path(trained.run)).predictions_path.read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in saved] == [row.to_json() for row in result.rows]
-
-
-def test_zero_shot_eval_gives_the_numbers_before_training(trained: RunResult) -> None:
-    section = load_config(Run.open(Path(trained.run)).config_path)
-    result = evaluate(config=section, zero_shot=True)
-    assert result.report.log_loss == trained.before.log_loss
-    assert result.report.accuracy == trained.before.accuracy
-
-
-def test_generation_judges_the_same_rows(trained: RunResult) -> None:
-    section = resolve(config_file=Run.open(Path(trained.run)).config_path, overrides=["eval.decode=generate"])
-    result = evaluate(config=section, run=Path(trained.run))
-    assert result.report.decode == "generate"
-    assert 0 <= result.report.no_label <= 1
-    assert all(isinstance(row.answer, str) for row in result.rows)
-    named = [row for row in result.rows if row.predicted is not None]
-    assert all(str(row.answer).endswith(str(row.predicted)) for row in named)
-
-
-def test_predictions_keep_order_extras_and_bad_rows(trained: RunResult) -> None:
-    rows: list[Example | BadRow] = [Example(text, None, i, {"id": f"câu {i}"}) for i, text in enumerate(TEXTS, 1)]
-    rows.insert(1, BadRow(7, "no text"))
-    found = list(predict(rows, run=Path(trained.run)))
-    assert [row.text for row in found] == [TEXTS[0], "", *TEXTS[1:]]
-    assert found[1].error == "no text"
-    assert [row.extra for row in found if row.error is None] == [{"id": f"câu {i}"} for i in (1, 2, 3)]
-    for row in (row for row in found if row.error is None):
-        assert sum(row.probs.values()) == pytest.approx(1)
-        assert row.label == max(row.probs, key=lambda label: row.probs[label])
-
-
-def test_min_confidence_leaves_a_row_undecided(trained: RunResult) -> None:
-    rows = [Example(text, None, i) for i, text in enumerate(TEXTS, 1)]
-    plain = list(predict(rows, run=Path(trained.run)))
-    middle = sorted(max(row.probs.values()) for row in plain)[1]
-    some = list(predict(rows, run=Path(trained.run), min_confidence=middle))
-    assert [row.label is None for row in some] == [max(row.probs.values()) < middle for row in plain]
-    assert sum(row.label is None for row in some) == 1
-
-
-def test_the_adapter_gives_the_same_scores_in_plain_peft(trained: RunResult) -> None:
-    run = Run.open(Path(trained.run))
-    section = load_config(run.config_path)
-    if section.quant.method == "nf4":
-        pytest.skip("plain transformers would need the quantisation config; the full-precision run shows it")
-    encoder, switchable = load_run(run, section)
-    _, fixed = load_run(run, section, for_good=True)
-    base = AutoModelForCausalLM.from_pretrained(bundled_backbones()["loraft-vi-tiny"], dtype=fixed.dtype)
-    plain = PeftModel.from_pretrained(base.to(fixed.device), str(run.adapter)).eval()
-    assert isinstance(switchable, PeftModel)
-    assert not isinstance(fixed, PeftModel)
-    ids = [prompt.ids for prompt in encoder.encode(TEXTS)]
-    expected = scorer.score(plain, ids, encoder.completions_K)
-    for ours in (switchable, fixed):
-        np.testing.assert_array_equal(scorer.score(ours, ids, encoder.completions_K), expected)
-
-
-def edit_bundle(run: Run, change: Callable[[dict[str, Any]], None]) -> None:
-    path = run.adapter / "loraft.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    change(content)
-    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "reason"),
-    [
-        ("labels", ["chê", "trung tính", "khen"], "labels"),
-        ("chat_template_sha256", "0" * 64, "chat template"),
-        ("date_string", "01 Jan 2030", "date in the prompt"),
-        ("prompt_sha256", "0" * 64, "system message, template, answer prefix"),
-        (
-            "backbone",
-            {"name": "khác", "revision": None, "fingerprint": "0" * 64, "quant": {}},
-            "weights of the backbone",
-        ),
-    ],
-)
-def test_another_backbone_template_date_or_label_set_is_refused(
-    trained: RunResult, key: str, value: Any, reason: str
-) -> None:
-    run = Run.open(Path(trained.run))
-    path = run.adapter / "loraft.json"
-    saved = path.read_text(encoding="utf-8")
-    try:
-        edit_bundle(run, lambda content: content.__setitem__(key, value))
-        with pytest.raises(RunError, match=reason):
-            evaluate(run=run.path)
-    finally:
-        path.write_text(saved, encoding="utf-8")
-
-
-def test_a_finished_run_is_not_overwritten_without_force(trained: RunResult) -> None:
-    section = load_config(Run.open(Path(trained.run)).config_path)
+def test_a_finished_run_is_not_overwritten_without_force(whole: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = load_config(Run.open(Path(whole.run)).config_path)
+    monkeypatch.setattr(pipeline, "build", lambda *given: pytest.fail("a backbone was loaded"))
     with pytest.raises(RunError, match="--force"):
         train(section, quiet=True)
 
 
 def test_an_interrupted_run_resumes_to_the_uninterrupted_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train(config(tmp_path / "a"), quiet=True)
     original = scorer.score
     calls = 0
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 3:  # the backbone's test rows, the validation rows at step 2, and then at step 4
-            raise KeyboardInterrupt
+        if calls == 2:  # the backbone's test rows, and then the validation rows after step 2
+            signal.raise_signal(signal.SIGINT)
         return original(*args, **kwargs)
 
     monkeypatch.setattr("loraft.engine.scorer.score", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(config(tmp_path / "b"), quiet=True)
-    monkeypatch.undo()
-    run = Run.open(next((tmp_path / "b").iterdir()))
+        train(config(tmp_path), quiet=True)
+    run = Run.open(next(tmp_path.iterdir()))
+    assert [path.name for path in run.checkpoints.glob("checkpoint-*")] == ["checkpoint-2"]
     assert not run.finished
     with pytest.raises(RunError, match="--resume"):
         evaluate(run=run.path)
     with pytest.raises(RunError, match="--resume"):
-        train(config(tmp_path / "b"), quiet=True)
+        train(config(tmp_path), quiet=True)
     with pytest.raises(RunError, match=r"lora\.lora_dropout: 0\.0 then, 0\.1 now"):
-        train(config(tmp_path / "b", "lora.lora_dropout=0.1"), resume=True, quiet=True)
-    resumed = train(config(tmp_path / "b"), resume=True, quiet=True)
+        train(config(tmp_path, "lora.lora_dropout=0.1"), resume=True, quiet=True)
+    calls = 100
+    resumed = train(config(tmp_path), resume=True, quiet=True)
+    assert calls == 102  # validation after step 4, and test rows; the backbone's scores are those of before
+    assert resumed.before == read_record(run.before_path, EvaluationReport, "")
+    assert replace(resumed.before, seconds=0.0) == replace(whole.before, seconds=0.0)
     for key in ("accuracy", "macro_f1", "log_loss"):
         assert getattr(resumed.after, key) == pytest.approx(getattr(whole.after, key), rel=1e-6)
-        assert getattr(resumed.before, key) == getattr(whole.before, key)
+    assert (whole.train.resumed_from_step, resumed.train.resumed_from_step) == (None, 2)
+    assert resumed.train.tokens_computed == whole.train.tokens_computed > 0
+    assert resumed.train.steps == whole.train.steps == 4
 
 
-def test_another_task_is_a_yaml_of_labels_and_prompt(tmp_path: Path) -> None:
-    rows = [
-        {"review": text, "khen_che": word} for text, word in zip(TEXTS * 3, ["khen", "chê", "khen"] * 3, strict=True)
-    ]
-    for split in ("train", "validation", "test"):
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (tmp_path / f"{split}.jsonl").write_text(lines, encoding="utf-8")
-    task = tmp_path / "khen-che.yaml"
-    task.write_text(
-        "labels: [chê, khen]\nlabel_column: khen_che\nsystem: Bạn là trợ lý.\n"
-        "template: 'Câu sau khen hay chê? {input}'\n"
-        "few_shot_template: '{few_shot_examples} Câu: {input}'\nexample_template: '{input} {label}'\n"
-        "answer_prefix: 'Nhãn: '\n",
-        encoding="utf-8",
+def test_a_training_whose_steps_are_all_done_is_only_judged(
+    whole: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(shutil.copytree(whole.run, tmp_path / Path(whole.run).name))
+    run.results_path.unlink()
+    shutil.rmtree(run.adapter)
+    path = run.checkpoints / "checkpoint-4" / "trainer_state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    state["stateful_callbacks"]["TrainingClock"]["attributes"]["seconds"] = 5000.0
+    path.write_text(json.dumps(state), encoding="utf-8")
+    monkeypatch.setattr(LabelTrainer, "train", lambda *given, **named: pytest.fail("it trained"))
+    found = train(config(tmp_path), resume=True, quiet=True)
+    peak, seconds = found.train.peak_memory_mib, found.after.seconds
+    expected = replace(whole.train, seconds=5000.0, resumed_from_step=4, peak_memory_mib=peak)
+    assert found == replace(whole, run=str(run.path), after=replace(whole.after, seconds=seconds), train=expected)
+
+
+# --- a training in parts ----------------------------------------------------------------------------------------------
+
+REPORT = TrainReport(1.0, None, 4, 2, 0.5, 100, 0, True, None, ParameterCounts(1, 2), "fixed, alpha 32")
+
+
+def loaded(output: Path, *overrides: str, baseline: EvaluationReport | None = None) -> TrainingInputs:
+    section = config(output, "data.max_test_rows=8", *overrides)
+    return TrainingInputs(section, training_splits(section), *build(section), baseline)
+
+
+@pytest.mark.parametrize("init", ["default", "pissa"])  # pissa moves weights out of the backbone
+def test_weights_that_were_trained_elsewhere_are_judged_beside_a_known_baseline(
+    init: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = loaded(tmp_path, f"lora.init_lora_weights={init}", baseline=report(0.25))
+    before, whole_weights = fingerprint(inputs.base), weights_hash(inputs.base)
+    scored: list[bool] = []
+    original = scorer.score
+    monkeypatch.setattr(
+        scorer, "score", lambda *a, **k: scored.append(hasattr(a[0], "peft_config")) or original(*a, **k)
     )
-    overrides = [f"prompt.task={task}", f"data.source={tmp_path}", "data.text_column=review"]
-    result = train(config(tmp_path / "runs", *overrides), quiet=True)
-    assert result.labels == ("chê", "khen")
-    first = next(predict([Example("hay", None, 1)], run=Path(result.run)))
-    assert first.label in ("chê", "khen")
+    run = start_run(inputs.config, force=False, resume=False)
+    result = run_training(run, inputs, fit=lambda run, model: REPORT, figures=False)
+    assert (result.before, result.train) == (report(0.25), REPORT)
+    assert scored == [True]  # the test rows, with the adapter
+    assert result.backbone_fingerprint == manifest.read(run.adapter).backbone.fingerprint == before
+    assert not run.plots.exists()
+    assert not hasattr(inputs.base, "peft_config")
+    assert (weights_hash(inputs.base) == whole_weights) == (init == "default")
 
 
-def test_force_keeps_the_old_run_until_the_new_one_finishes(tmp_path: Path) -> None:
-    first = train(config(tmp_path), quiet=True)
-    run = Run.open(Path(first.run))
-    for broken in ("train.learning_rate=1e30", "lora.target_modules=[không_có]"):
-        with pytest.raises(LoraftError):
-            train(config(tmp_path, broken), force=True, quiet=True)
-        assert RunResult.of(run).after == first.after
+@pytest.mark.parametrize(("error", "left"), [(BackboneError("it diverged"), 0), (KeyboardInterrupt(), 1)])
+def test_an_error_takes_the_directory_away_and_an_interrupt_leaves_it(
+    error: BaseException, left: int, tmp_path: Path
+) -> None:
+    def fit(run: Run, model: PeftModel) -> TrainReport:
+        raise error
+
+    inputs = loaded(tmp_path, baseline=report(0.25))
+    before = weights_hash(inputs.base)
+    with pytest.raises(type(error)):
+        run_training(start_run(inputs.config, force=False, resume=False), inputs, fit=fit)
+    assert len(list(tmp_path.iterdir())) == left
+    assert weights_hash(inputs.base) == before
+    assert not hasattr(inputs.base, "peft_config")
+
+
+def test_processes_beside_the_main_one_write_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, kind in (("1", WorkerRun), ("0", Run)):
+        monkeypatch.setenv("RANK", rank)
+        run = start_run(config(tmp_path / "runs"), force=False, resume=False)
+        assert type(run) is kind
+        assert run.checkpoints == run_of(config(tmp_path / "runs")).checkpoints
+        assert (tmp_path / "runs").exists() == (kind is Run)
+
+
+def test_the_settings_of_the_adapter_are_printed_as_peft_prints_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _print_settings(config(tmp_path, "lora.r=4", "train.learning_rate=2e-3"), ParameterCounts(1234, 49360))
+    assert capsys.readouterr() == (
+        "",
+        "trainable params: 1,234 || all params: 49,360 || trainable%: 2.5000; rank 4, fixed, alpha 32; "
+        "learning rate 0.002, linear\n",
+    )
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_force_keeps_the_old_run_until_the_new_one_finishes(whole: RunResult, tmp_path: Path) -> None:
+    run = Run.open(shutil.copytree(whole.run, tmp_path / Path(whole.run).name))
+    first = RunResult.of(run)
+    with pytest.raises(BackboneError, match="target_modules"):
+        train(config(tmp_path, "lora.target_modules=[không_có]"), force=True, quiet=True)
+    assert RunResult.of(run) == first
     second = train(config(tmp_path, "train.learning_rate=1e-3"), force=True, quiet=True)
     assert RunResult.of(run).after == second.after != first.after
     assert [path.name for path in tmp_path.iterdir()] == [run.name]
@@ -252,32 +202,3 @@ def test_a_backbone_that_cannot_be_loaded_leaves_no_run(tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match="cannot load"):
         train(config(tmp_path, "model.name=ai/khong-co"), quiet=True)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_is_judged_whole_whatever_the_run_was_limited_to(trained: RunResult) -> None:
-    file = bundled_data()["feedback"] / "validation.jsonl"
-    assert evaluate(run=Path(trained.run), split=str(file)).report.n == 317
-
-
-def test_a_run_and_zero_shot_are_two_things(trained: RunResult) -> None:
-    with pytest.raises(RunError, match="one of them"):
-        evaluate(run=Path(trained.run), zero_shot=True)
-
-
-def test_plain_sentences_can_be_given(trained: RunResult) -> None:
-    plain = list(predict(TEXTS, run=Path(trained.run)))
-    assert [(row.row, row.text) for row in plain] == list(enumerate(TEXTS, start=1))
-
-
-def test_a_bare_string_is_one_sentence(trained: RunResult) -> None:
-    (found,) = predict(TEXTS[0], run=trained.run)
-    (expected,) = predict([TEXTS[0]], run=trained.run)
-    assert (found.text, found.label) == (TEXTS[0], expected.label)
-
-
-def test_the_saved_adapter_names_its_backbone_and_no_local_folder(trained: RunResult) -> None:
-    adapter = Path(trained.run) / "adapter"
-    saved = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    assert saved["base_model_name_or_path"] == "loraft-vi-tiny"
-    for path in adapter.glob("*.*"):
-        assert str(bundled_backbones()["loraft-vi-tiny"]).encode() not in path.read_bytes()

@@ -26,6 +26,7 @@ def data(
     from loraft.config.resolve import resolve
     from loraft.display import table
     from loraft.runs.files import to_json
+    from loraft.runs.records import as_json
     from loraft.studies.dataset import tables
 
     flags = dotted(model=model, data=data, task=task, output=output)
@@ -36,10 +37,10 @@ def data(
 
     found = statistics.describe(resolved, by=by, tokens=tokens, near=near)
     if json:
-        print(to_json(found))
+        print(to_json(as_json(found)))
     else:
         table.show(tables.data_tables(found))
-        legend = [tables.near_legend(found)] if found["leaks"] else []
+        legend = [tables.near_legend(found)] if found.leaks else []
         print("\n".join([*legend, tables.conflict_total(found), *tables.data_notes(found)]))
-    say(f"figures and numbers: {found['path']}")
-    say(f"next: loraft report {shlex.quote(found['path'])}")
+    say(f"figures and numbers: {found.path}")
+    say(f"next: loraft report {shlex.quote(found.path)}")

@@ -49,7 +49,7 @@ class Layer:
 def resolve(
     *,
     preset: str | None = None,
-    config_file: Path | None = None,
+    config_file: str | Path | None = None,
     overrides: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
 ) -> Config:
@@ -63,8 +63,15 @@ def resolve(
 
     Raises:
         ConfigError: a file cannot be read; or keys or values are wrong, and then all of them are in one message.
+
+    Example:
+        >>> import loraft
+        >>> config = loraft.resolve(overrides=["lora.r=8"], flags={"quant.method": "nf4"})
+        >>> config.lora.r, config.quant.method, config.prompt.labels
+        (8, 'nf4', ['negative', 'neutral', 'positive'])
     """
     mistakes: list[str] = []
+    config_file = None if config_file is None else Path(config_file)
     file = {} if config_file is None else read_mapping(config_file)
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     layers = [
@@ -82,13 +89,18 @@ def resolve(
     return _validated(merged, [task_layer, *layers], mistakes)
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: str | Path) -> Config:
     """The config that `dump_config` wrote; no preset and no environment variable changes it.
 
     Raises:
         ConfigError: the file is missing, not YAML, or does not fit this version's config.
+
+    Example:
+        >>> import loraft
+        >>> loraft.load_config(f"{run}/config.yaml").lora.r
+        1
     """
-    values = read_mapping(path)
+    values = read_mapping(Path(path))
     return _validated(values, [Layer(str(path), values)], [])
 
 

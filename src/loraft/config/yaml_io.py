@@ -11,7 +11,13 @@ from loraft.errors import ConfigError
 
 
 def dump_config(config: Config) -> str:
-    """The whole config as YAML, from which `load_config` makes an equal one."""
+    """The whole config as YAML, from which `load_config` makes an equal one.
+
+    Example:
+        >>> import loraft
+        >>> print(loraft.dump_config(loraft.resolve()).splitlines()[0])
+        preset: quickstart
+    """
     return yaml.dump(config.model_dump(), Dumper=Dumper, allow_unicode=True, sort_keys=False, width=120)
 
 

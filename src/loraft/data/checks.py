@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from loraft.data.dataset import Split
@@ -11,31 +12,114 @@ NEAR = 0.8  # Jaccard index of character 4-grams above which two rows are nearly
 SHOWN = 10  # examples given of each kind
 
 
-def duplicates(split: Split) -> dict[str, int]:
-    """Numbers of rows whose sentence is that of an earlier row of the split.
+@dataclass(frozen=True)
+class RowPlace:
+    """A row for display: name of its split, number in its file, sentence."""
 
-    Returns:
-        `same`: the first row with the sentence has the same label; `other`: it has another one.
+    split: str
+    row: int
+    text: str
+
+    @classmethod
+    def of(cls, split: Split, index: int) -> "RowPlace":
+        """The row of a split with that index."""
+        example = split.examples[index]
+        return cls(split.name, example.row, example.text)
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Numbers of rows of a split whose sentence is that of an earlier row.
+
+    Attributes:
+        same: the first row with the sentence has the same label.
+        other: the first row with the sentence has another label.
     """
+
+    same: int
+    other: int
+
+    @property
+    def total(self) -> int:
+        """Rows whose sentence is that of an earlier row, whatever their label."""
+        return self.same + self.other
+
+
+@dataclass(frozen=True)
+class ConflictingSentence:
+    """A sentence with several labels: number of rows of each label."""
+
+    text: str
+    labels: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Conflicts:
+    """Sentences with several labels.
+
+    Attributes:
+        sentences: their number.
+        rows: number of rows that have such a sentence.
+        examples: the sentences with the most rows.
+    """
+
+    sentences: int
+    rows: int
+    examples: tuple[ConflictingSentence, ...]
+
+
+@dataclass(frozen=True)
+class NearPair:
+    """Two rows of different splits that are nearly the same, and the Jaccard index of their character 4-grams."""
+
+    jaccard: float
+    left: RowPlace
+    right: RowPlace
+
+    def to_json(self) -> dict[str, Any]:
+        """The Jaccard index, and each row under the name of its split."""
+        return {"jaccard": self.jaccard, self.right.split: asdict(self.right), self.left.split: asdict(self.left)}
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """Rows of one split whose sentence is also in another split.
+
+    Attributes:
+        left: name of the split that is used first, such as train.
+        right: name of the split that is measured on; its rows are counted.
+        exact: number of rows whose sentence is in both.
+        near: number of other rows that are nearly the same as a row of `left`; None if not looked for.
+        examples: of near rows, the least similar first, since whether those are copies is for a person to judge.
+    """
+
+    left: str
+    right: str
+    exact: int
+    near: int | None = None
+    examples: tuple[NearPair, ...] = ()
+
+
+def duplicates(split: Split) -> Duplicates:
+    """Numbers of rows whose sentence is that of an earlier row of the split."""
     first: dict[str, int | None] = {}
-    found = Counter(same=0, other=0)
+    same = other = 0
     for example in split.examples:
         if example.text in first:
-            found["same" if first[example.text] == example.label else "other"] += 1
+            if first[example.text] == example.label:
+                same += 1
+            else:
+                other += 1
         first.setdefault(example.text, example.label)
-    return dict(found)
+    return Duplicates(same, other)
 
 
-def conflicts(splits: Sequence[Split], labels: Sequence[str]) -> dict[str, Any]:
+def conflicts(splits: Sequence[Split], labels: Sequence[str]) -> Conflicts:
     """Sentences that have several labels, within a split or across splits.
 
     Args:
         splits: all splits of the source.
         labels: label names in id order.
-
-    Returns:
-        `sentences`, their number; `rows`, the number of their rows; `examples`, those with the most rows, each with its
-        text and the number of rows of each label.
     """
     counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for split in splits:
@@ -43,56 +127,36 @@ def conflicts(splits: Sequence[Split], labels: Sequence[str]) -> dict[str, Any]:
             counts[text][label] += 1
     several = {text: count for text, count in counts.items() if len(count) > 1}
     order = sorted(several, key=lambda text: -sum(several[text].values()))
-    return {
-        "sentences": len(several),
-        "rows": sum(sum(count.values()) for count in several.values()),
-        "examples": [
-            {"text": text, "labels": {labels[k]: n for k, n in sorted(several[text].items())}} for text in order[:SHOWN]
-        ],
-    }
+    return Conflicts(
+        sentences=len(several),
+        rows=sum(sum(count.values()) for count in several.values()),
+        examples=tuple(
+            ConflictingSentence(text, {labels[k]: n for k, n in sorted(several[text].items())})
+            for text in order[:SHOWN]
+        ),
+    )
 
 
-def leaks(left: Split, right: Split, *, near: bool) -> dict[str, Any]:
+def leaks(left: Split, right: Split, *, near: bool) -> Leaks:
     """Rows of the split `right` whose sentence is also in the split `left`, exactly or nearly.
 
     Args:
         left: the split that is used first, such as train.
         right: the split that is measured on.
         near: look for near-duplicates too, which takes seconds on large splits.
-
-    Returns:
-        `left`, `right`: names of the splits; `exact`, `near` (None if not looked for): numbers of rows of `right`;
-        `examples` of near ones, the least similar first, since whether those are copies is for a person to judge.
     """
     left_texts, right_texts = left.texts, right.texts
-    exact = set(left_texts) & set(right_texts)
-    result: dict[str, Any] = {
-        "left": left.name,
-        "right": right.name,
-        "exact": sum(text in exact for text in right_texts),
-        "near": None,
-        "examples": [],
-    }
+    in_both = set(left_texts) & set(right_texts)
+    exact = sum(text in in_both for text in right_texts)
     if not near:
-        return result
+        return Leaks(left.name, right.name, exact)
     # Rows that are in `left` exactly are not counted again as near; each other row counts once, by its most similar
     # row in `left` (the last pair of a sorted list wins in the dict).
-    rest = [i for i, text in enumerate(right_texts) if text not in exact]
+    rest = [i for i, text in enumerate(right_texts) if text not in in_both]
     pairs = near_duplicates([right_texts[i] for i in rest], left_texts, threshold=NEAR)
     closest = {pair.left: pair for pair in sorted(pairs, key=lambda pair: pair.jaccard)}
-    result["near"] = len(closest)
-    result["examples"] = [
-        {
-            "jaccard": round(pair.jaccard, 3),
-            right.name: place_of_row(right, rest[pair.left]),
-            left.name: place_of_row(left, pair.right),
-        }
+    examples = tuple(
+        NearPair(round(pair.jaccard, 3), RowPlace.of(left, pair.right), RowPlace.of(right, rest[pair.left]))
         for pair in sorted(closest.values(), key=lambda pair: pair.jaccard)[:SHOWN]
-    ]
-    return result
-
-
-def place_of_row(split: Split, index: int) -> dict[str, Any]:
-    """Split, row number and sentence of one row, ready for JSON."""
-    example = split.examples[index]
-    return {"split": split.name, "row": example.row, "text": example.text}
+    )
+    return Leaks(left.name, right.name, exact, len(closest), examples)

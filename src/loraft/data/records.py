@@ -17,7 +17,13 @@ class Row:
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that could not be read, and why; `row` counts as in `Row`."""
+    """A row that could not be read, and why; `row` counts as in `Row`.
+
+    Example:
+        >>> import loraft
+        >>> loraft.BadRow(row=7, reason="no text")
+        BadRow(row=7, reason='no text')
+    """
 
     row: int
     reason: str
@@ -25,9 +31,15 @@ class BadRow:
 
 @dataclass(frozen=True)
 class Example:
-    """One sentence, in Unicode's composed form (NFC) and stripped, with its label id if it has one."""
+    """One sentence, in Unicode's composed form (NFC) and stripped, with its label id if it has one.
+
+    Example:
+        >>> import loraft
+        >>> loraft.Example("thầy dạy hay", row=1, extra={"mã": "a1"})
+        Example(text='thầy dạy hay', label=None, row=1, extra={'mã': 'a1'})
+    """
 
     text: str
-    label: int | None
-    row: int  # counts as in `Row`
+    label: int | None = None
+    row: int = 0  # counts as in `Row`
     extra: dict[str, Any] = field(default_factory=dict)  # the other columns

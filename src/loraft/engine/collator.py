@@ -19,8 +19,8 @@ from loraft.engine.layout import common_prefix, padded_sizes
 
 IGNORE = -100  # label of a token without a loss, as in transformers
 
-# Whole-row attention computes T * T pairs of tokens, but in a few plain products. It is used where that is at most so
-# many pairs more than the prefix and the suffixes need. Measured on 2 CPU cores.
+# Whole-row attention computes all T * T pairs of tokens, but in a few large products. It is used where that is at most
+# this many pairs more than the prefix and the suffixes need. Measured on 2 CPU cores.
 MAX_EXTRA_PAIRS = 2**16
 
 
@@ -142,7 +142,7 @@ def uses_whole_row_attention(inputs: dict[str, torch.Tensor]) -> bool:
         return bool(inputs["whole_row"])
     (batch, longest), tokens = inputs["suffix_index"].shape, len(inputs["segments"])
     prefix = tokens - len(inputs["suffix_slot"])
-    return tokens**2 <= prefix**2 + batch * longest * (prefix + longest) + MAX_EXTRA_PAIRS
+    return bool(tokens**2 <= prefix**2 + batch * longest * (prefix + longest) + MAX_EXTRA_PAIRS)
 
 
 def unpack(inputs: dict[str, torch.Tensor], pad_id: int) -> dict[str, torch.Tensor]:

@@ -99,7 +99,7 @@ class FusedLayer:
             sin_N1D: its sines.
             project: takes the name of a projection and its input, returns its output.
         """
-        # Attention: middle = x + o_proj(attention(q, k, v)) with q, k, v from norm1(x).
+        # Attention: middle = x + o_proj(mixed) with mixed = attention(q, k, v), and q, k, v from norm1(x).
         normed1_NH, hat1_NH, rstd1_N1 = rms_norm(x_NH, self.norms[0])
         keys_NF = rotate(project("k_proj", normed1_NH), cos_N1D, sin_N1D)
         values_NF = project("v_proj", normed1_NH)
@@ -134,6 +134,8 @@ class FusedLayer:
     ) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
         """Returns the gradients of the layer's input (N, H), and of the adapters' weights.
 
+        In the comments g is `grad_KH`, and W_name the weight of a projection together with its adapter.
+
         Args:
             grad_KH: gradient of the layer's output.
             layout: as in `compute`.
@@ -156,30 +158,30 @@ class FusedLayer:
             )
             return d_input
 
-        # Feed-forward: hidden = silu(gate) * up, out = middle + down_proj(hidden).
+        # Feed-forward: out = middle + hidden W_down with hidden = silu(gate) * up, gate and up from norm2(middle).
         silu_KF = F.silu(gate_KF)
-        d_hidden_KF = project_back("down_proj", grad_KH, silu_KF * up_KF)
-        d_normed2_KH = project_back("up_proj", d_hidden_KF * silu_KF, normed2_KH)  # d_up = d_hidden * silu(gate)
+        d_hidden_KF = project_back("down_proj", grad_KH, silu_KF * up_KF)  # g W_down
+        d_normed2_KH = project_back("up_proj", d_hidden_KF * silu_KF, normed2_KH)  # d_up W_up, d_up = d_hidden silu
         d_gate_KF = torch.ops.aten.silu_backward(d_hidden_KF.mul_(up_KF), gate_KF)  # d_hidden * up * silu'(gate)
-        d_normed2_KH = project_back("gate_proj", d_gate_KF, normed2_KH, d_normed2_KH)
-        # middle goes into norm2 and, past it, into the output.
+        d_normed2_KH = project_back("gate_proj", d_gate_KF, normed2_KH, d_normed2_KH)  # += d_gate W_gate
+        # middle goes into norm2 and, past it, into the output: norm2'(d_normed2) + g
         d_middle_KH = rms_norm_backward(d_normed2_KH, hat2_KH, rstd2_K1, self.norms[1]).add_(grad_KH)
 
-        # Attention: middle = x + o_proj(mixed).
-        d_mixed_KF = project_back("o_proj", d_middle_KH, mixed_KF)
+        # Attention: middle = x + mixed W_o with mixed = attention(q, k, v).
+        d_mixed_KF = project_back("o_proj", d_middle_KH, mixed_KF)  # d_middle W_o
         d_queries_KF, d_keys_NF, d_values_NF = attention_backward(
             d_mixed_KF, layout, for_attention, scale=self.scale, last=self.last
         )
         normed1_KH, cos_K1D, sin_K1D = self._kept(layout, normed1_NH, cos_N1D, sin_N1D)
         d_queries_KF = rotate(d_queries_KF, cos_K1D, sin_K1D, -1)
         d_keys_NF = rotate(d_keys_NF, cos_N1D, sin_N1D, -1)
-        # d_normed1 is the sum of what comes through queries, keys and values. The queries' part has rows for the kept
-        # tokens only, so in the last layer it is a tensor of its own.
+        # d_normed1 = d_queries W_q + d_keys W_k + d_values W_v. In the last layer the first term has rows for the kept
+        # tokens only, so it stays a tensor of its own and is added to their rows below.
         d_normed1_KH = project_back("q_proj", d_queries_KF, normed1_KH, input_grad=input_grad)
         d_normed1_NH = project_back("k_proj", d_keys_NF, normed1_NH, None if self.last else d_normed1_KH, input_grad)
         d_normed1_NH = project_back("v_proj", d_values_NF, normed1_NH, d_normed1_NH, input_grad)
 
-        # x goes into norm1 and, past it, into middle.
+        # x goes into norm1 and, past it, into middle: norm1'(d_normed1) + d_middle
         d_x_NH = None
         if input_grad and self.last:
             d_normed1_NH = d_normed1_NH.index_add_(0, layout.kept, d_normed1_KH)

@@ -46,7 +46,7 @@ def rotate(x_NF: torch.Tensor, cos_N1D: torch.Tensor, sin_N1D: torch.Tensor, sig
         x_NF: queries or keys.
         cos_N1D: cosines of the tokens' angles, the same for all heads.
         sin_N1D: sines.
-        sign: -1 rotates back. That is the transposed matrix, so it turns the output's gradient into the input's.
+        sign: -1 multiplies by the transposed matrix, which turns the output's gradient into the input's.
 
     Source: Su et al. 2021, https://arxiv.org/abs/2104.09864, in the form of transformers' `apply_rotary_pos_emb`
     """

@@ -9,8 +9,8 @@ tokens (+) fill the row up to T = 16 tokens, and S = 8 is the length of the long
     position id        0  1  2  3  4 |  5  6  7  7  7 |  5  6 |  5  6  7  8
     segment            0  0  0  0  0 |  1  1  1  1  1 |  2  2 |  3  3  3  3
 
-A token sees the prefix and its own suffix, each up to itself, and no other suffix. So attention works on a grid (B, S)
-of suffixes padded to the same length. Two tables lead from the grid to the row and back:
+A token sees (attends to) the prefix and its own suffix, up to itself, and no other suffix. So attention works on a grid
+(B, S) of suffixes padded to the same length. Two tables lead from the grid to the row and back:
 
     suffix_index (B, S): index in the row of         suffix_slot (T - P,): index in the flattened
     each cell's token, -1 for padding                grid of each suffix token of the row
@@ -40,14 +40,14 @@ def bucket_size(count: int) -> int:
 
     Source: https://oneapi-src.github.io/oneDNN/v3.0/dev_guide_primitive_cache.html
     """
-    step = min(32, max(8, 2 ** (count.bit_length() - 4)))
+    step: int = min(32, max(8, 2 ** (count.bit_length() - 4)))
     return -(-count // step) * step
 
 
 def padded_sizes(lengths: Sequence[int], prefix: int) -> tuple[int, int]:
     """Returns S, the cells of a suffix, and the number of extra tokens that fill the packed row up to a bucket size.
 
-    Extra tokens take padding cells of the grid, so there are never more of them than of those.
+    Extra tokens take padding cells of the grid, so there are at most as many of them as padding cells.
 
     Args:
         lengths: tokens of each of the B suffixes.

@@ -14,8 +14,9 @@ a branch of 2 tokens (x y) and one of 1 token (z). Position ids count from the e
                                                     y   1 1 1 0 0 1 1
                                                     z   1 1 1 0 0 0 0 1
 
-Models that `fused_layer` supports use the cached prefix as it is, for all rows, and run without padding tokens. For
-others it is expanded over the rows in transformers' own cache, with a mask where there are branches.
+Models that `fused_layer` supports use one copy of the cached prefix for all rows, and skip padding (but for a few cells
+that round the number of tokens). For other models the prefix is expanded over the rows in transformers' own cache, and
+there is a mask where there are branches.
 
 Letters: B rows (suffixes), S cells of a row, Q cells of a row whose logits are returned, P prefix tokens, V vocabulary,
 C key-value heads, D head size.
@@ -102,8 +103,8 @@ class _Tree:
         positions_BS: position ids, counted from the end of the prefix.
         visible_BSS: whether a token (second dimension) sees a token (third one) of its row.
         kept_BQ: the cells whose logits are returned.
-        real_BS: the cells that are computed without padding: all tokens, and as much padding as makes their number one
-            that comes back (`padded_sizes`).
+        real_BS: the cells that fused layers compute: all tokens, and as many padding cells as make their number a
+            bucket size (`padded_sizes`).
     """
 
     ids_BS: torch.Tensor

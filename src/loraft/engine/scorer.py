@@ -24,7 +24,7 @@ from loraft.errors import BackboneError
 MIN_PREFIX = 8  # a pass for a shorter common prefix costs more than it saves
 # Rows times tokens of a batch. On a CPU small batches fit its cache, and their rows differ less in length.
 CPU_TOKENS, TOKENS = 1536, 8192
-# Two logits that differ by less may change places by rounding, as when the order of additions changes.
+# Two logits that differ by less may swap their order by rounding, for example in a batch of another size.
 MARGIN = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
 
 

@@ -29,6 +29,12 @@ class Prediction:
         probs: probability of each label, in [0, 1].
         extra: the row's other columns.
         error: why the row could not be read; None for a good row.
+
+    Example:
+        >>> import loraft
+        >>> loraft.Prediction(row=1, text="thầy dạy hay", label="positive", probs={"positive": 0.9, "negative": 0.1})
+        Prediction(row=1, text='thầy dạy hay', label='positive', probs={'positive': 0.9, 'negative': 0.1}, extra={},
+        error=None)
     """
 
     row: int

@@ -12,13 +12,20 @@ from loraft.runs.study_folders import SweepFolder
 
 
 class Run(RunFolder):
-    """The directory of one training run."""
+    """The directory of one training run.
+
+    Example:
+        >>> import loraft
+        >>> found = loraft.Run.open(run)
+        >>> found.finished, found.read_labels()
+        (True, ('negative', 'neutral', 'positive'))
+    """
 
     kind = "run"
     config_file, results_file = "config.yaml", "metrics.json"
 
     @classmethod
-    def open(cls, path: Path) -> "Run":
+    def open(cls, path: str | Path) -> "Run":
         """The run in the folder `path`, finished or not.
 
         Raises:

@@ -12,10 +12,10 @@ from loraft.display import page
 from loraft.display.page import Code, Document, Part
 from loraft.errors import RunError
 from loraft.runs.files import write_text
-from loraft.runs.records import read_object
 from loraft.runs.run import Run
 from loraft.runs.study_folders import DatasetFolder, FewshotFolder, SweepFolder
 from loraft.studies.dataset import tables as dataset_tables
+from loraft.studies.dataset.records import DatasetStatistics
 from loraft.studies.fewshot import tables as fewshot_tables
 from loraft.studies.fewshot.records import FewshotResult
 from loraft.studies.report_sections import SENTENCE, config_and_environment, images, made_from, sources
@@ -131,23 +131,21 @@ def of_sweep(folder: Path) -> Document:
 
 
 def of_data(folder: Path) -> Document:
-    """A data source that `loraft data` looked at."""
-    data = read_object(DatasetFolder(folder).results_path, DatasetFolder(folder).mend)
+    """The report on a data source that `loraft data` has described."""
+    statistics = DatasetFolder(folder)
+    data = DatasetStatistics.of(statistics)
     others: list[Part] = ["One split: nothing can leak."]
-    if data["leaks"]:
-        others = [dataset_tables.leaks(data), dataset_tables.near_legend(data)]
-    others += [dataset_tables.near_copies(data)] if any(pair["examples"] for pair in data["leaks"]) else []
-    others.append(dataset_tables.conflict_total(data))
-    others += [dataset_tables.conflicts(data)] if data["conflicts"]["examples"] else []
+    if data.leaks:
+        counts, *pairs = dataset_tables.leak_tables(data)
+        others = [counts, dataset_tables.near_legend(data), *pairs]
+    others += [dataset_tables.conflict_total(data), *dataset_tables.conflict_tables(data)]
+    rows: list[Part] = [dataset_tables.shares(data), dataset_tables.splits(data), *dataset_tables.data_notes(data)]
     return Document(
-        title=f"Data {data['source']}",
-        subtitle=f"{data['rows']:,} rows, task {data['task']}, labels {', '.join(data['labels'])}",
+        title=f"Data {data.source}",
+        subtitle=f"{data.rows:,} rows, task {data.task}, labels {', '.join(data.labels)}",
         sections=[
-            ("Rows", [dataset_tables.shares(data), dataset_tables.splits(data), *dataset_tables.data_notes(data)]),
-            (
-                "Lengths",
-                [dataset_tables.lengths(data), *images(DatasetFolder(folder).plots), dataset_tables.longest(data)],
-            ),
+            ("Rows", rows),
+            ("Lengths", [dataset_tables.lengths(data), *images(statistics.plots), dataset_tables.longest(data)]),
             ("Leaks and conflicts", others),
         ],
     )

@@ -106,6 +106,11 @@ def save_adapter(run: Run, model: PreTrainedModel, content: manifest.Manifest) -
 
 def _forget_local_path(adapter: Path, path: str, name: str) -> None:
     """Writes the backbone's name where peft put the folder it was loaded from, which other machines do not have."""
+    if path in ("", name):
+        return
     for file in (adapter / "adapter_config.json", adapter / "README.md"):
-        if path not in ("", name) and file.exists():
-            file.write_text(file.read_text(encoding="utf-8").replace(path, name), encoding="utf-8")
+        if file.exists():
+            text = file.read_text(encoding="utf-8").replace(path, name)
+            # JSON escapes backslashes and letters beyond ASCII: C:\\Users, m\u00f4-h\u00ecnh
+            text = text.replace(json.dumps(path)[1:-1], json.dumps(name)[1:-1])
+            file.write_text(text, encoding="utf-8")

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from loraft.config.resolve import resolve
+from loraft.data.checks import Duplicates
 from loraft.display.page import cells
 from loraft.errors import DataError
 from loraft.models.load import build_encoder
+from loraft.runs.study_folders import DatasetFolder
 from loraft.studies.dataset import statistics
+from loraft.studies.dataset.records import CrossTable, DatasetStatistics
 from loraft.studies.dataset.tables import conflict_total, data_notes, data_tables, shares
 
 ROWS = {
@@ -45,19 +48,19 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-def describe(source: Path | str, output: Path, *overrides: str, **options: Any) -> dict[str, Any]:
+def describe(source: Path | str, output: Path, *overrides: str, **options: Any) -> DatasetStatistics:
     config = resolve(overrides=[f"output={output}", *overrides], flags={"data.source": str(source)})
     return statistics.describe(config, **options)
 
 
 def test_shares_are_topic_by_sentiment_over_all_rows(source: Path, tmp_path: Path) -> None:
     found = describe(source, tmp_path)
-    assert (found["rows"], found["by"], found["label_column"]) == (11, "topic", "sentiment")
-    assert found["shares"] == {
-        "rows": ["lecturer", "training program", "facility", "others"],
-        "columns": ["negative", "neutral", "positive"],
-        "counts": [[1, 0, 4], [0, 0, 1], [1, 1, 0], [1, 2, 0]],
-    }
+    assert (found.rows, found.by, found.label_column) == (11, "topic", "sentiment")
+    assert found.shares == CrossTable(
+        rows=("lecturer", "training program", "facility", "others"),
+        columns=("negative", "neutral", "positive"),
+        counts=((1, 0, 4), (0, 0, 1), (1, 1, 0), (1, 2, 0)),
+    )
     heads, rows = cells(shares(found))
     assert heads == ["topic / sentiment (%)", "negative", "neutral", "positive", "total"]
     assert rows[0] == ["lecturer", "9.09", "0.00", "36.36", "45.45"]  # 1, 0, 4 and 5 of 11
@@ -66,30 +69,29 @@ def test_shares_are_topic_by_sentiment_over_all_rows(source: Path, tmp_path: Pat
 
 def test_the_other_task_is_set_against_its_topics_the_other_way_round(source: Path, tmp_path: Path) -> None:
     found = describe(source, tmp_path, "prompt.task=topic")
-    assert found["by"] == "sentiment"
-    assert np.array_equal(np.transpose(found["shares"]["counts"]), describe(source, tmp_path)["shares"]["counts"])
+    assert found.by == "sentiment"
+    assert np.array_equal(np.transpose(found.shares.counts), describe(source, tmp_path).shares.counts)
 
 
 def test_splits_count_rows_and_labels(source: Path, tmp_path: Path) -> None:
-    train, validation, test = describe(source, tmp_path)["splits"]
-    assert (train["rows"], validation["rows"], test["rows"]) == (6, 2, 3)
-    assert train["labels"] == {"negative": 2, "neutral": 2, "positive": 2}
-    assert validation["share"] == pytest.approx(2 / 11)
+    train, validation, test = describe(source, tmp_path).splits
+    assert (train.rows, validation.rows, test.rows) == (6, 2, 3)
+    assert train.labels == {"negative": 2, "neutral": 2, "positive": 2}
+    assert validation.share == pytest.approx(2 / 11)
 
 
 def test_every_split_and_every_pair_of_splits_is_checked(source: Path, tmp_path: Path) -> None:
     found = describe(source, tmp_path)  # the checks themselves are tested in tests/data/test_checks.py
-    assert found["duplicates"] == {
-        "train": {"same": 1, "other": 1}, "validation": {"same": 0, "other": 0}, "test": {"same": 0, "other": 0}
-    }  # fmt: skip
-    assert (found["conflicts"]["sentences"], found["conflicts"]["rows"]) == (2, 4)
-    pairs = {(leak["left"], leak["right"]): (leak["exact"], leak["near"]) for leak in found["leaks"]}
+    none = Duplicates(same=0, other=0)
+    assert found.duplicates == {"train": Duplicates(same=1, other=1), "validation": none, "test": none}
+    assert (found.conflicts.sentences, found.conflicts.rows) == (2, 4)
+    pairs = {(leak.left, leak.right): (leak.exact, leak.near) for leak in found.leaks}
     assert pairs == {("train", "validation"): (1, 0), ("train", "test"): (1, 1), ("validation", "test"): (0, 0)}
 
 
 def test_near_duplicates_are_left_out_on_request(source: Path, tmp_path: Path) -> None:
     found = describe(source, tmp_path, near=False)
-    assert [(leak["exact"], leak["near"]) for leak in found["leaks"]] == [(1, None), (1, None), (0, None)]
+    assert [(leak.exact, leak.near) for leak in found.leaks] == [(1, None), (1, None), (0, None)]
     assert any("not looked for" in row for table in data_tables(found) for row in cells(table)[1])
 
 
@@ -101,30 +103,32 @@ def test_rows_are_seen_whole_whatever_training_would_leave_out(source: Path, tmp
 def test_lengths_are_in_words_and_quantiles_are_lengths_that_occur(source: Path, tmp_path: Path) -> None:
     found = describe(source, tmp_path)
     words = sorted(len(text.split()) for rows in ROWS.values() for text, *_ in rows)
-    assert found["lengths"]["all"]["longest"] == max(words) == 14
-    assert found["lengths"]["all"]["50%"] == words[5]  # 6 of 11 rows are at most as long, 5 are not half of them
-    assert found["lengths"]["all"]["mean"] == pytest.approx(np.mean(words))
-    assert found["longest"][0]["text"].startswith("cô nên nói chậm hơn")
-    assert found["longest"][0]["split"] == "train"
+    assert found.lengths["all"].longest == max(words) == 14
+    assert found.lengths["all"].quantiles["50%"] == words[5]  # 6 of 11 rows are at most as long, 5 are not half of them
+    assert found.lengths["all"].mean == pytest.approx(np.mean(words))
+    assert found.longest[0].place.text.startswith("cô nên nói chậm hơn")
+    assert found.longest[0].place.split == "train"
 
 
 def test_tokens_are_those_of_the_prompts_that_training_sees(source: Path, tmp_path: Path) -> None:
-    found = describe(source, tmp_path)["tokens"]
+    found = describe(source, tmp_path).tokens
+    assert found is not None
     encoder = build_encoder(resolve())
     text = "cô nên nói chậm hơn một chút để cả lớp kịp ghi bài ."
     longest = len(encoder.encode([text])[0].ids) + max(map(len, encoder.completions_K))
-    assert (found["longest"][0]["text"], found["longest"][0]["prompt"]) == (text, longest)
-    assert found["prompt"]["longest"] == longest
-    assert found["sentence"]["longest"] == len(encoder.tokenizer(text, add_special_tokens=False)["input_ids"])
-    assert found["shortened"] == 0
-    short = describe(source, tmp_path, f"prompt.max_length={longest - 1}")["tokens"]
-    assert (short["shortened"], short["prompt"]["longest"]) == (1, longest - 1)
+    assert (found.longest[0].place.text, found.longest[0].prompt) == (text, longest)
+    assert found.prompt.longest == longest
+    assert found.sentence.longest == len(encoder.tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert found.shortened == 0
+    short = describe(source, tmp_path, f"prompt.max_length={longest - 1}").tokens
+    assert short is not None
+    assert (short.shortened, short.prompt.longest) == (1, longest - 1)
 
 
 def test_without_the_backbones_tokenizer_the_rest_is_described(source: Path, tmp_path: Path) -> None:
     found = describe(source, tmp_path, "model.name=owner/backbone")  # the tests are offline
-    assert found["tokens"] is None
-    (note,) = found["notes"]
+    assert found.tokens is None
+    (note,) = found.notes
     assert note.startswith("lengths in tokens are not measured: ")
     assert "owner/backbone" in note
     assert note in data_notes(found)
@@ -133,36 +137,36 @@ def test_without_the_backbones_tokenizer_the_rest_is_described(source: Path, tmp
 
 def test_tokens_can_be_left_out(source: Path, tmp_path: Path) -> None:
     found = describe(source, tmp_path, tokens=False)
-    assert (found["tokens"], found["notes"]) == (None, [])
+    assert (found.tokens, found.notes) == (None, ())
 
 
 def test_figures_4_and_5_and_the_numbers_lie_in_the_folder(source: Path, tmp_path: Path) -> None:
     found = describe(source, tmp_path)
     folder = tmp_path / "data-góp ý-sentiment"
-    assert found["path"] == str(folder)
+    assert found.path == str(folder)
     assert {path.name for path in (folder / "plots").iterdir()} == {
         "lengths_by_sentiment.png", "lengths_by_topic.png"
     }  # fmt: skip
-    assert json.loads((folder / "data.json").read_text(encoding="utf-8")) == found
+    assert DatasetStatistics.of(DatasetFolder(folder)) == found
 
 
 def test_one_file_is_one_split_and_a_table_without_a_second_column(tmp_path: Path) -> None:
     path = tmp_path / "khảo sát.csv"
     path.write_text("sentence,sentiment\nthầy tốt,positive\nphòng nóng,negative\n", encoding="utf-8")
     found = describe(path, tmp_path)
-    assert [split["name"] for split in found["splits"]] == ["train"]
-    assert (found["by"], found["leaks"]) == (None, [])
+    assert [split.name for split in found.splits] == ["train"]
+    assert (found.by, found.leaks) == (None, ())
     assert cells(shares(found))[1] == [["total", "50.00", "0.00", "50.00", "100.00"]]
     assert len(data_tables(found)) == 4  # nothing to say of leaks and conflicts
-    (note,) = found["notes"]
+    (note,) = found.notes
     assert note.startswith(f"no validation and no test split: {path}: one file holds one split")
 
 
 def test_a_folder_without_a_validation_split_is_described(source: Path, tmp_path: Path) -> None:
     (source / "validation.jsonl").unlink()
     found = describe(source, tmp_path)
-    assert [split["name"] for split in found["splits"]] == ["train", "test"]
-    (note,) = found["notes"]
+    assert [split.name for split in found.splits] == ["train", "test"]
+    (note,) = found.notes
     assert note == f"no validation split: {source}: no file for split validation (got test.jsonl, train.jsonl)"
 
 
@@ -174,8 +178,8 @@ def test_a_hub_source_without_a_test_split_is_described(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     found = describe("owner/gop-y", tmp_path, tokens=False, near=False)
-    assert [split["rows"] for split in found["splits"]] == [6, 2]
-    assert found["notes"][0].startswith("no test split: hub owner/gop-y, split test: cannot be loaded (Unknown split")
+    assert [split.rows for split in found.splits] == [6, 2]
+    assert found.notes[0].startswith("no test split: hub owner/gop-y, split test: cannot be loaded (Unknown split")
 
 
 def test_a_source_without_any_of_the_splits_is_refused(source: Path, tmp_path: Path) -> None:
@@ -207,9 +211,9 @@ def test_two_sources_of_one_name_do_not_share_a_folder(
     shutil.copytree(source, other)
     with pytest.raises(DataError, match=r"describes another source \(got .*góp ý\); --set name=NAME keeps both"):
         describe(other, tmp_path)
-    assert describe(other, tmp_path, "name=khác-ý", tokens=False)["path"] == str(tmp_path / "khác-ý")
+    assert describe(other, tmp_path, "name=khác-ý", tokens=False).path == str(tmp_path / "khác-ý")
     monkeypatch.chdir(tmp_path)
-    assert describe("góp ý/", tmp_path, tokens=False)["path"] == first["path"]  # the same source, written otherwise
+    assert describe("góp ý/", tmp_path, tokens=False).path == first.path  # the same source, written otherwise
     (tmp_path / "chạy").mkdir()
     (tmp_path / "chạy" / "config.yaml").touch()
     with pytest.raises(DataError, match="chạy: a run or a study is there"):
@@ -221,7 +225,7 @@ def test_any_column_can_be_set_against_the_labels(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("sentence,sentiment,khoa\nthầy tốt,2,CNTT\nphòng nóng,0,Toán\nổn,1,CNTT\n", encoding="utf-8")
     found = describe(path, tmp_path, by="khoa")
-    assert (found["shares"]["rows"], found["shares"]["counts"]) == (["CNTT", "Toán"], [[0, 1, 1], [1, 0, 0]])
+    assert (found.shares.rows, found.shares.counts) == (("CNTT", "Toán"), ((0, 1, 1), (1, 0, 0)))
     assert (tmp_path / "data-a.csv-sentiment" / "plots" / "lengths_by_khoa.png").exists()
     with pytest.raises(DataError, match=r"--by: no column 'lớp' in 3 rows \(got khoa\)"):
         describe(path, tmp_path, by="lớp")
@@ -236,8 +240,8 @@ def test_sentences_with_brackets_are_text_in_the_tables(tmp_path: Path) -> None:
 @pytest.mark.skipif("LORAFT_VSFC" not in os.environ, reason="LORAFT_VSFC does not name the folder of UIT-VSFC")
 def test_table_1_of_the_real_corpus(tmp_path: Path) -> None:
     found = describe(os.environ["LORAFT_VSFC"], tmp_path, near=False)
-    assert found["rows"] == 16_175
-    assert [split["rows"] for split in found["splits"]] == [11_426, 1_583, 3_166]
+    assert found.rows == 16_175
+    assert [split.rows for split in found.splits] == [11_426, 1_583, 3_166]
     _, rows = cells(shares(found))
     # Published: positive 49.69, negative 45.99, neutral 4.32; the topics' totals in this order.
     assert rows[-1] == ["total", "45.99", "4.32", "49.69", "100.00"]

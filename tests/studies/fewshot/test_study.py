@@ -176,7 +176,7 @@ def test_an_interrupted_study_goes_on_with_the_draws_that_are_left(
     said: list[str] = []
     with interrupted_after(4, monkeypatch), pytest.raises(KeyboardInterrupt):
         fewshot_study.fewshot(config(tmp_path, "name=gián-đoạn"), quiet=True, tell=said.append)
-    assert said == ["interrupted: 6 of 7 measurements are kept; the same command with --resume goes on"]
+    assert said == ["interrupted: 6 of 7 measurements are saved; the same command with --resume continues"]
     folder = tmp_path / "gián-đoạn"
     assert not (folder / "fewshot.json").exists()
     with pytest.raises(RunError, match=r"an unfinished study of feedback is there; .* --resume continues it, --force"):
@@ -238,7 +238,7 @@ def test_another_config_is_not_resumed_and_the_keys_are_named(tmp_path: Path) ->
         fewshot_study.fewshot(config(tmp_path, "data.max_test_rows=9"), resume=True, quiet=True)
     with pytest.raises(RunError, match=r"fewshot.selection: random then, balanced now"):
         fewshot_study.fewshot(config(tmp_path, "fewshot.selection=balanced", f"name={folder}"), resume=True, quiet=True)
-    with pytest.raises(RunError, match=r"--resume: no study was begun in .*mới; leave --resume out"):
+    with pytest.raises(RunError, match=r"--resume: there is no study in .*mới; leave --resume out"):
         fewshot_study.fewshot(config(tmp_path, "name=mới"), resume=True, quiet=True)
 
 

@@ -121,6 +121,14 @@ def test_other_keys_are_lines_of_their_own(figures: list[Any], tmp_path: Path) -
         assert len({getattr(line, f"get_{look}")() for line in lines}) == 2  # told apart in greyscale
 
 
+def test_lines_and_single_seeds_are_drawn_beside_each_other(figures: list[Any], tmp_path: Path) -> None:
+    keys = [{"train.optim": o, "lora.r": r, "seed": s} for o in ("sgd", "adamw_torch") for r in (1, 2) for s in (1, 2)]
+    upper = draw(figures, over(*keys), tmp_path).axes[0]
+    lines = [list(bar.lines[0].get_xdata()) for bar in upper.containers]
+    assert lines == [pytest.approx([-0.1, 0.9]), pytest.approx([0.1, 1.1])]
+    assert sorted(seeds_of(upper)) == pytest.approx([0.2] * 4 + [1.2] * 4)
+
+
 @pytest.mark.parametrize(
     ("settings", "ticks"),
     [

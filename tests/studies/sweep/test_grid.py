@@ -8,7 +8,7 @@ import pytest
 from loraft.config.resolve import load_config, resolve
 from loraft.config.yaml_io import dump_config
 from loraft.errors import ConfigError
-from loraft.studies.sweep.grid import expand, expand_ranks, parse_grid
+from loraft.studies.sweep.grid import expand, expand_ranks, parse_grid, sweep_name
 from loraft.studies.sweep.trials import Trial
 
 
@@ -57,6 +57,25 @@ def test_a_grid_alone_replaces_the_default_ranks() -> None:
     assert names(trials("train.class_weights=none,balanced")) == ["class_weights=none", "class_weights=balanced"]
     assert names(trials("lora.r=1,2,4,...,8")) == ["r1", "r2", "r4", "r8"]
     assert len(trials(seeds=[1, 2])) == 16
+
+
+@pytest.mark.parametrize(
+    ("grid", "overrides", "name"),
+    [
+        ((), (), "sweep-loraft-vi-tiny-feedback-sentiment-lora"),
+        ((), ("quant.method=nf4",), "sweep-loraft-vi-tiny-feedback-sentiment-qlora"),
+        ((), ("model.name=/models/Llama-3.2-1B", "prompt.task=topic"), "sweep-Llama-3.2-1B-feedback-topic-lora"),
+        (("quant.method=none,nf4",), (), "sweep-loraft-vi-tiny-feedback-sentiment"),
+        (("prompt.task=sentiment,topic",), (), "sweep-loraft-vi-tiny-feedback-lora"),
+        ((), ("name=của tôi",), "của tôi"),
+    ],
+)
+def test_the_folder_is_named_after_what_is_not_swept(
+    grid: tuple[str, ...], overrides: tuple[str, ...], name: str
+) -> None:
+    config = resolve(overrides=overrides, flags={"sweep.grid": parse_grid(grid)})
+    assert sweep_name(config) == name
+    assert expand(config)[0].config.name == f"{name}/{expand(config)[0].name}"
 
 
 def test_names_come_from_validated_values_and_fit_a_folder() -> None:

@@ -1,10 +1,12 @@
 """Trainable parameters are counted from a backbone's config.json as peft counts them, or not at all."""
 
+import copy
 from pathlib import Path
 
 import pytest
 from helpers.tiny import CONFIGS, backbone
 from peft import get_peft_model
+from transformers import AutoModelForCausalLM
 
 from loraft.config.resolve import resolve
 from loraft.models.adapter import lora_config
@@ -48,6 +50,15 @@ def test_parameters_are_counted_as_peft_counts_them_or_not_at_all(
     else:
         model = get_peft_model(backbone(architecture), lora_config(config.lora))
         assert count == model.get_nb_trainable_parameters()[0]
+
+
+def test_heads_may_be_wider_than_their_share_of_the_hidden_vector(tmp_path: Path) -> None:
+    architecture = copy.deepcopy(CONFIGS["qwen3"])
+    architecture.head_dim = 24  # 4 heads over 32 inputs: a share is 8
+    architecture.save_pretrained(tmp_path)
+    config = resolve(overrides=[f"model.name={tmp_path}", "lora.r=2"])
+    model = get_peft_model(AutoModelForCausalLM.from_config(architecture), lora_config(config.lora))
+    assert trainable_parameters(config) == model.get_nb_trainable_parameters()[0]
 
 
 def test_an_unknown_target_or_backbone_is_not_guessed() -> None:

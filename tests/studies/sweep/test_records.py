@@ -79,6 +79,7 @@ def test_a_file_from_before_the_version_number_is_read(tmp_path: Path) -> None:
         del row["joint"]  # of the first sweeps, in which every trial was trained alone
     folder.results_path.write_text(json.dumps(content), encoding="utf-8")
     assert SweepResult.of(folder) == sweep
+    assert not any(record.measured.joint for record in SweepResult.of(folder).trials if record.measured is not None)
 
 
 def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""PNG figures of the studies and of data, in the style of `loraft.plots`."""
+"""Draws the figure of sentence lengths of a data source."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,24 +9,25 @@ import numpy.typing as npt
 
 from loraft.display.figure import drawing
 
-LONGEST_SHARE = 0.99  # of the rows get a bar of their own; the longer ones share the last
+SHOWN_SHARE = 0.99  # lengths up to this quantile get bars of their own; all longer ones are in the last bar
 
 
 def length_distributions(
     words_by_name: Mapping[str, npt.NDArray[np.int64]], path: Path, *, title: str, bins: int = 40
 ) -> None:
-    """Draws how long the sentences of each label are: a histogram each, all on the same scale.
+    """Draws a histogram of sentence lengths for each label, all with the same axes.
 
     Args:
         words_by_name: lengths in words of the rows of each label; a label without rows is left out.
         path: the PNG.
-        title: of the figure.
-        bins: at most so many bars.
+        title: title of the figure.
+        bins: largest number of bars up to the quantile `SHOWN_SHARE`.
     """
     shown = {name: words for name, words in words_by_name.items() if len(words)}
     everything = np.concatenate(list(shown.values()))
-    longest = max(int(np.quantile(everything, LONGEST_SHARE)), int(everything.min()) + 1)
-    width = -(-longest // bins)
+    longest = max(int(np.quantile(everything, SHOWN_SHARE)), int(everything.min()) + 1)
+    width = -(-longest // bins)  # of a bar, in words, rounded up
+    # Edges lie between whole numbers. The last bar starts above `longest`, and `clipped` puts all longer rows into it.
     edges = np.arange(0, longest + 2 * width, width) + 0.5
     with drawing(path, (6.4, 1.2 + 1.15 * len(shown))) as figure:
         panels: Sequence[Any] = figure.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]

@@ -1,14 +1,14 @@
-"""What is in a data source: how many rows of what, how long, and what would spoil a measurement.
+"""Computes the statistics of a data source, `loraft data`: rows, labels, lengths, duplicates, conflicts and leaks.
 
-Rows are looked at as they are: without limits, and with the duplicates that training may drop.
+All rows are described: row limits are not applied, and duplicates are kept even where training drops them.
+
+Shapes: N rows of all splits together.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,34 +16,42 @@ import numpy.typing as npt
 from loraft.bundled import bundled_data
 from loraft.config.resolve import resolve, task_names
 from loraft.config.schema import Config
-from loraft.data.checks import NEAR, SHOWN, conflicts, duplicates, leaks, place_of_row
+from loraft.data.checks import NEAR, SHOWN, RowPlace, conflicts, duplicates, leaks
 from loraft.data.dataset import Split, load_split
 from loraft.data.sources import NoSplitError
 from loraft.errors import BackboneError, DataError
-from loraft.runs.files import write_json
+from loraft.runs.run import Run
+from loraft.runs.study_folders import DatasetFolder, FewshotFolder, SweepFolder
+from loraft.studies.dataset.records import (
+    QUANTILES,
+    CrossTable,
+    DatasetStatistics,
+    Lengths,
+    LongPrompt,
+    LongRow,
+    SplitStatistics,
+    TokenLengths,
+    quantile_name,
+)
 
-FILE = "data.json"
 SPLITS = ("train", "validation", "test")
-QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
+MOST_VALUES = 50  # of the second column, each of which is a row of a table
 Ints = npt.NDArray[np.int64]
 
 
-def describe(config: Config, *, by: str | None = None, tokens: bool = True, near: bool = True) -> dict[str, Any]:
-    """Statistics of a data source, with figures and `data.json` in a folder that `folder_of` names.
+def describe(config: Config, *, by: str | None = None, tokens: bool = True, near: bool = True) -> DatasetStatistics:
+    """Computes the statistics of a data source, and writes them with figures into the directory from `folder_of`.
 
     Args:
-        config: names source and task.
-        by: a second column to set against the labels; by default another task's, where the rows have it.
-        tokens: measure the prompts with the backbone's tokenizer; where it cannot be loaded a note says why.
+        config: gives source and task.
+        by: a second column to count the labels by; by default the column of another task, where the rows have it.
+        tokens: measure sentences and prompts with the backbone's tokenizer; a note says so where it cannot be loaded.
         near: look for near-duplicates between splits.
 
-    Returns:
-        JSON-ready: `splits` (table 2), `shares` (table 1), `lengths`, `duplicates`, `conflicts`, `leaks`, `longest`,
-        `tokens` (None where not measured), `notes` (sentences on what is not there), `path`.
-
     Raises:
-        DataError: a split cannot be read, there is none, no row has the column `by`, or the folder holds something
+        DataError: a split cannot be read, there is none, no row has the column `by`, or the directory holds something
             else.
+        RunError: the statistics in the directory are damaged or of a later version.
     """
     folder = folder_of(config)
     splits, notes = load_splits(config)
@@ -53,68 +61,66 @@ def describe(config: Config, *, by: str | None = None, tokens: bool = True, near
     label_N = np.concatenate([split.labels for split in splits])
     column, names, by_N = second_column(config, splits, by)
     words_N = np.array([len(text.split()) for text in texts])
-    label_name = config.data.label_column or config.prompt.label_column or "label"
+    label_column = config.data.label_column or config.prompt.label_column or "label"
     measured = None
     if tokens:
         try:
             measured = prompt_tokens(config, splits)
         except BackboneError as error:
             notes.append(f"lengths in tokens are not measured: {error}")
-    result = {
-        "kind": "data",
-        "path": str(folder),
-        "source": config.data.source,
-        "task": config.prompt.task,
-        "labels": labels,
-        "label_column": label_name,
-        "by": column,
-        "rows": len(rows),
-        "splits": [_split_row(split, labels, len(rows)) for split in splits],
-        "shares": cross_table(by_N, names, label_N, labels),
-        "lengths": {
-            "all": _quantiles(words_N),
-            **{name: _quantiles(words_N[label_N == k]) for k, name in enumerate(labels) if (label_N == k).any()},
+    result = DatasetStatistics(
+        path=str(folder.path),
+        source=config.data.source,
+        task=config.prompt.task,
+        labels=tuple(labels),
+        label_column=label_column,
+        by=column,
+        rows=len(rows),
+        splits=tuple(_split_statistics(split, labels, len(rows)) for split in splits),
+        shares=cross_table(by_N, names, label_N, labels),
+        lengths={
+            "all": _lengths(words_N),
+            **{name: _lengths(words_N[label_N == k]) for k, name in enumerate(labels) if (label_N == k).any()},
         },
-        "duplicates": {split.name: duplicates(split) for split in splits},
-        "conflicts": conflicts(splits, labels),
-        "near_threshold": NEAR,
-        "leaks": [leaks(left, right, near=near) for left, right in combinations(splits, 2)],
-        "longest": [
-            {"words": int(words_N[i]), "characters": len(texts[i]), **place_of_row(*rows[i])}
+        duplicates={split.name: duplicates(split) for split in splits},
+        conflicts=conflicts(splits, labels),
+        near_threshold=NEAR,
+        leaks=tuple(leaks(left, right, near=near) for left, right in combinations(splits, 2)),
+        longest=tuple(
+            LongRow(int(words_N[i]), len(texts[i]), RowPlace.of(*rows[i]))
             for i in np.argsort(-words_N, kind="stable")[:SHOWN]
-        ],
-        "tokens": measured,
-        "notes": notes,
-    }
-    _draw(
-        folder,
-        Path(config.data.source).name,
-        words_N,
-        {label_name: (labels, label_N)} | ({column: (names, by_N)} if column else {}),
+        ),
+        tokens=measured,
+        notes=tuple(notes),
     )
-    write_json(folder / FILE, result)
+    columns: dict[str, tuple[Sequence[str], Ints]] = {label_column: (labels, label_N)}
+    if column:
+        columns[column] = (names, by_N)
+    _draw(folder, Path(config.data.source).name, words_N, columns)
+    folder.finish(result)
     return result
 
 
-def folder_of(config: Config) -> Path:
-    """Where the statistics of the config's source go: the config's name, or one made of source and task.
+def folder_of(config: Config) -> DatasetFolder:
+    """The directory for the statistics of the config's source; its name is `config.name`, or source and task.
 
     Raises:
-        DataError: the folder holds something else, or the statistics of another source of that name.
+        DataError: the directory holds something else, or the statistics of another source with the same name.
+        RunError: the statistics in it are damaged or of a later version.
     """
-    made = f"data-{Path(config.data.source).name}-{Path(config.prompt.task).stem}"
-    folder = Path(config.output) / (config.name or made)
-    if any((folder / name).is_file() for name in ("config.yaml", "fewshot.yaml", "sweep.yaml")):
-        raise DataError(f"{folder}: a run or a study is there; --set name=NAME names another folder")
-    if (folder / FILE).is_file():
-        other = json.loads((folder / FILE).read_text(encoding="utf-8"))["source"]
-        if _place_of(other) != _place_of(config.data.source):
-            raise DataError(f"{folder}: describes another source (got {other}); --set name=NAME keeps both")
+    default = f"data-{Path(config.data.source).name}-{Path(config.prompt.task).stem}"
+    folder = DatasetFolder(Path(config.output) / (config.name or default))
+    if any((folder.path / kind.config_file).is_file() for kind in (Run, SweepFolder, FewshotFolder)):
+        raise DataError(f"{folder.path}: a run or a study is there; --set name=NAME names another folder")
+    if folder.finished:
+        other = str(folder.read_results().get("source"))
+        if _identity(other) != _identity(config.data.source):
+            raise DataError(f"{folder.path}: describes another source (got {other}); --set name=NAME keeps both")
     return folder
 
 
 def load_splits(config: Config) -> tuple[list[Split], list[str]]:
-    """The splits that the source has, of train, validation and test; whole, with duplicates; and what is not there.
+    """The splits that the source has, of train, validation and test, with all rows; and a note on the missing ones.
 
     Raises:
         DataError: a split cannot be read, or the source has none of the three.
@@ -134,20 +140,27 @@ def load_splits(config: Config) -> tuple[list[Split], list[str]]:
 
 
 def second_column(config: Config, splits: Sequence[Split], by: str | None) -> tuple[str | None, list[str], Ints]:
-    """A column beside the labels: its name, its values' names and each row's index into them.
+    """A column to count the labels by.
 
-    Without a column the rows are not divided: name None, one value "all".
+    Args:
+        config: as of `describe`.
+        splits: the splits of the source.
+        by: name of the column; None for the column of a shipped task that all rows have.
+
+    Returns:
+        Name of the column, its values in the order of tables, and the index of each row's value, (N,). Where there is
+        no such column: None, the single value "all", and zeros.
 
     Raises:
-        DataError: `by` names a column that is not there, or that has too many values to be a table's rows.
+        DataError: `by` names a column that some row lacks, or a column with too many values for a table.
     """
     extras = [example.extra for split in splits for example in split.examples]
-    known = {}
+    labels_of = {}  # the labels of each shipped task, by the name of its column
     for task in task_names():
         prompt = resolve(flags={"prompt.task": task}).prompt
-        known[str(prompt.label_column)] = list(prompt.labels or [])
-    there = [column for column in known if all(column in extra for extra in extras)]
-    column = by if by is not None else (there[0] if there else None)
+        labels_of[str(prompt.label_column)] = list(prompt.labels or [])
+    found = [column for column in labels_of if all(column in extra for extra in extras)]
+    column = by if by is not None else (found[0] if found else None)
     if column is None:
         return None, ["all"], np.zeros(len(extras), dtype=np.int64)
     missing = sum(column not in extra for extra in extras)
@@ -155,85 +168,99 @@ def second_column(config: Config, splits: Sequence[Split], by: str | None) -> tu
         columns = ", ".join(dict.fromkeys(key for extra in extras for key in extra)) or "no other columns"
         raise DataError(f"--by: no column {column!r} in {missing} rows (got {columns}); name one of these")
     values = [str(extra[column]).strip() for extra in extras]
-    names = known.get(column, [])
+    # Values of a task's column are its labels or their ids; values of any other column are sorted.
+    names = labels_of.get(column, [])
     ids = {str(k): k for k in range(len(names))} | {name: k for k, name in enumerate(names)}
     if not all(value in ids for value in values):
         names = sorted(set(values))
         ids = {name: k for k, name in enumerate(names)}
-    if len(names) > 50:
+    if len(names) > MOST_VALUES:
         raise DataError(
-            f"--by: {column!r} has {len(names)} values (got for example {names[0]!r}); name one with up to 50"
+            f"--by: {column!r} has {len(names)} values (got for example {names[0]!r}); name a column with up to"
+            f" {MOST_VALUES}"
         )
     return column, names, np.array([ids[value] for value in values], dtype=np.int64)
 
 
-def cross_table(rows_N: Ints, row_names: Sequence[str], columns_N: Ints, column_names: Sequence[str]) -> dict[str, Any]:
-    """Counts of two labellings of the same rows, R x C, with both lists of names."""
+def cross_table(rows_N: Ints, row_names: Sequence[str], columns_N: Ints, column_names: Sequence[str]) -> CrossTable:
+    """Counts how often each value of one column occurs with each value of another.
+
+    Args:
+        rows_N, columns_N: index of each row's value in the two columns.
+        row_names, column_names: the values.
+    """
     counts = np.zeros((len(row_names), len(column_names)), dtype=np.int64)
     np.add.at(counts, (rows_N, columns_N), 1)
-    return {"rows": list(row_names), "columns": list(column_names), "counts": counts.tolist()}
+    return CrossTable(tuple(row_names), tuple(column_names), tuple(tuple(row) for row in counts.tolist()))
 
 
-def prompt_tokens(config: Config, splits: Sequence[Split]) -> dict[str, Any]:
-    """Lengths of sentences and of prompts with their answers, in tokens, and how many sentences will be shortened."""
-    from loraft.models.load import build_encoder  # here, so that a look at data does not wait for torch
+def prompt_tokens(config: Config, splits: Sequence[Split]) -> TokenLengths:
+    """Lengths of sentences and of prompts with their longest answer, in tokens of the backbone's tokenizer.
+
+    Raises:
+        BackboneError: the tokenizer cannot be loaded, or its chat template cannot be used.
+    """
+    from loraft.models.load import build_encoder  # imported here, since it imports torch
 
     encoder = build_encoder(config)
     answer = max(map(len, encoder.completions_K))
-    places = [(split, i) for split in splits for i in range(len(split))]
+    rows = [(split, i) for split in splits for i in range(len(split))]
     texts = [text for split in splits for text in split.texts]
     prompts = encoder.encode(texts)
     ids = encoder.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     sentence_N = np.array([len(row) for row in ids])
     prompt_N = np.array([len(prompt.ids) + answer for prompt in prompts])
-    return {
-        "tokenizer": config.model.name,
-        "max_length": config.prompt.max_length,
-        "shortened": sum(prompt.cut > 0 for prompt in prompts),
-        "sentence": _quantiles(sentence_N),
-        "prompt": _quantiles(prompt_N),
-        "longest": [
-            {"tokens": int(sentence_N[i]), "prompt": int(prompt_N[i]), **place_of_row(*places[i])}
+    return TokenLengths(
+        tokenizer=config.model.name,
+        max_length=config.prompt.max_length,
+        shortened=sum(prompt.cut > 0 for prompt in prompts),
+        sentence=_lengths(sentence_N),
+        prompt=_lengths(prompt_N),
+        longest=tuple(
+            LongPrompt(int(sentence_N[i]), int(prompt_N[i]), RowPlace.of(*rows[i]))
             for i in np.argsort(-sentence_N, kind="stable")[:SHOWN]
-        ],
-    }
+        ),
+    )
 
 
-def _place_of(source: str) -> str:
-    """The same text for the same source, however its path is written."""
+def _identity(source: str) -> str:
+    """The same text for the same source, whether its path is relative or absolute; a bundled name as it is."""
     return source if source in bundled_data() else str(Path(source).expanduser().resolve())
 
 
-def _split_row(split: Split, labels: Sequence[str], total: int) -> dict[str, Any]:
+def _split_statistics(split: Split, labels: Sequence[str], total: int) -> SplitStatistics:
     counts = np.bincount(split.labels, minlength=len(labels))
-    return {
-        "name": split.name,
-        "source": split.source,
-        "notes": split.notes,
-        "rows": len(split),
-        "share": len(split) / total,
-        "labels": {label: int(count) for label, count in zip(labels, counts, strict=True)},
-    }
+    return SplitStatistics(
+        name=split.name,
+        source=split.source,
+        notes=split.notes,
+        rows=len(split),
+        share=len(split) / total,
+        labels={label: int(count) for label, count in zip(labels, counts, strict=True)},
+    )
 
 
-def _quantiles(lengths_N: Ints) -> dict[str, float]:
-    """Mean, and the length that the given share of rows does not exceed, a length that occurs."""
+def _lengths(lengths_N: Ints) -> Lengths:
+    """Mean, quantiles and maximum; each quantile is a length that occurs, not an interpolated one."""
     ordered = np.sort(lengths_N)
-    at = {q: int(ordered[max(0, math.ceil(q * len(ordered)) - 1)]) for q in QUANTILES}
-    return {"mean": float(lengths_N.mean())} | {("longest" if q == 1 else f"{q:.0%}"): at[q] for q in QUANTILES}
+    quantiles = {quantile_name(q): int(ordered[max(0, math.ceil(q * len(ordered)) - 1)]) for q in QUANTILES}
+    return Lengths(float(lengths_N.mean()), quantiles, int(ordered[-1]))
 
 
-def _draw(folder: Path, source: str, words_N: Ints, columns: Mapping[str, tuple[Sequence[str], Ints]]) -> None:
+def _draw(folder: DatasetFolder, source: str, words_N: Ints, columns: Mapping[str, tuple[Sequence[str], Ints]]) -> None:
+    """Draws the sentence lengths by the values of each column.
+
+    Args:
+        folder: gets the figures.
+        source: name of the source, for the titles.
+        words_N: length of each row.
+        columns: by name, the values of a column, and the index of each row's value.
+    """
     from loraft.studies.dataset import figures
 
     for column, (names, ids_N) in columns.items():
-        by_name = {name: words_N[ids_N == k] for k, name in enumerate(names)}
         figures.length_distributions(
-            by_name,
-            folder / "plots" / f"lengths_by_{_file_word(column)}.png",
+            {name: words_N[ids_N == k] for k, name in enumerate(names)},
+            folder.lengths_figure(column),
             title=f"Sentence length by {column}: {source}, {len(words_N):,} rows",
         )
-
-
-def _file_word(column: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in column)

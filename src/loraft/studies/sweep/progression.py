@@ -48,7 +48,7 @@ def _progression(head: list[int], tail: list[int], text: str, where: str) -> lis
     """The one progression that begins with the numbers before the dots and ends with those after them."""
     a, b, last = head[0], head[1], tail[-1]
     tried = {"arithmetic": _terms(a, last, lambda x: x + (b - a), a != b)}
-    # Fractions keep a ratio like 3/2 exact; a progression that leaves the whole numbers is not taken.
+    # Fractions keep a ratio like 3/2 exact. If the last term is a whole number, then all terms before it are.
     tried["geometric"] = _terms(a, last, lambda x: x * Fraction(b, a), a != b and a > 0 and b > 0)
     fitting = {
         kind: terms
@@ -56,7 +56,6 @@ def _progression(head: list[int], tail: list[int], text: str, where: str) -> lis
         if terms[: len(head)] == head
         and terms[-len(tail) :] == tail
         and len(head) + len(tail) <= len(terms) <= MOST_TERMS
-        if all(term.denominator == 1 for term in terms)
     }
     shown = {kind: f"{kind} {_shown(terms)}" for kind, terms in tried.items() if terms}
     if len(fitting) == 2:

@@ -1,0 +1,194 @@
+"""Records of a data source's statistics: splits, lengths, the longest rows, and all of them (`data.json`)."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from loraft.data.checks import Conflicts, Duplicates, Leaks, RowPlace
+from loraft.runs.records import flattened, gathered, record_from
+from loraft.runs.study_folders import DatasetFolder
+
+QUANTILES = (0.5, 0.9, 0.95, 0.99)
+_PLACE = ("split", "row", "text")
+
+
+def quantile_name(quantile: float) -> str:
+    """The key of a quantile, for example "95%"."""
+    return f"{quantile:.0%}"
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Lengths of some rows, in words or tokens.
+
+    In JSON the quantiles are on the same level as the other fields.
+
+    Attributes:
+        mean: of all rows.
+        quantiles: for each of `QUANTILES`, by its name, the length that this share of the rows does not exceed.
+        longest: the greatest length.
+    """
+
+    mean: float
+    quantiles: dict[str, int]
+    longest: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, with the quantiles on the same level."""
+        return flattened(self, "quantiles")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, content: Any) -> Any:
+        return gathered(content, quantiles=map(quantile_name, QUANTILES))
+
+
+@dataclass(frozen=True)
+class SplitStatistics:
+    """One split: its name and source, the notes of reading, its rows, their share of all rows, and rows by label."""
+
+    name: str
+    source: str
+    notes: dict[str, int]
+    rows: int
+    share: float
+    labels: dict[str, int]
+
+
+@dataclass(frozen=True)
+class CrossTable:
+    """Counts of two columns of the same rows: `counts[i][j]` rows have value `rows[i]` and label `columns[j]`."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class LongRow:
+    """One of the rows with the most words. In JSON the fields of `place` are on the same level as the numbers."""
+
+    words: int
+    characters: int
+    place: RowPlace
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, with those of the row on the same level."""
+        return flattened(self, "place")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, content: Any) -> Any:
+        return gathered(content, place=_PLACE)
+
+
+@dataclass(frozen=True)
+class LongPrompt:
+    """One of the rows with the most tokens. In JSON the fields of `place` are on the same level as the numbers.
+
+    Attributes:
+        tokens: of the sentence.
+        prompt: tokens of the prompt with its longest answer, after shortening to `prompt.max_length`.
+        place: the row.
+    """
+
+    tokens: int
+    prompt: int
+    place: RowPlace
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, with those of the row on the same level."""
+        return flattened(self, "place")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, content: Any) -> Any:
+        return gathered(content, place=_PLACE)
+
+
+@dataclass(frozen=True)
+class TokenLengths:
+    """Lengths in tokens.
+
+    Attributes:
+        tokenizer: name of the backbone whose tokenizer counts.
+        max_length: `prompt.max_length`.
+        shortened: number of sentences that are shortened to fit it.
+        sentence: of the sentences.
+        prompt: of the prompts with their longest answer, after shortening.
+        longest: the rows with the most tokens.
+    """
+
+    tokenizer: str
+    max_length: int
+    shortened: int
+    sentence: Lengths
+    prompt: Lengths
+    longest: tuple[LongPrompt, ...]
+
+
+@dataclass(frozen=True)
+class DatasetStatistics:
+    """The statistics of a data source, as in `data.json`.
+
+    Attributes:
+        path: the directory of `data.json` and the figures.
+        source, task: as the config names them.
+        labels: of the task, in id order.
+        label_column: name of the column of labels.
+        by: name of the second column; None without one.
+        rows: number of rows of all splits.
+        splits: each split.
+        shares: the second column by the labels.
+        lengths: lengths in words of all rows (key "all") and of the rows of each label.
+        duplicates: by split.
+        conflicts: sentences with several labels.
+        near_threshold: Jaccard index above which two rows are nearly the same.
+        leaks: of each pair of splits.
+        longest: the rows with the most words.
+        tokens: lengths in tokens; None where they were not measured.
+        notes: sentences on what is not described, and why.
+    """
+
+    path: str
+    source: str
+    task: str
+    labels: tuple[str, ...]
+    label_column: str
+    by: str | None
+    rows: int
+    splits: tuple[SplitStatistics, ...]
+    shares: CrossTable
+    lengths: dict[str, Lengths]
+    duplicates: dict[str, Duplicates]
+    conflicts: Conflicts
+    near_threshold: float
+    leaks: tuple[Leaks, ...]
+    longest: tuple[LongRow, ...]
+    tokens: TokenLengths | None
+    notes: tuple[str, ...]
+    kind: Literal["data"] = "data"
+
+    @classmethod
+    def of(cls, folder: DatasetFolder) -> Self:
+        """The statistics in a directory.
+
+        Raises:
+            RunError: there are none, or they are damaged or of a later version.
+        """
+        return record_from(folder.read_results(), cls, folder.results_path, folder.mend)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_sides(cls, content: Any) -> Any:
+        """Renames the rows of near pairs, which JSON has under the names of their splits, to `left` and `right`."""
+        try:
+            leaks = []
+            for pair in content["leaks"]:
+                sides = {pair["left"]: "left", pair["right"]: "right"}
+                examples = [{sides.get(key, key): value for key, value in one.items()} for one in pair["examples"]]
+                leaks.append({**pair, "examples": examples})
+        except (KeyError, TypeError, AttributeError):  # a damaged file, which the fields' own checks describe better
+            return content
+        return {**content, "leaks": leaks}
