@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from loraft.cli.console import start_command
 from loraft.config.resolve import resolve
+from loraft.errors import Note
 
 OUT = Path(__file__).parent / "results" / "gpu.json"
 SIZES = Sizes(step_rounds=(10, 10), rows=256, shot_rows=128, sweep_batch=4, sweep_steps=20, sweep_rows=64, peak=8192)
@@ -58,7 +59,7 @@ def main(
     flags = {**FLAGS, "data.source": data, "model.device": device.type}
     config = resolve(flags=flags)
     start_command(config, verbose=False)
-    warnings.filterwarnings("ignore", message=".*left out by the limit")
+    warnings.filterwarnings("ignore", category=Note)
     with TemporaryDirectory() as folder:
         made = cases.random_llama(config, SMALL_SHAPE if smoke else cases.LLAMA_1B, device)
         made.base.save_pretrained(folder)

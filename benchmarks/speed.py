@@ -32,6 +32,7 @@ from loraft.cli.console import say, start_command
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
 from loraft.data.dataset import load_data
+from loraft.errors import Note
 from loraft.runs.environment import environment
 from loraft.runs.records import as_json
 
@@ -307,7 +308,7 @@ def main(
     transformers_logging.set_verbosity_error()
     config = resolve(flags={**FLAGS, "data.source": data, "model.device": "cpu"})
     start_command(config, verbose=False)
-    warnings.filterwarnings("ignore", message=".*left out by the limit")
+    warnings.filterwarnings("ignore", category=Note)
     suite = Suite(config, SMOKE if smoke else Sizes(rounds=rounds), torch.device("cpu"))
     known = all_cases(suite)
     chosen = only.split(",") if only else list(known)

@@ -10,7 +10,7 @@ os.environ.update(
     MPLBACKEND="Agg",
     TOKENIZERS_PARALLELISM="false",
 )
-for variable in ("LORAFT_PRESET", "LORAFT_DEBUG", "RANK", "FORCE_COLOR"):
+for variable in ("LORAFT_PRESET", "LORAFT_DEBUG", "RANK", "LOCAL_RANK", "WORLD_SIZE", "FORCE_COLOR"):
     os.environ.pop(variable, None)
 
 

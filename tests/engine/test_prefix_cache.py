@@ -39,7 +39,7 @@ def test_rows_are_packed_to_a_bucket_size() -> None:
     tree = _tree(SUFFIXES, BRANCHES, 1)
     assert tree.ids_BS.shape == (3, 16)  # 11 + 3 tokens, rounded up
     # 3 + 11 + 2 tokens and 3 a row of the branches are 25; the first 7 cells of padding make them 32.
-    assert tree.real_BS.int().tolist() == [
+    assert tree.computed_BS.int().tolist() == [
         [1] * 10 + [0] * 3 + [1] * 3,
         [1] * 11 + [0] * 2 + [1] * 3,
         [1] * 2 + [0] * 11 + [1] * 3,

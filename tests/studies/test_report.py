@@ -27,6 +27,7 @@ from loraft.runs.predictions import RunPredictions
 from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies import report
+from loraft.studies.dataset import statistics
 from loraft.studies.sweep.figures import sweep_curve
 from loraft.studies.sweep.ranking import rank_settings
 from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
@@ -179,6 +180,79 @@ def test_a_run_without_mistakes_says_so(tmp_path: Path) -> None:
     assert sections["Most confident mistakes"] == ["None: every test row is right."]
 
 
+def test_a_run_without_figures_such_as_a_trial_gets_them(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a")
+    shutil.rmtree(folder / "plots")
+    images = [attrs for tag, attrs in read(report.write_page(folder)).tags if tag == "img"]
+    assert len(images) == 3
+    before = (folder / "plots" / "reliability.png").stat().st_mtime_ns
+    report.write_page(folder)
+    assert (folder / "plots" / "reliability.png").stat().st_mtime_ns == before  # drawn once
+
+
+def test_the_headline_has_the_backbones_scores_where_they_were_measured(tmp_path: Path) -> None:
+    run = Run(make_run(tmp_path / "a"))
+    result = RunResult.of(run)
+    assert result.before is not None
+    low, high = result.after.intervals["macro_f1"]
+    after = (
+        f"Macro F1 {result.after.macro_f1:.3f} (95% interval {low:.3f} to {high:.3f}) and accuracy"
+        f" {result.after.accuracy:.3f} on 40 test rows."
+    )
+    backbone = f" The backbone without the adapter: {result.before.macro_f1:.3f} and {result.before.accuracy:.3f}."
+    assert dict(report.document(run.path).sections)["Results"][0] == after + backbone
+    run.finish(replace(result, before=None))
+    assert dict(report.document(run.path).sections)["Results"][0] == after
+
+
+def test_the_training_is_told_with_its_nested_values_and_short_numbers(tmp_path: Path) -> None:
+    run = Run(make_run(tmp_path / "a"))
+    result = RunResult.of(run)
+    run.finish(replace(result, train=replace(result.train, seconds=12345.6, peak_memory_mib=2048)))
+    *_, table = dict(report.document(run.path).sections)["Training"]
+    shown = dict(cells(table)[1])  # type: ignore[arg-type]
+    assert (shown["seconds"], shown["validation macro f1"], shown["steps"]) == ("12,346", "0.5", "20")
+    assert (shown["parameters trainable"], shown["shared prefix"]) == ("1,234,567", "yes")
+    assert shown["peak memory MiB"] == "2,048"
+    assert not any(key.startswith(("joint", "resumed")) for key in shown)  # of what did not happen, nothing
+
+
+def test_the_subtitle_says_what_a_run_was_made_from(tmp_path: Path) -> None:
+    run = Run(make_run(tmp_path / "a"))
+    made = json.loads(run.environment_path.read_text(encoding="utf-8"))
+    version, time = made["packages"]["loraft"], made["time"]
+    settings = "data feedback · task sentiment · rank 16, fixed, alpha 32 · seed 42"
+    assert report.document(run.path).subtitle == f"backbone loraft-vi-tiny · {settings} · loraft {version} · {time}"
+    write_text(run.config_path, dump_config(resolve(overrides=["quant.method=nf4"])))
+    run.environment_path.unlink()
+    assert report.document(run.path).subtitle == f"backbone loraft-vi-tiny (nf4) · {settings}"
+
+
+def test_a_page_about_one_split_says_that_nothing_can_leak(tmp_path: Path) -> None:
+    (tmp_path / "ý.csv").write_text("sentence,sentiment\nthầy tốt,2\nthầy tốt,0\n", encoding="utf-8")
+    config = resolve(overrides=[f"output={tmp_path}"], flags={"data.source": str(tmp_path / "ý.csv")})
+    parts = dict(report.document(Path(statistics.describe(config, tokens=False).path)).sections)["Leaks and conflicts"]
+    assert parts[:2] == ["One split: nothing can leak.", "sentences with several labels: 1, in 2 rows"]
+    assert cells(parts[2])[1] == [["negative 1, positive 1", "thầy tốt"]]  # type: ignore[arg-type]
+
+
+def test_a_page_about_data_explains_near_before_it_shows_pairs(tmp_path: Path) -> None:
+    source = tmp_path / "góp ý"
+    source.mkdir()
+    for split, text in (
+        ("train", "thầy dạy rất nhiệt tình và dễ hiểu ."),
+        ("test", "thầy dạy rất nhiệt tình và dễ hiểu"),
+    ):
+        (source / f"{split}.jsonl").write_text(json.dumps({"sentence": text, "sentiment": 2}), encoding="utf-8")
+    config = resolve(overrides=[f"output={tmp_path}", "name=a"], flags={"data.source": str(source)})
+    statistics.describe(config, tokens=False)
+    counts, legend, pairs, conflicts = dict(report.document(tmp_path / "a").sections)["Leaks and conflicts"]
+    assert cells(counts)[1] == [["test rows that train has", "0", "1"]]  # type: ignore[arg-type]
+    assert str(legend).startswith("nearly the same: ")
+    assert cells(pairs)[1][0][0] == "1.00"  # type: ignore[arg-type]
+    assert conflicts == "sentences with several labels: none"
+
+
 def test_a_sweeps_page_names_the_best_and_shows_what_failed(tmp_path: Path) -> None:
     make_sweep(tmp_path / "a" / "quét").parent.rename(tmp_path / "đã chuyển")
     folder = tmp_path / "đã chuyển" / "quét"
@@ -263,9 +337,16 @@ def test_what_is_not_there_or_not_finished_is_refused(tmp_path: Path) -> None:
     (make_run(tmp_path / "tốt-nhất") / "metrics.json").rename(tmp_path / "metrics.json")
     with pytest.raises(RunError, match="tốt-nhất: nothing finished to report"):
         report.write_page(report.find("tốt-nhất", tmp_path))
-    make_sweep(tmp_path / "quét")
+    sweep = SweepFolder(make_sweep(tmp_path / "quét"))
     with pytest.raises(RunError, match=r"\(got 'quet'\); did you mean quét\?"):
         report.find("quet", tmp_path)
+    with pytest.raises(RunError, match=r"no such run or study \(got 'xyz'\); there are quét$"):
+        report.find("xyz", tmp_path)
+    sweep.results_path.unlink()
+    with pytest.raises(RunError, match="the same command continues the sweep"):
+        report.document(sweep.path)
+    with pytest.raises(RunError, match="the same command with --resume finishes"):
+        report.document(tmp_path / "tốt-nhất")
 
 
 PROBE = """

@@ -64,7 +64,7 @@ def test_a_wrong_low_rank_product_is_seen_though_b_is_zero(
     monkeypatch.setattr(lora_linear, "add_low_rank", lambda base, x, downs, ups, scales: base)
     model = fresh()
     if method is BatchMethod.FUSED:  # the gradients of the wrong product are wrong as well
-        with pytest.warns(UserWarning, match="do not agree with autograd"), pytest.warns(UserWarning, match="padded"):
+        with pytest.warns(UserWarning, match="differ from autograd"), pytest.warns(UserWarning, match="padded"):
             assert check(model, method) is BatchMethod.PADDED
     else:
         with pytest.warns(UserWarning, match=r"loss \d.* with shared prefix, \d.* goes on with padded batches"):
@@ -105,7 +105,7 @@ def test_gradients_of_each_kind_of_projection_may_differ_by_rounding_only(
     for made.wrong_by in (0.5 * limit, -0.5 * limit):
         assert check(model, BatchMethod.FUSED, dtype=dtype) is BatchMethod.FUSED
     for made.wrong_by in (2 * limit, -2 * limit):
-        with pytest.warns(UserWarning, match="do not agree with autograd"):
+        with pytest.warns(UserWarning, match="differ from autograd"):
             assert check(model, BatchMethod.FUSED, dtype=dtype) is BatchMethod.ATTENTION
 
 
@@ -129,7 +129,7 @@ def test_adapters_that_train_together_are_compared_with_each_one_alone(monkeypat
 
 def test_a_training_with_wrong_gradients_goes_on_with_autograd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused_layer, "rms_norm_backward", lambda grad, *rest: grad)
-    with pytest.warns(UserWarning, match="do not agree with autograd"):
+    with pytest.warns(UserWarning, match="differ from autograd"):
         broken = fit(tmp_path / "a", with_adapter())
     monkeypatch.setattr(fused_layer, "supports", lambda model: False)
     assert broken == pytest.approx(fit(tmp_path / "b", with_adapter()), rel=1e-5)

@@ -35,7 +35,6 @@ DEPENDENT_KEYS = {
     ("data", "source"): ("revision",),
     ("model", "name"): ("revision",),
 }
-FOLLOWERS = DEPENDENT_KEYS
 
 
 @dataclass(frozen=True)

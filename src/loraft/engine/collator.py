@@ -91,10 +91,10 @@ def pack(rows: Sequence[TrainingRow]) -> dict[str, torch.Tensor]:
     slots: list[int] = []
     for number, row in enumerate(rows):
         own = len(row.input_ids) - prefix
-        # Each token predicts the next one: of the suffix, those from before the answer to the last but one count.
+        # Answer tokens are predicted by the tokens from the one before the answer up to the last but one.
         first = row.answer_start - 1 - prefix
         predicting_BQ[number, : own - 1 - first] = torch.arange(first, own - 1)
-        # Extra tokens repeat the last token and its position behind the answer, where no real token sees them.
+        # Extra tokens repeat the last token and its position after the answer, where no real token sees them.
         filling = min(extra, longest - own)
         extra -= filling
         length = own + filling
@@ -136,7 +136,7 @@ def pad(rows: Sequence[TrainingRow], pad_id: int) -> dict[str, torch.Tensor]:
 def uses_whole_row_attention(inputs: dict[str, torch.Tensor]) -> bool:
     """Says whether fused layers treat a packed row as one suffix: T * T pairs of tokens instead of P * P + B S (P + S).
 
-    `first_rows` fixes the answer under the key `whole_row`; else it follows from the sizes and `MAX_EXTRA_PAIRS`.
+    `first_rows` stores the choice under the key `whole_row`; else it follows from the sizes and `MAX_EXTRA_PAIRS`.
     """
     if "whole_row" in inputs:
         return bool(inputs["whole_row"])
@@ -153,7 +153,7 @@ def unpack(inputs: dict[str, torch.Tensor], pad_id: int) -> dict[str, torch.Tens
 def first_rows(inputs: dict[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
     """Returns the packed batch of the first examples of a packed one.
 
-    Its fused layers attend as those of the whole batch do, although a smaller batch alone might attend otherwise.
+    `whole_row` keeps the kind of attention that was chosen for the whole batch; a smaller batch might choose the other.
     """
     few = pack(rows_of(inputs)[:count]) | {"whole_row": torch.tensor(uses_whole_row_attention(inputs))}
     return {key: value.to(inputs["labels"].device) for key, value in few.items()}
@@ -169,7 +169,7 @@ def rows_of(inputs: dict[str, torch.Tensor]) -> list[TrainingRow]:
     for segment in range(1, int(segments.max()) + 1):
         own = segments == segment
         answers = (labels[own] != IGNORE).nonzero().flatten()
-        row_ids = [*prefix, *ids[own][: int(answers[-1]) + 1].tolist()]  # behind the answer only extra tokens follow
+        row_ids = [*prefix, *ids[own][: int(answers[-1]) + 1].tolist()]  # after the answer come extra tokens only
         rows.append(TrainingRow(row_ids, len(row_ids) - len(answers), 0, float(inputs["weights"][start])))
         start += len(answers)
     return rows

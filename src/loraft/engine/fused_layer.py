@@ -5,14 +5,14 @@ graph, and into results that nobody reads. This layer saves both.
 
 - The keys and values of the prefix are never copied for a suffix.
 - The last layer computes queries and feed-forward part only for the tokens that the LM head reads.
-- The first layer's input, which nothing trains, gets no gradient.
+- Embeddings are frozen, so the first layer computes no gradient of its input.
 
 The linear layers stay the modules that they are, so 4-bit weights, biases and adapters work as elsewhere
 (`lora_linear`). Layers of other architectures keep their own forward method; `prefix_attention` serves those. The tests
 compare loss, gradients and scores with padded batches and plain forward passes.
 
-Letters: N tokens of all packed rows, K kept tokens (those that the LM head reads; all tokens except in the last layer),
-D head size, H hidden size, F features of any kind.
+Letters: N tokens of all packed rows, K tokens that the layer outputs (in the last layer those of all rows that the LM
+head reads, in other layers all N), D head size, H hidden size, F features of any kind.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +56,7 @@ class FusedLayer:
         position_embeddings: Any = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """Returns the layer's output (A, T, H), in the last layer of the kept tokens of each row alone.
+        """Returns the layer's output, (A, T, H); the last layer returns the kept tokens only.
 
         Args:
             hidden_states: (A, T, H).
@@ -99,7 +99,7 @@ class FusedLayer:
             sin_N1D: its sines.
             project: takes the name of a projection and its input, returns its output.
         """
-        # Attention: middle = x + o_proj(mixed) with mixed = attention(q, k, v), and q, k, v from norm1(x).
+        # Attention: middle = x + o_proj(mixed), where mixed = attention(q, k, v) is computed from norm1(x).
         normed1_NH, hat1_NH, rstd1_N1 = rms_norm(x_NH, self.norms[0])
         keys_NF = rotate(project("k_proj", normed1_NH), cos_N1D, sin_N1D)
         values_NF = project("v_proj", normed1_NH)
@@ -158,16 +158,16 @@ class FusedLayer:
             )
             return d_input
 
-        # Feed-forward: out = middle + hidden W_down with hidden = silu(gate) * up, gate and up from norm2(middle).
+        # Feed-forward: out = middle + hidden W_down^T, where hidden = silu(gate) * up, computed from norm2(middle).
         silu_KF = F.silu(gate_KF)
         d_hidden_KF = project_back("down_proj", grad_KH, silu_KF * up_KF)  # g W_down
         d_normed2_KH = project_back("up_proj", d_hidden_KF * silu_KF, normed2_KH)  # d_up W_up, d_up = d_hidden silu
         d_gate_KF = torch.ops.aten.silu_backward(d_hidden_KF.mul_(up_KF), gate_KF)  # d_hidden * up * silu'(gate)
         d_normed2_KH = project_back("gate_proj", d_gate_KF, normed2_KH, d_normed2_KH)  # += d_gate W_gate
-        # middle goes into norm2 and, past it, into the output: norm2'(d_normed2) + g
+        # middle reaches the output through norm2 and through the residual connection: norm2'(d_normed2) + g
         d_middle_KH = rms_norm_backward(d_normed2_KH, hat2_KH, rstd2_K1, self.norms[1]).add_(grad_KH)
 
-        # Attention: middle = x + mixed W_o with mixed = attention(q, k, v).
+        # Attention: middle = x + mixed W_o^T, where mixed = attention(q, k, v).
         d_mixed_KF = project_back("o_proj", d_middle_KH, mixed_KF)  # d_middle W_o
         d_queries_KF, d_keys_NF, d_values_NF = attention_backward(
             d_mixed_KF, layout, for_attention, scale=self.scale, last=self.last
@@ -181,7 +181,7 @@ class FusedLayer:
         d_normed1_NH = project_back("k_proj", d_keys_NF, normed1_NH, None if self.last else d_normed1_KH, input_grad)
         d_normed1_NH = project_back("v_proj", d_values_NF, normed1_NH, d_normed1_NH, input_grad)
 
-        # x goes into norm1 and, past it, into middle: norm1'(d_normed1) + d_middle
+        # x reaches middle through norm1 and through the residual connection: norm1'(d_normed1) + d_middle
         d_x_NH = None
         if input_grad and self.last:
             d_normed1_NH = d_normed1_NH.index_add_(0, layout.kept, d_normed1_KH)
@@ -205,7 +205,7 @@ class _FusedLayerFunction(torch.autograd.Function):
         sin_N1D: torch.Tensor,
         *weights: torch.Tensor,
     ) -> torch.Tensor:
-        """Returns the layer's output; the weights are inputs only for autograd to see them."""
+        """Returns the layer's output; the weights are arguments so that autograd returns their gradients."""
         from loraft.engine import lora_linear
 
         masks: dict[str, torch.Tensor | None] = {}
@@ -222,7 +222,7 @@ class _FusedLayerFunction(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_KH: torch.Tensor) -> tuple[Any, ...]:
-        """Returns the gradient of each argument of `forward`, None for those that are no trained tensors."""
+        """Returns the gradient of each argument of `forward`, None for arguments that need no gradient."""
         saved = ctx.saved_tensors
         masks = dict(zip(PROJECTIONS, saved[-len(PROJECTIONS) :], strict=True))
         d_x_NH, d_weights = ctx.layer.backward(
@@ -232,7 +232,10 @@ class _FusedLayerFunction(torch.autograd.Function):
 
 
 def supports(model: Any) -> bool:
-    """Says whether fused layers compute what all decoder layers of a backbone do, with or without an adapter."""
+    """Says whether `FusedLayer` can replace every decoder layer: class, activation, no window, no attention dropout.
+
+    Whether the adapters allow it says `lora_linear.supports`.
+    """
     base = unwrap(model)
     config = base.config.get_text_config()
     layers = list(getattr(getattr(base, "model", None), "layers", []))
@@ -252,12 +255,12 @@ def _has_own_forward(layer: torch.nn.Module) -> bool:
 
 @contextmanager
 def enabled(model: Any, adapters: Sequence[str] | None = None) -> Iterator[None]:
-    """Inside the block, the layers of a supported model compute calls with a `layout` as fused layers.
+    """Inside the block, decoder layers that are called with a `layout` argument run as `FusedLayer`.
 
     Without gradients the projections may be of any kind. For training `lora_linear.supports` must accept them.
 
     Args:
-        model: a backbone or a PeftModel; its layers are as before afterwards.
+        model: a backbone or a PeftModel; its layers are restored on exit.
         adapters: as in `lora_linear.enabled`.
     """
     layers = list(unwrap(model).model.layers)

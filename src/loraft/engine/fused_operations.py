@@ -81,8 +81,8 @@ def attention(
     all_heads = rows * heads
     query_index, suffix_bias = (layout.last_queries, layout.last_bias) if last else (layout.queries, layout.suffix_bias)
 
-    # 1. Token order to slots: the prefix's keys and values (X, P, D), and those of the suffixes. A cached prefix is
-    #    not part of the rows, so its own slots are empty.
+    # 1. Token order to slots: the prefix's keys and values (X, P, D), and those of the suffixes. With a cached
+    #    prefix the layout has no prefix slots: its keys and values come from the cache.
     prefix_k, suffix_k = layout.keys.to_slots(keys_NF, size)
     prefix_v, suffix_v = layout.keys.to_slots(values_NF, size)
     if layout.cache is not None:
@@ -91,8 +91,8 @@ def attention(
         prefix_k_XPD, prefix_v_XPD = prefix_k.view(all_heads, -1, size), prefix_v.view(all_heads, -1, size)
     prefix_length = prefix_k_XPD.shape[1]
 
-    # A prefix without suffixes is there to be recorded. It may be long, so it goes through an attention function that
-    # does not keep the logits of all pairs. What its last layer attends to is never read.
+    # A prefix alone is run only to store its keys and values. It may be long, so SDPA is used, which does not hold all
+    # attention logits. The last layer's attention output is not used, so the queries are returned in its place.
     if layout.record is not None:
         layout.record.append((prefix_k_XPD, prefix_v_XPD))
         if query_index is None:

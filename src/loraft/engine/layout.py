@@ -66,7 +66,7 @@ class HeadCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class HeadIndex:
-    """Where each head's vector of D numbers goes between token order (N, F) and the operands of attention.
+    """Index tables that copy head vectors (D) from token order (N, F) into the operands of attention, and back.
 
     The operands lie one after the other in one list of slots, those of the prefix first:
     queries (A, C, G, P) and (A, C, B, G, Q), keys and values (A, C, P) and (A, C, B, S).
@@ -183,7 +183,7 @@ def packed_layout(
     prefix_bias_1PP = torch.full((1, prefix, prefix), float("-inf"), dtype=dtype, device=device).triu_(1)
 
     def for_heads(bias: torch.Tensor) -> torch.Tensor:
-        """From (B, queries, S) to (A * C * B, G * queries, S); an expanded view, without a copy, where B is 1."""
+        """From (B, queries, S) to (A * C * B, G * queries, S); where B is 1, heads share one copy."""
         repeated = bias.repeat(1, heads.groups, 1)
         return repeated.expand(rows * heads.kv_heads, -1, -1, -1).flatten(0, 1)
 
@@ -226,12 +226,12 @@ def _head_index(
     kv_heads, groups = heads
     # Token t of row a has C * G head vectors; that of key-value head c and group g is number ((a T + t) C + c) G + g.
     row, head, group = (torch.arange(count, device=device) for count in (rows, kv_heads, groups))
-    first_token_AC1G1 = ((row[:, None] * tokens * kv_heads + head)[:, :, None] * groups + group)[:, :, None, :, None]
-    prefix_AC1GP = first_token_AC1G1 + prefix_P * (kv_heads * groups)
-    suffix_ACBGS = first_token_AC1G1 + suffix_BS[:, None, :] * (kv_heads * groups)
+    first_vector_AC1G1 = ((row[:, None] * tokens * kv_heads + head)[:, :, None] * groups + group)[:, :, None, :, None]
+    prefix_AC1GP = first_vector_AC1G1 + prefix_P * (kv_heads * groups)
+    suffix_ACBGS = first_vector_AC1G1 + suffix_BS[:, None, :] * (kv_heads * groups)
     real_ACBGS = (suffix_BS >= 0)[:, None, :].expand_as(suffix_ACBGS)
 
-    # Padding slots copy vector 0; real slots are numbered to get the way back.
+    # Padding slots copy vector 0. target_index is the inverse map: the slot of each head vector.
     source_index = torch.cat([prefix_AC1GP.flatten(), torch.where(real_ACBGS, suffix_ACBGS, 0).flatten()])
     real = torch.cat([torch.ones_like(prefix_AC1GP, dtype=torch.bool).flatten(), real_ACBGS.flatten()])
     target_index = torch.zeros(rows * tokens * kv_heads * groups, dtype=torch.long, device=device)

@@ -1,7 +1,7 @@
 """LoRA layers of a training step: y + scale * (x A^T) B^T and its gradient, for one adapter or several at once.
 
-Two differences from peft's own layers. First, the type: peft copies x to the adapter's fp32 and multiplies there. Here
-the fp32 weights are rounded to the backbone's type for the product, as autocast does, and the product is added to the
+Two differences from peft's own layers. First, the dtype: peft casts x to fp32, the adapter's dtype. Here
+the fp32 weights are cast to the backbone's dtype for the product, as autocast does, and the product is added to the
 backbone's output in the same operation. With an fp32 backbone both give the same. Second, several adapters can train
 in one pass over the frozen backbone. The batch then holds the rows of adapter 1, of adapter 2, and so on, and each
 adapter serves its own rows. Adapters of similar rank share one batched product, padded with zeros to the largest rank.
@@ -217,13 +217,13 @@ def enabled(model: torch.nn.Module, adapters: Sequence[str] | None = None) -> It
     """Inside the block, peft's plain LoRA layers compute `add_low_rank` while they are in training mode.
 
     Args:
-        model: a PeftModel; its layers are as before afterwards.
+        model: a PeftModel; its layers are restored on exit.
         adapters: names of the adapters that train together, in the order of their rows in the batch, the smaller ranks
             first; None is the active adapter alone.
 
     Yields:
-        Whether all layers with an adapter do so. A layer does not if it is DoRA, has a bias in its adapter, is merged,
-        or is of another class than peft's linear and 4-bit linear ones.
+        Whether all layers with an adapter do so. A layer does not if it has a LoRA variant such as DoRA, a bias in its
+        adapter, `fan_in_fan_out`, is merged, or is of another class than peft's linear and 4-bit linear ones.
     """
     layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
     plain_layers = [layer for layer in layers if _is_plain(layer)]
@@ -245,7 +245,7 @@ def restore_forwards(model: torch.nn.Module) -> None:
 def supports(model: Any) -> bool:
     """Says whether `lora_forward` and `lora_backward` are right for all layers of a PeftModel.
 
-    They are for the layers that `enabled` takes, if 4-bit layers compute in the model's own type.
+    True if `enabled` takes every layer with an adapter, and 4-bit layers have the model's dtype as compute dtype.
     """
     layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
     compute_dtypes = {getattr(layer.get_base_layer(), "compute_dtype", None) for layer in layers}
@@ -254,7 +254,7 @@ def supports(model: Any) -> bool:
 
 @contextmanager
 def active_in_evaluation(model: torch.nn.Module) -> Iterator[None]:
-    """Inside the block, and inside `enabled`, a model in evaluation mode uses this product too, without dropout."""
+    """Inside the block, and inside `enabled`, a model in evaluation mode computes `add_low_rank`, without dropout."""
     layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
     for layer in layers:
         layer.training = True  # of this module alone: its dropout module stays in evaluation mode

@@ -1,7 +1,7 @@
 """The training loss on the answer tokens of a batch, for each of the methods that can compute it.
 
-Packed and padded batches of the same examples have the same loss and gradient. The LM head runs on the positions that
-predict an answer token only.
+Packed and padded batches of the same examples have the same loss and gradient. The LM head runs only on the
+positions at which some row predicts an answer token.
 
 Letters: A adapters, B rows of the batch, T tokens of a row, P prefix tokens, S cells of a suffix, Q positions that
 predict an answer token, L answer tokens of the batch, V vocabulary.
@@ -48,13 +48,13 @@ def answer_loss_sums(
     """Returns the weighted sum of -log p over the answer tokens of a batch, in nats, for each adapter: (A,).
 
     Args:
-        model: the batch goes through it once for each adapter, repeated along the first dimension in the order that
-            `lora_linear.enabled` was given.
+        model: runs the batch once in one forward pass, repeated along the first dimension for each adapter, in the
+            order that `lora_linear.enabled` was given.
         inputs: a packed or a padded batch of `collator`.
         dtype: of the attention masks and biases; that of the backbone.
         adapters: A.
-        method: of a packed batch; fused layers and shared-prefix attention must be enabled on the model. Padded
-            batches take no notice of it.
+        method: of a packed batch; fused layers and shared-prefix attention must be enabled on the model. It is
+            ignored for padded batches.
     """
     labels_BT = inputs["labels"]
     is_answer_BT = labels_BT != IGNORE
@@ -67,6 +67,7 @@ def answer_loss_sums(
     if packed:
         kwargs["position_ids"] = inputs["position_ids"]
         kwargs["attention_mask"] = no_mask(dtype, labels_BT.device)
+        # transformers hands keyword arguments that it does not know down to every decoder layer and its attention.
         if method is BatchMethod.FUSED:
             kwargs["layout"] = packed_layout(
                 packed_suffixes(inputs, positions_Q),
@@ -75,7 +76,7 @@ def answer_loss_sums(
                 heads=head_counts(model),
                 dtype=dtype,
             )
-            kwargs["logits_to_keep"] = 0  # all: the last fused layer returns the Q positions alone
+            kwargs["logits_to_keep"] = 0  # all: the last fused layer returns the Q positions only
         elif method is BatchMethod.ATTENTION:
             kwargs["suffix_index"] = inputs["suffix_index"].clamp(min=0)
             kwargs["suffix_slot"] = inputs["suffix_slot"]
@@ -95,7 +96,7 @@ def packed_suffixes(inputs: dict[str, torch.Tensor], positions_Q: torch.Tensor) 
     """Returns the suffixes of a packed batch as fused layers treat them.
 
     Whole-row attention takes the row as one suffix of T tokens without a prefix, under the mask of a packed row.
-    Otherwise the suffixes stand behind the prefix, each with a causal mask.
+    Otherwise the suffixes follow the prefix, each with a causal mask.
 
     Args:
         inputs: a packed batch.
@@ -119,9 +120,9 @@ def shared_prefix_mask(segments_T: torch.Tensor, dtype: torch.dtype) -> torch.Te
 
 
 def visible(segments_T: torch.Tensor) -> torch.Tensor:
-    """Returns whether each token (row) of a packed row sees each other one (column), a boolean (T, T).
+    """Returns a boolean (T, T): entry [q, k] says whether token q of a packed row attends to token k.
 
-    It sees tokens that are not behind it, of the prefix (segment 0) or of its own segment.
+    It does if k is at or before q, and in the prefix (segment 0) or in the segment of q.
     """
     causal_TT = torch.ones(len(segments_T), len(segments_T), dtype=torch.bool, device=segments_T.device).tril()
     return causal_TT & ((segments_T[None, :] == 0) | (segments_T[None, :] == segments_T[:, None]))

@@ -1,8 +1,9 @@
-"""Runs a common prefix through a model once, and then many suffixes after it, each with branches behind it.
+"""Runs a common prefix through a model once, and then many suffixes after it, each followed by branches.
 
-The branches of a suffix are the beginnings of the labels' answers. Each sees the suffix but no other branch, so one
-pass gives the logits of all answers. Below, the cells of one row: a suffix of 3 tokens (s) in 5 cells, and behind them
-a branch of 2 tokens (x y) and one of 1 token (z). Position ids count from the end of the prefix.
+A branch is one label's answer after the tokens that all answers share, without its last token, which predicts nothing.
+It sees the suffix but no other branch, so one forward pass gives the logits of all answers. Below, the cells of one
+row: a suffix of 3 tokens (s) in 5 cells, then a branch of 2 tokens (x y) and one of 1 token (z). Position ids count
+from the end of the prefix.
 
     cell       0  1  2  3  4 | 5  6 | 7          sees   s s s . . x y z
     token      s  s  s  .  . | x  y | z             s   1
@@ -103,15 +104,15 @@ class _Tree:
         positions_BS: position ids, counted from the end of the prefix.
         visible_BSS: whether a token (second dimension) sees a token (third one) of its row.
         kept_BQ: the cells whose logits are returned.
-        real_BS: the cells that fused layers compute: all tokens, and as many padding cells as make their number a
-            bucket size (`padded_sizes`).
+        computed_BS: the cells that fused layers compute: all tokens, and as many padding cells as make their number
+            a bucket size (`padded_sizes`).
     """
 
     ids_BS: torch.Tensor
     positions_BS: torch.Tensor
     visible_BSS: torch.Tensor
     kept_BQ: torch.Tensor
-    real_BS: torch.Tensor
+    computed_BS: torch.Tensor
 
 
 def _tree(suffixes: list[list[int]], branches: list[list[int]], last: int) -> _Tree:
@@ -119,7 +120,7 @@ def _tree(suffixes: list[list[int]], branches: list[list[int]], last: int) -> _T
     batch, lengths = len(suffixes), [len(suffix) for suffix in suffixes]
     branch_tokens = sum(map(len, branches))
     total, extra = padded_sizes([length + branch_tokens for length in lengths], 0)
-    branch_start = total - branch_tokens  # in all rows, behind the longest suffix
+    branch_start = total - branch_tokens  # in all rows, after the longest suffix
 
     ids_BS = torch.zeros((batch, total), dtype=torch.long)
     visible_BSS = torch.ones(total, total, dtype=torch.bool).tril().repeat(batch, 1, 1)
@@ -135,25 +136,25 @@ def _tree(suffixes: list[list[int]], branches: list[list[int]], last: int) -> _T
             visible_BSS[row, start:stop, length:branch_start] = False  # padding
             positions_BS[row, start:stop] = torch.arange(length, length + len(branch))
         start = stop
-    # Padding gets no larger position than the tokens: a model may have no more position embeddings.
+    # Clamp padding to the largest position of a token, so that learned position embeddings suffice.
     positions_BS.clamp_(max=max(lengths) - 1 + max(map(len, branches), default=0))
 
     kept_BQ = torch.tensor([[*range(length - last, length), *range(branch_start, total)] for length in lengths])
     cell_S, lengths_B1 = torch.arange(total), torch.tensor(lengths)[:, None]
-    real_BS = (cell_S < lengths_B1) | (cell_S >= branch_start)
-    real_BS.view(-1)[(~real_BS).flatten().nonzero()[:extra]] = True
-    return _Tree(ids_BS, positions_BS, visible_BSS, kept_BQ, real_BS)
+    computed_BS = (cell_S < lengths_B1) | (cell_S >= branch_start)
+    computed_BS.view(-1)[(~computed_BS).flatten().nonzero()[:extra]] = True
+    return _Tree(ids_BS, positions_BS, visible_BSS, kept_BQ, computed_BS)
 
 
 def _fused_logits(model: PreTrainedModel, tree: _Tree, cache: Cache | None, prefix: int) -> torch.Tensor:
     """Returns the logits of the kept cells, (B, Q, V), by fused layers.
 
-    The real cells of all rows are packed into one row of the model. Attention alone works on the padded grid (B, S).
+    The computed cells of all rows are packed into one row of the model. Only attention works on the padded grid (B, S).
     """
-    real_BS, device = tree.real_BS, model.device
-    count = int(real_BS.sum())
+    computed_BS, device = tree.computed_BS, model.device
+    count = int(computed_BS.sum())
     index_BS = torch.full_like(tree.ids_BS, -1)
-    index_BS[real_BS] = torch.arange(count)
+    index_BS[computed_BS] = torch.arange(count)
     suffixes = PackedSuffixes(index_BS.to(device), tree.visible_BSS.to(device), tree.kept_BQ.to(device), prefix=0)
     layout = packed_layout(
         suffixes,
@@ -165,8 +166,8 @@ def _fused_logits(model: PreTrainedModel, tree: _Tree, cache: Cache | None, pref
     )
     with fused_layer.enabled(model):
         logits_1NV = model(
-            input_ids=tree.ids_BS[real_BS][None].to(device),
-            position_ids=(tree.positions_BS[real_BS][None] + prefix).to(device),
+            input_ids=tree.ids_BS[computed_BS][None].to(device),
+            position_ids=(tree.positions_BS[computed_BS][None] + prefix).to(device),
             use_cache=False,
             attention_mask=no_mask(model.dtype, device),
             layout=layout,
@@ -198,13 +199,13 @@ def _plain_logits(
         kwargs["past_key_values"] = DynamicCache(
             [tuple(t[None].expand(batch, -1, -1, -1) for t in layer) for layer in cache]
         )
-    with _head_on(model, tree.kept_BQ.to(device)):
+    with _lm_head_at(model, tree.kept_BQ.to(device)):
         logits_BQV: torch.Tensor = model(input_ids=tree.ids_BS.to(device), **kwargs).logits
     return logits_BQV
 
 
 @contextmanager
-def _head_on(model: PreTrainedModel, kept_BQ: torch.Tensor) -> Iterator[None]:
+def _lm_head_at(model: PreTrainedModel, kept_BQ: torch.Tensor) -> Iterator[None]:
     """Inside the block, the LM head computes the given cells of each row only.
 
     `logits_to_keep` of transformers can only choose the same cells for all rows.

@@ -1,8 +1,8 @@
-"""Scores labels: the exact log-probability of each label's answer after a prompt; and decodes answers greedily.
+"""Scores labels by the log-probability of their answers after a prompt, exactly, and decodes answers greedily.
 
-Evaluation, few-shot studies, sweeps and prediction all use this file. The log-probability of a label is the sum over
-the tokens of its answer behind those that all answers share. The end-of-turn token is left out, unless one answer is
-the beginning of another: only there does it tell two answers apart.
+Evaluation, few-shot studies, sweeps and prediction all use this file. The score of a label is the sum of the
+log-probabilities of its answer's tokens after those that all answers share, which would add the same to each label. The
+end-of-turn token is left out, unless one answer is the beginning of another: only there does it tell two answers apart.
 
 The tokens that all prompts share (instruction, demonstrations) run through the backbone once. Each row then adds its
 own sentence, the shared part of the answer, and a branch for each label (`prefix_cache` has a picture). Padding stands
@@ -22,7 +22,7 @@ from loraft.engine.prefix_cache import logits_after, prefix_cache
 from loraft.errors import BackboneError
 
 MIN_PREFIX = 8  # a pass for a shorter common prefix costs more than it saves
-# Rows times tokens of a batch. On a CPU small batches fit its cache, and their rows differ less in length.
+# Rows times tokens of a batch. On a CPU small batches fit the processor's cache, and their rows differ less in length.
 CPU_TOKENS, TOKENS = 1536, 8192
 # Two logits that differ by less may swap their order by rounding, for example in a batch of another size.
 MARGIN = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
@@ -45,7 +45,9 @@ def score(
     *,
     batch_tokens: int | None = None,
 ) -> np.ndarray:
-    """Returns the log-probability of each label's answer after each prompt, in nats: (N, K), float64.
+    """Returns each label's score after each prompt, in nats: (N, K), float64.
+
+    The score is the log-probability of the answer's tokens after those that all answers share.
 
     Args:
         model: a causal language model (or a PeftModel) in evaluation mode.
@@ -134,7 +136,7 @@ def generate(
         )
         for row, i in enumerate(batch):
             ids = decoded_BT[row, longest:].tolist()
-            out[i] = ids[: ids.index(end_of_turn)] if end_of_turn in ids else [t for t in ids if t != pad]
+            out[i] = ids[: ids.index(end_of_turn)] if end_of_turn in ids else ids
     return out
 
 

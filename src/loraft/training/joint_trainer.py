@@ -1,7 +1,7 @@
 """A trainer of several LoRA adapters in one pass over one frozen backbone; each learns as if it were trained alone.
 
-A batch of rows goes through the backbone once for each adapter, all in one forward pass. The copies stand behind each
-other along the first dimension, so the frozen weights are read (and, in NF4, dequantised) once a step for all:
+The batch is repeated once for each adapter along the first dimension and runs in one forward pass, so the frozen
+weights are read (and, in NF4, dequantised) once a step for all adapters:
 
     first dimension      adapter of the copy    loss
     0 .. B - 1           default   (rank 1)     mean over its copy's answer tokens
@@ -14,7 +14,7 @@ other along the first dimension, so the frozen weights are read (and, in NF4, de
 2. The trained loss is the sum of the adapters' mean losses. A weight of one adapter occurs in its own loss only, so the
    gradient of the sum with respect to it is the gradient of its own loss.
 3. Gradients are clipped by the norm of each adapter's own gradient (`_clip_grad_norm`).
-4. The optimizer has one group of weights for each adapter, with its own learning rate; the schedule scales all alike.
+4. The optimizer has one parameter group for each adapter, with its own learning rate; the schedule scales all alike.
 5. Each adapter is scored by itself, and its best weights are kept in a folder of their own (`_evaluated`).
 
 Source: the idea of PLoRA and mLoRA (arXiv:2508.02932, arXiv:2312.02515); peft refuses mixed batches in training.
@@ -41,12 +41,12 @@ class JointTrainer(LabelTrainer):
         super().__init__(*args, joint=joint, **kwargs)
         self.joint = joint
         self.best = read_best(joint.best)
-        self.diverged: set[str] = set()  # adapters whose loss or scores are no numbers any more
+        self.diverged: set[str] = set()  # adapters whose loss or scores are NaN or infinite
         self._logged_step = 0  # after which `losses_A` was last reported and zeroed
         self._norms: list[torch.Tensor] = []  # of each adapter's gradient at the last step
 
     def _activate(self, names: str | list[str]) -> None:
-        """Lets these adapters add their products in peft's own layers, one for scoring, all for training."""
+        """Makes these adapters the active ones in peft: one for scoring, all for training."""
         self.peft_model().base_model.set_adapter(names)
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
@@ -59,7 +59,7 @@ class JointTrainer(LabelTrainer):
         return torch.stack(self._norms).nan_to_num().max()
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """Builds upstream's optimizer with one group of weights for each adapter, at its learning rate."""
+        """Builds upstream's optimizer with one parameter group for each adapter, at its learning rate."""
         optimizer: torch.optim.Optimizer | None = getattr(self, "optimizer", None)
         if optimizer is None:
             peft_model = self.peft_model()
@@ -71,7 +71,7 @@ class JointTrainer(LabelTrainer):
             self.optimizer = optimizer = kind(groups, **settings)
         return optimizer
 
-    # Upstream's training loop, entered once the optimizer and the checkpoint are known.
+    # Overridden to learn the checkpoint's step: `train()` has resolved `resume_from_checkpoint` by now.
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         checkpoint = kwargs.get("resume_from_checkpoint")
         self._logged_step = step_of(Path(checkpoint)) if checkpoint else 0
@@ -85,7 +85,7 @@ class JointTrainer(LabelTrainer):
             losses = (self.losses_A / steps).tolist()
             for number, name in enumerate(self.joint.names):
                 if not math.isfinite(losses[number]):
-                    # This adapter is lost, the others are not: the sum that the trainer logs stays finite.
+                    # Diverged: it counts as 0, so that the sum that the trainer logs stays finite.
                     self.diverged.add(name)
                     losses[number] = 0.0
                     continue

@@ -62,7 +62,7 @@ class LabelTrainer(SFTTrainer):
         self.section = section
         self.adapters = None if joint is None else list(joint.names)  # None: the active one alone
         self.tokens_seen = 0
-        # What the trainer batches are row numbers: `_collate` looks the rows up.
+        # `row` is an index into `data.rows` for `_collate`; with `input_ids` TRL takes the rows as tokenised.
         dataset = Dataset.from_dict(
             {"input_ids": [row.input_ids for row in data.rows], "row": list(range(len(data.rows)))}
         )
@@ -112,13 +112,13 @@ class LabelTrainer(SFTTrainer):
         return self.method is not BatchMethod.PADDED
 
     def _choose_method(self) -> BatchMethod:
-        """The fastest method that the model's architecture is known to suit; the first batch may still revoke it."""
+        """The fastest method that the model's architecture is known to suit; `check_first_batch` may replace it."""
         model = self.peft_model()
         if self.section.shared_prefix == "off":
             return BatchMethod.PADDED
         if not prefix_attention.supports(model.get_base_model()):
             return BatchMethod.MASK
-        # With activation checkpointing upstream's own layers run: they know how to recompute their activations.
+        # With activation checkpointing transformers' own layers run: they support recomputing their activations.
         fused = fused_layer.supports(model) and lora_linear.supports(model) and not self.args.activation_checkpointing
         return BatchMethod.FUSED if fused else BatchMethod.ATTENTION
 
@@ -128,17 +128,24 @@ class LabelTrainer(SFTTrainer):
         return model
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Trains as upstream does, with the layers, the attention and the LoRA products of the chosen method."""
+        """Trains as upstream does, with the layers, the attention and the LoRA products of the chosen method.
+
+        Shared-prefix attention is enabled for fused layers as well: layers that are called without a layout use it, in
+        the check of the first batch and where that check falls back.
+        """
         model = self.peft_model()
         shared = self.method in (BatchMethod.FUSED, BatchMethod.ATTENTION)
         # peft's own layers would add all adapters of a joint training to every row
-        own_products = self.shared_prefix or self.adapters is not None
+        own_lora_products = self.shared_prefix or self.adapters is not None
         layers = fused_layer.enabled(model, self.adapters) if self.method is BatchMethod.FUSED else nullcontext()
         attention = prefix_attention.enabled(model.get_base_model()) if shared else nullcontext()
-        products = lora_linear.enabled(model, self.adapters) if own_products else nullcontext()
-        with layers, attention, cheap_mode_switches(model, self._trained), products as everywhere:
-            if self.adapters is not None and not everywhere:
-                raise BackboneError("joint training: an adapted layer is not plain linear; use --joint off")
+        lora_products = lora_linear.enabled(model, self.adapters) if own_lora_products else nullcontext()
+        with layers, attention, cheap_mode_switches(model, self._trained), lora_products as all_layers:
+            if self.adapters is not None and not all_layers:
+                raise BackboneError(
+                    "joint training: an adapter layer is not a plain LoRA linear layer (DoRA, bias, merged ...); use"
+                    " --joint off"
+                )
             return super().train(*args, **kwargs)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -152,7 +159,7 @@ class LabelTrainer(SFTTrainer):
     def _collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         rows = [self.data.rows[item["row"]] for item in items]
         longest = max(len(row.input_ids) for row in rows)
-        # The shared-prefix mask replaces a sliding window, which is right only while every row fits into it.
+        # The mask of a packed row has no sliding window, so rows are packed only where each fits into the window.
         window = getattr(self.model.config.get_text_config(), "sliding_window", None) or 2**31
         if self.shared_prefix and longest <= window:
             packed = pack(rows)
@@ -167,9 +174,11 @@ class LabelTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Returns the weighted mean over the answer tokens (of the whole accumulation window) of -log p, in nats.
+        """Returns the batch's share of the mean loss, in nats.
 
-        Of several adapters the sum: its gradient with respect to one of them is that of its own mean.
+        It is the weighted sum of -log p over the batch's answer tokens, divided by the number of answer tokens in the
+        whole accumulation window. With several adapters, their sum; the gradient of each adapter's weights is that of
+        its own share.
         """
         if "segments" in inputs and not self._checked:
             self._check_first_batch(inputs)
@@ -205,7 +214,7 @@ class LabelTrainer(SFTTrainer):
         model = self.peft_model()
         model.eval()
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in self._evaluated(model).items()}
-        # no rate is derived from the number of samples
+        # The number of samples only feeds transformers' samples per second, which nothing here reads.
         return EvalLoopOutput(predictions=np.zeros(0), label_ids=None, metrics=metrics, num_samples=0)
 
     def _evaluated(self, model: PeftModel) -> dict[str, float]:
@@ -224,9 +233,9 @@ class LabelTrainer(SFTTrainer):
 
 @contextmanager
 def cheap_mode_switches(model: torch.nn.Module, trained: Sequence[torch.nn.Parameter]) -> Iterator[None]:
-    """Inside the block, `model.train()` and `model.zero_grad()` do not look through all modules when nothing changes.
+    """Inside the block, `model.train()` and `model.zero_grad()` are cheap; a trainer calls both at every step.
 
-    A trainer calls both at every step.
+    `train()` does nothing where the mode stays the same; `zero_grad()` clears the trained parameters only.
 
     Args:
         model: all its modules are put into its own mode, training or evaluation, at the beginning.
@@ -240,7 +249,9 @@ def cheap_mode_switches(model: torch.nn.Module, trained: Sequence[torch.nn.Param
         for parameter in trained:
             parameter.grad = None
 
-    type(model).train(model, model.training)  # a fresh PeftModel trains while its backbone does not yet
+    type(model).train(
+        model, model.training
+    )  # a new PeftModel is in training mode, its backbone still in evaluation mode
     own = {"train": train, "zero_grad": zero_grad}
     vars(model).update(own)
     try:

@@ -6,8 +6,12 @@ import pytest
 from helpers.compared_runs import GOLD, make_run, wrong_on
 from scipy.stats import binomtest
 
+from loraft.config.resolve import resolve
+from loraft.config.yaml_io import dump_config
 from loraft.errors import RunError
-from loraft.evaluation.intervals import Difference
+from loraft.evaluation.intervals import Difference, differences
+from loraft.runs.predictions import read_predictions
+from loraft.runs.records import as_json
 from loraft.runs.run import Run
 from loraft.studies.compare.compare import compare
 
@@ -25,6 +29,20 @@ def test_differences_are_those_of_the_second_run_minus_the_first(tmp_path: Path)
     assert (other.mcnemar.b, other.mcnemar.c) == (18, 1)
     assert other.mcnemar.p_holm == pytest.approx(binomtest(1, 19).pvalue)
     assert not other.worse
+
+
+def test_confidence_samples_and_seed_are_those_of_the_first_runs_config(tmp_path: Path) -> None:
+    first, second = make_run(tmp_path / "a", wrong_on(*range(20))), make_run(tmp_path / "b", wrong_on(0, 1, 30))
+    as_it_was = compare([first, second])
+    settings = ["eval.confidence=0.5", "eval.bootstrap_samples=100", "seed=7"]
+    Run(first).config_path.write_text(dump_config(resolve(overrides=settings)), encoding="utf-8")
+    result = compare([first, second])
+    assert result.confidence == 0.5
+    answers = [read_predictions(Run(path)) for path in (first, second)]
+    expected = differences(
+        GOLD, [answers[1].predictions_N], [answers[0].predictions_N], 3, bootstrap_samples=100, confidence=0.5, seed=7
+    )
+    assert result.others[0].difference == expected != as_it_was.others[0].difference
 
 
 def test_the_changed_rows_are_told_with_their_outcome(tmp_path: Path) -> None:
@@ -88,3 +106,12 @@ def test_unfinished_broken_and_single_runs_are_refused(tmp_path: Path) -> None:
     Run(second).results_path.unlink()
     with pytest.raises(RunError, match="not finished"):
         compare([first, second])
+
+
+def test_in_json_scores_are_keys_of_the_run_itself(tmp_path: Path) -> None:
+    content = as_json(compare([make_run(tmp_path / "a", GOLD), make_run(tmp_path / "b", wrong_on(3))]))
+    assert content.keys() == {"n", "labels", "confidence", "first", "others"}
+    assert content["first"].keys() == {"run", "accuracy", "macro_f1"}
+    (other,) = content["others"]
+    assert other.keys() == {"run", "accuracy", "macro_f1", "difference", "mcnemar", "changed", "worse"}
+    assert other["difference"]["accuracy"].keys() == {"difference", "interval"}

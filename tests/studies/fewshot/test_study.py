@@ -253,6 +253,18 @@ def test_draws_over_other_rows_are_measured_again(tmp_path: Path, monkeypatch: p
     assert {draw.report.n for draw in again.draws} == {3}
 
 
+def test_draws_from_other_training_rows_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, texts = tmp_path / "train.jsonl", ["tốt lắm", "dở quá", "hay", "chán"]
+    settings = config(tmp_path, f"data.train_split={train}", "fewshot.shots=[1]", "fewshot.repeats=1")
+    for resume in (False, True):
+        lines = [json.dumps({"sentence": text, "sentiment": 2 * (n % 2)}) for n, text in enumerate(texts)]
+        train.write_text("\n".join(lines), encoding="utf-8")
+        with interrupted_after(99, monkeypatch) as count:
+            fewshot_study.fewshot(settings, resume=resume, quiet=True)
+        assert count == [2]  # without demonstrations, and with one
+        texts.append("rất hay")
+
+
 def test_only_a_retrained_adapter_is_measured_again(
     tmp_path: Path, adapted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,3 +342,12 @@ def test_the_folder_holds_config_and_results_that_read_back_equal(tmp_path: Path
     assert load_config(folder / "fewshot.yaml") == settings
     assert FewshotResult.of(FewshotFolder(folder)) == study
     assert folder.name == "fewshot-loraft-vi-tiny-feedback-sentiment-random-s42"
+
+
+def test_the_folder_is_named_by_what_studies_differ_in(tmp_path: Path) -> None:
+    name, run = fewshot_study.fewshot_name, Run(tmp_path / "chạy")
+    base = "fewshot-loraft-vi-tiny-feedback-sentiment"
+    assert name(config(tmp_path), None) == f"{base}-random-s42"
+    other = config(tmp_path, "eval.decode=generate", "quant.method=nf4", "seed=3", "fewshot.selection=nearest")
+    assert name(other, run) == f"{base}-nearest-generate-nf4-s3-with-chạy"
+    assert name(config(tmp_path, "name=mới"), run) == "mới"

@@ -94,6 +94,7 @@ def test_inputs_hold_what_the_config_asks_for(loads: list[Any], tmp_path: Path) 
     assert inputs.config is section
     assert {name: len(split) for name, split in inputs.splits.items()} == {"train": 48, "validation": 40, "test": 40}
     assert inputs.splits is trials.splits(config(tmp_path, "prompt.task=topic", "lora.r=1"))
+    assert trials.splits(config(tmp_path))["test"].labels.tolist() != inputs.splits["test"].labels.tolist()
     assert list(inputs.encoder.task.labels) == section.prompt.labels
     assert inputs.base is loads[-1]
     assert inputs.baseline is None

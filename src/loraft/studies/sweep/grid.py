@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from loraft.config.diagnostics import known_keys, nearest, report
-from loraft.config.resolve import FOLLOWERS, TASK_KEYS, resolve
+from loraft.config.resolve import DEPENDENT_KEYS, TASK_KEYS, resolve
 from loraft.config.schema import Config, SweepConfig
 from loraft.errors import ConfigError
 from loraft.studies.sweep.progression import DOTS, expand_integers
@@ -162,7 +162,7 @@ def _with(config: Config, settings: Mapping[str, Any], where: str) -> Config:
     values["sweep"] = SweepConfig().model_dump()
     # Labels and prompts belong to a task, a revision belongs to a data source or a model. Where one of these three is
     # replaced, the values that belonged to the old one are reset; a new task brings its own.
-    for (section, leader), followers in FOLLOWERS.items():
+    for (section, leader), followers in DEPENDENT_KEYS.items():
         other = settings.get(f"{section}.{leader}", values[section][leader])
         if other != values[section][leader]:
             values[section] |= dict.fromkeys(followers)

@@ -1,0 +1,89 @@
+"""Tables of a comparison: differences in points, the verdict, and the rows that changed."""
+
+from pathlib import Path
+
+import pytest
+from helpers.compared_runs import GOLD, make_run, wrong_on
+
+from loraft.display.page import cells
+from loraft.evaluation.intervals import Difference
+from loraft.studies.compare.compare import ComparedRun, ComparedScores, Comparison, McNemar, compare
+from loraft.studies.compare.tables import changed, comparison, comparison_notes, verdict
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Comparison:
+    """Of 60 rows the first run has 20 wrong, the second 3 (one of them right in the first), the third 20 others."""
+    wrong = {"a": range(20), "b": (0, 1, 30), "c": range(20, 40)}
+    return compare([make_run(tmp_path / name, wrong_on(*rows)) for name, rows in wrong.items()])
+
+
+def test_a_line_for_each_score_has_points_and_interval_and_the_test_stands_once(three: Comparison) -> None:
+    heads, rows = cells(comparison(three))
+    assert heads == ["run", "score", "value", "points", "95% interval", "mended", "broken", "McNemar p", "verdict"]
+    assert [row[:2] for row in rows] == [[str(n), score] for n in (1, 2, 3) for score in ("accuracy", "macro F1")]
+    assert rows[0] == ["1", "accuracy", "0.6667", "", "", "", "", "", "first"]
+    assert rows[1][-1] == ""
+    low, high = three.others[0].difference["accuracy"].interval
+    assert rows[2][:5] == ["2", "accuracy", "0.9500", "+28.33", f"{100 * low:+.2f} to {100 * high:+.2f}"]  # 17 of 60
+    assert rows[2][5:7] == ["18", "1"]
+    assert rows[2][8] == "better"
+    assert rows[3][5:] == ["", "", "", ""]
+    # 20 rows are right in the third run only, 20 in the first only: no difference, and p is 1 also when corrected.
+    assert rows[4][3:] == ["+0.00", rows[4][4], "20", "20", "1", "no difference shown"]
+
+
+def test_p_values_are_the_corrected_ones() -> None:
+    scores = ComparedScores("b", {"accuracy": 0.5})
+    run = ComparedRun(scores, {"accuracy": Difference(0.0, (-0.1, 0.1))}, McNemar(3, 5, 0.01, 0.0234567), (), False)
+    result = Comparison(60, ("x", "y"), 0.9, ComparedScores("a", {"accuracy": 0.5}), (run,))
+    heads, rows = cells(comparison(result))
+    assert heads[4] == "90% interval"
+    assert rows[1][7] == "0.0235"
+
+
+def test_the_notes_number_the_runs_and_name_the_correction_where_there_is_one(
+    three: Comparison, tmp_path: Path
+) -> None:
+    *runs, legend = comparison_notes(three)
+    assert runs == [f"run {n}: {tmp_path / name}" for n, name in enumerate("abc", start=1)]
+    assert legend.startswith("points: difference to run 1 on 60 test rows")
+    assert legend.endswith("Holm-corrected for 2 comparisons")
+    assert "Holm" not in comparison_notes(compare([tmp_path / "a", tmp_path / "b"]))[-1]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "macro_f1", "word"),
+    [
+        ((0.01, 0.2), (-0.1, 0.1), "better"),
+        ((-0.1, 0.1), (0.01, 0.2), "better"),
+        ((0.01, 0.2), (-0.2, -0.01), "worse"),  # one score better, the other worse
+        ((0.0, 0.2), (-0.2, 0.0), "no difference shown"),  # 0 lies in both
+    ],
+)
+def test_the_verdict_is_that_of_the_intervals(
+    accuracy: tuple[float, float], macro_f1: tuple[float, float], word: str
+) -> None:
+    intervals = {"accuracy": accuracy, "macro_f1": macro_f1}
+    differences = {score: Difference(sum(interval) / 2, interval) for score, interval in intervals.items()}
+    worse = any(interval[1] < 0 for interval in intervals.values())
+    assert verdict(ComparedRun(ComparedScores("b", {}), differences, McNemar(0, 0, 1, 1), (), worse)) == word
+
+
+def test_changed_rows_are_the_first_of_each_outcome_and_the_number_of_the_others(three: Comparison) -> None:
+    heads, rows = cells(changed(three, 2, 3))
+    assert heads == ["changed", "row", "reference", "run 1", "run 2", "sentence"]
+    assert [row[:2] for row in rows] == [
+        ["mended", "13"], ["mended", "14"], ["mended", "15"], ["mended", "15 more"], ["broken", "41"]
+    ]  # fmt: skip
+    assert rows[0][2:5] == ["positive", "negative", "positive"]  # row 13 is index 2: label 2, wrong in run 1
+    assert rows[4][2:5] == ["negative", "negative", "neutral"]
+    assert rows[0][5].startswith("câu phản hồi 2")
+    assert cells(changed(three, 3, 3))[1][0][1] == "11"  # each run has rows of its own
+
+
+def test_an_answer_that_is_no_label_is_shown_as_that(tmp_path: Path) -> None:
+    silent: list[int | None] = [None, *GOLD[1:]]
+    one, other = make_run(tmp_path / "a", GOLD), make_run(tmp_path / "b", silent)
+    assert cells(changed(compare([one, other]), 2, 5))[1][0][2:5] == ["negative", "negative", "no label"]
+    assert cells(changed(compare([other, one]), 2, 5))[1][0][2:5] == ["negative", "no label", "negative"]
