@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from loraft.config.resolve import load_config
+from loraft.evaluation import metrics
 from loraft.evaluation.evaluate import evaluate
 from loraft.evaluation.predict import predict
 from loraft.runs.predictions import read_rows
@@ -80,3 +81,21 @@ def test_a_few_shot_study_is_resumed_with_the_measurements_that_it_has(
     then = json.loads((FIXTURES / "fewshot" / "fewshot.json").read_text(encoding="utf-8"))
     assert [row.name for row in result.rows] == [row["name"] for row in then["rows"]]
     assert [row.scores["macro_f1"].mean for row in result.rows] == [row["macro_f1"]["mean"] for row in then["rows"]]
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep", "fewshot"])
+def test_a_score_that_was_added_since_is_left_empty(old: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(metrics.SCORES, "kappa", "kappa của Cohen")
+    text = report.markdown(old / kind)
+    assert "macro F1" in text
+    if kind != "run":  # of a run the scores that it has are rows; here a score is a column
+        assert "kappa của Cohen" in text
+
+
+def test_a_sweep_of_then_is_ranked_by_the_scores_that_its_runs_have(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(metrics.SCORES, "kappa", "kappa của Cohen")
+    config = load_config(old / "sweep" / "sweep.yaml").model_copy(update={"output": str(old)})
+    result = runner.sweep(config, quiet=True)
+    assert result.best_setting is not None
+    assert result.best_setting.measured is not None
+    assert set(result.best_setting.measured.scores) == set(metrics.SCORES) - {"kappa"}

@@ -29,6 +29,7 @@ def processes(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
 def shown(verbose: bool) -> list[str]:
     """What is printed of a note and a warning of loraft's and a warning of a library's."""
     with warnings.catch_warnings(record=True) as caught:
+        warnings.resetwarnings()  # of whoever runs the tests
         start_command(resolve(), verbose)
         warnings.warn_explicit("using 8 of 9 rows", Note, "dataset.py", 1, module="loraft.data.dataset")
         warnings.warn_explicit("2 duplicate rows", UserWarning, "dataset.py", 2, module="loraft.data.dataset")

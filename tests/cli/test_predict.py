@@ -10,6 +10,7 @@ import pytest
 from helpers.command_line import SURE, Double, Says, finished
 
 from loraft.cli.predict import WAIT
+from loraft.config.resolve import resolve
 
 
 def feed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -22,6 +23,8 @@ def test_predict_prints_one_label_a_line_and_nothing_else(api: Double, run_dir: 
     assert err == f"backbone loraft-vi-tiny, adapter {run_dir}, data 2 sentences\n"
     assert loraft_says("predict", "thầy giảng hay")[2].endswith("data 1 sentence\n")
     assert api.given == {"run": run_dir, "min_confidence": None, "wait": None}
+    loraft_says("predict", "--set", "eval.batch_tokens=64", "thầy giảng hay")
+    assert api.config == resolve(overrides=["eval.batch_tokens=64"])
 
 
 def test_predict_leaves_unsure_rows_empty(api: Double, run_dir: Path, loraft_says: Says) -> None:

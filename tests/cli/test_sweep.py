@@ -44,6 +44,7 @@ def test_the_table_the_notes_and_the_next_command_are_printed(given: dict[str, A
     assert table[0].split()[:2] == ["rank", "accuracy"]
     assert [line.split()[0] for line in table[1:4]] == ["4", "8", "16"]
     assert "alpha policy: fixed, alpha 32" in table
+    assert "sweep: runs/quét" in done.stderr.splitlines()
     assert f"loraft predict --run {shlex.quote(best_of(swept(**given)).run)} " in done.stderr
 
 
@@ -75,12 +76,23 @@ def test_json_is_the_whole_result(given: dict[str, Any]) -> None:
 def test_flags_reach_the_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(runner, "sweep", lambda config, **kwargs: seen.append((config, kwargs)) or swept((1,)))
-    invoke("sweep", "--grid", "train.optim=sgd,adamw_torch", "--seeds", "1,2,3,...,5", "--quant", "nf4", "--force")
+    invoke("sweep", "--grid", "train.optim=sgd,adamw_torch", "--seeds", "1,2,3,...,5", "--quant", "nf4", "--force",
+           "--joint", "off")  # fmt: skip
     config, kwargs = seen[0]
     assert (config.sweep.ranks, config.sweep.seeds) == ([], [1, 2, 3, 4, 5])
     assert config.sweep.grid == {"train.optim": ["sgd", "adamw_torch"]}
-    assert config.quant.method == "nf4"
+    assert (config.quant.method, config.sweep.joint) == ("nf4", "off")
     assert kwargs["force"] is True
+
+
+def test_an_interrupted_sweep_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(config: Any, **kwargs: Any) -> SweepResult:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "sweep", interrupted)
+    done = invoke("sweep", "--ranks", "1,2")
+    assert done.exit_code != 0
+    assert "interrupted; the same command goes on from there" in done.stderr.splitlines()
 
 
 def test_a_dry_run_lists_trials_without_a_framework_and_writes_nothing(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_packed_batch_is_the_picture_of_the_layout() -> None:
 def test_masked_labels_are_exactly_the_completion() -> None:
     for row, inputs in ((row, pad([row], PAD)) for row in rows()):
         supervised = inputs["labels"][0][inputs["labels"][0] != IGNORE].tolist()
-        assert supervised == encoder().completion(row.label)
+        assert supervised == encoder().completions_K[row.label]
         assert inputs["labels"][0, row.answer_start - 1] == IGNORE
 
 

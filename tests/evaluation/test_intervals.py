@@ -144,16 +144,15 @@ def test_blocks_do_not_change_the_differences(monkeypatch: pytest.MonkeyPatch) -
     assert differences(GOLD, [a], [b], 3, **SETTINGS) == whole
 
 
-def test_of_one_answer_each_the_interval_is_made_of_percentiles_also_where_they_miss_the_difference() -> None:
-    # Of three rows of three labels two are right. Resamples that miss a label score it nowhere, which raises the mean.
-    found = differences([0, 1, 2], [[0, 1, 1]], [[-1, -1, -1]], 3, bootstrap_samples=1000, confidence=0.1, seed=0)
-    resampled = [
-        metrics.core(np.array([0, 1, 2])[list(rows)], np.array([0, 1, 1])[list(rows)], 3)["macro_f1"]
-        for rows in product(range(3), repeat=3)  # all 27 resamples
-    ]
-    gap = found["macro_f1"]
-    assert gap.difference == pytest.approx(5 / 9)  # F1 1, 2/3 and 0
-    assert gap.interval == (pytest.approx(np.quantile(resampled, 0.45)), pytest.approx(np.quantile(resampled, 0.55)))
+def test_of_one_answer_each_the_interval_is_that_of_percentiles_also_where_it_misses_the_difference() -> None:
+    # One of four rows is right: F1 2/3, 0 and 0. Labels that a resample misses do not count, so most score more.
+    references, answers = np.array([0, 0, 1, 2]), np.array([0, -1, -1, -1])
+    every = [np.array(rows) for rows in product(range(4), repeat=4)]  # all 256 resamples
+    resampled = [metrics.core(references[rows], answers[rows], 3)["macro_f1"] for rows in every]
+    found = differences(references, [answers], [np.full(4, -1)], 3, bootstrap_samples=1000, confidence=0.1)["macro_f1"]
+    assert found.difference == pytest.approx(2 / 9)
+    assert found.interval == pytest.approx(np.quantile(resampled, [0.45, 0.55]))
+    assert found.interval[0] > found.difference
 
 
 def test_answers_without_a_label_are_resampled_as_before() -> None:
@@ -205,6 +204,12 @@ def test_resamples_have_the_distribution_of_rows_drawn_one_by_one(random_rows: C
     assert judged(references, predictions, 4000)["macro_f1"] == pytest.approx(
         np.quantile(values, [0.025, 0.975]), abs=0.012
     )
+
+
+def test_resamples_follow_the_seed(random_rows: Callable[..., Any]) -> None:
+    references, predictions, _ = random_rows(80)
+    assert judged(references, predictions, seed=1) == judged(references, predictions, seed=1)
+    assert judged(references, predictions, seed=1) != judged(references, predictions, seed=2)
 
 
 def test_blocks_do_not_change_the_resamples(monkeypatch: pytest.MonkeyPatch, random_rows: Callable[..., Any]) -> None:

@@ -69,6 +69,12 @@ def test_an_answer_that_is_no_label_is_wrong_and_no_class_of_its_own() -> None:
     })  # fmt: skip
 
 
+def test_a_label_that_is_only_predicted_counts_in_the_average() -> None:
+    # Of labels 0 and 1: F1 2/3 and 0, precision 1 and 0, recall 1/2 and 0.
+    scores = metrics.core([0, 0], [0, 1], 3)
+    assert [scores[name] for name in ("macro_f1", "macro_precision", "macro_recall")] == [1 / 3, 0.5, 0.25]
+
+
 def test_a_label_that_occurs_nowhere_does_not_lower_the_average() -> None:
     assert metrics.core([0, 2], [0, 2], 3)["macro_f1"] == 1.0
 

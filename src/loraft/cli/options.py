@@ -1,6 +1,6 @@
 """The flags of the command line, each declared once, with its help and its completion.
 
-What completion asks the config for is imported when it asks.
+Completion functions return all values, of which Typer keeps those that fit; they import the config when they run.
 """
 
 from pathlib import Path
@@ -33,14 +33,14 @@ def _complete_task() -> list[str]:
     return task_names()
 
 
-def _complete_set(incomplete: str) -> list[str]:
+def _complete_set() -> list[str]:
     from loraft.config.diagnostics import known_keys
 
-    return [f"{key}=" for key in known_keys() if key.startswith(incomplete)]
+    return [f"{key}=" for key in known_keys()]
 
 
-def _complete_run(incomplete: str) -> list[str]:
-    return [path.parent.name for path in Path("runs").glob(f"{incomplete}*/metrics.json")]
+def _complete_run() -> list[str]:
+    return [path.parent.name for path in Path("runs").glob("*/metrics.json")]
 
 
 # Values that the config checks come in as text, so that all mistakes are reported together.

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ import typer
 from loraft.cli.console import say, start_command
 from loraft.cli.finished_run import finished_run
 from loraft.cli.options import Output, RunName, Sets, Verbose
-from loraft.data.columns import sentence
+from loraft.data.columns import given_sentence
 from loraft.data.readers import Format, read_inputs
 from loraft.data.records import BadRow, Example
 from loraft.errors import ConfigError
@@ -76,7 +76,8 @@ def _inputs(
     if "-" in texts and len(texts) > 1:
         raise ConfigError("-: stdin and sentences are two sources (got both); give one of them")
     if texts and texts != ["-"]:
-        return _arguments(texts), f"{len(texts)} {'sentence' if len(texts) == 1 else 'sentences'}"
+        sentences = (given_sentence(text, row) for row, text in enumerate(texts, start=1))
+        return sentences, f"{len(texts)} {'sentence' if len(texts) == 1 else 'sentences'}"
     if file is not None:
         rows = read_inputs(file, known, text_column)
         # The first row is read now: a missing file or column is told before a backbone is loaded.
@@ -84,12 +85,6 @@ def _inputs(
     if sys.stdin is None or (not texts and sys.stdin.isatty()):
         raise ConfigError("predict: nothing to label; loraft predict 'câu phản hồi', --file FILE, or lines on stdin")
     return read_inputs(sys.stdin, known, text_column), "stdin"
-
-
-def _arguments(texts: Sequence[str]) -> Iterator[Example | BadRow]:
-    for row, given in enumerate(texts, start=1):
-        text, reason = sentence({"text": given}, "text")
-        yield Example(text, None, row) if text else BadRow(row, reason or "no text")
 
 
 def _as_json(row: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from loraft.data.records import BadRow, Example
 from loraft.errors import DataError
 
 
@@ -38,6 +39,12 @@ def sentence(columns: dict[str, Any], text_column: str) -> tuple[str, str | None
         return "", "not valid UTF-8; save the file as UTF-8"
     value = value.replace("\r\n", "\n").replace("\r", "\n")  # the same text, whichever system wrote it
     return unicodedata.normalize("NFC", value).strip(), None
+
+
+def given_sentence(text: str, row: int) -> Example | BadRow:
+    """A sentence that a caller gives by itself, checked and composed as one that is read from a file."""
+    checked, reason = sentence({"text": text}, "text")
+    return Example(checked, None, row) if checked else BadRow(row, reason or "no text")
 
 
 def missing_column(name: str, columns: Iterable[str]) -> str:

@@ -78,10 +78,6 @@ class EvaluationReport:
         """Mean F1 over the labels that occur."""
         return self.scores["macro_f1"]
 
-    def score(self, name: str) -> float:
-        """The score of that name, a fraction."""
-        return self.scores[name]
-
     def to_json(self) -> dict[str, Any]:
         """The fields, with the scores beside them instead of below `scores`."""
         return flattened(self, "scores")

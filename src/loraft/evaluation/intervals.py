@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from loraft.evaluation.metrics import INTERVAL_SCORES, Floats, Ints, confusion, scores_of_many, scores_of_one
+from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES, Floats, Ints, confusion, scores_of_many, scores_of_one
 
 CHUNK_CELLS = 4_000_000  # resamples are drawn in blocks of at most this many numbers, to bound memory
 
@@ -26,8 +26,9 @@ class Scored(Protocol):
     def intervals(self) -> Mapping[str, Interval]:
         """The intervals by the name of their score."""
 
-    def score(self, name: str) -> float:
-        """The score of that name, a fraction."""
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """The scores by name, fractions."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def spread(draws: Sequence[Scored], score: str, confidence: float) -> Spread:
         score: one of `metrics.SCORES`.
         confidence: coverage of the interval, in (0, 1); that of the draws' own intervals.
     """
-    values_R = np.array([draw.score(score) for draw in draws])
+    values_R = np.array([draw.scores[score] for draw in draws])
     mean = float(values_R.mean())
     sd = float(values_R.std(ddof=1)) if len(values_R) > 1 else None
     if any(score not in draw.intervals for draw in draws):
@@ -139,6 +140,11 @@ def spread(draws: Sequence[Scored], score: str, confidence: float) -> Spread:
     low, high = np.mean([draw.intervals[score] for draw in draws], axis=0)
     low, high = _widened(mean, (float(low), float(high)), _half_width(values_R, confidence))
     return Spread(mean, sd, (max(0.0, low), min(1.0, high)))
+
+
+def spreads(draws: Sequence[Scored], confidence: float) -> dict[str, Spread]:
+    """The spread of each of `metrics.SCORES` that all draws have; files of an earlier version may lack one."""
+    return {score: spread(draws, score, confidence) for score in SCORES if all(score in d.scores for d in draws)}
 
 
 def _resampled(

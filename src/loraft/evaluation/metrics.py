@@ -3,7 +3,8 @@
 Shapes: N examples, K labels, S confusion matrices. Label ids run from 0 to K - 1; a prediction of -1 stands for an
 answer that is no label, and is always wrong. Accuracy, precision, recall and F1 are fractions.
 
-To add a score, add an entry to `SCORES` and a line to `scores_of_many`: tables, reports and files then show it.
+To add a score, add an entry to `SCORES` and a line to `scores_of_many`: tables, reports and files then show it. Where
+there is no room for all (comparisons of runs, lists of draws), those of `INTERVAL_SCORES` are shown.
 """
 
 from collections.abc import Sequence

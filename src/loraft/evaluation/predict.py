@@ -1,6 +1,5 @@
 """Predict labels with a finished run: `loraft.predict` takes sentences and yields labels in the same order."""
 
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config
+from loraft.data.columns import given_sentence
 from loraft.data.records import BadRow, Example
 from loraft.data.stream import groups
 from loraft.engine import scorer
@@ -82,7 +82,7 @@ def predict(
     encoder, model = load_run(opened, config, for_good=True)
     labels = encoder.task.labels
     rows = (
-        Example(unicodedata.normalize("NFC", item), None, row) if isinstance(item, str) else item
+        given_sentence(item, row) if isinstance(item, str) else item
         for row, item in enumerate([inputs] if isinstance(inputs, str) else inputs, start=1)
     )
     for group in groups(rows, most=PREDICT_ROWS, wait=wait):

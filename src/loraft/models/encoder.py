@@ -17,7 +17,7 @@ after and tail; here is a Llama 3 prompt of the shipped task "sentiment", with t
    pieces meet at special tokens, so the ids are those of the whole chat encoded at once. `Encoder` checks this for one
    sentence when it is built, because a tokenizer may, for example, remove spaces beside special tokens.
 
-Suffixes: N sentences, K labels.
+Letters: N sentences, K labels.
 """
 
 import hashlib
@@ -111,10 +111,6 @@ class Encoder:
                 cut = len(text) - kept
             prompts.append(Prompt([*self._head_ids, *ids, *self._tail_ids], cut))
         return prompts
-
-    def completion(self, label: int) -> list[int]:
-        """TEMPORARY."""
-        return self.completions_K[label]
 
     def _piece(self, sentence: str, around: tuple[str, str]) -> str:
         """Piece 2 of the prompt: before, message and after. `around` is the text on both sides of the sentence."""

@@ -17,6 +17,9 @@ QUANT_TYPE = "nf4"  # 4-bit levels at the quantiles of a normal distribution (De
 def nf4_config(section: QuantConfig) -> BitsAndBytesConfig:
     """Returns the settings that transformers hands to bitsandbytes; its own defaults are FP4 and fp32 computation.
 
+    The block size is bitsandbytes' own, 64 weights; transformers has no setting for it. The compute dtype also decides
+    the backbone's dtype (`backbone.load_backbone`) and whether fused layers can be used (`lora_linear.supports`).
+
     Args:
         section: whether the block scales are quantised too (`double_quant`), and the dtype in which the dequantised
             weights are multiplied (`compute_dtype`).

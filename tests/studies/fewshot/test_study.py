@@ -82,6 +82,13 @@ def test_what_leaves_nothing_to_draw_is_asked_once(tmp_path: Path) -> None:
     assert asked == [(0, 0), (1, 0), (2, 0), (2, 1)]
 
 
+def test_nothing_is_planned_twice_and_the_adapter_as_trained_comes_before_the_models(tmp_path: Path) -> None:
+    jobs = list(fewshot_study.plan(config(tmp_path).fewshot, [0, 1], adapter=True, adapter_shots=True))
+    assert [(job.model, job.shots, job.draw) for job in jobs[2:]] == [
+        (ADAPTER, 0, 0), (BACKBONE, 0, 0), (BACKBONE, 1, 0), (BACKBONE, 1, 1), (ADAPTER, 1, 0), (ADAPTER, 1, 1)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("shots", ["[0]", "[2]"])
 def test_the_prompt_of_training_without_demonstrations_is_always_asked_once(
     tmp_path: Path, asked: list[list[str]], shots: str
@@ -149,18 +156,22 @@ def test_generated_answers_that_are_no_label_are_counted(tmp_path: Path) -> None
     row = written["rows"][-1]
     assert (row["no_label"], row["accuracy"]["mean"]) == (1.0, 0.0)  # two tokens are too few for an answer
     assert [draw["no_label"] for draw in written["draws"]] == [1.0] * 3
+    log = FewshotFolder(Path(study.path)).read_log()
+    assert [line["predictions"] for line in log if line["model"] == BACKBONE] == [[-1] * 8] * 3
     shares = next(column for column in fewshot(study).columns if str(column.header).split() == ["no", "label"])
     assert [str(cell) for cell in shares.cells] == ["0.0%", "0.0%", "100.0%", "100.0%"]
 
 
 @contextmanager
-def interrupted_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Lets so many draws be measured, then interrupts; tells how many were measured."""
+def interrupted_after(
+    calls: int, monkeypatch: pytest.MonkeyPatch, by: type[BaseException] = KeyboardInterrupt
+) -> Iterator[list[int]]:
+    """Lets so many draws be measured, then raises an error; yields the number of those that were measured."""
     judge, count = evaluate.judge, [0]
 
     def some(*args: Any, **kwargs: Any) -> Any:
         if count[0] == calls:
-            raise KeyboardInterrupt
+            raise by
         count[0] += 1
         return judge(*args, **kwargs)
 
@@ -306,13 +317,23 @@ def test_a_study_that_fails_before_its_first_draw_leaves_nothing(
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_finished_study_is_kept_unless_forced_and_is_no_run(tmp_path: Path) -> None:
+def test_a_study_that_fails_later_keeps_the_draws_that_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with interrupted_after(2, monkeypatch, by=MemoryError), pytest.raises(MemoryError):
+        fewshot_study.fewshot(config(tmp_path), quiet=True)
+    with interrupted_after(99, monkeypatch) as count:
+        fewshot_study.fewshot(config(tmp_path), resume=True, quiet=True)
+    assert count == [3]  # of 5
+
+
+def test_a_finished_study_is_kept_unless_forced_and_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = fewshot_study.fewshot(config(tmp_path), quiet=True)
     said = (
         "a finished study of feedback is there; the same command with --resume adds .*, --force deletes it, --set name"
     )
-    with pytest.raises(RunError, match=said):
-        fewshot_study.fewshot(config(tmp_path), quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(fewshot_study, "build", lambda config: pytest.fail("weights were loaded"))
+        with pytest.raises(RunError, match=said):
+            fewshot_study.fewshot(config(tmp_path), quiet=True)
     again = fewshot_study.fewshot(config(tmp_path), force=True, quiet=True)
     assert again.path == first.path
     assert [d.report.log_loss for d in again.draws] == [d.report.log_loss for d in first.draws]

@@ -124,4 +124,4 @@ def test_the_failed_trials_are_those_without_scores() -> None:
                                            "alpha_policy": POLICY, "status": "failed",
                                            "error": "RuntimeError: hết bộ nhớ <gpu>\nvà thêm"}  # fmt: skip
     assert good.measured is not None
-    assert good.measured.score("accuracy") == 0.5
+    assert good.measured.scores["accuracy"] == 0.5

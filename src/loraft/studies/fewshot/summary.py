@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loraft.evaluation.classification_report import EvaluationReport
-from loraft.evaluation.intervals import differences, spread
-from loraft.evaluation.metrics import SCORES
+from loraft.evaluation.intervals import differences, spreads
 from loraft.studies.fewshot.records import ComparedRows, DrawRecord, TableRow
 
 BACKBONE, ADAPTER, BASELINE = "backbone", "adapter", "baseline"  # values of `TableRow.model`
@@ -37,7 +36,7 @@ def summarise(records: Sequence[DrawRecord], tokens: Mapping[int, int], confiden
             tokens=None if k is None else tokens.get(k),
             no_label=float(np.mean([report.no_label for report in group])),
             seconds=round(sum(report.seconds for report in group), 1),
-            scores={score: spread(group, score, confidence) for score in SCORES},
+            scores=spreads(group, confidence),
         )
         for (model, k), group in grouped.items()
     ]

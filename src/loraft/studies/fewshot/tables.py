@@ -21,7 +21,7 @@ def fewshot(study: FewshotResult) -> Table:
     table = number_table("", *names, *(["no\nlabel"] if generated else []))
     table.padding, table.pad_edge = (0, 1, 0, 0), False
     for row in study.rows:
-        cells = [_spread(row.scores[score]) for score in SCORES]
+        cells = [_spread(row.scores[score]) if score in row.scores else "" for score in SCORES]
         add_row(table, row.name, *cells, *([f"{row.no_label:.1%}"] if generated else []))
     return table
 

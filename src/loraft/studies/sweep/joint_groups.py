@@ -56,7 +56,7 @@ def joint_is_faster(base: "PreTrainedModel", rows: Sequence[TrainingRow], batch:
     if base.device.type != "cpu":
         return True
     tokens, _ = packed_size(rows, batch)
-    return 4 * base.num_parameters() * tokens <= IDLE_STEP
+    return bool(4 * base.num_parameters() * tokens <= IDLE_STEP)
 
 
 def _common(config: Config) -> str:

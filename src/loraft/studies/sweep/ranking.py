@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from loraft.evaluation import significance
-from loraft.evaluation.intervals import spread
-from loraft.evaluation.metrics import SCORES
+from loraft.evaluation.intervals import spreads
 from loraft.runs.predictions import RunPredictions, difference_of_rows
 from loraft.studies.sweep.records import Ranking, SettingRecord, SettingScores, TrialRecord, VersusBest
 
@@ -101,7 +100,7 @@ def _setting(group: Sequence[TrialRecord], confidence: float) -> SettingRecord:
     if finished:
         peaks = [trial.peak_memory_mib for trial in finished if trial.peak_memory_mib is not None]
         measured = SettingScores(
-            scores={score: spread(finished, score, confidence) for score in SCORES},
+            scores=spreads(finished, confidence),
             # fmean does not depend on the order, so the same scores in another order are a tie.
             validation_macro_f1=fmean(trial.validation_macro_f1 for trial in finished),
             trainable_parameters=finished[0].trainable_parameters,

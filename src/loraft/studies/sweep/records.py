@@ -39,10 +39,6 @@ class TrialScores:
     peak_memory_mib: int | None
     joint: bool = False
 
-    def score(self, name: str) -> float:
-        """One of the scores by its name."""
-        return self.scores[name]
-
     def to_json(self) -> dict[str, Any]:
         """The fields for JSON; the scores are keys of the same object as the other fields."""
         return flattened(self, "scores")

@@ -1,4 +1,4 @@
-"""`loraft.sweep`: runs the trials of a sweep one after the other over one backbone, and compares them.
+"""`loraft.sweep`: runs the trials of a sweep, several in one training where that pays, and compares them.
 
 Each trial is an ordinary run whose result depends on its own config alone. So the same sweep can be started again at
 any time: finished trials are kept, interrupted ones are resumed, and only new ones are trained from the beginning.
@@ -112,11 +112,12 @@ def count_parameters(trials: Sequence[Trial], tell: Tell) -> list[int | None]:
         key = key_of(trial.config, "model")
         try:
             if key not in bases:
-                bases[key] = None
+                bases[key] = None  # stays None if loading fails: a backbone is tried once
                 bases[key] = without_weights(trial.config.model)
             base = bases[key]
             counts.append(None if base is None else count_trainable(base, trial.config.lora))
         except (OSError, ValueError, LoraftError) as error:
+            # Without a cause it is our own check: the name is no backbone. With one, a file or the network failed.
             if not error.__cause__ and isinstance(error, BackboneError):
                 raise
             tell(f"{trial.name}: parameters cannot be counted: {str(error).strip().splitlines()[0]}")
@@ -134,7 +135,7 @@ def _run(
         joint_pass.clear(folder)
     if joint != "off":
         joint_pass.train_joint_passes(waiting, folder, shared, forced=joint == "on", quiet=quiet)
-        shared.check()
+        shared.check()  # the next trial loads the backbone again if a joint training changed it
     # Sorted so that each backbone is loaded once; trials of one backbone keep their order.
     for number, trial in enumerate(sorted(waiting, key=lambda t: key_of(t.config, "model", "quant")), start=1):
         tell(f"trial {number} of {len(waiting)}: {trial.name}")
@@ -149,6 +150,7 @@ def _run(
         except Exception as error:  # whatever it is, the other trials go on
             failure = _in_words(error)
             write_text(error_path, traceback.format_exc())
+        # The frozen weights must be bit-identical afterwards; if they are not, the next trial loads them again.
         if not shared.check() and failure is None and trial.config.lora.init_lora_weights not in MOVING_INITS:
             failure = "the training changed weights of the frozen backbone, so its scores cannot be reproduced"
             _undo(run_of(trial))
@@ -159,7 +161,7 @@ def _run(
             error_path.unlink(missing_ok=True)
             shared.keep_scores(trial.config, result.before)
             tell(f"{trial.name}: macro-F1 {result.after.macro_f1:.4f}, {result.train.seconds:.1f} s")
-    gc.unfreeze()
+    gc.unfreeze()  # frozen by `shared` when it loaded the backbone
     if not errors:
         joint_pass.clear(folder)
     return errors

@@ -1,4 +1,7 @@
-"""Builds the tables of a sweep and the notes below them, for the terminal, the report page and Markdown."""
+"""Builds the tables of a sweep and the notes below them, for the terminal, the report page and Markdown.
+
+What a column shows comes from `records.SettingScores` and `records.TrialScores`; `ranking` and `runner` fill them.
+"""
 
 from __future__ import annotations
 
@@ -61,11 +64,11 @@ def settings(sweep: SweepResult) -> Table:
             add_row(table, *cells, *[""] * (len(table.columns) - len(cells) - 1), "failed")
             continue
         some = f" ({row.seeds} of {len(row.trials)} seeds)" if row.failed else ""
-        spreads = (measured.scores[score] for score in _scores())
+        spreads = (measured.scores.get(score) for score in _scores())  # a run of an earlier version may lack one
         add_row(
             table,
             *cells,
-            *(_score(spread.mean, spread.sd, spread.interval) for spread in spreads),
+            *("" if spread is None else _score(spread.mean, spread.sd, spread.interval) for spread in spreads),
             f"{measured.validation_macro_f1:.4f}",
             f"{measured.trainable_parameters:,}",
             f"{measured.seconds:,.1f}",
@@ -87,7 +90,7 @@ def trials(sweep: SweepResult) -> Table:
         add_row(
             table,
             *cells,
-            *(_score(measured.scores[score], None, measured.intervals.get(score)) for score in _scores()),
+            *(_score(measured.scores.get(score), None, measured.intervals.get(score)) for score in _scores()),
             f"{measured.validation_macro_f1:.4f}",
             f"{measured.seconds:,.1f}",
             _mib(measured.peak_memory_mib),
@@ -175,7 +178,9 @@ def _against(row: SettingRecord, measured: SettingScores, best: SettingRecord | 
     return f"{sign} {'p<0.001' if test.p_holm < 0.001 else f'p={test.p_holm:.2g}'}"
 
 
-def _score(mean: float, sd: float | None, interval: Interval | None) -> str:
+def _score(mean: float | None, sd: float | None, interval: Interval | None) -> str:
+    if mean is None:
+        return ""
     if interval is None:
         return f"{mean:.4f}"
     # A space only where a narrow terminal may break the cell into lines.
