@@ -18,7 +18,9 @@ def test_data_prints_tables_and_says_where_the_figures_are(tmp_path: Path, loraf
         "data", "--output", str(tmp_path), "--no-near", "--no-tokens", "--json", "--task", "topic"
     )
     assert code == 0
-    assert json.loads(out)["by"] == "sentiment"
+    described = json.loads(out)
+    assert (described["by"], described["tokens"]) == ("sentiment", None)
+    assert {leak["near"] for leak in described["leaks"]} == {None}
 
 
 def test_data_says_what_was_left_out_and_what_is_not_there(tmp_path: Path, loraft_says: Says) -> None:
@@ -30,3 +32,29 @@ def test_data_says_what_was_left_out_and_what_is_not_there(tmp_path: Path, loraf
     code, out, _ = loraft_says("report", str(tmp_path / "data-ý.csv-sentiment"), "--markdown")
     assert code == 0
     assert "train: 1 blank rows skipped" in out.splitlines()
+
+
+def test_data_looks_for_near_duplicates_and_counts_the_column_that_is_asked_for(
+    tmp_path: Path, loraft_says: Says
+) -> None:
+    source = tmp_path / "góp ý"
+    source.mkdir()
+    for split in ("train", "test"):
+        text = f"sentence,sentiment,khoa\nthầy tốt {split},2,Toán\nphòng nóng,0,Tin\n"
+        (source / f"{split}.csv").write_text(text, encoding="utf-8")
+    given = ("data", "--data", str(source), "--output", str(tmp_path), "--no-tokens", "--by", "khoa")
+    code, out, err = loraft_says(*given)
+    assert code == 0
+    assert "khoa / sentiment (%)" in out
+    assert "nearly the same: the Jaccard index" in out
+    assert "not looked for" not in out
+    folder = tmp_path / "data-góp ý-sentiment"
+    assert err.endswith(f"figures and numbers: {folder}\nnext: loraft report '{folder}'\n")
+    (source / "test.csv").unlink()
+    assert "nearly the same" not in loraft_says(*given)[1]  # of one split
+
+
+def test_data_names_a_column_that_is_not_there(tmp_path: Path, loraft_says: Says) -> None:
+    code, _, err = loraft_says("data", "--output", str(tmp_path), "--no-tokens", "--by", "lớp")
+    assert code == 1
+    assert "--by: no column 'lớp' in 3462 rows (got topic); name one of these" in err

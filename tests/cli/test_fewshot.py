@@ -12,7 +12,7 @@ from helpers.folders import fewshot_result
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
-from loraft.runs.files import write_json, write_text
+from loraft.runs.atomic_files import write_json, write_text
 from loraft.runs.run import Run
 from loraft.studies.fewshot import study as fewshot_study
 from loraft.studies.fewshot.records import FewshotResult
@@ -48,7 +48,8 @@ def test_fewshot_prints_table_and_verdict_and_names_the_next_command(called: dic
     assert "TF-IDF + linear SVM" in out
     assert "2 draws of random demonstrations for each number of shots, on the same 60 test rows" in out.splitlines()
     assert "Fine-tuning pays" in out.splitlines()[-1]
-    assert "next: loraft report 'runs/của em'" in err
+    assert err.endswith("study: runs/của em\nnext: loraft report 'runs/của em'\n")
+    assert not called["quiet"]
 
 
 def test_an_interrupted_fewshot_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, loraft_says: Says) -> None:
@@ -67,7 +68,17 @@ def test_fewshot_as_json_is_nothing_else(called: dict[str, Any], loraft_says: Sa
     assert code == 0
     assert json.loads(out)["path"] == "runs/của em"
     assert called["config"].eval.decode == "generate"
-    assert called["force"]
+    assert (called["force"], called["resume"], called["quiet"]) == (True, False, True)
+    assert loraft_says("fewshot", "--resume")[0] == 0
+    assert (called["force"], called["resume"]) == (False, True)
+
+
+def test_without_a_run_the_flags_choose_model_task_and_quantization(called: dict[str, Any], loraft_says: Says) -> None:
+    assert (
+        loraft_says("fewshot", "--model", "mô-hình", "--task", "topic", "--quant", "nf4", "--set", "lora.r=3")[0] == 0
+    )
+    config = called["config"]
+    assert (config.model.name, config.prompt.task, config.quant.method, config.lora.r) == ("mô-hình", "topic", "nf4", 3)
 
 
 def test_a_run_brings_its_own_config_and_not_its_name(
@@ -91,6 +102,10 @@ def test_a_run_brings_its_own_config_and_not_its_name(
     ("arguments", "message"),
     [
         (["--run", "x", "--model", "y", "--set", "lora.r=2"], "--model, --set lora.r=2: fixed by the run's training"),
+        (
+            ["--run", "x", "--preset", "quickstart", "--config", "a.yaml", "--task", "topic", "--quant", "nf4"],
+            "--preset, --config, --task, --quant: fixed by the run's training",
+        ),
         (["--adapter-shots"], "--adapter-shots: no adapter"),
         (["--force", "--resume"], "--force and --resume"),
         (["--shots", "1,2,...,8"], "--shots: two progressions fit the dots"),

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from loraft.cli.app import app
 from loraft.errors import BackboneError, ConfigError
-from loraft.runs.files import to_json
+from loraft.runs.atomic_files import to_json
 from loraft.runs.records import as_json
 from loraft.studies.sweep import runner
 from loraft.studies.sweep.records import SweepResult, TrialRecord

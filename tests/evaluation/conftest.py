@@ -15,7 +15,7 @@ from loraft.models import manifest
 from loraft.models.adapter import add_adapter
 from loraft.models.backbone import fingerprint
 from loraft.models.load import build
-from loraft.runs.files import write_text
+from loraft.runs.atomic_files import write_text
 from loraft.runs.records import write_record
 from loraft.runs.run import Run
 

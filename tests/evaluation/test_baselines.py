@@ -10,7 +10,7 @@ from loraft.config.resolve import resolve
 from loraft.data.dataset import Split, load_split
 from loraft.data.records import Example
 from loraft.evaluation import metrics
-from loraft.evaluation.baselines import linear_svm, majority
+from loraft.evaluation.baselines import linear_svm, majority, tfidf
 
 
 def split(rows: list[tuple[str, int]]) -> Split:
@@ -30,6 +30,16 @@ def test_the_svm_separates_by_words() -> None:
 
 def test_one_label_alone_is_answered_always() -> None:
     assert linear_svm(split([("tốt", 1), ("hay", 1)]), TRAIN).tolist() == [1] * 5
+
+
+def test_terms_are_words_of_any_length_runs_of_punctuation_and_their_pairs() -> None:
+    found = tfidf(2).fit(["ổn :)) !", "à ổn"]).get_feature_names_out()
+    assert sorted(found) == sorted(["ổn", ":))", "!", "à", "ổn :))", ":)) !", "à ổn"])
+
+
+@pytest.mark.parametrize(("rows", "terms"), [(999, {"ổn", "tốt"}), (1000, {"ổn"})])
+def test_terms_of_one_row_are_left_out_from_1000_rows_on(rows: int, terms: set[str]) -> None:
+    assert set(tfidf(rows).fit(["ổn", "ổn", "tốt"]).get_feature_names_out()) == terms
 
 
 @pytest.mark.skipif("LORAFT_VSFC" not in os.environ, reason="LORAFT_VSFC does not name the folder of UIT-VSFC")

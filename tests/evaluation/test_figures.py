@@ -101,6 +101,13 @@ def test_reliability_diagram_shows_accuracy_and_rows_by_confidence(tmp_path, dra
     assert "0.050" in upper.get_title()
 
 
+def test_the_calibration_error_in_the_title_is_over_the_bins_that_are_drawn(tmp_path, drawn):
+    # Of 15 bins, 0.62 and 0.68 lie in two: (|1 - 0.62| + |0 - 0.68|) / 2 = 0.53. Of 10 bins they would lie in one.
+    reliability_diagram([0, 1], [[0.62, 0.38], [0.68, 0.32]], tmp_path / "a.png")
+    assert [bar.get_height() for bar in drawn[0].axes[0].patches] == [1.0, 0.0]
+    assert "0.530" in drawn[0].axes[0].get_title()
+
+
 def test_figures_are_grey_only(tmp_path):
     learning_curve(LOG, tmp_path / "a.png")
     confusion_matrix([[8, 1, 1, 1], [0, 4, 0, 2], [5, 0, 15, 0]], LABELS, tmp_path / "b.png")

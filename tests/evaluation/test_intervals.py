@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -15,7 +16,7 @@ from scipy import stats
 
 from loraft.evaluation import intervals, metrics
 from loraft.evaluation.classification_report import classification_report
-from loraft.evaluation.intervals import Difference, Spread, bootstrap, differences, spread
+from loraft.evaluation.intervals import Difference, Spread, bootstrap, differences, spread, spreads
 from loraft.evaluation.metrics import confusion
 
 Ints = npt.NDArray[np.int64]
@@ -60,6 +61,13 @@ def test_an_interval_stays_within_0_and_1() -> None:
 
 def test_scores_without_an_interval_of_their_own_get_none() -> None:
     assert spread([report(0.5), report(0.7)], "macro_recall", 0.95).interval is None
+
+
+def test_scores_that_an_earlier_version_did_not_write_are_left_out() -> None:
+    whole, older = report(0.5), replace(report(0.7), scores={"accuracy": 0.7})
+    found = spreads([whole, older], 0.95)
+    assert found == {"accuracy": spread([whole, older], "accuracy", 0.95)}
+    assert list(spreads([whole], 0.95)) == list(metrics.SCORES)
 
 
 @pytest.mark.parametrize("score", ["accuracy", "macro_f1"])

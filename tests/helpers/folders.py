@@ -10,8 +10,8 @@ from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import SplitSummary
 from loraft.evaluation.classification_report import classification_report
 from loraft.evaluation.figures import draw_run_figures
+from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
-from loraft.runs.files import write_text
 from loraft.runs.predictions import PredictedRow, write_rows
 from loraft.runs.records import write_record
 from loraft.runs.run import Run

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from loraft.runs import environment as module
+from loraft.runs.atomic_files import to_json
 from loraft.runs.environment import PACKAGES, Environment, environment, package_versions
-from loraft.runs.files import to_json
 from loraft.runs.records import as_json, read_record, write_record
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from loraft.errors import ConfigError, RunError
-from loraft.runs.files import write_text
+from loraft.runs.atomic_files import write_text
 from loraft.runs.folders import append_line
 from loraft.runs.run import Run
 

@@ -8,7 +8,7 @@ import pytest
 
 from loraft.config.resolve import resolve
 from loraft.errors import RunError
-from loraft.runs.files import write_json, write_text
+from loraft.runs.atomic_files import write_json, write_text
 from loraft.runs.run import Run, WorkerRun, default_name, find_run, newest_finished, run_of
 
 

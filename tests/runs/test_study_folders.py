@@ -8,7 +8,7 @@ import pytest
 from loraft.config.resolve import resolve
 from loraft.config.yaml_io import dump_config
 from loraft.errors import RunError
-from loraft.runs.files import write_text
+from loraft.runs.atomic_files import write_text
 from loraft.runs.folders import RunFolder
 from loraft.runs.run import Run
 from loraft.runs.study_folders import DatasetFolder, FewshotFolder, JointPass, SweepFolder

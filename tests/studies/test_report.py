@@ -22,7 +22,7 @@ from loraft.config.resolve import load_config, resolve
 from loraft.config.yaml_io import dump_config
 from loraft.display.page import Code, cells
 from loraft.errors import RunError
-from loraft.runs.files import write_text
+from loraft.runs.atomic_files import write_text
 from loraft.runs.predictions import RunPredictions
 from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder

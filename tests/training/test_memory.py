@@ -95,11 +95,11 @@ def test_on_a_gpu_it_is_the_gpus_memory() -> None:
 
 
 def test_the_largest_packed_batch_is_counted() -> None:
-    batch = rows()
-    tokens, keys = memory.packed_size(batch, len(batch))
-    assert tokens == pack(batch)["input_ids"].numel()
-    assert keys == max(len(row.input_ids) for row in batch)
-    assert keys <= memory.packed_size(batch, 1)[0] <= bucket_size(keys)
+    for batch in (rows(), rows()[:1] * 4):  # equal rows share all but the answer and the token before it
+        tokens, keys = memory.packed_size(batch, len(batch))
+        assert tokens == pack(batch)["input_ids"].numel()
+        assert keys == max(len(row.input_ids) for row in batch)
+        assert keys <= memory.packed_size(batch, 1)[0] <= bucket_size(keys)
 
 
 def test_activations_follow_the_published_formula() -> None:
@@ -115,10 +115,11 @@ def test_as_many_adapters_train_at_once_as_memory_holds(monkeypatch: pytest.Monk
     tokens, longest = memory.packed_size(batch, 4)
     assert tokens > longest
     # a few short rows attend to all of each other
-    each = memory.activation_bytes(model, tokens, tokens) + memory.OPTIMIZER_BYTES * 1000
+    weights = 10**6
+    each = memory.activation_bytes(model, tokens, tokens) + memory.OPTIMIZER_BYTES * weights
     for room, count in ((10.0, 5), (3.5, 3), (0.1, 1)):
         monkeypatch.setattr(memory, "free_bytes", lambda device, room=room: room * each / memory.SHARE)
-        assert memory.most_adapters(model, batch, 4, [1000] * 5, packed=True) == count
+        assert memory.most_adapters(model, batch, 4, [weights] * 5, packed=True) == count
 
 
 def test_padded_batches_and_dense_masks_are_planned_larger(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,9 +144,11 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_what_fits_follows_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = with_adapter(), rows()
     needed = memory.activation_bytes(model, *(memory.packed_size(batch, 4)[0],) * 2)
-    for free, fits in ((needed / memory.SHARE + 1, True), (needed / memory.SHARE - 1, False)):
-        monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
-        assert memory.fits(model, batch, 4) is fits
+    for adapters in (1, 3):
+        for more, fits in ((1, True), (-1, False)):
+            free = adapters * needed / memory.SHARE + more
+            monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
+            assert memory.fits(model, batch, 4, adapters) is fits
 
 
 def test_free_memory_is_some_of_the_machines() -> None:

@@ -31,7 +31,7 @@ def compare(
     found = [find_run(name, Path(output or "runs")) for name in names]
 
     from loraft.display import table
-    from loraft.runs.files import to_json
+    from loraft.runs.atomic_files import to_json
     from loraft.runs.records import as_json
     from loraft.studies.compare import compare, tables
 

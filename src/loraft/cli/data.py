@@ -25,7 +25,7 @@ def data(
     """Describe a data source: splits, label shares, lengths, duplicates, leaks, conflicting labels."""
     from loraft.config.resolve import resolve
     from loraft.display import table
-    from loraft.runs.files import to_json
+    from loraft.runs.atomic_files import to_json
     from loraft.runs.records import as_json
     from loraft.studies.dataset import tables
 

@@ -62,7 +62,7 @@ def evaluate(
     from loraft.display import table
     from loraft.evaluation import evaluate as evaluation
     from loraft.evaluation import tables
-    from loraft.runs.files import to_json
+    from loraft.runs.atomic_files import to_json
 
     result = evaluation.evaluate(config=resolved, run=path, split=split, zero_shot=zero_shot)
     if json:

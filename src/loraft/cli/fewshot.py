@@ -71,7 +71,7 @@ def fewshot(
     start_command(resolved, verbose, adapter=path)
 
     from loraft.display import table
-    from loraft.runs.files import to_json
+    from loraft.runs.atomic_files import to_json
     from loraft.runs.records import as_json
     from loraft.studies.fewshot import study as fewshot_study
     from loraft.studies.fewshot import tables

@@ -10,7 +10,7 @@ def list_bundled(json: Json = False) -> None:
     """List what ships with loraft: backbones and data with their licences, tasks, presets."""
     from loraft.config.resolve import presets, task_names
     from loraft.display import table
-    from loraft.runs.files import to_json
+    from loraft.runs.atomic_files import to_json
 
     folders = [("backbone", *item) for item in bundled_backbones().items()]
     folders += [("data", *item) for item in bundled_data().items()]
@@ -39,7 +39,7 @@ def show_config(
     """Print the resolved config, ready to be edited and given to --config."""
     from loraft.config.resolve import resolve
     from loraft.config.yaml_io import dump_config
-    from loraft.runs.files import to_json
+    from loraft.runs.atomic_files import to_json
 
     flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)

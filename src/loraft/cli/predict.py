@@ -39,7 +39,7 @@ def predict(
     A row that is undecided or unreadable is an empty line. Unreadable rows are reported on stderr, the others go on,
     and the exit code is 1 at the end.
     """
-    from loraft.runs.files import to_json
+    from loraft.runs.atomic_files import to_json
 
     if min_confidence is not None and math.isnan(min_confidence):  # passes every comparison with a bound
         raise ConfigError("--min-confidence: is no number (got nan); allowed is 0 to 1")

@@ -45,7 +45,7 @@ def sweep(
     """
     from loraft.config.resolve import resolve
     from loraft.display import table
-    from loraft.runs.files import to_json
+    from loraft.runs.atomic_files import to_json
     from loraft.runs.records import as_json
     from loraft.studies.sweep import tables
     from loraft.studies.sweep.grid import expand, expand_ranks, parse_grid, sweep_name

@@ -58,7 +58,7 @@ def train(
 
     from loraft.display import table
     from loraft.evaluation import tables
-    from loraft.runs.files import to_json
+    from loraft.runs.atomic_files import to_json
     from loraft.runs.records import as_json
     from loraft.training import pipeline
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from loraft.runs.files import replacing
+from loraft.runs.atomic_files import replacing
 
 DPI = 150
 STYLE = {

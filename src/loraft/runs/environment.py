@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from loraft.runs.files import utc_now
+from loraft.runs.atomic_files import utc_now
 
 PACKAGES = (
     "loraft", "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets", "evaluate", "numpy",

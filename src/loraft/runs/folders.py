@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from loraft.errors import ConfigError, RunError
-from loraft.runs.files import to_json
+from loraft.runs.atomic_files import to_json
 from loraft.runs.records import read_object, write_record
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loraft.errors import RunError
-from loraft.runs.files import write_text
+from loraft.runs.atomic_files import write_text
 from loraft.runs.records import record_from
 from loraft.runs.run import Run
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from loraft.errors import RunError
-from loraft.runs.files import write_json
+from loraft.runs.atomic_files import write_json
 
 SCHEMA_VERSION = 1
 
@@ -22,7 +22,7 @@ Record = TypeVar("Record")
 
 
 def as_json(record: Any) -> Any:
-    """The record as nested dicts and lists, for `json.dumps` or `files.to_json`; by its own `to_json` if it has one."""
+    """The record as nested dicts and lists, for `json.dumps` or `atomic_files.to_json`; by its own `to_json` if it has one."""
     if hasattr(record, "to_json"):
         return record.to_json()
     if is_dataclass(record) and not isinstance(record, type):

@@ -11,7 +11,7 @@ from pathlib import Path
 from loraft.display import page
 from loraft.display.page import Code, Document, Part
 from loraft.errors import RunError
-from loraft.runs.files import write_text
+from loraft.runs.atomic_files import write_text
 from loraft.runs.run import Run
 from loraft.runs.study_folders import DatasetFolder, FewshotFolder, SweepFolder
 from loraft.studies.dataset import tables as dataset_tables

@@ -21,8 +21,8 @@ from loraft.models.adapter import add_adapter, parameter_counts, remove_adapter
 from loraft.models.backbone import fingerprint
 from loraft.models.encoder import Encoder
 from loraft.models.load import build
+from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
-from loraft.runs.files import write_text
 from loraft.runs.predictions import write_rows
 from loraft.runs.records import read_record, write_record
 from loraft.runs.resume import PLACES, STUDIES, check_same_config

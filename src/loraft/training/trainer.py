@@ -249,9 +249,8 @@ def cheap_mode_switches(model: torch.nn.Module, trained: Sequence[torch.nn.Param
         for parameter in trained:
             parameter.grad = None
 
-    type(model).train(
-        model, model.training
-    )  # a new PeftModel is in training mode, its backbone still in evaluation mode
+    # A new PeftModel is in training mode, its backbone still in evaluation mode.
+    type(model).train(model, model.training)
     own = {"train": train, "zero_grad": zero_grad}
     vars(model).update(own)
     try:

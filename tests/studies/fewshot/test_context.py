@@ -1,19 +1,76 @@
 """Which few-shot prompts fit: what is measured before any weights are loaded, and what is refused."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from helpers.fewshots import config, rows_file
 from helpers.tiny import backbone
+from transformers import AutoConfig
 
+from loraft.config.schema import Config
+from loraft.data.dataset import load_data
 from loraft.errors import DataError
 from loraft.models.encoder import Encoder
 from loraft.models.load import build_encoder
+from loraft.studies.fewshot import context
 from loraft.studies.fewshot import study as fewshot_study
+from loraft.studies.fewshot.context import check_context
+from loraft.studies.fewshot.demonstrations import draws
 from loraft.studies.fewshot.summary import BACKBONE
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+
+def longest(settings: Config) -> dict[int, int]:
+    """What `check_context` returns for one draw of two demonstrations."""
+    train, test = load_data(settings, "train"), load_data(settings, "test")
+    drawn = draws(train, test, max_shots=2, repeats=1, selection=settings.fewshot.selection, seed=settings.seed)
+    return check_context(settings, train, test, drawn, [0, 2])
+
+
+def test_where_answers_are_generated_their_limit_counts_instead_of_the_longest_label(tmp_path: Path) -> None:
+    scored = longest(config(tmp_path))
+    answer = max(map(len, build_encoder(config(tmp_path)).completions_K))
+    for limit, counted in ((answer + 30, answer + 30), (1, answer)):
+        generated = longest(config(tmp_path, "eval.decode=generate", f"eval.max_new_tokens={limit}"))
+        assert generated == {k: tokens - answer + counted for k, tokens in scored.items()}
+
+
+def test_a_prompt_may_fill_its_limit(tmp_path: Path) -> None:
+    tokens = longest(config(tmp_path))
+    assert longest(config(tmp_path, f"prompt.max_length={tokens[2]}")) == tokens
+    with pytest.raises(DataError, match=rf"with 2 shots takes {tokens[2]} tokens"):
+        longest(config(tmp_path, f"prompt.max_length={tokens[2] - 1}"))
+
+
+def test_the_limit_that_is_suggested_is_rounded_up_to_64_where_the_context_allows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = longest(config(tmp_path))[2]
+    rounded = -(-tokens // 64) * 64
+    assert tokens < rounded
+    for limit, suggested in ((rounded, rounded), (rounded - 1, tokens)):
+        monkeypatch.setattr(context, "_context", lambda config, limit=limit: limit)
+        with pytest.raises(DataError, match=rf"; --set prompt.max_length={suggested}, or fewer --shots$"):
+            longest(config(tmp_path, f"prompt.max_length={tokens - 1}"))
+
+
+def test_the_context_is_read_of_the_revision_and_from_the_cache_that_the_config_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    from_pretrained = AutoConfig.from_pretrained
+
+    def keep(name: str, **given: Any) -> Any:
+        asked.append(given)
+        return from_pretrained(name)
+
+    monkeypatch.setattr(context, "AutoConfig", SimpleNamespace(from_pretrained=keep))
+    longest(config(tmp_path))
+    longest(config(tmp_path, "model.revision=main", f"model.cache_dir={tmp_path}"))
+    assert asked == [{}, {"revision": "main", "cache_dir": str(tmp_path)}]
 
 
 def test_a_prompt_that_does_not_fit_is_refused_before_anything_runs(

@@ -107,6 +107,14 @@ def test_a_test_row_never_sees_its_own_sentence_nor_one_sentence_twice() -> None
             assert len(set(shown)) == 10
 
 
+@pytest.mark.parametrize("selection", ["random", "balanced", "nearest"])
+def test_of_a_repeated_sentence_the_first_row_is_shown(selection: str) -> None:
+    assert TRAIN[0] == TRAIN[10]
+    most = 10 if selection == "nearest" else 11
+    shown = {int(i) for draw in make(selection, most=most) for row in draw.rows(most) for i in row}
+    assert shown == set(range(12)) - {10}
+
+
 def test_shared_draws_have_one_list_and_nearest_one_for_each_test_row() -> None:
     assert [len(make(selection)[0].rows(2)) for selection in ("random", "balanced", "nearest")] == [1, 1, 3]
 

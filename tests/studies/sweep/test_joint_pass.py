@@ -261,6 +261,21 @@ def test_an_adapter_that_diverges_does_not_take_the_others_with_it(
     assert [share.adapters for share in joint if share is not None] == [3, 3]
 
 
+def test_an_adapter_that_diverges_after_its_best_step_is_trained_alone(
+    tmp_path: Path, alone: SweepResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Diverging(JointTrainer):
+        def train(self, *args: Any, **kwargs: Any) -> Any:
+            done = super().train(*args, **kwargs)
+            self.diverged.add(self.joint.names[0])  # of r1, the smallest rank
+            return done
+
+    monkeypatch.setattr(joint_pass, "JointTrainer", Diverging)
+    result = runner.sweep(config(tmp_path), quiet=True)
+    assert [trial.name for trial in result.trials if not measured(trial).joint] == ["r1"]
+    assert_like(result, alone)
+
+
 def test_a_pass_that_fails_leaves_its_trials_to_be_trained_alone(
     tmp_path: Path, alone: SweepResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:

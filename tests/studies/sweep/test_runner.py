@@ -21,7 +21,7 @@ from loraft.errors import BackboneError, DataError, RunError
 from loraft.evaluation import evaluate
 from loraft.evaluation.predict import predict
 from loraft.models.backbone import weights_hash
-from loraft.runs.files import to_json
+from loraft.runs.atomic_files import to_json
 from loraft.runs.records import SCHEMA_VERSION, as_json, write_record
 from loraft.runs.run import Run, newest_finished
 from loraft.runs.study_folders import SweepFolder

@@ -26,8 +26,8 @@ from loraft.evaluation.evaluate import judge
 from loraft.models.adapter import MOVING_INITS
 from loraft.models.encoder import Encoder
 from loraft.models.load import build, load_run
+from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
-from loraft.runs.files import write_text
 from loraft.runs.records import as_json, record_from, write_record
 from loraft.runs.resume import PLACES, check_same_config
 from loraft.runs.run import Run
@@ -267,7 +267,7 @@ def _check_begun(folder: FewshotFolder, config: Config) -> None:
             f"--resume: there is no study in {folder.path}; leave --resume out to begin one, or give the flags of the"
             " study to continue"
         )
-    hint = "--resume continues it with the config of then, --set name=NAME keeps both, --force deletes it"
+    hint = "--resume needs the earlier values; --set name=NAME keeps both studies, --force deletes the earlier one"
     check_same_config(folder.config_path, config, free=(*PLACES, "fewshot.shots", "fewshot.repeats"), hint=hint)
 
 

@@ -24,7 +24,7 @@ from loraft.models.adapter import (
     remove_adapter,
     weights_of,
 )
-from loraft.runs.files import write_text
+from loraft.runs.atomic_files import write_text
 from loraft.runs.folders import append_line
 from loraft.runs.records import read_object, record_from, write_record
 from loraft.runs.run import Run

@@ -19,8 +19,8 @@ from loraft.errors import BackboneError, ConfigError, LoraftError, RunError
 from loraft.evaluation.figures import draw_run_figures
 from loraft.models.adapter import MOVING_INITS, count_trainable
 from loraft.models.backbone import without_weights
+from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
-from loraft.runs.files import write_text
 from loraft.runs.predictions import RunPredictions, read_predictions
 from loraft.runs.records import write_record
 from loraft.runs.run import Run

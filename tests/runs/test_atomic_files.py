@@ -10,7 +10,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from loraft.runs.files import replacing, to_json, utc_now, write_json, write_text
+from loraft.runs.atomic_files import replacing, to_json, utc_now, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
