@@ -106,7 +106,7 @@ def test_an_error_in_a_step_reaches_the_one_who_asked(tmp_path: Path, monkeypatc
         paced.step()
 
 
-def test_contestants_share_the_frozen_weights_but_not_the_adapter() -> None:
+def test_tools_share_the_frozen_weights_but_not_the_adapter() -> None:
     base = backbone()
     one, other = (add_adapter(cases.sharing_weights(base), bench().config.lora, seed=1) for _ in range(2))
     pointers = [{p.data_ptr() for p in model.parameters() if not p.requires_grad} for model in (base, one, other)]
@@ -167,7 +167,7 @@ def test_generated_answers_are_parsed_in_the_rows_order(monkeypatch: pytest.Monk
     assert asked == [4, 2]
 
 
-def test_rivals_run_every_rank_once_in_the_rounds_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_baselines_run_every_rank_once_in_the_rounds_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     ranks, run = [1, 2, 4, 8, 16, 32, 64, 128], []
 
     def recipe_sweep(config: Config, *rest: Any) -> None:
@@ -225,7 +225,7 @@ def test_the_page_says_what_the_json_says(tmp_path: Path) -> None:
     assert (tmp_path / "performance-speed.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_missed_aim_is_said(tmp_path: Path) -> None:
+def test_a_missed_target_is_said(tmp_path: Path) -> None:
     missed = record()
     missed["cases"]["step-4"]["ratios"][RECIPE]["median"] = 2.69
     assert "| 2.7x (missed) | **2.69x** |" in performance.page([missed], [""])
@@ -239,7 +239,7 @@ def test_smoke_figures_never_reach_the_page(tmp_path: Path) -> None:
     assert not (tmp_path / "performance.md").exists()
 
 
-def test_every_aim_belongs_to_a_case() -> None:
+def test_every_target_belongs_to_a_case() -> None:
     import gpu
     import speed
 

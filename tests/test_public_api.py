@@ -29,8 +29,8 @@ SIGNATURES = {
     " adapter_shots: bool = False, force: bool = False, resume: bool = False, quiet: bool = False,"
     " tell: collections.abc.Callable[[str], None]) -> loraft.studies.fewshot.records.FewshotResult",
     "load_config": "(path: str | pathlib.Path) -> loraft.config.schema.Config",
-    "predict": "(inputs: str | collections.abc.Iterable[str | loraft.data.records.Example |"
-    " loraft.data.records.BadRow],"
+    "predict": "(inputs: str | loraft.data.records.Example |"
+    " collections.abc.Iterable[str | loraft.data.records.Example | loraft.data.records.BadRow],"
     " *, run: str | pathlib.Path, min_confidence: float | None = None,"
     " config: loraft.config.schema.Config | None = None, wait: float | None = None)"
     " -> collections.abc.Iterator[loraft.evaluation.predict.Prediction]",

@@ -17,7 +17,7 @@ from loraft.models.backbone import fingerprint
 from loraft.models.load import build
 from loraft.runs.atomic_files import write_text
 from loraft.runs.records import write_record
-from loraft.runs.run import Run
+from loraft.runs.run import MANIFEST_FILE, Run
 
 PATIENT = 120  # seconds; nothing below waits for them unless the code is broken
 SCRIPT = """
@@ -46,7 +46,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Run, str]:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
     model.save_pretrained(str(found.adapter))
-    write_record(found.adapter / manifest.FILE, manifest.describe(config, encoder, weights, {}, {}))
+    write_record(found.adapter / MANIFEST_FILE, manifest.describe(config, encoder, weights, {}, {}))
     write_text(found.config_path, dump_config(config))
     found.finish({})
     return found, "dora" if more else quant

@@ -28,5 +28,9 @@ class RunError(LoraftError):
     """A run directory is missing, unfinished, exists already or does not match."""
 
 
+class NewerFileError(RunError):
+    """A file was written by a later version of loraft; nothing is wrong with it."""
+
+
 class Note(UserWarning):
     """Warning category for what the user asked for and need not act on, such as a row limit that took effect."""

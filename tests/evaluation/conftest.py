@@ -17,7 +17,7 @@ from loraft.models.backbone import fingerprint
 from loraft.models.load import build
 from loraft.runs.atomic_files import write_text
 from loraft.runs.records import write_record
-from loraft.runs.run import Run
+from loraft.runs.run import MANIFEST_FILE, Run
 
 Arrays = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
@@ -57,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     model = add_adapter(base, config.lora, seed=1)
     awaken(model)
     model.save_pretrained(str(made.adapter))
-    write_record(made.adapter / manifest.FILE, manifest.describe(config, encoder, weights, {}, {}))
+    write_record(made.adapter / MANIFEST_FILE, manifest.describe(config, encoder, weights, {}, {}))
     made.finish({})
     return made
 

@@ -11,7 +11,7 @@ from helpers.tiny import SENTENCES
 from loraft.config.resolve import load_config, resolve
 from loraft.data.records import BadRow, Example
 from loraft.engine import scorer
-from loraft.errors import RunError
+from loraft.errors import ConfigError, RunError
 from loraft.evaluation import predict as module
 from loraft.evaluation.predict import Prediction, predict
 from loraft.models.load import load_run
@@ -47,6 +47,24 @@ def test_one_sentence_is_one_input(run: Run, expected: list[list[float]]) -> Non
     (found,) = predict(SENTENCES[1], run=run.path)
     assert (found.row, found.text) == (1, SENTENCES[1])
     assert_predicted(found, expected[1])
+
+
+def test_one_row_is_one_input_and_what_is_no_text_gets_an_error(run: Run, expected: list[list[float]]) -> None:
+    (found,) = predict(Example(SENTENCES[1], None, 7), run=run.path)
+    assert found.row == 7
+    assert_predicted(found, expected[1])
+    wrong, right = predict([None, SENTENCES[1]], run=run.path)  # type: ignore[list-item]
+    assert (wrong.label, wrong.probs, right.row) == (None, {}, 2)
+    assert wrong.error
+    assert_predicted(right, expected[1])
+    (damaged,) = predict(b"\xff\xfe", run=run.path)  # type: ignore[arg-type]
+    assert damaged.error
+
+
+@pytest.mark.parametrize("value", [2, -0.1, float("nan")])
+def test_a_min_confidence_that_is_no_probability_is_refused(run: Run, value: float) -> None:
+    with pytest.raises(ConfigError, match=r"min_confidence: not from 0 to 1 \(got"):
+        next(predict(SENTENCES[0], run=run.path, min_confidence=value))
 
 
 def test_a_sentence_typed_in_decomposed_letters_is_the_same_sentence(run: Run, expected: list[list[float]]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,6 +83,20 @@ def test_the_dtype_auto_is_bf16_where_the_device_multiplies_it(monkeypatch: pyte
         "bf16": torch.bfloat16,
         "fp32": torch.float32,
     }
+
+
+@pytest.mark.parametrize(
+    ("dtype", "compute_dtype", "expected"),
+    [("auto", "bf16", torch.bfloat16), ("auto", "fp32", torch.float32), ("fp32", "bf16", torch.float32)],
+)
+def test_with_nf4_auto_gives_what_is_not_quantised_the_dtype_of_the_products(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any, compute_dtype: Any, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr("loraft.models.backbone.has_bf16", lambda device: False)
+    backbone().save_pretrained(tmp_path)
+    quant = QuantConfig(method="nf4", compute_dtype=compute_dtype)
+    model = load_backbone(ModelConfig(name=str(tmp_path), dtype=dtype), quant)
+    assert model.lm_head.weight.dtype == model.model.norm.weight.dtype == expected
 
 
 def test_a_loaded_backbone_is_frozen_and_in_evaluation_mode() -> None:
@@ -177,6 +192,10 @@ def test_fingerprints_tell_backbones_apart() -> None:
     sibling.model.layers[1].mlp.up_proj.weight.data *= 1.01
     assert fingerprint(sibling) != fingerprint(backbone())
     assert fingerprint(backbone().bfloat16().float()) != fingerprint(backbone())
+    empty = backbone()
+    for parameter in empty.parameters():
+        parameter.data.zero_()
+    assert fingerprint(empty.half()) != fingerprint(empty.bfloat16())  # the same bytes
     whole, packed = (load_backbone(ModelConfig(), quant) for quant in (QuantConfig(), QuantConfig(method="nf4")))
     assert fingerprint(whole) != fingerprint(packed)
 
@@ -186,6 +205,13 @@ def test_one_changed_bit_changes_the_hash() -> None:
     before = weights_hash(base)
     weight = base.model.layers[1].mlp.down_proj.weight
     weight.data[3, 5] = torch.nextafter(weight.data[3, 5], torch.tensor(torch.inf))
+    assert weights_hash(base) != before
+
+
+def test_a_backbone_that_peft_has_not_let_go_has_another_hash() -> None:
+    base = backbone()
+    before = weights_hash(base)
+    base.peft_config = {}  # `add_adapter` would refuse it
     assert weights_hash(base) != before
 
 

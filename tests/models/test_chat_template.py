@@ -4,10 +4,9 @@ import copy
 import hashlib
 
 import pytest
-from helpers.tiny import encoder, tokenizer
+from helpers.tiny import tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from loraft.data.prompt import messages
 from loraft.errors import BackboneError
 from loraft.models.chat_template import FALLBACK_TEMPLATE, ChatTemplate, Frame
 
@@ -67,12 +66,13 @@ def test_the_hash_is_that_of_the_template_alone() -> None:
 
 def test_a_tokenizer_without_a_template_gets_that_of_llama() -> None:
     # The bundled tokenizer's own template is the layout of Llama 3.2.
-    chat = [*messages(encoder().task, "ổn")]
     fallback = ChatTemplate(with_template(None), DATE)
     assert fallback.hash == hashlib.sha256(FALLBACK_TEMPLATE.encode()).hexdigest()
-    for whole in (True, False):
-        expected = ChatTemplate(tokenizer(), DATE).render(chat, add_generation_prompt=whole)
-        assert fallback.render(chat, add_generation_prompt=whole) == expected
+    user, system = {"role": "user", "content": " ổn\n"}, {"role": "system", "content": "\nHệ thống "}
+    for chat in ([user], [system, user]):
+        for whole in (True, False):
+            expected = ChatTemplate(tokenizer(), DATE).render(chat, add_generation_prompt=whole)
+            assert fallback.render(chat, add_generation_prompt=whole) == expected
 
 
 def test_a_template_without_a_system_role_is_refused_with_the_remedy() -> None:

@@ -93,6 +93,27 @@ def test_the_longest_start_that_fits_is_kept() -> None:
     assert len(whole.encode([long[: kept + 1].rstrip()])[0].ids) > available
 
 
+def test_a_prompt_and_its_longest_answer_fit_the_limit_to_the_token() -> None:
+    task = replace(encoder().task, label_words=("tốt", "không tốt và cũng không xấu", "xấu"))
+    prompt, longest = encoder().encode([SENTENCES[0]])[0].ids, max(map(len, limited(task, 1024).completions_K))
+    fitting = limited(task, len(prompt) + longest).encode([SENTENCES[0]])[0]
+    assert (fitting.ids, fitting.cut) == (prompt, 0)
+    shorter = limited(task, len(prompt) + longest - 1).encode([SENTENCES[0]])[0]
+    assert shorter.cut > 0
+    assert len(shorter.ids) < len(prompt)
+
+
+def limited(task: Task, max_length: int) -> Encoder:
+    return Encoder(tokenizer(), task, date_string="26 Jul 2024", max_length=max_length)
+
+
+def test_a_shortened_sentence_ends_with_a_letter() -> None:
+    task = replace(encoder().task, template="Câu: {input}|", system="")
+    texts = [prompt.ids for length in range(60, 90) for prompt in limited(task, length).encode(["a b c d e f " * 40])]
+    assert not any("|" in tokenizer().decode(ids) and " |" in tokenizer().decode(ids) for ids in texts)
+    assert all("|" in tokenizer().decode(ids) for ids in texts)
+
+
 def test_shortened_sentences_are_counted_and_told() -> None:
     prompts = [Prompt([1], cut) for cut in (0, 7, 0, 1)]
     with pytest.warns(UserWarning, match=r"2 of 4 test sentences were shortened to fit prompt\.max_length"):
@@ -160,6 +181,11 @@ def doubles_long_texts(encode: Callable[..., dict[str, list[int]]]) -> Callable[
         return {"input_ids": [*found["input_ids"], 5]} if whole else found
 
     return call
+
+
+def test_the_end_of_turn_is_the_templates_and_not_the_end_of_sequence() -> None:
+    found = template_encoder(CHATML.replace("<|eot_id|>", "{{ bos_token }}"))
+    assert found.end_of_turn == tokenizer().bos_token_id != tokenizer().eos_token_id
 
 
 def test_without_an_end_of_turn_token_the_end_of_sequence_ends_answers() -> None:

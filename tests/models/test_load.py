@@ -17,7 +17,7 @@ from loraft.models.adapter import add_adapter
 from loraft.models.backbone import fingerprint
 from loraft.models.load import build, build_encoder, load_run
 from loraft.runs.records import write_record
-from loraft.runs.run import Run
+from loraft.runs.run import MANIFEST_FILE, Run
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def run(config: Config, tmp_path: Path) -> Run:
     model = add_adapter(base, config.lora, seed=1)
     awaken(model)
     model.save_pretrained(str(made.adapter))
-    write_record(made.adapter / manifest.FILE, manifest.describe(config, encoder, weights, {}, {}))
+    write_record(made.adapter / MANIFEST_FILE, manifest.describe(config, encoder, weights, {}, {}))
     made.finish({})
     return made
 

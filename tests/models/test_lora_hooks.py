@@ -102,9 +102,12 @@ def test_an_adapter_of_another_backbone_is_left_to_peft(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
 @pytest.mark.parametrize("load", [load_adapter, apply_adapter])
-def test_a_damaged_adapter_is_one_clear_error(tmp_path: Path, name: str, load: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("content", [b"{\x00", b"{}", b"[]", b""])
+def test_a_damaged_adapter_is_one_clear_error(
+    tmp_path: Path, name: str, load: Callable[..., Any], content: bytes
+) -> None:
     folder = saved(add_adapter(backbone(), LoraSection(r=1), seed=1), tmp_path)
-    (folder / name).write_bytes(b"{\x00")
+    (folder / name).write_bytes(content)
     with pytest.raises(BackboneError, match=r"the adapter cannot be read \(.+; train again"):
         load(backbone(), folder)
     (folder / "adapter_config.json").unlink()

@@ -15,8 +15,9 @@ from loraft.models import manifest
 from loraft.models.adapter import add_adapter
 from loraft.models.backbone import fingerprint
 from loraft.models.encoder import Encoder
-from loraft.models.manifest import FILE, Manifest
+from loraft.models.manifest import Manifest
 from loraft.runs.records import write_record
+from loraft.runs.run import MANIFEST_FILE
 
 
 def described() -> Manifest:
@@ -25,7 +26,7 @@ def described() -> Manifest:
 
 
 def test_what_is_described_is_read_again(tmp_path: Path) -> None:
-    write_record(tmp_path / FILE, described())
+    write_record(tmp_path / MANIFEST_FILE, described())
     assert manifest.read(tmp_path) == described()
 
 
@@ -79,14 +80,14 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "[]", "null", '{"labels": ["a"]}'])
 def test_a_damaged_manifest_is_one_clear_error(tmp_path: Path, content: str) -> None:
-    (tmp_path / FILE).write_text(content, encoding="utf-8")
+    (tmp_path / MANIFEST_FILE).write_text(content, encoding="utf-8")
     with pytest.raises(RunError, match=r"loraft\.json: .*; train again with --force"):
         manifest.read(tmp_path)
 
 
 def test_a_manifest_from_before_the_schema_version_is_read(tmp_path: Path) -> None:
-    write_record(tmp_path / FILE, described())
-    content = json.loads((tmp_path / FILE).read_text(encoding="utf-8"))
+    write_record(tmp_path / MANIFEST_FILE, described())
+    content = json.loads((tmp_path / MANIFEST_FILE).read_text(encoding="utf-8"))
     del content["schema_version"]
-    (tmp_path / FILE).write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(content), encoding="utf-8")
     assert manifest.read(tmp_path) == described()

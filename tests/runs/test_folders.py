@@ -141,12 +141,12 @@ def test_nothing_is_discarded_that_was_there_before_or_that_holds_a_checkpoint_o
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_log_survives_a_line_cut_in_the_middle(tmp_path: Path) -> None:
+def test_the_log_survives_a_line_cut_in_the_middle_and_lines_that_hold_no_object(tmp_path: Path) -> None:
     run = make_run(tmp_path, "r16")
     assert run.read_log() == []
     run.append_log({"step": 10, "loss": 1.5})
     with run.log_path.open("ab") as file:
-        file.write('{"step": 20, "ghi chú": "dở'.encode()[:-1])
+        file.write('[]\nnull\n{"step": 20, "ghi chú": "dở'.encode()[:-1])
     run.append_log({"step": 30, "note": "hết\u2028dòng"})
     assert run.read_log() == [{"step": 10, "loss": 1.5}, {"step": 30, "note": "hết\u2028dòng"}]
 

@@ -38,7 +38,7 @@ def test_free_keys_may_differ_and_a_dot_frees_a_section(tmp_path: Path) -> None:
     now = now.model_copy(update={"preset": "khác"})
     check_same_config(path, now, free=(*PLACES, *STUDIES), hint="")
     with pytest.raises(RunError) as raised:
-        check_same_config(path, now, free=("sweep.", "fewshot.shots"), hint="")
+        check_same_config(path, now, free=("sweep.", "fewshot.shots"), hint="làm lại")
     lines = [line.split(":")[0].strip() for line in str(raised.value).splitlines()[1:-1]]
     assert sorted(lines) == ["fewshot.repeats", "name", "output", "preset"]
 

@@ -135,6 +135,15 @@ def test_a_training_with_wrong_gradients_goes_on_with_autograd(tmp_path: Path, m
     assert broken == pytest.approx(fit(tmp_path / "b", with_adapter()), rel=1e-5)
 
 
+def test_a_training_with_a_wrong_product_goes_on_with_padded_batches_and_peft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lora_linear, "add_low_rank", lambda base, x, downs, ups, scales: base)
+    with pytest.warns(UserWarning, match="goes on with padded batches"):
+        broken = fit(tmp_path / "a", with_adapter("qwen3"))
+    assert broken == pytest.approx(fit(tmp_path / "b", with_adapter("qwen3"), shared_prefix="off"), rel=1e-5)
+
+
 def test_a_training_with_a_wrong_prefix_goes_on_with_padded_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """Adapters trained together equal those trained alone: losses, clipping, learning rates, best checkpoints."""
 
+import json
 import math
 import shutil
 from collections.abc import Callable
@@ -158,7 +159,10 @@ def test_an_interrupted_pass_goes_on_to_the_same_adapters(tmp_path: Path) -> Non
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     for path in (tmp_path / "b" / "checkpoints").glob("checkpoint-20"):
         shutil.rmtree(path)
+    best = tmp_path / "b" / "best" / "best.json"
+    best.write_text(json.dumps({**json.loads(best.read_text()), names[0]: {"step": 10, "macro_f1": 9.0}}))
     resumed, _, later = together(tmp_path / "b", backbone(), resume=True)
+    assert read_best(best.parent) == {**read_best(tmp_path / "a" / "best"), names[0]: BestStep(10, 9.0)}
     for number, name in enumerate(names):
         assert_equal(adapter_weights(resumed, name), adapter_weights(whole, name), 1e-6)
         expected = [line["loss"] for line in logs[number] if "loss" in line and line["step"] > 15]
@@ -189,6 +193,9 @@ def test_an_adapter_that_diverges_is_left_behind_and_the_others_go_on(tmp_path: 
     trainer = JointTrainer.build(model, DATA, section, output_dir=str(tmp_path), seed=3, joint=joint)
     trainer.train()
     assert trainer.diverged == {names[1]}
+    assert (
+        trainer.args.load_best_model_at_end is False
+    )  # of the mean over the adapters; each has a best step of its own
     assert [len([line for line in log if "loss" in line]) for log in logs] == [4, 1, 4]  # its first step had a loss
     assert set(read_best(tmp_path / "best")) == {names[0], names[2]}
     # What the trainer logs stays finite: the sum of the losses that are, and the mean of the scores.

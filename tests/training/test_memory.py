@@ -95,7 +95,7 @@ def test_on_a_gpu_it_is_the_gpus_memory() -> None:
 
 
 def test_the_largest_packed_batch_is_counted() -> None:
-    for batch in (rows(), rows()[:1] * 4):  # equal rows share all but the answer and the token before it
+    for batch in (rows(), rows()[:1] * 40):  # equal rows share all but the answer and the token before it
         tokens, keys = memory.packed_size(batch, len(batch))
         assert tokens == pack(batch)["input_ids"].numel()
         assert keys == max(len(row.input_ids) for row in batch)

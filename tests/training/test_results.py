@@ -58,7 +58,7 @@ def test_results_of_a_later_version_are_refused_with_what_to_do(run: Run) -> Non
 )
 def test_damaged_results_are_one_error_that_names_the_key(run: Run, changes: dict[str, Any], where: str) -> None:
     edit(run, **changes)
-    with pytest.raises(RunError, match=rf"metrics\.json: {where}.* is damaged .*--force"):
+    with pytest.raises(RunError, match=rf"metrics\.json: the (key|value of) .*{where}.*--force"):
         RunResult.of(run)
 
 
@@ -66,7 +66,7 @@ def test_a_missing_key_is_an_error_too(run: Run) -> None:
     content = json.loads(run.results_path.read_text(encoding="utf-8"))
     del content["labels"]
     run.results_path.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(RunError, match=r"metrics\.json: labels is damaged"):
+    with pytest.raises(RunError, match=r"metrics\.json: the value of .labels. is damaged"):
         RunResult.of(run)
 
 

@@ -40,7 +40,9 @@ def _complete_set() -> list[str]:
 
 
 def _complete_run() -> list[str]:
-    return [path.parent.name for path in Path("runs").glob("*/metrics.json")]
+    from loraft.runs.run import Run
+
+    return [path.parent.name for path in Path("runs").glob(f"*/{Run.results_file}")]
 
 
 # Values that the config checks come in as text, so that all mistakes are reported together.

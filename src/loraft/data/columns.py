@@ -41,8 +41,11 @@ def sentence(columns: dict[str, Any], text_column: str) -> tuple[str, str | None
     return unicodedata.normalize("NFC", value).strip(), None
 
 
-def given_sentence(text: str, row: int) -> Example | BadRow:
-    """A sentence that a caller gives by itself, checked and composed as one that is read from a file."""
+def given_sentence(text: object, row: int) -> Example | BadRow:
+    """A sentence that a caller gives by itself, checked and composed as one that is read from a file.
+
+    What is no text (a number, None) becomes a BadRow, as in a file.
+    """
     checked, reason = sentence({"text": text}, "text")
     return Example(checked, None, row) if checked else BadRow(row, reason or "no text")
 

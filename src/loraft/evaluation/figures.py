@@ -132,14 +132,14 @@ def draw_run_figures(run: Run, after: EvaluationReport, labels: Sequence[str]) -
         RunError: the log has nothing to draw, or the predictions cannot be read.
     """
     run.plots.mkdir(exist_ok=True)
-    learning_curve(run.read_log(), run.plots / "learning_curve.png")
-    confusion_matrix(after.confusion, labels, run.plots / "confusion_matrix.png")
+    learning_curve(run.read_log(), run.learning_curve_path)
+    confusion_matrix(after.confusion, labels, run.confusion_matrix_path)
     rows = read_rows(run)
     probs = [row.probs for row in rows if row.probs is not None]
     if probs:
         probs_NK = np.array([[of_row[label] for label in labels] for of_row in probs])
         references_N = np.array([list(labels).index(row.label) for row in rows])
-        reliability_diagram(references_N, probs_NK, run.plots / "reliability.png")
+        reliability_diagram(references_N, probs_NK, run.reliability_path)
 
 
 def _over_steps(log_rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:

@@ -11,6 +11,7 @@ from loraft.data.columns import given_sentence
 from loraft.data.records import BadRow, Example
 from loraft.data.stream import groups
 from loraft.engine import scorer
+from loraft.errors import ConfigError
 from loraft.models.encoder import warn_of_cuts
 from loraft.models.load import load_run
 from loraft.runs.run import Run
@@ -46,7 +47,7 @@ class Prediction:
 
 
 def predict(
-    inputs: str | Iterable[str | Example | BadRow],
+    inputs: str | Example | Iterable[str | Example | BadRow],
     *,
     run: str | Path,
     min_confidence: float | None = None,
@@ -58,7 +59,7 @@ def predict(
     Rows are scored in groups, small ones first, so that the first predictions come soon.
 
     Args:
-        inputs: one sentence, or sentences and rows; for a BadRow the prediction holds its reason as `error`.
+        inputs: one sentence or row, or many; for a BadRow the prediction holds its reason as `error`.
         run: directory of a finished run.
         min_confidence: in [0, 1]; a row whose best label has a lower probability gets the label None.
         config: the run's own by default.
@@ -69,6 +70,7 @@ def predict(
         The label, and the probability of each label in [0, 1].
 
     Raises:
+        ConfigError: `min_confidence` is no probability.
         RunError: the run is not finished, or was trained with another backbone, prompt or labels than `config` has.
 
     Example:
@@ -77,13 +79,15 @@ def predict(
         ...     print(found.label, round(sum(found.probs.values()), 6))
         positive 1.0
     """
+    if min_confidence is not None and not 0 <= min_confidence <= 1:  # NaN, too
+        raise ConfigError(f"min_confidence: not from 0 to 1 (got {min_confidence}); give a probability")
     opened = Run.open(Path(run))
     config = config or load_config(opened.config_path)
     encoder, model = load_run(opened, config, for_good=True)
     labels = encoder.task.labels
     rows = (
-        given_sentence(item, row) if isinstance(item, str) else item
-        for row, item in enumerate([inputs] if isinstance(inputs, str) else inputs, start=1)
+        item if isinstance(item, Example | BadRow) else given_sentence(item, row)
+        for row, item in enumerate([inputs] if isinstance(inputs, str | bytes | Example | BadRow) else inputs, start=1)
     )
     for group in groups(rows, most=PREDICT_ROWS, wait=wait):
         good = [item for item in group if isinstance(item, Example)]

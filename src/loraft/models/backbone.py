@@ -118,8 +118,7 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
         keep_nf4_layout(base)
         check_nf4(base, double_quant=quant.double_quant)
     base.requires_grad_(False)
-    base.eval()
-    return base
+    return base  # `from_pretrained` has put it into evaluation mode
 
 
 def without_weights(section: ModelConfig) -> PreTrainedModel:

@@ -156,7 +156,7 @@ class Encoder:
         return list(self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def _end_of_turn(self, template: ChatTemplate) -> int:
-        """Returns the first special token that the template prints after an answer; the tokenizer's EOS if none."""
+        """Returns the first of the tokenizer's special tokens (EOS, pad, ...) after an answer; EOS if there is none."""
         chat = [*messages(self.task, PROBE), {"role": "assistant", "content": MARK}]
         rendered = template.render(chat, add_generation_prompt=False)
         ids = self._ids(rendered.split(MARK)[-1], special=True)

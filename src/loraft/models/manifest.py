@@ -16,8 +16,8 @@ from loraft.models.backbone import fingerprint
 from loraft.models.encoder import Encoder
 from loraft.runs.environment import package_versions
 from loraft.runs.records import read_record
+from loraft.runs.run import MANIFEST_FILE
 
-FILE = "loraft.json"
 VERSIONED = ("loraft", "torch", "transformers", "peft", "trl", "bitsandbytes")
 
 
@@ -98,7 +98,7 @@ def read(adapter: Path) -> Manifest:
     Raises:
         RunError: it is missing or damaged, or was written by a later version.
     """
-    path = adapter / FILE
+    path = adapter / MANIFEST_FILE
     if not path.exists():
         raise RunError(f"{path}: is missing, so the adapter's labels and prompt are unknown; train with loraft train")
     return read_record(path, Manifest, "train again with --force")

@@ -118,6 +118,9 @@ class RunFolder:
         """Where `force` keeps the directory of the earlier work."""
         return self.path.with_name(f".{self.path.name}.replaced")
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     @property
     def name(self) -> str:
         """The folder's name."""
@@ -173,14 +176,15 @@ class RunFolder:
         append_line(self.log_path, row)
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The rows of the log in order; none if there is no log. A line that is not JSON is left out."""
+        """The rows of the log in order; none if there is no log. A line that is not a JSON object is left out."""
         rows = []
         if self.log_path.is_file():
             for line in self.log_path.read_text(encoding="utf-8", errors="replace").split("\n"):
                 try:
-                    rows.append(json.loads(line))
-                except json.JSONDecodeError:
+                    row = json.loads(line)
+                except ValueError:
                     continue
+                rows += [row] if isinstance(row, dict) else []
         return rows
 
     def read_results(self) -> dict[str, Any]:

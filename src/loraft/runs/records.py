@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from loraft.errors import RunError
+from loraft.errors import NewerFileError, RunError
 from loraft.runs.atomic_files import write_json
 
 SCHEMA_VERSION = 1
@@ -22,7 +22,7 @@ Record = TypeVar("Record")
 
 
 def as_json(record: Any) -> Any:
-    """The record as nested dicts and lists, for `json.dumps` or `atomic_files.to_json`; by its own `to_json` if it has one."""
+    """The record as nested dicts and lists for `json.dumps`, by its own `to_json` if it has one."""
     if hasattr(record, "to_json"):
         return record.to_json()
     if is_dataclass(record) and not isinstance(record, type):
@@ -92,7 +92,8 @@ def read_object(path: Path, hint: str) -> dict[str, Any]:
         hint: what to do about a damaged file, for the message.
 
     Raises:
-        RunError: the file cannot be read, holds no JSON object, or was written by a later version.
+        RunError: the file cannot be read or holds no JSON object.
+        NewerFileError: it was written by a later version.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -103,8 +104,10 @@ def read_object(path: Path, hint: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RunError(f"{path}: does not hold a JSON object (got {type(content).__name__}); {hint}")
     version = content.pop("schema_version", 0)
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise RunError(
+    if not isinstance(version, int) or isinstance(version, bool) or version < 0:
+        raise RunError(f"{path}: schema_version must be a whole number from 0 (got {version!r}); {hint}")
+    if version > SCHEMA_VERSION:
+        raise NewerFileError(
             f"{path}: was written by a later version of loraft (got schema_version {version!r}; this version reads up"
             f" to {SCHEMA_VERSION}); upgrade loraft: pip install --upgrade loraft"
         )
@@ -127,8 +130,11 @@ def record_from(content: dict[str, Any], kind: type[Record], path: Path, hint: s
         record: Record = _adapter(cast(Any, kind)).validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the content"
-        raise RunError(f"{path}: {where} is damaged ({first['msg']}); {hint}") from None
+        where = ".".join(map(str, first["loc"])) or "content"
+        what = f"the key {where!r} is missing"
+        if first["type"] != "missing":
+            what = f"the value of {where!r} is damaged (got {str(first['input'])[:60]!r})"
+        raise RunError(f"{path}: {what}; {hint}") from None
     return record
 
 

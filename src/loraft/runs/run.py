@@ -10,6 +10,8 @@ from loraft.errors import RunError
 from loraft.runs.folders import RunFolder
 from loraft.runs.study_folders import SweepFolder
 
+MANIFEST_FILE = "loraft.json"  # beside the adapter
+
 
 class Run(RunFolder):
     """The directory of one training run.
@@ -61,6 +63,21 @@ class Run(RunFolder):
     def before_path(self) -> Path:
         """The backbone's scores before training, kept so that a resumed training need not measure them again."""
         return self.path / "before.json"
+
+    @property
+    def learning_curve_path(self) -> Path:
+        """Loss and validation scores over the steps."""
+        return self.plots / "learning_curve.png"
+
+    @property
+    def confusion_matrix_path(self) -> Path:
+        """Reference by predicted label on the test split."""
+        return self.plots / "confusion_matrix.png"
+
+    @property
+    def reliability_path(self) -> Path:
+        """Accuracy over confidence on the test split."""
+        return self.plots / "reliability.png"
 
     def read_labels(self) -> tuple[str, ...]:
         """The label names of a finished run, in id order.
@@ -150,8 +167,9 @@ def _best_trial(sweep: SweepFolder) -> Run:
         raise RunError(
             f"{sweep.path}: the sweep is not finished; {sweep.how_to_resume} continues it, or name one of its runs"
         )
-    best = sweep.read_results().get("best")
-    if best is None:
+    results = sweep.read_results()
+    best = results.get("best")
+    if best is None and "best" in results:
         raise RunError(f"{sweep.path}: no trial of the sweep finished; {sweep.results_path} holds their errors")
     if not isinstance(best, dict) or not isinstance(best.get("name"), str):
         raise RunError(f"{sweep.results_path}: best must name a trial (got {best!r}); {sweep.mend}")

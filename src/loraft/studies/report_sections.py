@@ -11,16 +11,19 @@ from loraft.display.page import Code, Image, Part
 from loraft.display.table import listing
 from loraft.runs.folders import RunFolder
 from loraft.runs.records import read_object
+from loraft.runs.run import Run
+from loraft.runs.study_folders import FewshotFolder, SweepFolder
 
 SENTENCE = "thầy giảng bài rất dễ hiểu"  # in the examples of use
 
 # Captions, by file name.
+_RUN, _FEWSHOT, _SWEEP = Run(Path()), FewshotFolder(Path()), SweepFolder(Path())
 FIGURES = {
-    "learning_curve.png": "Loss in nats and validation scores over the training steps",
-    "confusion_matrix.png": "Counts and row shares of the test split: reference by predicted label",
-    "reliability.png": "Accuracy over confidence on the test split, with the number of rows in each bin",
-    "fewshot.png": "Test scores over the number of demonstrations, beside the baselines",
-    "sweep.png": "Test scores over the swept key",
+    _RUN.learning_curve_path.name: "Loss in nats and validation scores over the training steps",
+    _RUN.confusion_matrix_path.name: "Counts and row shares of the test split: reference by predicted label",
+    _RUN.reliability_path.name: "Accuracy over confidence on the test split, with the number of rows in each bin",
+    _FEWSHOT.figure_path.name: "Test scores over the number of demonstrations, beside the baselines",
+    _SWEEP.figure_path.name: "Test scores over the swept key",
 }
 
 
@@ -49,9 +52,9 @@ def config_and_environment(folder: RunFolder) -> list[Part]:
     return [Code(path.read_text(encoding="utf-8"), summary) for path, summary in files.items() if path.is_file()]
 
 
-def figures_of(folder: RunFolder, *names: str) -> list[Part]:
-    """The named figures of a run; one that was not drawn is left out."""
-    return [Image(folder.plots / name, FIGURES[name]) for name in names if (folder.plots / name).is_file()]
+def figure(path: Path) -> list[Part]:
+    """The figure of a run with its caption, if it was drawn."""
+    return [Image(path, FIGURES[path.name])] if path.is_file() else []
 
 
 def images(folder: Path) -> list[Part]:

@@ -18,7 +18,7 @@ from loraft.evaluation.figures import draw_run_figures
 from loraft.runs.predictions import read_rows
 from loraft.runs.records import as_json
 from loraft.runs.run import Run
-from loraft.studies.report_sections import SENTENCE, config_and_environment, figures_of, made_from, sources
+from loraft.studies.report_sections import SENTENCE, config_and_environment, figure, made_from, sources
 from loraft.training.results import RunResult
 
 MISTAKES = 20  # wrong rows that are shown
@@ -49,10 +49,10 @@ def of_run(folder: Path) -> Document:
         subtitle=made_from(run, f"rank {config.lora.r}, {config.lora.alpha_policy}"),
         sections=[
             ("Results", [headline, tables.before_after(before, after)]),
-            ("Labels", [tables.per_class(after), tables.confusion(after), *figures_of(run, "confusion_matrix.png")]),
+            ("Labels", [tables.per_class(after), tables.confusion(after), *figure(run.confusion_matrix_path)]),
             ("Calibration", _calibration(run, after)),
             ("Most confident mistakes", _mistakes(run, after)),
-            ("Training", [*figures_of(run, "learning_curve.png"), _pairs(as_json(result.train))]),
+            ("Training", [*figure(run.learning_curve_path), _pairs(as_json(result.train))]),
             ("How to use the adapter", _usage(run, config)),
             ("Data", [sources(result.data)]),
             ("Config", config_and_environment(run)),
@@ -68,7 +68,7 @@ def _calibration(run: Run, after: EvaluationReport) -> list[Part]:
         f"Expected calibration error {after.expected_calibration_error:.3f} (15 bins), log loss"
         f" {after.log_loss:.3f} nats."
     )
-    return [numbers, *figures_of(run, "reliability.png")]
+    return [numbers, *figure(run.reliability_path)]
 
 
 def _mistakes(run: Run, after: EvaluationReport) -> list[Part]:

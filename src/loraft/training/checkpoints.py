@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, TrainerState
 
 from loraft.models import manifest
 from loraft.runs.records import write_record
-from loraft.runs.run import Run
+from loraft.runs.run import MANIFEST_FILE, Run
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -99,7 +99,7 @@ def save_adapter(run: Run, model: PreTrainedModel, content: manifest.Manifest) -
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(str(beside))
     _forget_local_path(beside, model.get_base_model().config._name_or_path, content.backbone.name)
-    write_record(beside / manifest.FILE, content)
+    write_record(beside / MANIFEST_FILE, content)
     shutil.rmtree(run.adapter, ignore_errors=True)
     os.replace(beside, run.adapter)
 

@@ -80,6 +80,7 @@ def test_changed_rows_are_the_first_of_each_outcome_and_the_number_of_the_others
     assert rows[4][2:5] == ["negative", "negative", "neutral"]
     assert rows[0][5].startswith("câu phản hồi 2")
     assert cells(changed(three, 3, 3))[1][0][1] == "11"  # each run has rows of its own
+    assert not any("more" in row[1] for row in cells(changed(three, 2, 18))[1])  # all 18 mended rows are shown
 
 
 def test_an_answer_that_is_no_label_is_shown_as_that(tmp_path: Path) -> None:

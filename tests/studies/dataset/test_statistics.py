@@ -12,9 +12,12 @@ import pytest
 
 from loraft.config.resolve import resolve
 from loraft.data.checks import Duplicates
+from loraft.data.dataset import Split
+from loraft.data.records import Example
 from loraft.display.page import cells
-from loraft.errors import DataError
+from loraft.errors import DataError, RunError
 from loraft.models.load import build_encoder
+from loraft.runs.records import SCHEMA_VERSION
 from loraft.runs.study_folders import DatasetFolder
 from loraft.studies.dataset import statistics
 from loraft.studies.dataset.records import CrossTable, DatasetStatistics
@@ -229,6 +232,66 @@ def test_any_column_can_be_set_against_the_labels(tmp_path: Path) -> None:
     assert (tmp_path / "data-a.csv-sentiment" / "plots" / "lengths_by_khoa.png").exists()
     with pytest.raises(DataError, match=r"--by: no column 'lớp' in 3 rows \(got khoa\)"):
         describe(path, tmp_path, by="lớp")
+
+
+def extras(*values: object) -> Split:
+    """Rows with the column "topic", and with the column "lớp"."""
+    rows = (Example(f"câu {n}", 0, n, {"topic": value, "lớp": value}) for n, value in enumerate(values, start=1))
+    return Split("train", tuple(rows), "a.csv")
+
+
+def test_values_of_a_tasks_column_are_its_labels_or_their_ids() -> None:
+    topics = resolve(flags={"prompt.task": "topic"}).prompt.labels
+    column, names, ids = statistics.second_column(resolve(), [extras(" 1 ", "lecturer"), extras(3)], None)
+    assert (column, names, ids.tolist()) == ("topic", topics, [1, 0, 3])
+    # Any other value makes it a column like others: its values are sorted and none is an id.
+    column, names, ids = statistics.second_column(resolve(), [extras("1", "lecturer", "khác")], None)
+    assert (column, names, ids.tolist()) == ("topic", ["1", "khác", "lecturer"], [0, 2, 1])
+    column, names, ids = statistics.second_column(resolve(), [extras("1", "0")], "lớp")
+    assert (names, ids.tolist()) == (["0", "1"], [1, 0])
+
+
+def test_a_column_with_too_many_values_is_refused() -> None:
+    many = [extras(*range(50))]
+    assert len(statistics.second_column(resolve(), many, "lớp")[1]) == 50
+    with pytest.raises(DataError, match=r"--by: 'lớp' has 51 values \(got for example '0'\).* up to 50"):
+        statistics.second_column(resolve(), [extras(*range(51))], "lớp")
+
+
+def test_tokens_that_control_a_chat_are_counted_as_the_text_that_they_are_in_a_sentence() -> None:
+    rows = (Example("một <|eot_id|> hai", 0, 1), Example("một hai", 0, 2))
+    plain, longer = statistics.prompt_tokens(resolve(), [Split("train", rows, "a.csv")]).longest[::-1]
+    assert (plain.place.row, longer.place.row) == (2, 1)
+    assert longer.tokens > plain.tokens + 1
+    assert longer.prompt - plain.prompt == longer.tokens - plain.tokens
+
+
+def test_the_longest_rows_by_tokens_are_those_with_the_longest_sentences_also_where_prompts_are_shortened() -> None:
+    rows = tuple(Example("từ " * n, 0, n) for n in (40, 60, 50))
+    found = statistics.prompt_tokens(resolve(overrides=["prompt.max_length=120"]), [Split("train", rows, "a.csv")])
+    assert [row.place.row for row in found.longest] == [60, 50, 40]
+    assert found.shortened == 3
+
+
+def test_counts_of_two_columns_add_up_rows_that_are_alike() -> None:
+    found = statistics.cross_table(np.array([1, 1, 0, 1]), ["a", "b"], np.array([2, 2, 0, 1]), ["x", "y", "z"])
+    assert found == CrossTable(("a", "b"), ("x", "y", "z"), ((1, 0, 0), (0, 1, 2)))
+
+
+@pytest.mark.parametrize("config_file", ["config.yaml", "sweep.yaml", "fewshot.yaml"])
+def test_the_folder_of_a_run_or_a_study_is_left_alone(tmp_path: Path, config_file: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / config_file).touch()
+    with pytest.raises(DataError, match="a: a run or a study is there; --set name=NAME names another folder"):
+        statistics.folder_of(resolve(overrides=[f"output={tmp_path}", "name=a"]))
+
+
+def test_statistics_of_a_later_version_are_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    content = {"source": "feedback", "schema_version": SCHEMA_VERSION + 1}
+    (tmp_path / "a" / "data.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(RunError, match=r"a/data\.json: .* later version"):
+        statistics.folder_of(resolve(overrides=[f"output={tmp_path}", "name=a"]))
 
 
 def test_sentences_with_brackets_are_text_in_the_tables(tmp_path: Path) -> None:

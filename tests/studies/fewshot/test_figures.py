@@ -54,6 +54,21 @@ def test_shots_are_drawn_with_every_draw_beside_the_levels_to_beat(tmp_path: Pat
     assert not any("adapter, mean" in line.get_label() for line in upper.lines)
 
 
+def test_accuracy_is_above_and_macro_f1_below(tmp_path: Path, drawn: list[Any]) -> None:
+    plain = study(adapter_shots=False)
+    draws = [
+        replace(draw, report=replace(draw.report, scores={**draw.report.scores, "accuracy": 0.95}))
+        for draw in plain.draws
+    ]
+    fewshot_curve(replace(plain, draws=tuple(draws)), tmp_path / "a.png")
+    above, below = (
+        next(line.get_ydata() for line in axes.lines if line.get_label() == "backbone, one draw")
+        for axes in drawn[0].axes
+    )
+    assert set(above) == {0.95}
+    assert sorted(below) == pytest.approx([0.42, 0.43, 0.44, 0.56, 0.57, 0.58])
+
+
 def test_every_level_and_mean_has_its_interval(tmp_path: Path, drawn: list[Any]) -> None:
     shown = study(adapter_shots=False)
     fewshot_curve(shown, tmp_path / "a.png")
@@ -81,6 +96,8 @@ def test_the_adapter_with_demonstrations_is_a_curve_of_its_own(tmp_path: Path, d
     labels = [text.get_text() for text in drawn[0].legends[0].get_texts()]
     assert "adapter, mean of draws" in labels
     assert "adapter, as trained" in labels
+    dots = next(line for line in drawn[0].axes[0].lines if line.get_label() == "backbone, one draw")
+    assert len(dots.get_ydata()) == 6  # those of the adapter are not among them
 
 
 def test_the_figure_is_grey(tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """Rows of the few-shot table, and what the study says."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from helpers.records import record
+from helpers.records import record, report
 
 from loraft.evaluation import metrics
-from loraft.studies.fewshot.records import ComparedRows
+from loraft.evaluation.intervals import Spread
+from loraft.studies.fewshot.records import ComparedRows, TableRow
 from loraft.studies.fewshot.summary import ADAPTER, BACKBONE, BASELINE, compare_best, summarise, verdict
 
 Ints = npt.NDArray[np.int64]
@@ -19,12 +21,16 @@ F1S = [0.5, 0.6, 0.55, 0.4]
 def test_rows_are_by_model_and_shots_in_the_order_of_measuring() -> None:
     records = [record(0.7, model="nhãn đa số", shots=None), record(0.9, model=ADAPTER, shots=0)]
     records += [record(f1, model=BACKBONE, shots=k) for k in (1, 2) for f1 in F1S]
-    rows = summarise(records, {1: 120, 2: 150}, 0.95)
+    rows = summarise(records, {0: 90, 1: 120, 2: 150}, 0.95)
     assert [(row.name, row.model, row.shots, row.draws, row.tokens, row.seconds) for row in rows] == [
-        ("nhãn đa số", BASELINE, None, 1, None, 1.0), ("adapter, 0 shots", ADAPTER, 0, 1, None, 1.0),
+        ("nhãn đa số", BASELINE, None, 1, None, 1.0), ("adapter, 0 shots", ADAPTER, 0, 1, 90, 1.0),
         ("backbone, 1 shot", BACKBONE, 1, 4, 120, 4.0), ("backbone, 2 shots", BACKBONE, 2, 4, 150, 4.0)
     ]  # fmt: skip
-    assert rows[2].no_label == 0.25
+
+
+def test_the_share_without_a_label_is_a_mean_over_draws() -> None:
+    draws = [replace(record(0.5), report=replace(report(0.5), no_label=share)) for share in (0.2, 0.3, 0.7)]
+    assert summarise(draws, {}, 0.95)[0].no_label == pytest.approx(0.4)
 
 
 SETTINGS: dict[str, Any] = {"bootstrap_samples": 400, "confidence": 0.95, "seed": 3}
@@ -80,3 +86,22 @@ def test_the_adapter_is_compared_with_the_best_prompt_and_the_best_baseline() ->
     assert pairs == [("adapter, 0 shots", "backbone, 4 shots"), ("adapter, 0 shots", "TF-IDF + linear SVM")]
     pairs = [(one.of, one.against) for one in study(0.5, 0.6, None)[0]]
     assert pairs == [("backbone, 4 shots", "TF-IDF + linear SVM")]
+
+
+def scored(name: str, model: str, shots: int | None, accuracy: float, macro_f1: float) -> TableRow:
+    scores = {"accuracy": Spread(accuracy, None, None), "macro_f1": Spread(macro_f1, None, None)}
+    return TableRow(name, model, shots, 1, None, 0.0, 1.0, scores)
+
+
+def test_the_best_are_those_by_macro_f1_and_the_adapter_is_the_one_without_demonstrations() -> None:
+    rows = [
+        scored("often right", BASELINE, None, 0.9, 0.3), scored("fair", BASELINE, None, 0.6, 0.6),
+        scored("backbone, 0 shots", BACKBONE, 0, 0.9, 0.2), scored("backbone, 1 shot", BACKBONE, 1, 0.5, 0.5),
+        scored("adapter, 1 shot", ADAPTER, 1, 0.9, 0.9), scored("adapter, 0 shots", ADAPTER, 0, 0.8, 0.8),
+    ]  # fmt: skip
+    predictions = {row.name: [GOLD] for row in rows}
+    pairs = [(one.of, one.against) for one in compare_best(rows, predictions, GOLD, 3, **SETTINGS)]
+    assert pairs == [("adapter, 0 shots", "backbone, 1 shot"), ("adapter, 0 shots", "fair")]
+    alone = [row for row in rows if row.model != ADAPTER]
+    pairs = [(one.of, one.against) for one in compare_best(alone, predictions, GOLD, 3, **SETTINGS)]
+    assert pairs == [("backbone, 1 shot", "fair")]

@@ -64,4 +64,6 @@ def test_every_draw_is_listed_with_its_training_rows_in_order() -> None:
     columns = [[str(cell) for cell in column.cells] for column in fewshot_draws(study()).columns]
     assert columns[0] == ["adapter, 0 shots", "backbone, 0 shots", "backbone, 8 shots", "backbone, 8 shots"]
     assert columns[1] == ["1", "1", "1", "2"]
+    assert columns[2] == ["0.9000", "0.3000", "0.5000", "0.6000"]
+    assert columns[-2] == ["25.0%"] * 4
     assert columns[-1] == ["", "", "7, 3", "7, 3"]

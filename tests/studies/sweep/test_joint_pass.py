@@ -20,6 +20,7 @@ from loraft.runs.study_folders import JointPass, SweepFolder
 from loraft.studies.sweep import joint_groups, joint_pass, runner
 from loraft.studies.sweep.grid import expand, parse_grid
 from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
+from loraft.studies.sweep.shared_backbone import SharedBackbone
 from loraft.studies.sweep.trials import Trial
 from loraft.training import pipeline
 from loraft.training.dataset import TrainingData
@@ -220,31 +221,45 @@ def test_only_what_was_trained_with_the_same_config_is_taken_from_a_finished_pas
 
 
 @pytest.mark.parametrize(
-    ("interrupted", "passes"),
+    ("interrupted", "overrides", "passes"),
     [
-        (["r2", "r4"], [["r2", "r4"], ["r1", "r8"]]),
-        ([], [["r1", "r2"], ["r4", "r8"]]),
-        (["r2", "r16"], [["r1", "r2"], ["r4", "r8"]]),  # r16 is not asked for any more
+        ([], (), [["r1", "r2"], ["r4", "r8"]]),
+        (["r2", "r4"], (), [["r2", "r4"], ["r1", "r8"]]),
+        (["r2", "r16"], (), [["r1", "r2"], ["r4", "r8"]]),  # r16 is not asked for any more
+        (["r2", "r4"], ("train.max_steps=7",), [["r1", "r2"], ["r4", "r8"]]),  # begun with another config
     ],
 )
 def test_an_interrupted_pass_comes_first_and_memory_divides_the_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: list[str], passes: list[list[str]]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interrupted: list[str],
+    overrides: tuple[str, ...],
+    passes: list[list[str]],
 ) -> None:
     made: list[list[str]] = []
+    folder, ranks = SweepFolder(tmp_path), [1, 2, 4, 8, 16]
     monkeypatch.setattr(joint_pass, "most_adapters", lambda model, rows, batch, weights, packed: 2)
 
     def one_pass(trials: Sequence[Trial], *given: Any, **options: Any) -> None:
         made.append([trial.name for trial in trials])
-        for joint in SweepFolder(tmp_path).joint_passes():
+        for joint in folder.joint_passes():
             joint.finish({})
 
     monkeypatch.setattr(joint_pass, "_one_pass", one_pass)
-    trials = expand(config(tmp_path, ranks=[1, 2, 4, 8, 16]))
+    begun = expand(config(tmp_path, ranks=ranks, overrides=overrides))
     if interrupted:
-        begun_pass(SweepFolder(tmp_path), [trial for trial in trials if trial.name in interrupted])
+        begun_pass(folder, [trial for trial in begun if trial.name in interrupted])
     data = TrainingData([], tokenizer(), lambda model: {})
-    joint_pass.train_jointly(trials[:4], SweepFolder(tmp_path), backbone(), data, quiet=True)
+    joint_pass.train_jointly(expand(config(tmp_path, ranks=ranks))[:4], folder, backbone(), data, quiet=True)
     assert made == passes
+
+
+def test_the_last_trial_of_a_group_is_no_pass(tmp_path: Path) -> None:
+    told: list[str] = []
+    trials = expand(config(tmp_path, ranks=[1, 2, 4]))
+    begun_pass(SweepFolder(tmp_path), trials[:2]).finish({trial.name: REPORT for trial in trials[:2]})
+    joint_pass.train_joint_passes(trials, SweepFolder(tmp_path), SharedBackbone(told.append), forced=True, quiet=True)
+    assert told == []
 
 
 def test_an_adapter_that_diverges_does_not_take_the_others_with_it(

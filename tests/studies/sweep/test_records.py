@@ -108,7 +108,7 @@ def test_a_damaged_file_is_refused_with_the_place(tmp_path: Path, changed: dict[
     folder.results_path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(RunError) as error:
         SweepResult.of(folder)
-    assert str(error.value).startswith(f"{folder.results_path}: {where} ")
+    assert str(error.value).startswith(f"{folder.results_path}: the value of '{where}' is damaged")
 
 
 def test_a_sweep_that_is_not_finished_has_no_result(tmp_path: Path) -> None:

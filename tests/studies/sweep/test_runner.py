@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny import backbone
+from helpers.tiny import CONFIGS, backbone
 from safetensors.torch import load_file
 
 from loraft.config.resolve import load_config, resolve
 from loraft.config.schema import Config
 from loraft.data import dataset
 from loraft.engine import scorer
-from loraft.errors import BackboneError, DataError, RunError
+from loraft.errors import BackboneError, DataError, NewerFileError, RunError
 from loraft.evaluation import evaluate
 from loraft.evaluation.predict import predict
 from loraft.models.backbone import weights_hash
@@ -325,6 +325,19 @@ def test_a_damaged_trial_is_recorded_as_failed_and_the_others_are_compared(
     assert runner.sweep(section, quiet=True) == first
 
 
+def test_a_run_of_a_later_version_is_refused_before_anything_runs(swept: tuple[Config, SweepResult]) -> None:
+    section, first = swept
+    path = Run(Path(first.trials[1].run)).results_path
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(json.dumps(json.loads(whole) | {"schema_version": SCHEMA_VERSION + 1}), encoding="utf-8")
+    try:
+        with pytest.raises(NewerFileError, match="upgrade loraft"):
+            runner.sweep(section, quiet=True)
+    finally:
+        path.write_text(whole, encoding="utf-8")
+    assert SweepResult.of(SweepFolder(Path(first.path))) == first  # the results are still there
+
+
 def test_a_figure_that_cannot_be_drawn_costs_nothing_else(
     swept: tuple[Config, SweepResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,6 +370,18 @@ def test_a_backbone_that_cannot_be_loaded_is_tried_once(tmp_path: Path, monkeypa
     assert len(tries) == 1
 
 
+def test_parameters_are_counted_on_the_backbone_of_each_trial(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("llama", "gpt_neox")]
+    for folder in folders:
+        CONFIGS[folder.name].save_pretrained(folder)
+    trials = expand(config(tmp_path, f"model.name={','.join(map(str, folders))}", overrides=("lora.r=1",)))
+    told: list[str] = []
+    # d_in + d_out of gpt_neox's linear layers in each of two blocks: 32 to 96, 32 to 32, 32 to 48, 48 to 32.
+    gpt_neox = 2 * (128 + 64 + 80 + 80)
+    assert runner.count_parameters(trials, told.append) == [tiny_parameters(), gpt_neox]
+    assert told == []
+
+
 def test_data_that_cannot_be_read_is_told_before_anything_runs(tmp_path: Path, loads: list[Any]) -> None:
     loads.clear()
     with pytest.raises(DataError):
@@ -378,6 +403,7 @@ def test_a_trial_that_changes_the_backbone_makes_the_next_one_load_it_anew(tmp_p
     told: list[str] = []
     grid = "lora.init_lora_weights=pissa,default"  # pissa takes the largest directions out of the weights
     result = runner.sweep(config(tmp_path / "a", grid, overrides=("lora.r=2",)), quiet=True, tell=told.append)
+    assert result.failed == []  # for pissa that is no failure
     assert len(loads) == 2
     assert any("loaded again" in line for line in told)
     (trial,) = [trial for trial in result.trials if trial.settings["lora.init_lora_weights"] == "default"]

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import warn_of_notes
-from loraft.errors import BackboneError, ConfigError, LoraftError, RunError
+from loraft.errors import BackboneError, ConfigError, LoraftError, NewerFileError, RunError
 from loraft.evaluation.figures import draw_run_figures
 from loraft.models.adapter import MOVING_INITS, count_trainable
 from loraft.models.backbone import without_weights
@@ -63,13 +63,7 @@ def sweep(
         [('r1', 'finished'), ('r2', 'finished')]
     """
     trials = expand(config)
-    waiting: list[Trial] = []
-    errors: dict[str, str] = {}
-    for trial in trials:
-        try:
-            waiting += [trial] if force or not is_finished(trial) else []
-        except ConfigError as error:
-            errors[trial.name] = _damaged(run_of(trial), error)
+    waiting, errors = (list(trials), {}) if force else _unfinished_and_damaged(trials)
     shared = SharedBackbone(tell)
     for trial in waiting:
         warn_of_notes(shared.splits(trial.config).values())
@@ -123,6 +117,33 @@ def count_parameters(trials: Sequence[Trial], tell: Tell) -> list[int | None]:
             tell(f"{trial.name}: parameters cannot be counted: {str(error).strip().splitlines()[0]}")
             counts.append(None)
     return counts
+
+
+def _unfinished_and_damaged(trials: Sequence[Trial]) -> tuple[list[Trial], dict[str, str]]:
+    """The trials that have to be run, and the error messages of those whose run is damaged, by name.
+
+    Raises:
+        RunError: a run was begun with another config, or its results were written by a later version of loraft.
+    """
+    waiting: list[Trial] = []
+    errors: dict[str, str] = {}
+    for trial in trials:
+        run = run_of(trial)
+        try:
+            finished = is_finished(trial)
+        except ConfigError as error:
+            errors[trial.name] = _damaged(run, error)
+            continue
+        if not finished:
+            waiting.append(trial)
+            continue
+        try:
+            RunResult.of(run)
+        except NewerFileError:
+            raise
+        except RunError as error:
+            errors[trial.name] = _damaged(run, error)
+    return waiting, errors
 
 
 def _run(
