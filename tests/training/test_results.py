@@ -66,7 +66,7 @@ def test_a_missing_key_is_an_error_too(run: Run) -> None:
     content = json.loads(run.results_path.read_text(encoding="utf-8"))
     del content["labels"]
     run.results_path.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(RunError, match=r"metrics\.json: the value of .labels. is damaged"):
+    with pytest.raises(RunError, match=r"metrics\.json: the key .labels. is missing"):
         RunResult.of(run)
 
 

@@ -68,7 +68,7 @@ def test_statistics_that_are_damaged_are_refused_with_the_field(
     folder: DatasetFolder, key: str, value: object, where: str
 ) -> None:
     folder.results_path.write_text(json.dumps({**content(folder), key: value}), encoding="utf-8")
-    with pytest.raises(RunError, match=rf"a/data\.json: {where}"):
+    with pytest.raises(RunError, match=rf"a/data\.json: the (key|value of) '{where}' is "):
         DatasetStatistics.of(folder)
 
 

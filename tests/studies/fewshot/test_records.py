@@ -35,7 +35,7 @@ def test_results_that_are_damaged_are_refused_with_the_field(tmp_path: Path) -> 
     content = json.loads(study.results_path.read_text(encoding="utf-8"))
     del content["rows"][1]["macro_f1"]["mean"]
     study.results_path.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(RunError, match=r"a/fewshot\.json: rows\.1\.scores\.macro_f1\.mean"):
+    with pytest.raises(RunError, match=r"a/fewshot\.json: the key 'rows\.1\.scores\.macro_f1\.mean' is missing"):
         FewshotResult.of(study)
 
 
