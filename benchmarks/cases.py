@@ -216,9 +216,9 @@ def sweeps_of(config: Config, ranks: Sequence[int], names: Sequence[str], share:
 
     def ours(number: int) -> list[float]:
         result = runner.sweep(asking(number, 1), quiet=True)
-        if failed := [trial["error"] for trial in result["trials"] if trial["status"] != "finished"]:
+        if failed := [trial.error for trial in result.failed]:
             raise SystemExit(f"sweep: {len(failed)} trials failed: {failed[0]}")
-        return [trial["accuracy"] for trial in result["trials"]]
+        return [trial.measured.scores["accuracy"] for trial in result.trials if trial.measured]
 
     with TemporaryDirectory() as root:
         made: Cases = {
