@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.tiny import backbone, encoder, prompts
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from loraft.config.schema import LoraSection, ModelConfig, QuantConfig
@@ -93,6 +94,18 @@ def test_a_key_that_peft_may_invent_later_is_left_to_peft(tmp_path: Path) -> Non
     for value, plain in ((None, True), (False, True), ({"điều": 1}, False)):
         path.write_text(json.dumps({**content, "use_something_new": value}), encoding="utf-8")
         assert attach(backbone(), folder) == plain
+
+
+def test_weights_that_are_not_an_a_and_a_b_for_each_layer_are_left_to_peft(tmp_path: Path) -> None:
+    path = saved(add_adapter(backbone(), LoraSection(r=4), seed=1), tmp_path) / "adapter_model.safetensors"
+    weights = load_file(path)
+    name = next(name for name in weights if "lora_B" in name)
+    without = {key: value for key, value in weights.items() if key != name}
+    for changed in (without, {**without, name.replace("lora_B", "lora_C"): weights[name]}):
+        save_file(changed, path)
+        assert not attach(backbone(), tmp_path)
+    path.rename(tmp_path / "adapter_model.bin")  # as peft stored it once
+    assert not attach(backbone(), tmp_path)
 
 
 def test_an_adapter_of_another_backbone_is_left_to_peft(tmp_path: Path) -> None:
