@@ -15,6 +15,7 @@ from loraft.errors import BackboneError
 from loraft.models.adapter import (
     add_adapter,
     add_adapters,
+    apply_adapter,
     count_trainable,
     load_adapter,
     lora_config,
@@ -77,8 +78,17 @@ def test_parameters_are_counted_without_weights(tmp_path: Path, architecture: st
     model = add_adapter(backbone(architecture), lora.model_copy(update={"init_lora_weights": "default"}), seed=1)
     shapes = without_weights(ModelConfig(name=str(tmp_path)))
     assert all(parameter.is_meta for parameter in shapes.parameters())
-    for _ in range(2):  # the first count leaves nothing behind
-        assert count_trainable(shapes, lora) == model.get_nb_trainable_parameters()[0]
+    names = [name for name, _ in shapes.named_modules()]
+    assert count_trainable(shapes, lora) == model.get_nb_trainable_parameters()[0]
+    assert [name for name, _ in shapes.named_modules()] == names
+    assert not hasattr(shapes, "peft_config")
+
+
+def test_counting_on_a_loaded_backbone_changes_no_weight() -> None:
+    base = backbone()
+    before = weights_hash(base)
+    assert count_trainable(base, LoraSection(r=2, init_lora_weights="pissa")) > 0
+    assert weights_hash(base) == before
 
 
 def test_every_setting_reaches_peft() -> None:
@@ -171,6 +181,7 @@ def test_a_saved_adapter_loads_in_plain_peft_with_the_same_scores(tmp_path: Path
     assert abs(expected - score(backbone(), prompts(), encoder().completions_K)).max() > 1e-3
     for loaded in (ours, plain):
         assert (score(loaded, prompts(), encoder().completions_K) == expected).all()
+    assert (score(apply_adapter(backbone(), tmp_path), prompts(), encoder().completions_K) == expected).all()
     assert not ours.training
     assert not any(parameter.requires_grad for parameter in ours.parameters())
 
