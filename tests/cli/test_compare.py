@@ -35,6 +35,14 @@ def test_compare_prints_differences_in_points_and_changed_rows(tmp_path: Path) -
     assert "Holm" not in table[-1]
 
 
+def test_changed_rows_can_be_left_out(tmp_path: Path) -> None:
+    paths = [str(make_run(tmp_path / name, wrong_on(*rows))) for name, rows in (("a", range(20)), ("b", (0, 1, 30)))]
+    done = invoke("compare", *paths, "--rows", "0")
+    assert done.exit_code == 0
+    assert "better" in done.stdout
+    assert "sentence" not in done.stdout  # a column of the table of changed rows
+
+
 def test_compare_fits_a_terminal_of_100_columns(tmp_path: Path) -> None:
     names = [f"loraft-vi-tiny-feedback-sentiment-qlora-r{i}-s42" for i in (8, 16, 32)]
     for name, wrong in zip(names, ([1], range(20), range(40)), strict=True):

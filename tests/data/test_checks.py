@@ -25,6 +25,7 @@ TEST = split("test", (GOOD, 2), ("Thầy dạy rất nhiệt tình , và dễ hi
 def test_duplicates_have_the_label_of_the_first_row_or_another() -> None:
     # Rows 2 and 3 of the same sentence: HOT has label 0 first, so both later rows have another label.
     assert duplicates(TRAIN) == Duplicates(same=1, other=2)
+    assert duplicates(TRAIN).total == 3
     assert duplicates(TEST) == Duplicates(same=0, other=0)
 
 

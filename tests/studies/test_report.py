@@ -259,6 +259,8 @@ def test_a_sweeps_page_names_the_best_and_shows_what_failed(tmp_path: Path) -> N
     text = read(report.write_page(folder)).text
     for expected in (f"loraft predict --run '{folder}/r2-s1'", "out of memory <hết bộ nhớ>", "fixed, alpha 32", "rank"):
         assert expected in text
+    failed = dict(report.document(folder).sections)["Failed trials"]
+    assert failed == [Code(f"r4-s{seed}\nout of memory <hết bộ nhớ>") for seed in (1, 2)]
 
 
 def test_everything_said_of_a_sweep_is_on_the_page_and_in_markdown(tmp_path: Path) -> None:
@@ -319,7 +321,7 @@ def test_the_page_goes_where_it_is_asked_to(tmp_path: Path) -> None:
         report.write_page(folder, folder / "sweep.json" / "c.html")
 
 
-def test_without_a_name_the_newest_is_meant(tmp_path: Path) -> None:
+def test_without_a_name_the_newest_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for age, kind in enumerate(("run", "sweep", "fewshot")):
         folder = MAKERS[kind](tmp_path / kind)
         for file in folder.glob("*.json"):
@@ -329,6 +331,17 @@ def test_without_a_name_the_newest_is_meant(tmp_path: Path) -> None:
     assert report.find(None, tmp_path) == tmp_path / "sweep"
     assert report.find("fewshot", tmp_path) == tmp_path / "fewshot"
     assert report.find(str(tmp_path / "run"), Path("không có")) == tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert report.find("run", Path("không có")) == Path("run")
+    assert report.find("~/run", Path("không có")) == tmp_path / "run"
+
+
+def test_a_hidden_folder_such_as_one_set_aside_by_force_is_never_the_newest(tmp_path: Path) -> None:
+    make_fewshot(tmp_path / "a")
+    aside = make_fewshot(tmp_path / ".a.replaced")
+    os.utime(aside / "fewshot.json", (4e9, 4e9))
+    assert report.find(None, tmp_path) == tmp_path / "a"
 
 
 def test_what_is_not_there_or_not_finished_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from helpers.training import rows, with_adapter
 from loraft.config.schema import TrainConfig
 from loraft.errors import BackboneError
 from loraft.training import callbacks
-from loraft.training.callbacks import SIGNALS, EvaluateAtTheEnd, ProgressCallback, SaveOnInterrupt, TrainingClock
+from loraft.training.callbacks import SIGNALS, ProgressCallback, SaveOnInterrupt, TrainingClock
 from loraft.training.dataset import TrainingData
 from loraft.training.trainer import LabelTrainer
 
@@ -218,13 +218,3 @@ def test_outside_the_main_thread_it_leaves_signals_alone() -> None:
     thread.start()
     thread.join()
     assert errors == []
-
-
-# --- the end ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_last_step_is_evaluated_and_saved_and_no_other() -> None:
-    for step, asked in ((9, False), (10, True)):
-        found = SimpleNamespace(should_evaluate=False, should_save=False)
-        EvaluateAtTheEnd().on_step_end(None, SimpleNamespace(global_step=step, max_steps=10), found)
-        assert (found.should_evaluate, found.should_save) == (asked, asked)

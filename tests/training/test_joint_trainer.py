@@ -20,6 +20,7 @@ from loraft.errors import BackboneError
 from loraft.models.adapter import add_adapter, add_adapters, remove_adapter
 from loraft.models.backbone import load_backbone, weights_hash
 from loraft.models.quantization import check_nf4
+from loraft.training import memory
 from loraft.training.checkpoints import BestStep, best_weights, read_best
 from loraft.training.dataset import TrainingData
 from loraft.training.joint_trainer import JointTrainer
@@ -175,8 +176,18 @@ def test_layers_that_cannot_keep_adapters_apart_are_refused(tmp_path: Path) -> N
         model, names = add_adapters(backbone("gpt2"), sections, seed=5)
     joint = JointAdapters(names, RATES[:2], tmp_path, lambda number, line: None)
     trainer = JointTrainer.build(model, DATA, training(), output_dir=str(tmp_path), seed=3, joint=joint)
-    with pytest.raises(BackboneError, match="--joint off"):
+    with pytest.raises(BackboneError, match=r"an adapter layer is not a plain LoRA linear layer .*--joint off"):
         trainer.train()
+
+
+def test_memory_is_planned_for_all_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(memory, "fits", lambda model, rows, batch, adapters: asked.append((batch, adapters)))
+    model, names = add_adapters(backbone(), SECTIONS, seed=5)
+    joint = JointAdapters(names, RATES, tmp_path, lambda number, line: None)
+    section = training(gradient_accumulation_steps=3)
+    JointTrainer.build(model, DATA, section, output_dir=str(tmp_path), seed=3, joint=joint)
+    assert asked == [(6, 3)]  # 3 batches of 2 rows
 
 
 def test_the_backbone_is_bit_identical_and_bare_afterwards(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from peft import PeftModel
 from loraft.config.resolve import load_config
 from loraft.data.dataset import training_splits
 from loraft.engine import scorer
-from loraft.errors import BackboneError, RunError
+from loraft.errors import BackboneError, Note, RunError
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.evaluate import evaluate
 from loraft.models import manifest
@@ -51,7 +51,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
 def test_a_finished_run_is_not_overwritten_without_force(whole: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
     section = load_config(Run.open(Path(whole.run)).config_path)
     monkeypatch.setattr(pipeline, "build", lambda *given: pytest.fail("a backbone was loaded"))
-    with pytest.raises(RunError, match="--force"):
+    monkeypatch.setattr("loraft.data.dataset._reported", set())  # what this process has warned of already
+    with pytest.raises(RunError, match="--force"), pytest.warns(Note, match="using 48 of 2,537 train rows"):
         train(section, quiet=True)
 
 
@@ -103,7 +104,16 @@ def test_a_training_whose_steps_are_all_done_is_only_judged(
     state["stateful_callbacks"]["TrainingClock"]["attributes"]["seconds"] = 5000.0
     path.write_text(json.dumps(state), encoding="utf-8")
     monkeypatch.setattr(LabelTrainer, "train", lambda *given, **named: pytest.fail("it trained"))
+    modes: list[set[bool]] = []
+    original = pipeline.judge
+
+    def judge(model: PeftModel, *given: Any) -> Any:
+        modes.append({module.training for module in model.modules()})
+        return original(model, *given)
+
+    monkeypatch.setattr(pipeline, "judge", judge)
     found = train(config(tmp_path), resume=True, quiet=True)
+    assert modes == [{False}]  # no dropout
     peak, seconds = found.train.peak_memory_mib, found.after.seconds
     expected = replace(whole.train, seconds=5000.0, resumed_from_step=4, peak_memory_mib=peak)
     assert found == replace(whole, run=str(run.path), after=replace(whole.after, seconds=seconds), train=expected)

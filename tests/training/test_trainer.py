@@ -204,8 +204,9 @@ def test_rows_beyond_a_sliding_window_are_padded(tmp_path: Path, monkeypatch: py
 def test_rows_come_in_the_order_of_the_config(sampling: str, kind: type, tmp_path: Path) -> None:
     batch = rows(texts=[*SENTENCES, *SENTENCES], labels=[0] * 12)
     trainer = trainer_of(
-        tmp_path, batch=batch, sampling=sampling, per_device_train_batch_size=2, gradient_accumulation_steps=3
-    )
+        tmp_path, batch=batch, sampling=sampling, per_device_train_batch_size=2, gradient_accumulation_steps=3,
+        shared_prefix="off",
+    )  # fmt: skip
     sampler = trainer._get_train_sampler(trainer.train_dataset)
     assert type(sampler) is kind
     if isinstance(sampler, LengthSampler):

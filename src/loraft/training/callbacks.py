@@ -1,4 +1,4 @@
-"""Callbacks of the trainer: progress bar and log, seconds and tokens, saving on Ctrl-C, the last evaluation."""
+"""Callbacks of the trainer: progress bar and log, seconds and tokens, saving on Ctrl-C."""
 
 import json
 import math
@@ -165,13 +165,3 @@ class SaveOnInterrupt(TrainerCallback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
-
-
-class EvaluateAtTheEnd(TrainerCallback):
-    """Evaluates and saves after the last step also where it is no multiple of `eval_steps`."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Asks for an evaluation and a checkpoint at the last step."""
-        if state.global_step >= state.max_steps:
-            control.should_evaluate = True
-            control.should_save = True

@@ -23,7 +23,6 @@ from loraft.engine.layout import bucket_size
 from loraft.engine.loss import BatchMethod, answer_loss_sums
 from loraft.errors import BackboneError
 from loraft.training.arguments import sft_config, whole_window
-from loraft.training.callbacks import EvaluateAtTheEnd
 from loraft.training.dataset import TrainingData
 from loraft.training.first_batch_check import check_first_batch
 from loraft.training.samplers import BalancedSampler, LengthSampler
@@ -89,7 +88,7 @@ class LabelTrainer(SFTTrainer):
         joint: JointAdapters | None = None,
     ) -> Self:
         """Returns a trainer that is ready to `train()`; checkpoints go to `output_dir`."""
-        callbacks = [EvaluateAtTheEnd(), *callbacks]
+        callbacks = [*callbacks]
         if section.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(section.early_stopping_patience))
         on_cpu = next(model.parameters()).device.type == "cpu"

@@ -67,7 +67,8 @@ def test_the_verdict_is_that_of_the_intervals(
     intervals = {"accuracy": accuracy, "macro_f1": macro_f1}
     differences = {score: Difference(sum(interval) / 2, interval) for score, interval in intervals.items()}
     worse = any(interval[1] < 0 for interval in intervals.values())
-    assert verdict(ComparedRun(ComparedScores("b", {}), differences, McNemar(0, 0, 1, 1), (), worse)) == word
+    run = ComparedRun(ComparedScores("b", {}), differences, McNemar(0, 0, 1, 1), (), worse)
+    assert (verdict(run), run.better) == (word, word == "better")
 
 
 def test_changed_rows_are_the_first_of_each_outcome_and_the_number_of_the_others(three: Comparison) -> None:
