@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from loraft.cli.console import start_command
-from loraft.cli.finished_run import finished_run, refuse_fixed
+from loraft.cli.finished_run import finished_run, made_elsewhere, refuse_fixed, refuse_several
 from loraft.cli.options import (
+    Adapter,
     ConfigFile,
     Data,
     Json,
@@ -22,11 +23,11 @@ from loraft.cli.options import (
     Verbose,
     dotted,
 )
-from loraft.errors import ConfigError
 
 
 def evaluate(
     run: RunName = None,
+    adapter: Adapter = None,
     zero_shot: Annotated[bool, typer.Option("--zero-shot", help="The bare backbone instead of a run.")] = False,
     split: Annotated[str, typer.Option(help="train, validation, test, or a labelled file.")] = "test",
     decode: Annotated[str | None, typer.Option(help="score (exact) or generate (free text, parsed).")] = None,
@@ -42,29 +43,28 @@ def evaluate(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Judge a finished run, or with --zero-shot the bare backbone, on labelled rows."""
+    """Judge a finished run, an adapter made elsewhere, or with --zero-shot the bare backbone, on labelled rows."""
     from loraft.config.resolve import resolve
 
     flags = dotted(model=model, data=data, task=task, quant=quant, output=output, seed=seed, decode=decode)
-    if zero_shot and run is not None:
-        raise ConfigError(
-            "--run and --zero-shot: one judges an adapter, the other a backbone; give one of them (a run's backbone: "
-            "--zero-shot --config RUN/config.yaml)"
-        )
+    refuse_several({"--run": run, "--adapter": adapter, "--zero-shot": zero_shot})
+    path = None
     if zero_shot:
-        path, resolved = None, resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
+        resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
+    elif adapter is not None:
+        resolved = made_elsewhere(adapter, sets or (), flags, preset=preset, config_file=config)
     else:
         fixed = {"--preset": preset, "--config": config, "--model": model, "--task": task, "--quant": quant}
         refuse_fixed([flag for flag, value in fixed.items() if value is not None])
         path, resolved = finished_run(run, output, sets or (), flags)
-    start_command(resolved, verbose, adapter=path, source=split if Path(split).is_file() else None)
+    start_command(resolved, verbose, adapter=path or adapter, source=split if Path(split).is_file() else None)
 
     from loraft.display import table
     from loraft.evaluation import evaluate as evaluation
     from loraft.evaluation import tables
     from loraft.runs.atomic_files import to_json
 
-    result = evaluation.evaluate(config=resolved, run=path, split=split, zero_shot=zero_shot)
+    result = evaluation.evaluate(config=resolved, run=path, adapter=adapter, split=split, zero_shot=zero_shot)
     if json:
         print(to_json(result.to_json()))
     else:

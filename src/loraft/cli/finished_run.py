@@ -1,6 +1,7 @@
-"""Which finished run a command works with, and what may be changed about it."""
+"""Which finished run or adapter a command works with, and what may be changed about it."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,48 @@ def finished_run(
     return run.path, resolve(config_file=run.config_path, overrides=sets, flags=flags)
 
 
+def made_elsewhere(
+    adapter: Path,
+    sets: Sequence[str],
+    flags: dict[str, str | None],
+    *,
+    preset: str | None = None,
+    config_file: Path | None = None,
+) -> "Config":
+    """The config for an adapter that no run made; its backbone is the one that a flag names, else the adapter's own.
+
+    Raises:
+        BackboneError: the folder has no LoRA adapter, or neither it nor a flag names a backbone.
+    """
+    from loraft.config.resolve import resolve
+    from loraft.errors import BackboneError
+    from loraft.runs.peft_folder import CONFIG_FILE, read_peft_folder
+
+    found = read_peft_folder(adapter)
+    own: list[str] = []
+    if flags.get("model.name") is None and not any(item.strip().startswith("model.name") for item in sets):
+        if found.backbone is None:
+            raise BackboneError(
+                f"{adapter}: {CONFIG_FILE} names no backbone (got no base_model_name_or_path); use --model"
+            )
+        own = [f"model.name={json.dumps(found.backbone)}", f"model.revision={json.dumps(found.revision)}"]
+    return resolve(preset=preset, config_file=config_file, overrides=[*own, *sets], flags=flags)
+
+
+def refuse_several(given: Mapping[str, object]) -> None:
+    """Refuses more than one of flags that exclude each other.
+
+    Raises:
+        ConfigError: if more are given.
+    """
+    flags = [flag for flag, value in given.items() if value]
+    if len(flags) > 1:
+        raise ConfigError(
+            f"{' and '.join(flags)}: each says what to load (got {len(flags)}); give one of them (a run's backbone: "
+            "loraft eval --zero-shot --config RUN/config.yaml)"
+        )
+
+
 def refuse_fixed(fixed: Sequence[str]) -> None:
     """Refuses flags that the training of a run has fixed.
 
@@ -40,6 +83,6 @@ def refuse_fixed(fixed: Sequence[str]) -> None:
     """
     if fixed:
         raise ConfigError(
-            f"{', '.join(fixed)}: fixed by the run, which was trained with its own; leave it out, or judge a bare "
-            "backbone with loraft eval --zero-shot"
+            f"{', '.join(fixed)}: fixed by the run, which was trained with its own; leave it out, or use a bare "
+            "backbone (loraft eval --zero-shot) or an adapter made elsewhere (--adapter)"
         )

@@ -83,6 +83,10 @@ RunName = Annotated[
     str | None,
     typer.Option("--run", help="Name or path; else the newest finished run.", autocompletion=_complete_run),
 ]
+Adapter = Annotated[
+    Path | None,
+    typer.Option("--adapter", metavar="FOLDER", help="A LoRA adapter in PEFT's format, made elsewhere; with --task."),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the libraries' warnings.")]
 

@@ -10,8 +10,20 @@ from typing import Annotated, Any
 import typer
 
 from loraft.cli.console import say, start_command
-from loraft.cli.finished_run import finished_run
-from loraft.cli.options import Output, RunName, Sets, Verbose
+from loraft.cli.finished_run import finished_run, made_elsewhere, refuse_fixed, refuse_several
+from loraft.cli.options import (
+    Adapter,
+    ConfigFile,
+    Model,
+    Output,
+    Preset,
+    Quant,
+    RunName,
+    Sets,
+    Task,
+    Verbose,
+    dotted,
+)
 from loraft.data.columns import given_sentence
 from loraft.data.readers import Format, read_inputs
 from loraft.data.records import BadRow, Example
@@ -23,13 +35,19 @@ WAIT = 0.1  # seconds that a line on stdin waits for others: `tail -f` is answer
 def predict(
     texts: Annotated[list[str] | None, typer.Argument(help="Sentences; - or none reads stdin.")] = None,
     run: RunName = None,
+    adapter: Adapter = None,
     file: Annotated[Path | None, typer.Option(help="Lines, JSONL, CSV, TSV or Parquet.")] = None,
     format: Annotated[str, typer.Option(help="auto, lines, jsonl, csv or tsv.")] = "auto",
     text_column: Annotated[str | None, typer.Option(help="Column of the sentence; else as in training.")] = None,
     min_confidence: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave a row undecided below this probability.")
     ] = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
     sets: Sets = None,
+    model: Model = None,
+    task: Task = None,
+    quant: Quant = None,
     output: Output = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a row, with probabilities.")] = False,
     verbose: Verbose = False,
@@ -43,15 +61,25 @@ def predict(
 
     if min_confidence is not None and math.isnan(min_confidence):  # passes every comparison with a bound
         raise ConfigError("--min-confidence: is no number (got nan); allowed is 0 to 1")
-    path, resolved = finished_run(run, output, sets or (), {})
+    refuse_several({"--run": run, "--adapter": adapter})
+    path = None
+    if adapter is not None:
+        flags = dotted(model=model, task=task, quant=quant)
+        resolved = made_elsewhere(adapter, sets or (), flags, preset=preset, config_file=config)
+    else:
+        fixed = {"--preset": preset, "--config": config, "--model": model, "--task": task, "--quant": quant}
+        refuse_fixed([flag for flag, value in fixed.items() if value is not None])
+        path, resolved = finished_run(run, output, sets or (), {})
     rows, source = _inputs(texts or [], file, format, text_column or resolved.data.text_column)
-    start_command(resolved, verbose, adapter=path, source=source)
+    start_command(resolved, verbose, adapter=path or adapter, source=source)
 
     from loraft.evaluation import predict as prediction
 
     bad = 0
     wait = WAIT if source == "stdin" else None
-    for row in prediction.predict(rows, run=path, min_confidence=min_confidence, config=resolved, wait=wait):
+    for row in prediction.predict(
+        rows, run=path, adapter=adapter, min_confidence=min_confidence, config=resolved, wait=wait
+    ):
         if row.error is not None:
             bad += 1
             say(f"{source} row {row.row}: {row.error}")

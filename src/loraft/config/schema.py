@@ -4,6 +4,7 @@ Keys have the names of peft and transformers where these have one (`lora.r`, `tr
 and refuses unknown keys; `loraft.config.resolve` builds it from preset, file, flags and `--set key=value`.
 """
 
+import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -56,12 +57,39 @@ class LoraSection(Section):
     lora_alpha: float = Field(32, gt=0, description="numerator of the scale alpha / r (alpha / sqrt(r) with rsLoRA)")
     alpha_per_rank: float | None = Field(None, gt=0, description="if set, lora_alpha is this times r")
     lora_dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: Literal["default", "all-linear"] | list[str] = Field(
-        "all-linear", description="default: peft's choice for the architecture"
+    target_modules: str | list[str] = Field(
+        "all-linear",
+        description="all-linear; default: peft's choice for the architecture; a list of names; or a regular expression",
+    )
+    modules_to_save: list[str] = Field(
+        default_factory=list, description="modules trained whole, in fp32, for example lm_head (a copy if it is tied)"
+    )
+    target_parameters: list[str] = Field(
+        default_factory=list, description="stacked experts to adapt, for example mlp.experts.down_proj"
     )
     use_rslora: bool = False
     use_dora: bool = False
     init_lora_weights: Literal["default", "gaussian", "pissa", "olora", "orthogonal"] = "default"
+
+    @field_validator("target_modules")
+    @classmethod
+    def _compiles(cls, targets: str | list[str]) -> str | list[str]:
+        try:
+            re.compile(targets if isinstance(targets, str) else "")
+        except re.error as error:
+            raise ValueError(f"is no regular expression ({error}); a list of module names needs brackets") from None
+        return targets
+
+    @model_validator(mode="after")
+    def _fits_peft(self) -> "LoraSection":
+        # What peft would refuse only when the backbone is loaded, in a sweep half-way through.
+        if self.init_lora_weights == "orthogonal" and self.r % 2:
+            raise ValueError(f"init_lora_weights=orthogonal needs an even rank, and r is {self.r}; set another of both")
+        given = [key for key in ("lora_dropout", "use_dora") if getattr(self, key)]
+        given += ["init_lora_weights"] if self.init_lora_weights not in ("default", "gaussian") else []
+        if self.target_parameters and given:
+            raise ValueError(f"target_parameters does not work with {', '.join(given)}; leave one of them out")
+        return self
 
     @property
     def alpha(self) -> float:

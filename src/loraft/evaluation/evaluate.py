@@ -17,7 +17,7 @@ from loraft.engine import scorer
 from loraft.errors import RunError
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
 from loraft.models.encoder import Encoder, Prompt, warn_of_cuts
-from loraft.models.load import build, load_run
+from loraft.models.load import build, load_peft, load_run
 from loraft.runs.predictions import PredictedRow
 from loraft.runs.run import Run
 
@@ -33,6 +33,7 @@ class Evaluation:
         source: the file or data set that the rows were read from.
         notes: how many rows were left out or changed while reading, by reason.
         rows: one prediction for each of the N rows.
+        adapter: folder of the adapter; None for a backbone without one.
     """
 
     report: EvaluationReport
@@ -41,26 +42,29 @@ class Evaluation:
     source: str
     notes: dict[str, int]
     rows: tuple[PredictedRow, ...]
+    adapter: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The report's fields, then labels, split, source and notes; without the predictions."""
+        """The report's fields, then labels, split, source, notes and adapter; without the predictions."""
         described = {"labels": self.labels, "split": self.split, "source": self.source, "notes": self.notes}
-        return {**self.report.to_json(), **described}
+        return {**self.report.to_json(), **described, "adapter": self.adapter}
 
 
 def evaluate(
     *,
     config: Config | None = None,
     run: str | Path | None = None,
+    adapter: str | Path | None = None,
     split: str = "test",
     zero_shot: bool = False,
 ) -> Evaluation:
-    """Returns the scores of a finished run, or with `zero_shot` of a backbone without adapter, on a labelled split.
+    """Returns the scores of a finished run, of another adapter, or of a backbone without one, on a labelled split.
 
     Args:
         config: the run's own by default. With a run, a config given here may change data and evaluation only: backbone
             and prompt must be those of the training.
-        run: directory of a finished run; None only with `zero_shot`.
+        run: directory of a finished run.
+        adapter: folder of a LoRA adapter in peft's format, made elsewhere; `config` names its backbone and its task.
         split: train, validation, test, another split's name, or a file.
         zero_shot: evaluate the backbone of `config` without any adapter.
 
@@ -69,7 +73,8 @@ def evaluate(
 
     Raises:
         RunError: the run is not finished or was trained with another backbone, prompt or labels than `config` has; or
-            not exactly one of `run` and `zero_shot` is given.
+            not exactly one of `run`, `adapter` and `zero_shot` is given.
+        BackboneError: the adapter cannot be loaded, or does not fit the backbone.
         DataError: the split cannot be read.
 
     Example:
@@ -79,23 +84,25 @@ def evaluate(
         >>> found.report.n, found.labels
         (20, ('negative', 'neutral', 'positive'))
     """
-    if run is not None and zero_shot:
-        raise RunError(
-            "eval: --run is for an adapter, --zero-shot for a backbone without one (got both); give one of them"
-        )
-    if run is None and (config is None or not zero_shot):
-        raise RunError(
-            "eval: nothing to evaluate (got neither a run nor a backbone); give --run, or --zero-shot for the backbone"
-        )
+    choices = {"--run": run is not None, "--adapter": adapter is not None, "--zero-shot": zero_shot}
+    given = [flag for flag, is_given in choices.items() if is_given]
+    if len(given) != 1:
+        got = " and ".join(given) or "nothing to evaluate"
+        raise RunError(f"eval: an adapter, or a backbone without one (got {got}); give one of {', '.join(choices)}")
     opened = None if run is None else Run.open(Path(run))
+    if opened is not None:
+        adapter, config = opened.adapter, config or load_config(opened.config_path)
     if config is None:
-        assert opened is not None
-        config = load_config(opened.config_path)
+        raise RunError(f"eval: no config (got {given[0]} alone); loraft.resolve makes one, only a run has its own")
     data = load_data(config, split)
     warn_of_notes([data])
-    encoder, model = build(config) if opened is None else load_run(opened, config, for_good=True)
+    if opened is not None:
+        encoder, model = load_run(opened, config, for_good=True)
+    else:
+        encoder, model = build(config) if adapter is None else load_peft(Path(adapter), config)
     report, rows = judge(model, encoder, encoder.encode(data.texts), data, config)
-    return Evaluation(report, encoder.task.labels, split, data.source, data.notes, tuple(rows))
+    folder = None if adapter is None else str(adapter)
+    return Evaluation(report, encoder.task.labels, split, data.source, data.notes, tuple(rows), folder)
 
 
 def judge(

@@ -1,4 +1,4 @@
-"""Predict labels with a finished run: `loraft.predict` takes sentences and yields labels in the same order."""
+"""Predict labels with a finished run or another adapter: `loraft.predict` takes sentences, yields labels in order."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ from loraft.data.columns import given_sentence
 from loraft.data.records import BadRow, Example
 from loraft.data.stream import groups
 from loraft.engine import scorer
-from loraft.errors import ConfigError
+from loraft.errors import ConfigError, RunError
 from loraft.models.encoder import warn_of_cuts
-from loraft.models.load import load_run
+from loraft.models.load import load_peft, load_run
 from loraft.runs.run import Run
 
 PREDICT_ROWS = 512  # rows scored together: bounds memory, does not change results
@@ -49,7 +49,8 @@ class Prediction:
 def predict(
     inputs: str | Example | Iterable[str | Example | BadRow],
     *,
-    run: str | Path,
+    run: str | Path | None = None,
+    adapter: str | Path | None = None,
     min_confidence: float | None = None,
     config: Config | None = None,
     wait: float | None = None,
@@ -61,8 +62,9 @@ def predict(
     Args:
         inputs: one sentence or row, or many; for a BadRow the prediction holds its reason as `error`.
         run: directory of a finished run.
+        adapter: instead of a run, the folder of a LoRA adapter in peft's format that was made elsewhere.
         min_confidence: in [0, 1]; a row whose best label has a lower probability gets the label None.
-        config: the run's own by default.
+        config: the run's own by default; with `adapter` it names the backbone and the task.
         wait: for inputs that arrive slowly: seconds to wait for further rows before a group is scored; the inputs are
             then read in a thread of their own. None waits until a group is full.
 
@@ -71,7 +73,9 @@ def predict(
 
     Raises:
         ConfigError: `min_confidence` is no probability.
-        RunError: the run is not finished, or was trained with another backbone, prompt or labels than `config` has.
+        RunError: the run is not finished, or was trained with another backbone, prompt or labels than `config` has; or
+            not exactly one of a run, and an adapter with a config, is given.
+        BackboneError: the adapter cannot be loaded, or does not fit the backbone.
 
     Example:
         >>> import loraft
@@ -81,9 +85,19 @@ def predict(
     """
     if min_confidence is not None and not 0 <= min_confidence <= 1:  # NaN, too
         raise ConfigError(f"min_confidence: not from 0 to 1 (got {min_confidence}); give a probability")
-    opened = Run.open(Path(run))
-    config = config or load_config(opened.config_path)
-    encoder, model = load_run(opened, config, for_good=True)
+    opened = None if run is None else Run.open(Path(run))
+    if opened is not None and config is None:
+        config = load_config(opened.config_path)
+    if config is None or (opened is None) == (adapter is None):
+        got = "both" if run is not None and adapter is not None else "neither"
+        raise RunError(
+            f"predict: needs a run, or an adapter with a config (got {got} of them); give --run or --adapter"
+        )
+    if opened is not None:
+        encoder, model = load_run(opened, config, for_good=True)
+    else:
+        assert adapter is not None
+        encoder, model = load_peft(Path(adapter), config)
     labels = encoder.task.labels
     rows = (
         item if isinstance(item, Example | BadRow) else given_sentence(item, row)

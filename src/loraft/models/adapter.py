@@ -2,22 +2,27 @@
 
 Functions import peft inside: its import takes seconds, and evaluating a plain adapter does without it.
 
-peft keeps the adapters' weights in fp32 also on a bf16 backbone. bf16 has eight significant bits: a training step that
-changes a weight by less than 0.4 % would be rounded away.
+All trained weights are fp32, also on a bf16 backbone: low-rank matrices by peft, copies of whole modules
+(`lora.modules_to_save`) here. bf16 has eight significant bits: a training step that changes a weight by less than 0.4 %
+would be rounded away.
 """
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from loraft.config.schema import LoraSection
 from loraft.errors import BackboneError
+from loraft.models.adapter_targets import check_targets
 from loraft.models.lora_hooks import attach
 from loraft.models.quantization import no_compiler
+from loraft.runs.peft_folder import AGAIN, WEIGHTS_FILE, read_peft_folder
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -40,6 +45,8 @@ def lora_config(section: LoraSection) -> "LoraConfig":
         lora_alpha=section.alpha,
         lora_dropout=section.lora_dropout,
         target_modules=None if targets == "default" else targets,
+        modules_to_save=section.modules_to_save or None,
+        target_parameters=section.target_parameters or None,
         use_rslora=section.use_rslora,
         use_dora=section.use_dora,
         init_lora_weights=True if section.init_lora_weights == "default" else section.init_lora_weights,
@@ -51,7 +58,8 @@ def add_adapter(base: PreTrainedModel, section: LoraSection, *, seed: int) -> "P
 
     Raises:
         BackboneError: the backbone has an adapter already (peft would add a second one and only warn), or the
-            initialisation does not work on quantised weights, or peft refuses the settings.
+            initialisation does not work on quantised weights, or the backbone has not all that the section names, or
+            peft refuses the settings.
     """
     with no_compiler():
         from peft import get_peft_model
@@ -63,14 +71,22 @@ def add_adapter(base: PreTrainedModel, section: LoraSection, *, seed: int) -> "P
             f"lora.init_lora_weights: {section.init_lora_weights} does not work on weights that are quantised; use "
             "default or gaussian with --quant nf4, or --quant none"
         )
+    check_targets(base, section)
+    if section.init_lora_weights == "orthogonal" and base.dtype != torch.float32:
+        warnings.warn(
+            "lora.init_lora_weights: orthogonal matrices are rounded to the 16 bits of the backbone's weights, so that "
+            "the adapter changes the scores before its first step; with model.dtype=fp32 it does not",
+            stacklevel=2,
+        )
     torch.manual_seed(seed)
     try:
         model = get_peft_model(base, lora_config(section))
     except ValueError as error:
         raise BackboneError(
-            f"lora: peft cannot build the adapter ({error}); check lora.target_modules, lora.r and "
+            f"lora: peft cannot build the adapter ({_in_one_line(error)}); check lora.target_modules, lora.r and "
             "lora.init_lora_weights"
         ) from error
+    _make_copies_fp32(model)
     return model
 
 
@@ -93,16 +109,42 @@ def add_adapters(base: PreTrainedModel, sections: Sequence[LoraSection], *, seed
 
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> "PeftModel":
-    """Returns the backbone with the saved adapter, frozen, in evaluation mode.
+    """Returns the backbone with the saved adapter, frozen, in evaluation mode; it may be any LoRA that peft wrote.
+
+    peft only warns of keys that are missing, and ignores those that belong nowhere; both are errors here.
 
     Raises:
         BackboneError: the folder has no adapter that can be read and belongs to this backbone.
     """
+    settings = read_peft_folder(folder).settings
     with no_compiler():
-        from peft import PeftModel
-
-    with _errors_named(folder):
-        model: PeftModel = PeftModel.from_pretrained(base, str(folder))
+        from peft import LoraConfig, PeftModelForCausalLM
+        from peft.utils import get_peft_model_state_dict
+    unknown = [key for key, value in settings.items() if value and key not in LoraConfig.__dataclass_fields__]
+    if unknown:
+        raise BackboneError(
+            f"{folder}: this version of peft does not know {', '.join(unknown)}; install the one that made the adapter "
+            f"(got {settings.get('peft_version', 'no peft_version')})"
+        )
+    with _errors_named(folder), safe_open(folder / WEIGHTS_FILE, "pt") as file:
+        config = LoraConfig.from_pretrained(str(folder))
+        config.inference_mode = True
+        model = PeftModelForCausalLM(base, config)
+        _make_copies_fp32(model)
+        # Biases and copies of modules; for low-rank matrices `load_adapter` says what is missing.
+        wanted = [key for key in get_peft_model_state_dict(model, save_embedding_layers=False) if ".lora_" not in key]
+        missing = sorted(set(wanted) - set(file.keys()))
+        unexpected: list[str] = []
+        if not missing:
+            mapping = getattr(base, "_checkpoint_conversion_mapping", {})  # as `PeftModel.from_pretrained` does
+            missing, unexpected = model.load_adapter(str(folder), model.active_adapter, key_mapping=mapping)
+    for what, keys in (("misses", missing), ("has no place for", unexpected)):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise BackboneError(
+                f"{folder}: {WEIGHTS_FILE} does not fit: the backbone {what} {', '.join(keys[:3])}{more}; name the "
+                f"backbone that it was trained with, or {AGAIN}"
+            )
     return model
 
 
@@ -114,6 +156,7 @@ def apply_adapter(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
     Raises:
         BackboneError: as in `load_adapter`.
     """
+    read_peft_folder(folder)
     with _errors_named(folder):
         plain = attach(base, folder)
     return base if plain else load_adapter(base, folder)
@@ -121,6 +164,8 @@ def apply_adapter(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
 
 def remove_adapter(model: "PeftModel") -> PreTrainedModel:
     """Returns the backbone without adapters, frozen, in evaluation mode; their weights are dropped, not merged."""
+    for parent, name, wrapper in _wrappers(model):
+        setattr(parent, name, wrapper.original_module)  # `unload` would leave the trained copy there
     base: PreTrainedModel = model.unload()  # frozen: peft trains the adapters' weights only
     base.eval()
     return base
@@ -157,13 +202,49 @@ def count_trainable(base: PreTrainedModel, section: LoraSection) -> int:
     return count
 
 
+def _wrappers(model: "PeftModel") -> list[tuple[torch.nn.Module, str, Any]]:
+    """Parent, name and wrapper of each module that the adapter trains whole."""
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    return [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, AuxiliaryTrainingWrapper)
+    ]
+
+
+def _make_copies_fp32(model: "PeftModel") -> None:
+    """Gives copies of whole modules fp32 weights, and forward methods that take and return the backbone's dtype."""
+    for _, _, wrapper in _wrappers(model):
+        for copy in getattr(wrapper, "modules_to_save", {}).values():
+            # The frozen layer's dtype counts: a tied copy shares its weight with one that is in fp32 already.
+            for layer, frozen in zip(copy.modules(), wrapper.original_module.modules(), strict=True):
+                own = next(frozen.parameters(recurse=False), None)
+                if own is not None and own.dtype != torch.float32:
+                    layer.forward = _in_fp32(layer.forward, own.dtype)
+                    layer.float()
+
+
+def _in_fp32(forward: Callable[..., torch.Tensor], dtype: torch.dtype) -> Callable[..., torch.Tensor]:
+    """Returns a forward method that computes in fp32 and rounds to the dtype of its input; of token ids, to `dtype`."""
+
+    def rounded(x: torch.Tensor) -> torch.Tensor:
+        return forward(x.float()).to(x.dtype) if x.is_floating_point() else forward(x).to(dtype)
+
+    return rounded
+
+
 @contextmanager
 def _errors_named(folder: Path) -> Iterator[None]:
     """Turns errors of reading an adapter into one that names the folder and says what to do."""
-    if not (folder / "adapter_config.json").exists():
-        raise BackboneError(f"{folder}: has no adapter_config.json; name a finished run (loraft train makes one)")
     try:
         yield
     except Exception as error:  # a damaged file fails in as many ways as peft has settings
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise BackboneError(f"{folder}: the adapter cannot be read ({first}); train again with --force") from error
+        raise BackboneError(f"{folder}: the adapter cannot be read ({_in_one_line(error)}); {AGAIN}") from error
+
+
+def _in_one_line(error: Exception) -> str:
+    """The first line of an error that says something: torch's errors of loading begin with a heading."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.startswith("Error(s) in loading")), type(error).__name__)

@@ -1,15 +1,19 @@
-"""Load a backbone with the encoder of a task, bare or with the adapter of a finished run."""
+"""Load a backbone with the encoder of a task: bare, with the adapter of a finished run, or with another adapter."""
+
+import warnings
+from pathlib import Path
 
 from transformers import PreTrainedModel
 
 from loraft.config.schema import Config
 from loraft.data.prompt import Task
-from loraft.errors import RunError
+from loraft.errors import BackboneError, Note, RunError
 from loraft.models import manifest
 from loraft.models.adapter import apply_adapter, load_adapter
 from loraft.models.backbone import load_backbone, load_tokenizer
 from loraft.models.encoder import Encoder
-from loraft.runs.run import Run
+from loraft.runs.peft_folder import read_peft_folder
+from loraft.runs.run import MANIFEST_FILE, Run
 
 
 def build(config: Config) -> tuple[Encoder, PreTrainedModel]:
@@ -21,6 +25,32 @@ def build_encoder(config: Config) -> Encoder:
     """Returns the encoder of the config's task for the backbone's tokenizer; loads no weights."""
     section, task = config.prompt, Task.from_config(config.prompt)
     return Encoder(load_tokenizer(config.model), task, date_string=section.date_string, max_length=section.max_length)
+
+
+def load_peft(folder: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
+    """Returns the encoder of the config's task and the config's backbone with an adapter that may be made elsewhere.
+
+    An adapter that a run made has its `loraft.json` beside it, and is checked against it.
+
+    Raises:
+        BackboneError: the backbone or the adapter cannot be loaded, or they do not fit.
+        RunError: a run trained the adapter with another backbone or prompt.
+    """
+    own = read_peft_folder(folder).backbone
+    try:
+        encoder, base = build(config)
+    except BackboneError as error:
+        if own != config.model.name:
+            raise
+        raise BackboneError(
+            f"{folder}: its backbone cannot be loaded (got {own}: {error}); name it by --model"
+        ) from error
+    if own not in (None, config.model.name):
+        text = f"{folder}: was trained with the backbone {own}, and is used with {config.model.name}"
+        warnings.warn(Note(text), stacklevel=2)
+    if (folder / MANIFEST_FILE).exists():
+        manifest.check(manifest.read(folder), folder, encoder, base)
+    return encoder, apply_adapter(base, folder)
 
 
 def load_run(run: Run, config: Config, *, for_good: bool = False) -> tuple[Encoder, PreTrainedModel]:

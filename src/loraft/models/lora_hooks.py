@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from loraft.engine.quantized_linear import is_4bit
+from loraft.models.adapter_targets import matches
+from loraft.runs.peft_folder import CONFIG_FILE, WEIGHTS_FILE
 
 # Keys of adapter_config.json that are part of the formula or do not matter for it. An adapter in which any other key is
 # set may need another formula.
@@ -42,22 +44,23 @@ def attach(model: torch.nn.Module, folder: Path) -> bool:
         False, with the model unchanged, if the adapter is not plain LoRA on linear layers of this model, or if its
         files are not in the format of peft 0.21.
     """
-    scale = _scale(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")))
-    path = folder / "adapter_model.safetensors"
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    scale, path = _scale(config), folder / WEIGHTS_FILE
     if scale is None or not path.is_file():
         return False
     weights = load_file(path)
     named = {name: WEIGHT.fullmatch(name) for name in weights}
     found = {match["layer"] for match in named.values() if match}
-    layers = {name: layer for name, layer in model.named_modules() if name in found and _is_linear(layer)}
-    # Every weight must be an A or a B, and every layer must be there and have exactly one of each.
+    targets = config["target_modules"]
+    layers = {name: layer for name, layer in model.named_modules() if name and matches(targets, name)}
+    # Every weight must be an A or a B, and every layer that the config names must have exactly one of each.
     if None in named.values() or set(layers) != found or len(weights) != 2 * len(found):
         return False
+    pairs = {name: [weights[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB"] for name in layers}
+    if not all(_is_linear(layer) and _fits(layer, config["r"], *pairs[name]) for name, layer in layers.items()):
+        return False
     for name, layer in layers.items():
-        down_RI, up_OR = (
-            weights[f"base_model.model.{name}.lora_{part}.weight"].to(layer.weight.device, torch.float32)
-            for part in "AB"
-        )
+        down_RI, up_OR = (weight.to(layer.weight.device, torch.float32) for weight in pairs[name])
         layer.register_forward_hook(partial(_add, down_RI, up_OR, scale))
     return True
 
@@ -74,6 +77,11 @@ def _scale(config: dict[str, Any]) -> float | None:
 def _is_linear(layer: torch.nn.Module) -> bool:
     """Returns whether peft computes the formula above for this layer; for other classes it has other formulas."""
     return type(layer) is torch.nn.Linear or is_4bit(layer)
+
+
+def _fits(layer: Any, rank: int, down_RI: torch.Tensor, up_OR: torch.Tensor) -> bool:
+    """Returns whether the shapes of A and B are those of an adapter of this rank on this layer."""
+    return [*down_RI.shape, *up_OR.shape] == [rank, layer.in_features, layer.out_features, rank]
 
 
 def _add(

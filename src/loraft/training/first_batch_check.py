@@ -109,7 +109,8 @@ def _gradients_agree(model: PeftModel, inputs: dict[str, torch.Tensor], count: i
         gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
         kinds: dict[str, list[torch.Tensor]] = {}
         for name, gradient in zip(names, gradients, strict=True):
-            kind = name.partition(".lora_")[0].rpartition(".")[2]  # "q_proj" of "....q_proj.lora_A.default.weight"
+            # "q_proj" of "....q_proj.lora_A.default.weight", "lm_head" of "....lm_head.modules_to_save.default.weight"
+            kind = name.partition(".lora_")[0].partition(".modules_to_save.")[0].rpartition(".")[2]
             kinds.setdefault(kind, []).append(gradient.flatten())
         by_method.append(kinds)
     right, ours = by_method

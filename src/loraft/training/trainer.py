@@ -67,10 +67,9 @@ class LabelTrainer(SFTTrainer):
         )
         super().__init__(*args, data_collator=self._collate, train_dataset=dataset, eval_dataset=dataset, **kwargs)
         self.losses_A = torch.zeros(1 if joint is None else len(joint.names), device=self.args.device)
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad and "lora_" in name:
-                parameter.data = parameter.data.float()  # TRL rounds a quantised model's adapter to bf16
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        for parameter in self._trained:
+            parameter.data = parameter.data.float()  # TRL rounds a quantised model's adapter to bf16
         self._dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point() and not p.requires_grad)
         self.method = self._choose_method()
         self._checked = self.method is BatchMethod.PADDED  # else the first batch is compared with a padded one

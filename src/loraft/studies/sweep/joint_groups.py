@@ -26,6 +26,10 @@ def why_not_joint(config: Config) -> str | None:
     """The reason why a trial has to be trained alone; None if it can be trained together with others."""
     if config.lora.use_dora:
         return "DoRA"
+    if config.lora.modules_to_save:
+        return "lora.modules_to_save trains whole modules"
+    if config.lora.target_parameters:
+        return "lora.target_parameters adapts experts"
     if config.lora.init_lora_weights in MOVING_INITS:
         return f"{config.lora.init_lora_weights} moves weights out of the backbone"
     if config.train.early_stopping_patience is not None:

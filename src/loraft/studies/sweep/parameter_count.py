@@ -15,17 +15,17 @@ def trainable_parameters(config: Config) -> int | None:
     DoRA trains a magnitude vector of length d_out more in each layer.
 
     Returns:
-        The count; None where the backbone is neither bundled nor a local folder, its architecture is not known here, or
-        a target is not one of its linear layers.
+        The count; None where the backbone is neither bundled nor a local folder, its architecture is not known here, a
+        target is not one of its linear layers by name, or more than linear layers is trained.
 
     Source:
         LoRA: Hu et al. 2021, arXiv:2106.09685, section 4.1. DoRA: Liu et al. 2024, arXiv:2402.09353, section 4.1.
     """
     lora, backbone = config.lora, _backbone_config(config.model.name)
     layers = _linear_layers(backbone)
-    targets = list(layers) if lora.target_modules == "all-linear" else lora.target_modules
-    targets = ["q_proj", "v_proj"] if targets == "default" else targets  # peft's choice for these architectures
-    if not layers or not set(targets) <= set(layers):
+    known = {"all-linear": list(layers), "default": ["q_proj", "v_proj"]}  # peft's choice for these architectures
+    targets = known.get(lora.target_modules, []) if isinstance(lora.target_modules, str) else lora.target_modules
+    if not targets or not set(targets) <= set(layers) or lora.modules_to_save or lora.target_parameters:
         return None
     per_block = sum(lora.r * sum(layers[name]) + lora.use_dora * layers[name][1] for name in set(targets))
     return int(per_block * backbone["num_hidden_layers"])

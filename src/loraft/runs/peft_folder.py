@@ -1,0 +1,68 @@
+"""A folder with a LoRA adapter in peft's format, made by a run or elsewhere: its files, and the backbone it names."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loraft.errors import BackboneError
+
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+AGAIN = "train again with --force, or copy the folder again"  # what mends a damaged adapter
+# Kinds of LoRA whose layers read more than their own input: the tokens before it, other adapters, random numbers.
+NOT_SCORED = ("alora_invocation_tokens", "arrow_config", "monteclora_config", "layer_replication")
+
+
+@dataclass(frozen=True)
+class PeftFolder:
+    """An adapter's folder; `backbone` and `revision` are what its config names, None where it does not.
+
+    Attributes:
+        path: the folder.
+        settings: the content of adapter_config.json.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+
+    @property
+    def backbone(self) -> str | None:
+        """The name or folder of the backbone that the adapter was trained with."""
+        return self.settings.get("base_model_name_or_path") or None
+
+    @property
+    def revision(self) -> str | None:
+        """The backbone's revision on the hub."""
+        return self.settings.get("revision") or None
+
+
+def read_peft_folder(path: Path) -> PeftFolder:
+    """Returns what a folder's adapter_config.json says; reads no weights and asks no hub.
+
+    Raises:
+        BackboneError: there is no such folder, a file is missing or damaged, or it is another kind of adapter than LoRA
+            for a causal language model.
+    """
+    if not path.is_dir():
+        raise BackboneError(f"{path}: no such folder; name the folder of a PEFT adapter, downloaded already")
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (path / name).is_file():
+            pickled = (path / "adapter_model.bin").is_file()
+            way = "save it with safetensors" if pickled else "name a finished run, or the folder of a PEFT adapter"
+            raise BackboneError(f"{path}: has no {name}; {way}")
+    try:
+        settings = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BackboneError(f"{path}: the adapter cannot be read ({CONFIG_FILE}: {error}); {AGAIN}") from error
+    if not isinstance(settings, dict) or not isinstance(settings.get("peft_type"), str):
+        raise BackboneError(f"{path}: the adapter cannot be read ({CONFIG_FILE} names no peft_type); {AGAIN}")
+    kinds = {"peft_type": ("LORA",), "task_type": ("CAUSAL_LM", None)}
+    for key, allowed in kinds.items():
+        if settings.get(key) not in allowed:
+            raise BackboneError(f"{path}: {key} cannot be used here (got {settings[key]}); allowed: {allowed[0]}")
+    for key in NOT_SCORED:
+        if settings.get(key):
+            raise BackboneError(
+                f"{path}: {key} is set, a kind of LoRA that cannot be used here; allowed: LoRA without it"
+            )
+    return PeftFolder(path, settings)
