@@ -24,14 +24,16 @@ SIGNATURES = {
     "compare": "(runs: collections.abc.Sequence[str | pathlib.Path]) -> loraft.studies.compare.compare.Comparison",
     "dump_config": "(config: loraft.config.schema.Config) -> str",
     "evaluate": "(*, config: loraft.config.schema.Config | None = None, run: str | pathlib.Path | None = None,"
-    " split: str = 'test', zero_shot: bool = False) -> loraft.evaluation.evaluate.Evaluation",
+    " adapter: str | pathlib.Path | None = None, split: str = 'test', zero_shot: bool = False)"
+    " -> loraft.evaluation.evaluate.Evaluation",
     "fewshot": "(config: loraft.config.schema.Config, *, run: str | pathlib.Path | None = None,"
     " adapter_shots: bool = False, force: bool = False, resume: bool = False, quiet: bool = False,"
     " tell: collections.abc.Callable[[str], None]) -> loraft.studies.fewshot.records.FewshotResult",
     "load_config": "(path: str | pathlib.Path) -> loraft.config.schema.Config",
     "predict": "(inputs: str | loraft.data.records.Example |"
     " collections.abc.Iterable[str | loraft.data.records.Example | loraft.data.records.BadRow],"
-    " *, run: str | pathlib.Path, min_confidence: float | None = None,"
+    " *, run: str | pathlib.Path | None = None, adapter: str | pathlib.Path | None = None,"
+    " min_confidence: float | None = None,"
     " config: loraft.config.schema.Config | None = None, wait: float | None = None)"
     " -> collections.abc.Iterator[loraft.evaluation.predict.Prediction]",
     "resolve": "(*, preset: str | None = None, config_file: str | pathlib.Path | None = None,"

@@ -71,6 +71,8 @@ def test_eval_of_a_run_may_change_data_and_scoring_only(api: Double, run_dir: Pa
     ("arguments", "named"),
     [
         (["--run", "one", "--zero-shot"], "--run and --zero-shot"),
+        (["--adapter", "x", "--zero-shot"], "--adapter and --zero-shot"),
+        (["--adapter", "x", "--run", "one"], "--run and --adapter"),
         (["--run", "one", "--model", "x"], "--model"),
         (["--preset", "tutorial", "--task", "topic"], "--preset, --task"),
         (["--quant", "nf4"], "--quant"),

@@ -1,14 +1,15 @@
 """Which run a command works with, and what may be changed about it."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 from helpers.command_line import Double, Says, finished
 
-from loraft.cli.finished_run import finished_run, refuse_fixed
+from loraft.cli.finished_run import finished_run, made_elsewhere, refuse_fixed
 from loraft.config.resolve import resolve
-from loraft.errors import ConfigError, RunError
+from loraft.errors import BackboneError, ConfigError, RunError
 
 
 def test_the_newest_finished_run_is_meant_where_none_is_named(here: Path) -> None:
@@ -47,6 +48,40 @@ def test_what_the_training_fixed_is_refused_all_at_once(run_dir: Path) -> None:
     with pytest.raises(ConfigError, match=r"^--model: fixed by the run"):
         refuse_fixed(["--model"])
     refuse_fixed([])
+
+
+def made(folder: Path, **settings: str) -> Path:
+    """The folder of an adapter that no run made; its weights are an empty file."""
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **settings}), encoding="utf-8")
+    (folder / "adapter_model.safetensors").touch()
+    return folder
+
+
+def test_an_adapter_made_elsewhere_brings_its_backbone_unless_a_flag_names_one(here: Path) -> None:
+    adapter = made(here / "bộ", base_model_name_or_path="ai/mô-hình: một", revision="v2")
+    own = {"model.name": "ai/mô-hình: một", "model.revision": "v2"}
+    assert made_elsewhere(adapter, (), {"prompt.task": "topic"}) == resolve(flags={**own, "prompt.task": "topic"})
+    assert made_elsewhere(adapter, (), {}, preset="tutorial").model.name == own["model.name"]
+    for sets, flags in (((), {"model.name": "khác"}), (("model.name=khác",), {})):
+        assert made_elsewhere(adapter, sets, flags) == resolve(flags={"model.name": "khác"})
+    nameless = made(here / "không tên")
+    assert made_elsewhere(nameless, (), {"model.name": "khác"}).model.name == "khác"
+    with pytest.raises(BackboneError, match=r"names no backbone .*use --model"):
+        made_elsewhere(nameless, (), {})
+
+
+def test_both_commands_hand_the_adapter_on(api: Double, here: Path, loraft_says: Says) -> None:
+    adapter = made(here / "bộ", base_model_name_or_path="mô-hình")
+    for command in (["eval"], ["predict", "câu"]):
+        code, _, err = loraft_says(*command, "--adapter", "bộ", "--task", "topic", "--quant", "nf4")
+        assert code == 0
+        assert err.startswith("backbone mô-hình (nf4), adapter bộ, data ")
+        assert (api.given["adapter"], api.given["run"]) == (Path(adapter.name), None)
+        assert api.config is not None
+        assert (api.config.prompt.task, api.config.model.name) == ("topic", "mô-hình")
+    code, _, err = loraft_says("eval", "--adapter", "không có")
+    assert (code, err.partition(";")[0]) == (1, "error: không có: no such folder")
 
 
 def test_without_a_run_the_next_command_is_told(api: Double, here: Path, loraft_says: Says) -> None:

@@ -98,6 +98,8 @@ def test_a_sentence_is_composed_once(api: Double, run_dir: Path, loraft_says: Sa
         (["câu", "-"], "-: stdin and sentences"),
         (["--file", "câu.csv", "--format", "xml"], "--format"),
         (["--set", "lora.r=3", "câu"], "--set lora.r=3"),
+        (["--task", "topic", "--model", "x", "câu"], "--model, --task"),
+        (["--run", "one", "--adapter", "x", "câu"], "--run and --adapter"),
     ],
 )
 def test_predict_refuses_conflicting_flags(

@@ -66,6 +66,22 @@ def test_the_alpha_policy_is_named(values: dict[str, float], alpha: float, words
     assert (section.alpha, section.alpha_policy) == (alpha, words)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"r": 3, "init_lora_weights": "orthogonal"}, "needs an even rank, and r is 3"),
+        ({"target_parameters": ["experts.up"], "lora_dropout": 0.1}, "does not work with lora_dropout"),
+        ({"target_parameters": ["experts.up"], "use_dora": True}, "does not work with use_dora"),
+        ({"target_parameters": ["experts.up"], "init_lora_weights": "pissa"}, "does not work with init_lora_weights"),
+        ({"target_modules": "(q_proj"}, "is no regular expression"),
+    ],
+    ids=str,
+)
+def test_what_peft_would_refuse_later_is_refused_at_once(values: dict[str, object], message: str) -> None:
+    assert message in " ".join(problems(LoraSection, **values).values())
+    assert LoraSection(r=4, init_lora_weights="orthogonal").r == 4
+
+
 def test_labels_and_words_are_different_and_as_many() -> None:
     found = problems(PromptConfig, labels=["khen", "khen"], label_words=["a", "a"])
     assert set(found) == {"labels", "label_words"}

@@ -1,5 +1,8 @@
 """Evaluation of runs, backbones and models in memory."""
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from loraft.config.schema import Config
 from loraft.data.dataset import Split
 from loraft.data.records import Example
 from loraft.engine import scorer
-from loraft.errors import RunError
+from loraft.errors import BackboneError, Note, RunError
 from loraft.evaluation.classification_report import classification_report
 from loraft.evaluation.evaluate import evaluate, judge
 from loraft.models.load import build, load_run
@@ -120,13 +123,42 @@ def test_another_split_and_another_config_are_taken(run: Run) -> None:
 def test_in_json_what_was_evaluated_stands_behind_the_report_without_the_rows(run: Run) -> None:
     found = evaluate(run=run.path)
     content = found.to_json()
-    assert list(content) == [*found.report.to_json(), "labels", "split", "source", "notes"]
+    assert list(content) == [*found.report.to_json(), "labels", "split", "source", "notes", "adapter"]
+    assert content["adapter"] == str(run.adapter)
     assert content["accuracy"] == np.mean([row.label == row.predicted for row in found.rows])
 
 
-def test_a_run_or_zero_shot_must_be_given_and_not_both(run: Run) -> None:
-    with pytest.raises(RunError, match="give one of them"):
-        evaluate(run=run.path, zero_shot=True)
-    for nothing in ({}, {"config": config()}, {"zero_shot": True}):
+def test_one_of_run_adapter_and_zero_shot_must_be_given(run: Run) -> None:
+    for several in ({"zero_shot": True}, {"adapter": run.adapter}):
+        with pytest.raises(RunError, match=r"got --run and .*; give one of"):
+            evaluate(run=run.path, **several)  # type: ignore[arg-type]
+    for nothing in ({}, {"config": config()}):
         with pytest.raises(RunError, match="nothing to evaluate"):
             evaluate(**nothing)  # type: ignore[arg-type]
+    for alone in ({"zero_shot": True}, {"adapter": run.adapter}):
+        with pytest.raises(RunError, match="no config"):
+            evaluate(**alone)  # type: ignore[arg-type]
+
+
+def test_an_adapter_made_elsewhere_is_evaluated_on_the_configs_backbone(run: Run, tmp_path: Path) -> None:
+    section = load_config(run.config_path)
+    folder = shutil.copytree(run.adapter, tmp_path / "bộ")
+    (folder / "loraft.json").unlink()
+    found = evaluate(config=section, adapter=folder)
+    assert found.rows == evaluate(run=run.path).rows
+    assert found.to_json()["adapter"] == str(folder)
+    text = (folder / "adapter_config.json").read_text(encoding="utf-8")
+    named = json.dumps({**json.loads(text), "base_model_name_or_path": "ai/khác"})
+    (folder / "adapter_config.json").write_text(named, encoding="utf-8")
+    with pytest.warns(Note, match=r"trained with the backbone ai/khác, and is used with"):
+        assert evaluate(config=section, adapter=folder).rows == found.rows
+    elsewhere = section.model_copy(update={"model": section.model.model_copy(update={"name": "ai/khác"})})
+    with pytest.raises(BackboneError, match=r"its backbone cannot be loaded \(got ai/khác: .*--model"):
+        evaluate(config=elsewhere, adapter=folder)
+
+
+def test_a_runs_own_adapter_is_checked_as_the_run_is(run: Run) -> None:
+    other = resolve(config_file=run.config_path, overrides=["prompt.date_string=01 Jan 2030"])
+    with pytest.raises(RunError, match="date in the prompt"):
+        evaluate(config=other, adapter=run.adapter)
+    assert evaluate(config=load_config(run.config_path), adapter=str(run.adapter)).rows

@@ -129,6 +129,14 @@ def test_with_wait_a_row_is_answered_before_the_source_goes_on(run: Run) -> None
     assert found == SENTENCES[:2]
 
 
+def test_an_adapter_made_elsewhere_predicts_with_a_config(run: Run, expected: list[list[float]]) -> None:
+    (found,) = predict(SENTENCES[1], adapter=run.adapter, config=load_config(run.config_path))
+    assert_predicted(found, expected[1])
+    for given in ({}, {"adapter": run.adapter}, {"run": run.path, "adapter": run.adapter}):
+        with pytest.raises(RunError, match=r"needs a run, or an adapter with a config \(got (neither|both)"):
+            next(predict(SENTENCES[1], **given))  # type: ignore[arg-type]
+
+
 def test_another_config_may_not_ask_another_question(run: Run) -> None:
     other = resolve(config_file=run.config_path, overrides=["prompt.date_string=01 Jan 2030"])
     with pytest.raises(RunError, match="date in the prompt"):

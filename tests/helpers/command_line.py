@@ -43,9 +43,16 @@ class Double:
         return RunResult("runs/của tôi", tuple(LABELS), "loraft-vi-tiny", "0" * 64, {}, before, after, how)
 
     def evaluate(
-        self, *, config: Config | None = None, run: Path | None = None, split: str = "test", zero_shot: bool = False
+        self,
+        *,
+        config: Config | None = None,
+        run: Path | None = None,
+        adapter: Path | None = None,
+        split: str = "test",
+        zero_shot: bool = False,
     ) -> Evaluation:
         self.config, self.given = config, {"run": run, "split": split, "zero_shot": zero_shot}
+        self.given |= {"adapter": adapter} if adapter is not None else {}
         rows = (PredictedRow(1, "thầy giảng hay", "positive", "positive"),)
         return Evaluation(report([0, 0, 2, 2]), tuple(LABELS), split, "feedback", {}, rows)
 
@@ -53,12 +60,14 @@ class Double:
         self,
         inputs: Iterable[Example | BadRow],
         *,
-        run: Path,
+        run: Path | None = None,
+        adapter: Path | None = None,
         min_confidence: float | None = None,
         config: Config | None = None,
         wait: float | None = None,
     ) -> Iterator[Prediction]:
         self.config, self.given = config, {"run": run, "min_confidence": min_confidence, "wait": wait}
+        self.given |= {"adapter": adapter} if adapter is not None else {}
         for item in inputs:
             if isinstance(item, BadRow):
                 yield Prediction(item.row, "", None, error=item.reason)

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny import CONFIGS, awaken, backbone, encoder, prompts
-from peft import PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, LlamaConfig
+from helpers.plain_scoring import score_plainly
+from helpers.tiny import CONFIGS, HEADS, SMALL, awaken, backbone, encoder, prompts
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, PreTrainedModel
 
 from loraft.config.schema import Config, LoraSection, ModelConfig, QuantConfig
 from loraft.engine.scorer import score
@@ -37,9 +39,10 @@ LLAMA_1B = LlamaConfig(
     head_dim=64,
     tie_word_embeddings=True,
 )
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:fan_in_fan_out is set to False:UserWarning"
-)  # peft, of GPT-2: it mends it
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning"),  # peft, of GPT-2: it mends it
+    pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings:UserWarning"),  # here a copy is meant
+]
 
 # --- shape and weights ------------------------------------------------------------------------------------------------
 
@@ -146,7 +149,8 @@ def test_a_fresh_orthogonal_adapter_changes_the_scores_of_a_bf16_backbone() -> N
     expected = score(backbone().bfloat16(), prompts(), encoder().completions_K)
     base = backbone().bfloat16()
     before = weights_hash(base)
-    model = add_adapter(base, LoraSection(r=4, init_lora_weights="orthogonal"), seed=1)
+    with pytest.warns(UserWarning, match=r"orthogonal .* rounded .*; with model\.dtype=fp32"):
+        model = add_adapter(base, LoraSection(r=4, init_lora_weights="orthogonal"), seed=1)
     assert 0.01 < abs(score(model, prompts(), encoder().completions_K) - expected).max() < 1
     for down, up in zip(
         [p for n, p in model.named_parameters() if "lora_A" in n],
@@ -223,6 +227,137 @@ def test_an_nf4_backbone_is_bit_identical_without_the_adapter() -> None:
     assert weights_hash(base) == before
 
 
+# --- modules trained whole, and experts -------------------------------------------------------------------------------
+
+KINDS_OF_BACKBONES = {
+    "untied": CONFIGS["llama"],
+    "tied": LlamaConfig(**SMALL, **HEADS, tie_word_embeddings=True),
+    "experts": MixtralConfig(**SMALL, **HEADS, num_local_experts=4),
+}
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+
+
+def of_kind(kind: str) -> PreTrainedModel:
+    """A frozen backbone whose answers differ from row to row."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(KINDS_OF_BACKBONES[kind])
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.data.normal_(std=0.15)
+    return model.requires_grad_(False).eval()
+
+
+def stirred(model: PeftModel) -> PeftModel:
+    """The model with other adapter weights."""
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(torch.randn_like(parameter), alpha=0.05)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "lora"),
+    [
+        ("untied", {"modules_to_save": ["lm_head", "mlp"]}),
+        ("tied", {"modules_to_save": ["lm_head"]}),
+        ("tied", {"modules_to_save": ["embed_tokens"]}),
+        ("experts", {"target_modules": ["q_proj"], "target_parameters": EXPERTS}),
+    ],
+    ids=str,
+)
+def test_the_backbone_is_bare_again_after_copies_and_experts(kind: str, lora: dict[str, Any]) -> None:
+    base = of_kind(kind)
+    before, scores = weights_hash(base), score(base, prompts(), encoder().completions_K)
+    section = LoraSection(r=2, **lora)
+    model = add_adapter(base, section, seed=1)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert abs(score(model.eval(), prompts(), encoder().completions_K) - scores).max() < 1e-5
+    changed = score(stirred(model), prompts(), encoder().completions_K)
+    assert abs(changed - scores).max() > 1e-2
+    # A full pass by peft's own layers, without cache and tree.
+    assert abs(changed - score_plainly(model, prompts(), encoder().completions_K)).max() < 1e-5
+    assert weights_hash(remove_adapter(model)) == before
+    assert not any(parameter.requires_grad for parameter in base.parameters())
+    assert (base.lm_head.weight is base.model.embed_tokens.weight) == (kind == "tied")
+    assert count_trainable(base, section) == sum(parameter.numel() for parameter in trained)
+    assert weights_hash(base) == before
+
+
+def test_copies_on_a_bf16_backbone_are_fp32(tmp_path: Path) -> None:
+    section = LoraSection(r=2, modules_to_save=["lm_head", "embed_tokens"])
+    model = stirred(add_adapter(of_kind("tied").bfloat16(), section, seed=1))
+    model.save_pretrained(str(tmp_path))
+    loaded = load_adapter(of_kind("tied").bfloat16(), tmp_path)
+    copies = [{n: p for n, p in m.named_parameters() if ".modules_to_save." in n} for m in (model, loaded)]
+    assert len(copies[0]) == 2
+    assert all(torch.equal(p, copies[1][n]) and p.dtype == torch.float32 for n, p in copies[0].items())
+    expected = score(model, prompts(), encoder().completions_K)
+    assert (score(loaded, prompts(), encoder().completions_K) == expected).all()
+
+
+# --- adapters made elsewhere ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "lora"),
+    [
+        ("untied", {"target_modules": r".*layers\.1\..*_proj"}),
+        ("untied", {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"up_proj": 9}, "use_rslora": True}),
+        ("untied", {"use_dora": True, "exclude_modules": ["q_proj"]}),
+        ("untied", {"bias": "all", "modules_to_save": ["input_layernorm"]}),
+        ("tied", {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}),
+        ("tied", {"target_modules": ["q_proj", "embed_tokens"]}),
+        ("experts", {"target_modules": ["q_proj"], "target_parameters": EXPERTS}),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore")  # peft's remarks on these
+def test_any_lora_that_peft_wrote_scores_as_in_peft(tmp_path: Path, kind: str, lora: dict[str, Any]) -> None:
+    section = LoraConfig(**{"task_type": "CAUSAL_LM", "r": 4, "target_modules": "all-linear", **lora})
+    stirred(get_peft_model(of_kind(kind), section)).save_pretrained(str(tmp_path))
+    plain = PeftModel.from_pretrained(of_kind(kind), str(tmp_path)).eval()
+    expected = score_plainly(plain, prompts()[:3], encoder().completions_K)
+    assert abs(expected - score_plainly(of_kind(kind), prompts()[:3], encoder().completions_K)).max() > 1e-2
+    found = score(apply_adapter(of_kind(kind), tmp_path), prompts()[:3], encoder().completions_K)
+    assert abs(found - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("lora", [{}, {"bias": "all"}, {"modules_to_save": ["lm_head"]}], ids=str)
+@pytest.mark.filterwarnings("ignore")  # peft's remarks on these
+def test_weights_that_are_missing_or_fit_nowhere_are_named(tmp_path: Path, lora: dict[str, Any]) -> None:
+    architecture = "qwen2" if "bias" in lora else "llama"
+    section = LoraConfig(**{"task_type": "CAUSAL_LM", "r": 4, "target_modules": "all-linear", **lora})
+    get_peft_model(backbone(architecture), section).save_pretrained(str(tmp_path))
+    path = tmp_path / "adapter_model.safetensors"
+    weights = load_file(path)
+    layer = "base_model.model.model.layers.0.self_attn.q_proj"
+    own = {"bias": f"{layer}.base_layer.bias", "modules_to_save": "base_model.model.lm_head.weight"}
+    gone = own.get(next(iter(lora))) if lora else None
+    changes: list[tuple[dict[str, Any], str]] = [
+        # Both weights of a layer: what is left would be a plain adapter of fewer layers.
+        ({k: v for k, v in weights.items() if not k.startswith(f"{layer}.lora_")}, rf"misses .*{layer}\.lora_A"),
+        (
+            {**weights, f"{layer}.lora_C.weight": weights[f"{layer}.lora_A.weight"].clone()},
+            r"no place for .*q_proj\.lora_C",
+        ),
+        ({**weights, f"{layer}.lora_A.weight": torch.zeros(3, 32)}, rf"size mismatch for {layer}\.lora_A.*3, 32"),
+        ({k: v for k, v in weights.items() if k != gone}, rf"misses {gone}"),
+    ]
+    for changed, message in changes if gone else changes[:3]:
+        save_file(changed, path)
+        with pytest.raises(BackboneError, match=message):
+            apply_adapter(backbone(architecture), tmp_path)
+
+
+def test_settings_of_a_later_peft_are_refused(tmp_path: Path) -> None:
+    add_adapter(backbone(), LoraSection(r=2), seed=1).save_pretrained(str(tmp_path))
+    path = tmp_path / "adapter_config.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("{", '{"use_điều_mới": true,', 1), encoding="utf-8")
+    with pytest.raises(BackboneError, match=r"does not know use_điều_mới; install .*\(got 0\."):
+        apply_adapter(backbone(), tmp_path)
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -251,7 +386,6 @@ def test_the_other_inits_work_with_nf4(init: str) -> None:
 
 
 def test_what_peft_refuses_is_refused_with_the_keys() -> None:
-    with pytest.raises(BackboneError, match=r"không_có.*check lora\.target_modules"):
-        add_adapter(backbone(), LoraSection(target_modules=["không_có"]), seed=1)
-    with pytest.raises(BackboneError, match=r"rank to be even, got 3.*lora\.r"):
-        add_adapter(backbone(), LoraSection(r=3, init_lora_weights="orthogonal"), seed=1)
+    linear = LoraSection(target_modules=["q_proj"], target_parameters=["q_proj.weight"])
+    with pytest.raises(BackboneError, match=r"peft cannot build the adapter \(.*q_proj.*check lora\.target_modules"):
+        add_adapter(backbone(), linear, seed=1)

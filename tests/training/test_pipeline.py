@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from helpers.config import config
 from helpers.records import report
+from helpers.tiny import backbone, tokenizer
 from peft import PeftModel
+from safetensors.torch import load_file
 
 from loraft.config.resolve import load_config
 from loraft.data.dataset import training_splits
@@ -18,6 +20,7 @@ from loraft.engine import scorer
 from loraft.errors import BackboneError, Note, RunError
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.evaluate import evaluate
+from loraft.evaluation.predict import predict
 from loraft.models import manifest
 from loraft.models.backbone import fingerprint, weights_hash
 from loraft.models.load import build
@@ -186,6 +189,28 @@ def test_the_settings_of_the_adapter_are_printed_as_peft_prints_them(
         "trainable params: 1,234 || all params: 49,360 || trainable%: 2.5000; rank 4, fixed, alpha 32; "
         "learning rate 0.002, linear\n",
     )
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_run_with_a_head_of_its_own_predicts_as_it_was_judged(tied: bool, tmp_path: Path) -> None:
+    overrides = ["lora.modules_to_save=[lm_head]", "lora.r=2"]
+    if not tied:  # the bundled backbone's head is its embedding
+        backbone().save_pretrained(tmp_path / "backbone")
+        tokenizer().save_pretrained(tmp_path / "backbone")
+        overrides.append(f"model.name={tmp_path / 'backbone'}")
+    section = config(tmp_path / "runs", *overrides)
+    result = train(section, quiet=True)
+    run = Run.open(Path(result.run))
+    weights = load_file(run.adapter / "adapter_model.safetensors")
+    head = build(section)[1].lm_head.weight
+    assert abs(weights["base_model.model.lm_head.weight"] - head.float()).max() > 1e-3
+    assert result.train.parameters.trainable > head.numel()
+    rows = [json.loads(line) for line in run.predictions_path.read_text(encoding="utf-8").splitlines()]
+    found = list(predict([row["text"] for row in rows], run=run.path))
+    assert [row.label for row in found] == [row["predicted"] for row in rows]
+    assert [list(row.probs.values()) for row in found] == [
+        pytest.approx(list(row["probs"].values()), rel=1e-2) for row in rows
+    ]
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------

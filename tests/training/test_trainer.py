@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny import CONFIGS, SENTENCES, tokenizer
-from helpers.training import PAD, fit, loss_and_gradients, rows, with_adapter
+from helpers.tiny import CONFIGS, HEADS, SENTENCES, SMALL, tokenizer
+from helpers.training import PAD, assert_same, fit, loss_and_gradients, rows, with_adapter
 from peft import PeftModel
+from safetensors.torch import load_file
 from torch.utils.data import RandomSampler
-from transformers import MistralConfig
+from transformers import AutoModelForCausalLM, MistralConfig, MixtralConfig
 
 from loraft.config.schema import LoraSection, ModelConfig, QuantConfig, TrainConfig
 from loraft.engine.collator import TrainingRow, pack, pad
@@ -61,14 +62,41 @@ def test_gradient_accumulation_and_activation_checkpointing_change_nothing(tmp_p
     assert parts == pytest.approx(whole, rel=1e-4)
 
 
-@pytest.mark.parametrize("sampling", ["natural", "balanced"])
-def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, sampling: str) -> None:
-    whole = with_adapter()
+@pytest.mark.parametrize("saved", [["lm_head", "embed_tokens"], ["input_layernorm"]])
+def test_modules_that_are_trained_whole_have_the_gradients_of_padded_batches(saved: list[str]) -> None:
+    model = with_adapter(modules_to_save=saved)
+    assert_same(model, rows())
+    assert sum(".modules_to_save." in name for name, p in model.named_parameters() if p.grad is not None) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_head_and_experts_are_trained_in_fp32_and_the_best_ones_are_kept(dtype: torch.dtype, tmp_path: Path) -> None:
+    base = AutoModelForCausalLM.from_config(MixtralConfig(**SMALL, **HEADS, num_local_experts=4)).to(dtype)
+    section = LoraSection(r=2, modules_to_save=["lm_head"], target_parameters=["mlp.experts.down_proj"])
+    model = add_adapter(base.requires_grad_(False), section, seed=1)
+    before = weights(model)
+    assert {weight.dtype for weight in before.values()} == {torch.float32}
+    assert sum("lm_head" in name for name in before) == 1
+    assert sum("experts" in name for name in before) == 4  # A and B of two layers
+    fit(tmp_path, model, eval_steps=2, shared_prefix="off")  # the best scores are those of step 4 of 6
+    kept = load_file(tmp_path / "checkpoint-4" / "adapter_model.safetensors")
+    last = load_file(tmp_path / "checkpoint-6" / "adapter_model.safetensors")
+    own = weights(model)
+    found = {name.replace("modules_to_save.default.", "").replace(".default", ""): own[name] for name in own}
+    assert found.keys() == kept.keys()
+    assert all(torch.equal(weight, kept[name]) for name, weight in found.items())
+    assert not torch.equal(found["base_model.model.lm_head.weight"], last["base_model.model.lm_head.weight"])
+    assert not any(torch.equal(own[name], before[name]) for name in own)
+
+
+@pytest.mark.parametrize(("sampling", "saved"), [("natural", []), ("balanced", []), ("natural", ["lm_head"])])
+def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, sampling: str, saved: list[str]) -> None:
+    whole = with_adapter(modules_to_save=saved)
     fit(tmp_path / "a", whole, eval_steps=2, sampling=sampling)
     checkpoints = sorted((tmp_path / "a").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     for later in checkpoints[1:]:
         later.rename(tmp_path / later.name)
-    resumed = with_adapter()
+    resumed = with_adapter(modules_to_save=saved)
     fit(tmp_path / "a", resumed, eval_steps=2, resume=True, sampling=sampling)
     assert checkpoints[0].name != "checkpoint-6"
     expected = weights(whole)
@@ -164,6 +192,8 @@ def test_gradients_of_several_processes_are_averaged_over_all_their_tokens(
         ("llama", {}, {"shared_prefix": "off"}, BatchMethod.PADDED),
         ("llama", {}, {"gradient_checkpointing": True}, BatchMethod.ATTENTION),
         ("llama", {"use_dora": True}, {}, BatchMethod.ATTENTION),
+        ("llama", {"modules_to_save": ["lm_head", "embed_tokens"]}, {}, BatchMethod.FUSED),
+        ("llama", {"modules_to_save": ["input_layernorm"]}, {}, BatchMethod.ATTENTION),
         ("qwen3", {}, {}, BatchMethod.ATTENTION),
         ("gemma2", {}, {}, BatchMethod.MASK),
     ],

@@ -242,7 +242,7 @@ def supports(model: Any) -> bool:
     return (
         len(layers) > 0
         and all(type(layer).__name__ in LAYERS and _has_own_forward(layer) for layer in layers)
-        and not any(hasattr(part, "original_module") for layer in layers for part in layer.modules())  # trained whole
+        and not any("original_module" in part._modules for layer in layers for part in layer.modules())  # trained whole
         and config.hidden_act == "silu"
         and getattr(config, "sliding_window", None) is None
         and not config.attention_dropout

@@ -109,6 +109,11 @@ def test_another_source_forgets_the_revision_of_the_first() -> None:
     assert [t.config.data.revision for t in trials("data.source=ai/do,ai/khac", overrides=overrides)] == ["v1", None]
 
 
+def test_an_odd_rank_with_orthogonal_matrices_is_told_before_anything_is_trained() -> None:
+    with pytest.raises(ConfigError, match=r"needs an even rank, and r is 1;"):
+        expand(resolve(flags={"sweep.ranks": [2, 1], "lora.init_lora_weights": "orthogonal"}))
+
+
 def test_all_mistakes_of_a_grid_are_told_together() -> None:
     with pytest.raises(ConfigError) as error:
         trials("train.learning_rat=1", "lora.r=0,8", "output=x", "train.sampling=on", "train.max_steps=5,5.0")

@@ -51,6 +51,8 @@ def test_nothing_else_may_differ(grid: str) -> None:
         ("lora.r=4", None),
         ("lora.init_lora_weights=gaussian", None),
         ("lora.use_dora=true", "DoRA"),
+        ("lora.modules_to_save=[lm_head]", "lora.modules_to_save trains whole modules"),
+        ("lora.target_parameters=[experts.up]", "lora.target_parameters adapts experts"),
         ("lora.init_lora_weights=pissa", "pissa moves weights out of the backbone"),
         ("train.early_stopping_patience=2", "early stopping"),
     ],

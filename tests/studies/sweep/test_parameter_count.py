@@ -63,4 +63,6 @@ def test_heads_may_be_wider_than_their_share_of_the_hidden_vector(tmp_path: Path
 
 def test_an_unknown_target_or_backbone_is_not_guessed() -> None:
     assert trainable_parameters(resolve(overrides=["lora.target_modules=[lm_head]"])) is None
+    assert trainable_parameters(resolve(overrides=["lora.target_modules=.*q_proj"])) is None
+    assert trainable_parameters(resolve(overrides=["lora.modules_to_save=[lm_head]"])) is None
     assert trainable_parameters(resolve(overrides=["model.name=meta-llama/Llama-3.2-1B-Instruct"])) is None
