@@ -41,6 +41,7 @@ LLAMA_1B = LlamaConfig(
 )
 pytestmark = [
     pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning"),  # peft, of GPT-2: it mends it
+    pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys:RuntimeWarning"),  # peft, of experts
     pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings:UserWarning"),  # here a copy is meant
 ]
 
@@ -262,6 +263,7 @@ def stirred(model: PeftModel) -> PeftModel:
         ("untied", {"modules_to_save": ["lm_head", "mlp"]}),
         ("tied", {"modules_to_save": ["lm_head"]}),
         ("tied", {"modules_to_save": ["embed_tokens"]}),
+        ("experts", {}),  # peft's all-linear means the experts and the router, too
         ("experts", {"target_modules": ["q_proj"], "target_parameters": EXPERTS}),
     ],
     ids=str,
@@ -308,6 +310,7 @@ def test_copies_on_a_bf16_backbone_are_fp32(tmp_path: Path) -> None:
         ("untied", {"bias": "all", "modules_to_save": ["input_layernorm"]}),
         ("tied", {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}),
         ("tied", {"target_modules": ["q_proj", "embed_tokens"]}),
+        ("experts", {}),
         ("experts", {"target_modules": ["q_proj"], "target_parameters": EXPERTS}),
     ],
     ids=str,

@@ -192,6 +192,7 @@ def test_the_settings_of_the_adapter_are_printed_as_peft_prints_them(
 
 
 @pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings:UserWarning")  # peft's; a copy is meant
 def test_a_run_with_a_head_of_its_own_predicts_as_it_was_judged(tied: bool, tmp_path: Path) -> None:
     overrides = ["lora.modules_to_save=[lm_head]", "lora.r=2"]
     if not tied:  # the bundled backbone's head is its embedding

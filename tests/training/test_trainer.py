@@ -72,7 +72,8 @@ def test_modules_that_are_trained_whole_have_the_gradients_of_padded_batches(sav
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_head_and_experts_are_trained_in_fp32_and_the_best_ones_are_kept(dtype: torch.dtype, tmp_path: Path) -> None:
     base = AutoModelForCausalLM.from_config(MixtralConfig(**SMALL, **HEADS, num_local_experts=4)).to(dtype)
-    section = LoraSection(r=2, modules_to_save=["lm_head"], target_parameters=["mlp.experts.down_proj"])
+    experts = ["mlp.experts.down_proj"]
+    section = LoraSection(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"], target_parameters=experts)
     model = add_adapter(base.requires_grad_(False), section, seed=1)
     before = weights(model)
     assert {weight.dtype for weight in before.values()} == {torch.float32}
