@@ -4,7 +4,7 @@ Keys have the names of peft and transformers where these have one (`lora.r`, `tr
 and refuses unknown keys; `loraft.config.resolve` builds it from preset, file, flags and `--set key=value`.
 """
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -17,18 +17,19 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_boolean_by_accident(cls, value: Any, info: ValidationInfo) -> Any:
-        # YAML reads unquoted yes, no, on and off as booleans, which pydantic would turn into the numbers 1 and 0.
+        # YAML reads unquoted true and false as booleans, which pydantic would turn into the numbers 1 and 0.
         given = value if isinstance(value, list) else [value]
         if any(isinstance(one, bool) for one in given) and not _takes_booleans(
             cls.model_fields[str(info.field_name)].annotation
         ):
             what = "holds a boolean" if isinstance(value, list) else "is a boolean"
-            raise ValueError(f"{what}; YAML reads unquoted yes, no, on and off so: put such a word in quotes")
+            raise ValueError(f"{what}; YAML reads unquoted true and false so: put such a word in quotes")
         return value
 
 
 def _takes_booleans(annotation: Any) -> bool:
-    return annotation is bool or any(_takes_booleans(inner) for inner in get_args(annotation))
+    # For a Literal, pydantic's own message is better: it lists the allowed words.
+    return annotation is bool or get_origin(annotation) is Literal or any(map(_takes_booleans, get_args(annotation)))
 
 
 class ModelConfig(Section):
