@@ -95,6 +95,7 @@ class DataConfig(Section):
     max_train_rows: int | None = Field(None, ge=1)
     max_eval_rows: int | None = Field(None, ge=1, description="of the validation split")
     max_test_rows: int | None = Field(None, ge=1)
+    unlabelled: Literal["refuse", "skip"] = Field("refuse", description="rows whose label is null, NaN or empty")
     drop_duplicates: bool = Field(False, description="drop repeated (text, label) rows of the train split")
 
 
