@@ -165,7 +165,7 @@ class TrainConfig(Section):
     max_steps: int = Field(-1, ge=-1, description="if positive, overrides num_train_epochs")
     per_device_train_batch_size: int = Field(16, ge=1)
     gradient_accumulation_steps: int = Field(1, ge=1)
-    learning_rate: float = Field(5e-4, gt=0)
+    learning_rate: float | None = Field(None, gt=0, description="null: by the backbone's size")
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
     warmup_steps: float = Field(0.05, ge=0, description="steps, or below 1 the share of all steps")
     weight_decay: float = Field(0.0, ge=0)
@@ -231,8 +231,8 @@ class Config(Section):
 
     Example:
         >>> import loraft
-        >>> loraft.Config().train.learning_rate > 0, loraft.Config().seed
-        (True, 42)
+        >>> loraft.Config().lora.r, loraft.Config().seed
+        (16, 42)
     """
 
     preset: str = Field("quickstart", description="the preset that the values started from")
