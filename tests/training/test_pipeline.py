@@ -200,7 +200,8 @@ def test_force_keeps_the_old_run_until_the_new_one_finishes(whole: RunResult, tm
     with pytest.raises(BackboneError, match="target_modules"):
         train(config(tmp_path, "lora.target_modules=[không_có]"), force=True, quiet=True)
     assert RunResult.of(run) == first
-    second = train(config(tmp_path, "train.learning_rate=1e-3"), force=True, quiet=True)
+    second = train(config(tmp_path, "train.learning_rate=null"), force=True, quiet=True)
+    assert (first.train.learning_rate, second.train.learning_rate) == (5e-3, 2e-3)  # given; by the backbone's size
     assert RunResult.of(run).after == second.after != first.after
     assert [path.name for path in tmp_path.iterdir()] == [run.name]
 
