@@ -32,6 +32,7 @@ from loraft.engine.scorer import answer_tokens
 from loraft.models.adapter import add_adapter
 from loraft.models.backbone import load_backbone
 from loraft.models.encoder import Encoder
+from loraft.training.learning_rate import learning_rate
 
 NEW_TOKENS = 16  # of an answer, in the tutorial
 TUTORIAL_BATCH = 8  # of its evaluation; 16 with demonstrations
@@ -209,7 +210,7 @@ def recipe_sweep(config: Config, encoder: Encoder, train: Split, test: Split) ->
     for rank in config.sweep.ranks:
         base = load_backbone(config.model, config.quant)
         model = add_adapter(base, config.lora.model_copy(update={"r": rank}), seed=config.seed)
-        optimizer = adamw(model, config.train.learning_rate)
+        optimizer = adamw(model, learning_rate(config.train, model))
         order = random.Random(config.seed).sample(range(len(rows)), size * steps)
         for step in range(steps):
             batch = [rows[i] for i in order[step * size : (step + 1) * size]]
@@ -227,7 +228,7 @@ def trl_sweep(config: Config, encoder: Encoder, train: Split, test: Split, folde
         base = load_backbone(config.model, config.quant)
         model = add_adapter(base, config.lora.model_copy(update={"r": rank}), seed=config.seed)
         trainer = trl_trainer(
-            model, encoder, train, folder=folder / f"r{rank}", learning_rate=config.train.learning_rate,
+            model, encoder, train, folder=folder / f"r{rank}", learning_rate=learning_rate(config.train, model),
             batch_size=config.train.per_device_train_batch_size, steps=config.train.max_steps,
         )  # fmt: skip
         trainer.train()

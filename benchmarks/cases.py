@@ -28,6 +28,7 @@ from loraft.models.load import build, build_encoder, load_run
 from loraft.runs.run import run_of
 from loraft.training import pipeline
 from loraft.training.dataset import TrainingData
+from loraft.training.learning_rate import learning_rate
 from loraft.training.trainer import LabelTrainer
 
 # meta-llama/Llama-3.2-1B's config.json; token ids come from the bundled tokenizer, whose 8192 are among these
@@ -103,12 +104,12 @@ def steps(bench: Bench, batch: int, rounds: int, names: Sequence[str], shots: in
     prompts = [prompt.ids for prompt in encoder.encode(drawn.texts, demonstrations(bench, shots) if shots else ())]
     rows = make_rows(prompts, drawn.labels.tolist(), encoder.completions_K, "none")
     places = [[0, 1], *(list(range(2 + i * batch, 2 + (i + 1) * batch)) for i in range(rounds))]
-    rate = config.train.learning_rate
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         made: Cases = {}
         for name in names:
             model = add_adapter(sharing_weights(bench.base), config.lora, seed=config.seed)
+            rate = learning_rate(config.train, model)
             if name == RECIPE:
                 made[name] = partial(_recipe_step, model, baselines.adamw(model, rate), rows, places, encoder)
                 made[name](-1)

@@ -26,13 +26,12 @@ def test_compare_prints_differences_in_points_and_changed_rows(tmp_path: Path) -
     table = done.stdout.splitlines()
     assert table[1].split() == ["1", "accuracy", "0.6667", "first"]
     assert table[3].split()[:4] == ["2", "accuracy", "0.9500", "+28.33"]  # 57 of 60 rows, 17 more than 40
-    assert table[3].split()[-4:-2] == ["18", "1"]
+    assert table[3].split()[-4:-2] == ["18", "1"]  # mended, broken; then p and the verdict
     assert table[3].split()[-1] == "better"
     assert table[4].split()[:4] == ["2", "macro", "F1", "0.9499"]
     assert sum(line.lstrip().startswith("mended") for line in table) == 3  # two rows and the number of the others
     assert any("16 more" in line for line in table)
-    assert table[-3:-1] == [f"run 1: {tmp_path / 'a'}", f"run 2: {tmp_path / 'b'}"]
-    assert "Holm" not in table[-1]
+    assert table[-4:-2] == [f"run 1: {tmp_path / 'a'}", f"run 2: {tmp_path / 'b'}"]
 
 
 def test_changed_rows_can_be_left_out(tmp_path: Path) -> None:
@@ -53,7 +52,9 @@ def test_compare_fits_a_terminal_of_100_columns(tmp_path: Path) -> None:
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert [line.split()[0] for line in lines[2:] if line.strip()] == ["1", "1", "2", "2", "3", "3"]
     assert "…" not in "".join(lines)
-    assert tables.comparison_notes(result)[-1].endswith("Holm-corrected for 2 comparisons")
+    assert tables.comparison_notes(result)[-1].endswith(
+        "Holm-corrected for 4 tests; better or worse: a p of at most 0.05"
+    )
 
 
 def test_fail_if_worse_is_an_exit_code_for_scripts(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_line_leaves_out_what_is_not_known() -> None:
         ),
         (
             {5: 8},
-            "5: is a key that is not text (got 5, from a.yaml); YAML reads unquoted yes, no, on, off and numbers",
+            "5: is a key that is not text (got 5, from a.yaml); YAML reads unquoted true, false and numbers",
         ),
         ({"train": {"max_steps": 0}}, "train.max_steps: would train no step (got 0, from a.yaml); set -1 (then num_"),
     ],

@@ -111,7 +111,8 @@ def test_all_mistakes_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("xyzzy=1", r"xyzzy: unknown key .*; `loraft config` shows the known keys"),
         ("lora.r=0", r"lora.r: not allowed \(got 0, from --set\); should be greater than or equal to 1"),
         ("lora.r=0.5", r"lora.r: not allowed \(got 0.5, .*integer.*"),
-        ("seed=on", r"seed: is a boolean \(got True, from --set\); .*put such a word in quotes"),
+        ("seed=true", r"seed: is a boolean \(got True, from --set\); .*put such a word in quotes"),
+        ("train.shared_prefix=false", r"train.shared_prefix: not allowed \(got False, .*\); should be 'auto' or 'off'"),
         ("quant.method=int8", r"quant.method: not allowed \(got 'int8', from --set\); should be 'none' or 'nf4'"),
         ("lora.target_modules=3", r"lora.target_modules: .*should be a valid string or .*valid list"),
         ("sweep.ranks=[1, 0]", r"sweep.ranks\[1\]: not allowed \(got 0, .*"),
@@ -124,7 +125,7 @@ def test_all_mistakes_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ),
         ("prompt.task=3", r"prompt.task: not allowed \(got 3, from --set\); should be a valid string"),
         (
-            "prompt.labels=[yes, no]",
+            "prompt.labels=[true, false]",
             r"prompt.labels: holds a boolean \(got \[True, False\], .*put such a word in quotes",
         ),
         ("train.optim=adam", r"train.optim: not allowed \(got 'adam', from --set\); should be 'adamw_torch', .*"),
@@ -161,10 +162,20 @@ def test_every_way_to_write_a_number_is_the_number(text: str) -> None:
     assert resolve(overrides=[f"train.learning_rate={text}"]).train.learning_rate == 1e-4
 
 
-def test_quoted_words_that_yaml_takes_for_booleans_survive(tmp_path: Path) -> None:
-    config = resolve(overrides=["prompt.labels=['yes', 'no']", "prompt.template='yes or no? {input}'"])
+@pytest.mark.parametrize("labels", ["['yes', 'no']", "[yes, no]"])
+def test_words_that_yaml_1_1_takes_for_booleans_are_words(labels: str, tmp_path: Path) -> None:
+    config = resolve(overrides=[f"prompt.labels={labels}", "prompt.template='yes or no? {input}'"])
     assert config.prompt.labels == config.prompt.label_words == ["yes", "no"]
     assert load_config(file(tmp_path, dump_config(config))) == config
+
+
+def test_on_and_off_mean_themselves_and_are_still_booleans_where_one_is_asked_for(tmp_path: Path) -> None:
+    text = "train: {shared_prefix: off}\nsweep: {joint: on}\nquant: {double_quant: off}\nlora: {use_dora: yes}"
+    pairs = ["train.shared_prefix=off", "sweep.joint=on", "quant.double_quant=off", "lora.use_dora=yes"]
+    for config in (resolve(config_file=file(tmp_path, text)), resolve(overrides=pairs)):
+        assert (config.train.shared_prefix, config.sweep.joint) == ("off", "on")
+        assert (config.quant.double_quant, config.lora.use_dora) == (False, True)
+        assert load_config(file(tmp_path, dump_config(config))) == config
 
 
 def test_an_equals_sign_and_a_colon_in_a_value_are_text() -> None:
@@ -238,10 +249,10 @@ def test_a_task_files_mistakes_come_together_with_its_name(tmp_path: Path) -> No
     ]  # fmt: skip
 
 
-def test_unquoted_yes_and_no_as_a_task_files_labels_are_one_mistake(tmp_path: Path) -> None:
-    path = file(tmp_path, TASK.replace("[khen, chê]", "[yes, no]").replace("label_words", "#"))
+def test_unquoted_true_and_false_as_a_task_files_labels_are_one_mistake(tmp_path: Path) -> None:
+    path = file(tmp_path, TASK.replace("[khen, chê]", "[true, false]").replace("label_words", "#"))
     (found,) = mistakes(flags={"prompt.task": str(path)})
-    assert found.startswith(f"{path}: labels: holds a boolean (got [True, False]); YAML reads unquoted yes, no")
+    assert found.startswith(f"{path}: labels: holds a boolean (got [True, False]); YAML reads unquoted true and false")
 
 
 # --- dump and load ----------------------------------------------------------------------------------------------------

@@ -38,7 +38,8 @@ def test_a_boolean_is_neither_a_number_nor_a_word() -> None:
 
 def test_a_boolean_in_a_list_is_said_once_for_the_list() -> None:
     found = problems(Config, prompt={"labels": [True, False]}, train={"report_to": [True]}, sweep={"ranks": [True]})
-    assert set(found) == {"prompt.labels", "train.report_to", "sweep.ranks"}
+    assert set(found) == {"prompt.labels", "train.report_to.0", "sweep.ranks"}
+    assert found.pop("train.report_to.0").startswith("Input should be 'azure_ml'")
     assert all("put such a word in quotes" in message for message in found.values())
     assert Config(sweep={"grid": {"lora.use_dora": [True, False]}}).sweep.grid == {"lora.use_dora": [True, False]}
 

@@ -68,11 +68,14 @@ def test_loading_what_was_dumped_is_the_identity(
 ) -> None:
     config = Config.model_validate(values)
     path = tmp_path_factory.getbasetemp() / "dumped.yaml"
-    path.write_text(dump_config(config), encoding="utf-8")
+    path.write_text(text := dump_config(config), encoding="utf-8")
     assert load_config(path) == config
+    assert yaml.safe_load(text) == yaml.load(text, Loader=Loader)  # readers of YAML 1.1 and 1.2 agree
 
 
-@pytest.mark.parametrize("text", ["a\u0085b", "a\u2028b", "a\n\u0085", "\ufeff", "a\tb\n", "\n", " \n", "1e-4", "yes"])
+@pytest.mark.parametrize(
+    "text", ["a\u0085b", "a\u2028b", "a\n\u0085", "\ufeff", "a\tb\n", "\n", " \n", "1e-4", "yes", "true"]
+)
 def test_text_that_yaml_would_change_survives(text: str, tmp_path: Path) -> None:
     config = Config.model_validate({"prompt": {"system": text}})
     assert load_config(file(tmp_path, dump_config(config))).prompt.system == text
@@ -125,6 +128,12 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     latin = tmp_path / "latin.yaml"
     latin.write_bytes("name: café".encode("latin-1"))
     assert refusal(latin) == f"{latin}: not UTF-8 text; save it as UTF-8"
+
+
+def test_of_words_only_true_and_false_are_booleans() -> None:
+    words = ["yes", "No", "on", "OFF", "y", "truely", "2024-07-26", "auto"]
+    text = f"[{', '.join(words)}, true, False, TRUE, 'true', 1, 1.5, null]"
+    assert yaml.load(text, Loader=Loader) == [*words, True, False, True, "true", 1, 1.5, None]
 
 
 def test_a_problem_without_a_position_is_told_in_one_line() -> None:

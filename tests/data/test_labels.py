@@ -3,10 +3,11 @@
 import unicodedata
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.data import LABELS
 
-from loraft.data.labels import allowed_labels, ids_to_names, label_reader
+from loraft.data.labels import allowed_labels, ids_to_names, is_unlabelled, label_reader
 from loraft.data.records import BadRow, Row
 from loraft.errors import DataError
 
@@ -19,6 +20,15 @@ def test_labels_are_ids_or_names_in_any_case(value: Any) -> None:
 @pytest.mark.parametrize("value", [3, -1, "tốt", "", None, True, 1.5, "negative positive", "2.00", "02"])
 def test_everything_else_is_no_label(value: Any) -> None:
     assert label_reader(LABELS)(value) is None
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), np.float16("nan"), "", " \t"])
+def test_no_label_is_not_the_label_none_or_nan(value: Any) -> None:
+    labels = ["none", "nan", "None"]
+    assert is_unlabelled(value)
+    assert label_reader(labels)(value) is None
+    assert [label_reader(labels)(word) for word in ("none", "NaN", "None")] == [0, 1, 2]
+    assert not any(map(is_unlabelled, ["none", "nan", 0, False, -1, [], "-"]))
 
 
 def test_names_that_are_whole_numbers_are_names_and_never_ids() -> None:
@@ -51,8 +61,17 @@ def test_ids_become_the_names_that_the_source_gives_them() -> None:
 
 
 def test_what_is_no_id_of_the_source_stays_as_it_is() -> None:
-    rows = [BadRow(1, "hỏng"), Row(2, {"a": "x"}), *(Row(3, {"nhãn": value}) for value in (-1, 3, None, "neutral"))]
+    rows = [BadRow(1, "hỏng"), Row(2, {"a": "x"}), *(Row(3, {"nhãn": value}) for value in (-2, 3, None, "neutral"))]
     assert list(ids_to_names(rows, LABELS, "nhãn", "a", LABELS)) == rows
+
+
+def test_the_id_minus_one_of_a_source_with_names_is_no_label() -> None:
+    rows = [Row(1, {"nhãn": -1}), Row(2, {"nhãn": 1})]
+    assert list(ids_to_names(rows, LABELS, "nhãn", "a", LABELS)) == [
+        Row(1, {"nhãn": None}),
+        Row(2, {"nhãn": "neutral"}),
+    ]
+    assert list(ids_to_names(rows, [], "nhãn", "a", LABELS)) == rows
 
 
 def test_without_names_all_rows_stay_as_they_are() -> None:

@@ -16,7 +16,7 @@ from scipy import stats
 
 from loraft.evaluation import intervals, metrics
 from loraft.evaluation.classification_report import classification_report
-from loraft.evaluation.intervals import Difference, Spread, bootstrap, differences, spread, spreads
+from loraft.evaluation.intervals import Difference, Spread, bootstrap, differences, spread, spreads, wilson
 from loraft.evaluation.metrics import confusion
 
 Ints = npt.NDArray[np.int64]
@@ -181,11 +181,25 @@ def judged(references: Ints, predictions: Ints, samples: int = 1000, seed: int =
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(-1, 2)), min_size=1, max_size=40), st.integers(0, 9))
-def test_the_accuracy_interval_contains_the_accuracy(rows: list[tuple[int, int]], seed: int) -> None:
-    # N times accuracy is a whole number, and the median of a binomial variable with a whole mean is that mean.
+def test_an_interval_contains_its_score_and_has_a_width(rows: list[tuple[int, int]], seed: int) -> None:
     references, predictions = np.array(rows).T
-    low, high = judged(references, predictions, 500, seed)["accuracy"]
-    assert low <= metrics.core(references, predictions, 3)["accuracy"] <= high
+    for name, (low, high) in judged(references, predictions, 500, seed).items():
+        assert 0 <= low <= metrics.core(references, predictions, 3)[name] <= high <= 1
+        assert high - low > 0.05
+
+
+@pytest.mark.parametrize("rows", [1, 5, 30, 300])
+def test_where_all_rows_are_right_or_wrong_the_intervals_do_not_collapse(rows: int) -> None:
+    references = np.arange(rows) % 3
+    # The exact bound for N of N right at 95 %: a share below it gives N right with a probability below 2.5 %.
+    exact = 0.025 ** (1 / rows)
+    for low, high in judged(references, references, 2000).values():
+        assert high == 1
+        assert low == pytest.approx(exact, abs=0.35 if rows < 30 else 0.04)
+    for answers in ((references + 1) % 3, np.full(rows, -1)):
+        for low, high in judged(references, answers, 2000).values():
+            assert low == 0
+            assert high > 1 / rows
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -203,11 +217,26 @@ def test_the_accuracy_interval_is_the_binomials() -> None:
     assert found == pytest.approx(stats.binom.ppf([0.025, 0.975], 3166, 0.93) / 3166, abs=0.001)
 
 
+@pytest.mark.parametrize(("right", "total"), [(0, 30), (30, 30), (17, 30), (1, 1), (565, 608)])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
+def test_the_accuracy_interval_is_wilsons(right: int, total: int, confidence: float) -> None:
+    expected = stats.binomtest(right, total).proportion_ci(confidence, method="wilson")
+    assert wilson(right, total, confidence) == pytest.approx(tuple(expected))
+    references = np.zeros(total, dtype=int)
+    answers = (np.arange(total) >= right).astype(int)
+    assert bootstrap(confusion(references, answers, 3), 100, confidence, 0)["accuracy"] == wilson(
+        right, total, confidence
+    )
+
+
 def test_resamples_have_the_distribution_of_rows_drawn_one_by_one(random_rows: Callable[..., Any]) -> None:
     references, predictions, _ = random_rows(60)
     rng = np.random.default_rng(0)
-    drawn = (rng.integers(0, 60, 60) for _ in range(4000))
-    values = [metrics.core(references[rows], predictions[rows], 3)["macro_f1"] for rows in drawn]
+    # 62 rows: those of the test, one that is right and one that is wrong, of each label in its share.
+    pool = np.concatenate([references] * 4), np.concatenate([predictions, *((references + k) % 3 for k in range(3))])
+    chances = np.repeat([1, 1 / 60, 1 / 120, 1 / 120], 60) / 62
+    drawn = (rng.choice(240, 60, p=chances) for _ in range(4000))
+    values = [metrics.core(pool[0][rows], pool[1][rows], 3)["macro_f1"] for rows in drawn]
     # The quantiles' own standard error at 4,000 samples is below 0.002.
     assert judged(references, predictions, 4000)["macro_f1"] == pytest.approx(
         np.quantile(values, [0.025, 0.975]), abs=0.012

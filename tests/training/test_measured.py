@@ -23,7 +23,7 @@ def measured(checkpoint: Path | None = None) -> Measured:
 
 
 def test_a_report_holds_what_was_measured() -> None:
-    assert measured().report(LoraSection(r=4, lora_alpha=8), COUNTS, BEST) == TrainReport(
+    assert measured().report(LoraSection(r=4, lora_alpha=8), COUNTS, BEST, 2e-3) == TrainReport(
         seconds=61.3,
         resumed_from_step=None,
         steps=40,
@@ -36,16 +36,17 @@ def test_a_report_holds_what_was_measured() -> None:
         parameters=COUNTS,
         alpha_policy="fixed, alpha 8",
         joint=None,
+        learning_rate=2e-3,
     )
 
 
 def test_a_resumed_training_names_its_step() -> None:
-    report = measured(Path("runs/a/checkpoints/checkpoint-20")).report(LoraSection(), COUNTS, BEST)
+    report = measured(Path("runs/a/checkpoints/checkpoint-20")).report(LoraSection(), COUNTS, BEST, 2e-3)
     assert report.resumed_from_step == 20
 
 
 def test_an_adapter_of_a_joint_training_took_its_share_of_the_seconds() -> None:
     joint = JointShare("adapter2", 4, 61.3)
-    report = measured().report(LoraSection(), COUNTS, BEST, joint)
+    report = measured().report(LoraSection(), COUNTS, BEST, 2e-3, joint)
     assert report.seconds == 15.3  # 61.26 / 4
     assert report.joint == joint

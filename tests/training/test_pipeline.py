@@ -183,12 +183,15 @@ def test_processes_beside_the_main_one_write_elsewhere(tmp_path: Path, monkeypat
 def test_the_settings_of_the_adapter_are_printed_as_peft_prints_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _print_settings(config(tmp_path, "lora.r=4", "train.learning_rate=2e-3"), ParameterCounts(1234, 49360))
+    counts = ParameterCounts(1234, 49360)
+    _print_settings(config(tmp_path, "lora.r=4", "train.learning_rate=2e-3"), counts, 2e-3)
     assert capsys.readouterr() == (
         "",
         "trainable params: 1,234 || all params: 49,360 || trainable%: 2.5000; rank 4, fixed, alpha 32; "
         "learning rate 0.002, linear\n",
     )
+    _print_settings(config(tmp_path, "train.learning_rate=null"), ParameterCounts(0, 6_294_784), 2e-3)
+    assert "; learning rate 0.002 (by size: 6.3 M weights), linear" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -223,7 +226,8 @@ def test_force_keeps_the_old_run_until_the_new_one_finishes(whole: RunResult, tm
     with pytest.raises(BackboneError, match="target_modules"):
         train(config(tmp_path, "lora.target_modules=[không_có]"), force=True, quiet=True)
     assert RunResult.of(run) == first
-    second = train(config(tmp_path, "train.learning_rate=1e-3"), force=True, quiet=True)
+    second = train(config(tmp_path, "train.learning_rate=null"), force=True, quiet=True)
+    assert (first.train.learning_rate, second.train.learning_rate) == (5e-3, 2e-3)  # given; by the backbone's size
     assert RunResult.of(run).after == second.after != first.after
     assert [path.name for path in tmp_path.iterdir()] == [run.name]
 

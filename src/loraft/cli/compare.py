@@ -24,7 +24,8 @@ def compare(
 ) -> None:
     """Compare finished runs with the first one, row by row on the same test rows.
 
-    Worse means that the whole interval of the difference in accuracy or macro F1 lies below 0.
+    Worse means that accuracy (McNemar's test) or macro F1 (paired permutation of the rows) is lower, with a p-value,
+    Holm-corrected for all runs and scores, of at most 1 - eval.confidence.
     """
     from loraft.runs.run import find_run
 

@@ -98,7 +98,7 @@ def _explain(kind: str, message: str, key: str, known: Sequence[str]) -> tuple[s
         keys = [name for name in known if name.startswith(f"{key}.")]
         return "is a section, not a value", f"set a key in it, for example {keys[0]}"
     if kind == "invalid_key":
-        return "is a key that is not text", "YAML reads unquoted yes, no, on, off and numbers so; write a known key"
+        return "is a key that is not text", "YAML reads unquoted true, false and numbers so; write a known key"
     if kind == "value_error":
         what, _, allowed = message.removeprefix("Value error, ").partition("; ")
         return what, allowed

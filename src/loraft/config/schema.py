@@ -5,7 +5,7 @@ and refuses unknown keys; `loraft.config.resolve` builds it from preset, file, f
 """
 
 import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -18,18 +18,19 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_boolean_by_accident(cls, value: Any, info: ValidationInfo) -> Any:
-        # YAML reads unquoted yes, no, on and off as booleans, which pydantic would turn into the numbers 1 and 0.
+        # YAML reads unquoted true and false as booleans, which pydantic would turn into the numbers 1 and 0.
         given = value if isinstance(value, list) else [value]
         if any(isinstance(one, bool) for one in given) and not _takes_booleans(
             cls.model_fields[str(info.field_name)].annotation
         ):
             what = "holds a boolean" if isinstance(value, list) else "is a boolean"
-            raise ValueError(f"{what}; YAML reads unquoted yes, no, on and off so: put such a word in quotes")
+            raise ValueError(f"{what}; YAML reads unquoted true and false so: put such a word in quotes")
         return value
 
 
 def _takes_booleans(annotation: Any) -> bool:
-    return annotation is bool or any(_takes_booleans(inner) for inner in get_args(annotation))
+    # For a Literal, pydantic's own message is better: it lists the allowed words.
+    return annotation is bool or get_origin(annotation) is Literal or any(map(_takes_booleans, get_args(annotation)))
 
 
 class ModelConfig(Section):
@@ -122,6 +123,7 @@ class DataConfig(Section):
     max_train_rows: int | None = Field(None, ge=1)
     max_eval_rows: int | None = Field(None, ge=1, description="of the validation split")
     max_test_rows: int | None = Field(None, ge=1)
+    unlabelled: Literal["refuse", "skip"] = Field("refuse", description="rows whose label is null, NaN or empty")
     drop_duplicates: bool = Field(False, description="drop repeated (text, label) rows of the train split")
 
 
@@ -191,7 +193,7 @@ class TrainConfig(Section):
     max_steps: int = Field(-1, ge=-1, description="if positive, overrides num_train_epochs")
     per_device_train_batch_size: int = Field(16, ge=1)
     gradient_accumulation_steps: int = Field(1, ge=1)
-    learning_rate: float = Field(5e-4, gt=0)
+    learning_rate: float | None = Field(None, gt=0, description="null: by the backbone's size")
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
     warmup_steps: float = Field(0.05, ge=0, description="steps, or below 1 the share of all steps")
     weight_decay: float = Field(0.0, ge=0)
@@ -257,8 +259,8 @@ class Config(Section):
 
     Example:
         >>> import loraft
-        >>> loraft.Config().train.learning_rate > 0, loraft.Config().seed
-        (True, 42)
+        >>> loraft.Config().lora.r, loraft.Config().seed
+        (16, 42)
     """
 
     preset: str = Field("quickstart", description="the preset that the values started from")

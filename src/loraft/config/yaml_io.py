@@ -1,5 +1,6 @@
 """Write a config as YAML, and read YAML files with errors that name line and column."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,14 @@ def yaml_problem(error: yaml.YAMLError) -> str:
 
 
 class Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a repeated key; PyYAML would silently keep the last value."""
+    """SafeLoader that refuses a repeated key, and for which yes, no, on, off and dates are text.
+
+    PyYAML would silently keep the last value of a repeated key, and follows YAML 1.1, where `shared_prefix: off` is
+    false. `Dumper` still quotes such words, so that both kinds of reader agree on what it writes.
+
+    Source:
+        YAML 1.2, section 10.3.2: of the core schema's words, only true and false are booleans.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Builds the mapping as PyYAML does, after a check for repeated keys."""
@@ -60,6 +68,13 @@ class Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} twice", key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
         return super().construct_mapping(node, deep)
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("bool", "timestamp"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("(?:[tT]rue|TRUE|[fF]alse|FALSE)$"), list("tTfF"))
 
 
 class Dumper(yaml.SafeDumper):

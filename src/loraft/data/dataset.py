@@ -19,14 +19,16 @@ import numpy.typing as npt
 
 from loraft.config.schema import Config, DataConfig
 from loraft.data.columns import missing_column, sentence
-from loraft.data.labels import allowed_labels, label_reader
+from loraft.data.labels import allowed_labels, is_unlabelled, label_reader
 from loraft.data.records import BadRow, Example, Row
 from loraft.data.sources import open_source
 from loraft.errors import DataError, Note
 
 SHOWN_ERRORS = 5  # rows named in one message
 LIMITS = {"train": "max_train_rows", "validation": "max_eval_rows", "test": "max_test_rows"}  # keys of `data`
-LEFT_OUT = "rows left out by the limit"  # the note of a limit
+# Notes: of a limit, of rows without sentence, of rows without label.
+LEFT_OUT, BLANK, UNLABELLED = "rows left out by the limit", "blank rows skipped", "unlabelled rows skipped"
+NO_LABEL = "no label"  # how the reason begins for which a row without label is refused
 
 
 @dataclass(frozen=True)
@@ -104,14 +106,14 @@ def load_split(
 
     Raises:
         NoSplitError: the source has no such split.
-        DataError: the source cannot be read, a column is missing, a row is malformed or its label unknown, or no
-            row is left. Up to five rows are named.
+        DataError: the source cannot be read, a column is missing, a row is malformed, its label unknown or (unless
+            `section.unlabelled` is "skip") missing, or no row is left. Up to five rows are named.
     """
     column = section.label_column or label_column
     name = str(getattr(section, f"{split}_split")) if split in LIMITS else str(split)
     rows, source = open_source(section, name, (section.text_column, column), str(split), labels)
     notes: Counter[str] = Counter()
-    examples = list(_examples(rows, source, section.text_column, column, labels, notes))
+    examples = list(_examples(rows, source, section, column, labels, notes))
 
     first_of: dict[tuple[str, int | None], Example] = {}
     for example in examples:
@@ -127,26 +129,29 @@ def load_split(
         notes[LEFT_OUT] = len(examples) - limit
         examples = [examples[i * len(examples) // limit] for i in range(limit)]
     if not examples:
-        found = f"got {notes['blank rows skipped']} blank rows" if notes else "got an empty source"
-        raise DataError(f"{source}: no row with text and label ({found}); add rows or name another split")
+        found = ", ".join(f"{number} {what.removesuffix(' skipped')}" for what, number in notes.items())
+        raise DataError(
+            f"{source}: no row with text and label (got {found or 'an empty source'}); add rows, or name another split"
+            f" or data.label_column (now {column!r})"
+        )
     return Split(str(split), tuple(examples), source, dict(notes))
 
 
 def _examples(
     rows: Iterable[Row | BadRow],
     source: str,
-    text_column: str,
+    section: DataConfig,
     label_column: str,
     labels: Sequence[str],
     notes: Counter[str],
 ) -> Iterator[Example]:
-    """Yields the rows with sentence and label; counts blank ones; refuses all bad ones together, after the last row."""
+    """Yields the rows with sentence and label; counts what is left out; refuses all bad rows together at the end."""
     read_label = label_reader(labels)
     bad: list[BadRow] = []
     for row in rows:
-        example = row if isinstance(row, BadRow) else _example(row, text_column, label_column, read_label)
-        if example is None:
-            notes["blank rows skipped"] += 1
+        example = row if isinstance(row, BadRow) else _example(row, section, label_column, read_label)
+        if isinstance(example, str):
+            notes[example] += 1
         elif isinstance(example, BadRow):
             bad.append(example)
         else:
@@ -155,27 +160,34 @@ def _examples(
         lines = [f"{source} row {item.row}: {item.reason}" for item in bad[:SHOWN_ERRORS]]
         if len(bad) > SHOWN_ERRORS:
             lines.append(f"... and {len(bad) - SHOWN_ERRORS} more such rows")
-        lines.append(
-            f"allowed labels are {allowed_labels(labels)}; correct the rows, or set data.text_column, data.label_column"
-        )
+        hint = "correct the rows, or set data.text_column, data.label_column"
+        hint += ", or data.unlabelled=skip" if any(item.reason.startswith(NO_LABEL) for item in bad) else ""
+        lines.append(f"allowed labels are {allowed_labels(labels)}; {hint}")
         raise DataError("\n".join(lines))
 
 
 def _example(
-    row: Row, text_column: str, label_column: str, read_label: Callable[[Any], int | None]
-) -> Example | BadRow | None:
-    """The row with its label id, or why it cannot be used; None if its sentence is blank, whatever its label."""
-    text, reason = sentence(row.columns, text_column)
+    row: Row, section: DataConfig, label_column: str, read_label: Callable[[Any], int | None]
+) -> Example | BadRow | str:
+    """The row with its label id, or why it cannot be used, or the note under which it is left out and counted.
+
+    A blank sentence is left out whatever its label.
+    """
+    text, reason = sentence(row.columns, section.text_column)
     if reason is not None:
         return BadRow(row.row, reason)
     if not text:
-        return None
+        return BLANK
+    cell = row.columns.get(label_column)
+    if is_unlabelled(cell) and section.unlabelled == "skip":
+        return UNLABELLED
     if label_column not in row.columns:
-        return BadRow(row.row, missing_column(label_column, row.columns))
-    label = read_label(row.columns[label_column])
+        return BadRow(row.row, f"{NO_LABEL}: {missing_column(label_column, row.columns)}")
+    label = read_label(cell)
     if label is None:
-        return BadRow(row.row, f"unknown label in {label_column!r} (got {row.columns[label_column]!r})")
-    extra = {key: value for key, value in row.columns.items() if key not in (text_column, label_column)}
+        what = NO_LABEL if is_unlabelled(cell) else "unknown label"
+        return BadRow(row.row, f"{what} in {label_column!r} (got {cell!r})")
+    extra = {key: value for key, value in row.columns.items() if key not in (section.text_column, label_column)}
     return Example(text, label, row.row, extra)
 
 

@@ -1,6 +1,7 @@
 """Match the cells of a label column with the task's labels.
 
-A cell holds a label's name (upper or lower case, `_` for a space) or its id, which counts from 0.
+A cell holds a label's name (upper or lower case, `_` for a space) or its id, which counts from 0; or no label, which is
+never a name: a null is not the label "none", nor is NaN the label "nan".
 """
 
 import re
@@ -24,6 +25,8 @@ def label_reader(labels: Sequence[str]) -> Callable[[Any], int | None]:
         ids |= {str(index): index for index in range(len(labels))}
 
     def read(value: Any) -> int | None:
+        if is_unlabelled(value):
+            return None
         text = str(value).strip()
         # A data frame turns a column of ids with gaps into floats: 2 becomes 2.0.
         for candidate in (text, _normalised(text), re.sub(r"^(\d+)\.0$", r"\1", text)):
@@ -32,6 +35,11 @@ def label_reader(labels: Sequence[str]) -> Callable[[Any], int | None]:
         return None
 
     return read
+
+
+def is_unlabelled(value: Any) -> bool:
+    """Whether a cell holds no label: null, NaN or blank text."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
 def allowed_labels(labels: Sequence[str]) -> str:
@@ -45,7 +53,8 @@ def ids_to_names(
 ) -> Iterable[Row | BadRow]:
     """The rows with label ids replaced by the source's own names for them.
 
-    Two copies of one data set may number the same labels differently; names do not change their meaning.
+    Two copies of one data set may number the same labels differently; names do not change their meaning. The id -1 of a
+    source with names is no label, and becomes None.
 
     Args:
         rows: rows of the source.
@@ -54,9 +63,14 @@ def ids_to_names(
         where: the source, for the message.
         labels: the task's labels.
 
+    Source:
+        `datasets.ClassLabel`, whose encoding of a missing label is -1.
+
     Raises:
         DataError: a name is none of the task's labels.
     """
+    if not names:
+        return rows
     read_label = label_reader(labels)
     if any(read_label(name) is None for name in names):
         theirs = ", ".join(names)
@@ -69,9 +83,9 @@ def ids_to_names(
 
     def named(item: Row | BadRow) -> Row | BadRow:
         value = item.columns.get(label_column) if isinstance(item, Row) else None
-        if not (isinstance(item, Row) and isinstance(value, int) and 0 <= value < len(names)):
+        if not (isinstance(item, Row) and isinstance(value, int) and -1 <= value < len(names)):
             return item
-        return Row(item.row, {**item.columns, label_column: names[value]})
+        return Row(item.row, {**item.columns, label_column: names[value] if value >= 0 else None})
 
     return map(named, rows)
 

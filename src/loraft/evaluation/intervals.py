@@ -1,4 +1,4 @@
-"""Confidence intervals: the bootstrap over test rows, for one classifier or for two on the same rows, and Student's t.
+"""Confidence intervals over test rows, by Wilson's formula or the bootstrap, and over draws, by Student's t.
 
 Shapes: N examples, K labels, S resamples, U kinds of rows, D classifiers, R draws of one model. A draw is one
 measurement of a model, for example with one choice of demonstrations or one seed.
@@ -48,14 +48,25 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """One side's score minus the other side's on the same rows, a fraction, and its interval."""
+    """One side's score minus the other side's on the same rows, a fraction, with its interval and its test.
+
+    Attributes:
+        p_value: of the test alone, see `significance.compared`; None in files of earlier versions.
+        p_holm: corrected for all tests of the comparison.
+    """
 
     difference: float
     interval: Interval
+    p_value: float | None = None
+    p_holm: float | None = None
 
 
 def bootstrap(counts_KK: Ints, samples: int, confidence: float, seed: int) -> dict[str, Interval]:
-    """Percentile intervals of `metrics.INTERVAL_SCORES`, as fractions.
+    """Intervals of `metrics.INTERVAL_SCORES` for one classifier, as fractions: Wilson's for accuracy, else a bootstrap.
+
+    Resampling the N test rows alone gives [1, 1] where all are right. So the resamples are drawn from N + 2 rows: one
+    more is right and one more wrong, shared among the labels by their numbers of rows, the wrong one also evenly among
+    the wrong answers. The interval is widened to contain the score where that moved it away.
 
     Args:
         counts_KK: confusion matrix of shape K x (K + 1).
@@ -64,12 +75,41 @@ def bootstrap(counts_KK: Ints, samples: int, confidence: float, seed: int) -> di
         seed: of the resampling.
 
     Source:
-        Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
+        Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13 (percentiles); one success and one
+        failure more: Laplace's rule of succession, as Agresti and Coull 1998, "Approximate is Better than 'Exact' for
+        Interval Estimation of Binomial Proportions", add two of each.
     """
-    references_U, columns_U = np.nonzero(counts_KK)  # rows in one cell of the matrix are alike
-    multiplicity_U = counts_KK[references_U, columns_U]
-    scores_S = _resampled(references_U, columns_U[None], multiplicity_U, len(counts_KK), samples, seed)[0]
-    return {name: _percentiles(scores_S[name], confidence) for name in INTERVAL_SCORES}
+    support_K, num_labels = counts_KK.sum(axis=1), len(counts_KK)
+    total = int(support_K.sum())
+    pseudo_KK = np.where(np.eye(num_labels, num_labels + 1, dtype=bool), 1.0, 1 / (num_labels - 1))
+    pseudo_KK[:, -1] = 0.0  # "no label" is no wrong label that scoring could give
+    chances = (counts_KK + pseudo_KK * support_K[:, None] / total).ravel() / (total + 2)
+    generator = np.random.default_rng(seed)
+    blocks = []
+    for block in blocks_of(samples, chances.size):
+        drawn_SKK = generator.multinomial(total, chances, size=block).reshape(block, *counts_KK.shape)
+        blocks.append(scores_of_many(drawn_SKK))
+    values = scores_of_one(counts_KK)
+    found = {}
+    for name in INTERVAL_SCORES:
+        low, high = _percentiles(np.concatenate([one[name] for one in blocks]), confidence)
+        found[name] = min(low, values[name]), max(high, values[name])
+    return {**found, "accuracy": wilson(int(np.trace(counts_KK)), total, confidence)}
+
+
+def wilson(right: int, total: int, confidence: float) -> Interval:
+    """Wilson's score interval of a share: it contains the share, and has a width also at 0 and 1.
+
+    Source:
+        Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference".
+    """
+    from scipy.special import ndtri
+
+    share, z = right / total, float(ndtri((1 + confidence) / 2))
+    middle = share + z**2 / (2 * total)
+    half = z * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    # At 0 and 1 the bound is the share itself; rounding must not move it to the other side.
+    return min((middle - half) / (1 + z**2 / total), share), max((middle + half) / (1 + z**2 / total), share)
 
 
 def differences(
@@ -166,7 +206,7 @@ def _resampled(
     blocks: list[list[dict[str, Floats]]] = [[] for _ in columns_DU]
     for drawn_SU in _drawn(multiplicity_U, samples, seed, num_labels):
         for own_blocks, columns_U in zip(blocks, columns_DU, strict=True):
-            own_blocks.append(scores_of_many(_confusions(drawn_SU, references_U, columns_U, num_labels)))
+            own_blocks.append(scores_of_many(confusions(drawn_SU, references_U, columns_U, num_labels)))
     return [{name: np.concatenate([one[name] for one in own]) for name in own[0]} for own in blocks]
 
 
@@ -175,12 +215,18 @@ def _drawn(multiplicity_U: Ints, samples: int, seed: int, num_labels: int) -> It
     generator = np.random.default_rng(seed)
     total = int(multiplicity_U.sum())
     # A resample takes U numbers here and a confusion matrix of K x (K + 1) numbers later.
-    block = max(1, CHUNK_CELLS // max(len(multiplicity_U), num_labels * (num_labels + 1)))
+    for block in blocks_of(samples, max(len(multiplicity_U), num_labels * (num_labels + 1))):
+        yield generator.multinomial(total, multiplicity_U / total, size=block)
+
+
+def blocks_of(samples: int, cells: int) -> Iterator[int]:
+    """How many resamples to draw at a time, where each takes so many numbers."""
+    block = max(1, CHUNK_CELLS // cells)
     for start in range(0, samples, block):
-        yield generator.multinomial(total, multiplicity_U / total, size=min(block, samples - start))
+        yield min(block, samples - start)
 
 
-def _confusions(drawn_SU: Ints, references_U: Ints, columns_U: Ints, num_labels: int) -> Ints:
+def confusions(drawn_SU: Ints, references_U: Ints, columns_U: Ints, num_labels: int) -> Ints:
     """The confusion matrices, S x K x (K + 1), of S resamples that contain each kind of row `drawn_SU` times."""
     counts_SKK = np.zeros((len(drawn_SU), num_labels, num_labels + 1), dtype=np.int64)
     for kind, (reference, column) in enumerate(zip(references_U, columns_U, strict=True)):

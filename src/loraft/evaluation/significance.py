@@ -1,13 +1,26 @@
-"""Significance tests of classifiers on the same rows: McNemar, the sign-flip test, and Holm's correction.
+"""Significance tests of classifiers on the same rows, and the one rule by which a difference counts as shown.
 
-Shapes: N examples.
+The rule: accuracy is tested by McNemar's test, macro F1 by a paired permutation over rows; Holm's correction covers all
+scores of all comparisons that are made together; a difference is shown where the corrected p-value is at most
+1 - confidence.
+
+Shapes: N examples, K labels, R draws of one model, S permutations, U kinds of rows.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from loraft.evaluation.intervals import Difference, blocks_of, confusions, differences
+from loraft.evaluation.metrics import Floats, confusion, scores_of_many, scores_of_one
+
+PERMUTATIONS = 9_999  # (1 + S) is then a round number; the smallest p-value is 0.0001
+
+Draws = Sequence[npt.ArrayLike]  # label ids of each of R draws on the N rows, -1 for no label
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,148 @@ def sign_flip(gains_N: npt.ArrayLike) -> float:
             chances = np.convolve(chances, of_size)
     sums = 2 * np.arange(len(chances)) - (len(chances) - 1)  # plus minus minus: P - (total - P)
     return float(chances[np.abs(sums) >= abs(gains.sum())].sum() / chances.sum())
+
+
+def permutation(
+    references_N: npt.ArrayLike,
+    answers_RN: Draws,
+    others_RN: Draws,
+    num_labels: int,
+    *,
+    score: str = "macro_f1",
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> float:
+    """P-value of the paired permutation test: whether the score of one of two models is higher on the same rows.
+
+    Null hypothesis: on each row the answers of the two models are as likely the other way round, independently of other
+    rows. So each permutation swaps them on every row with probability 1/2. The draws of a model answer the same rows
+    and are not independent: a row is swapped in all draws together, and their scores are averaged.
+
+    Args:
+        references_N: label ids.
+        answers_RN: the draws of one model.
+        others_RN: those of the other; as many, or one of the two has one draw.
+        num_labels: K.
+        score: one of `metrics.SCORES`.
+        permutations: S.
+        seed: of the permutations.
+
+    Returns:
+        (1 + the number of permutations whose difference is at least as large as the observed one) / (1 + S).
+
+    Source:
+        Good 2005, "Permutation, Parametric, and Bootstrap Tests of Hypotheses", chapter 3 (matched pairs); Phipson and
+        Smyth 2010, "Permutation P-values Should Never Be Zero", for the 1 added.
+    """
+    own_RN, other_RN = (np.stack([np.asarray(one) for one in draws]) for draws in (answers_RN, others_RN))
+    own_RN, other_RN = np.broadcast_arrays(own_RN, other_RN)
+    # Rows with the same reference and the same answers are of one kind: it is enough to draw how many of each kind are
+    # swapped. Kinds on which both models answer alike stay as they are.
+    rows = np.vstack([np.asarray(references_N)[None], own_RN, other_RN])
+    kinds, multiplicity_U = np.unique(rows, axis=1, return_counts=True)
+    references_U = kinds[0]
+    columns = np.where(kinds[1:] < 0, num_labels, kinds[1:]).reshape(2, len(own_RN), -1)
+
+    def gaps(swapped_SU: npt.NDArray[np.int64]) -> Floats:
+        """The difference of the mean scores, (S,), where so many rows of each kind are swapped."""
+        kept_SU, total_S = multiplicity_U - swapped_SU, np.zeros(len(swapped_SU))
+        for own_U, other_U in zip(*columns, strict=True):
+            for sign, first_U, second_U in ((1, own_U, other_U), (-1, other_U, own_U)):
+                counts_SKK = confusions(kept_SU, references_U, first_U, num_labels)
+                counts_SKK += confusions(swapped_SU, references_U, second_U, num_labels)
+                total_S += sign * scores_of_many(counts_SKK)[score]
+        return total_S / len(own_RN)
+
+    observed = abs(gaps(np.zeros((1, len(multiplicity_U)), dtype=np.int64))[0])
+    generator, reached = np.random.default_rng(seed), 0
+    for block in blocks_of(permutations, max(len(multiplicity_U), num_labels * (num_labels + 1))):
+        swapped_SU = generator.binomial(multiplicity_U, 0.5, size=(block, len(multiplicity_U)))
+        reached += int((np.abs(gaps(swapped_SU)) >= observed - 1e-12).sum())  # equal sums may differ by rounding
+    return (1 + reached) / (1 + permutations)
+
+
+def compared(
+    references_N: npt.ArrayLike,
+    pairs: Sequence[tuple[Draws, Draws]],
+    num_labels: int,
+    *,
+    bootstrap_samples: int,
+    confidence: float,
+    seed: int,
+) -> list[dict[str, Difference]]:
+    """For each pair of models the differences of `metrics.INTERVAL_SCORES`, with intervals and corrected p-values.
+
+    Accuracy is tested by McNemar's test (over several draws of a model by the sign-flip test over rows), all other
+    scores by `permutation`; both take the draws as given. A model with several draws must also differ by Student's t
+    over the draws' scores: the greater of the two p-values counts, so that a difference is shown only where it holds
+    for other rows and for other draws.
+
+    Args:
+        references_N: label ids.
+        pairs: the draws of one model and of the one that it is compared with.
+        num_labels: K.
+        bootstrap_samples: resamples of the rows for the intervals.
+        confidence: coverage of the intervals, in (0, 1).
+        seed: of resampling and permutations.
+
+    Source:
+        The greater p-value: Berger 1982, "Multiparameter Hypothesis Testing and Acceptance Sampling"
+        (intersection-union tests).
+    """
+    settings: dict[str, Any] = {"bootstrap_samples": bootstrap_samples, "confidence": confidence, "seed": seed}
+    found = [
+        {
+            score: replace(one, p_value=_p_value(score, references_N, own_RN, other_RN, num_labels, seed))
+            for score, one in differences(references_N, own_RN, other_RN, num_labels, **settings).items()
+        }
+        for own_RN, other_RN in pairs
+    ]
+    corrected = iter(holm([one.p_value or 0.0 for of_pair in found for one in of_pair.values()]))
+    return [{score: replace(one, p_holm=next(corrected)) for score, one in of_pair.items()} for of_pair in found]
+
+
+def shown(difference: Difference, confidence: float) -> int:
+    """1 where the difference is shown to be above 0, -1 where below, 0 where neither is shown."""
+    level = round(1 - confidence, 12)  # 1 - 0.95 is a little more than 0.05
+    if difference.p_holm is None or difference.p_holm > level:
+        return 0
+    return int(np.sign(difference.difference))
+
+
+def _p_value(
+    score: str, references_N: npt.ArrayLike, own_RN: Draws, other_RN: Draws, num_labels: int, seed: int
+) -> float:
+    """The p-value of the difference of one score, uncorrected; see `compared`."""
+    if score == "accuracy":
+        own, other = (np.stack([np.asarray(one) == references_N for one in draws]) for draws in (own_RN, other_RN))
+        over_rows = sign_flip((own.astype(np.int64) - other).sum(axis=0))
+    else:
+        over_rows = permutation(references_N, own_RN, other_RN, num_labels, score=score, seed=seed)
+    values = [
+        np.array([scores_of_one(confusion(references_N, one, num_labels))[score] for one in draws])
+        for draws in (own_RN, other_RN)
+    ]
+    return max(over_rows, _over_draws(*values))
+
+
+def _over_draws(own_R: Floats, other_R: Floats) -> float:
+    """P-value of Welch's t-test of the draws' scores; 0 where neither model has several draws.
+
+    A single draw counts as known, which makes this Student's one-sample test of the other model's draws.
+
+    Source:
+        Welch 1947, "The Generalization of 'Student's' Problem when Several Different Population Variances are
+        Involved".
+    """
+    from scipy.special import stdtr
+
+    several = [values for values in (own_R, other_R) if len(values) > 1]
+    gap, parts = own_R.mean() - other_R.mean(), [values.var(ddof=1) / len(values) for values in several]
+    if not sum(parts):
+        return 0.0 if gap or not several else 1.0
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, several, strict=True))
+    return float(2 * stdtr(freedom, -abs(gap) / math.sqrt(sum(parts))))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

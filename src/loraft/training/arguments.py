@@ -12,7 +12,7 @@ from loraft.engine.collator import TrainingRow
 from loraft.training import memory
 
 
-def sft_config(section: TrainConfig, *, output_dir: str, seed: int, on_cpu: bool) -> SFTConfig:
+def sft_config(section: TrainConfig, *, learning_rate: float, output_dir: str, seed: int, on_cpu: bool) -> SFTConfig:
     """Returns TRL's arguments for this section; everything that would reach a network is off."""
     return SFTConfig(
         output_dir=output_dir,
@@ -20,7 +20,7 @@ def sft_config(section: TrainConfig, *, output_dir: str, seed: int, on_cpu: bool
         max_steps=section.max_steps,
         per_device_train_batch_size=section.per_device_train_batch_size,
         gradient_accumulation_steps=section.gradient_accumulation_steps,
-        learning_rate=section.learning_rate,
+        learning_rate=learning_rate,
         lr_scheduler_type=section.lr_scheduler_type,
         warmup_steps=section.warmup_steps,
         weight_decay=section.weight_decay,

@@ -23,7 +23,12 @@ class Measured:
     checkpoint: Path | None
 
     def report(
-        self, lora: LoraSection, parameters: ParameterCounts, best: BestStep, joint: JointShare | None = None
+        self,
+        lora: LoraSection,
+        parameters: ParameterCounts,
+        best: BestStep,
+        learning_rate: float,
+        joint: JointShare | None = None,
     ) -> TrainReport:
         """The report of one adapter.
 
@@ -31,6 +36,7 @@ class Measured:
             lora: its section of the config.
             parameters: of this adapter on its backbone.
             best: where it scored best.
+            learning_rate: of this adapter.
             joint: its part in a joint training.
         """
         return TrainReport(
@@ -45,5 +51,6 @@ class Measured:
             peak_memory_mib=self.peak.mib(),
             parameters=parameters,
             alpha_policy=lora.alpha_policy,
+            learning_rate=learning_rate,
             joint=joint,
         )

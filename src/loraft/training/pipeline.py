@@ -31,6 +31,7 @@ from loraft.training import memory
 from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, TrainingClock
 from loraft.training.checkpoints import BestStep, finished_training, load_best, newest_checkpoint, save_adapter, step_of
 from loraft.training.dataset import prepare
+from loraft.training.learning_rate import learning_rate
 from loraft.training.measured import Measured
 from loraft.training.results import ParameterCounts, RunResult, TrainReport
 from loraft.training.trainer import LabelTrainer
@@ -178,7 +179,7 @@ def fit_adapter(inputs: TrainingInputs, resume: bool, quiet: bool, run: Run, mod
     counts = ParameterCounts(*parameter_counts(model))
     quiet = quiet or not is_main_process()
     if not quiet:
-        _print_settings(config, counts)
+        _print_settings(config, counts, learning_rate(config.train, model))
     progress = ProgressCallback(run.append_log, visible=not quiet)
     interrupt = SaveOnInterrupt()
     checkpoint = newest_checkpoint(run.checkpoints) if resume else None
@@ -202,14 +203,18 @@ def fit_adapter(inputs: TrainingInputs, resume: bool, quiet: bool, run: Run, mod
     model.eval()
     best = trainer.state.best_model_checkpoint
     best_step = BestStep(None if best is None else step_of(Path(best)), trainer.state.best_metric)
-    return Measured(trainer, clock, peak, data, checkpoint).report(config.lora, counts, best_step)
+    return Measured(trainer, clock, peak, data, checkpoint).report(
+        config.lora, counts, best_step, trainer.args.learning_rate
+    )
 
 
-def _print_settings(config: Config, counts: ParameterCounts) -> None:
+def _print_settings(config: Config, counts: ParameterCounts, rate: float) -> None:
+    size = f" (by size: {(counts.all - counts.trainable) / 1e6:,.1f} M weights)"
+    why = size if config.train.learning_rate is None else ""
     print(
         f"trainable params: {counts.trainable:,} || all params: {counts.all:,} || "
         f"trainable%: {100 * counts.trainable / counts.all:.4f}; rank {config.lora.r}, "
-        f"{config.lora.alpha_policy}; learning rate {config.train.learning_rate:g}, "
+        f"{config.lora.alpha_policy}; learning rate {rate:g}{why}, "
         f"{config.train.lr_scheduler_type}",
         file=sys.stderr,
     )

@@ -45,6 +45,7 @@ class TrainReport:
         peak_memory_mib: None where it is not known.
         alpha_policy: how the scale of the update follows the rank, in words.
         joint: None where the adapter was trained alone.
+        learning_rate: the highest of the schedule; None in files of earlier versions.
     """
 
     seconds: float
@@ -59,6 +60,7 @@ class TrainReport:
     parameters: ParameterCounts
     alpha_policy: str
     joint: JointShare | None = None
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from loraft.errors import BackboneError
 from loraft.training.arguments import sft_config, whole_window
 from loraft.training.dataset import TrainingData
 from loraft.training.first_batch_check import check_first_batch
+from loraft.training.learning_rate import learning_rate
 from loraft.training.samplers import BalancedSampler, LengthSampler
 
 
@@ -92,9 +93,10 @@ class LabelTrainer(SFTTrainer):
             callbacks.append(EarlyStoppingCallback(section.early_stopping_patience))
         on_cpu = next(model.parameters()).device.type == "cpu"
         window = whole_window(section, model, data.rows, adapters=1 if joint is None else len(joint.names))
+        rate = learning_rate(section, model)  # of a joint training: that of the first trial, see `JointTrainer`
         trainer = cls(
             model=model,
-            args=sft_config(window, output_dir=output_dir, seed=seed, on_cpu=on_cpu),
+            args=sft_config(window, learning_rate=rate, output_dir=output_dir, seed=seed, on_cpu=on_cpu),
             processing_class=data.tokenizer,
             data=data,
             section=section,

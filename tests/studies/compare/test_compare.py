@@ -27,8 +27,10 @@ def test_differences_are_those_of_the_second_run_minus_the_first(tmp_path: Path)
     low, high = other.difference["accuracy"].interval
     assert 0 < low < 17 / 60 < high < 1
     assert (other.mcnemar.b, other.mcnemar.c) == (18, 1)
-    assert other.mcnemar.p_holm == pytest.approx(binomtest(1, 19).pvalue)
-    assert not other.worse
+    p_value = binomtest(1, 19).pvalue
+    assert (other.mcnemar.p_value, other.difference["accuracy"].p_value) == pytest.approx((p_value, p_value))
+    assert other.mcnemar.p_holm == other.difference["accuracy"].p_holm == pytest.approx(2 * p_value)  # two scores
+    assert (other.worse, other.better) == (False, True)
 
 
 def test_confidence_samples_and_seed_are_those_of_the_first_runs_config(tmp_path: Path) -> None:
@@ -42,7 +44,8 @@ def test_confidence_samples_and_seed_are_those_of_the_first_runs_config(tmp_path
     expected = differences(
         GOLD, [answers[1].predictions_N], [answers[0].predictions_N], 3, bootstrap_samples=100, confidence=0.5, seed=7
     )
-    assert result.others[0].difference == expected != as_it_was.others[0].difference
+    for score, difference in result.others[0].difference.items():
+        assert difference.interval == expected[score].interval != as_it_was.others[0].difference[score].interval
 
 
 def test_the_changed_rows_are_told_with_their_outcome(tmp_path: Path) -> None:
@@ -62,9 +65,21 @@ def test_worse_is_worse_beyond_chance(tmp_path: Path) -> None:
     others = compare([good, slightly, clearly]).others
     assert [other.difference["accuracy"].difference < 0 for other in others] == [True, True]
     assert [other.worse for other in others] == [False, True]
-    # b has one more row wrong than the first run, p = 2 / 2^1; c has 19 more, p = 2 / 2^19. Holm doubles the smaller p.
+    # b has one more row wrong than the first run, p = 2 / 2^1; c has 19 more, p = 2 / 2^19, the smallest of four p.
     assert [other.mcnemar.p_value for other in others] == pytest.approx([1.0, 2**-18])
-    assert [other.mcnemar.p_holm for other in others] == pytest.approx([1.0, 2**-17])
+    assert [other.mcnemar.p_holm for other in others] == pytest.approx([1.0, 2**-16])
+
+
+def test_an_interval_below_0_alone_makes_no_run_worse(tmp_path: Path) -> None:
+    # Five rows broken, none mended: McNemar's p is 2 / 2^5 = 0.0625, while both intervals lie below 0.
+    good, slightly = make_run(tmp_path / "a", GOLD), make_run(tmp_path / "b", wrong_on(*range(5)))
+    (other,) = compare([good, slightly]).others
+    assert all(difference.interval[1] < 0 for difference in other.difference.values())
+    assert other.difference["accuracy"].p_value == pytest.approx(0.0625)
+    assert (other.worse, other.better) == (False, False)
+    # A sixth row: 2 / 2^6 alone is below 0.05, and is not for two scores; a seventh is enough for both.
+    for rows, worse in ((6, False), (8, True)):
+        assert compare([good, make_run(tmp_path / f"c{rows}", wrong_on(*range(rows)))]).others[0].worse == worse
 
 
 def test_an_answer_that_is_no_label_is_wrong(tmp_path: Path) -> None:
@@ -81,7 +96,7 @@ def test_a_run_equals_its_copy_and_is_not_compared_with_itself(tmp_path: Path) -
     with pytest.raises(RunError, match="the same run twice"):
         compare([path, tmp_path / "b" / ".." / "a"])
     (other,) = compare([path, make_run(tmp_path / "c", wrong_on(3, 4))]).others
-    assert other.difference["macro_f1"] == Difference(0.0, (0.0, 0.0))
+    assert other.difference["macro_f1"] == Difference(0.0, (0.0, 0.0), 1.0, 1.0)
     assert other.mcnemar.p_value == 1
     assert other.changed == ()
     assert not other.worse
@@ -115,5 +130,5 @@ def test_in_json_scores_are_keys_of_the_run_itself(tmp_path: Path) -> None:
     assert content.keys() == {"n", "labels", "confidence", "first", "others"}
     assert content["first"].keys() == {"run", "accuracy", "macro_f1"}
     (other,) = content["others"]
-    assert other.keys() == {"run", "accuracy", "macro_f1", "difference", "mcnemar", "changed", "worse"}
-    assert other["difference"]["accuracy"].keys() == {"difference", "interval"}
+    assert other.keys() == {"run", "accuracy", "macro_f1", "difference", "mcnemar", "changed", "worse", "better"}
+    assert other["difference"]["accuracy"].keys() == {"difference", "interval", "p_value", "p_holm"}

@@ -18,9 +18,9 @@ def three(tmp_path: Path) -> Comparison:
     return compare([make_run(tmp_path / name, wrong_on(*rows)) for name, rows in wrong.items()])
 
 
-def test_a_line_for_each_score_has_points_and_interval_and_the_test_stands_once(three: Comparison) -> None:
+def test_a_line_for_each_score_has_points_interval_and_p_and_the_verdict_stands_once(three: Comparison) -> None:
     heads, rows = cells(comparison(three))
-    assert heads == ["run", "score", "value", "points", "95% interval", "mended", "broken", "McNemar p", "verdict"]
+    assert heads == ["run", "score", "value", "points", "95% interval", "mended", "broken", "p", "verdict"]
     assert [row[:2] for row in rows] == [[str(n), score] for n in (1, 2, 3) for score in ("accuracy", "macro F1")]
     assert rows[0] == ["1", "accuracy", "0.6667", "", "", "", "", "", "first"]
     assert rows[1][-1] == ""
@@ -28,47 +28,35 @@ def test_a_line_for_each_score_has_points_and_interval_and_the_test_stands_once(
     assert rows[2][:5] == ["2", "accuracy", "0.9500", "+28.33", f"{100 * low:+.2f} to {100 * high:+.2f}"]  # 17 of 60
     assert rows[2][5:7] == ["18", "1"]
     assert rows[2][8] == "better"
-    assert rows[3][5:] == ["", "", "", ""]
+    assert rows[3][5:] == ["", "", f"{three.others[0].difference['macro_f1'].p_holm:.3g}", ""]
     # 20 rows are right in the third run only, 20 in the first only: no difference, and p is 1 also when corrected.
     assert rows[4][3:] == ["+0.00", rows[4][4], "20", "20", "1", "no difference shown"]
 
 
 def test_p_values_are_the_corrected_ones() -> None:
     scores = ComparedScores("b", {"accuracy": 0.5})
-    run = ComparedRun(scores, {"accuracy": Difference(0.0, (-0.1, 0.1))}, McNemar(3, 5, 0.01, 0.0234567), (), False)
+    difference = {"accuracy": Difference(0.0, (-0.1, 0.1), 0.01, 0.0234567)}
+    run = ComparedRun(scores, difference, McNemar(3, 5, 0.01, 0.0234567), (), False, False)
     result = Comparison(60, ("x", "y"), 0.9, ComparedScores("a", {"accuracy": 0.5}), (run,))
     heads, rows = cells(comparison(result))
     assert heads[4] == "90% interval"
     assert rows[1][7] == "0.0235"
 
 
-def test_the_notes_number_the_runs_and_name_the_correction_where_there_is_one(
-    three: Comparison, tmp_path: Path
-) -> None:
-    *runs, legend = comparison_notes(three)
+def test_the_notes_number_the_runs_and_name_the_rule(three: Comparison, tmp_path: Path) -> None:
+    *runs, legend, rule = comparison_notes(three)
     assert runs == [f"run {n}: {tmp_path / name}" for n, name in enumerate("abc", start=1)]
     assert legend.startswith("points: difference to run 1 on 60 test rows")
-    assert legend.endswith("Holm-corrected for 2 comparisons")
-    assert "Holm" not in comparison_notes(compare([tmp_path / "a", tmp_path / "b"]))[-1]
+    assert rule.startswith("p: McNemar's exact test of the accuracy, a paired permutation of the rows for the macro F1")
+    assert rule.endswith("Holm-corrected for 4 tests; better or worse: a p of at most 0.05")
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "macro_f1", "word"),
-    [
-        ((0.01, 0.2), (-0.1, 0.1), "better"),
-        ((-0.1, 0.1), (0.01, 0.2), "better"),
-        ((0.01, 0.2), (-0.2, -0.01), "worse"),  # one score better, the other worse
-        ((0.0, 0.2), (-0.2, 0.0), "no difference shown"),  # 0 lies in both
-    ],
+    ("worse", "better", "word"),
+    [(False, True, "better"), (True, False, "worse"), (False, False, "no difference shown")],
 )
-def test_the_verdict_is_that_of_the_intervals(
-    accuracy: tuple[float, float], macro_f1: tuple[float, float], word: str
-) -> None:
-    intervals = {"accuracy": accuracy, "macro_f1": macro_f1}
-    differences = {score: Difference(sum(interval) / 2, interval) for score, interval in intervals.items()}
-    worse = any(interval[1] < 0 for interval in intervals.values())
-    run = ComparedRun(ComparedScores("b", {}), differences, McNemar(0, 0, 1, 1), (), worse)
-    assert (verdict(run), run.better) == (word, word == "better")
+def test_the_verdict_is_in_words(worse: bool, better: bool, word: str) -> None:
+    assert verdict(ComparedRun(ComparedScores("b", {}), {}, McNemar(0, 0, 1, 1), (), worse, better)) == word
 
 
 def test_changed_rows_are_the_first_of_each_outcome_and_the_number_of_the_others(three: Comparison) -> None:

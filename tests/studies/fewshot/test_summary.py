@@ -77,7 +77,7 @@ def test_the_verdict_says_whether_fine_tuning_pays(shares: tuple[float, float, f
     assert "picked on these rows" in text
     first = compared[0].differences["macro_f1"]
     low, high = first.interval
-    assert f"{100 * first.difference:+.1f} points (95% interval {100 * low:+.1f} to {100 * high:+.1f})" in text
+    assert f"{100 * first.difference:+.1f} points (95% interval {100 * low:+.1f} to {100 * high:+.1f}, p=" in text
     assert ("--run NAME" in text) == (shares[2] is None)
 
 

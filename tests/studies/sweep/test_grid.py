@@ -92,10 +92,11 @@ def test_names_come_from_validated_values_and_fit_a_folder() -> None:
 
 
 def test_a_list_a_null_and_a_boolean_reach_the_config_as_such() -> None:
-    found = trials("lora.target_modules=[q_proj,v_proj]", "train.early_stopping_patience=null,3", "lora.use_dora=true")
+    found = trials("lora.target_modules=[q_proj,v_proj]", "train.early_stopping_patience=null,3", "lora.use_dora=yes")
     assert found[0].config.lora.target_modules == ["q_proj", "v_proj"]
     assert [trial.config.train.early_stopping_patience for trial in found] == [None, 3]
     assert found[0].config.lora.use_dora is True
+    assert [trial.config.train.shared_prefix for trial in trials("train.shared_prefix=auto,off")] == ["auto", "off"]
 
 
 def test_another_task_brings_its_own_labels_and_prompt() -> None:
@@ -116,13 +117,13 @@ def test_an_odd_rank_with_orthogonal_matrices_is_told_before_anything_is_trained
 
 def test_all_mistakes_of_a_grid_are_told_together() -> None:
     with pytest.raises(ConfigError) as error:
-        trials("train.learning_rat=1", "lora.r=0,8", "output=x", "train.sampling=on", "train.max_steps=5,5.0")
+        trials("train.learning_rat=1", "lora.r=0,8", "output=x", "train.max_grad_norm=true", "train.max_steps=5,5.0")
     lines = str(error.value).splitlines()
     assert len(lines) == 5
     assert "did you mean train.learning_rate?" in lines[0]
     assert lines[1].startswith("lora.r: not allowed (got 0, from --grid lora.r)")
     assert "cannot be swept (got 'output')" in lines[2]
-    assert lines[3].startswith("train.sampling: is a boolean (got True, from --grid train.sampling); YAML reads")
+    assert lines[3].startswith("train.max_grad_norm: is a boolean (got True, from --grid train.max_grad_norm); YAML")
     assert lines[4] == "--grid train.max_steps: the same value twice (got 5 and 5.0); give each once"
 
 

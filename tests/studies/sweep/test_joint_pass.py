@@ -267,13 +267,14 @@ def test_an_adapter_that_diverges_does_not_take_the_others_with_it(
 ) -> None:
     seen = passes_of(monkeypatch)
     told: list[str] = []
-    section = config(tmp_path, "train.learning_rate=1e-2,1e30,2e-2", ranks=[1])
+    section = config(tmp_path, "train.learning_rate=1e-2,1e30,null", ranks=[1])
     result = runner.sweep(section, quiet=True, tell=told.append)
     assert seen == [3]
     assert [trial.status for trial in result.trials] == ["finished", "failed", "finished"]
     assert "diverged" in str(result.trials[1].error)
     joint = [trained(trial).joint for trial in result.trials[::2]]
     assert [share.adapters for share in joint if share is not None] == [3, 3]
+    assert [trained(trial).learning_rate for trial in result.trials[::2]] == [1e-2, 2e-3]  # null: by the size
 
 
 def test_an_adapter_that_diverges_after_its_best_step_is_trained_alone(

@@ -13,7 +13,7 @@ import numpy as np
 from loraft.config.resolve import load_config
 from loraft.errors import RunError
 from loraft.evaluation import metrics, significance
-from loraft.evaluation.intervals import Difference, differences
+from loraft.evaluation.intervals import Difference
 from loraft.runs.predictions import RunPredictions, difference_of_rows, read_predictions
 from loraft.runs.records import flattened
 from loraft.runs.run import Run
@@ -44,7 +44,7 @@ class McNemar:
         b: rows that only the run has right.
         c: rows that only the first run has right.
         p_value: of the test alone.
-        p_holm: corrected by Holm's procedure for the number of runs.
+        p_holm: corrected by Holm's procedure for all runs and scores.
     """
 
     b: int
@@ -80,10 +80,12 @@ class ComparedRun:
 
     Attributes:
         compared: the run and its scores.
-        difference: by score, this run's score minus the first run's, a fraction, with its paired bootstrap interval.
+        difference: by score, this run's score minus the first run's, a fraction, with its paired bootstrap interval and
+            its p-values; see `significance.compared`.
         mcnemar: test of the right answers.
         changed: the rows that the two runs answer differently, in the order of `OUTCOMES`.
-        worse: whether the interval of a difference lies below 0.
+        worse: whether a score is shown to be lower.
+        better: whether a score is shown to be higher, and none lower.
     """
 
     compared: ComparedScores
@@ -91,11 +93,7 @@ class ComparedRun:
     mcnemar: McNemar
     changed: tuple[ChangedRow, ...]
     worse: bool
-
-    @property
-    def better(self) -> bool:
-        """Whether the interval of a difference lies above 0, and none below."""
-        return not self.worse and any(difference.interval[0] > 0 for difference in self.difference.values())
+    better: bool
 
     def to_json(self) -> dict[str, Any]:
         """The fields, with run and scores on the same level."""
@@ -124,13 +122,14 @@ class Comparison:
 def compare(runs: Sequence[str | Path]) -> Comparison:
     """Compares each other run with the first one on the same test rows.
 
+    A run is worse or better where a score's p-value, corrected for all runs and scores, is at most 1 - confidence.
     Number of bootstrap samples, confidence and seed are those of the first run's config.
 
     Args:
         runs: directories of two or more finished runs.
 
     Returns:
-        Scores and differences as fractions, with paired intervals, McNemar's test, and the rows that changed.
+        Scores and differences as fractions, with paired intervals, p-values, and the rows that changed.
 
     Raises:
         RunError: fewer than two runs, the same run twice, a run that is not finished, or different test rows or labels.
@@ -157,22 +156,21 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
                 f"{other.run}: has other test rows than {first.run} ({reason}); compare runs on the same data"
             )
     config = load_config(Run.open(first.run).config_path)
-    tests = [significance.mcnemar(other.correct, first.correct) for other in others]
-    adjusted = significance.holm([test.p_value for test in tests])
+    found = significance.compared(
+        first.references_N,
+        [([other.predictions_N], [first.predictions_N]) for other in others],
+        len(first.labels),
+        bootstrap_samples=config.eval.bootstrap_samples,
+        confidence=config.eval.confidence,
+        seed=config.seed,
+    )
     compared = []
-    for other, test, p_holm in zip(others, tests, adjusted, strict=True):
-        difference = differences(
-            first.references_N,
-            [other.predictions_N],
-            [first.predictions_N],
-            len(first.labels),
-            bootstrap_samples=config.eval.bootstrap_samples,
-            confidence=config.eval.confidence,
-            seed=config.seed,
-        )
-        worse = any(one.interval[1] < 0 for one in difference.values())
-        mcnemar = McNemar(test.b, test.c, test.p_value, p_holm)
-        compared.append(ComparedRun(_scores(other), difference, mcnemar, _changed(first, other), worse))
+    for other, difference in zip(others, found, strict=True):
+        test = significance.mcnemar(other.correct, first.correct)
+        mcnemar = McNemar(test.b, test.c, test.p_value, difference["accuracy"].p_holm or 0.0)
+        shown = {significance.shown(one, config.eval.confidence) for one in difference.values()}
+        worse, better = -1 in shown, 1 in shown and -1 not in shown
+        compared.append(ComparedRun(_scores(other), difference, mcnemar, _changed(first, other), worse, better))
     return Comparison(len(first.texts), first.labels, config.eval.confidence, _scores(first), tuple(compared))
 
 

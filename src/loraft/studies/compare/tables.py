@@ -8,41 +8,44 @@ from loraft.studies.compare.compare import OUTCOMES, ComparedRun, ComparedScores
 
 
 def comparison(result: Comparison) -> Table:
-    """Scores of each run as fractions, differences in percentage points with their intervals, and McNemar's test.
+    """Scores of each run as fractions, differences in percentage points with their intervals and p-values.
 
     Runs are numbered as in `comparison_notes`.
     """
     interval = f"{result.confidence:.0%} interval"
-    table = narrow_table("run", "score", "value", "points", interval, "mended", "broken", "McNemar p", "verdict")
+    table = narrow_table("run", "score", "value", "points", interval, "mended", "broken", "p", "verdict")
     word = "first"
     for score, value in result.first.scores.items():
         add_row(table, "1", SCORES[score], f"{value:.4f}", *[""] * 5, word)
         word = ""
     for number, run in enumerate(result.others, start=2):
-        # The test compares right answers, not scores, so it is shown once, on the first line of the run.
-        test = [str(run.mcnemar.b), str(run.mcnemar.c), f"{run.mcnemar.p_holm:.3g}", verdict(run)]
+        counts, word = [str(run.mcnemar.b), str(run.mcnemar.c)], verdict(run)  # of the run: on its first line only
         for score, value in run.compared.scores.items():
             low, high = (100 * bound for bound in run.difference[score].interval)
             gap = [f"{100 * run.difference[score].difference:+.2f}", f"{low:+.2f} to {high:+.2f}"]
-            add_row(table, str(number), SCORES[score], f"{value:.4f}", *gap, *test)
-            test = [""] * 4
+            p_value = run.difference[score].p_holm
+            p_cell = "" if p_value is None else f"{p_value:.3g}"
+            add_row(table, str(number), SCORES[score], f"{value:.4f}", *gap, *counts, p_cell, word)
+            counts, word = ["", ""], ""
     table.columns[1].justify = "left"
     return table
 
 
 def comparison_notes(result: Comparison) -> list[str]:
     """The number of each run, and what the columns mean: one sentence a line."""
-    corrected = f", Holm-corrected for {len(result.others)} comparisons" if len(result.others) > 1 else ""
+    tests = sum(len(other.difference) for other in result.others)
     runs: list[ComparedScores] = [result.first, *(other.compared for other in result.others)]
     return [
         *(f"run {number}: {run.run}" for number, run in enumerate(runs, start=1)),
         f"points: difference to run 1 on {result.n:,} test rows; mended, broken: rows that only the run, or only run 1,"
-        f" has right; McNemar's test is exact{corrected}",
+        " has right",
+        "p: McNemar's exact test of the accuracy, a paired permutation of the rows for the macro F1; Holm-corrected for"
+        f" {tests} tests; better or worse: a p of at most {1 - result.confidence:.2g}",
     ]
 
 
 def verdict(other: ComparedRun) -> str:
-    """Whether a run is better or worse than the first one by the intervals of their differences, in words."""
+    """Whether a run is shown to be better or worse than the first one, in words."""
     return "worse" if other.worse else "better" if other.better else "no difference shown"
 
 

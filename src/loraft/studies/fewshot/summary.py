@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from loraft.evaluation import significance
 from loraft.evaluation.classification_report import EvaluationReport
-from loraft.evaluation.intervals import differences, spreads
+from loraft.evaluation.intervals import spreads
 from loraft.studies.fewshot.records import ComparedRows, DrawRecord, TableRow
 
 BACKBONE, ADAPTER, BASELINE = "backbone", "adapter", "baseline"  # values of `TableRow.model`
@@ -64,7 +65,7 @@ def compare_best(
         predictions: label ids on the N test rows, of every draw, by the name of its row in the table.
         references_N: label ids.
         num_labels: K.
-        **settings: `bootstrap_samples`, `confidence` and `seed`, see `differences`.
+        **settings: `bootstrap_samples`, `confidence` and `seed`, see `significance.compared`.
 
     Returns:
         With an adapter, its comparisons with the best prompt and the best baseline, in this order; otherwise that of
@@ -76,18 +77,13 @@ def compare_best(
     )
     tuned = next((row.name for row in rows if row.model == ADAPTER and row.shots == 0), None)
     pairs = [(prompt, plain)] if tuned is None else [(tuned, prompt), (tuned, plain)]
-    return [
-        ComparedRows(
-            one, other, differences(references_N, predictions[one], predictions[other], num_labels, **settings)
-        )
-        for one, other in pairs
-    ]
+    answers = [(predictions[one], predictions[other]) for one, other in pairs]
+    found = significance.compared(references_N, answers, num_labels, **settings)
+    return [ComparedRows(one, other, differences) for (one, other), differences in zip(pairs, found, strict=True)]
 
 
 def verdict(compared: Sequence[ComparedRows], test_rows: int, confidence: float) -> str:
-    """Answers in two sentences whether fine-tuning pays, by the differences in macro-F1.
-
-    A difference is clear where its interval does not contain 0.
+    """Answers in two sentences whether fine-tuning pays, by the differences in macro-F1 that are shown.
 
     Args:
         compared: the comparisons from `compare_best`.
@@ -98,15 +94,13 @@ def verdict(compared: Sequence[ComparedRows], test_rows: int, confidence: float)
     def gap(comparison: ComparedRows, against: str) -> str:
         low, high = (f"{100 * bound:+.1f}" for bound in comparison.differences["macro_f1"].interval)
         points = f"{100 * comparison.differences['macro_f1'].difference:+.1f} points"
-        return f"{points} ({confidence:.0%} interval {low} to {high}) against {against}"
+        p_value = comparison.differences["macro_f1"].p_holm
+        return f"{points} ({confidence:.0%} interval {low} to {high}, p={p_value:.2g}) against {against}"
 
     tuned = len(compared) > 1
-    better = [one.against for one in compared if one.differences["macro_f1"].interval[1] < 0]
-    unclear = [
-        one.against
-        for one in compared
-        if one.differences["macro_f1"].interval[1] >= 0 >= one.differences["macro_f1"].interval[0]
-    ]
+    shown = [significance.shown(one.differences["macro_f1"], confidence) for one in compared]
+    better = [one.against for one, sign in zip(compared, shown, strict=True) if sign < 0]
+    unclear = [one.against for one, sign in zip(compared, shown, strict=True) if sign == 0]
     of, plain = compared[0].of, compared[-1].against
     rows, picked = f"on the same {test_rows:,} test rows", "The best prompt was picked on these rows, which favours it"
     if tuned:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from loraft.config.diagnostics import known_keys, nearest, report
 from loraft.config.resolve import DEPENDENT_KEYS, TASK_KEYS, resolve
 from loraft.config.schema import Config, SweepConfig
+from loraft.config.yaml_io import Loader
 from loraft.errors import ConfigError
 from loraft.studies.sweep.progression import DOTS, expand_integers
 from loraft.studies.sweep.trials import NOT_SWEPT, Trial
@@ -59,7 +60,7 @@ def parse_grid(pairs: Sequence[str]) -> dict[str, list[Any]]:
             mistakes.append(f"--grid: the key {key} is given twice (got {pair!r}); give all its values at once")
         else:
             try:
-                values = yaml.safe_load(f"[{text}]")
+                values = yaml.load(f"[{text}]", Loader=Loader)
                 values = expand_integers(text, f"--grid {key}") if DOTS in values or "…" in values else values
                 # A value that is itself a list is kept as YAML text; `_with` parses it into the config.
                 grid[key] = [
@@ -175,7 +176,7 @@ def _with(config: Config, settings: Mapping[str, Any], where: str) -> Config:
         for section in sections:
             inside = inside[section]
         is_list = isinstance(value, str) and value.startswith("[")
-        inside[leaf] = yaml.safe_load(value) if is_list else value
+        inside[leaf] = yaml.load(value, Loader=Loader) if is_list else value
     try:
         return Config.model_validate(values)
     except ValidationError as error:

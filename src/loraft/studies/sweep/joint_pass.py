@@ -37,6 +37,7 @@ from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, Trainin
 from loraft.training.checkpoints import best_weights, finished_training, newest_checkpoint, read_best, step_of
 from loraft.training.dataset import TrainingData, prepare
 from loraft.training.joint_trainer import JointTrainer
+from loraft.training.learning_rate import learning_rate
 from loraft.training.measured import Measured
 from loraft.training.memory import most_adapters
 from loraft.training.pipeline import Fit
@@ -167,7 +168,7 @@ def _one_pass(
         def report(number: int, line: dict[str, Any]) -> None:
             append_line(joint.log_of(number), {**line, "seconds": round(clock.seconds(), 3)})
 
-        rates = [trial.config.train.learning_rate for trial in trials]
+        rates = [learning_rate(trial.config.train, model) for trial in trials]
         trainer = JointTrainer.build(
             model,
             data,
@@ -193,9 +194,10 @@ def _one_pass(
                 trial.config.lora,
                 ParameterCounts(count, frozen + count),
                 best[name],
+                rate,
                 JointShare(name, len(trials), seconds),
             )
-            for trial, name, count in zip(trials, names, counts, strict=True)
+            for trial, name, count, rate in zip(trials, names, counts, rates, strict=True)
             if name in best and name not in trainer.diverged
         }
     finally:
