@@ -34,10 +34,12 @@ def _takes_booleans(annotation: Any) -> bool:
 class ModelConfig(Section):
     """The backbone: the frozen base model."""
 
-    name: str = Field("loraft-vi-tiny", min_length=1, description="bundled name, hub id or local folder")
+    name: str = Field("loraft-vi-tiny", min_length=1, description="bundled name, hub id, local folder or GGUF file")
     revision: str | None = Field(None, description="hub revision")
     cache_dir: str | None = Field(None, description="where hub files are kept")
-    dtype: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the hardware has it")
+    dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="auto: bf16 where the hardware has it, else fp16 on CUDA and fp32 elsewhere"
+    )
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = Field("auto", description="where the backbone runs")
 
 
@@ -46,7 +48,9 @@ class QuantConfig(Section):
 
     method: Literal["none", "nf4"] = Field("none", description="none: LoRA; nf4: QLoRA, 4 bits a weight")
     double_quant: bool = Field(True, description="quantise the quantisation constants too")
-    compute_dtype: Literal["bf16", "fp32"] = Field("bf16", description="dtype of the products after dequantisation")
+    compute_dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="dtype of the products after dequantisation; auto: bf16, on CUDA without it fp16"
+    )
 
 
 class LoraSection(Section):

@@ -10,11 +10,12 @@ from transformers import BitsAndBytesConfig
 from loraft.config.schema import QuantConfig
 from loraft.engine.quantized_linear import is_4bit
 from loraft.errors import BackboneError
+from loraft.models.device import pick_compute_dtype
 
 QUANT_TYPE = "nf4"  # 4-bit levels at the quantiles of a normal distribution (Dettmers et al. 2023, "QLoRA")
 
 
-def nf4_config(section: QuantConfig) -> BitsAndBytesConfig:
+def nf4_config(section: QuantConfig, device: torch.device) -> BitsAndBytesConfig:
     """Returns the settings that transformers hands to bitsandbytes; its own defaults are FP4 and fp32 computation.
 
     The block size is bitsandbytes' own, 64 weights; transformers has no setting for it. The compute dtype also decides
@@ -23,12 +24,13 @@ def nf4_config(section: QuantConfig) -> BitsAndBytesConfig:
     Args:
         section: whether the block scales are quantised too (`double_quant`), and the dtype in which the dequantised
             weights are multiplied (`compute_dtype`).
+        device: that computes; `compute_dtype: auto` depends on it.
     """
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=QUANT_TYPE,
         bnb_4bit_use_double_quant=section.double_quant,
-        bnb_4bit_compute_dtype=torch.bfloat16 if section.compute_dtype == "bf16" else torch.float32,
+        bnb_4bit_compute_dtype=pick_compute_dtype(section, device),
     )
 
 
