@@ -195,4 +195,3 @@ def weights_hash(base: PreTrainedModel) -> str:
         flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
         digest.update(flat.cpu().numpy().data)
     return digest.hexdigest()
-
