@@ -118,7 +118,8 @@ def main(
         "shots": ("fewshot", [*flags, "--shots", shots, "--repeats", "1"], fewshot_rows),
         "lora": ("train", [*flags, "--rank", str(rank)], lambda run: train_rows(f"LoRA, rank {rank}", run)),
         "qlora": (
-            "train", [*flags, "--rank", str(rank), "--quant", "nf4"], lambda run: train_rows(f"QLoRA, rank {rank}", run),
+            "train", [*flags, "--rank", str(rank), "--quant", "nf4"],
+            lambda run: train_rows(f"QLoRA, rank {rank}", run),
         ),
         "ranks": ("sweep", [*flags, "--ranks", ranks], sweep_rows),
     }  # fmt: skip

@@ -4,9 +4,12 @@ Keys have the names of peft and transformers where these have one (`lora.r`, `tr
 and refuses unknown keys; `loraft.config.resolve` builds it from preset, file, flags and `--set key=value`.
 """
 
+import os
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from loraft.bundled import bundled_backbones
 
 
 class Section(BaseModel):
@@ -42,6 +45,18 @@ class ModelConfig(Section):
     )
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = Field("auto", description="where the backbone runs")
 
+    @field_validator("name")
+    @classmethod
+    def _absolute(cls, name: str) -> str:
+        # A relative path would mean another folder where the run is used from another place.
+        path = os.path.expanduser(name)
+        return os.path.abspath(path) if name not in bundled_backbones() and os.path.exists(path) else name
+
+    @property
+    def label(self) -> str:
+        """What people call it: the name, or the last part of a path without `.gguf`."""
+        return os.path.basename(self.name).removesuffix(".gguf") if os.path.isabs(self.name) else self.name
+
 
 class QuantConfig(Section):
     """How the backbone's linear layers are stored."""
@@ -51,6 +66,7 @@ class QuantConfig(Section):
     compute_dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="dtype of the products after dequantisation; auto: bf16, on CUDA without it fp16"
     )
+    allow_partial: bool = Field(False, description="go on where nf4 quantises less than half of the layers' weights")
 
 
 class LoraSection(Section):

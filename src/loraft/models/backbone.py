@@ -19,9 +19,10 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from loraft.config.schema import ModelConfig, QuantConfig
+from loraft.engine.quantized_linear import is_4bit
 from loraft.errors import BackboneError
 from loraft.models.device import pick_device, pick_dtype
-from loraft.models.quantization import check_nf4, keep_nf4_layout, nf4_config, no_compiler
+from loraft.models.quantization import check_nf4, check_share, keep_nf4_layout, nf4_config, no_compiler
 from loraft.models.source import cannot_load, pretrained
 
 transformers_logging.disable_progress_bar()  # transformers would draw one for each file of weights, at every start
@@ -51,8 +52,8 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
     """Returns the frozen backbone in evaluation mode, on its device, in full precision or in NF4.
 
     Raises:
-        BackboneError: it cannot be loaded, it lacks weights or has others than its architecture, it is an adapter, or it
-            cannot be quantised as `quant` asks.
+        BackboneError: it cannot be loaded or quantised as `quant` asks, its weights are not those of its architecture,
+            or it is an adapter.
     """
     device = pick_device(model.device)
     kwargs: dict[str, Any] = {"dtype": pick_dtype(model, quant, device), "device_map": {"": device}}
@@ -75,6 +76,7 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
     if quant.method == "nf4":
         keep_nf4_layout(base)
         check_nf4(base, double_quant=quant.double_quant)
+        check_share(base, allow_partial=quant.allow_partial)
     base.requires_grad_(False)
     return base  # `from_pretrained` has put it into evaluation mode
 
@@ -137,9 +139,24 @@ def check_keys(name: str, info: dict[str, Any]) -> None:
     ]
     if said:
         raise BackboneError(
-            f"model.name: the weights of {name} do not fit its architecture: {'; '.join(said)}; get the whole checkpoint"
-            " again, and one of a causal language model"
+            f"model.name: the weights of {name} do not fit its architecture: {'; '.join(said)}; get the whole "
+            "checkpoint again, and one of a causal language model"
         )
+
+
+def cast(base: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Rounds the weights that are not quantised to a dtype, in place, and makes 4-bit layers dequantise to it.
+
+    Buffers, such as the frequencies of rotary embeddings, and weights that transformers keeps in fp32 stay as they are.
+    """
+    before = base.dtype
+    for parameter in base.parameters():
+        if parameter.dtype == before:
+            parameter.data = parameter.data.to(dtype)
+    for layer in base.modules():
+        if is_4bit(layer):
+            layer.weight.quant_state.dtype = dtype
+    base.config.dtype = dtype
 
 
 def load_config(section: ModelConfig) -> PreTrainedConfig:
