@@ -57,22 +57,24 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
     """
     device = pick_device(model.device)
     kwargs: dict[str, Any] = {"dtype": pick_dtype(model, quant, device), "device_map": {"": device}}
+    kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # for `check_keys`, which refuses them
     name, where = pretrained(model)
     if "gguf_file" not in where and (Path(name) / "adapter_config.json").exists():
         raise BackboneError(
             f"model.name: {model.name} is an adapter, not a backbone; name the backbone it was trained with"
         )
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # `check_keys` says what transformers would report
     try:
         if quant.method == "nf4":
             with no_compiler():
                 import bitsandbytes  # noqa: F401  # imported here, or transformers would import it with the compiler on
-            base = _load_nf4(model.name, name, where, kwargs, nf4_config(quant, device))
-        else:
-            base = _load_whole(model.name, name, where, kwargs)
-    except BackboneError:
-        raise
+        base, info = _load(name, where, kwargs, nf4_config(quant, device) if quant.method == "nf4" else None)
     except Exception as error:  # a damaged file raises errors of many types
         raise BackboneError(cannot_load(model.name, error)) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    check_keys(model.name, info)
     if quant.method == "nf4":
         keep_nf4_layout(base)
         check_nf4(base, double_quant=quant.double_quant)
@@ -81,38 +83,27 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
     return base  # `from_pretrained` has put it into evaluation mode
 
 
-def _load_whole(called: str, name: str, where: dict[str, Any], kwargs: dict[str, Any]) -> PreTrainedModel:
-    """Returns the unquantised backbone; one from a GGUF file is dequantised."""
-    if "gguf_file" in where:
-        kwargs = {**kwargs, "quantization_config": GgufConfig(dequantize=True)}
-    base, info = AutoModelForCausalLM.from_pretrained(name, **where, **kwargs, output_loading_info=True)
-    check_keys(called, info)
-    loaded: PreTrainedModel = base
-    return loaded
-
-
-def _load_nf4(
-    called: str, name: str, where: dict[str, Any], kwargs: dict[str, Any], settings: BitsAndBytesConfig
-) -> PreTrainedModel:
-    """Returns the backbone in NF4.
+def _load(
+    name: str, where: dict[str, Any], kwargs: dict[str, Any], settings: BitsAndBytesConfig | None
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Returns the backbone, quantised by these settings if there are any, and transformers' loading info.
 
     transformers takes one quantisation config, and a GGUF file needs its own. So the file is dequantised in the CPU's
     memory first, and its weights are quantised from there.
     """
     if "gguf_file" not in where:
-        base, info = AutoModelForCausalLM.from_pretrained(
-            name, **where, **kwargs, quantization_config=settings, output_loading_info=True
-        )
-    else:
-        whole = _load_whole(called, name, where, {**kwargs, "device_map": {"": "cpu"}})
-        base, info = type(whole).from_pretrained(
-            None, config=whole.config, state_dict=whole.state_dict(), **kwargs, quantization_config=settings,
-            output_loading_info=True,
-        )  # fmt: skip
-        base.name_or_path = base.config.name_or_path = name
-    check_keys(called, info)
-    loaded: PreTrainedModel = base
-    return loaded
+        return AutoModelForCausalLM.from_pretrained(name, **where, **kwargs, quantization_config=settings)
+    whole_kwargs = {**kwargs, "device_map": {"": "cpu"} if settings else kwargs["device_map"]}
+    whole, info = AutoModelForCausalLM.from_pretrained(
+        name, **where, **whole_kwargs, quantization_config=GgufConfig(dequantize=True)
+    )
+    if settings is None:
+        return whole, info
+    base, more = type(whole).from_pretrained(
+        None, config=whole.config, state_dict=whole.state_dict(), **kwargs, quantization_config=settings
+    )
+    base.name_or_path = base.config.name_or_path = name
+    return base, {kind: [*info[kind], *more[kind]] for kind in info}
 
 
 def check_keys(name: str, info: dict[str, Any]) -> None:

@@ -68,6 +68,11 @@ def pretrained(section: ModelConfig) -> tuple[str, dict[str, Any]]:
 def cannot_load(name: str, error: Exception) -> str:
     """Returns the message for a backbone that transformers cannot load."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if os.path.exists(name):
+        return (
+            f"model.name: cannot load {name}: {first}; the files are damaged or of an architecture that transformers "
+            "does not know; get them again, or start with the bundled backbone: --model loraft-vi-tiny"
+        )
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
     return (
         f"model.name: cannot load {name}{offline}: {first}; check the name, log in with `hf auth login` where the "
