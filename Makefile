@@ -7,9 +7,10 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3 pytho
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?=
+MODEL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test check lint format types bench bench-vsfc clean
+.PHONY: help install train test check lint format types bench bench-smollm2 bench-vsfc clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +46,10 @@ types: $(STAMP) ## check types
 bench: $(STAMP) ## measure loraft beside other tools and write docs/performance.md; DATA=<folder> for other rows
 	$(BIN)/python benchmarks/speed.py $(if $(DATA),--data "$(DATA)")
 	$(BIN)/python benchmarks/performance.py
+
+bench-smollm2: $(STAMP) ## run the tutorial's programme on SmolLM2-135M (docs/smollm2.md): make bench-smollm2 MODEL=<GGUF file>
+	@test -n "$(MODEL)" || { echo "make bench-smollm2: MODEL is not set; docs/smollm2.md says where the file comes from" >&2; exit 2; }
+	$(BIN)/python benchmarks/tutorial.py --model "$(MODEL)" $(if $(DATA),--data "$(DATA)")
 
 bench-vsfc: $(STAMP) ## measure LoRA and QLoRA on UIT-VSFC: make bench-vsfc DATA=<folder of its jsonl files>
 	@test -n "$(DATA)" || { echo "make bench-vsfc: DATA is not set; DATA=<folder with train, validation and test.jsonl>" >&2; exit 2; }

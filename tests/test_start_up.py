@@ -13,7 +13,6 @@ from loraft.config.yaml_io import dump_config
 from loraft.evaluation.predict import predict
 from loraft.models import manifest
 from loraft.models.adapter import add_adapter
-from loraft.models.backbone import fingerprint
 from loraft.models.load import build
 from loraft.runs.atomic_files import write_text
 from loraft.runs.records import write_record
@@ -40,13 +39,13 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Run, str]:
     config = resolve(flags={"quant.method": quant, "output": str(tmp_path / "runs"), "lora.r": 2, **more})
     found = Run.create(tmp_path / "runs", "của em", force=False, resume=False)
     encoder, base = build(config)
-    weights = fingerprint(base)
+    identity = manifest.identify(config, base, found.path)
     model = add_adapter(base, config.lora, seed=1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
     model.save_pretrained(str(found.adapter))
-    write_record(found.adapter / MANIFEST_FILE, manifest.describe(config, encoder, weights, {}, {}))
+    write_record(found.adapter / MANIFEST_FILE, manifest.describe(config, encoder, identity, {}, {}))
     write_text(found.config_path, dump_config(config))
     found.finish({})
     return found, "dora" if more else quant

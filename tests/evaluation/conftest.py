@@ -13,7 +13,6 @@ from loraft.config.resolve import resolve
 from loraft.config.yaml_io import dump_config
 from loraft.models import manifest
 from loraft.models.adapter import add_adapter
-from loraft.models.backbone import fingerprint
 from loraft.models.load import build
 from loraft.runs.atomic_files import write_text
 from loraft.runs.records import write_record
@@ -53,11 +52,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     made = Run.create(folder, "của em")
     write_text(made.config_path, dump_config(config))
     encoder, base = build(config)
-    weights = fingerprint(base)
+    identity = manifest.identify(config, base, made.path)
     model = add_adapter(base, config.lora, seed=1)
     awaken(model)
     model.save_pretrained(str(made.adapter))
-    write_record(made.adapter / MANIFEST_FILE, manifest.describe(config, encoder, weights, {}, {}))
+    write_record(made.adapter / MANIFEST_FILE, manifest.describe(config, encoder, identity, {}, {}))
     made.finish({})
     return made
 

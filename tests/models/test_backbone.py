@@ -13,16 +13,9 @@ from loraft.bundled import bundled_backbones
 from loraft.config.schema import LoraSection, ModelConfig, QuantConfig
 from loraft.errors import BackboneError
 from loraft.models.adapter import add_adapter
-from loraft.models.backbone import (
-    fingerprint,
-    has_bf16,
-    load_backbone,
-    load_tokenizer,
-    pick_device,
-    resolve_name,
-    weights_hash,
-    without_weights,
-)
+from loraft.models.backbone import fingerprint, load_backbone, load_tokenizer, weights_hash, without_weights
+from loraft.models.device import has_bf16, pick_device
+from loraft.models.source import resolve_name
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
@@ -76,7 +69,7 @@ def test_the_bundled_folder_loads_with_transformers_alone() -> None:
 
 @pytest.mark.parametrize("native", [True, False])
 def test_the_dtype_auto_is_bf16_where_the_device_multiplies_it(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
-    monkeypatch.setattr("loraft.models.backbone.has_bf16", lambda device: native)
+    monkeypatch.setattr("loraft.models.device.has_bf16", lambda device: native)
     found = {dtype: load_backbone(ModelConfig(dtype=dtype), QuantConfig()).dtype for dtype in ("auto", "bf16", "fp32")}
     assert found == {
         "auto": torch.bfloat16 if native else torch.float32,
@@ -92,7 +85,7 @@ def test_the_dtype_auto_is_bf16_where_the_device_multiplies_it(monkeypatch: pyte
 def test_with_nf4_auto_gives_what_is_not_quantised_the_dtype_of_the_products(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any, compute_dtype: Any, expected: torch.dtype
 ) -> None:
-    monkeypatch.setattr("loraft.models.backbone.has_bf16", lambda device: False)
+    monkeypatch.setattr("loraft.models.device.has_bf16", lambda device: False)
     backbone().save_pretrained(tmp_path)
     quant = QuantConfig(method="nf4", compute_dtype=compute_dtype)
     model = load_backbone(ModelConfig(name=str(tmp_path), dtype=dtype), quant)

@@ -14,7 +14,6 @@ from loraft.engine.scorer import score
 from loraft.errors import RunError
 from loraft.models import manifest
 from loraft.models.adapter import add_adapter
-from loraft.models.backbone import fingerprint
 from loraft.models.load import build, build_encoder, load_run
 from loraft.runs.records import write_record
 from loraft.runs.run import MANIFEST_FILE, Run
@@ -35,11 +34,11 @@ def run(config: Config, tmp_path: Path) -> Run:
     """A finished run over it that never trained."""
     made = Run.create(tmp_path, "r2")
     encoder, base = build(config)
-    weights = fingerprint(base)
+    identity = manifest.identify(config, base, made.path)
     model = add_adapter(base, config.lora, seed=1)
     awaken(model)
     model.save_pretrained(str(made.adapter))
-    write_record(made.adapter / MANIFEST_FILE, manifest.describe(config, encoder, weights, {}, {}))
+    write_record(made.adapter / MANIFEST_FILE, manifest.describe(config, encoder, identity, {}, {}))
     made.finish({})
     return made
 

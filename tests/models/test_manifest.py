@@ -22,7 +22,8 @@ from loraft.runs.run import MANIFEST_FILE
 
 def described() -> Manifest:
     config = resolve(overrides=["model.name=của-em", "quant.method=nf4", "data.source=góp-ý"])
-    return manifest.describe(config, encoder(), fingerprint(backbone()), {"test": "f" * 64}, {"accuracy": 0.5})
+    identity = manifest.identify(config, backbone(), Path("runs/r2"))
+    return manifest.describe(config, encoder(), identity, {"test": "f" * 64}, {"accuracy": 0.5})
 
 
 def test_what_is_described_is_read_again(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_every_key_of_the_section_reaches_the_trainer() -> None:
     assert all(
         value != getattr(TrainConfig(), name) for name, value in section.model_dump().items() if name not in OURS
     )
-    args = sft_config(section, learning_rate=1e-3, output_dir="x", seed=11, on_cpu=True)
+    args = sft_config(section, learning_rate=1e-3, output_dir="x", seed=11, on_cpu=True, fp16=False)
     given = {name: value for name, value in section.model_dump().items() if name not in OURS}
     assert args.activation_checkpointing is given.pop("gradient_checkpointing")
     assert {name: getattr(args, name) for name in given} == given
@@ -30,7 +30,7 @@ def test_every_key_of_the_section_reaches_the_trainer() -> None:
 
 
 def test_upstream_defaults_that_would_surprise_are_set() -> None:
-    args = sft_config(TrainConfig(), learning_rate=1e-3, output_dir="x", seed=1, on_cpu=True)
+    args = sft_config(TrainConfig(), learning_rate=1e-3, output_dir="x", seed=1, on_cpu=True, fp16=False)
     expected: dict[str, Any] = {
         "activation_checkpointing": False, "bf16": False, "report_to": [], "logging_nan_inf_filter": False,
         "load_best_model_at_end": True, "metric_for_best_model": "macro_f1", "greater_is_better": True, "use_cpu": True,

@@ -115,7 +115,8 @@ def test_a_process_that_is_killed_leaves_the_earlier_best_weights(
 
 
 def bundle() -> manifest.Manifest:
-    return manifest.describe(resolve(), encoder(), "0" * 64, {}, {"accuracy": 0.5})
+    identity = manifest.BackboneIdentity("loraft-vi-tiny", None, "0" * 64, {})
+    return manifest.describe(resolve(), encoder(), identity, {}, {"accuracy": 0.5})
 
 
 def test_an_adapter_is_saved_whole_and_names_its_backbone(tmp_path: Path) -> None:

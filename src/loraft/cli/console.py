@@ -49,7 +49,7 @@ def start_command(
         warnings.filterwarnings("ignore")
     quantised = f" ({config.quant.method})" if config.quant.method != "none" else ""
     with_adapter = f", adapter {adapter}" if adapter is not None else ""
-    say(f"backbone {config.model.name}{quantised}{with_adapter}, data {source or config.data.source}")
+    say(f"backbone {config.model.label}{quantised}{with_adapter}, data {source or config.data.source}")
     if not distributed.is_distributed():
         # TRL refuses several GPUs in one process, and one is what a run needs.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from loraft.config.schema import Config
 
 # With --run, the keys that may differ from the run's config; the others are fixed by its training.
-FREE = ("data.", "eval.", "fewshot.", "model.device", "model.cache_dir", "name", "output", "prompt.max_length", "seed")
+FREE = (
+    "data.", "eval.", "fewshot.", "model.device", "model.dtype", "model.cache_dir", "name", "output",
+    "prompt.max_length", "seed",
+)  # fmt: skip
 
 
 def fewshot(

@@ -10,7 +10,7 @@ from loraft.errors import ConfigError
 if TYPE_CHECKING:
     from loraft.config.schema import Config
 
-CHANGEABLE = ("data.", "eval.", "model.device", "model.cache_dir", "seed", "output")
+CHANGEABLE = ("data.", "eval.", "model.device", "model.dtype", "model.cache_dir", "seed", "output")
 
 
 def finished_run(

@@ -4,10 +4,13 @@ Keys have the names of peft and transformers where these have one (`lora.r`, `tr
 and refuses unknown keys; `loraft.config.resolve` builds it from preset, file, flags and `--set key=value`.
 """
 
+import os
 import re
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from loraft.bundled import bundled_backbones
 
 
 class Section(BaseModel):
@@ -36,11 +39,25 @@ def _takes_booleans(annotation: Any) -> bool:
 class ModelConfig(Section):
     """The backbone: the frozen base model."""
 
-    name: str = Field("loraft-vi-tiny", min_length=1, description="bundled name, hub id or local folder")
+    name: str = Field("loraft-vi-tiny", min_length=1, description="bundled name, hub id, local folder or GGUF file")
     revision: str | None = Field(None, description="hub revision")
     cache_dir: str | None = Field(None, description="where hub files are kept")
-    dtype: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the hardware has it")
+    dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="auto: bf16 where the hardware has it, else fp16 on CUDA and fp32 elsewhere"
+    )
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = Field("auto", description="where the backbone runs")
+
+    @field_validator("name")
+    @classmethod
+    def _absolute(cls, name: str) -> str:
+        # A relative path would mean another folder where the run is used from another place.
+        path = os.path.expanduser(name)
+        return os.path.abspath(path) if name not in bundled_backbones() and os.path.exists(path) else name
+
+    @property
+    def label(self) -> str:
+        """What people call it: the name, or the last part of a path without `.gguf`."""
+        return os.path.basename(self.name).removesuffix(".gguf") if os.path.isabs(self.name) else self.name
 
 
 class QuantConfig(Section):
@@ -48,7 +65,10 @@ class QuantConfig(Section):
 
     method: Literal["none", "nf4"] = Field("none", description="none: LoRA; nf4: QLoRA, 4 bits a weight")
     double_quant: bool = Field(True, description="quantise the quantisation constants too")
-    compute_dtype: Literal["bf16", "fp32"] = Field("bf16", description="dtype of the products after dequantisation")
+    compute_dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="dtype of the products after dequantisation; auto: bf16, on CUDA without it fp16"
+    )
+    allow_partial: bool = Field(False, description="go on where nf4 quantises less than half of the layers' weights")
 
 
 class LoraSection(Section):

@@ -21,7 +21,7 @@ from loraft.config.schema import LoraSection
 from loraft.errors import BackboneError
 from loraft.models.adapter_targets import check_targets
 from loraft.models.lora_hooks import attach
-from loraft.models.quantization import no_compiler
+from loraft.models.quantization import decoder_matrices, no_compiler, quantised_share
 from loraft.runs.peft_folder import AGAIN, WEIGHTS_FILE, read_peft_folder
 
 if TYPE_CHECKING:
@@ -180,6 +180,24 @@ def parameter_counts(model: "PeftModel") -> tuple[int, int]:
     """Returns the numbers of trainable and of all weights, counted as peft does: 4-bit weights one by one."""
     trainable, total = model.get_nb_trainable_parameters()
     return trainable, total
+
+
+def coverage(model: "PeftModel") -> list[str]:
+    """Returns lines that say what is quantised and what is adapted; none for a plain backbone without experts.
+
+    Experts are stacked matrices, not linear layers: nf4 and `all-linear` leave them out.
+    """
+    base = model.get_base_model()
+    counts = decoder_matrices(base)  # names with peft's own parts in them
+    frozen = {name: count for name, count in counts.items() if "lora_" not in name}
+    total = sum(frozen.values())
+    adapted = sum(count for name, count in frozen.items() if ".base_layer" in name) / total
+    lines = []
+    if getattr(base, "is_loaded_in_4bit", False):
+        lines.append(f"nf4: {quantised_share(base, frozen):.0%} of the weights in the layers are stored in 4 bits")
+    if any("experts" in name and ".base_layer" not in name for name in frozen):
+        lines.append(f"the adapter covers {adapted:.0%} of the weights in the layers; its targets leave experts out")
+    return lines
 
 
 def count_trainable(base: PreTrainedModel, section: LoraSection) -> int:

@@ -1,77 +1,35 @@
 """The backbone: find and load its tokenizer and its weights, in full precision or NF4, and identify it by hashes."""
 
 import hashlib
-import os
-import platform
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GgufConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
-from loraft import distributed
-from loraft.bundled import bundled_backbones
 from loraft.config.schema import ModelConfig, QuantConfig
+from loraft.engine.quantized_linear import is_4bit
 from loraft.errors import BackboneError
-from loraft.models.quantization import check_nf4, keep_nf4_layout, nf4_config, no_compiler
+from loraft.models.device import pick_device, pick_dtype
+from loraft.models.quantization import check_nf4, check_share, keep_nf4_layout, nf4_config, no_compiler
+from loraft.models.source import cannot_load, pretrained
 
 transformers_logging.disable_progress_bar()  # transformers would draw one for each file of weights, at every start
 
-
-def resolve_name(name: str) -> str:
-    """Returns the folder of a bundled backbone, a local folder as it is given, or else the name as a hub id.
-
-    Raises:
-        BackboneError: the folder has no config.json, or the name is neither a bundled backbone nor a folder nor of the
-            form owner/name.
-    """
-    bundled = bundled_backbones().get(name)
-    if bundled is not None:
-        return str(bundled)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").exists():
-            raise BackboneError(f"model.name: {name} has no config.json; name a folder saved by save_pretrained")
-        return str(path)
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        known = ", ".join(bundled_backbones())
-        raise BackboneError(
-            f"model.name: no such backbone (got {name!r}); bundled: {known}; else a folder, or owner/name on the hub"
-        )
-    return name
-
-
-def pick_device(wanted: str) -> torch.device:
-    """Returns the device of that name; for `auto` the accelerator if there is one, else the CPU.
-
-    In distributed training, it is the accelerator whose index is this process's local rank.
-
-    Raises:
-        BackboneError: this machine has no such device.
-    """
-    if wanted == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        if found is None:
-            return torch.device("cpu")
-        return torch.device(found.type, distributed.local_rank()) if distributed.is_distributed() else found
-    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "xpu": torch.xpu.is_available}
-    if wanted in available and not available[wanted]():
-        raise BackboneError(f"model.device: {wanted} is not available on this machine; use auto or cpu")
-    if wanted in available and distributed.is_distributed():
-        return torch.device(wanted, distributed.local_rank())
-    return torch.device(wanted)
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Returns whether the device has instructions for products of bf16 matrices; without them, bf16 is slow."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        if platform.machine() in ("arm64", "aarch64"):
-            return False
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return bool(device.type == "xpu")
+SHOWN_KEYS = 3  # in a message, of each kind
+# Buffers that old checkpoints hold and that the architectures compute themselves now: masks and rotary frequencies.
+OLD_BUFFERS = re.compile(r"(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias)$")
 
 
 def load_tokenizer(section: ModelConfig) -> PreTrainedTokenizerBase:
@@ -80,10 +38,11 @@ def load_tokenizer(section: ModelConfig) -> PreTrainedTokenizerBase:
     Raises:
         BackboneError: it cannot be loaded.
     """
+    name, where = pretrained(section)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve_name(section.name), **_hub(section))
+        tokenizer = AutoTokenizer.from_pretrained(name, **where)
     except Exception as error:  # a damaged file raises errors of many types
-        raise BackboneError(_cannot_load(section.name, error)) from error
+        raise BackboneError(cannot_load(section.name, error)) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -93,41 +52,125 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
     """Returns the frozen backbone in evaluation mode, on its device, in full precision or in NF4.
 
     Raises:
-        BackboneError: it cannot be loaded, it is an adapter, or it cannot be quantised as `quant` asks.
+        BackboneError: it cannot be loaded or quantised as `quant` asks, its weights are not those of its architecture,
+            or it is an adapter.
     """
     device = pick_device(model.device)
-    bf16 = model.dtype == "bf16" or (model.dtype == "auto" and has_bf16(device))
-    # With NF4, embeddings and head stay unquantised; `auto` gives them the dtype that the other layers compute in.
-    bf16 = bf16 or (model.dtype == "auto" and quant.method == "nf4" and quant.compute_dtype == "bf16")
-    kwargs: dict[str, Any] = {"dtype": torch.bfloat16 if bf16 else torch.float32, "device_map": {"": device}}
-    if quant.method == "nf4":
-        kwargs["quantization_config"] = nf4_config(quant)
-    folder = Path(resolve_name(model.name))
-    if (folder / "adapter_config.json").exists():
+    kwargs: dict[str, Any] = {"dtype": pick_dtype(model, quant, device), "device_map": {"": device}}
+    kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # for `check_keys`, which refuses them
+    name, where = pretrained(model)
+    if "gguf_file" not in where and (Path(name) / "adapter_config.json").exists():
         raise BackboneError(
             f"model.name: {model.name} is an adapter, not a backbone; name the backbone it was trained with"
         )
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # `check_keys` says what transformers would report
     try:
         if quant.method == "nf4":
             with no_compiler():
                 import bitsandbytes  # noqa: F401  # imported here, or transformers would import it with the compiler on
-        base = AutoModelForCausalLM.from_pretrained(resolve_name(model.name), **_hub(model), **kwargs)
+        base, info = _load(name, where, kwargs, nf4_config(quant, device) if quant.method == "nf4" else None)
     except Exception as error:  # a damaged file raises errors of many types
-        raise BackboneError(_cannot_load(model.name, error)) from error
+        raise BackboneError(cannot_load(model.name, error)) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    check_keys(model.name, info)
     if quant.method == "nf4":
         keep_nf4_layout(base)
         check_nf4(base, double_quant=quant.double_quant)
+        check_share(base, allow_partial=quant.allow_partial)
     base.requires_grad_(False)
     return base  # `from_pretrained` has put it into evaluation mode
+
+
+def _load(
+    name: str, where: dict[str, Any], kwargs: dict[str, Any], settings: BitsAndBytesConfig | None
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Returns the backbone, quantised by these settings if there are any, and transformers' loading info.
+
+    transformers takes one quantisation config, and a GGUF file needs its own. So the file is dequantised in the CPU's
+    memory first, and its weights are quantised from there.
+    """
+    if "gguf_file" not in where:
+        found: tuple[PreTrainedModel, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+            name, **where, **kwargs, quantization_config=settings
+        )
+        return found
+    whole_kwargs = {**kwargs, "device_map": {"": "cpu"} if settings else kwargs["device_map"]}
+    whole, info = AutoModelForCausalLM.from_pretrained(
+        name, **where, **whole_kwargs, quantization_config=GgufConfig(dequantize=True)
+    )
+    if settings is None:
+        return whole, info
+    base, more = type(whole).from_pretrained(
+        None, config=whole.config, state_dict=whole.state_dict(), **kwargs, quantization_config=settings
+    )
+    base.name_or_path = base.config.name_or_path = name
+    return base, {kind: [*info[kind], *more[kind]] for kind in info}
+
+
+def check_keys(name: str, info: dict[str, Any]) -> None:
+    """Checks that a checkpoint holds the weights of its architecture, all and no others; tied weights count once.
+
+    transformers would give missing weights random values, and leave others out.
+
+    Args:
+        name: of the backbone, for the message.
+        info: what `from_pretrained` returns as its loading info.
+
+    Raises:
+        BackboneError: it does not; the message counts the weights and names the first few.
+    """
+    problems = {
+        "missing": sorted(info["missing_keys"]),
+        "of another shape": sorted(key for key, *_ in info["mismatched_keys"]),
+        "unexpected": sorted(key for key in info["unexpected_keys"] if not OLD_BUFFERS.search(key)),
+    }
+    said = [
+        f"{len(keys)} {what} ({', '.join(keys[:SHOWN_KEYS])}{', ...' if len(keys) > SHOWN_KEYS else ''})"
+        for what, keys in problems.items()
+        if keys
+    ]
+    if said:
+        raise BackboneError(
+            f"model.name: the weights of {name} do not fit its architecture: {'; '.join(said)}; get the whole "
+            "checkpoint again, and one of a causal language model"
+        )
+
+
+def cast(base: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Rounds the weights that are not quantised to a dtype, in place, and makes 4-bit layers dequantise to it.
+
+    Buffers, such as the frequencies of rotary embeddings, and weights that transformers keeps in fp32 stay as they are.
+    """
+    before = base.dtype
+    for parameter in base.parameters():
+        if parameter.dtype == before:
+            parameter.data = parameter.data.to(dtype)
+    for layer in base.modules():
+        if is_4bit(layer):
+            layer.weight.quant_state.dtype = dtype
+    base.config.dtype = dtype
+
+
+def load_config(section: ModelConfig) -> PreTrainedConfig:
+    """Returns the backbone's own config.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    name, where = pretrained(section)
+    config: PreTrainedConfig = AutoConfig.from_pretrained(name, **where)
+    return config
 
 
 def without_weights(section: ModelConfig) -> PreTrainedModel:
     """Returns the backbone on the meta device: its layers have shapes, but no weights.
 
     Raises:
-        OSError, ValueError: its config.json cannot be read.
+        OSError, ValueError: its config cannot be read.
     """
-    config = AutoConfig.from_pretrained(resolve_name(section.name), **_hub(section))
+    config = load_config(section)
     with torch.device("meta"):
         base: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     return base
@@ -163,18 +206,3 @@ def weights_hash(base: PreTrainedModel) -> str:
         flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
         digest.update(flat.cpu().numpy().data)
     return digest.hexdigest()
-
-
-def _hub(section: ModelConfig) -> dict[str, Any]:
-    """The arguments of `from_pretrained` that the config sets."""
-    given = {"revision": section.revision, "cache_dir": section.cache_dir}
-    return {key: value for key, value in given.items() if value is not None}
-
-
-def _cannot_load(name: str, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
-    return (
-        f"model.name: cannot load {name}{offline}: {first}; check the name, log in with `hf auth login` where the "
-        "model is gated, or start with the bundled one: --model loraft-vi-tiny"
-    )

@@ -1,16 +1,19 @@
 """Load a backbone with the encoder of a task: bare, with the adapter of a finished run, or with another adapter."""
 
+import os
 import warnings
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from loraft.bundled import bundled_backbones
 from loraft.config.schema import Config
 from loraft.data.prompt import Task
 from loraft.errors import BackboneError, Note, RunError
 from loraft.models import manifest
 from loraft.models.adapter import apply_adapter, load_adapter
-from loraft.models.backbone import load_backbone, load_tokenizer
+from loraft.models.backbone import cast, fingerprint, load_backbone, load_tokenizer
+from loraft.models.device import DTYPE_NAMES, pick_dtype
 from loraft.models.encoder import Encoder
 from loraft.runs.peft_folder import read_peft_folder
 from loraft.runs.run import MANIFEST_FILE, Run
@@ -56,6 +59,9 @@ def load_peft(folder: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
 def load_run(run: Run, config: Config, *, for_good: bool = False) -> tuple[Encoder, PreTrainedModel]:
     """Returns the encoder and the backbone with the run's adapter, after checking that they belong together.
 
+    On every machine the backbone's weights are rounded to the dtype of the training, and quantised from that. Then they
+    are cast to the dtype that `config.model.dtype` and this machine give.
+
     Args:
         run: a finished run.
         config: its `model`, `quant` and `prompt` sections must be those that the adapter was trained with.
@@ -69,6 +75,40 @@ def load_run(run: Run, config: Config, *, for_good: bool = False) -> tuple[Encod
     if not run.finished:
         raise RunError(f"{run.path}: the run is not finished (no {run.results_file}); {run.how_to_resume} finishes it")
     content = manifest.read(run.adapter)
-    encoder, base = build(config)
+    config = located(run, config)
+    encoder, base = build_encoder(config), _load_as_trained(config, content.backbone)
     manifest.check(content, run.adapter, encoder, base)
+    dtype = pick_dtype(config.model, config.quant, base.device)
+    if base.dtype != dtype:
+        warnings.warn(
+            f"the adapter was trained over {DTYPE_NAMES[base.dtype]} weights and is computed in {DTYPE_NAMES[dtype]}"
+            " here (model.dtype); a label that was nearly tied can change",
+            Note,
+            stacklevel=2,
+        )
+        cast(base, dtype)
     return encoder, (apply_adapter if for_good else load_adapter)(base, run.adapter)
+
+
+def located(run: Run, config: Config) -> Config:
+    """Returns the config of a finished run with the present path of its backbone, where that was moved with the run."""
+    name = config.model.name
+    if name in bundled_backbones() or os.path.exists(os.path.expanduser(name)):
+        return config
+    for relative in (manifest.read(run.adapter).backbone.relative_path, name):
+        path = os.path.normpath(run.path.absolute() / relative) if relative else ""
+        if relative and os.path.exists(path):
+            return config.model_copy(update={"model": config.model.model_copy(update={"name": path})})
+    return config
+
+
+def _load_as_trained(config: Config, trained: manifest.BackboneIdentity) -> PreTrainedModel:
+    """Returns the backbone with its weights in the dtype of the training.
+
+    Earlier versions did not write that dtype; there it is the one that gives the fingerprint.
+    """
+    for dtype in [trained.dtype] if trained.dtype else [config.model.dtype, "bf16", "fp32"]:
+        base = load_backbone(config.model.model_copy(update={"dtype": dtype}), config.quant)
+        if fingerprint(base) == trained.fingerprint:
+            break
+    return base

@@ -3,6 +3,7 @@
 It is checked before prediction, since an adapter gives wrong answers with another backbone or prompt.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 from loraft.config.schema import Config
 from loraft.errors import RunError
 from loraft.models.backbone import fingerprint
+from loraft.models.device import DTYPE_NAMES
 from loraft.models.encoder import Encoder
 from loraft.runs.environment import package_versions
 from loraft.runs.records import read_record
@@ -23,12 +25,22 @@ VERSIONED = ("loraft", "torch", "transformers", "peft", "trl", "bitsandbytes")
 
 @dataclass(frozen=True)
 class BackboneIdentity:
-    """The backbone that an adapter belongs to; `fingerprint` is `backbone.fingerprint` of it without the adapter."""
+    """The backbone that an adapter belongs to.
+
+    Attributes:
+        name, revision: as in the config; a local one's name is its absolute path.
+        fingerprint: `backbone.fingerprint` of it without the adapter.
+        quant: the config's `quant` section.
+        dtype: of its weights that are not quantised; None in files of versions that did not write it.
+        relative_path: of a local backbone, from the run's folder, for the case that both were moved together.
+    """
 
     name: str
     revision: str | None
     fingerprint: str
     quant: dict[str, Any]
+    dtype: str | None = None
+    relative_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,15 +78,32 @@ class Manifest:
     versions: dict[str, str | None]
 
 
+def identify(config: Config, base: PreTrainedModel, run: Path) -> BackboneIdentity:
+    """Returns the identity of a backbone without adapter, for the adapter of a run in the folder `run`."""
+    model, local = config.model, os.path.isabs(config.model.name)
+    return BackboneIdentity(
+        model.name,
+        model.revision,
+        fingerprint(base),
+        config.quant.model_dump(),
+        DTYPE_NAMES.get(base.dtype),
+        os.path.relpath(model.name, run) if local else None,
+    )
+
+
 def describe(
-    config: Config, encoder: Encoder, weights: str, fingerprints: dict[str, str], scores: dict[str, float]
+    config: Config,
+    encoder: Encoder,
+    backbone: BackboneIdentity,
+    fingerprints: dict[str, str],
+    scores: dict[str, float],
 ) -> Manifest:
     """Returns the manifest of an adapter.
 
     Args:
         config: of the training.
         encoder: of the training prompts.
-        weights: fingerprint of the backbone without the adapter.
+        backbone: that the adapter was trained on.
         fingerprints: of each split by its name.
         scores: accuracy and macro_f1 on the test split, as fractions.
     """
@@ -84,7 +113,7 @@ def describe(
         chat_template_sha256=encoder.template_hash,
         date_string=encoder.date_string,
         prompt_sha256=encoder.prompt_hash,
-        backbone=BackboneIdentity(config.model.name, config.model.revision, weights, config.quant.model_dump()),
+        backbone=backbone,
         prompt=config.prompt.model_dump(),
         data=DataIdentity(config.data.source, fingerprints),
         scores=scores,

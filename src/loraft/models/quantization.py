@@ -1,7 +1,9 @@
 """NF4 quantisation of a backbone: its settings, the check that they took effect, and work-arounds for bitsandbytes."""
 
+import math
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -9,12 +11,15 @@ from transformers import BitsAndBytesConfig
 
 from loraft.config.schema import QuantConfig
 from loraft.engine.quantized_linear import is_4bit
-from loraft.errors import BackboneError
+from loraft.errors import BackboneError, Note
+from loraft.models.device import pick_compute_dtype
 
 QUANT_TYPE = "nf4"  # 4-bit levels at the quantiles of a normal distribution (Dettmers et al. 2023, "QLoRA")
+LEAST_SHARE = 0.5  # of the layers' weights in 4 bits; with less, nf4 saves little and costs time
+SHARE_TO_TELL = 0.9  # below it a note says how much is quantised
 
 
-def nf4_config(section: QuantConfig) -> BitsAndBytesConfig:
+def nf4_config(section: QuantConfig, device: torch.device) -> BitsAndBytesConfig:
     """Returns the settings that transformers hands to bitsandbytes; its own defaults are FP4 and fp32 computation.
 
     The block size is bitsandbytes' own, 64 weights; transformers has no setting for it. The compute dtype also decides
@@ -23,12 +28,13 @@ def nf4_config(section: QuantConfig) -> BitsAndBytesConfig:
     Args:
         section: whether the block scales are quantised too (`double_quant`), and the dtype in which the dequantised
             weights are multiplied (`compute_dtype`).
+        device: that computes; `compute_dtype: auto` depends on it.
     """
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=QUANT_TYPE,
         bnb_4bit_use_double_quant=section.double_quant,
-        bnb_4bit_compute_dtype=torch.bfloat16 if section.compute_dtype == "bf16" else torch.float32,
+        bnb_4bit_compute_dtype=pick_compute_dtype(section, device),
     )
 
 
@@ -50,6 +56,50 @@ def check_nf4(model: torch.nn.Module, *, double_quant: bool) -> int:
                 f"quant: the layer {name} is not stored as NF4 with double_quant={double_quant}; use --quant none"
             )
     return len(layers)
+
+
+def decoder_matrices(model: torch.nn.Module) -> dict[str, int]:
+    """Returns the number of weights in each matrix of the layers: linear ones, and stacked ones of experts.
+
+    Embeddings and the LM head are left out: nf4 never quantises them, and in a small model they are most weights. 4-bit
+    weights are counted one by one.
+
+    Args:
+        model: a backbone without adapter.
+    """
+    outside = {
+        id(module.weight)
+        for module in model.modules()
+        if isinstance(module, torch.nn.Embedding) or module is model.get_output_embeddings()
+    }
+    counts = {}
+    for name, weight in model.named_parameters():
+        state = getattr(weight, "quant_state", None)
+        if weight.ndim >= 2 and id(weight) not in outside:
+            counts[name] = weight.numel() if state is None else math.prod(state.shape)
+    return counts
+
+
+def quantised_share(model: torch.nn.Module, counts: Mapping[str, int]) -> float:
+    """Returns the share of the weights of `decoder_matrices` that is stored in 4 bits."""
+    packed = {f"{name}.weight" for name, layer in model.named_modules() if is_4bit(layer)}
+    return sum(count for name, count in counts.items() if name in packed) / sum(counts.values())
+
+
+def check_share(model: torch.nn.Module, *, allow_partial: bool) -> None:
+    """Checks that at least half of the layers' weights are quantised; bitsandbytes quantises linear layers only.
+
+    Raises:
+        BackboneError: fewer are, and `allow_partial` is false.
+    """
+    share = quantised_share(model, decoder_matrices(model))
+    if share < LEAST_SHARE and not allow_partial:
+        raise BackboneError(
+            f"quant.method: nf4 quantises only {share:.0%} of the weights in this backbone's layers: bitsandbytes"
+            " quantises linear layers, no stacked experts; use --quant none, or go on: --set quant.allow_partial=true"
+        )
+    if share < SHARE_TO_TELL:
+        warnings.warn(f"nf4 quantises {share:.0%} of the weights in the layers; the others stay", Note, stacklevel=3)
 
 
 def keep_nf4_layout(model: torch.nn.Module) -> None:

@@ -107,7 +107,7 @@ class WorkerRun(Run):
 def default_name(config: Config) -> str:
     """The run's name where none is given: backbone, data, task, method, rank and seed."""
     source = Path(config.data.source).name
-    backbone = Path(config.model.name).name
+    backbone = Path(config.model.label).name
     method = "qlora" if config.quant.method == "nf4" else "lora"
     return f"{backbone}-{source}-{Path(config.prompt.task).stem}-{method}-r{config.lora.r}-s{config.seed}"
 

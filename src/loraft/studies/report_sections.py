@@ -41,7 +41,7 @@ def made_from(folder: RunFolder, settings: str) -> str:
     quantised = f" ({config.quant.method})" if config.quant.method != "none" else ""
     made = read_object(folder.environment_path, folder.mend) if folder.environment_path.is_file() else {}
     version = (made.get("packages") or {}).get("loraft")
-    parts = [f"backbone {config.model.name}{quantised}", f"data {config.data.source}", f"task {config.prompt.task}"]
+    parts = [f"backbone {config.model.label}{quantised}", f"data {config.data.source}", f"task {config.prompt.task}"]
     parts += [settings, f"seed {config.seed}", f"loraft {version}" if version else "", str(made.get("time") or "")]
     return " · ".join(filter(None, parts))
 

@@ -12,8 +12,19 @@ from loraft.engine.collator import TrainingRow
 from loraft.training import memory
 
 
-def sft_config(section: TrainConfig, *, learning_rate: float, output_dir: str, seed: int, on_cpu: bool) -> SFTConfig:
-    """Returns TRL's arguments for this section; everything that would reach a network is off."""
+def sft_config(
+    section: TrainConfig, *, learning_rate: float, output_dir: str, seed: int, on_cpu: bool, fp16: bool
+) -> SFTConfig:
+    """Returns TRL's arguments for this section; everything that would reach a network is off.
+
+    Args:
+        section: the `train` section of the config.
+        learning_rate: the section's, or the one that follows the backbone's size.
+        output_dir: of the checkpoints.
+        seed: of the order of rows and of dropout.
+        on_cpu: train on the CPU.
+        fp16: the backbone's weights are fp16, so the loss is scaled, or small gradients would become zero.
+    """
     return SFTConfig(
         output_dir=output_dir,
         num_train_epochs=section.num_train_epochs,
@@ -40,6 +51,7 @@ def sft_config(section: TrainConfig, *, learning_rate: float, output_dir: str, s
         report_to=section.report_to,
         seed=seed,
         use_cpu=on_cpu,
+        fp16=fp16,
         bf16=False,  # the backbone's weights already are where the hardware multiplies bf16; no autocast on top
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,

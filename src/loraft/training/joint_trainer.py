@@ -51,6 +51,7 @@ class JointTrainer(LabelTrainer):
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         """Clips each adapter's gradient by its own norm; returns the largest of the norms, for the trainer's log."""
+        self.accelerator.unscale_gradients()  # of a scaled loss, with fp16
         peft_model = self.peft_model()
         self._norms = [
             torch.nn.utils.clip_grad_norm_(weights_of(peft_model, name), self.args.max_grad_norm)

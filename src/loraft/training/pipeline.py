@@ -17,8 +17,7 @@ from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.evaluate import judge
 from loraft.evaluation.figures import draw_run_figures
 from loraft.models import manifest
-from loraft.models.adapter import add_adapter, parameter_counts, remove_adapter
-from loraft.models.backbone import fingerprint
+from loraft.models.adapter import add_adapter, coverage, parameter_counts, remove_adapter
 from loraft.models.encoder import Encoder
 from loraft.models.load import build
 from loraft.runs.atomic_files import write_text
@@ -136,7 +135,8 @@ def _train_and_judge(run: Run, inputs: TrainingInputs, fit: Fit, resume: bool, f
         check_same_config(run.config_path, config, free=(*PLACES, *STUDIES), hint=hint)
     write_text(run.config_path, dump_config(config))
     write_record(run.environment_path, environment())
-    weights = fingerprint(base)  # before the adapter: pissa and olora move weights out of the backbone
+    # Before the adapter: pissa and olora move weights out of the backbone.
+    identity = manifest.identify(config, base, run.path)
     test = splits["test"]
     prompts = encoder.encode(test.texts)
     before = inputs.baseline
@@ -151,7 +151,7 @@ def _train_and_judge(run: Run, inputs: TrainingInputs, fit: Fit, resume: bool, f
         after, rows = judge(model, encoder, prompts, test, config)
         scores = {"accuracy": after.accuracy, "macro_f1": after.macro_f1}
         fingerprints = {name: split.fingerprint for name, split in splits.items()}
-        save_adapter(run, model, manifest.describe(config, encoder, weights, fingerprints, scores))
+        save_adapter(run, model, manifest.describe(config, encoder, identity, fingerprints, scores))
     finally:
         remove_adapter(model)
     write_rows(run, rows)
@@ -160,8 +160,8 @@ def _train_and_judge(run: Run, inputs: TrainingInputs, fit: Fit, resume: bool, f
     result = RunResult(
         run=str(run.path),
         labels=encoder.task.labels,
-        backbone=config.model.name,
-        backbone_fingerprint=weights,
+        backbone=config.model.label,
+        backbone_fingerprint=identity.fingerprint,
         data={name: split.summary for name, split in splits.items()},
         before=before,
         after=after,
@@ -180,6 +180,8 @@ def fit_adapter(inputs: TrainingInputs, resume: bool, quiet: bool, run: Run, mod
     quiet = quiet or not is_main_process()
     if not quiet:
         _print_settings(config, counts, learning_rate(config.train, model))
+        for line in coverage(model):
+            print(line, file=sys.stderr)
     progress = ProgressCallback(run.append_log, visible=not quiet)
     interrupt = SaveOnInterrupt()
     checkpoint = newest_checkpoint(run.checkpoints) if resume else None

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from accelerate.utils import AutocastKwargs
 from datasets import Dataset
 from peft import PeftModel
 from torch.utils.data import Sampler
@@ -67,6 +68,11 @@ class LabelTrainer(SFTTrainer):
             {"input_ids": [row.input_ids for row in data.rows], "row": list(range(len(data.rows)))}
         )
         super().__init__(*args, data_collator=self._collate, train_dataset=dataset, eval_dataset=dataset, **kwargs)
+        if self.args.fp16:
+            # The weights are fp16 already, and the engine casts what has to be fp32: no autocast on top of that.
+            self.accelerator.autocast_handler = AutocastKwargs(enabled=False)
+            if self.accelerator.scaler is None:  # accelerate scales no loss on a CPU
+                self.accelerator.scaler, self.accelerator.native_amp = torch.amp.GradScaler("cpu"), True
         self.losses_A = torch.zeros(1 if joint is None else len(joint.names), device=self.args.device)
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         for parameter in self._trained:
@@ -96,7 +102,14 @@ class LabelTrainer(SFTTrainer):
         rate = learning_rate(section, model)  # of a joint training: that of the first trial, see `JointTrainer`
         trainer = cls(
             model=model,
-            args=sft_config(window, learning_rate=rate, output_dir=output_dir, seed=seed, on_cpu=on_cpu),
+            args=sft_config(
+                window,
+                learning_rate=rate,
+                output_dir=output_dir,
+                seed=seed,
+                on_cpu=on_cpu,
+                fp16=model.dtype == torch.float16,
+            ),
             processing_class=data.tokenizer,
             data=data,
             section=section,
@@ -154,6 +167,7 @@ class LabelTrainer(SFTTrainer):
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         """Clips the trained parameters; upstream looks through all parameters, several times a step."""
+        self.accelerator.unscale_gradients()  # of a scaled loss, with fp16
         return torch.nn.utils.clip_grad_norm_(self._trained, self.args.max_grad_norm)
 
     def _collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

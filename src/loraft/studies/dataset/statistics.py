@@ -211,7 +211,7 @@ def prompt_tokens(config: Config, splits: Sequence[Split]) -> TokenLengths:
     sentence_N = np.array([len(row) for row in ids])
     prompt_N = np.array([len(prompt.ids) + answer for prompt in prompts])
     return TokenLengths(
-        tokenizer=config.model.name,
+        tokenizer=config.model.label,
         max_length=config.prompt.max_length,
         shortened=sum(prompt.cut > 0 for prompt in prompts),
         sentence=_lengths(sentence_N),

@@ -7,13 +7,12 @@ where each has its own.
 from collections.abc import Sequence
 
 import numpy as np
-from transformers import AutoConfig
 
 from loraft.config.schema import Config
 from loraft.data.dataset import Split
 from loraft.data.prompt import Task
 from loraft.errors import DataError
-from loraft.models.backbone import resolve_name
+from loraft.models.backbone import load_config
 from loraft.models.load import build_encoder
 from loraft.studies.fewshot.demonstrations import Draw, Ints
 
@@ -115,7 +114,5 @@ def _too_long(config: Config, k: int, tokens: int, row: str, context: int, small
 
 def _context(config: Config) -> int:
     """Tokens that the backbone can attend to, from its config; `NO_LIMIT` where the config names none."""
-    hub = {"revision": config.model.revision, "cache_dir": config.model.cache_dir}
-    given = {key: value for key, value in hub.items() if value is not None}
-    architecture = AutoConfig.from_pretrained(resolve_name(config.model.name), **given).get_text_config()
+    architecture = load_config(config.model).get_text_config()
     return int(getattr(architecture, "max_position_embeddings", None) or NO_LIMIT)

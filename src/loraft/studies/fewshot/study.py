@@ -25,7 +25,7 @@ from loraft.evaluation.classification_report import EvaluationReport, classifica
 from loraft.evaluation.evaluate import judge
 from loraft.models.adapter import MOVING_INITS
 from loraft.models.encoder import Encoder
-from loraft.models.load import build, load_run
+from loraft.models.load import build, load_run, located
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
 from loraft.runs.records import as_json, record_from, write_record
@@ -92,6 +92,8 @@ def fewshot(
     """
     section, shots = config.fewshot, sorted({0, *config.fewshot.shots})
     adapter_run = None if run is None else Run(Path(run))
+    if adapter_run is not None and adapter_run.finished:
+        config = located(adapter_run, config)
     folder = FewshotFolder(Path(config.output) / fewshot_name(config, adapter_run))
     if resume:
         _check_begun(folder, config)
@@ -211,7 +213,7 @@ def _result(
     compared = compare_best(rows, predictions, test.labels, len(labels), **_bootstrap_settings(config))
     return FewshotResult(
         path=str(path),
-        backbone=config.model.name,
+        backbone=config.model.label,
         run=None if adapter_run is None else str(adapter_run.path),
         task=config.prompt.task,
         labels=labels,
@@ -275,7 +277,7 @@ def fewshot_name(config: Config, run: Run | None) -> str:
     """Name of the study's directory: `config.name`, or one made of the settings in which studies usually differ."""
     if config.name is not None:
         return config.name
-    parts = ["fewshot", Path(config.model.name).name, Path(config.data.source).name, Path(config.prompt.task).stem]
+    parts = ["fewshot", Path(config.model.label).name, Path(config.data.source).name, Path(config.prompt.task).stem]
     parts += [config.fewshot.selection, *(["generate"] if config.eval.decode == "generate" else [])]
     parts += ["nf4"] if config.quant.method == "nf4" else []
     return "-".join([*parts, f"s{config.seed}", *(["with", run.name] if run is not None else [])])

@@ -105,7 +105,7 @@ def sweep_name(config: Config) -> str:
     if config.name is not None:
         return config.name
     parts = {
-        "model.name": Path(config.model.name).name,
+        "model.name": Path(config.model.label).name,
         "data.source": Path(config.data.source).name,
         "prompt.task": Path(config.prompt.task).stem,
         "quant.method": "qlora" if config.quant.method == "nf4" else "lora",

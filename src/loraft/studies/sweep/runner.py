@@ -221,7 +221,7 @@ def _conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], erro
     ranking = rank_settings(records, answers, config.eval.confidence)
     return SweepResult(
         path=str(folder.path),
-        backbone=config.model.name,
+        backbone=config.model.label,
         quant=config.quant.method,
         data=config.data.source,
         task=config.prompt.task,

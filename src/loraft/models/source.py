@@ -1,0 +1,80 @@
+"""Find the files of a backbone by its name: a bundled one, a folder, a GGUF file, or a hub id."""
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+from loraft.bundled import bundled_backbones
+from loraft.config.schema import ModelConfig
+from loraft.errors import BackboneError
+
+
+def resolve_name(name: str) -> str:
+    """Returns the folder of a bundled backbone, a local folder or GGUF file, or else the name as a hub id.
+
+    A folder without config.json that holds exactly one GGUF file stands for that file.
+
+    Raises:
+        BackboneError: the folder holds no backbone, or the name is neither a bundled backbone nor a folder or GGUF file
+            nor of the form owner/name.
+    """
+    bundled = bundled_backbones().get(name)
+    if bundled is not None:
+        return str(bundled)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        files = sorted(file.name for file in path.glob("*.gguf"))
+        if (path / "config.json").exists():
+            return str(path)
+        if len(files) == 1:
+            return str(path / files[0])
+        if files:
+            raise BackboneError(f"model.name: {name} holds several GGUF files ({', '.join(files)}); name one of them")
+        raise BackboneError(
+            f"model.name: {name} has no config.json and no GGUF file; name a folder saved by save_pretrained"
+        )
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise BackboneError(f"model.name: {name} is a file, but no GGUF file; name its folder")
+        return str(path)
+    if name.startswith((".", "/", "~")) or name.endswith(".gguf") or name.count("/") != 1:
+        known = ", ".join(bundled_backbones())
+        raise BackboneError(
+            f"model.name: no such backbone (got {name!r}); bundled: {known}; else a folder, a GGUF file, or owner/name "
+            "on the hub"
+        )
+    return name
+
+
+def pretrained(section: ModelConfig) -> tuple[str, dict[str, Any]]:
+    """Returns the name and the keyword arguments with which transformers' `from_pretrained` finds this backbone.
+
+    Raises:
+        BackboneError: there is no such backbone, or it is a GGUF file and the package that reads these is missing.
+    """
+    found = resolve_name(section.name)
+    if found.endswith(".gguf"):
+        if importlib.util.find_spec("gguf") is None:
+            raise BackboneError(f"model.name: {section.name} is a GGUF file, which needs a package: pip install gguf")
+        from transformers import modeling_gguf_pytorch_utils as reader
+
+        reader.tqdm = lambda tensors, **_: tensors  # its progress bar has no other switch
+        return str(Path(found).parent), {"gguf_file": Path(found).name}
+    given = {"revision": section.revision, "cache_dir": section.cache_dir}
+    return found, {key: value for key, value in given.items() if value is not None}
+
+
+def cannot_load(name: str, error: Exception) -> str:
+    """Returns the message for a backbone that transformers cannot load."""
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if os.path.exists(name):
+        return (
+            f"model.name: cannot load {name}: {first}; the files are damaged or of an architecture that transformers "
+            "does not know; get them again, or start with the bundled backbone: --model loraft-vi-tiny"
+        )
+    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+    return (
+        f"model.name: cannot load {name}{offline}: {first}; check the name, log in with `hf auth login` where the "
+        "model is gated, or start with the bundled one: --model loraft-vi-tiny"
+    )
