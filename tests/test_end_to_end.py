@@ -192,7 +192,7 @@ def test_a_file_is_judged_whole_whatever_the_run_was_limited_to(trained: RunResu
 
 
 def test_a_run_and_zero_shot_are_two_things(trained: RunResult) -> None:
-    with pytest.raises(RunError, match="one of them"):
+    with pytest.raises(RunError, match="give one of --run, --adapter, --zero-shot"):
         evaluate(run=Path(trained.run), zero_shot=True)
 
 

@@ -12,6 +12,7 @@ from transformers import AutoConfig
 from loraft.config.schema import Config
 from loraft.data.dataset import load_data
 from loraft.errors import DataError
+from loraft.models import backbone as backbones
 from loraft.models.encoder import Encoder
 from loraft.models.load import build_encoder
 from loraft.studies.fewshot import context
@@ -67,7 +68,7 @@ def test_the_context_is_read_of_the_revision_and_from_the_cache_that_the_config_
         asked.append(given)
         return from_pretrained(name)
 
-    monkeypatch.setattr(context, "AutoConfig", SimpleNamespace(from_pretrained=keep))
+    monkeypatch.setattr(backbones, "AutoConfig", SimpleNamespace(from_pretrained=keep))
     longest(config(tmp_path))
     longest(config(tmp_path, "model.revision=main", f"model.cache_dir={tmp_path}"))
     assert asked == [{}, {"revision": "main", "cache_dir": str(tmp_path)}]
