@@ -199,7 +199,7 @@ def test_where_all_rows_are_right_or_wrong_the_intervals_do_not_collapse(rows: i
     for answers in ((references + 1) % 3, np.full(rows, -1)):
         for low, high in judged(references, answers, 2000).values():
             assert low == 0
-            assert high > 1 / rows
+            assert high > min(0.5, 1 / rows)
 
 
 @pytest.mark.parametrize("seed", range(10))
