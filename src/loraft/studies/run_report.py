@@ -124,12 +124,15 @@ def _peft_code(run: Run, config: Config) -> str:
     arguments.append(f"dtype={_torch_dtype(_trained_dtype(run, config))}")
     after = ""
     if quantised:
+        compute = config.quant.compute_dtype
+        if compute == "auto":  # fp16 only on a card without bf16, which then gives the other weights that dtype too
+            compute = "fp16" if _trained_dtype(run, config) == "fp16" else "bf16"
         imports[0] = "from transformers import AutoModelForCausalLM, BitsAndBytesConfig"
         arguments.append(
             "quantization_config=BitsAndBytesConfig(\n"
             '        load_in_4bit=True,\n        bnb_4bit_quant_type="nf4",\n'
             f"        bnb_4bit_use_double_quant={config.quant.double_quant},\n"
-            f"        bnb_4bit_compute_dtype={_torch_dtype(config.quant.compute_dtype)},\n    )"
+            f"        bnb_4bit_compute_dtype={_torch_dtype(compute)},\n    )"
         )
         after = (
             "for layer in base.modules():  # some CPUs would round the weights again at the first prediction\n"
