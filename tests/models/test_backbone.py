@@ -13,8 +13,8 @@ from loraft.bundled import bundled_backbones
 from loraft.config.schema import LoraSection, ModelConfig, QuantConfig
 from loraft.errors import BackboneError
 from loraft.models.adapter import add_adapter
-from loraft.models.backbone import fingerprint, load_backbone, load_tokenizer, weights_hash, without_weights
-from loraft.models.device import has_bf16, pick_device
+from loraft.models.backbone import cast, fingerprint, load_backbone, load_tokenizer, weights_hash, without_weights
+from loraft.models.device import has_bf16, pick_compute_dtype, pick_device, pick_dtype
 from loraft.models.source import resolve_name
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -90,6 +90,32 @@ def test_with_nf4_auto_gives_what_is_not_quantised_the_dtype_of_the_products(
     quant = QuantConfig(method="nf4", compute_dtype=compute_dtype)
     model = load_backbone(ModelConfig(name=str(tmp_path), dtype=dtype), quant)
     assert model.lm_head.weight.dtype == model.model.norm.weight.dtype == expected
+
+
+def test_a_card_without_bf16_computes_in_fp16_and_the_cpu_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loraft.models.device.has_bf16", lambda device: False)
+    card, cpu, nf4 = torch.device("cuda"), torch.device("cpu"), QuantConfig(method="nf4")
+    half, whole = torch.float16, torch.float32
+    found = [pick_dtype(ModelConfig(), quant, device) for quant in (QuantConfig(), nf4) for device in (card, cpu)]
+    assert found == [half, whole, half, torch.bfloat16]
+    assert [pick_compute_dtype(nf4, device) for device in (card, cpu)] == [half, torch.bfloat16]
+    for name, dtype in (("bf16", torch.bfloat16), ("fp32", whole), ("fp16", half)):  # what was given stays
+        assert pick_dtype(ModelConfig(dtype=name), nf4, card) == dtype
+        assert pick_compute_dtype(QuantConfig(compute_dtype=name), card) == dtype
+
+
+def test_casting_leaves_buffers_and_makes_four_bit_layers_dequantise_to_the_dtype() -> None:
+    model = load_backbone(ModelConfig(dtype="bf16"), QuantConfig(method="nf4"))
+    codes, head = model.model.layers[0].mlp.up_proj.weight.clone(), model.lm_head.weight.clone()
+    cast(model, torch.float32)
+    layer = model.model.layers[0].mlp.up_proj
+    assert torch.equal(layer.weight, codes)
+    assert (layer.weight.quant_state.dtype, model.dtype, model.config.dtype) == (torch.float32,) * 3
+    assert torch.equal(model.lm_head.weight, head.float())
+    assert model.lm_head.weight is model.model.embed_tokens.weight or not model.config.tie_word_embeddings
+    cast(model, torch.float16)
+    assert model.model.norm.weight.dtype == torch.float16
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
 
 
 def test_a_loaded_backbone_is_frozen_and_in_evaluation_mode() -> None:

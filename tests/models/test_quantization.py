@@ -1,18 +1,28 @@
 """NF4: how weights are stored, that they stay so, and that torch.compile is switched on again."""
 
 import os
+from pathlib import Path
 
 import bitsandbytes as bnb
 import pytest
 import torch
-from helpers.tiny import backbone, encoder, prompts
+from helpers.tiny import HEADS, SMALL, backbone, encoder, prompts
+from transformers import AutoModelForCausalLM, GptOssConfig, MixtralConfig
 
-from loraft.config.schema import ModelConfig, QuantConfig
+from loraft.config.schema import LoraSection, ModelConfig, QuantConfig
 from loraft.engine.quantized_linear import dense_weight
 from loraft.engine.scorer import score
-from loraft.errors import BackboneError
+from loraft.errors import BackboneError, Note
+from loraft.models.adapter import add_adapter, coverage
 from loraft.models.backbone import load_backbone
-from loraft.models.quantization import check_nf4, keep_nf4_layout, nf4_config, no_compiler
+from loraft.models.quantization import (
+    check_nf4,
+    decoder_matrices,
+    keep_nf4_layout,
+    nf4_config,
+    no_compiler,
+    quantised_share,
+)
 
 
 def test_the_settings_are_those_of_qlora() -> None:
@@ -95,3 +105,51 @@ def test_the_compiler_is_off_inside_the_block_and_as_before_afterwards(
         assert os.environ[switch] == "1"
         raise ImportError
     assert os.environ.get(switch) == before
+
+
+# --- experts ----------------------------------------------------------------------------------------------------------
+
+
+def mixture(folder: Path, experts: int) -> str:
+    """The name of a tiny mixture of experts, saved; each expert has 3 x 32 x 48 weights in a layer, attention 3,072."""
+    torch.manual_seed(0)
+    config = MixtralConfig(**SMALL, **HEADS, num_local_experts=experts, num_experts_per_tok=1)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return str(folder)
+
+
+def test_nf4_is_refused_where_it_leaves_most_weights_as_they_are_unless_told_to_go_on(tmp_path: Path) -> None:
+    section = ModelConfig(name=mixture(tmp_path, experts=4), dtype="fp32")
+    # By hand: q and o 32 x 32, k and v 32 x 16, the router 32 x 4; experts 4 x 3 x 32 x 48 stay, and
+    # so does the router, which is no linear layer in transformers.
+    share = 3072 / (3072 + 128 + 18432)
+    with pytest.raises(BackboneError, match=r"nf4 quantises only 14% .*--set quant\.allow_partial=true"):
+        load_backbone(section, QuantConfig(method="nf4"))
+    with pytest.warns(Note, match="nf4 quantises 14% of the weights in the layers"):
+        model = load_backbone(section, QuantConfig(method="nf4", allow_partial=True))
+    assert quantised_share(model, decoder_matrices(model)) == pytest.approx(share)
+    adapted = add_adapter(model, LoraSection(r=2, target_modules=["q_proj", "o_proj"]), seed=1)
+    assert coverage(adapted) == [
+        "nf4: 14% of the weights in the layers are stored in 4 bits",
+        "the adapter covers 9% of the weights in the layers; its targets leave experts out",  # 2048 of 21632
+    ]
+
+
+def test_an_adapter_that_leaves_the_experts_out_says_so() -> None:
+    config = GptOssConfig(**SMALL, **HEADS, head_dim=8, num_local_experts=4, num_experts_per_tok=1)
+    model = AutoModelForCausalLM.from_config(config)
+    attention, total = 2 * 3072, sum(decoder_matrices(model).values())
+    assert coverage(add_adapter(model, LoraSection(r=2), seed=1)) == [
+        f"the adapter covers {attention / total:.0%} of the weights in the layers; its targets leave experts out"
+    ]
+
+
+def test_the_share_counts_every_matrix_of_the_layers_and_no_embedding() -> None:
+    model = load_backbone(ModelConfig(), QuantConfig(method="nf4"))
+    counts, config = decoder_matrices(model), model.config
+    head = config.head_dim * config.num_key_value_heads
+    hidden, inner = config.hidden_size, config.intermediate_size
+    queries = config.head_dim * config.num_attention_heads
+    assert sum(counts.values()) == config.num_hidden_layers * hidden * (2 * queries + 2 * head + 3 * inner)
+    assert quantised_share(model, counts) == 1
+    assert coverage(add_adapter(backbone(), LoraSection(r=2), seed=1)) == []

@@ -185,7 +185,7 @@ def parameter_counts(model: "PeftModel") -> tuple[int, int]:
 def coverage(model: "PeftModel") -> list[str]:
     """Returns lines that say what is quantised and what is adapted; none for a plain backbone without experts.
 
-    Experts are stacked matrices, not linear layers: nf4 and `all-linear` leave them out.
+    Experts are stacked matrices, not linear layers: nf4 leaves them out, and for gpt-oss `all-linear` does, too.
     """
     base = model.get_base_model()
     counts = decoder_matrices(base)  # names with peft's own parts in them
