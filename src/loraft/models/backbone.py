@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 from loraft import distributed
 from loraft.bundled import bundled_backbones
 from loraft.config.schema import ModelConfig, QuantConfig
-from loraft.errors import BackboneError, first_line
+from loraft.errors import BackboneError
 from loraft.models.quantization import check_nf4, keep_nf4_layout, nf4_config, no_compiler
 
 transformers_logging.disable_progress_bar()  # transformers would draw one for each file of weights, at every start
@@ -172,8 +172,9 @@ def _hub(section: ModelConfig) -> dict[str, Any]:
 
 
 def _cannot_load(name: str, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
     return (
-        f"model.name: cannot load {name}{offline}: {first_line(error)}; check the name, log in with `hf auth login` "
-        "where the model is gated, or start with the bundled one: --model loraft-vi-tiny"
+        f"model.name: cannot load {name}{offline}: {first}; check the name, log in with `hf auth login` where the "
+        "model is gated, or start with the bundled one: --model loraft-vi-tiny"
     )
