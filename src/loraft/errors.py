@@ -34,3 +34,8 @@ class NewerFileError(RunError):
 
 class Note(UserWarning):
     """Warning category for what the user asked for and need not act on, such as a row limit that took effect."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or the name of its class."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

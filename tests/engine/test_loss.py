@@ -25,7 +25,9 @@ def test_padded_loss_is_the_textbook_cross_entropy() -> None:
     assert answer_loss_sum(model, pad(batch, PAD), torch.float32).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("architecture", ["gemma2", "gpt2", "mistral"])  # for others see test_prefix_attention
+@pytest.mark.parametrize(
+    "architecture", ["gemma2", "gpt2", "mistral", "mixtral", "qwen3_moe"]
+)  # for others see test_prefix_attention
 def test_loss_and_all_gradients_equal_the_padded_batch(architecture: str) -> None:
     assert_same(with_adapter(architecture), rows())
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from helpers.tiny import LABELS, SENTENCES, awaken, backbone, encoder, prompts, tokenizer
+from helpers.tiny import CONFIGS, LABELS, SENTENCES, awaken, backbone, encoder, prompts, special, tokenizer
 from loraft.config.schema import LoraSection, TrainConfig
 from loraft.engine import collator, fused_layer, lora_linear
 from loraft.engine.collator import TrainingRow, make_rows, pack, pad
@@ -35,7 +35,8 @@ def with_adapter(architecture: str = "llama", **lora: Any) -> PeftModel:
     # peft turns its setting for GPT-2's transposed linear layers round, and says so
     noted = pytest.warns(UserWarning, match="fan_in_fan_out") if architecture == "gpt2" else nullcontext()
     with noted:
-        model = add_adapter(backbone(architecture), LoraSection(**settings), seed=1)
+        base = backbone(architecture) if architecture in CONFIGS else special(architecture)
+        model = add_adapter(base, LoraSection(**settings), seed=1)
     awaken(model)
     return model
 

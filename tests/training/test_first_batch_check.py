@@ -157,3 +157,35 @@ def test_a_training_with_a_wrong_prefix_goes_on_with_padded_batches(
     with pytest.warns(UserWarning, match="goes on with padded batches"):
         broken = fit(tmp_path / "a", with_adapter())
     assert broken == pytest.approx(fit(tmp_path / "b", with_adapter(), shared_prefix="off"), rel=1e-5)
+
+
+def refuses(*args: Any, **kwargs: Any) -> Any:
+    raise ValueError("too many values to unpack\n(in a layer)")
+
+
+@pytest.mark.parametrize(("failing", "left"), [({"fused layers"}, "ATTENTION"), (set(FAST), "PADDED")])
+def test_a_method_that_raises_is_a_wrong_one(failing: set[str], left: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right: Callable[..., torch.Tensor] = first_batch_check.answer_loss_sums
+
+    def some(*args: Any, method: BatchMethod, **kwargs: Any) -> torch.Tensor:
+        return refuses() if method in failing else right(*args, method=method, **kwargs)
+
+    monkeypatch.setattr(first_batch_check, "answer_loss_sums", some)
+    model = fresh()
+    with pytest.warns(UserWarning, match=r"too many values to unpack\W.* on this architecture"):
+        assert check(model, BatchMethod.FUSED) is BatchMethod[left]
+    assert not any(weight.count_nonzero() for name, weight in model.named_parameters() if "lora_B" in name)
+
+
+def test_a_joint_training_that_raises_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, names = add_adapters(backbone(), SECTIONS, seed=5)
+    monkeypatch.setattr(first_batch_check, "answer_loss_sums", refuses)
+    with pytest.raises(BackboneError, match=r"\(.*too many values to unpack\); use --joint off"):
+        check(model, BatchMethod.ATTENTION, names)
+
+
+def test_a_training_that_raises_goes_on_with_padded_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loraft.engine.loss.shared_prefix_mask", refuses)
+    with pytest.warns(UserWarning, match=r"the shared prefix fails: too many .* goes on with padded batches"):
+        broken = fit(tmp_path / "a", with_adapter("gemma2"))
+    assert broken == pytest.approx(fit(tmp_path / "b", with_adapter("gemma2"), shared_prefix="off"), rel=1e-5)

@@ -1,5 +1,7 @@
 """Training with the shared prefix takes the steps of padded training; and the duties of the trainer itself."""
 
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from transformers import AutoModelForCausalLM, MistralConfig, MixtralConfig
 from loraft.config.schema import LoraSection, ModelConfig, QuantConfig, TrainConfig
 from loraft.engine.collator import TrainingRow, pack, pad
 from loraft.engine.loss import BatchMethod, answer_loss_sum
+from loraft.errors import Note
 from loraft.models.adapter import add_adapter
 from loraft.models.backbone import load_backbone
 from loraft.training.dataset import TrainingData
@@ -225,8 +228,27 @@ def test_rows_beyond_a_sliding_window_are_padded(tmp_path: Path, monkeypatch: py
     for window, packed in ((longest, True), (longest - 1, False), (None, True)):
         small = MistralConfig(**{**CONFIGS["mistral"].to_diff_dict(), "sliding_window": window})
         monkeypatch.setitem(CONFIGS, "mistral", small)
-        trainer = trainer_of(tmp_path, with_adapter("mistral"))
+        told = nullcontext() if packed else pytest.warns(Note, match=f"window of {window} tokens; their batches are")
+        with told:
+            trainer = trainer_of(tmp_path, with_adapter("mistral"))
         assert ("segments" in collated(trainer, 6)) is packed
+
+
+@pytest.mark.parametrize("architecture", ["lfm2", "qwen3_5_text", "bloom"])
+def test_recurrent_and_alibi_backbones_train_on_padded_batches(architecture: str, tmp_path: Path) -> None:
+    with pytest.warns(Note, match="(recurrent|takes no position ids).*; their batches are padded"):
+        losses = fit(tmp_path / "a", with_adapter(architecture), max_steps=2)
+    assert losses == fit(tmp_path / "b", with_adapter(architecture), max_steps=2, shared_prefix="off")
+
+
+def test_experts_train_on_packed_batches_without_a_loss_of_the_router(tmp_path: Path) -> None:
+    model = with_adapter("mixtral")
+    model.config.output_router_logits = True
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", module="loraft")
+        losses = fit(tmp_path / "a", model, max_steps=2)
+    assert not model.config.output_router_logits
+    assert losses == pytest.approx(fit(tmp_path / "b", with_adapter("mixtral"), max_steps=2, shared_prefix="off"))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from loraft.engine.architecture import takes
 from loraft.engine.collator import IGNORE, uses_whole_row_attention
 from loraft.engine.layout import PackedSuffixes, head_counts, no_mask, packed_layout
 
@@ -63,7 +64,9 @@ def answer_loss_sums(
     needed_BQ = is_answer_BT[:, positions_Q + 1]
     packed = "segments" in inputs  # one row, which needs all Q positions
     kwargs: dict[str, Any] = {"input_ids": inputs["input_ids"].repeat(adapters, 1), "use_cache": False}
-    kwargs["logits_to_keep"] = positions_Q
+    chooses = takes(model, "logits_to_keep")  # few models do not
+    if chooses:
+        kwargs["logits_to_keep"] = positions_Q
     if packed:
         kwargs["position_ids"] = inputs["position_ids"]
         kwargs["attention_mask"] = no_mask(dtype, labels_BT.device)
@@ -85,6 +88,8 @@ def answer_loss_sums(
     else:
         kwargs["attention_mask"] = inputs["attention_mask"].repeat(adapters, 1)
     logits_BQV = model(**kwargs).logits  # B times A rows, adapter by adapter
+    if not chooses:
+        logits_BQV = logits_BQV[:, positions_Q]
 
     logits_LV = logits_BQV.flatten(0, 1) if packed else logits_BQV[needed_BQ.repeat(adapters, 1)]  # A times L rows
     targets_L = labels_BT[:, positions_Q + 1][needed_BQ].repeat(adapters)

@@ -17,14 +17,12 @@ from the end of the prefix.
 
 Models that `fused_layer` supports use one copy of the cached prefix for all rows, and skip padding (but for a few cells
 that round the number of tokens). For other models the prefix is expanded over the rows in transformers' own cache, and
-there is a mask where there are branches.
+there is a mask where there are branches: one of global attention, so `plain_rows` says where it is right.
 
 Letters: B rows (suffixes), S cells of a row, Q cells of a row whose logits are returned, P prefix tokens, V vocabulary,
 C key-value heads, D head size.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +39,7 @@ from loraft.engine.layout import (
     padded_sizes,
     prefix_layout,
 )
+from loraft.engine.lm_head import exact_logits
 
 # Fused layers keep the attention logits of all pairs of a row's cells. Longer rows run in transformers' own attention.
 MAX_FUSED_CELLS = 512
@@ -91,7 +90,7 @@ def logits_after(
     if fused_layer.supports(model) and tree.ids_BS.shape[1] <= MAX_FUSED_CELLS:
         logits_BQV = _fused_logits(model, tree, cache, prefix)
     else:
-        logits_BQV = _plain_logits(model, tree, cache, prefix, masked=any(branches))
+        logits_BQV = _masked_logits(model, tree, cache, prefix, masked=any(branches))
     return logits_BQV[:, :last], logits_BQV[:, last:]
 
 
@@ -164,7 +163,7 @@ def _fused_logits(model: PreTrainedModel, tree: _Tree, cache: Cache | None, pref
         dtype=model.dtype,
         cache=cache,
     )
-    with fused_layer.enabled(model):
+    with fused_layer.enabled(model), exact_logits(model):
         logits_1NV = model(
             input_ids=tree.ids_BS[computed_BS][None].to(device),
             position_ids=(tree.positions_BS[computed_BS][None] + prefix).to(device),
@@ -175,7 +174,7 @@ def _fused_logits(model: PreTrainedModel, tree: _Tree, cache: Cache | None, pref
     return logits_1NV.view(*tree.kept_BQ.shape, -1)  # the last layer returns the kept cells alone, row by row
 
 
-def _plain_logits(
+def _masked_logits(
     model: PreTrainedModel, tree: _Tree, cache: Cache | None, prefix: int, *, masked: bool
 ) -> torch.Tensor:
     """Returns the logits of the kept cells, (B, Q, V), by the model's own layers on padded rows.
@@ -199,20 +198,6 @@ def _plain_logits(
         kwargs["past_key_values"] = DynamicCache(
             [tuple(t[None].expand(batch, -1, -1, -1) for t in layer) for layer in cache]
         )
-    with _lm_head_at(model, tree.kept_BQ.to(device)):
+    with exact_logits(model, tree.kept_BQ.to(device)):
         logits_BQV: torch.Tensor = model(input_ids=tree.ids_BS.to(device), **kwargs).logits
     return logits_BQV
-
-
-@contextmanager
-def _lm_head_at(model: PreTrainedModel, kept_BQ: torch.Tensor) -> Iterator[None]:
-    """Inside the block, the LM head computes the given cells of each row only.
-
-    `logits_to_keep` of transformers can only choose the same cells for all rows.
-    """
-    rows_B1 = torch.arange(len(kept_BQ), device=kept_BQ.device)[:, None]
-    hook = model.get_output_embeddings().register_forward_pre_hook(lambda head, given: (given[0][rows_B1, kept_BQ],))
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -5,18 +5,23 @@ log-probabilities of its answer's tokens after those that all answers share, whi
 end-of-turn token is left out, unless one answer is the beginning of another: only there does it tell two answers apart.
 
 The tokens that all prompts share (instruction, demonstrations) run through the backbone once. Each row then adds its
-own sentence, the shared part of the answer, and a branch for each label (`prefix_cache` has a picture). Padding stands
-where no real token sees it, so batch size, padding and cache change a score by rounding errors only.
+own sentence, the shared part of the answer, and a branch for each label (`prefix_cache` has a picture). Architectures
+for which that is not right get whole rows (`plain_rows`). Padding stands where no real token sees it, so batch size,
+padding and cache change a score by rounding errors only. Logits are fp32 (`lm_head`).
 
 Letters: B rows of a batch, T tokens, P prefix tokens, V vocabulary, K labels, N examples.
 """
 
 from collections.abc import Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from loraft.engine import plain_rows
+from loraft.engine.architecture import longest_fast_row
 from loraft.engine.layout import Cache, bucket_size, common_prefix
 from loraft.engine.prefix_cache import logits_after, prefix_cache
 from loraft.errors import BackboneError
@@ -26,6 +31,14 @@ MIN_PREFIX = 8  # a pass for a shorter common prefix costs more than it saves
 CPU_TOKENS, TOKENS = 1536, 8192
 # Two logits that differ by less may swap their order by rounding, for example in a batch of another size.
 MARGIN = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
+
+
+class _Way(NamedTuple):
+    """How the rows of a call go through the model: plainly, or after the cached prefix that all begin with."""
+
+    plain: bool
+    cache: Cache | None = None
+    prefix: int = 0
 
 
 def answer_tokens(completions_K: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -64,11 +77,10 @@ def score(
     rows = [[*prompt, *answers[0][:shared_tokens]] for prompt in prompts]
     if not rows:
         return np.zeros((0, len(endings)))
-    cache, prefix = _shared_prefix(model, rows, 1)
+    way = _way(model, rows, endings, 1)
     log_probs_NK = np.zeros((len(rows), len(endings)))
-    for batch in _batches_of(model, rows, prefix, endings, batch_tokens):
-        suffixes = [rows[i][prefix:] for i in batch]
-        log_probs_NK[batch] = _score_batch(model, cache, prefix, suffixes, endings)
+    for batch in _batches_of(model, rows, way, endings, batch_tokens):
+        log_probs_NK[batch] = _score_batch(model, way, [rows[i][way.prefix :] for i in batch], endings)
     if np.isnan(log_probs_NK).any():
         without = int(np.isnan(log_probs_NK).any(axis=1).sum())
         raise BackboneError(
@@ -116,8 +128,12 @@ def generate(
         if k >= 0:
             out[i] = list(completions_K[k][:-1])
     order = sorted((i for i, k in enumerate(found) if k < 0), key=lambda i: len(prompts[i]))
-    for batch in _batches(order, [len(prompt) + max_new_tokens for prompt in prompts], batch_tokens or TOKENS):
-        # transformers' decoding wants padding on the left, so that all rows end where new tokens begin.
+    lengths = [len(prompt) + max_new_tokens for prompt in prompts]
+    # transformers' decoding wants padding on the left, so that all rows end where new tokens begin. A recurrent layer
+    # would read that padding first, and without position ids it would shift the row.
+    pads = longest_fast_row(model)[0] > 0
+    groups = [order] if pads else [list(group) for _, group in groupby(order, key=lambda i: lengths[i])]
+    for batch in (batch for group in groups for batch in _batches(group, lengths, batch_tokens or TOKENS)):
         longest = max(len(prompts[i]) for i in batch)
         ids_BT = torch.full((len(batch), longest), pad)
         mask_BT = torch.zeros((len(batch), longest), dtype=torch.long)
@@ -165,11 +181,11 @@ def greedy(
     shared = list(completions_K[0][:shared_tokens])
     endings = [list(ids[shared_tokens:]) for ids in completions_K]
     rows = [[*prompt, *shared] for prompt in prompts]
-    cache, prefix = _shared_prefix(model, rows, shared_tokens + 1)
+    way = _way(model, rows, endings, shared_tokens + 1)
     found = [-1] * len(rows)
-    for batch in _batches_of(model, rows, prefix, endings, batch_tokens):
-        suffixes = [rows[i][prefix:] for i in batch]
-        for i, k in zip(batch, _greedy_batch(model, cache, prefix, suffixes, shared, endings), strict=True):
+    for batch in _batches_of(model, rows, way, endings, batch_tokens):
+        suffixes = [rows[i][way.prefix :] for i in batch]
+        for i, k in zip(batch, _greedy_batch(model, way, suffixes, shared, endings), strict=True):
             found[i] = k
     return found
 
@@ -177,16 +193,20 @@ def greedy(
 def _batches_of(
     model: PreTrainedModel,
     rows: Sequence[Sequence[int]],
-    prefix: int,
+    way: _Way,
     endings: Sequence[Sequence[int]],
     batch_tokens: int | None,
 ) -> list[list[int]]:
     """Returns the batches of all rows, by the padded length of their suffixes and branches."""
     if batch_tokens is None:
         batch_tokens = CPU_TOKENS if model.device.type == "cpu" else TOKENS
-    branch_tokens = sum(len(ending) - 1 for ending in endings)  # the last token of an answer predicts nothing
+    branches = _branches(endings)
+    copies, branch_tokens = 1, sum(map(len, branches))
+    if way.plain:
+        copies, branch_tokens = len(plain_rows.distinct_branches(branches)), max(map(len, branches))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    return _batches(order, [bucket_size(len(row) - prefix + branch_tokens) for row in rows], batch_tokens)
+    lengths = [copies * bucket_size(len(row) - way.prefix + branch_tokens) for row in rows]
+    return _batches(order, lengths, batch_tokens)
 
 
 def _batches(order: list[int], lengths: list[int], batch_tokens: int) -> list[list[int]]:
@@ -213,6 +233,23 @@ def _batches(order: list[int], lengths: list[int], batch_tokens: int) -> list[li
     return batches
 
 
+def _branches(endings: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Returns the answers without their last token, which predicts nothing."""
+    return [list(ending[:-1]) for ending in endings]
+
+
+def _way(model: PreTrainedModel, rows: list[list[int]], endings: Sequence[Sequence[int]], last: int) -> _Way:
+    """Returns how all rows of a call go through the model; `last` as in `_shared_prefix`."""
+
+    def scores(few: list[list[int]], plain: bool) -> torch.Tensor:
+        way = _Way(True) if plain else _Way(False, *_shared_prefix(model, few, last))
+        return torch.from_numpy(_score_batch(model, way, [row[way.prefix :] for row in few], endings))
+
+    if plain_rows.needed(model, rows, _branches(endings), scores):
+        return _Way(True)
+    return _Way(False, *_shared_prefix(model, rows, last))
+
+
 def _shared_prefix(model: PreTrainedModel, rows: Sequence[Sequence[int]], last: int) -> tuple[Cache | None, int]:
     """Returns the cache of the tokens that all rows begin with, and their number; None and 0 if it does not pay.
 
@@ -227,12 +264,20 @@ def _shared_prefix(model: PreTrainedModel, rows: Sequence[Sequence[int]], last: 
     return prefix_cache(model, list(rows[0][:prefix])), prefix
 
 
+def _logits(
+    model: PreTrainedModel, way: _Way, suffixes: list[list[int]], endings: Sequence[Sequence[int]], last: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the logits at the last tokens of each suffix and at those of all branches, as in `logits_after`."""
+    if way.plain:
+        return plain_rows.plain_logits(model, suffixes, _branches(endings), last)
+    return logits_after(model, way.cache, way.prefix, suffixes, _branches(endings), last)
+
+
 def _score_batch(
-    model: PreTrainedModel, cache: Cache | None, prefix: int, suffixes: list[list[int]], endings: list[list[int]]
+    model: PreTrainedModel, way: _Way, suffixes: list[list[int]], endings: Sequence[Sequence[int]]
 ) -> np.ndarray:
     """Returns the log-probabilities (B, K) of the endings after each suffix, which follows the cached prefix."""
-    branches = [ending[:-1] for ending in endings]
-    suffix_B1V, branch_BTV = logits_after(model, cache, prefix, suffixes, branches, 1)
+    suffix_B1V, branch_BTV = _logits(model, way, suffixes, endings, 1)
     # The end of the suffix predicts the first token of every ending; the tokens of a branch predict the other ones.
     first_BV = suffix_B1V[:, -1].float().log_softmax(-1)
     out_BK = torch.stack([first_BV[:, ending[0]] for ending in endings], dim=1).double()
@@ -245,25 +290,18 @@ def _score_batch(
 
 
 def _greedy_batch(
-    model: PreTrainedModel,
-    cache: Cache | None,
-    prefix: int,
-    suffixes: list[list[int]],
-    shared: list[int],
-    endings: list[list[int]],
+    model: PreTrainedModel, way: _Way, suffixes: list[list[int]], shared: list[int], endings: list[list[int]]
 ) -> list[int]:
     """Returns for each suffix the number of the ending that greedy decoding takes, or -1, as in `greedy`.
 
     Args:
         model: as in `greedy`.
-        cache: keys and values of the prefix.
-        prefix: its length.
+        way: of the whole call.
         suffixes: token ids, each ending in `shared`.
         shared: the tokens that all answers begin with.
         endings: the other tokens of each answer.
     """
-    branches = [ending[:-1] for ending in endings]
-    suffix_BSV, branch_BTV = logits_after(model, cache, prefix, suffixes, branches, len(shared) + 1)
+    suffix_BSV, branch_BTV = _logits(model, way, suffixes, endings, len(shared) + 1)
     margin = MARGIN.get(model.dtype, MARGIN[torch.bfloat16])
 
     def takes(logits_BV: torch.Tensor, token: int) -> torch.Tensor:

@@ -16,6 +16,7 @@ from loraft.data.prompt import parse_answer
 from loraft.engine import scorer
 from loraft.errors import RunError
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
+from loraft.evaluation.predict import warn_of_ties
 from loraft.models.encoder import Encoder, Prompt, warn_of_cuts
 from loraft.models.load import build, load_peft, load_run
 from loraft.runs.predictions import PredictedRow
@@ -123,7 +124,9 @@ def judge(
     probs_NK: np.ndarray | None = None
     answers: list[str] | None = None
     if config.eval.decode == "score":
-        probs_NK = scorer.to_probs(scorer.score(model, ids, encoder.completions_K, batch_tokens=batch_tokens))
+        log_probs_NK = scorer.score(model, ids, encoder.completions_K, batch_tokens=batch_tokens)
+        warn_of_ties(log_probs_NK)
+        probs_NK = scorer.to_probs(log_probs_NK)
         predictions_N = probs_NK.argmax(axis=1)
     else:
         made = scorer.generate(

@@ -1,9 +1,12 @@
 """Predict labels with a finished run or another adapter: `loraft.predict` takes sentences, yields labels in order."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config
@@ -11,7 +14,7 @@ from loraft.data.columns import given_sentence
 from loraft.data.records import BadRow, Example
 from loraft.data.stream import groups
 from loraft.engine import scorer
-from loraft.errors import ConfigError, RunError
+from loraft.errors import ConfigError, Note, RunError
 from loraft.models.encoder import warn_of_cuts
 from loraft.models.load import load_peft, load_run
 from loraft.runs.run import Run
@@ -109,6 +112,7 @@ def predict(
         warn_of_cuts(prompts, "of these")
         ids = [prompt.ids for prompt in prompts]
         log_probs_NK = scorer.score(model, ids, encoder.completions_K, batch_tokens=config.eval.batch_tokens)
+        warn_of_ties(log_probs_NK)
         probs = iter(scorer.to_probs(log_probs_NK))
         for item in group:
             if isinstance(item, BadRow):
@@ -119,3 +123,13 @@ def predict(
             sure = min_confidence is None or probs_K[best] >= min_confidence
             named = {label: float(p) for label, p in zip(labels, probs_K, strict=True)}
             yield Prediction(item.row, item.text, labels[best] if sure else None, named, item.extra)
+
+
+def warn_of_ties(scores_NK: np.ndarray) -> int:
+    """Tells how many rows have several labels of the best score, and returns their number; the first one is taken."""
+    ties = int(((scores_NK == scores_NK.max(axis=1, keepdims=True)).sum(axis=1) > 1).sum()) if len(scores_NK) else 0
+    if ties:
+        warnings.warn(
+            f"{ties} of {len(scores_NK)} rows: the best labels tie; the first one is taken", Note, stacklevel=2
+        )
+    return ties

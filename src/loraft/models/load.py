@@ -15,6 +15,7 @@ from loraft.models.adapter import apply_adapter, load_adapter
 from loraft.models.backbone import cast, fingerprint, load_backbone, load_tokenizer
 from loraft.models.device import DTYPE_NAMES, pick_dtype
 from loraft.models.encoder import Encoder
+from loraft.models.positions import NO_LIMIT, longest_prompt
 from loraft.runs.peft_folder import read_peft_folder
 from loraft.runs.run import MANIFEST_FILE, Run
 
@@ -24,10 +25,14 @@ def build(config: Config) -> tuple[Encoder, PreTrainedModel]:
     return build_encoder(config), load_backbone(config.model, config.quant)
 
 
-def build_encoder(config: Config) -> Encoder:
-    """Returns the encoder of the config's task for the backbone's tokenizer; loads no weights."""
+def build_encoder(config: Config, *, whole: bool = False) -> Encoder:
+    """Returns the encoder of the config's task for the backbone's tokenizer; loads no weights.
+
+    With `whole` it shortens no sentence; else to `prompt.max_length` and the backbone's positions.
+    """
     section, task = config.prompt, Task.from_config(config.prompt)
-    return Encoder(load_tokenizer(config.model), task, date_string=section.date_string, max_length=section.max_length)
+    most = NO_LIMIT if whole else longest_prompt(config)
+    return Encoder(load_tokenizer(config.model), task, date_string=section.date_string, max_length=most)
 
 
 def load_peft(folder: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:

@@ -49,6 +49,7 @@ def sft_config(
         metric_for_best_model="macro_f1",
         greater_is_better=True,
         report_to=section.report_to,
+        router_aux_loss_coef=0.0,  # routers are frozen; TRL would have them balanced, and that refuses packed rows
         seed=seed,
         use_cpu=on_cpu,
         fp16=fp16,

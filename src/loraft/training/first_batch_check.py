@@ -9,7 +9,7 @@ from peft import PeftModel
 from loraft.engine import lora_linear
 from loraft.engine.collator import first_rows, unpack
 from loraft.engine.loss import BatchMethod, answer_loss_sum, answer_loss_sums
-from loraft.errors import BackboneError
+from loraft.errors import BackboneError, first_line
 
 CHECKED_ROWS = 4  # of the first batch
 
@@ -33,7 +33,7 @@ def check_first_batch(
 
     The loss of a few packed rows is compared with that of the same rows, padded, by the library's own layers. LoRA's B
     starts at zero, so it is perturbed during the check: a wrong LoRA product would go unnoticed otherwise. The
-    gradients of fused layers are compared with autograd's.
+    gradients of fused layers are compared with autograd's. A method that raises an error counts as a wrong one.
 
     Args:
         model: with the layers, attention and LoRA products of `method` enabled.
@@ -44,7 +44,8 @@ def check_first_batch(
         pad_id: id of the padding token.
 
     Raises:
-        BackboneError: the loss of a joint training differs from peft's; it has no slower method to fall back to.
+        BackboneError: the loss of a joint training differs from peft's or fails; it has no slower method to fall back
+            to.
     """
     few = first_rows(inputs, CHECKED_ROWS)
     padded = unpack(few, pad_id)
@@ -56,19 +57,21 @@ def check_first_batch(
         # In evaluation mode and without a layout, the layers of transformers and peft run, though others are enabled.
         plain_loss = _plain_loss(model, padded, adapters, dtype)
         with lora_linear.active_in_evaluation(model):
-            if method is BatchMethod.FUSED and not _gradients_agree(model, few, count, dtype):
+            if method is BatchMethod.FUSED and (why := _why_not_fused(model, few, count, dtype)):
                 method = BatchMethod.ATTENTION
                 warnings.warn(
-                    "the gradients of fused layers differ from autograd's on this architecture; training continues with"
-                    " shared-prefix attention, which is slower",
+                    f"{why} on this architecture; training continues with shared-prefix attention, which is slower",
                     stacklevel=2,
                 )
-            shared_loss = float(answer_loss_sums(model, few, dtype, count, method=method).sum())
+            try:
+                shared_loss = float(answer_loss_sums(model, few, dtype, count, method=method).sum())
+                found = f"loss {shared_loss:.6f} with shared prefix, {plain_loss:.6f} padded"
+            except Exception as error:  # an architecture may refuse a mask or position ids in any way
+                shared_loss, found = float("nan"), f"the shared prefix fails: {first_line(error)}"
     model.train(was_training)
     tolerance = LOSS_LIMIT.get(dtype, LOSS_LIMIT_BELOW_FP32) * max(1.0, plain_loss / tokens)
     if abs(shared_loss - plain_loss) / tokens <= tolerance:
         return method
-    found = f"loss {shared_loss:.6f} with shared prefix, {plain_loss:.6f} padded"
     if adapters is not None:
         raise BackboneError(
             f"joint training: it does not agree with peft on this architecture ({found}); use --joint off"
@@ -91,6 +94,15 @@ def _plain_loss(
         total += float(answer_loss_sum(model, padded, dtype))
     model.base_model.set_adapter(list(adapters))
     return total
+
+
+def _why_not_fused(model: PeftModel, few: dict[str, torch.Tensor], count: int, dtype: torch.dtype) -> str:
+    """Returns what is wrong with fused layers, in words; empty if they are right."""
+    try:
+        agree = _gradients_agree(model, few, count, dtype)
+    except Exception as error:  # as for the loss
+        return f"fused layers fail ({first_line(error)})"
+    return "" if agree else "the gradients of fused layers differ from autograd's"
 
 
 @torch.enable_grad()

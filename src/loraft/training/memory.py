@@ -79,7 +79,7 @@ def activation_bytes(model: PreTrainedModel, tokens: int, keys: int) -> int:
     in 32 bits. Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198, equation 1.
     """
     config = model.config.get_text_config()
-    each = 34 * config.hidden_size + 5 * config.num_attention_heads * keys
+    each = 34 * config.hidden_size + 5 * getattr(config, "num_attention_heads", 0) * keys  # 0: Mamba
     width = 2 if model.dtype == torch.float32 else 1
     return int(tokens * config.num_hidden_layers * each * width)
 

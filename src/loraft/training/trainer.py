@@ -1,5 +1,6 @@
 """A subclass of TRL's SFTTrainer that computes the batch's common prompt once and evaluates by scoring labels."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from trl import SFTTrainer
 
 from loraft.config.schema import TrainConfig
 from loraft.engine import fused_layer, lora_linear, prefix_attention
+from loraft.engine.architecture import longest_fast_row
 from loraft.engine.collator import pack, pad, unpack
 from loraft.engine.layout import bucket_size
 from loraft.engine.loss import BatchMethod, answer_loss_sums
-from loraft.errors import BackboneError
+from loraft.errors import BackboneError, Note
 from loraft.training.arguments import sft_config, whole_window
 from loraft.training.dataset import TrainingData
 from loraft.training.first_batch_check import check_first_batch
@@ -78,6 +80,7 @@ class LabelTrainer(SFTTrainer):
         for parameter in self._trained:
             parameter.data = parameter.data.float()  # TRL rounds a quantised model's adapter to bf16
         self._dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point() and not p.requires_grad)
+        self._longest_packed, self._why_longest = longest_fast_row(self.model)
         self.method = self._choose_method()
         self._checked = self.method is BatchMethod.PADDED  # else the first batch is compared with a padded one
 
@@ -129,6 +132,14 @@ class LabelTrainer(SFTTrainer):
         model = self.peft_model()
         if self.section.shared_prefix == "off":
             return BatchMethod.PADDED
+        if max(len(row.input_ids) for row in self.data.rows) > self._longest_packed:
+            warnings.warn(
+                f"training: {self._why_longest}; their batches are padded and do not share the prompt, which is slower",
+                Note,
+                stacklevel=2,
+            )
+        if self._longest_packed == 0:
+            return BatchMethod.PADDED
         if not prefix_attention.supports(model.get_base_model()):
             return BatchMethod.MASK
         # With activation checkpointing transformers' own layers run: they support recomputing their activations.
@@ -174,8 +185,7 @@ class LabelTrainer(SFTTrainer):
         rows = [self.data.rows[item["row"]] for item in items]
         longest = max(len(row.input_ids) for row in rows)
         # The mask of a packed row has no sliding window, so rows are packed only where each fits into the window.
-        window = getattr(self.model.config.get_text_config(), "sliding_window", None) or 2**31
-        if self.shared_prefix and longest <= window:
+        if self.shared_prefix and longest <= self._longest_packed:
             packed = pack(rows)
             if packed["input_ids"].numel() < len(rows) * bucket_size(longest):
                 return packed

@@ -1,18 +1,15 @@
 """Which few-shot prompts fit: what is measured before any weights are loaded, and what is refused."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from helpers.fewshots import config, rows_file
 from helpers.tiny import backbone
-from transformers import AutoConfig
 
 from loraft.config.schema import Config
 from loraft.data.dataset import load_data
 from loraft.errors import DataError
-from loraft.models import backbone as backbones
 from loraft.models.encoder import Encoder
 from loraft.models.load import build_encoder
 from loraft.studies.fewshot import context
@@ -53,25 +50,9 @@ def test_the_limit_that_is_suggested_is_rounded_up_to_64_where_the_context_allow
     rounded = -(-tokens // 64) * 64
     assert tokens < rounded
     for limit, suggested in ((rounded, rounded), (rounded - 1, tokens)):
-        monkeypatch.setattr(context, "_context", lambda config, limit=limit: limit)
+        monkeypatch.setattr(context, "positions", lambda section, limit=limit: limit)
         with pytest.raises(DataError, match=rf"; --set prompt.max_length={suggested}, or fewer --shots$"):
             longest(config(tmp_path, f"prompt.max_length={tokens - 1}"))
-
-
-def test_the_context_is_read_of_the_revision_and_from_the_cache_that_the_config_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[dict[str, Any]] = []
-    from_pretrained = AutoConfig.from_pretrained
-
-    def keep(name: str, **given: Any) -> Any:
-        asked.append(given)
-        return from_pretrained(name)
-
-    monkeypatch.setattr(backbones, "AutoConfig", SimpleNamespace(from_pretrained=keep))
-    longest(config(tmp_path))
-    longest(config(tmp_path, "model.revision=main", f"model.cache_dir={tmp_path}"))
-    assert asked == [{}, {"revision": "main", "cache_dir": str(tmp_path)}]
 
 
 def test_a_prompt_that_does_not_fit_is_refused_before_anything_runs(

@@ -12,13 +12,12 @@ from loraft.config.schema import Config
 from loraft.data.dataset import Split
 from loraft.data.prompt import Task
 from loraft.errors import DataError
-from loraft.models.backbone import load_config
 from loraft.models.load import build_encoder
+from loraft.models.positions import positions
 from loraft.studies.fewshot.demonstrations import Draw, Ints
 
 Demonstrations = tuple[tuple[str, str], ...]  # pairs of sentence and label word, in the order of the prompt
 
-NO_LIMIT = 10**9  # more tokens than any prompt has
 LONGEST_ROWS = 3  # test rows that are measured where all of them have the same demonstrations
 
 
@@ -40,10 +39,8 @@ def check_context(
     Raises:
         DataError: a prompt with demonstrations is longer than `prompt.max_length` or the backbone's context.
     """
-    # An encoder that shortens no sentence, so that true lengths are measured.
-    section = config.prompt.model_copy(update={"max_length": NO_LIMIT})
-    encoder = build_encoder(config.model_copy(update={"prompt": section}))
-    context = _context(config)
+    encoder = build_encoder(config, whole=True)  # so that true lengths are measured
+    context = positions(config.model)
     limit = min(config.prompt.max_length, context)
     answer = max(map(len, encoder.completions_K))
     if config.eval.decode == "generate":
@@ -110,9 +107,3 @@ def _too_long(config: Config, k: int, tokens: int, row: str, context: int, small
         f"fewshot.shots: the prompt with {k} shots takes {tokens} tokens for {row} (got"
         f" prompt.max_length={config.prompt.max_length}); {remedy}{fewer}"
     )
-
-
-def _context(config: Config) -> int:
-    """Tokens that the backbone can attend to, from its config; `NO_LIMIT` where the config names none."""
-    architecture = load_config(config.model).get_text_config()
-    return int(getattr(architecture, "max_position_embeddings", None) or NO_LIMIT)

@@ -1,0 +1,102 @@
+"""The end of a scoring pass, from the final norm on: for chosen tokens only, and in fp32 where the backbone is not.
+
+bf16 has 8 significant bits. Logits of 16 to 32 are multiples of 1/8 in it, so labels tie, and their order would decide.
+Here the last hidden states go through the final norm and the LM head in fp32, with weights cast up. What the model does
+to logits afterwards (soft cap, scale) runs in its own code, on fp32 logits, and so does the caller's log-softmax.
+
+Letters: B rows, T tokens of a row, Q tokens of a row that are kept, H hidden size, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call
+from transformers import PreTrainedModel
+
+from loraft.engine.layout import unwrap
+
+CHUNK = 2**24  # weights of the LM head that are cast up at a time: 64 MiB in fp32
+
+
+@contextmanager
+def exact_logits(model: PreTrainedModel, kept_BQ: torch.Tensor | None = None) -> Iterator[None]:
+    """Inside the block the model computes its logits in fp32, (B, Q, V), for the given cells of each row.
+
+    `logits_to_keep` of transformers can only choose the same cells for all rows.
+
+    An fp32 head is left as it is. So is one that is quantised or of another class than `nn.Linear`: its logits keep the
+    backbone's precision. An adapter on the head computes in fp32 like the head. A final norm that does not lead into
+    the head directly (OPT with a projection) keeps the backbone's precision.
+
+    Args:
+        model: in evaluation mode; restored on exit.
+        kept_BQ: cell numbers; None keeps all that reach the head.
+    """
+    base = unwrap(model)
+    head = base.get_output_embeddings()
+    linears = _low_precision_linears(head)
+    norms = _outer_norms(base) if linears else []
+    seen: list[tuple[Any, torch.Tensor, torch.Tensor]] = []  # norms that ran, their inputs and outputs
+
+    def before_head(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        x_BTH = given[0]
+        norm, source_BTH = next((item[:2] for item in seen if _same(item[2], x_BTH)), (None, x_BTH))
+        seen.clear()
+        if kept_BQ is not None:
+            rows_B1 = torch.arange(len(kept_BQ), device=kept_BQ.device)[:, None]
+            source_BTH = source_BTH[rows_B1, kept_BQ]
+        if norm is not None:
+            weights = {name: weight.float() for name, weight in norm.named_parameters()}
+            source_BTH = functional_call(norm, weights, (source_BTH.float(),))
+        return (source_BTH.float() if linears else source_BTH, *given[1:])
+
+    def after_norm(module: torch.nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if given:
+            seen.append((module, given[0], output))
+
+    with ExitStack() as stack:
+        for norm in norms:
+            stack.callback(norm.register_forward_hook(after_norm).remove)
+        stack.callback(head.register_forward_pre_hook(before_head).remove)
+        for linear in linears:
+            linear.forward = partial(_exact_linear, linear)  # an instance attribute hides the class's method
+            stack.callback(vars(linear).pop, "forward")
+        yield
+
+
+def _low_precision_linears(head: torch.nn.Module) -> list[Any]:
+    """Returns the linear layers of a head (itself, or those below an adapter's wrapper) that must be cast up.
+
+    Empty if the head is in fp32, or if not all of its weights belong to plain linear layers.
+    """
+    linears = [module for module in head.modules() if type(module) is torch.nn.Linear and "forward" not in vars(module)]
+    theirs = {id(weight) for linear in linears for weight in linear.parameters()}
+    if any(id(weight) not in theirs for weight in head.parameters()):
+        return []
+    return linears if any(linear.weight.dtype != torch.float32 for linear in linears) else []
+
+
+def _outer_norms(base: torch.nn.Module) -> list[torch.nn.Module]:
+    """Returns the norms that belong to no layer: layers stand in lists, so their names contain numbers."""
+    return [
+        module
+        for name, module in base.named_modules()
+        if "norm" in type(module).__name__.lower() and not any(part.isdecimal() for part in name.split("."))
+    ]
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Says whether two tensors are the same, possibly as a view of it."""
+    return bool(one.data_ptr() == other.data_ptr() and one.shape == other.shape)
+
+
+def _exact_linear(linear: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """The forward method in fp32; the weights are cast up chunk by chunk, since the head may take a gigabyte."""
+    chunks = linear.weight.split(max(1, CHUNK // linear.in_features))
+    with torch.autocast(x.device.type, enabled=False):
+        out = torch.cat([F.linear(x.float(), chunk.float()) for chunk in chunks], dim=-1)
+    return out if linear.bias is None else out.add_(linear.bias.float())

@@ -1,0 +1,62 @@
+"""A prompt is no longer than the backbone has positions for, whatever `prompt.max_length` says."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from helpers.tiny import tokenizer
+from transformers import AutoConfig, GPT2Config, GPT2LMHeadModel, MambaConfig, OPTConfig, PreTrainedConfig
+
+from loraft.config.resolve import resolve
+from loraft.engine.scorer import score
+from loraft.errors import Note
+from loraft.models import backbone
+from loraft.models.load import build, build_encoder
+from loraft.models.positions import NO_LIMIT, longest_prompt, positions
+
+GPT2 = GPT2Config(vocab_size=8192, n_embd=32, n_layer=1, n_head=2, n_positions=128)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [(GPT2, 128), (OPTConfig(max_position_embeddings=96), 96), (MambaConfig(), NO_LIMIT)],
+)
+def test_positions_are_those_of_the_config(architecture: PreTrainedConfig, expected: int, tmp_path: Path) -> None:
+    architecture.save_pretrained(tmp_path)
+    assert positions(resolve(overrides=[f"model.name={tmp_path}"]).model) == expected
+
+
+def test_they_are_read_of_the_revision_and_from_the_cache_that_the_config_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    own = AutoConfig.from_pretrained
+    keep = SimpleNamespace(from_pretrained=lambda name, **given: asked.append(given) or own(name))
+    monkeypatch.setattr(backbone, "AutoConfig", keep)
+    positions(resolve().model)
+    positions(resolve(overrides=["model.revision=main", f"model.cache_dir={tmp_path}"]).model)
+    assert asked == [{}, {"revision": "main", "cache_dir": str(tmp_path)}]
+
+
+def test_sentences_are_shortened_to_the_positions_and_scored(tmp_path: Path) -> None:
+    GPT2LMHeadModel(GPT2).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    config = resolve(overrides=[f"model.name={tmp_path}"])
+    with pytest.warns(Note, match=r"may take 128 tokens .*\(got 1,024\).*--set prompt.max_length=128"):
+        encoder, model = build(config)
+    prompts = encoder.encode(["thầy dạy rất nhiệt tình , dễ hiểu . " * 20])
+    assert prompts[0].cut
+    assert len(prompts[0].ids) + max(map(len, encoder.completions_K)) == 128
+    assert score(model, [prompts[0].ids], encoder.completions_K).shape == (1, 3)
+    assert build_encoder(config, whole=True).encode(["thầy dạy hay . " * 400])[0].cut == 0
+
+
+def test_the_config_counts_where_it_is_lower_and_generated_answers_need_room(tmp_path: Path) -> None:
+    GPT2.save_pretrained(tmp_path)
+    name = f"model.name={tmp_path}"
+    assert longest_prompt(resolve(overrides=[name, "prompt.max_length=128"])) == 128
+    generating = [name, "eval.decode=generate", "eval.max_new_tokens=20"]
+    assert longest_prompt(resolve(overrides=[*generating, "prompt.max_length=108"])) == 108
+    with pytest.warns(Note, match="may take 108 tokens"):
+        assert longest_prompt(resolve(overrides=[*generating, "prompt.max_length=109"])) == 108
