@@ -23,7 +23,9 @@ def with_template(template: str | None) -> PreTrainedTokenizerBase:
 
 def frame(template: str, system: str = "S") -> Frame:
     chat = [{"role": "system", "content": system}, {"role": "user", "content": "câu"}]
-    return ChatTemplate(with_template(template), DATE).frame(chat)
+    made = ChatTemplate(with_template(template), DATE)
+    assert not made.fit(system=bool(system), role="system" if system else "user")
+    return made.frame(chat[not system :])
 
 
 def test_the_chat_is_split_at_the_special_tokens_around_the_user_message() -> None:

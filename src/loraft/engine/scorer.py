@@ -2,7 +2,8 @@
 
 Evaluation, few-shot studies, sweeps and prediction all use this file. The score of a label is the sum of the
 log-probabilities of its answer's tokens after those that all answers share, which would add the same to each label. The
-end-of-turn token is left out, unless one answer is the beginning of another: only there does it tell two answers apart.
+end of turn is left out, unless `prompt.score_end_of_turn` asks for it or one answer is the beginning of another: only
+there does it tell two answers apart (`docs/decisions/0003-small-decisions.md` has the measurement).
 
 The tokens that all prompts share (instruction, demonstrations) run through the backbone once. Each row then adds its
 own sentence, the shared part of the answer, and a branch for each label (`prefix_cache` has a picture). Padding stands
@@ -28,9 +29,14 @@ CPU_TOKENS, TOKENS = 1536, 8192
 MARGIN = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
 
 
-def answer_tokens(completions_K: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Returns the answers' ids that are scored: without the end-of-turn token, unless it tells two answers apart."""
-    without_end = [list(ids[:-1]) for ids in completions_K]
+def answer_tokens(completions_K: Sequence[Sequence[int]], unscored: int = 1) -> list[list[int]]:
+    """Returns the answers' ids that are scored: without the end of turn, unless it tells two answers apart.
+
+    Args:
+        completions_K: K token-id lists, each ending in the end of turn.
+        unscored: number of tokens of the end of turn; 0 keeps it.
+    """
+    without_end = [list(ids[: len(ids) - unscored]) for ids in completions_K]
     ambiguous = any(
         i != j and other[: len(one)] == one for i, one in enumerate(without_end) for j, other in enumerate(without_end)
     )
@@ -43,6 +49,7 @@ def score(
     prompts: Sequence[Sequence[int]],
     completions_K: Sequence[Sequence[int]],
     *,
+    unscored: int = 1,
     batch_tokens: int | None = None,
 ) -> np.ndarray:
     """Returns each label's score after each prompt, in nats: (N, K), float64.
@@ -53,12 +60,13 @@ def score(
         model: a causal language model (or a PeftModel) in evaluation mode.
         prompts: N token-id lists that end where the answer begins.
         completions_K: K token-id lists, each ending in the end-of-turn token.
+        unscored: as in `answer_tokens`; `Encoder.unscored` has it.
         batch_tokens: largest product of rows and padded suffix length in one forward pass; None chooses by device.
 
     Raises:
         BackboneError: if a score is not a number, as after a training that diverged.
     """
-    answers = answer_tokens(completions_K)
+    answers = answer_tokens(completions_K, unscored)
     shared_tokens = common_prefix(answers)
     endings = [ids[shared_tokens:] for ids in answers]
     rows = [[*prompt, *answers[0][:shared_tokens]] for prompt in prompts]

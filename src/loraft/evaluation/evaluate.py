@@ -116,7 +116,9 @@ def judge(
     probs_NK: np.ndarray | None = None
     answers: list[str] | None = None
     if config.eval.decode == "score":
-        probs_NK = scorer.to_probs(scorer.score(model, ids, encoder.completions_K, batch_tokens=batch_tokens))
+        unscored = encoder.unscored
+        log_probs_NK = scorer.score(model, ids, encoder.completions_K, unscored=unscored, batch_tokens=batch_tokens)
+        probs_NK = scorer.to_probs(log_probs_NK)
         predictions_N = probs_NK.argmax(axis=1)
     else:
         made = scorer.generate(
