@@ -1,5 +1,6 @@
 """Tiny tokenizers of the kinds that backbones have, trained in place on a few sentences."""
 
+import json
 from functools import lru_cache
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -8,9 +9,11 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from helpers.tiny import SENTENCES, encoder
 
 LLAMA2 = (
-    "{% if messages[0]['role'] == 'system' %}{% set system = '<<SYS>>\\n' + messages[0]['content'] + '\\n<</SYS>>\\n\\n' %}"
+    "{% if messages[0]['role'] == 'system' %}"
+    "{% set system = '<<SYS>>\\n' + messages[0]['content'] + '\\n<</SYS>>\\n\\n' %}"
     "{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}"
-    "{% for m in messages %}{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + system + m['content'].strip() + ' [/INST]' }}"
+    "{% for m in messages %}{% if m['role'] == 'user' %}"
+    "{{ bos_token + '[INST] ' + system + m['content'].strip() + ' [/INST]' }}"
     "{% else %}{{ ' ' + m['content'].strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
 )
 ZEPHYR = (
@@ -27,7 +30,7 @@ METASPACES = {"first": "first", "always": "always", "unigram first": "first", "u
 
 @lru_cache
 def made(kind: str, template: str | None = LLAMA2) -> PreTrainedTokenizerBase:
-    """A tokenizer of a kind: first, always, legacy (SentencePiece BPE), unigram ..., wordpiece, byte-level, stripping."""
+    """A tokenizer: first, always, legacy (SentencePiece BPE), unigram ..., wordpiece, byte-level or stripping."""
     task = encoder().task
     corpus = [*SENTENCES, task.system, task.template, "positive negative neutral", LLAMA2, ZEPHYR, CHATML] * 3
     alphabet = sorted({letter for text in corpus for letter in text if letter != " "})
@@ -58,6 +61,9 @@ def made(kind: str, template: str | None = LLAMA2) -> PreTrainedTokenizerBase:
     elif kind in ("byte-level", "stripping"):
         core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     core.train_from_iterator(corpus, trainer)
+    content = json.loads(core.to_str())  # the trainer makes the bytes special tokens, which they are not elsewhere
+    content["added_tokens"] = [token for token in content["added_tokens"] if not token["content"].startswith("<0x")]
+    core = Tokenizer.from_str(json.dumps(content))
     if template == CHATML:  # as Phi-3's, the stripping ones take the spaces after them
         strips = kind == "stripping"
         core.add_special_tokens([AddedToken(word, rstrip=strips) for word in ("<|im_start|>", "<|im_end|>")])

@@ -35,6 +35,7 @@ from transformers import PreTrainedTokenizerBase
 from loraft.data.prompt import Task, messages, user_parts
 from loraft.errors import BackboneError, ConfigError, DataError
 from loraft.models.chat_template import AnswerFrame, ChatTemplate
+from loraft.models.suitability import FEWEST, warn_of_tokenizer
 
 PROBE = "thầy dạy rất nhiệt tình , dễ hiểu ."  # the sentence of the check in step 3
 
@@ -79,6 +80,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.date_string = date_string
+        self._warned = False
         template = ChatTemplate(tokenizer, date_string, task.chat_template, task.template_kwargs)
         self._tokens = template.tokens
         self.template_hash = template.hash
@@ -120,6 +122,8 @@ class Encoder:
     def encode(self, texts: Sequence[str], demonstrations: Sequence[tuple[str, str]] = ()) -> list[Prompt]:
         """Returns one prompt for each text, with the same demonstrations in each.
 
+        Warns once if the tokenizer does not suit the sentences.
+
         Args:
             texts: N sentences in NFC.
             demonstrations: pairs of sentence and label word; with one or more the few-shot template is used.
@@ -127,6 +131,14 @@ class Encoder:
         Raises:
             DataError: the prompt does not fit `max_length` even with an empty sentence.
         """
+        if len(texts) >= FEWEST and not self._warned:
+            self._warned = True
+            warn_of_tokenizer(
+                self.tokenizer.name_or_path,
+                texts,
+                self._tokens.ids,
+                lambda ids: self.tokenizer.batch_decode(ids, skip_special_tokens=True),
+            )
         around = user_parts(self.task, demonstrations)
         available = self.max_length - len(self._head_ids) - len(self._tail_ids) - max(map(len, self.completions_K))
         prompts: list[Prompt] = []
