@@ -53,7 +53,7 @@ def made(kind: str, template: str | None = LLAMA2) -> PreTrainedTokenizerBase:
             vocab_size=800, special_tokens=[*SPECIALS, *fallback], initial_alphabet=letters, show_progress=False
         )
     if kind in METASPACES:
-        core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=METASPACES[kind], split="unigram" in kind)
+        core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=METASPACES[kind])
         core.decoder = decoders.Sequence([space, decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     elif kind == "legacy":
         core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -64,6 +64,8 @@ def made(kind: str, template: str | None = LLAMA2) -> PreTrainedTokenizerBase:
     content = json.loads(core.to_str())  # the trainer makes the bytes special tokens, which they are not elsewhere
     content["added_tokens"] = [token for token in content["added_tokens"] if not token["content"].startswith("<0x")]
     core = Tokenizer.from_str(json.dumps(content))
+    if kind in ("first", "always"):  # no token reaches over a space, and nothing is split: as SentencePiece's BPE
+        core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=METASPACES[kind], split=False)
     if template == CHATML:  # as Phi-3's, the stripping ones take the spaces after them
         strips = kind == "stripping"
         core.add_special_tokens([AddedToken(word, rstrip=strips) for word in ("<|im_start|>", "<|im_end|>")])

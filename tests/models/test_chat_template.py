@@ -42,19 +42,19 @@ def test_the_chat_is_split_at_the_special_tokens_around_the_user_message() -> No
 
 
 def test_text_after_the_message_is_split_from_the_next_special_token() -> None:
-    found = frame("{{ messages[-1]['content'] }} hết .<|eot_id|>xong<|eot_id|>")
+    found = frame("{{ messages[-1]['content'] }} hết .<|eot_id|>xong<|eot_id|>", system="")
     assert found == Frame(head="", before="", after=" hết .", tail="<|eot_id|>xong<|eot_id|>")
 
 
 def test_a_template_without_special_tokens_is_all_ordinary_text() -> None:
-    assert frame("Hỏi: {{ messages[-1]['content'] }} Đáp:") == Frame("", "Hỏi: ", " Đáp:", "")
+    assert frame("Hỏi: {{ messages[-1]['content'] }} Đáp:", system="") == Frame("", "Hỏi: ", " Đáp:", "")
 
 
 @pytest.mark.parametrize(
     "template", ["{{ messages[0]['content'] }}", "{% for i in [1, 2] %}" + CHATML + "{% endfor %}"]
 )
 def test_a_template_that_does_not_print_the_user_message_once_is_refused(template: str) -> None:
-    with pytest.raises(BackboneError, match="does not print the user message exactly once"):
+    with pytest.raises(BackboneError, match="does not print the user message"):
         frame(template)
 
 

@@ -198,10 +198,8 @@ class Encoder:
             without, whole = (self._tokens.ids([context + text + end for text in answers]) for end in ("", after))
             if any(ids[: len(base)] != base for ids in whole):
                 return None
-            added = [
-                len(ids) - len(short) for ids, short in zip(whole, without, strict=True) if ids[: len(short)] == short
-            ]
-            return [ids[len(base) :] for ids in whole], min(added, default=1)
+            parted = all(ids[: len(short)] == short for ids, short in zip(whole, without, strict=True))
+            return [ids[len(base) :] for ids in whole], len(whole[0]) - len(without[0]) if parted else 1
 
         # Where a token reaches over the border, the answer's own ids follow those of the prompt: it is encoded after
         # the prompt's last special token, and with none by itself.

@@ -15,7 +15,6 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from loraft.errors import BackboneError
@@ -45,7 +44,8 @@ class ChatTokenizer:
                 f"{tokenizer.name_or_path}: its tokenizer has no tokenizer.json (got {type(tokenizer).__name__}), so "
                 "user text could not be kept apart from special tokens; add one, or choose another backbone"
             )
-        self._copy = Tokenizer.from_str(_renamed(tokenizer.backend_tokenizer.to_str(), self._names))
+        backend = tokenizer.backend_tokenizer
+        self._copy = type(backend).from_str(_renamed(backend.to_str(), self._names))
         wanted = {name: tokenizer.convert_tokens_to_ids(token) for token, name in self._names.items()}
         if any(self._copy.token_to_id(name) != number for name, number in wanted.items()):
             raise BackboneError(

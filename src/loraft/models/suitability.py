@@ -41,8 +41,8 @@ def warn_of_tokenizer(
     tokens = sum(map(len, ids)) / max(sum(len(text.split()) for text in sample), 1)
     if tokens > TOKENS_PER_WORD:
         warnings.warn(
-            f"{name}: its tokenizer takes {tokens:.1f} tokens a word in {len(sample)} sentences, so it hardly knows this "
-            "language; a backbone made for it will be faster and better",
+            f"{name}: its tokenizer takes {tokens:.1f} tokens a word in {len(sample)} sentences, so it hardly knows "
+            "this language; a backbone made for it will be faster and better",
             stacklevel=2,
         )
 
