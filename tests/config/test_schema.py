@@ -89,6 +89,8 @@ def test_labels_and_words_are_different_and_as_many() -> None:
     assert (
         "3 label_words for 2 labels" in problems(PromptConfig, labels=["khen", "chê"], label_words=["a", "b", "c"])[""]
     )
+    same = problems(PromptConfig, labels=["tích cực", "ti\u0301ch c\u01b0\u0323c"])["labels"]
+    assert "composed form (NFC); 'tích cực' does not" in same
     assert "at least 2" in problems(PromptConfig, labels=["khen"])["labels"]
 
 

@@ -13,8 +13,9 @@ from helpers.tiny import ALIBI, EXPERTS, RECURRENT, WINDOWED, backbone, special
 from transformers import PreTrainedModel
 
 from loraft.engine import plain_rows, prefix_cache
+from loraft.engine.decoding import generate, greedy
 from loraft.engine.plain_rows import distinct_branches, plain_logits
-from loraft.engine.scorer import generate, greedy, score
+from loraft.engine.scorer import score
 from loraft.errors import Note
 
 SINGLE = [[5, 4], [6, 4], [7, 4]]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import LABELS, SENTENCES, backbone, encoder
+from helpers.tiny import LABELS, SENTENCES, backbone, encoder, tokenizer
 
 from loraft.config.resolve import load_config, resolve
 from loraft.config.schema import Config
@@ -59,9 +59,11 @@ def test_generating_reads_the_label_from_each_answer(monkeypatch: pytest.MonkeyP
 
     def generated(model: torch.nn.Module, ids: list[list[int]], completions_K: Any, **settings: Any) -> list[list[int]]:
         given.update(settings, ids=ids, completions_K=completions_K)
-        return [[*encoder()._ids(answer), encoder().end_of_turn] for answer in answers]
+        return [
+            [*tokenizer()(answer, add_special_tokens=False)["input_ids"], encoder().end_of_turn] for answer in answers
+        ]
 
-    monkeypatch.setattr("loraft.engine.scorer.generate", generated)
+    monkeypatch.setattr("loraft.engine.decoding.generate", generated)
     prompts = encoder().encode(SPLIT.texts)
     asked = config("eval.decode=generate", "eval.max_new_tokens=9", "eval.batch_tokens=1234")
     report, rows = judge(backbone(), encoder(), prompts, SPLIT, asked)

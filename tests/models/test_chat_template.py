@@ -2,19 +2,22 @@
 
 import copy
 import hashlib
+import json
+from pathlib import Path
 
 import pytest
 from helpers.tiny import tokenizer
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from loraft.errors import BackboneError
+from loraft.config.schema import PromptConfig
+from loraft.errors import BackboneError, ConfigError
 from loraft.models.chat_template import FALLBACK_TEMPLATE, ChatTemplate, Frame
 
 CHATML = "{% for m in messages %}<|start_header_id|>{{ m['role'] }}\n{{ m['content'] }}<|eot_id|>{% endfor %}"
 DATE = "26 Jul 2024"
 
 
-def with_template(template: str | None) -> PreTrainedTokenizerBase:
+def with_template(template: str | dict[str, str] | None) -> PreTrainedTokenizerBase:
     """The bundled tokenizer with another chat template."""
     other = copy.deepcopy(tokenizer())
     other.chat_template = template
@@ -23,7 +26,9 @@ def with_template(template: str | None) -> PreTrainedTokenizerBase:
 
 def frame(template: str, system: str = "S") -> Frame:
     chat = [{"role": "system", "content": system}, {"role": "user", "content": "câu"}]
-    return ChatTemplate(with_template(template), DATE).frame(chat)
+    made = ChatTemplate(with_template(template), DATE)
+    assert not made.fit(system=bool(system), role="system" if system else "user")
+    return made.frame(chat[not system :])
 
 
 def test_the_chat_is_split_at_the_special_tokens_around_the_user_message() -> None:
@@ -37,19 +42,19 @@ def test_the_chat_is_split_at_the_special_tokens_around_the_user_message() -> No
 
 
 def test_text_after_the_message_is_split_from_the_next_special_token() -> None:
-    found = frame("{{ messages[-1]['content'] }} hết .<|eot_id|>xong<|eot_id|>")
+    found = frame("{{ messages[-1]['content'] }} hết .<|eot_id|>xong<|eot_id|>", system="")
     assert found == Frame(head="", before="", after=" hết .", tail="<|eot_id|>xong<|eot_id|>")
 
 
 def test_a_template_without_special_tokens_is_all_ordinary_text() -> None:
-    assert frame("Hỏi: {{ messages[-1]['content'] }} Đáp:") == Frame("", "Hỏi: ", " Đáp:", "")
+    assert frame("Hỏi: {{ messages[-1]['content'] }} Đáp:", system="") == Frame("", "Hỏi: ", " Đáp:", "")
 
 
 @pytest.mark.parametrize(
     "template", ["{{ messages[0]['content'] }}", "{% for i in [1, 2] %}" + CHATML + "{% endfor %}"]
 )
 def test_a_template_that_does_not_print_the_user_message_once_is_refused(template: str) -> None:
-    with pytest.raises(BackboneError, match="does not print the user message exactly once"):
+    with pytest.raises(BackboneError, match="does not print the user message"):
         frame(template)
 
 
@@ -75,8 +80,31 @@ def test_a_tokenizer_without_a_template_gets_that_of_llama() -> None:
             assert fallback.render(chat, add_generation_prompt=whole) == expected
 
 
-def test_a_template_without_a_system_role_is_refused_with_the_remedy() -> None:
-    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
-    with pytest.raises(BackboneError, match=r"refuses the chat \(no system\).*prompt\.system"):
-        frame(refusing)
-    assert ChatTemplate(with_template(refusing), DATE).frame([{"role": "user", "content": "câu"}]).before == "user\n"
+NAMED = {"default": CHATML, "tool_use": "{{ 'T' }}" + CHATML}
+
+
+def test_one_of_several_templates_is_taken_by_name(tmp_path: Path) -> None:
+    # transformers reads chat_template: [{"name": "default", "template": ...}, ...] of tokenizer_config.json.
+    tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    path = tmp_path / "tokenizer_config.json"
+    listed = [{"name": name, "template": template} for name, template in NAMED.items()]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": listed}))
+    several = AutoTokenizer.from_pretrained(tmp_path)
+    chat = [{"role": "user", "content": "câu"}]
+    for name, template in ((None, CHATML), *NAMED.items()):
+        made = ChatTemplate(several, DATE, name)
+        assert made.hash == hashlib.sha256(template.encode()).hexdigest()
+        assert made.render(chat) == ("T" if name == "tool_use" else "") + "<|start_header_id|>user\ncâu<|eot_id|>"
+    with pytest.raises(ConfigError, match=r"^prompt\.chat_template: .*got rag.*its templates are: default, tool_use"):
+        ChatTemplate(several, DATE, "rag")
+    with pytest.raises(ConfigError, match="its templates are: tool_use"):
+        ChatTemplate(with_template({"tool_use": CHATML}), DATE)
+
+
+def test_a_template_is_taken_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "của tôi.jinja").write_text("Hỏi: " + CHATML, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    name = PromptConfig(chat_template="của tôi.jinja").chat_template
+    monkeypatch.chdir("/")
+    assert ChatTemplate(tokenizer(), DATE, name).render([{"role": "user", "content": "câu"}]).startswith("Hỏi: <|start")

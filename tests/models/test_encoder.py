@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 from helpers.tiny import SENTENCES, encoder, tokenizer
+from helpers.tokenizers import made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loraft.data.prompt import Task, answer, messages
-from loraft.errors import BackboneError, DataError
+from loraft.errors import BackboneError, ConfigError, DataError
 from loraft.models.encoder import PROBE, Encoder, Prompt, warn_of_cuts
 
 SPECIALS = [str(token) for token in tokenizer().added_tokens_decoder.values()]
@@ -158,11 +159,107 @@ def test_a_template_that_does_not_trim_gets_the_message_without_space_around() -
     assert tokenizer().decode(template_encoder(CHATML, task).encode(["ổn"])[0].ids).endswith("Câu: ổn<|eot_id|>")
 
 
-def test_a_template_without_a_system_role_is_refused_with_the_remedy() -> None:
-    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
-    with pytest.raises(BackboneError, match=r"prompt\.system"):
-        template_encoder(refusing)
-    assert template_encoder(refusing, replace(encoder().task, system="")).encode(["ổn"])
+# Gemma refuses a system message; others leave it out silently.
+NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
+SILENT = "{% for m in messages if m['role'] != 'system' %}" + CHATML.split("%}", 1)[1]
+PARTS = CHATML.replace("{{ m['content'] }}", "{% for p in m['content'] %}{{ p['text'] }}{% endfor %}")
+
+
+@pytest.mark.parametrize("template", [NO_SYSTEM, SILENT])
+def test_without_a_system_role_the_system_message_begins_the_user_message(template: str) -> None:
+    task = encoder().task
+    with pytest.raises(BackboneError, match=r"system.*prompt\.system_role=user"):
+        template_encoder(template, replace(task, system_role="system"))
+    found, demonstrations = template_encoder(template), (("hay", "positive"),)
+    for shown in ((), demonstrations):
+        message = found.tokenizer.decode(found.encode(["ổn"], shown)[0].ids)
+        assert message.startswith(f"<|start_header_id|>user\n{task.system}\n\nPredict the sentiment")
+        assert message.endswith("Sentence: ổn<|eot_id|>")
+    assert found.prompt_hash != template_encoder(template, replace(task, system="")).prompt_hash
+    assert template_encoder(CHATML, replace(task, system_role="user")).encode(["ổn"]) == found.encode(["ổn"])
+
+
+@pytest.mark.parametrize("template", [PARTS, NO_SYSTEM.replace(CHATML, PARTS)])
+def test_a_template_over_content_parts_prints_the_same_prompt(template: str) -> None:
+    plain = template_encoder(CHATML if template == PARTS else NO_SYSTEM)
+    found = template_encoder(template)
+    assert (found.encode(SENTENCES), found.completions_K) == (plain.encode(SENTENCES), plain.completions_K)
+
+
+ASSISTANT = "<|start_header_id|>assistant\n"
+THINKING = CHATML + ("{% if add_generation_prompt %}" + ASSISTANT + "{% if not quick %}<think>\n{% endif %}{% endif %}")
+
+
+def test_an_open_block_of_thoughts_is_closed_before_the_answer() -> None:
+    found = template_encoder(THINKING)
+    text = tokenizer().decode(found.encode(["ổn"])[0].ids + found.completions_K[2])
+    assert text.endswith(f"ổn<|eot_id|>{ASSISTANT}<think>\n\n</think>\n\nSentiment: positive<|eot_id|>")
+
+
+def test_arguments_of_the_template_reach_it_and_unknown_ones_are_refused() -> None:
+    found = template_encoder(THINKING, replace(encoder().task, template_kwargs={"quick": True}))
+    assert tokenizer().decode(found.encode(["ổn"])[0].ids).endswith(f"ổn<|eot_id|>{ASSISTANT}")
+    for name, said in (("quik", "has no such variable"), ("date_string", "is set by loraft itself")):
+        with pytest.raises(ConfigError, match=rf"^prompt\.template_kwargs: .*{said}.*got {name}"):
+            template_encoder(THINKING, replace(encoder().task, template_kwargs={name: True}))
+
+
+def test_thoughts_that_the_template_prints_before_an_answer_belong_to_the_answer() -> None:
+    # Qwen3's template begins the last answer with an empty block of thoughts.
+    plain = "{% for m in messages %}<|start_header_id|>{{ m['role'] }}\n"
+    plain += "{% if m['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    plain += "{{ m['content'] }}<|eot_id|>{% endfor %}"
+    found = template_encoder(plain + "{% if add_generation_prompt %}" + ASSISTANT + "{% endif %}")
+    assert tokenizer().decode(found.encode(["ổn"])[0].ids).endswith(ASSISTANT)
+    assert tokenizer().decode(found.completions_K[0]) == "<think>\n\n</think>\n\nSentiment: negative<|eot_id|>"
+
+
+def test_labels_that_the_tokenizer_cannot_tell_apart_are_refused_with_their_tokens() -> None:
+    task = encoder().task
+    for kind, words, token in (
+        ("wordpiece", ("IT", "it", "x"), "'##t'"),
+        ("unigram first", ("😀", "好", "xấu"), "<unk>"),
+    ):
+        with pytest.raises(ConfigError, match="'negative' and 'neutral' are the same") as caught:
+            Encoder(made(kind), replace(task, label_words=words), date_string="", max_length=512)
+        assert str(caught.value).startswith("prompt.label_words: to the tokenizer of")
+        assert token in str(caught.value)
+    assert encoder().unscored == 1
+
+
+def test_the_end_of_turn_is_scored_where_it_is_asked_for() -> None:
+    asked = Encoder(tokenizer(), replace(encoder().task, score_end_of_turn=True), date_string="", max_length=512)
+    assert asked.unscored == 0
+    # Llama 2's end of turn is a space and </s>: two tokens.
+    llama2 = Encoder(made("first"), encoder().task, date_string="", max_length=4096)
+    assert [made("first").decode(ids[: -llama2.unscored]) for ids in llama2.completions_K] == [
+        f"Sentiment: {word}" for word in encoder().task.labels
+    ]
+
+
+def test_an_added_special_token_ends_the_turn_also_without_a_name() -> None:
+    # Llama 3.2's base model names <|end_of_text|> only; its template ends turns with <|eot_id|>.
+    other = copy.deepcopy(tokenizer())
+    end = other.convert_tokens_to_ids("<|eot_id|>")
+    for name, token in other.special_tokens_map.items():
+        if "<|eot_id|>" in token:
+            setattr(other, name, None)
+    assert end not in other.all_special_ids
+    assert Encoder(other, encoder().task, date_string="", max_length=512).end_of_turn == end
+
+
+def test_a_tokenizer_that_loses_letters_or_spends_many_tokens_is_called_so_once() -> None:
+    texts = [f"{text} ứng dụng" for text in SENTENCES] * 4
+    lossy = Encoder(made("wordpiece"), encoder().task, date_string="", max_length=4096)
+    with pytest.warns(UserWarning, match=r"loses \d+\.\d% of the characters of 24 sentences \("):
+        lossy.encode(texts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lossy.encode(texts)
+        encoder().encode(texts)
+    spelling = Encoder(made("byte-level"), encoder().task, date_string="", max_length=4096)
+    with pytest.warns(UserWarning, match=r"takes \d\.\d tokens a word in 20 sentences"):
+        spelling.encode(["ứợẫ ỗựữ"] * 20)  # 3 bytes a letter, none of them merged
 
 
 def test_a_tokenizer_for_which_pieces_and_the_whole_differ_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,8 @@ def test_it_holds_labels_prompt_backbone_data_scores_and_versions() -> None:
 
 def test_the_same_backbone_and_prompt_are_accepted_also_under_an_adapter(tmp_path: Path) -> None:
     manifest.check(described(), tmp_path, encoder(), backbone())
+    # Of a version that had no key for the end of turn.
+    manifest.check(replace(described(), prompt={}), tmp_path, encoder(), backbone())
     manifest.check(described(), tmp_path, encoder(), add_adapter(backbone(), LoraSection(r=1), seed=1))
 
 
@@ -57,6 +59,7 @@ def test_the_same_backbone_and_prompt_are_accepted_also_under_an_adapter(tmp_pat
         ({"chat_template_sha256": "0"}, "chat template: 0 then"),
         ({"date_string": "01 Jan 2030"}, "date in the prompt: 01 Jan 2030 then, 26 Jul 2024 now"),
         ({"prompt_sha256": "0"}, r"prompt \(system message, template, answer prefix\): 0 then"),
+        ({"prompt": {"score_end_of_turn": True}}, "end of turn in the scores: True then, False now"),
         ({"backbone": replace(described().backbone, fingerprint="0")}, "weights of the backbone or .*: 0 then"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -51,7 +51,7 @@ def test_validation_is_scored_by_label_and_by_probability(monkeypatch: pytest.Mo
         split("validation", SENTENCES[:4], [0, 1, 2, 2]),
     )  # fmt: skip
     numbers = data.evaluate_with("the model")
-    assert given == ["the model", prompts(SENTENCES[:4]), encoder().completions_K, {"batch_tokens": 123}]
+    assert given == ["the model", prompts(SENTENCES[:4]), encoder().completions_K, {"unscored": 1, "batch_tokens": 123}]
     assert numbers["accuracy"] == 3 / 4
     # F1 of label 0: precision 1/2, recall 1; of label 1: never predicted; of label 2: 1
     assert numbers["macro_f1"] == pytest.approx((2 / 3 + 0 + 1) / 3)

@@ -6,6 +6,8 @@ and refuses unknown keys; `loraft.config.resolve` builds it from preset, file, f
 
 import os
 import re
+import unicodedata
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -167,17 +169,34 @@ class PromptConfig(Section):
     example_template: str | None = Field(None, description="one demonstration, with {input} and {label}")
     answer_prefix: str | None = Field(None, description="text before the label in the answer")
     date_string: str = Field("26 Jul 2024", description="the date that chat templates write into the prompt")
+    chat_template: str | None = Field(
+        None, min_length=1, description="name of one of the tokenizer's templates, or a Jinja file; null: its default"
+    )
+    template_kwargs: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="for the chat template, for example {enable_thinking: false}"
+    )
+    system_role: Literal["auto", "system", "user"] = Field(
+        "auto", description="user: in the user message; auto: there if the chat template has no system role"
+    )
+    score_end_of_turn: bool = Field(False, description="label scores count the end of turn after the answer, too")
     max_length: int = Field(1024, ge=32, description="tokens of prompt and answer; longer sentences are shortened")
 
     @field_validator("labels", "label_words")
     @classmethod
     def _distinct(cls, names: list[str] | None) -> list[str] | None:
-        if names is not None and len(set(names)) != len(names):
-            raise ValueError("must differ from each other")
-        for name in names or []:
+        composed = [unicodedata.normalize("NFC", name) for name in names or []]
+        for name, same in zip(names or [], composed, strict=True):
+            if composed.count(same) > 1:
+                raise ValueError(f"must differ from each other in Unicode's composed form (NFC); {name!r} does not")
             if name != name.strip() or not name:
                 raise ValueError(f"{name!r} is blank or has spaces around it; remove the spaces")
         return names
+
+    @field_validator("chat_template")
+    @classmethod
+    def _file_from_anywhere(cls, name: str | None) -> str | None:
+        # A run must find its template from another working folder, too.
+        return str(Path(name).resolve()) if name is not None and Path(name).is_file() else name
 
     @field_validator("template", "few_shot_template", "example_template")
     @classmethod

@@ -5,8 +5,8 @@ Everything here is text; `loraft.models.encoder` turns it into token ids.
 
 import re
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from loraft.config.schema import PromptConfig
 from loraft.errors import ConfigError
@@ -21,7 +21,8 @@ class Task:
     """A classification task: K labels, their words in answers, and the prompt around a sentence.
 
     All strings are in Unicode's composed form (NFC), as the sentences are, so that equal words are equal strings on
-    whatever system they were typed.
+    whatever system they were typed. `user_preamble` is text at the start of every user message: the system message of
+    a chat template without a system role. The keys from `chat_template` on are those of the config.
     """
 
     name: str
@@ -32,6 +33,11 @@ class Task:
     few_shot_template: str
     example_template: str
     answer_prefix: str
+    user_preamble: str = ""
+    chat_template: str | None = None
+    template_kwargs: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    system_role: str = "auto"
+    score_end_of_turn: bool = False
 
     @classmethod
     def from_config(cls, section: PromptConfig) -> "Task":
@@ -62,6 +68,10 @@ class Task:
             few_shot_template=_filled(section, "few_shot_template"),
             example_template=_filled(section, "example_template"),
             answer_prefix=_filled(section, "answer_prefix"),
+            chat_template=section.chat_template,
+            template_kwargs=section.template_kwargs,
+            system_role=section.system_role,
+            score_end_of_turn=section.score_end_of_turn,
         )
 
 
@@ -83,7 +93,7 @@ def user_parts(task: Task, demonstrations: Sequence[tuple[str, str]] = ()) -> tu
         _fill(task.example_template, {INPUT_SLOT: sentence, LABEL_SLOT: word}) for sentence, word in demonstrations
     )
     # The template is split at {input} before the examples are filled in, since an example may contain "{input}".
-    return _fill(before, {EXAMPLES_SLOT: examples}), _fill(after, {EXAMPLES_SLOT: examples})
+    return task.user_preamble + _fill(before, {EXAMPLES_SLOT: examples}), _fill(after, {EXAMPLES_SLOT: examples})
 
 
 def messages(task: Task, text: str, demonstrations: Sequence[tuple[str, str]] = ()) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.data.dataset import Split, load_data, warn_of_notes
 from loraft.data.prompt import parse_answer
-from loraft.engine import scorer
+from loraft.engine import decoding, scorer
 from loraft.errors import RunError
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
 from loraft.evaluation.predict import warn_of_ties
@@ -124,12 +124,13 @@ def judge(
     probs_NK: np.ndarray | None = None
     answers: list[str] | None = None
     if config.eval.decode == "score":
-        log_probs_NK = scorer.score(model, ids, encoder.completions_K, batch_tokens=batch_tokens)
+        unscored = encoder.unscored
+        log_probs_NK = scorer.score(model, ids, encoder.completions_K, unscored=unscored, batch_tokens=batch_tokens)
         warn_of_ties(log_probs_NK)
         probs_NK = scorer.to_probs(log_probs_NK)
         predictions_N = probs_NK.argmax(axis=1)
     else:
-        made = scorer.generate(
+        made = decoding.generate(
             model,
             ids,
             encoder.completions_K,

@@ -111,7 +111,9 @@ def predict(
         prompts = encoder.encode([item.text for item in good])
         warn_of_cuts(prompts, "of these")
         ids = [prompt.ids for prompt in prompts]
-        log_probs_NK = scorer.score(model, ids, encoder.completions_K, batch_tokens=config.eval.batch_tokens)
+        log_probs_NK = scorer.score(
+            model, ids, encoder.completions_K, unscored=encoder.unscored, batch_tokens=config.eval.batch_tokens
+        )
         warn_of_ties(log_probs_NK)
         probs = iter(scorer.to_probs(log_probs_NK))
         for item in group:

@@ -1,4 +1,4 @@
-r"""Render chats with a tokenizer's chat template, and split the rendered text around the user message.
+r"""Render chats with a tokenizer's chat template, and split the rendered text around the user message and the answer.
 
 The text is split at special tokens (such as "<|eot_id|>"), here for a Llama 3 tokenizer:
 
@@ -12,18 +12,22 @@ The text is split at special tokens (such as "<|eot_id|>"), here for a Llama 3 t
 """
 
 import hashlib
+import inspect
 import re
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from loraft.errors import BackboneError
+from loraft.errors import BackboneError, ConfigError
+from loraft.models.plain_text import ChatTokenizer
 
-MARK = (
-    "LoraftUserMessageStandsHere"  # replaces the user message to find it again; letters, so that no template edits it
-)
+# These replace the messages to find them again; letters, so that no template edits them.
+MARK, SYSTEM_MARK = "LoraftUserMessageStandsHere", "LoraftSystemMessageStandsHere"
 # The layout of Llama 3.2, for tokenizers without a chat template.
 FALLBACK_TEMPLATE = (
     "{{- bos_token }}"
@@ -37,6 +41,18 @@ FALLBACK_TEMPLATE = (
     "{{- '<|eot_id|>' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
 )
+
+
+MARKERS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+# For a tokenizer that lacks these markers: the messages in plain words, and the answer on a line of its own.
+PLAIN_TEMPLATE = (
+    "{{- bos_token }}"
+    "{%- for message in messages %}"
+    "{{- message['content'] | trim }}{{- '\\n\\n' if message['role'] == 'system' else '\\n' }}"
+    "{%- endfor %}"
+)
+# A generation prompt that ends inside an open block of thoughts, as in "<think>\n".
+OPEN_THOUGHTS = re.compile(r"<([\w:]*think\w*)>\s*\Z")
 
 
 @dataclass(frozen=True)
@@ -56,20 +72,89 @@ class Frame:
     tail: str
 
 
+@dataclass(frozen=True)
+class AnswerFrame:
+    """The rendered chat around the assistant's answer, in three parts.
+
+    Attributes:
+        prompt: the chat up to where the answer begins.
+        before: what the template prints between that and the answer, for example a space or an empty block of thoughts.
+        after: from the answer to the end of the next special token; empty if there is none.
+        end: that special token; None if there is none.
+    """
+
+    prompt: str
+    before: str
+    after: str
+    end: str | None
+
+
 class ChatTemplate:
     """The chat template of a tokenizer, with a fixed date.
 
     Attributes:
         hash: SHA-256 of the template, in hexadecimal.
+        tokens: encodes what it renders.
+
+    Args:
+        tokenizer: of the backbone.
+        date_string: the date for chat templates that print one.
+        name: one of the tokenizer's templates, or a file; by default its template "default".
+        arguments: further variables of the template.
+
+    Raises:
+        ConfigError: there is no such template, or the template does not know an argument.
+        BackboneError: as in `ChatTokenizer`.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, date_string: str) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        date_string: str,
+        name: str | None = None,
+        arguments: Mapping[str, bool | int | float | str] | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
-        template = str(tokenizer.chat_template or FALLBACK_TEMPLATE)
+        self._in_parts = False
+        template = _chosen(tokenizer, name)
         self.hash = hashlib.sha256(template.encode()).hexdigest()
+        self.tokens = ChatTokenizer(tokenizer, template)
+        _refuse_unknown(tokenizer, template, arguments or {})
         if "strftime_now" in template:  # a function that reads the clock: define a macro of that name in its place
             template = f"{{%- macro strftime_now(format) -%}}{date_string}{{%- endmacro %}}{template}"
-        self._arguments: dict[str, Any] = {"chat_template": template, "date_string": date_string, "tokenize": False}
+        fixed = {"chat_template": template, "date_string": date_string, "tokenize": False}
+        self._arguments: dict[str, Any] = {**(arguments or {}), **fixed}
+
+    def fit(self, *, system: bool, role: str) -> bool:
+        """Finds the chats that the template renders whole; returns whether the system message is part of the user's.
+
+        Messages are given as text, or where the template does not print that, as a list of content parts.
+
+        Args:
+            system: whether there is a system message.
+            role: "system" and "user" say where it belongs; "auto" leaves that to the template.
+
+        Raises:
+            BackboneError: the template refuses every such chat, or does not print its messages.
+        """
+        problem: BackboneError | None = None
+        for folded in {"system": (False,), "user": (True,)}.get(role, (False, True)) if system else (False,):
+            roles = {"system": SYSTEM_MARK, "user": MARK} if system and not folded else {"user": MARK}
+            for self._in_parts in (False, True):
+                try:
+                    rendered = self.render([{"role": role, "content": text} for role, text in roles.items()])
+                    lost = [role for role, mark in roles.items() if mark not in rendered]
+                    if not lost and rendered.count(MARK) == 1 and "'type'" not in rendered:
+                        return folded
+                    raise self._error(
+                        f"does not print the {lost[0]} message"
+                        if lost
+                        else "does not print the user message exactly once"
+                    )
+                except BackboneError as error:
+                    problem = problem or error
+        assert problem is not None
+        raise problem
 
     def render(self, chat: list[dict[str, str]], *, add_generation_prompt: bool = True) -> str:
         """Returns the chat as one text; with `add_generation_prompt`, up to where the assistant's answer begins.
@@ -77,39 +162,95 @@ class ChatTemplate:
         Raises:
             BackboneError: the template refuses the chat.
         """
+        messages: list[dict[str, Any]] = [*chat]
+        if self._in_parts:
+            messages = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in chat]
         try:
-            return str(
+            rendered = str(
                 self._tokenizer.apply_chat_template(
-                    chat, add_generation_prompt=add_generation_prompt, **self._arguments
+                    messages, add_generation_prompt=add_generation_prompt, **self._arguments
                 )
             )
-        except TemplateError as error:
-            raise BackboneError(
-                f"{self._tokenizer.name_or_path}: its chat template refuses the chat ({error}); a template without a "
-                'system role needs --set prompt.system=""'
-            ) from error
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+            LookupError,
+            AttributeError,
+        ) as error:  # what a template's code may raise
+            raise self._error(f"refuses the chat ({error})") from error
+        thoughts = OPEN_THOUGHTS.search(rendered) if add_generation_prompt else None
+        # An open block of thoughts is closed, in the layout of an empty one, since the answer stands after it.
+        return f"{rendered.rstrip()}\n\n</{thoughts[1]}>\n\n" if thoughts else rendered
 
     def frame(self, chat: list[dict[str, str]]) -> Frame:
-        """Returns the four parts around the user message, which is the last message of the chat.
-
-        Raises:
-            BackboneError: the template does not print the user message exactly once.
-        """
-        rendered = self.render([*chat[:-1], {"role": "user", "content": MARK}])
-        if rendered.count(MARK) != 1:
-            raise BackboneError(
-                f"{self._tokenizer.name_or_path}: its chat template does not print the user message exactly once; "
-                "choose an instruction-tuned backbone whose template does"
-            )
-        left, right = rendered.split(MARK)
-        pattern = self._special_tokens()
-        ends_left = [found.end() for found in pattern.finditer(left)] if pattern else []
-        starts_right = [found.start() for found in pattern.finditer(right)] if pattern else []
-        start, end = (ends_left or [0])[-1], (starts_right or [len(right)])[0]
+        """Returns the four parts around the user message, which is the last message of the chat."""
+        left, right = self.render([*chat[:-1], {"role": "user", "content": MARK}]).split(MARK)
+        start = max((end for _, end in self.tokens.find(left)), default=0)
+        end = min((start for start, _ in self.tokens.find(right)), default=len(right))
         return Frame(left[:start], left[start:], right[:end], right[end:])
 
-    def _special_tokens(self) -> re.Pattern[str] | None:
-        """A pattern that matches any special token; None if the tokenizer has none."""
-        words = sorted(self._tokenizer.all_special_tokens, key=len, reverse=True)
-        words += [str(token.content) for token in self._tokenizer.added_tokens_decoder.values() if token.special]
-        return re.compile("|".join(re.escape(word) for word in dict.fromkeys(words))) if words else None
+    def answer_frame(self, chat: list[dict[str, str]]) -> AnswerFrame:
+        """Returns the parts around an answer to the chat.
+
+        Where the template prints an answered chat in another way than it begins an answer, or no answer, the answer
+        follows the prompt directly.
+        """
+        prompt = self.render(chat)
+        answered = self.render([*chat, {"role": "assistant", "content": MARK}], add_generation_prompt=False)
+        before, _, rest = answered.partition(MARK)
+        found = self.tokens.find(rest)[:1]
+        after, end = (rest[: found[0][1]], rest[slice(*found[0])]) if found else ("", None)
+        return AnswerFrame(prompt, before.removeprefix(prompt) if before.startswith(prompt) else "", after, end)
+
+    def _error(self, what: str) -> BackboneError:
+        return BackboneError(
+            f"{self._tokenizer.name_or_path}: its chat template {what}; set prompt.system_role=user if it has no "
+            "system role, prompt.chat_template to another template, or choose an instruction-tuned backbone"
+        )
+
+
+def _chosen(tokenizer: PreTrainedTokenizerBase, name: str | None) -> str:
+    """The text of the template that is named, of the default one, or of one for a tokenizer that has none."""
+    own = tokenizer.chat_template
+    named: Mapping[str, str] = own if isinstance(own, Mapping) else {} if own is None else {"default": own}
+    if name is None and named.keys() >= {"default"}:
+        return str(named["default"])
+    if name is None and not named:
+        return _without_template(tokenizer)
+    if name in named:
+        return str(named[str(name)])
+    if name is not None and Path(name).is_file():
+        try:
+            return Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"prompt.chat_template: {name} cannot be read ({error}); give a UTF-8 text file"
+            ) from error
+    raise ConfigError(
+        f"prompt.chat_template: no such template of {tokenizer.name_or_path} and no such file (got {name}); its "
+        f"templates are: {', '.join(named) or 'none'}"
+    )
+
+
+def _without_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    if all(tokenizer.convert_tokens_to_ids(marker) not in (None, tokenizer.unk_token_id) for marker in MARKERS):
+        return FALLBACK_TEMPLATE
+    warnings.warn(
+        f"{tokenizer.name_or_path}: has no chat template, so the prompt is plain text; such a base model follows no "
+        "instruction before it is tuned (prompt.chat_template=FILE gives it a template)",
+        stacklevel=2,
+    )
+    return PLAIN_TEMPLATE
+
+
+def _refuse_unknown(tokenizer: PreTrainedTokenizerBase, template: str, arguments: Mapping[str, object]) -> None:
+    own = {*inspect.signature(tokenizer.apply_chat_template).parameters, "messages", "date_string"}
+    for name in arguments:
+        if name in own:
+            raise ConfigError(f"prompt.template_kwargs: {name} is set by loraft itself (got {name}); leave it out")
+        if not re.search(rf"\b{re.escape(name)}\b", template):
+            raise ConfigError(
+                f"prompt.template_kwargs: the chat template of {tokenizer.name_or_path} has no such variable "
+                f"(got {name}); leave it out"
+            )

@@ -10,12 +10,15 @@ after and tail; here is a Llama 3 prompt of the shipped task "sentiment", with t
     piece 3  tail      <|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n
 
 1. Head and tail come from the template alone. They are encoded once, and special tokens in them get their own ids.
-2. Before, message and after are joined and encoded as ordinary text (`split_special_tokens=True`): "<|eot_id|>" in a
-   sentence becomes the ids of its characters. A sentence can therefore not end the user's turn, and neither can a
-   demonstration, which is part of the message.
-3. The ids of the three pieces are joined. Tokenizers cut a text at its special tokens before anything else, and the
-   pieces meet at special tokens, so the ids are those of the whole chat encoded at once. `Encoder` checks this for one
-   sentence when it is built, because a tokenizer may, for example, remove spaces beside special tokens.
+2. Before, message and after are encoded as one text, in which only the template's special tokens are special
+   (`plain_text` has the way): "<|eot_id|>" in a sentence becomes the ids of its characters. A sentence can therefore
+   not end the user's turn, and neither can a demonstration, which is part of the message.
+3. The ids of the three pieces are joined. Tokenizers cut a text at its special tokens before anything else. Piece 2 is
+   encoded between the special tokens that stand beside it, whose ids are then left out, since a tokenizer may treat the
+   start of a text in another way, or remove spaces beside a special token. So the ids are those of the whole chat
+   encoded at once; `Encoder` checks this for one sentence when it is built.
+
+An answer's ids are those that the template gives the assistant's message, where it prints one after the same prompt.
 
 Letters: N sentences, K labels.
 """
@@ -24,13 +27,15 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 from transformers import PreTrainedTokenizerBase
 
 from loraft.data.prompt import Task, messages, user_parts
-from loraft.errors import BackboneError, DataError
-from loraft.models.chat_template import MARK, ChatTemplate
+from loraft.errors import BackboneError, ConfigError, DataError
+from loraft.models.chat_template import AnswerFrame, ChatTemplate
+from loraft.models.suitability import FEWEST, warn_of_tokenizer
 
 PROBE = "thầy dạy rất nhiệt tình , dễ hiểu ."  # the sentence of the check in step 3
 
@@ -47,9 +52,12 @@ class Encoder:
     """Encodes sentences and answers of one task for one tokenizer.
 
     Attributes:
-        tokenizer, task, date_string, max_length: as given.
+        tokenizer, date_string, max_length: as given.
+        task: as given; its system message is part of the user message where the chat template has no system role.
         completions_K: token ids of each label's answer: answer prefix, label word, end-of-turn token.
         end_of_turn: id of the token after an assistant's answer.
+        unscored: number of tokens at the end of each completion that label scores leave out: the end of turn, or none
+            with `prompt.score_end_of_turn`.
         template_hash: SHA-256 of the chat template.
         prompt_hash: SHA-256 of all that surrounds the sentence (chat template, system message, date, instruction) and
             of the answers.
@@ -63,28 +71,48 @@ class Encoder:
     Raises:
         BackboneError: the chat template refuses the chat or does not print the user message once, the tokenizer has no
             end-of-turn token, or encoding in pieces gives other ids than encoding the whole chat.
+        ConfigError: two labels have the same tokens, or `prompt.chat_template` or `prompt.template_kwargs` name
+            something that does not exist.
         DataError: not even an empty sentence fits `max_length`.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, task: Task, *, date_string: str, max_length: int) -> None:
         self.tokenizer = tokenizer
-        self.task = task
         self.max_length = max_length
         self.date_string = date_string
-        template = ChatTemplate(tokenizer, date_string)
+        self._warned = False
+        template = ChatTemplate(tokenizer, date_string, task.chat_template, task.template_kwargs)
+        self._tokens = template.tokens
         self.template_hash = template.hash
+        if template.fit(system=bool(task.system), role=task.system_role):
+            task = replace(task, system="", user_preamble=task.system + "\n\n")
+        self.task = task
         chat = messages(task, PROBE)
         chat[-1]["content"] = chat[-1]["content"].strip()  # as in `encode`; not every template strips messages
         frame = template.frame(chat)
         self._before, self._after = frame.before, frame.after
-        self._head_ids = self._ids(frame.head, special=True)
-        self._tail_ids = self._ids(frame.tail, special=True)
-        self.end_of_turn = self._end_of_turn(template)
-        self.completions_K = [[*self._ids(task.answer_prefix + word), self.end_of_turn] for word in task.label_words]
-        parts = [self._head_ids, self._before, task.template, self._after, self._tail_ids, self.completions_K]
+        self._head_ids, self._tail_ids = self._tokens.ids(
+            [self._tokens.rename(part) for part in (frame.head, frame.tail)]
+        )
+        # The special tokens on both sides of piece 2: the last one of the head, and the first one of the tail.
+        self._opening = frame.head[slice(*self._tokens.find(frame.head)[-1])] if frame.head else ""
+        self._closing = frame.tail[slice(*self._tokens.find(frame.tail)[0])] if frame.tail else ""
+        answers = template.answer_frame([*chat[:-1], {"role": "user", "content": PROBE}])
+        end = tokenizer.eos_token_id if answers.end is None else tokenizer.convert_tokens_to_ids(answers.end)
+        if end is None:
+            raise BackboneError(
+                f"{tokenizer.name_or_path}: has no end-of-turn or end-of-sequence token; choose another backbone"
+            )
+        self.end_of_turn = int(end)
+        self.completions_K, end_tokens = self._completions(answers)
+        self.unscored = 0 if task.score_end_of_turn else end_tokens
+        self._refuse_equal_answers(end_tokens)
+        instruction = task.user_preamble + task.template
+        parts = [self._head_ids, self._before, instruction, self._after, self._tail_ids, self.completions_K]
         self.prompt_hash = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-        middle = self._ids(self._piece(PROBE, user_parts(task)))
-        if self._ids(template.render(chat), special=True) != [*self._head_ids, *middle, *self._tail_ids]:
+        (middle,) = self._middle_ids([self._piece(PROBE, user_parts(task))])
+        whole = tokenizer(template.render(chat), add_special_tokens=False, split_special_tokens=False)["input_ids"]
+        if whole != [*self._head_ids, *middle, *self._tail_ids]:
             raise BackboneError(
                 f"{tokenizer.name_or_path}: encoding the chat in pieces differs from encoding it whole, so user text "
                 "could not be kept apart from special tokens; choose another backbone"
@@ -94,6 +122,8 @@ class Encoder:
     def encode(self, texts: Sequence[str], demonstrations: Sequence[tuple[str, str]] = ()) -> list[Prompt]:
         """Returns one prompt for each text, with the same demonstrations in each.
 
+        Warns once if the tokenizer does not suit the sentences.
+
         Args:
             texts: N sentences in NFC.
             demonstrations: pairs of sentence and label word; with one or more the few-shot template is used.
@@ -101,10 +131,18 @@ class Encoder:
         Raises:
             DataError: the prompt does not fit `max_length` even with an empty sentence.
         """
+        if len(texts) >= FEWEST and not self._warned:
+            self._warned = True
+            warn_of_tokenizer(
+                self.tokenizer.name_or_path,
+                texts,
+                self._tokens.ids,
+                lambda ids: self.tokenizer.batch_decode(ids, skip_special_tokens=True),
+            )
         around = user_parts(self.task, demonstrations)
         available = self.max_length - len(self._head_ids) - len(self._tail_ids) - max(map(len, self.completions_K))
         prompts: list[Prompt] = []
-        for text, ids in zip(texts, self._batch_ids([self._piece(text, around) for text in texts]), strict=True):
+        for text, ids in zip(texts, self._middle_ids([self._piece(text, around) for text in texts]), strict=True):
             cut = 0
             if len(ids) > available:
                 kept, ids = self._shorten(text, around, len(ids), available)
@@ -127,7 +165,7 @@ class Encoder:
         """
 
         def ids_of(characters: int) -> list[int]:
-            return self._ids(self._piece(text[:characters].rstrip(), around))
+            return self._middle_ids([self._piece(text[:characters].rstrip(), around)])[0]
 
         empty = ids_of(0)
         if len(empty) > available:
@@ -143,30 +181,41 @@ class Encoder:
             low, high = (middle, high) if len(ids_of(middle)) <= available else (low, middle - 1)
         return low, ids_of(low)
 
-    def _ids(self, text: str, *, special: bool = False) -> list[int]:
-        """The ids of a text; with `special`, special tokens in it get their own ids."""
-        if not text:
-            return []
-        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=not special)["input_ids"])
+    def _middle_ids(self, pieces: Sequence[str]) -> list[list[int]]:
+        """The ids of each piece 2, encoded between the special tokens that stand beside it."""
+        opening, closing = self._tokens.rename(self._opening), self._tokens.rename(self._closing)
+        start, stop = int(bool(opening)), -1 if closing else None
+        return [ids[start:stop] for ids in self._tokens.ids([opening + piece + closing for piece in pieces])]
 
-    def _batch_ids(self, texts: list[str]) -> list[list[int]]:
-        """The ids of each text, special tokens as ordinary text."""
-        if not texts:
-            return []
-        return list(self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+    def _completions(self, frame: AnswerFrame) -> tuple[list[list[int]], int]:
+        """The ids of each label's answer with its end of turn, and the number of tokens of the end of turn."""
+        context, before, after = map(self._tokens.rename, (frame.prompt, frame.before, frame.after))
+        answers = [before + self.task.answer_prefix + word for word in self.task.label_words]
 
-    def _end_of_turn(self, template: ChatTemplate) -> int:
-        """Returns the first of the tokenizer's special tokens (EOS, pad, ...) after an answer; EOS if there is none."""
-        chat = [*messages(self.task, PROBE), {"role": "assistant", "content": MARK}]
-        rendered = template.render(chat, add_generation_prompt=False)
-        ids = self._ids(rendered.split(MARK)[-1], special=True)
-        special = set(self.tokenizer.all_special_ids)
-        first = next((i for i in ids if i in special), self.tokenizer.eos_token_id)
-        if first is None:
-            raise BackboneError(
-                f"{self.tokenizer.name_or_path}: has no end-of-turn or end-of-sequence token; choose another backbone"
-            )
-        return int(first)
+        def continued(context: str) -> tuple[list[list[int]], int] | None:
+            """Answers after a context; None if a token reaches over the border between the two."""
+            (base,) = self._tokens.ids([context])
+            without, whole = (self._tokens.ids([context + text + end for text in answers]) for end in ("", after))
+            if any(ids[: len(base)] != base for ids in whole):
+                return None
+            parted = all(ids[: len(short)] == short for ids, short in zip(whole, without, strict=True))
+            return [ids[len(base) :] for ids in whole], len(whole[0]) - len(without[0]) if parted else 1
+
+        # Where a token reaches over the border, the answer's own ids follow those of the prompt: it is encoded after
+        # the prompt's last special token, and with none by itself.
+        specials = self._tokens.find(frame.prompt)
+        last = frame.prompt[slice(*specials[-1])] if specials else ""
+        found, end_tokens = continued(context) or continued(self._tokens.rename(last)) or continued("") or ([], 1)
+        return (found, end_tokens) if after else ([[*ids, self.end_of_turn] for ids in found], 1)
+
+    def _refuse_equal_answers(self, end_tokens: int) -> None:
+        for (one, ids), (other, same) in combinations(zip(self.task.labels, self.completions_K, strict=True), 2):
+            if ids == same:
+                tokens = self.tokenizer.convert_ids_to_tokens(ids[:-end_tokens])
+                raise ConfigError(
+                    f"prompt.label_words: to the tokenizer of {self.tokenizer.name_or_path} the labels {one!r} and "
+                    f"{other!r} are the same (got the tokens {tokens} for both); give them other prompt.label_words"
+                )
 
 
 def warn_of_cuts(prompts: Sequence[Prompt], what: str) -> int:

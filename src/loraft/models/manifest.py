@@ -151,6 +151,10 @@ def check(manifest: Manifest, where: Path, encoder: Encoder, base: PreTrainedMod
         "chat template": (manifest.chat_template_sha256, encoder.template_hash),
         "date in the prompt": (manifest.date_string, encoder.date_string),
         "prompt (system message, template, answer prefix)": (manifest.prompt_sha256, encoder.prompt_hash),
+        "end of turn in the scores": (
+            str(manifest.prompt.get("score_end_of_turn", False)),  # bundles of earlier versions lack the key
+            str(encoder.task.score_end_of_turn),
+        ),
         "weights of the backbone or their quantisation": (manifest.backbone.fingerprint, fingerprint(base)),
     }
     differences = [

@@ -44,8 +44,9 @@ def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Sp
     warn_of_cuts(validation_prompts, "validation")
 
     def evaluate_with(current: Any) -> dict[str, float]:
+        answers, unscored = encoder.completions_K, encoder.unscored
         log_probs_NK = scorer.score(
-            current, validation_ids, encoder.completions_K, batch_tokens=config.eval.batch_tokens
+            current, validation_ids, answers, unscored=unscored, batch_tokens=config.eval.batch_tokens
         )
         probs_NK = scorer.to_probs(log_probs_NK)
         numbers = metrics.core(validation.labels, probs_NK.argmax(axis=1), len(encoder.task.labels))

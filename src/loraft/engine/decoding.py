@@ -1,0 +1,144 @@
+"""Greedy decoding of answers: read off one scoring pass where that is certain, else token by token.
+
+Letters: B rows of a batch, T tokens, V vocabulary, K labels.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import torch
+from transformers import PreTrainedModel
+
+from loraft.engine.architecture import longest_fast_row
+from loraft.engine.layout import common_prefix
+from loraft.engine.row_batches import TOKENS, Route, batches_of, cut_batches, logits_of, route_of
+
+# Two logits that differ by less may swap their order by rounding, for example in a batch of another size.
+MARGIN = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
+
+
+@torch.inference_mode()
+def generate(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    completions_K: Sequence[Sequence[int]],
+    *,
+    pad: int,
+    max_new_tokens: int,
+    batch_tokens: int | None = None,
+) -> list[list[int]]:
+    """Returns each row's greedily decoded ids, up to and without the end-of-turn token.
+
+    Many rows decode to a label's answer. `greedy` finds these in one pass; only the other rows are decoded token by
+    token.
+
+    Args:
+        model: a causal language model (or a PeftModel) in evaluation mode.
+        prompts: token-id lists that end where the answer begins.
+        completions_K: K token-id lists, each ending in the same end-of-turn token.
+        pad: id of the padding token.
+        max_new_tokens: most tokens that a row may get, with the end-of-turn token.
+        batch_tokens: as in `score`.
+    """
+    end_of_turn = completions_K[0][-1]
+    out: list[list[int]] = [[] for _ in prompts]
+    answers_fit = all(len(ids) <= max_new_tokens for ids in completions_K)
+    found = greedy(model, prompts, completions_K, batch_tokens=batch_tokens) if answers_fit else [-1] * len(prompts)
+    for i, k in enumerate(found):
+        if k >= 0:
+            out[i] = list(completions_K[k][:-1])
+    order = sorted((i for i, k in enumerate(found) if k < 0), key=lambda i: len(prompts[i]))
+    lengths = [len(prompt) + max_new_tokens for prompt in prompts]
+    # transformers' decoding wants padding on the left, so that all rows end where new tokens begin. A recurrent layer
+    # would read that padding first, and without position ids it would shift the row.
+    pads = longest_fast_row(model)[0] > 0
+    groups = [order] if pads else [list(group) for _, group in groupby(order, key=lambda i: lengths[i])]
+    for batch in (batch for group in groups for batch in cut_batches(group, lengths, batch_tokens or TOKENS)):
+        longest = max(len(prompts[i]) for i in batch)
+        ids_BT = torch.full((len(batch), longest), pad)
+        mask_BT = torch.zeros((len(batch), longest), dtype=torch.long)
+        for row, i in enumerate(batch):
+            ids_BT[row, longest - len(prompts[i]) :] = torch.tensor(prompts[i])
+            mask_BT[row, longest - len(prompts[i]) :] = 1
+        decoded_BT = model.generate(
+            input_ids=ids_BT.to(model.device),
+            attention_mask=mask_BT.to(model.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            eos_token_id=end_of_turn,
+            pad_token_id=pad,
+        )
+        for row, i in enumerate(batch):
+            ids = decoded_BT[row, longest:].tolist()
+            out[i] = ids[: ids.index(end_of_turn)] if end_of_turn in ids else ids
+    return out
+
+
+@torch.inference_mode()
+def greedy(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    completions_K: Sequence[Sequence[int]],
+    *,
+    batch_tokens: int | None = None,
+) -> list[int]:
+    """Returns for each prompt the number of the answer that greedy decoding gives, found in one pass; else -1.
+
+    Decoding gives an answer if at each of its tokens, the end-of-turn token included, that token has the largest logit
+    of the whole vocabulary. -1 means that it leaves all answers, or that two logits are closer than `MARGIN`.
+
+    Args:
+        model: a causal language model (or a PeftModel) in evaluation mode.
+        prompts: token-id lists that end where the answer begins.
+        completions_K: K token-id lists, each ending in the end-of-turn token.
+        batch_tokens: as in `score`.
+    """
+    if not prompts:
+        return []
+    shared_tokens = common_prefix([ids[:-1] for ids in completions_K])
+    shared = list(completions_K[0][:shared_tokens])
+    endings = [list(ids[shared_tokens:]) for ids in completions_K]
+    rows = [[*prompt, *shared] for prompt in prompts]
+    route = route_of(model, rows, endings, shared_tokens + 1)
+    found = [-1] * len(rows)
+    for batch in batches_of(model, rows, route, endings, batch_tokens):
+        suffixes = [rows[i][route.prefix :] for i in batch]
+        for i, k in zip(batch, _greedy_batch(model, route, suffixes, shared, endings), strict=True):
+            found[i] = k
+    return found
+
+
+def _greedy_batch(
+    model: PreTrainedModel, route: Route, suffixes: list[list[int]], shared: list[int], endings: list[list[int]]
+) -> list[int]:
+    """Returns for each suffix the number of the ending that greedy decoding takes, or -1, as in `greedy`.
+
+    Args:
+        model: as in `greedy`.
+        route: of the whole call.
+        suffixes: token ids, each ending in `shared`.
+        shared: the tokens that all answers begin with.
+        endings: the other tokens of each answer.
+    """
+    suffix_BSV, branch_BTV = logits_of(model, route, suffixes, endings, len(shared) + 1)
+    margin = MARGIN.get(model.dtype, MARGIN[torch.bfloat16])
+
+    def takes(logits_BV: torch.Tensor, token: int) -> torch.Tensor:
+        """Whether each row's largest logit is that of the token, and clearly so."""
+        best = logits_BV.float().topk(2)
+        return (best.indices[:, 0] == token) & (best.values[:, 0] - best.values[:, 1] > margin)
+
+    takes_shared_B = torch.ones(len(suffixes), dtype=torch.bool, device=model.device)
+    for step, token in enumerate(shared):
+        takes_shared_B &= takes(suffix_BSV[:, step], token)
+    found_B = torch.full((len(suffixes),), -1, device=model.device)
+    start = 0
+    for k, ending in enumerate(endings):
+        takes_all_B = takes_shared_B & takes(suffix_BSV[:, -1], ending[0])
+        for step, token in enumerate(ending[1:]):
+            takes_all_B &= takes(branch_BTV[:, start + step], token)
+        found_B[takes_all_B] = k
+        start += len(ending) - 1
+    return [int(k) for k in found_B.tolist()]
