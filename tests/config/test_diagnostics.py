@@ -106,6 +106,6 @@ def test_a_key_with_several_errors_has_one_line_and_each_hint_once() -> None:
 def test_an_unknown_origin_is_left_out_and_keys_follow_the_validated_model() -> None:
     found = lines({"labels": ["a", "a"], "sytem": "x"}, PromptConfig, "")
     assert found == [
-        "labels: must differ from each other in Unicode's composed form (NFC); 'a' does not (got ['a', 'a'])",
+        "labels: must differ from each other, also in composed form (NFC) (got ['a', 'a']); 'a' does not",
         "sytem: unknown key (got 'x'); did you mean system?",
     ]

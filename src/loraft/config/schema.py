@@ -187,7 +187,7 @@ class PromptConfig(Section):
         composed = [unicodedata.normalize("NFC", name) for name in names or []]
         for name, same in zip(names or [], composed, strict=True):
             if composed.count(same) > 1:
-                raise ValueError(f"must differ from each other in Unicode's composed form (NFC); {name!r} does not")
+                raise ValueError(f"must differ from each other, also in composed form (NFC); {name!r} does not")
             if name != name.strip() or not name:
                 raise ValueError(f"{name!r} is blank or has spaces around it; remove the spaces")
         return names
