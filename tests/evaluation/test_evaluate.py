@@ -53,6 +53,12 @@ def test_scoring_predicts_the_most_probable_label_of_each_row() -> None:
     assert report.seconds > 0
 
 
+def test_ties_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loraft.engine.scorer.score", lambda *args, **kwargs: np.zeros((6, 3)))
+    with pytest.warns(Note, match="6 of 6 rows: the best labels tie"):
+        judge(backbone(), encoder(), encoder().encode(SPLIT.texts), SPLIT, config())
+
+
 def test_generating_reads_the_label_from_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = ["Sentiment: positive", "Sentiment: tốt", "neutral", "Sentiment: negative", "", "Sentiment: neutral"]
     given: dict[str, Any] = {}

@@ -157,10 +157,13 @@ def load_config(section: ModelConfig) -> PreTrainedConfig:
     """Returns the backbone's own config.
 
     Raises:
-        OSError, ValueError: it cannot be read.
+        BackboneError: it cannot be read.
     """
     name, where = pretrained(section)
-    config: PreTrainedConfig = AutoConfig.from_pretrained(name, **where)
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(name, **where)
+    except Exception as error:  # a damaged file raises errors of many types
+        raise BackboneError(cannot_load(section.name, error)) from error
     return config
 
 
@@ -168,7 +171,7 @@ def without_weights(section: ModelConfig) -> PreTrainedModel:
     """Returns the backbone on the meta device: its layers have shapes, but no weights.
 
     Raises:
-        OSError, ValueError: its config cannot be read.
+        BackboneError: its config cannot be read.
     """
     config = load_config(section)
     with torch.device("meta"):
