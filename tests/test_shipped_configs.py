@@ -101,7 +101,7 @@ def test_the_tutorial_is_the_tutorials_recipe() -> None:
 
 def test_the_tutorials_qlora_is_nested_nf4_with_bf16_products() -> None:
     quant = resolve(preset="tutorial", flags={"quant.method": "nf4"}).quant
-    assert (quant.method, quant.double_quant, quant.compute_dtype) == ("nf4", True, "bf16")
+    assert (quant.method, quant.double_quant, quant.compute_dtype) == ("nf4", True, "auto")
 
 
 def test_the_sentiment_prompt_is_the_tutorials_to_the_letter() -> None:

@@ -67,7 +67,7 @@ def test_the_context_is_read_of_the_revision_and_from_the_cache_that_the_config_
         asked.append(given)
         return from_pretrained(name)
 
-    monkeypatch.setattr(context, "AutoConfig", SimpleNamespace(from_pretrained=keep))
+    monkeypatch.setattr("loraft.models.backbone.AutoConfig", SimpleNamespace(from_pretrained=keep))
     longest(config(tmp_path))
     longest(config(tmp_path, "model.revision=main", f"model.cache_dir={tmp_path}"))
     assert asked == [{}, {"revision": "main", "cache_dir": str(tmp_path)}]
