@@ -16,6 +16,7 @@ from loraft.config.resolve import resolve
 from loraft.models import manifest
 from loraft.models.adapter import add_adapters
 from loraft.runs.run import Run
+from loraft.training import checkpoints
 from loraft.training.checkpoints import (
     BestStep,
     best_weights,
@@ -137,6 +138,14 @@ def test_an_adapter_is_saved_whole_and_names_its_backbone(tmp_path: Path) -> Non
     saved = json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))
     assert saved["base_model_name_or_path"] == "loraft-vi-tiny"
     assert path not in (run.adapter / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", ["/may-chu", "/máy chủ"])
+def test_an_adapter_on_a_gguf_file_names_the_file_once(tmp_path: Path, folder: str) -> None:
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({"base_model_name_or_path": folder}), encoding="utf-8")
+    checkpoints._forget_local_path(tmp_path, folder, f"{folder}/tí hon.gguf")
+    assert json.loads(path.read_text(encoding="utf-8")) == {"base_model_name_or_path": f"{folder}/tí hon.gguf"}
 
 
 def test_a_backbone_without_a_folder_of_its_own_needs_no_new_name(tmp_path: Path) -> None:

@@ -32,19 +32,26 @@ MOVING_INITS = ("pissa", "olora")
 # peft makes these weights in the dtype of the backbone's weights; those of nf4 are integers.
 UNQUANTISED_INITS = (*MOVING_INITS, "orthogonal")
 
+# peft 0.21 refuses these modules in these architectures (`tuners_utils._check_lora_target_modules_mamba`): their
+# fused kernels read the weights past an adapter.
+MAMBA_TYPES = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+REFUSED_IN_MAMBA = ("out_proj", "conv1d")
 
-def lora_config(section: LoraSection) -> "LoraConfig":
-    """Returns peft's config of the adapter."""
+
+def lora_config(section: LoraSection, base: PreTrainedModel | None = None) -> "LoraConfig":
+    """Returns peft's config of the adapter; over the backbone, all-linear leaves out what peft refuses there."""
     with no_compiler():
         from peft import LoraConfig, TaskType
 
     targets = section.target_modules
+    refused = base is not None and targets == "all-linear" and base.config.model_type in MAMBA_TYPES
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=section.r,
         lora_alpha=section.alpha,
         lora_dropout=section.lora_dropout,
         target_modules=None if targets == "default" else targets,
+        exclude_modules=list(REFUSED_IN_MAMBA) if refused else None,
         modules_to_save=section.modules_to_save or None,
         target_parameters=section.target_parameters or None,
         use_rslora=section.use_rslora,
@@ -80,7 +87,7 @@ def add_adapter(base: PreTrainedModel, section: LoraSection, *, seed: int) -> "P
         )
     torch.manual_seed(seed)
     try:
-        model = get_peft_model(base, lora_config(section))
+        model = get_peft_model(base, lora_config(section, base))
     except ValueError as error:
         raise BackboneError(
             f"lora: peft cannot build the adapter ({_in_one_line(error)}); check lora.target_modules, lora.r and "
@@ -102,7 +109,7 @@ def add_adapters(base: PreTrainedModel, sections: Sequence[LoraSection], *, seed
     names = [model.active_adapter]
     for number, section in enumerate(sections[1:], start=2):
         torch.manual_seed(seed)
-        model.add_adapter(f"adapter{number}", lora_config(section))
+        model.add_adapter(f"adapter{number}", lora_config(section, base))
         names.append(f"adapter{number}")
     model.base_model.set_adapter(names)
     return model, names
@@ -214,7 +221,7 @@ def count_trainable(base: PreTrainedModel, section: LoraSection) -> int:
     with no_compiler():
         from peft import get_peft_model
 
-    adapted = get_peft_model(base, lora_config(plain), low_cpu_mem_usage=True)
+    adapted = get_peft_model(base, lora_config(plain, base), low_cpu_mem_usage=True)
     count = int(adapted.get_nb_trainable_parameters()[0])
     remove_adapter(adapted)
     return count

@@ -92,10 +92,8 @@ def _load(
     memory first, and its weights are quantised from there.
     """
     if "gguf_file" not in where:
-        found: tuple[PreTrainedModel, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
-            name, **where, **kwargs, quantization_config=settings
-        )
-        return found
+        base, info = AutoModelForCausalLM.from_pretrained(name, **where, **kwargs, quantization_config=settings)
+        return base, info
     whole_kwargs = {**kwargs, "device_map": {"": "cpu"} if settings else kwargs["device_map"]}
     whole, info = AutoModelForCausalLM.from_pretrained(
         name, **where, **whole_kwargs, quantization_config=GgufConfig(dequantize=True)

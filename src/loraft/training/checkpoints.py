@@ -110,7 +110,9 @@ def _forget_local_path(adapter: Path, path: str, name: str) -> None:
         return
     for file in (adapter / "adapter_config.json", adapter / "README.md"):
         if file.exists():
-            text = file.read_text(encoding="utf-8").replace(path, name)
-            # JSON escapes backslashes and letters beyond ASCII: C:\\Users, m\u00f4-h\u00ecnh
-            text = text.replace(json.dumps(path)[1:-1], json.dumps(name)[1:-1])
+            text = file.read_text(encoding="utf-8")
+            # JSON escapes backslashes and letters beyond ASCII: C:\\Users, m\u00f4-h\u00ecnh. Each spelling is replaced
+            # once: the name of a GGUF file begins with the path of its folder.
+            for old, new in {path: name, json.dumps(path)[1:-1]: json.dumps(name)[1:-1]}.items():
+                text = text.replace(old, new)
             file.write_text(text, encoding="utf-8")
