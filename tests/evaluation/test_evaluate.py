@@ -12,7 +12,7 @@ from loraft.config.schema import Config
 from loraft.data.dataset import Split
 from loraft.data.records import Example
 from loraft.engine import scorer
-from loraft.errors import RunError
+from loraft.errors import Note, RunError
 from loraft.evaluation.classification_report import classification_report
 from loraft.evaluation.evaluate import evaluate, judge
 from loraft.models.load import build, load_run
@@ -48,6 +48,12 @@ def test_scoring_predicts_the_most_probable_label_of_each_row() -> None:
     found = {key: value for key, value in as_json(report).items() if key != "seconds"}
     assert found == {key: value for key, value in as_json(expected).items() if key != "seconds"}
     assert report.seconds > 0
+
+
+def test_ties_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loraft.engine.scorer.score", lambda *args, **kwargs: np.zeros((6, 3)))
+    with pytest.warns(Note, match="6 of 6 rows: the best labels tie"):
+        judge(backbone(), encoder(), encoder().encode(SPLIT.texts), SPLIT, config())
 
 
 def test_generating_reads_the_label_from_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:

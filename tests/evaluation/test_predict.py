@@ -11,7 +11,7 @@ from helpers.tiny import SENTENCES
 from loraft.config.resolve import load_config, resolve
 from loraft.data.records import BadRow, Example
 from loraft.engine import scorer
-from loraft.errors import ConfigError, RunError
+from loraft.errors import ConfigError, Note, RunError
 from loraft.evaluation import predict as module
 from loraft.evaluation.predict import Prediction, predict
 from loraft.models.load import load_run
@@ -133,3 +133,18 @@ def test_another_config_may_not_ask_another_question(run: Run) -> None:
     other = resolve(config_file=run.config_path, overrides=["prompt.date_string=01 Jan 2030"])
     with pytest.raises(RunError, match="date in the prompt"):
         next(predict(SENTENCES[0], run=run.path, config=other))
+
+
+def test_labels_that_tie_for_the_best_are_told() -> None:
+    scores_NK = np.array([[-1.0, -1.0, -2.0], [-1.0, -2.0, -2.0], [-3.0, -1.0, -1.0], [-2.0, -1.0, -3.0]])
+    with pytest.warns(Note, match="2 of 4 rows: the best labels tie; the first one is taken"):
+        assert module.warn_of_ties(scores_NK) == 2
+    assert module.warn_of_ties(scores_NK[1:2]) == 0
+    assert module.warn_of_ties(np.zeros((0, 3))) == 0
+
+
+def test_predictions_tell_of_ties(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loraft.engine.scorer.score", lambda model, ids, *args, **kwargs: np.zeros((len(ids), 3)))
+    with pytest.warns(Note, match="1 of 1 rows: the best labels tie"):
+        (found,) = predict(SENTENCES[0], run=run.path)
+    assert found.label == NAMES[0]

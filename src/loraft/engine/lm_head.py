@@ -91,7 +91,7 @@ def _outer_norms(base: torch.nn.Module) -> list[torch.nn.Module]:
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Says whether two tensors are the same, possibly as a view of it."""
-    return one.data_ptr() == other.data_ptr() and one.shape == other.shape
+    return bool(one.data_ptr() == other.data_ptr() and one.shape == other.shape)
 
 
 def _exact_linear(linear: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
