@@ -15,7 +15,10 @@ def positions(section: ModelConfig) -> int:
     """Returns the tokens that the backbone can attend to, from its config; `NO_LIMIT` where the config names none."""
     hub = {"revision": section.revision, "cache_dir": section.cache_dir}
     given = {key: value for key, value in hub.items() if value is not None}
-    architecture = AutoConfig.from_pretrained(resolve_name(section.name), **given).get_text_config()
+    try:
+        architecture = AutoConfig.from_pretrained(resolve_name(section.name), **given).get_text_config()
+    except (OSError, ValueError):  # the error of loading the tokenizer or the weights says what is wrong
+        return NO_LIMIT
     return int(getattr(architecture, "max_position_embeddings", None) or NO_LIMIT)
 
 
