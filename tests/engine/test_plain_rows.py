@@ -46,7 +46,7 @@ def test_rows_beyond_a_window_are_scored_whole(architecture: str) -> None:
         assert_plain(model, eager(special(architecture)), LONG)
 
 
-@pytest.mark.parametrize("architecture", ["gemma3_text", "gemma2", "gpt_oss", "llama4_text"])
+@pytest.mark.parametrize("architecture", ["gemma3_text", "llama4_text"])
 def test_a_window_changes_scores_of_longer_rows_alone(architecture: str) -> None:
     size = "attention_chunk_size" if architecture == "llama4_text" else "sliding_window"
     wide, narrow = special(architecture, **{size: 64}), special(architecture)
@@ -54,9 +54,7 @@ def test_a_window_changes_scores_of_longer_rows_alone(architecture: str) -> None
     assert abs(score_plainly(wide, SHORT, NESTED) - score_plainly(narrow, SHORT, NESTED)).max() < 1e-5
 
 
-@pytest.mark.parametrize(
-    "architecture", ["gemma3_text", "gemma2", "qwen2", "mistral", "gpt_oss", "cohere2", "llama4_text"]
-)
+@pytest.mark.parametrize("architecture", ["gemma2", "qwen2", "llama4_text"])
 def test_rows_that_fit_the_window_share_their_prefix(architecture: str) -> None:
     fitting = max(map(len, SHORT)) + len(NESTED[2]) - 1
     size = "attention_chunk_size" if architecture == "llama4_text" else "sliding_window"
@@ -81,7 +79,7 @@ def test_experts_share_the_prefix(architecture: str) -> None:
         assert_plain(special(architecture), eager(special(architecture)), LONG)
 
 
-@pytest.mark.parametrize("architecture", ["gemma3_text", "gpt_oss", "qwen3_5_text", "lfm2", "mamba", "mpt"])
+@pytest.mark.parametrize("architecture", ["gemma3_text", "gpt_oss", "lfm2", "minimax", "mamba", "mpt"])
 def test_answers_are_those_of_a_greedy_loop(architecture: str) -> None:
     model = special(architecture)
 

@@ -75,6 +75,7 @@ RECURRENT: dict[str, dict[str, Any]] = {
     "qwen3_next": {**HEAD_8, **GATED_DELTA, **FEW_EXPERTS, "shared_expert_intermediate_size": 16},
     "qwen3_5_text": {**HEAD_8, **GATED_DELTA},
     "lfm2": {**SMALL, **HEADS, "layer_types": ["conv", "full_attention"]},
+    "minimax": {**HEAD_8, "num_local_experts": 2, "layer_types": ["linear_attention", "full_attention"]},
     "mamba": {"vocab_size": 8192, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
     "recurrent_gemma": {
         **SMALL, "num_attention_heads": 4, "lru_width": 32, "attention_window_size": 16,

@@ -10,7 +10,7 @@ from transformers import AutoConfig, GPT2Config, GPT2LMHeadModel, MambaConfig, O
 
 from loraft.config.resolve import resolve
 from loraft.engine.scorer import score
-from loraft.errors import Note
+from loraft.errors import BackboneError, Note
 from loraft.models import backbone
 from loraft.models.load import build, build_encoder
 from loraft.models.positions import NO_LIMIT, longest_prompt, positions
@@ -60,3 +60,9 @@ def test_the_config_counts_where_it_is_lower_and_generated_answers_need_room(tmp
     assert longest_prompt(resolve(overrides=[*generating, "prompt.max_length=108"])) == 108
     with pytest.warns(Note, match="may take 108 tokens"):
         assert longest_prompt(resolve(overrides=[*generating, "prompt.max_length=109"])) == 108
+
+
+def test_a_backbone_without_a_readable_config_is_one_error() -> None:
+    config = resolve(overrides=["model.name=ai/khong-co"])
+    with pytest.raises(BackboneError, match="cannot load"):
+        build_encoder(config)
