@@ -58,6 +58,14 @@ def test_a_template_that_does_not_print_the_user_message_once_is_refused(templat
         frame(template)
 
 
+@pytest.mark.parametrize(
+    "template", ["{{ 1 / 0 }}", "{{ messages + 1 }}", "{% for %}", "{{ raise_exception('không') }}"]
+)
+def test_a_template_that_fails_is_refused_whatever_it_raises(template: str) -> None:
+    with pytest.raises(BackboneError, match="refuses the chat"):
+        frame(template)
+
+
 def test_a_template_that_asks_the_clock_is_told_the_pinned_date() -> None:
     asking = ChatTemplate(with_template("{{ strftime_now('%Y-%m-%d') }} " + CHATML), DATE)
     assert asking.render([{"role": "user", "content": "ổn"}]).startswith("26 Jul 2024 <|start_header_id|>user\nổn")

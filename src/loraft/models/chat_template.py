@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from loraft.errors import BackboneError, ConfigError
@@ -171,13 +170,7 @@ class ChatTemplate:
                     messages, add_generation_prompt=add_generation_prompt, **self._arguments
                 )
             )
-        except (
-            TemplateError,
-            TypeError,
-            ValueError,
-            LookupError,
-            AttributeError,
-        ) as error:  # what a template's code may raise
+        except Exception as error:  # a template is code, and may raise anything
             raise self._error(f"refuses the chat ({error})") from error
         thoughts = OPEN_THOUGHTS.search(rendered) if add_generation_prompt else None
         # An open block of thoughts is closed, in the layout of an empty one, since the answer stands after it.
