@@ -18,7 +18,7 @@ from loraft.models import manifest
 from loraft.models.adapter import add_adapter
 from loraft.models.backbone import cast
 from loraft.models.device import DTYPES
-from loraft.models.load import build, build_encoder, load_run
+from loraft.models.load import build, build_encoder, load_peft, load_run
 from loraft.runs.records import write_record
 from loraft.runs.run import MANIFEST_FILE, Run, default_name
 
@@ -103,6 +103,8 @@ def test_an_adapter_is_loaded_where_auto_gives_another_dtype_over_the_weights_of
     with pytest.warns(Note, match=rf"trained over {trained} weights and is computed in {now} here"):
         _, model = load_run(run, with_dtype(config, now), for_good=True)
     assert model.dtype == DTYPES[now]
+    with pytest.warns(Note, match=rf"trained over {trained} weights and is computed in {now} here"):
+        assert load_peft(run.adapter, with_dtype(config, now))[1].dtype == DTYPES[now]  # and by its folder alone
     # The frozen weights are those of the training, rounded once more; nf4's codes are the same to the bit.
     for name, weight in model.named_parameters():
         assert torch.equal(weight, then.get_parameter(name).to(weight.dtype)), name

@@ -248,7 +248,8 @@ def test_experts_train_on_packed_batches_without_a_loss_of_the_router(tmp_path: 
         warnings.filterwarnings("error", module="loraft")
         losses = fit(tmp_path / "a", model, max_steps=2)
     assert not model.config.output_router_logits
-    assert losses == pytest.approx(fit(tmp_path / "b", with_adapter("mixtral"), max_steps=2, shared_prefix="off"))
+    padded = fit(tmp_path / "b", with_adapter("mixtral"), max_steps=2, shared_prefix="off")
+    assert losses == pytest.approx(padded, rel=1e-4)  # as for other architectures above
 
 
 @pytest.mark.parametrize(

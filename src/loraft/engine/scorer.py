@@ -73,10 +73,10 @@ def score(
         log_probs_NK[batch] = score_batch(model, route, [rows[i][route.prefix :] for i in batch], endings)
     if np.isnan(log_probs_NK).any():
         without = int(np.isnan(log_probs_NK).any(axis=1).sum())
-        raise BackboneError(
-            f"scoring: {without} of {len(rows)} rows have no score (got NaN); the adapter's training has probably "
-            "diverged: repeat it with a lower train.learning_rate"
-        )
+        cause = "the adapter's training has probably diverged: repeat it with a lower train.learning_rate"
+        if model.dtype == torch.float16:
+            cause = "fp16 holds numbers up to 65,504, which this backbone probably exceeds: --set model.dtype=fp32"
+        raise BackboneError(f"scoring: {without} of {len(rows)} rows have no score (got NaN); {cause}")
     return log_probs_NK
 
 

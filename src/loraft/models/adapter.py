@@ -196,7 +196,9 @@ def coverage(model: "PeftModel") -> list[str]:
     """
     base = model.get_base_model()
     counts = decoder_matrices(base)  # names with peft's own parts in them
-    frozen = {name: count for name, count in counts.items() if "lora_" not in name}
+    # Copies of whole modules and the originals that they stand for, such as the head, are not the layers' matrices.
+    extra = ("lora_", ".modules_to_save.", ".original_module.")
+    frozen = {name: count for name, count in counts.items() if not any(part in name for part in extra)}
     total = sum(frozen.values())
     adapted = sum(count for name, count in frozen.items() if ".base_layer" in name) / total
     lines = []

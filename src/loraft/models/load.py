@@ -44,9 +44,9 @@ def load_peft(folder: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
         BackboneError: the backbone or the adapter cannot be loaded, or they do not fit.
         RunError: a run trained the adapter with another backbone or prompt.
     """
-    own = read_peft_folder(folder).backbone
+    own, made_by_a_run = read_peft_folder(folder).backbone, (folder / MANIFEST_FILE).exists()
     try:
-        encoder, base = build(config)
+        encoder, base = _checked(folder, config) if made_by_a_run else build(config)
     except BackboneError as error:
         if own != config.model.name:
             raise
@@ -56,8 +56,6 @@ def load_peft(folder: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
     if own not in (None, config.model.name):
         text = f"{folder}: was trained with the backbone {own}, and is used with {config.model.name}"
         warnings.warn(Note(text), stacklevel=2)
-    if (folder / MANIFEST_FILE).exists():
-        manifest.check(manifest.read(folder), folder, encoder, base)
     return encoder, apply_adapter(base, folder)
 
 
@@ -79,19 +77,7 @@ def load_run(run: Run, config: Config, *, for_good: bool = False) -> tuple[Encod
     """
     if not run.finished:
         raise RunError(f"{run.path}: the run is not finished (no {run.results_file}); {run.how_to_resume} finishes it")
-    content = manifest.read(run.adapter)
-    config = located(run, config)
-    encoder, base = build_encoder(config), _load_as_trained(config, content.backbone)
-    manifest.check(content, run.adapter, encoder, base)
-    dtype = pick_dtype(config.model, config.quant, base.device)
-    if base.dtype != dtype:
-        warnings.warn(
-            f"the adapter was trained over {DTYPE_NAMES[base.dtype]} weights and is computed in {DTYPE_NAMES[dtype]}"
-            " here (model.dtype); a label that was nearly tied can change",
-            Note,
-            stacklevel=2,
-        )
-        cast(base, dtype)
+    encoder, base = _checked(run.adapter, located(run, config))
     return encoder, (apply_adapter if for_good else load_adapter)(base, run.adapter)
 
 
@@ -105,6 +91,23 @@ def located(run: Run, config: Config) -> Config:
         if relative and os.path.exists(path):
             return config.model_copy(update={"model": config.model.model_copy(update={"name": path})})
     return config
+
+
+def _checked(adapter: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
+    """Returns the encoder and the backbone of an adapter that has a `loraft.json`, checked, in this machine's dtype."""
+    content = manifest.read(adapter)
+    encoder, base = build_encoder(config), _load_as_trained(config, content.backbone)
+    manifest.check(content, adapter, encoder, base)
+    dtype = pick_dtype(config.model, config.quant, base.device)
+    if base.dtype != dtype:
+        warnings.warn(
+            f"the adapter was trained over {DTYPE_NAMES[base.dtype]} weights and is computed in {DTYPE_NAMES[dtype]}"
+            " here (model.dtype); a label that was nearly tied can change",
+            Note,
+            stacklevel=2,
+        )
+        cast(base, dtype)
+    return encoder, base
 
 
 def _load_as_trained(config: Config, trained: manifest.BackboneIdentity) -> PreTrainedModel:
