@@ -135,6 +135,13 @@ def test_nf4_is_refused_where_it_leaves_most_weights_as_they_are_unless_told_to_
     ]
 
 
+def test_copies_of_whole_modules_do_not_lower_the_share(tmp_path: Path) -> None:
+    backbone().save_pretrained(tmp_path)
+    base = load_backbone(ModelConfig(name=str(tmp_path), dtype="fp32"), QuantConfig(method="nf4"))
+    model = add_adapter(base, LoraSection(r=2, modules_to_save=["lm_head"]), seed=1)
+    assert coverage(model) == ["nf4: 100% of the weights in the layers are stored in 4 bits"]
+
+
 def test_an_adapter_that_leaves_the_experts_out_says_so() -> None:
     config = GptOssConfig(**SMALL, **HEADS, head_dim=8, num_local_experts=4, num_experts_per_tok=1)
     model = AutoModelForCausalLM.from_config(config)
