@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from loraft.cli.console import start_command
-from loraft.cli.finished_run import finished_run, made_elsewhere, refuse_fixed, refuse_several
+from loraft.cli.finished_run import refuse_several, run_or_adapter
 from loraft.cli.options import (
     Adapter,
     ConfigFile,
@@ -48,15 +48,12 @@ def evaluate(
 
     flags = dotted(model=model, data=data, task=task, quant=quant, output=output, seed=seed, decode=decode)
     refuse_several({"--run": run, "--adapter": adapter, "--zero-shot": zero_shot})
-    path = None
     if zero_shot:
-        resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
-    elif adapter is not None:
-        resolved = made_elsewhere(adapter, sets or (), flags, preset=preset, config_file=config)
+        path, resolved = None, resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
     else:
-        fixed = {"--preset": preset, "--config": config, "--model": model, "--task": task, "--quant": quant}
-        refuse_fixed([flag for flag, value in fixed.items() if value is not None])
-        path, resolved = finished_run(run, output, sets or (), flags)
+        path, resolved = run_or_adapter(
+            run, adapter, sets or (), flags, output=output, preset=preset, config_file=config
+        )
     start_command(resolved, verbose, adapter=path or adapter, source=split if Path(split).is_file() else None)
 
     from loraft.display import table

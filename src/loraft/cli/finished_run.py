@@ -13,6 +13,30 @@ if TYPE_CHECKING:
 CHANGEABLE = ("data.", "eval.", "model.device", "model.dtype", "model.cache_dir", "seed", "output")
 
 
+def run_or_adapter(
+    run: str | None,
+    adapter: Path | None,
+    sets: Sequence[str],
+    flags: dict[str, str | None],
+    *,
+    output: str | None,
+    preset: str | None,
+    config_file: Path | None,
+) -> "tuple[Path | None, Config]":
+    """The finished run that is meant, None where there is an adapter instead, and the config.
+
+    Raises:
+        ConfigError: flags for a backbone or task are given with a run, whose training fixed them.
+        BackboneError, RunError: as in `made_elsewhere` and `finished_run`.
+    """
+    if adapter is not None:
+        return None, made_elsewhere(adapter, sets, flags, preset=preset, config_file=config_file)
+    short = {"--model": "model.name", "--task": "prompt.task", "--quant": "quant.method"}
+    fixed = {"--preset": preset, "--config": config_file, **{flag: flags.get(key) for flag, key in short.items()}}
+    refuse_fixed([flag for flag, value in fixed.items() if value is not None])
+    return finished_run(run, output, sets, flags)
+
+
 def finished_run(
     name: str | None, output: str | None, sets: Sequence[str], flags: dict[str, str | None]
 ) -> "tuple[Path, Config]":

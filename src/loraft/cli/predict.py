@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from loraft.cli.console import say, start_command
-from loraft.cli.finished_run import finished_run, made_elsewhere, refuse_fixed, refuse_several
+from loraft.cli.finished_run import refuse_several, run_or_adapter
 from loraft.cli.options import (
     Adapter,
     ConfigFile,
@@ -62,14 +62,8 @@ def predict(
     if min_confidence is not None and math.isnan(min_confidence):  # passes every comparison with a bound
         raise ConfigError("--min-confidence: is no number (got nan); allowed is 0 to 1")
     refuse_several({"--run": run, "--adapter": adapter})
-    path = None
-    if adapter is not None:
-        flags = dotted(model=model, task=task, quant=quant)
-        resolved = made_elsewhere(adapter, sets or (), flags, preset=preset, config_file=config)
-    else:
-        fixed = {"--preset": preset, "--config": config, "--model": model, "--task": task, "--quant": quant}
-        refuse_fixed([flag for flag, value in fixed.items() if value is not None])
-        path, resolved = finished_run(run, output, sets or (), {})
+    flags = dotted(model=model, task=task, quant=quant)
+    path, resolved = run_or_adapter(run, adapter, sets or (), flags, output=output, preset=preset, config_file=config)
     rows, source = _inputs(texts or [], file, format, text_column or resolved.data.text_column)
     start_command(resolved, verbose, adapter=path or adapter, source=source)
 

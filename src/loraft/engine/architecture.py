@@ -7,6 +7,8 @@ shorter. A recurrent layer reads its tokens in order, and ALiBi takes distances 
 """
 
 import inspect
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from loraft.engine.layout import unwrap
@@ -37,4 +39,10 @@ def longest_fast_row(model: Any) -> tuple[int, str]:
 
 def takes(model: Any, argument: str) -> bool:
     """Says whether the model's forward method names the argument."""
-    return argument in inspect.signature(unwrap(model).forward).parameters
+    forward: Callable[..., Any] = type(unwrap(model)).forward
+    return argument in _arguments(forward)
+
+
+@cache  # every training step asks
+def _arguments(forward: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(forward).parameters)

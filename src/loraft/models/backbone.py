@@ -23,7 +23,7 @@ from loraft.engine.quantized_linear import is_4bit
 from loraft.errors import BackboneError
 from loraft.models.device import pick_device, pick_dtype
 from loraft.models.quantization import check_nf4, check_share, keep_nf4_layout, nf4_config, no_compiler
-from loraft.models.source import cannot_load, pretrained
+from loraft.models.source import loading, pretrained
 
 transformers_logging.disable_progress_bar()  # transformers would draw one for each file of weights, at every start
 
@@ -39,10 +39,8 @@ def load_tokenizer(section: ModelConfig) -> PreTrainedTokenizerBase:
         BackboneError: it cannot be loaded.
     """
     name, where = pretrained(section)
-    try:
+    with loading(section.name):
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
-    except Exception as error:  # a damaged file raises errors of many types
-        raise BackboneError(cannot_load(section.name, error)) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -66,12 +64,11 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # `check_keys` says what transformers would report
     try:
-        if quant.method == "nf4":
-            with no_compiler():
-                import bitsandbytes  # noqa: F401  # imported here, or transformers would import it with the compiler on
-        base, info = _load(name, where, kwargs, nf4_config(quant, device) if quant.method == "nf4" else None)
-    except Exception as error:  # a damaged file raises errors of many types
-        raise BackboneError(cannot_load(model.name, error)) from error
+        with loading(model.name):
+            if quant.method == "nf4":
+                with no_compiler():
+                    import bitsandbytes  # noqa: F401  # here, or transformers would import it with the compiler on
+            base, info = _load(name, where, kwargs, nf4_config(quant, device) if quant.method == "nf4" else None)
     finally:
         transformers_logging.set_verbosity(verbosity)
     check_keys(model.name, info)
@@ -158,10 +155,8 @@ def load_config(section: ModelConfig) -> PreTrainedConfig:
         BackboneError: it cannot be read.
     """
     name, where = pretrained(section)
-    try:
+    with loading(section.name):
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, **where)
-    except Exception as error:  # a damaged file raises errors of many types
-        raise BackboneError(cannot_load(section.name, error)) from error
     return config
 
 

@@ -2,12 +2,14 @@
 
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from loraft.bundled import bundled_backbones
 from loraft.config.schema import ModelConfig
-from loraft.errors import BackboneError
+from loraft.errors import BackboneError, first_line
 
 
 def resolve_name(name: str) -> str:
@@ -65,9 +67,20 @@ def pretrained(section: ModelConfig) -> tuple[str, dict[str, Any]]:
     return found, {key: value for key, value in given.items() if value is not None}
 
 
-def cannot_load(name: str, error: Exception) -> str:
-    """Returns the message for a backbone that transformers cannot load."""
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Turns any error inside the block into one that names the backbone; damaged files raise errors of many types.
+
+    Raises:
+        BackboneError: something in the block failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise BackboneError(_cannot_load(name, first_line(error))) from error
+
+
+def _cannot_load(name: str, first: str) -> str:
     if os.path.exists(name):
         return (
             f"model.name: cannot load {name}: {first}; the files are damaged or of an architecture that transformers "

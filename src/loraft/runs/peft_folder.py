@@ -18,11 +18,9 @@ class PeftFolder:
     """An adapter's folder; `backbone` and `revision` are what its config names, None where it does not.
 
     Attributes:
-        path: the folder.
         settings: the content of adapter_config.json.
     """
 
-    path: Path
     settings: dict[str, Any]
 
     @property
@@ -65,4 +63,4 @@ def read_peft_folder(path: Path) -> PeftFolder:
             raise BackboneError(
                 f"{path}: {key} is set, a kind of LoRA that cannot be used here; allowed: LoRA without it"
             )
-    return PeftFolder(path, settings)
+    return PeftFolder(settings)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import warn_of_notes
-from loraft.errors import BackboneError, ConfigError, LoraftError, NewerFileError, RunError
+from loraft.errors import BackboneError, ConfigError, LoraftError, NewerFileError, RunError, first_line
 from loraft.evaluation.figures import draw_run_figures
 from loraft.models.adapter import MOVING_INITS, count_trainable
 from loraft.models.backbone import without_weights
@@ -114,7 +114,7 @@ def count_parameters(trials: Sequence[Trial], tell: Tell) -> list[int | None]:
             # Without a cause it is our own check: the name is no backbone. With one, a file or the network failed.
             if not error.__cause__ and isinstance(error, BackboneError):
                 raise
-            tell(f"{trial.name}: parameters cannot be counted: {str(error).strip().splitlines()[0]}")
+            tell(f"{trial.name}: parameters cannot be counted: {first_line(error)}")
             counts.append(None)
     return counts
 
