@@ -22,7 +22,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from loraft.engine.fused_operations import attention, attention_backward, rms_norm, rms_norm_backward, rotate
+from loraft.engine import fused_operations, key_ranges
+from loraft.engine.fused_operations import rms_norm, rms_norm_backward, rotate
+from loraft.engine.key_ranges import RangedLayout
 from loraft.engine.layout import Layout, unwrap
 
 LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")
@@ -52,7 +54,7 @@ class FusedLayer:
         self,
         hidden_states: torch.Tensor,
         *args: Any,
-        layout: Layout | None = None,
+        layout: Layout | RangedLayout | None = None,
         position_embeddings: Any = None,
         **kwargs: Any,
     ) -> torch.Tensor:
@@ -85,7 +87,7 @@ class FusedLayer:
     def compute(
         self,
         x_NH: torch.Tensor,
-        layout: Layout,
+        layout: Layout | RangedLayout,
         cos_N1D: torch.Tensor,
         sin_N1D: torch.Tensor,
         project: Callable[[str, torch.Tensor], torch.Tensor],
@@ -106,9 +108,7 @@ class FusedLayer:
         # From here on the last layer goes on with the kept tokens alone.
         x_KH, normed1_KH, cos_K1D, sin_K1D = self._kept(layout, x_NH, normed1_NH, cos_N1D, sin_N1D)
         queries_KF = rotate(project("q_proj", normed1_KH), cos_K1D, sin_K1D)
-        mixed_KF, for_attention = attention(
-            queries_KF, keys_NF, values_NF, layout, layer_index=self.layer_index, scale=self.scale, last=self.last
-        )
+        mixed_KF, for_attention = self._attention(queries_KF, keys_NF, values_NF, layout)
         middle_KH = project("o_proj", mixed_KF).add_(x_KH)
         # Feed-forward: out = middle + down_proj(silu(gate) * up) with gate, up from norm2(middle).
         normed2_KH, hat2_KH, rstd2_K1 = rms_norm(middle_KH, self.norms[1])
@@ -119,14 +119,29 @@ class FusedLayer:
             cos_N1D, sin_N1D, *for_attention,
         ]  # fmt: skip
 
-    def _kept(self, layout: Layout, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+    def _attention(
+        self, queries_KF: torch.Tensor, keys_NF: torch.Tensor, values_NF: torch.Tensor, layout: Layout | RangedLayout
+    ) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:
+        """Returns the output of attention (K, F), and what its gradient needs."""
+        if isinstance(layout, Layout):
+            return fused_operations.attention(
+                queries_KF, keys_NF, values_NF, layout, layer_index=self.layer_index, scale=self.scale, last=self.last
+            )
+        if layout.record is not None:
+            layout.record.append((keys_NF, values_NF))
+        if layout.cache is not None:
+            before_PF, values_before_PF = layout.cache[self.layer_index]
+            keys_NF, values_NF = torch.cat([before_PF, keys_NF]), torch.cat([values_before_PF, values_NF])
+        return key_ranges.attention(queries_KF, keys_NF, values_NF, layout, scale=self.scale, last=self.last)
+
+    def _kept(self, layout: Layout | RangedLayout, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
         """Returns the rows of the kept tokens of each tensor in the last layer, and all rows in other layers."""
         return [tensor.index_select(0, layout.kept) for tensor in tensors] if self.last else tensors
 
     def backward(
         self,
         grad_KH: torch.Tensor,
-        layout: Layout,
+        layout: Layout | RangedLayout,
         saved: Sequence[torch.Tensor],
         masks: dict[str, torch.Tensor | None],
         *,
@@ -169,9 +184,14 @@ class FusedLayer:
 
         # Attention: middle = x + mixed W_o^T, where mixed = attention(q, k, v).
         d_mixed_KF = project_back("o_proj", d_middle_KH, mixed_KF)  # d_middle W_o
-        d_queries_KF, d_keys_NF, d_values_NF = attention_backward(
-            d_mixed_KF, layout, for_attention, scale=self.scale, last=self.last
-        )
+        if isinstance(layout, Layout):
+            d_queries_KF, d_keys_NF, d_values_NF = fused_operations.attention_backward(
+                d_mixed_KF, layout, for_attention, scale=self.scale, last=self.last
+            )
+        else:
+            d_queries_KF, d_keys_NF, d_values_NF = key_ranges.attention_backward(
+                d_mixed_KF, layout, for_attention, scale=self.scale, last=self.last
+            )
         normed1_KH, cos_K1D, sin_K1D = self._kept(layout, normed1_NH, cos_N1D, sin_N1D)
         d_queries_KF = rotate(d_queries_KF, cos_K1D, sin_K1D, -1)
         d_keys_NF = rotate(d_keys_NF, cos_N1D, sin_N1D, -1)
@@ -200,7 +220,7 @@ class _FusedLayerFunction(torch.autograd.Function):
         ctx: Any,
         x_NH: torch.Tensor,
         layer: FusedLayer,
-        layout: Layout,
+        layout: Layout | RangedLayout,
         cos_N1D: torch.Tensor,
         sin_N1D: torch.Tensor,
         *weights: torch.Tensor,
