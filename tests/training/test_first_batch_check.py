@@ -1,5 +1,6 @@
 """The first batch shows a method whose loss or gradient is wrong, and nothing but the method changes by the check."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -14,12 +15,11 @@ from peft import PeftModel
 
 from loraft.config.schema import LoraSection
 from loraft.engine import fused_layer, lora_linear, prefix_attention
-from loraft.engine.collator import TrainingRow, pack
-from loraft.engine.loss import BatchMethod
+from loraft.engine.collator import TrainingRow, first_rows, pack, unpack
+from loraft.engine.loss import BatchMethod, answer_loss_sums
 from loraft.errors import BackboneError
 from loraft.models.adapter import add_adapter, add_adapters
-from loraft.training import first_batch_check
-from loraft.training.first_batch_check import check_first_batch
+from loraft.training.first_batch_check import CHECKED_ROWS, check_first_batch
 
 FAST = [BatchMethod.FUSED, BatchMethod.ATTENTION, BatchMethod.MASK]
 
@@ -36,8 +36,13 @@ def prepared(model: PeftModel, method: BatchMethod, adapters: list[str] | None =
 def check(
     model: PeftModel, method: BatchMethod, adapters: list[str] | None = None, dtype: torch.dtype = torch.float32
 ) -> BatchMethod:
+    few = first_rows(pack(rows()), CHECKED_ROWS)
+
+    def losses(chosen: BatchMethod) -> torch.Tensor:
+        return answer_loss_sums(model, few, dtype, len(adapters or [0]), method=chosen)
+
     with prepared(model, method, adapters):
-        return check_first_batch(model, pack(rows()), method, adapters, dtype=dtype, pad_id=PAD)
+        return check_first_batch(model, unpack(few, PAD), losses, method, adapters, dtype=dtype)
 
 
 def fresh(dtype: torch.dtype = torch.float32, **lora: Any) -> PeftModel:
@@ -74,8 +79,8 @@ def test_a_wrong_low_rank_product_is_seen_though_b_is_zero(
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-4), (torch.bfloat16, 5e-2)])
 def test_losses_may_differ_by_rounding_only(dtype: torch.dtype, limit: float, monkeypatch: pytest.MonkeyPatch) -> None:
     model, made = fresh(dtype), SimpleNamespace(wrong_by=0.0)
-    right: Callable[..., torch.Tensor] = first_batch_check.answer_loss_sums
-    monkeypatch.setattr(first_batch_check, "answer_loss_sums", lambda *a, **k: (1 + made.wrong_by) * right(*a, **k))
+    right: Callable[..., torch.Tensor] = answer_loss_sums
+    monkeypatch.setattr(sys.modules[__name__], "answer_loss_sums", lambda *a, **k: (1 + made.wrong_by) * right(*a, **k))
     for made.wrong_by in (0.5 * limit, -0.5 * limit):
         assert check(model, BatchMethod.MASK, dtype=dtype) is BatchMethod.MASK
     for made.wrong_by in (2 * limit, -2 * limit):
@@ -165,12 +170,12 @@ def refuses(*args: Any, **kwargs: Any) -> Any:
 
 @pytest.mark.parametrize(("failing", "left"), [({"fused layers"}, "ATTENTION"), (set(FAST), "PADDED")])
 def test_a_method_that_raises_is_a_wrong_one(failing: set[str], left: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    right: Callable[..., torch.Tensor] = first_batch_check.answer_loss_sums
+    right: Callable[..., torch.Tensor] = answer_loss_sums
 
     def some(*args: Any, method: BatchMethod, **kwargs: Any) -> torch.Tensor:
         return refuses() if method in failing else right(*args, method=method, **kwargs)
 
-    monkeypatch.setattr(first_batch_check, "answer_loss_sums", some)
+    monkeypatch.setattr(sys.modules[__name__], "answer_loss_sums", some)
     model = fresh()
     with pytest.warns(UserWarning, match=r"too many values to unpack\W.* on this architecture"):
         assert check(model, BatchMethod.FUSED) is BatchMethod[left]
@@ -179,7 +184,7 @@ def test_a_method_that_raises_is_a_wrong_one(failing: set[str], left: str, monke
 
 def test_a_joint_training_that_raises_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model, names = add_adapters(backbone(), SECTIONS, seed=5)
-    monkeypatch.setattr(first_batch_check, "answer_loss_sums", refuses)
+    monkeypatch.setattr(sys.modules[__name__], "answer_loss_sums", refuses)
     with pytest.raises(BackboneError, match=r"\(.*too many values to unpack\); use --joint off"):
         check(model, BatchMethod.ATTENTION, names)
 

@@ -23,8 +23,9 @@ from loraft.models.quantization import check_nf4
 from loraft.training import memory
 from loraft.training.checkpoints import BestStep, best_weights, read_best
 from loraft.training.dataset import TrainingData
+from loraft.training.joint_adapters import JointAdapters
 from loraft.training.joint_trainer import JointTrainer
-from loraft.training.trainer import JointAdapters, LabelTrainer
+from loraft.training.trainer import LabelTrainer
 
 RATES = [1e-2, 2e-3, 5e-3]
 

@@ -21,8 +21,9 @@ from loraft.errors import Note
 from loraft.models.adapter import add_adapter
 from loraft.models.backbone import load_backbone
 from loraft.training.dataset import TrainingData
+from loraft.training.mode_switches import cheap_mode_switches
 from loraft.training.samplers import BalancedSampler, LengthSampler
-from loraft.training.trainer import LabelTrainer, cheap_mode_switches
+from loraft.training.trainer import LabelTrainer
 
 
 def trainer_of(

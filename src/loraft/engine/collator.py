@@ -76,10 +76,7 @@ def pack(rows: Sequence[TrainingRow]) -> dict[str, torch.Tensor]:
             padding.
         weights: (L,), the weight of each answer token.
     """
-    prefix = min(
-        common_prefix([row.input_ids for row in rows]),
-        min(row.answer_start for row in rows) - 1,  # the token before the answer predicts its first token
-    )
+    prefix = shared_prompt(rows)
     ids = list(rows[0].input_ids[:prefix])
     positions = list(range(prefix))
     labels = [IGNORE] * prefix
@@ -115,6 +112,14 @@ def pack(rows: Sequence[TrainingRow]) -> dict[str, torch.Tensor]:
         "predicting": predicting_BQ,
         "weights": torch.tensor(weights),
     }
+
+
+def shared_prompt(rows: Sequence[TrainingRow]) -> int:
+    """Returns P, the number of tokens that the examples begin with and that predict no answer token."""
+    return min(
+        common_prefix([row.input_ids for row in rows]),
+        min(row.answer_start for row in rows) - 1,  # the token before the answer predicts its first token
+    )
 
 
 def pad(rows: Sequence[TrainingRow], pad_id: int) -> dict[str, torch.Tensor]:

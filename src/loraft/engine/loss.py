@@ -13,9 +13,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from loraft.engine import key_ranges
 from loraft.engine.architecture import takes
 from loraft.engine.collator import IGNORE, uses_whole_row_attention
+from loraft.engine.key_ranges import RangedLayout
 from loraft.engine.layout import PackedSuffixes, head_counts, no_mask, packed_layout
+from loraft.engine.static_batch import StaticInputs
 
 
 class BatchMethod(StrEnum):
@@ -95,6 +98,38 @@ def answer_loss_sums(
     targets_L = labels_BT[:, positions_Q + 1][needed_BQ].repeat(adapters)
     log_loss_L = F.cross_entropy(logits_LV.float(), targets_L, reduction="none")
     return (log_loss_L.view(adapters, -1) * inputs["weights"]).sum(1)
+
+
+def static_loss_sums(
+    model: torch.nn.Module, inputs: StaticInputs, dtype: torch.dtype, *, method: BatchMethod
+) -> torch.Tensor:
+    """Returns what `answer_loss_sums` returns, of a batch of `static_batch`; never waits for the device.
+
+    Args:
+        model: as there.
+        inputs: on the model's device.
+        dtype: as there.
+        method: FUSED, or MASK for any other layers.
+    """
+    tokens, kept, copies = inputs.size
+    kwargs: dict[str, Any] = {"use_cache": False, "position_ids": inputs.positions_1T}
+    keeps = takes(model, "logits_to_keep")
+    if method is BatchMethod.FUSED:
+        kwargs["attention_mask"] = no_mask(dtype, inputs.vector.device)
+        heads = head_counts(model)
+        kwargs["layout"] = RangedLayout(heads, copies, inputs.ranges, inputs.kept_K, inputs.last_ranges)
+    else:
+        hidden_TT = ~key_ranges.visible(inputs.ranges)
+        mask_TT = torch.zeros((tokens, tokens), dtype=dtype, device=inputs.vector.device)
+        kwargs["attention_mask"] = mask_TT.masked_fill_(hidden_TT, torch.finfo(dtype).min)[None, None]
+        if keeps:
+            kwargs["logits_to_keep"] = inputs.kept_K[:kept].long()
+    logits_AKV = model(input_ids=inputs.ids_1T.repeat(copies, 1), **kwargs).logits
+    if not keeps and method is not BatchMethod.FUSED:
+        logits_AKV = logits_AKV[:, inputs.kept_K[:kept].long()]
+    targets_L = inputs.targets_K.long().repeat(copies)
+    log_loss_L = F.cross_entropy(logits_AKV.flatten(0, 1).float(), targets_L, reduction="none")
+    return (log_loss_L.view(copies, kept) * inputs.weights_K).sum(1)
 
 
 def packed_suffixes(inputs: dict[str, torch.Tensor], positions_Q: torch.Tensor) -> PackedSuffixes:

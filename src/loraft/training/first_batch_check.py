@@ -1,17 +1,17 @@
 """Checks on a training's first batch that the fast methods compute the loss and the gradients of the plain one."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from peft import PeftModel
 
 from loraft.engine import lora_linear
-from loraft.engine.collator import first_rows, unpack
-from loraft.engine.loss import BatchMethod, answer_loss_sum, answer_loss_sums
+from loraft.engine.loss import BatchMethod, answer_loss_sum
 from loraft.errors import BackboneError, first_line
 
 CHECKED_ROWS = 4  # of the first batch
+Losses = Callable[[BatchMethod], torch.Tensor]  # the loss of each adapter, summed over the rows, by a method
 
 # Largest accepted differences: of gradients as a share of their norm, of the loss in nats per answer token. In bf16 the
 # gradients of two right methods differ by up to 0.15 of their norm, and by as much from those in fp32.
@@ -22,12 +22,12 @@ GRADIENT_LIMIT_BELOW_FP32, LOSS_LIMIT_BELOW_FP32 = 0.5, 5e-2
 
 def check_first_batch(
     model: PeftModel,
-    inputs: dict[str, torch.Tensor],
+    padded: dict[str, torch.Tensor],
+    losses: Losses,
     method: BatchMethod,
     adapters: Sequence[str] | None,
     *,
     dtype: torch.dtype,
-    pad_id: int,
 ) -> BatchMethod:
     """Returns the method that training goes on with; where it is another one than before, a warning says why.
 
@@ -37,34 +37,32 @@ def check_first_batch(
 
     Args:
         model: with the layers, attention and LoRA products of `method` enabled.
-        inputs: a packed batch.
+        padded: a few rows as a padded batch, on the model's device.
+        losses: of the same rows by a method.
         method: that the training has chosen.
         adapters: names of the adapters of a joint training, None where the active one trains alone.
         dtype: of the backbone's floating-point weights.
-        pad_id: id of the padding token.
 
     Raises:
         BackboneError: the loss of a joint training differs from peft's or fails; it has no slower method to fall back
             to.
     """
-    few = first_rows(inputs, CHECKED_ROWS)
-    padded = unpack(few, pad_id)
     count = 1 if adapters is None else len(adapters)
-    tokens = float(few["weights"].sum()) * count
+    tokens = float(padded["weights"].sum()) * count
     was_training = model.training
     model.eval()  # dropout off
     with torch.no_grad(), lora_linear.perturbed(model):
         # In evaluation mode and without a layout, the layers of transformers and peft run, though others are enabled.
         plain_loss = _plain_loss(model, padded, adapters, dtype)
         with lora_linear.active_in_evaluation(model):
-            if method is BatchMethod.FUSED and (why := _why_not_fused(model, few, count, dtype)):
+            if method is BatchMethod.FUSED and (why := _why_not_fused(model, losses, dtype)):
                 method = BatchMethod.ATTENTION
                 warnings.warn(
                     f"{why} on this architecture; training continues with shared-prefix attention, which is slower",
                     stacklevel=2,
                 )
             try:
-                shared_loss = float(answer_loss_sums(model, few, dtype, count, method=method).sum())
+                shared_loss = float(losses(method).sum())
                 found = f"loss {shared_loss:.6f} with shared prefix, {plain_loss:.6f} padded"
             except Exception as error:  # an architecture may refuse a mask or position ids in any way
                 shared_loss, found = float("nan"), f"the shared prefix fails: {first_line(error)}"
@@ -96,17 +94,17 @@ def _plain_loss(
     return total
 
 
-def _why_not_fused(model: PeftModel, few: dict[str, torch.Tensor], count: int, dtype: torch.dtype) -> str:
+def _why_not_fused(model: PeftModel, losses: Losses, dtype: torch.dtype) -> str:
     """Returns what is wrong with fused layers, in words; empty if they are right."""
     try:
-        agree = _gradients_agree(model, few, count, dtype)
+        agree = _gradients_agree(model, losses, dtype)
     except Exception as error:  # as for the loss
         return f"fused layers fail ({first_line(error)})"
     return "" if agree else "the gradients of fused layers differ from autograd's"
 
 
 @torch.enable_grad()
-def _gradients_agree(model: PeftModel, inputs: dict[str, torch.Tensor], count: int, dtype: torch.dtype) -> bool:
+def _gradients_agree(model: PeftModel, losses: Losses, dtype: torch.dtype) -> bool:
     """Compares the gradients of fused layers with autograd's over the same packed batch.
 
     They are compared kind by kind of projection (all q_proj together, all k_proj, ...): one wrong kind must not hide
@@ -115,7 +113,7 @@ def _gradients_agree(model: PeftModel, inputs: dict[str, torch.Tensor], count: i
     names, weights = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
     by_method: list[dict[str, list[torch.Tensor]]] = []
     for method in (BatchMethod.ATTENTION, BatchMethod.FUSED):
-        loss = answer_loss_sums(model, inputs, dtype, count, method=method).sum()
+        loss = losses(method).sum()
         if not loss.requires_grad:  # the method lost the graph
             return False
         gradients = torch.autograd.grad(loss, weights, materialize_grads=True)

@@ -30,7 +30,8 @@ from peft import PeftModel
 from loraft.errors import BackboneError
 from loraft.models.adapter import weights_of
 from loraft.training.checkpoints import BestStep, keep_best, read_best, step_of
-from loraft.training.trainer import JointAdapters, LabelTrainer
+from loraft.training.joint_adapters import JointAdapters
+from loraft.training.trainer import LabelTrainer
 
 
 class JointTrainer(LabelTrainer):
@@ -43,7 +44,7 @@ class JointTrainer(LabelTrainer):
         self.best = read_best(joint.best)
         self.diverged: set[str] = set()  # adapters whose loss or scores are NaN or infinite
         self._logged_step = 0  # after which `losses_A` was last reported and zeroed
-        self._norms: list[torch.Tensor] = []  # of each adapter's gradient at the last step
+        self._norms: Any = []  # of each adapter's gradient at the last step
 
     def _activate(self, names: str | list[str]) -> None:
         """Makes these adapters the active ones in peft: one for scoring, all for training."""
@@ -51,25 +52,28 @@ class JointTrainer(LabelTrainer):
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         """Clips each adapter's gradient by its own norm; returns the largest of the norms, for the trainer's log."""
+        if self.static:
+            self._norms = self._flat_optimizer().norms
+            return super()._clip_grad_norm(model)
         self.accelerator.unscale_gradients()  # of a scaled loss, with fp16
         peft_model = self.peft_model()
-        self._norms = [
-            torch.nn.utils.clip_grad_norm_(weights_of(peft_model, name), self.args.max_grad_norm)
-            for name in self.joint.names
-        ]
-        return torch.stack(self._norms).nan_to_num().max()
-
-    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """Builds upstream's optimizer with one parameter group for each adapter, at its learning rate."""
-        optimizer: torch.optim.Optimizer | None = getattr(self, "optimizer", None)
-        if optimizer is None:
-            peft_model = self.peft_model()
-            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, peft_model)
-            groups = [
-                {"params": weights_of(peft_model, name), "lr": rate, "weight_decay": self.args.weight_decay}
-                for name, rate in zip(self.joint.names, self.joint.learning_rates, strict=True)
+        self._norms = torch.stack(
+            [
+                torch.nn.utils.clip_grad_norm_(weights_of(peft_model, name), self.args.max_grad_norm)
+                for name in self.joint.names
             ]
-            self.optimizer = optimizer = kind(groups, **settings)
+        )
+        return self._norms.nan_to_num().max()
+
+    def _new_optimizer(self, model: torch.nn.Module | None) -> torch.optim.Optimizer:
+        """Builds upstream's optimizer with one parameter group for each adapter, at its learning rate."""
+        peft_model = self.peft_model()
+        kind, settings = self.get_optimizer_cls_and_kwargs(self.args, peft_model)
+        groups = [
+            {"params": weights_of(peft_model, name), "lr": rate, "weight_decay": self.args.weight_decay}
+            for name, rate in zip(self.joint.names, self.joint.learning_rates, strict=True)
+        ]
+        optimizer: torch.optim.Optimizer = kind(groups, **settings)
         return optimizer
 
     # Overridden to learn the checkpoint's step: `train()` has resolved `resume_from_checkpoint` by now.

@@ -1,10 +1,7 @@
 """A subclass of TRL's SFTTrainer that computes the batch's common prompt once and evaluates by scoring labels."""
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Self
 
 import numpy as np
@@ -21,32 +18,21 @@ from trl import SFTTrainer
 from loraft.config.schema import TrainConfig
 from loraft.engine import fused_layer, lora_linear, prefix_attention
 from loraft.engine.architecture import longest_fast_row
-from loraft.engine.collator import pack, pad, unpack
+from loraft.engine.collator import TrainingRow, first_rows, pack, pad, rows_of, unpack
 from loraft.engine.layout import bucket_size
-from loraft.engine.loss import BatchMethod, answer_loss_sums
-from loraft.errors import BackboneError, Note
+from loraft.engine.loss import BatchMethod, answer_loss_sums, static_loss_sums
+from loraft.engine.static_batch import StaticBatch, StaticInputs, static_batch
+from loraft.errors import BackboneError
 from loraft.training.arguments import sft_config, whole_window
+from loraft.training.batch_method import choose_method, suits_static_steps
+from loraft.training.captured_step import CapturedStep, GraphRunner, low_precision_leaves
 from loraft.training.dataset import TrainingData
-from loraft.training.first_batch_check import check_first_batch
+from loraft.training.first_batch_check import CHECKED_ROWS, check_first_batch
+from loraft.training.flat_adamw import FlatAdamW
+from loraft.training.joint_adapters import JointAdapters
 from loraft.training.learning_rate import learning_rate
+from loraft.training.mode_switches import cheap_mode_switches
 from loraft.training.samplers import BalancedSampler, LengthSampler
-
-
-@dataclass(frozen=True)
-class JointAdapters:
-    """The adapters of a joint training.
-
-    Attributes:
-        names: of the adapters in peft, the smaller ranks first.
-        learning_rates: of each.
-        best: folder in which each adapter's best weights are kept, with `best.json`.
-        report: takes the number of an adapter and one line of its log.
-    """
-
-    names: Sequence[str]
-    learning_rates: Sequence[float]
-    best: Path
-    report: Callable[[int, dict[str, Any]], None]
 
 
 class LabelTrainer(SFTTrainer):
@@ -80,9 +66,13 @@ class LabelTrainer(SFTTrainer):
         for parameter in self._trained:
             parameter.data = parameter.data.float()  # TRL rounds a quantised model's adapter to bf16
         self._dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point() and not p.requires_grad)
-        self._longest_packed, self._why_longest = longest_fast_row(self.model)
-        self.method = self._choose_method()
+        self._longest_packed = longest_fast_row(self.model)[0]
+        self.method = choose_method(self.peft_model(), section, self.data.rows)
         self._checked = self.method is BatchMethod.PADDED  # else the first batch is compared with a padded one
+        self.static = suits_static_steps(section, self.args, self.method)
+        self._step: CapturedStep | None = None  # with static steps, from the first batch on
+        self._runner = GraphRunner(self.args.device)
+        self._answers = max(len(row.input_ids) - row.answer_start for row in self.data.rows)
 
     @classmethod
     def build(
@@ -127,25 +117,6 @@ class LabelTrainer(SFTTrainer):
         """Whether batches share the computation of their prompt."""
         return self.method is not BatchMethod.PADDED
 
-    def _choose_method(self) -> BatchMethod:
-        """The fastest method that the model's architecture is known to suit; `check_first_batch` may replace it."""
-        model = self.peft_model()
-        if self.section.shared_prefix == "off":
-            return BatchMethod.PADDED
-        if max(len(row.input_ids) for row in self.data.rows) > self._longest_packed:
-            warnings.warn(
-                f"training: {self._why_longest}; their batches are padded and do not share the prompt, which is slower",
-                Note,
-                stacklevel=2,
-            )
-        if self._longest_packed == 0:
-            return BatchMethod.PADDED
-        if not prefix_attention.supports(model.get_base_model()):
-            return BatchMethod.MASK
-        # With activation checkpointing transformers' own layers run: they support recomputing their activations.
-        fused = fused_layer.supports(model) and lora_linear.supports(model) and not self.args.activation_checkpointing
-        return BatchMethod.FUSED if fused else BatchMethod.ATTENTION
-
     def peft_model(self) -> PeftModel:
         """The model without what accelerate wraps around it."""
         model: PeftModel = self.accelerator.unwrap_model(self.model)
@@ -170,26 +141,105 @@ class LabelTrainer(SFTTrainer):
                     "joint training: an adapter layer is not a plain LoRA linear layer (DoRA, bias, merged ...); use"
                     " --joint off"
                 )
-            return super().train(*args, **kwargs)
+            try:
+                return super().train(*args, **kwargs)
+            finally:
+                self._step = None
+                lora_linear.drop_low_precision(model)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Counts none: upstream's estimate walks all modules at every step, and nothing here reads it."""
         return 0
 
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Builds upstream's optimizer; with static steps the same one over flat vectors."""
+        if getattr(self, "optimizer", None) is None:
+            self.optimizer = self._new_optimizer(model)
+            if self.static:
+                self.optimizer = FlatAdamW(
+                    self.optimizer.param_groups,
+                    max_grad_norm=self.args.max_grad_norm,
+                    separately=self.adapters is not None,
+                    scaler=self.accelerator.scaler if self.args.fp16 else None,
+                    run=self._runner.run,
+                )
+        return self.optimizer
+
+    def _new_optimizer(self, model: torch.nn.Module | None) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        return optimizer
+
+    def _flat_optimizer(self) -> FlatAdamW:
+        """The optimizer of static steps, without what accelerate wraps around it."""
+        optimizer: FlatAdamW = getattr(self.optimizer, "optimizer", self.optimizer)
+        return optimizer
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        if self.static:
+            self.optimizer.scaler = None  # the flat optimizer scales by itself; accelerate's way waits for the device
+        return prepared
+
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         """Clips the trained parameters; upstream looks through all parameters, several times a step."""
+        if self.static:
+            return self._flat_optimizer().largest_norm  # it clips when it steps, and has the norm then
         self.accelerator.unscale_gradients()  # of a scaled loss, with fp16
         return torch.nn.utils.clip_grad_norm_(self._trained, self.args.max_grad_norm)
 
-    def _collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def _collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor] | StaticBatch:
         rows = [self.data.rows[item["row"]] for item in items]
         longest = max(len(row.input_ids) for row in rows)
         # The mask of a packed row has no sliding window, so rows are packed only where each fits into the window.
         if self.shared_prefix and longest <= self._longest_packed:
+            if self.static:
+                # The same number of targets in all batches, also in the smaller last one of an epoch.
+                return static_batch(rows, self.args.train_batch_size * self._answers, len(self.losses_A))
             packed = pack(rows)
             if packed["input_ids"].numel() < len(rows) * bucket_size(longest):
                 return packed
         return pad(rows, self.processing_class.pad_token_id)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Counts the answer tokens of an accumulation window; with static steps without a device."""
+        if not self.static:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        return sum(
+            batch.answers if isinstance(batch, StaticBatch) else len(batch["weights"]) for batch in batch_samples
+        )
+
+    def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Computes a batch's loss and adds its gradients, as upstream does; static steps never wait for the device."""
+        if not self.static:
+            loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+            return loss
+        model.train()
+        step = self._static_step(inputs)
+        if isinstance(inputs, StaticBatch) and self.shared_prefix:
+            self.tokens_seen += inputs.inputs.size.tokens
+            return step.forward_backward(inputs, num_items_in_batch)
+        if isinstance(inputs, StaticBatch):  # packed by the data loader before the check
+            inputs = pad(inputs.rows, self.processing_class.pad_token_id)
+        loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items_in_batch=num_items_in_batch)
+        step.add_gradients(loss)
+        return loss.detach()
+
+    def _static_step(self, inputs: Any) -> CapturedStep:
+        """Returns the step; made at the first packed batch, after the check of the method."""
+        if isinstance(inputs, StaticBatch) and not self._checked:
+            self._check_first_batch(inputs.rows, None)
+            self._step = None
+        if self._step is None:
+            model, optimizer = self.peft_model(), self._flat_optimizer()
+            method = self.method
+
+            def loss_sums(batch: StaticInputs) -> torch.Tensor:
+                return static_loss_sums(model, batch, self._dtype, method=method)
+
+            weights = lora_linear.plain_weights(model) if self._checked and self.shared_prefix else []
+            leaves, refresh = low_precision_leaves(optimizer, weights, self._dtype)
+            self._step = CapturedStep(loss_sums, optimizer, leaves, refresh, self._runner, self.losses_A)
+        return self._step
 
     def compute_loss(
         self,
@@ -205,23 +255,39 @@ class LabelTrainer(SFTTrainer):
         its own share.
         """
         if "segments" in inputs and not self._checked:
-            self._check_first_batch(inputs)
+            self._check_first_batch(rows_of(inputs), inputs)
         if "segments" in inputs and not self.shared_prefix:  # packed by the data loader before the check
             inputs = unpack(inputs, self.processing_class.pad_token_id)
         self.tokens_seen += inputs["input_ids"].numel()
         count = num_items_in_batch if num_items_in_batch is not None else len(inputs["weights"])
         sums_A = answer_loss_sums(model, inputs, self._dtype, len(self.losses_A), method=self.method)
         losses_A = sums_A / count
-        self.losses_A = self.losses_A + losses_A.detach()
+        self.losses_A.add_(losses_A.detach())
         loss = losses_A.sum()
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # DDP averages gradients; the count is of all processes
         return (loss, None) if return_outputs else loss
 
-    def _check_first_batch(self, inputs: dict[str, torch.Tensor]) -> None:
+    def _check_first_batch(self, rows: Sequence[TrainingRow], packed: dict[str, torch.Tensor] | None) -> None:
+        """Lets `check_first_batch` choose the method.
+
+        Args:
+            rows: of the first batch.
+            packed: the same as a packed batch; None with static steps.
+        """
         model = self.peft_model()  # unwrapped: no process waits for another here
-        pad_id = self.processing_class.pad_token_id
-        self.method = check_first_batch(model, inputs, self.method, self.adapters, dtype=self._dtype, pad_id=pad_id)
+        few, count, device = rows[:CHECKED_ROWS], len(self.losses_A), self.args.device
+
+        def losses(method: BatchMethod) -> torch.Tensor:
+            if packed is not None:
+                return answer_loss_sums(model, first_rows(packed, CHECKED_ROWS), self._dtype, count, method=method)
+            batch = static_batch(few, len(few) * self._answers, count).inputs
+            return static_loss_sums(
+                model, StaticInputs(batch.vector.to(device), batch.size), self._dtype, method=method
+            )
+
+        padded = {key: value.to(device) for key, value in pad(few, self.processing_class.pad_token_id).items()}
+        self.method = check_first_batch(model, padded, losses, self.method, self.adapters, dtype=self._dtype)
         self._checked = True
         if self.method is BatchMethod.PADDED:
             lora_linear.restore_forwards(model)
@@ -237,6 +303,8 @@ class LabelTrainer(SFTTrainer):
         """Runs the scoring engine instead of a loss over token positions."""
         model = self.peft_model()
         model.eval()
+        if self._step is not None:
+            self._step.refresh()
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in self._evaluated(model).items()}
         # The number of samples only feeds transformers' samples per second, which nothing here reads.
         return EvalLoopOutput(predictions=np.zeros(0), label_ids=None, metrics=metrics, num_samples=0)
@@ -253,32 +321,3 @@ class LabelTrainer(SFTTrainer):
             return LengthSampler([len(row.input_ids) for row in rows], window, self.args.seed)
         sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
         return sampler
-
-
-@contextmanager
-def cheap_mode_switches(model: torch.nn.Module, trained: Sequence[torch.nn.Parameter]) -> Iterator[None]:
-    """Inside the block, `model.train()` and `model.zero_grad()` are cheap; a trainer calls both at every step.
-
-    `train()` does nothing where the mode stays the same; `zero_grad()` clears the trained parameters only.
-
-    Args:
-        model: all its modules are put into its own mode, training or evaluation, at the beginning.
-        trained: the parameters that get gradients.
-    """
-
-    def train(mode: bool = True) -> torch.nn.Module:
-        return model if model.training == mode else type(model).train(model, mode)
-
-    def zero_grad() -> None:
-        for parameter in trained:
-            parameter.grad = None
-
-    # A new PeftModel is in training mode, its backbone still in evaluation mode.
-    type(model).train(model, model.training)
-    own = {"train": train, "zero_grad": zero_grad}
-    vars(model).update(own)
-    try:
-        yield
-    finally:
-        for name in own:
-            del vars(model)[name]

@@ -36,13 +36,13 @@ from loraft.training import memory
 from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, TrainingClock
 from loraft.training.checkpoints import best_weights, finished_training, newest_checkpoint, read_best, step_of
 from loraft.training.dataset import TrainingData, prepare
+from loraft.training.joint_adapters import JointAdapters
 from loraft.training.joint_trainer import JointTrainer
 from loraft.training.learning_rate import learning_rate
 from loraft.training.measured import Measured
 from loraft.training.memory import most_adapters
 from loraft.training.pipeline import Fit
 from loraft.training.results import JointShare, ParameterCounts, TrainReport
-from loraft.training.trainer import JointAdapters
 
 
 def train_joint_passes(

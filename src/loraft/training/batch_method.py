@@ -1,0 +1,62 @@
+"""Choose how the batches of a training go through the model, from its architecture, the config and the device."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from peft import PeftModel
+
+from loraft import distributed
+from loraft.config.schema import TrainConfig
+from loraft.engine import fused_layer, lora_linear, prefix_attention
+from loraft.engine.architecture import longest_fast_row
+from loraft.engine.collator import TrainingRow
+from loraft.engine.loss import BatchMethod
+from loraft.errors import Note
+
+STATIC_DEVICES = {"cuda"}  # where a step over batches of a fixed size (`captured_step`) pays
+
+
+def choose_method(model: PeftModel, section: TrainConfig, rows: Sequence[TrainingRow]) -> BatchMethod:
+    """Returns the fastest method that the architecture is known to suit; `check_first_batch` may replace it."""
+    if section.shared_prefix == "off":
+        return BatchMethod.PADDED
+    longest, reason = longest_fast_row(model)
+    if max(len(row.input_ids) for row in rows) > longest:
+        warnings.warn(
+            f"training: {reason}; their batches are padded and do not share the prompt, which is slower",
+            Note,
+            stacklevel=2,
+        )
+    if longest == 0:
+        return BatchMethod.PADDED
+    if not prefix_attention.supports(model.get_base_model()):
+        return BatchMethod.MASK
+    # With activation checkpointing transformers' own layers run: they support recomputing their activations.
+    fused = fused_layer.supports(model) and lora_linear.supports(model) and not section.gradient_checkpointing
+    return BatchMethod.FUSED if fused else BatchMethod.ATTENTION
+
+
+def suits_static_steps(section: TrainConfig, arguments: Any, method: BatchMethod) -> bool:
+    """Says whether training can run `captured_step`; where a GPU would profit from it, a note says why not.
+
+    Args:
+        section: the `train` section of the config.
+        arguments: of the trainer.
+        method: of the training's batches.
+    """
+    if arguments.device.type not in STATIC_DEVICES or method is BatchMethod.PADDED:
+        return False
+    reasons = {
+        f"train.optim={section.optim}": not section.optim.startswith("adamw_torch"),
+        "activation checkpointing": section.gradient_checkpointing,
+        "several devices": distributed.is_distributed() or arguments.n_gpu > 1,
+    }
+    why = [reason for reason, holds in reasons.items() if holds]
+    if why:
+        warnings.warn(
+            f"training: with {' and '.join(why)} the kernels of a step are launched one by one, which is slower",
+            Note,
+            stacklevel=2,
+        )
+    return not why
