@@ -1,18 +1,30 @@
 """Static steps, run on the CPU without graphs: losses, gradients, weights and checkpoints of the usual steps."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.tiny import backbone, tokenizer
 from helpers.training import PAD, fit, loss_and_gradients, rows, with_adapter
 from peft import PeftModel
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from loraft.config.schema import LoraSection, TrainConfig
 from loraft.engine import fused_layer, lora_linear
 from loraft.engine.collator import pad
 from loraft.engine.loss import BatchMethod, static_loss_sums
 from loraft.engine.static_batch import Size, static_batch, token_bucket
-from loraft.training import batch_method
+from loraft.errors import Note
+from loraft.models.adapter import add_adapter, add_adapters
+from loraft.training import batch_method, captured_step
+from loraft.training.captured_step import GraphRunner
+from loraft.training.dataset import TrainingData
+from loraft.training.flat_adamw import FlatAdamW
+from loraft.training.joint_adapters import JointAdapters
+from loraft.training.joint_trainer import JointTrainer
+from loraft.training.trainer import LabelTrainer
 
 
 @pytest.fixture
@@ -97,3 +109,136 @@ def test_bf16_steps_read_low_precision_copies_and_give_them_up_at_the_end(static
     assert losses[-1] < losses[0]
     assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
     assert not any(hasattr(p, "low_precision") for p in model.parameters())
+
+
+def test_joint_static_steps_train_each_adapter_as_alone(static: None, tmp_path: Path) -> None:
+    sections = [LoraSection(r=r, lora_alpha=8, target_modules="all-linear") for r in (2, 8)]
+    model, names = add_adapters(backbone(), sections, seed=5)
+    lines: list[list[dict[str, Any]]] = [[], []]
+    joint = JointAdapters(names, [1e-2, 5e-3], tmp_path / "best", lambda number, line: lines[number].append(line))
+    joint.best.mkdir()
+    section = TrainConfig(
+        max_steps=6, per_device_train_batch_size=2, logging_steps=1, eval_steps=3, warmup_steps=0, learning_rate=1e-2,
+        max_grad_norm=0.5,
+    )  # fmt: skip
+    data = TrainingData(rows("balanced"), tokenizer(), lambda current: {"macro_f1": 0.5})
+    JointTrainer.build(model, data, section, output_dir=str(tmp_path / "joint"), seed=3, joint=joint).train()
+    for number, (lora, rate) in enumerate(zip(sections, (1e-2, 5e-3), strict=True)):
+        alone = add_adapter(backbone(), lora, seed=5)
+        losses = fit(tmp_path / str(number), alone, learning_rate=rate, max_grad_norm=0.5)
+        assert [line["loss"] for line in lines[number] if "loss" in line] == pytest.approx(losses, rel=1e-4)
+
+
+def test_fp16_steps_leave_out_a_step_whose_gradients_overflow(static: None, tmp_path: Path) -> None:
+    model = with_adapter().to(torch.float16)
+    section = TrainConfig(max_steps=4, per_device_train_batch_size=2, warmup_steps=0, learning_rate=1e-2)
+    data = TrainingData(rows(), tokenizer(), lambda current: {"macro_f1": 0.5})
+    trainer = LabelTrainer.build(model, data, section, output_dir=str(tmp_path), seed=3)
+    scaler = trainer.accelerator.scaler
+    assert scaler is not None
+    before = weights(model)
+    optimizer = trainer.create_optimizer()
+    assert isinstance(optimizer, FlatAdamW)
+    scale = scaler.get_scale()
+    for gradient in (float("inf"), scale):  # the second one is 1 after unscaling
+        optimizer.add_gradients([torch.full_like(weight, gradient) for weight in before])
+        optimizer.step()
+        changed = not all(map(torch.equal, weights(model), before))
+        assert changed == (gradient == scale)
+        assert scaler.get_scale() == scale / 2
+    trainer.train()
+    assert all(bool(weight.isfinite().all()) for weight in weights(model))
+
+
+# --- what a graph must not do -----------------------------------------------------------------------------------------
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what waits for a GPU: reading a value, and results whose size depends on values."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "unique", "item")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        index = args[1] if name in ("index", "index_put_", "index_put") else ()
+        if name in self.WAITS or any(i is not None and i.dtype == torch.bool for i in index):
+            raise AssertionError(f"a step waits for the device: {name}")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma2"])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_step_never_waits_for_the_device(
+    architecture: str, dropout: float, static: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = []
+
+    def run(self: GraphRunner, key: Any, function: Any) -> None:
+        keys.append(key)
+        with NoWaiting():
+            function()
+
+    monkeypatch.setattr(GraphRunner, "run", run)
+    fit(tmp_path, with_adapter(architecture, lora_dropout=dropout), max_steps=3)
+    assert keys[1::2] == ["update"] * 3
+    assert len(set(keys[::2])) < 3  # sizes come back
+
+
+class FakeGraph:
+    """Stands for a CUDA graph: it notes that it is captured, and replays by running the function again."""
+
+    def __init__(self) -> None:
+        self.replays = 0
+
+    def replay(self) -> None:
+        self.replays += 1
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[FakeGraph]:
+    made: list[FakeGraph] = []
+
+    def new() -> FakeGraph:
+        made.append(FakeGraph())
+        return made[-1]
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", new)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, pool: nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    return made
+
+
+def test_a_function_runs_once_is_captured_at_its_second_run_and_replayed_from_then_on(graphs: list[FakeGraph]) -> None:
+    runner, runs = GraphRunner(torch.device("cuda")), []
+    for _ in range(4):
+        runner.run("a", lambda: runs.append("a"))
+    runner.run("b", lambda: runs.append("b"))
+    assert runs == ["a", "a", "b"]  # the second run of a is the capture, which computes nothing
+    assert [graph.replays for graph in graphs] == [3]
+
+
+def test_graphs_are_bounded_and_the_one_used_longest_ago_is_dropped(
+    graphs: list[FakeGraph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captured_step, "MAX_GRAPHS", 2)
+    runner = GraphRunner(torch.device("cuda"))
+    for key in "aabbaccb":
+        runner.run(key, lambda: None)
+    assert [graph.replays for graph in graphs] == [2, 1, 1, 1]  # a, b, c in place of b, b again in place of a
+
+
+def test_what_cannot_be_captured_runs_as_usual_and_is_told_once(
+    graphs: list[FakeGraph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(graph: FakeGraph, pool: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph", refuses)
+    runner, runs = GraphRunner(torch.device("cuda")), []
+    runner.run("a", lambda: runs.append("a"))
+    with pytest.warns(Note, match="cannot be captured.*stream is capturing"):
+        runner.run("a", lambda: runs.append("a"))
+    runner.run("b", lambda: runs.append("b"))
+    runner.run("b", lambda: runs.append("b"))
+    assert runs == ["a", "a", "b", "b"]

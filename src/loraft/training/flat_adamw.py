@@ -86,6 +86,14 @@ class FlatAdamW(AdamW):
             for parameter, first, second in zip(flat.parameters, *map(flat.parts, flat.moments), strict=True):
                 self.state[parameter] = {"step": flat.step, "exp_avg": first, "exp_avg_sq": second}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state of `torch.optim.AdamW`, whose parameters share no memory: each counts its own steps."""
+        saved = super().state_dict()
+        saved["state"] = {
+            number: {name: tensor.clone() for name, tensor in state.items()} for number, state in saved["state"].items()
+        }
+        return saved
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes the state of `torch.optim.AdamW` or of this class."""
         super().load_state_dict(state_dict)
