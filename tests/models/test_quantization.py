@@ -1,6 +1,7 @@
 """NF4: how weights are stored, that they stay so, and that torch.compile is switched on again."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import bitsandbytes as bnb
@@ -14,7 +15,7 @@ from loraft.engine.quantized_linear import dense_weight
 from loraft.engine.scorer import score
 from loraft.errors import BackboneError, Note
 from loraft.models.adapter import add_adapter, coverage
-from loraft.models.backbone import load_backbone
+from loraft.models.backbone import load_backbone, weights_hash
 from loraft.models.quantization import (
     check_nf4,
     decoder_matrices,
@@ -160,3 +161,25 @@ def test_the_share_counts_every_matrix_of_the_layers_and_no_embedding() -> None:
     assert sum(counts.values()) == config.num_hidden_layers * hidden * (2 * queries + 2 * head + 3 * inner)
     assert quantised_share(model, counts) == 1
     assert coverage(add_adapter(backbone(), LoraSection(r=2), seed=1)) == []
+
+
+def test_kept_dequantised_weights_give_the_same_numbers() -> None:
+    found = []
+    for cache in ("off", "on"):
+        section = QuantConfig(method="nf4", cache=cache)  # type: ignore[arg-type]
+        with pytest.warns(Note, match="stay in memory") if cache == "on" else nullcontext():
+            base = load_backbone(ModelConfig(), section)
+        assert check_nf4(base, double_quant=True)
+        before = weights_hash(base)
+        model = add_adapter(base, LoraSection(r=4), seed=1)
+        layer = base.model.layers[0].mlp.up_proj.base_layer
+        x = torch.randn(3, layer.in_features, dtype=torch.bfloat16, generator=torch.Generator().manual_seed(1))
+        found.append((before, dense_weight(layer, torch.bfloat16), layer(x), model(torch.arange(9)[None]).logits))
+    assert found[0][0] == found[1][0]
+    for off, on in zip(found[0][1:], found[1][1:], strict=True):
+        torch.testing.assert_close(on, off)
+
+
+def test_kept_weights_are_for_gpus_unless_asked_for() -> None:
+    model = load_backbone(ModelConfig(), QuantConfig(method="nf4"))
+    assert not any("kept_dense" in vars(layer) for layer in model.modules())

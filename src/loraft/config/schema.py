@@ -70,6 +70,9 @@ class QuantConfig(Section):
     compute_dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="dtype of the products after dequantisation; auto: bf16, on CUDA without it fp16"
     )
+    cache: Literal["auto", "on", "off"] = Field(
+        "auto", description="keep dequantised weights, which is faster; auto: on a GPU with much free memory"
+    )
     allow_partial: bool = Field(False, description="go on where nf4 quantises less than half of the layers' weights")
 
 

@@ -1,8 +1,10 @@
-"""Says whether a linear layer is stored in 4 bits (bitsandbytes), and returns its weight as a dense matrix."""
+"""Linear layers whose weight is stored in 4 bits (bitsandbytes): recognised, dequantised, and kept dequantised."""
 
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 
 def is_4bit(layer: torch.nn.Module) -> bool:
@@ -15,7 +17,27 @@ def dense_weight(layer: Any, dtype: torch.dtype) -> torch.Tensor:
     if not is_4bit(layer):
         weight: torch.Tensor = layer.weight
         return weight.to(dtype)
+    kept: torch.Tensor | None = vars(layer).get("kept_dense")
+    return (_dequantised(layer) if kept is None else kept).to(dtype)
+
+
+def _dequantised(layer: Any) -> torch.Tensor:
     from bitsandbytes.functional import dequantize_4bit
 
-    dense: torch.Tensor = dequantize_4bit(layer.weight, layer.weight.quant_state).to(dtype)
+    dense: torch.Tensor = dequantize_4bit(layer.weight, layer.weight.quant_state)
     return dense
+
+
+def keep_dense(layer: Any) -> None:
+    """Keeps the dequantised weight of a 4-bit layer, in its compute dtype, and multiplies by it from now on.
+
+    bitsandbytes dequantises the weight for every product, to the same numbers.
+    """
+    # Not as a parameter or buffer: what is saved, counted and hashed stays as it is.
+    vars(layer)["kept_dense"] = _dequantised(layer).to(layer.compute_dtype)
+    layer.forward = partial(_dense_forward, layer)  # an instance attribute hides the class's method
+
+
+def _dense_forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
+    bias = None if layer.bias is None else layer.bias.to(layer.compute_dtype)
+    return F.linear(x.to(layer.compute_dtype), dense_weight(layer, layer.compute_dtype), bias).to(x.dtype)

@@ -22,7 +22,14 @@ from loraft.config.schema import ModelConfig, QuantConfig
 from loraft.engine.quantized_linear import is_4bit
 from loraft.errors import BackboneError
 from loraft.models.device import pick_device, pick_dtype
-from loraft.models.quantization import check_nf4, check_share, keep_nf4_layout, nf4_config, no_compiler
+from loraft.models.quantization import (
+    cache_weights,
+    check_nf4,
+    check_share,
+    keep_nf4_layout,
+    nf4_config,
+    no_compiler,
+)
 from loraft.models.source import loading, pretrained
 
 transformers_logging.disable_progress_bar()  # transformers would draw one for each file of weights, at every start
@@ -76,6 +83,7 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
         keep_nf4_layout(base)
         check_nf4(base, double_quant=quant.double_quant)
         check_share(base, allow_partial=quant.allow_partial)
+        cache_weights(base, quant)
     base.requires_grad_(False)
     return base  # `from_pretrained` has put it into evaluation mode
 

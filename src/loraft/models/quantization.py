@@ -10,12 +10,13 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from loraft.config.schema import QuantConfig
-from loraft.engine.quantized_linear import is_4bit
+from loraft.engine.quantized_linear import is_4bit, keep_dense
 from loraft.errors import BackboneError, Note
 from loraft.models.device import pick_compute_dtype
 
 QUANT_TYPE = "nf4"  # 4-bit levels at the quantiles of a normal distribution (Dettmers et al. 2023, "QLoRA")
 LEAST_SHARE = 0.5  # of the layers' weights in 4 bits; with less, nf4 saves little and costs time
+CACHE_SHARE = 0.3  # of the free memory that dequantised weights may take
 SHARE_TO_TELL = 0.9  # below it a note says how much is quantised
 
 
@@ -100,6 +101,29 @@ def check_share(model: torch.nn.Module, *, allow_partial: bool) -> None:
         )
     if share < SHARE_TO_TELL:
         warnings.warn(f"nf4 quantises {share:.0%} of the weights in the layers; the others stay", Note, stacklevel=3)
+
+
+def cache_weights(model: torch.nn.Module, section: QuantConfig) -> None:
+    """Keeps the dequantised weights where `quant.cache` asks for it; auto: on a GPU with much free memory.
+
+    Args:
+        model: in NF4, on its device.
+        section: of the config.
+    """
+    layers = [layer for layer in model.modules() if is_4bit(layer)]
+    size = sum(2 * math.prod(layer.weight.quant_state.shape) for layer in layers)  # bytes, of 16-bit numbers
+    device = layers[0].weight.device
+    fits = device.type == "cuda" and size <= CACHE_SHARE * torch.cuda.mem_get_info(device)[0]
+    if section.cache == "off" or (section.cache == "auto" and not fits):
+        return
+    for layer in layers:
+        keep_dense(layer)
+    warnings.warn(
+        f"nf4: the dequantised weights stay in memory, {size / 2**30:.1f} GiB, which is faster; --set quant.cache=off"
+        " saves it",
+        Note,
+        stacklevel=3,
+    )
 
 
 def keep_nf4_layout(model: torch.nn.Module) -> None:
