@@ -55,6 +55,7 @@ class LabelTrainer(SFTTrainer):
         dataset = Dataset.from_dict(
             {"input_ids": [row.input_ids for row in data.rows], "row": list(range(len(data.rows)))}
         )
+        dataset.set_format(columns=["row"])  # nobody reads the ids there; decoding them takes time at every step
         super().__init__(*args, data_collator=self._collate, train_dataset=dataset, eval_dataset=dataset, **kwargs)
         if self.args.fp16:
             # The weights are fp16 already, and the engine casts what has to be fp32: no autocast on top of that.
@@ -177,7 +178,8 @@ class LabelTrainer(SFTTrainer):
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         prepared = super()._prepare_for_training(*args, **kwargs)
         if self.static:
-            self.optimizer.scaler = None  # the flat optimizer scales by itself; accelerate's way waits for the device
+            # Without accelerate's wrapper, which scales gradients in its own way and looks for a package at every step.
+            self.optimizer = self.callback_handler.optimizer = self._flat_optimizer()
         return prepared
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
