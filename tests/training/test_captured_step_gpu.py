@@ -1,4 +1,4 @@
-"""What only a GPU shows of captured steps: graphs give the numbers of kernels launched one by one, and wait for nothing."""
+"""What only a GPU shows of captured steps: graphs give the numbers of single kernels, and wait for nothing."""
 
 from pathlib import Path
 from typing import Any

@@ -175,12 +175,14 @@ class LabelTrainer(SFTTrainer):
         optimizer: FlatAdamW = getattr(self.optimizer, "optimizer", self.optimizer)
         return optimizer
 
-    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
-        prepared = super()._prepare_for_training(*args, **kwargs)
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Builds upstream's schedule; with static steps over the optimizer without accelerate's wrapper.
+
+        The wrapper scales gradients in its own way, and looks for a package at every step.
+        """
         if self.static:
-            # Without accelerate's wrapper, which scales gradients in its own way and looks for a package at every step.
-            self.optimizer = self.callback_handler.optimizer = self._flat_optimizer()
-        return prepared
+            self.optimizer = self._flat_optimizer()
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         """Clips the trained parameters; upstream looks through all parameters, several times a step."""
