@@ -26,7 +26,7 @@ LATE = {"datasets", "evaluate", "matplotlib", "pyarrow", "scipy", "sklearn"}
 # What the files of a package may import at their top, beside the standard library.
 AT_THE_TOP = {
     "config": {"pydantic", "yaml"},
-    "engine": {"numpy"} | HEAVY,
+    "engine": {"numpy", "triton"} | HEAVY,  # triton in files that are imported where there is a GPU
     "data": {"numpy"},
     "runs": {"numpy", "pydantic"},
     "models": {"jinja2", "numpy"} | HEAVY,

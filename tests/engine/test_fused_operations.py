@@ -20,9 +20,14 @@ def test_the_norm_and_its_gradient_are_those_of_transformers() -> None:
     x_NH, grad_NH = torch.randn(5, 8, requires_grad=True), torch.randn(5, 8)
     expected = norm(x_NH)
     expected.backward(grad_NH)
-    out_NH, hat_NH, rstd_N1 = rms_norm(x_NH.detach(), norm)
-    torch.testing.assert_close(out_NH, expected.detach())
-    torch.testing.assert_close(rms_norm_backward(grad_NH, hat_NH, rstd_N1, norm), x_NH.grad)
+    part_NH = torch.randn(5, 8)
+    for residual_NH in (None, part_NH):
+        x = x_NH.detach() - (0 if residual_NH is None else residual_NH)
+        out_NH, total_NH, saved = rms_norm(x.clone(), norm, residual_NH)
+        torch.testing.assert_close(total_NH, x_NH.detach())
+        torch.testing.assert_close(out_NH, expected.detach())
+        found_NH = rms_norm_backward(grad_NH, saved, norm, residual_NH)
+        torch.testing.assert_close(found_NH, x_NH.grad + (0 if residual_NH is None else residual_NH))
 
 
 def test_the_rotation_and_its_gradient_are_those_of_transformers() -> None:
@@ -34,8 +39,12 @@ def test_the_rotation_and_its_gradient_are_those_of_transformers() -> None:
     expected = apply_rotary_pos_emb(x_1hTD, x_1hTD, cos_1TD, sin_1TD)[0].transpose(1, 2).reshape(5, 12)
     expected.backward(grad_TF)
     tables = cos_1TD[0][:, None], sin_1TD[0][:, None]
-    torch.testing.assert_close(rotate(x_TF.detach(), *tables), expected.detach())
-    torch.testing.assert_close(rotate(grad_TF, *tables, -1), x_TF.grad)
+    some, of_some = [4, 2], [table[[4, 2]] for table in tables]
+    for sign, given, right in ((1, x_TF.detach(), expected.detach()), (-1, grad_TF, x_TF.grad)):
+        # queries are some of the tokens, keys are those of two copies of the row
+        queries, keys = rotate(given[some], given.repeat(2, 1), of_some, tables, sign)
+        torch.testing.assert_close(queries, right[some])
+        torch.testing.assert_close(keys, right.repeat(2, 1))
 
 
 @pytest.mark.parametrize("last", [False, True])

@@ -14,15 +14,14 @@ from loraft.engine.collator import pack, pad
 from loraft.engine.lora_linear import (
     active_in_evaluation,
     adapter_weights,
-    add_low_rank,
     enabled,
     lora_backward,
     lora_forward,
     perturbed,
-    rank_groups,
     supports,
 )
 from loraft.engine.loss import answer_loss_sum, answer_loss_sums
+from loraft.engine.low_rank import add_low_rank, rank_groups
 from loraft.models.adapter import add_adapter, add_adapters
 from loraft.models.backbone import load_backbone
 
@@ -40,7 +39,7 @@ def test_every_adapter_serves_its_own_rows(ranks: list[int]) -> None:
     x, base, *weights = drawn(ranks)
     downs, ups = weights[: len(ranks)], weights[len(ranks) :]
     scales = [0.5 * (i + 1) for i in range(len(ranks))]
-    made = add_low_rank(base, x, downs, ups, scales)
+    made, _ = add_low_rank(base, x, downs, ups, scales)
     for i in range(len(ranks)):
         own = slice(2 * i, 2 * i + 2)
         torch.testing.assert_close(made[own], base[own] + scales[i] * (x[own] @ downs[i].T @ ups[i].T))
@@ -51,7 +50,7 @@ def test_the_gradients_are_those_of_finite_differences() -> None:
     tensors = drawn(ranks)
 
     def product(x: torch.Tensor, base: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
-        return add_low_rank(base, x, weights[:3], weights[3:], [1.0, 2.0, 0.5])
+        return add_low_rank(base, x, weights[:3], weights[3:], [1.0, 2.0, 0.5])[0]
 
     assert torch.autograd.gradcheck(product, tensors)
 
@@ -172,14 +171,14 @@ def test_the_gradients_of_a_layer_are_those_of_autograd(dropout: float) -> None:
     model = with_adapter(lora_dropout=dropout).train()
     layer = next(module for module in model.modules() if isinstance(module, LoraLayer))
     x_NI, grad_NO = torch.randn(5, 32, requires_grad=True), torch.randn(5, 32)
-    out_NO, kept_NI = lora_forward(layer, x_NI, None)
-    assert (kept_NI is None) == (dropout == 0)
+    out_NO, saved = lora_forward(layer, x_NI, None)
+    assert (saved[0] is None) == (dropout == 0)
     weights = adapter_weights([layer, torch.nn.Linear(2, 2)], None)
     d_x, *d_weights = torch.autograd.grad(out_NO, [x_NI, *weights], grad_NO)
     given = torch.randn(5, 32)
     with torch.no_grad():
-        found, found_weights = lora_backward(layer, grad_NO, x_NI, kept_NI, None, add_to=given.clone())
-        none, same_weights = lora_backward(layer, grad_NO, x_NI, kept_NI, None, input_grad=False)
+        found, found_weights = lora_backward(layer, grad_NO, x_NI, saved, None, add_to=given.clone())
+        none, same_weights = lora_backward(layer, grad_NO, x_NI, saved, None, input_grad=False)
     torch.testing.assert_close(found, given + d_x)
     torch.testing.assert_close(found_weights, d_weights)
     torch.testing.assert_close(same_weights, d_weights)

@@ -66,7 +66,7 @@ def test_a_right_method_passes_and_the_check_leaves_no_trace(method: BatchMethod
 def test_a_wrong_low_rank_product_is_seen_though_b_is_zero(
     method: BatchMethod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lora_linear, "add_low_rank", lambda base, x, downs, ups, scales: base)
+    monkeypatch.setattr(lora_linear, "add_low_rank", lambda base, x, downs, ups, scales: (base, []))
     model = fresh()
     if method is BatchMethod.FUSED:  # the gradients of the wrong product are wrong as well
         with pytest.warns(UserWarning, match="differ from autograd"), pytest.warns(UserWarning, match="padded"):
@@ -120,7 +120,7 @@ def test_adapters_that_train_together_are_compared_with_each_one_alone(monkeypat
     assert model.base_model.active_adapters == names
     assert all(weight.requires_grad for name, weight in model.named_parameters() if "lora_" in name)
 
-    def first_only(base: torch.Tensor, x: torch.Tensor, downs: Any, ups: Any, scales: Any) -> torch.Tensor:
+    def first_only(base: torch.Tensor, x: torch.Tensor, downs: Any, ups: Any, scales: Any) -> Any:
         return right(base, x, downs, [ups[0], *(0 * up for up in ups[1:])], scales)
 
     right = lora_linear.add_low_rank
@@ -143,7 +143,7 @@ def test_a_training_with_wrong_gradients_goes_on_with_autograd(tmp_path: Path, m
 def test_a_training_with_a_wrong_product_goes_on_with_padded_batches_and_peft(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lora_linear, "add_low_rank", lambda base, x, downs, ups, scales: base)
+    monkeypatch.setattr(lora_linear, "add_low_rank", lambda base, x, downs, ups, scales: (base, []))
     with pytest.warns(UserWarning, match="goes on with padded batches"):
         broken = fit(tmp_path / "a", with_adapter("qwen3"))
     assert broken == pytest.approx(fit(tmp_path / "b", with_adapter("qwen3"), shared_prefix="off"), rel=1e-5)

@@ -17,13 +17,13 @@ head reads, in other layers all N), D head size, H hidden size, F features of an
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from loraft.engine import fused_operations, key_ranges
-from loraft.engine.fused_operations import rms_norm, rms_norm_backward, rotate
+from loraft.engine.fused_operations import gated_silu, gated_silu_backward, rms_norm, rms_norm_backward, rotate
 from loraft.engine.key_ranges import RangedLayout
 from loraft.engine.layout import Layout, unwrap
 
@@ -74,22 +74,24 @@ class FusedLayer:
             return out
         rows = hidden_states.shape[0]
         x_NH = hidden_states.flatten(0, 1)
-        cos_N1D, sin_N1D = (table.expand(rows, -1, -1).flatten(0, 1)[:, None] for table in position_embeddings)
+        # The last layer selects some tokens of all rows; others read the one table for every row.
+        tables = [
+            table.expand(rows if self.last else -1, -1, -1).flatten(0, 1)[:, None] for table in position_embeddings
+        ]
         if torch.is_grad_enabled():
             from loraft.engine import lora_linear  # imports peft, which takes long and which prediction does not need
 
             weights = lora_linear.adapter_weights(self.projections.values(), self.adapters)
-            out_NH = _FusedLayerFunction.apply(x_NH, self, layout, cos_N1D, sin_N1D, *weights)
+            out_NH = _FusedLayerFunction.apply(x_NH, self, layout, tables, *weights)
         else:
-            out_NH = self.compute(x_NH, layout, cos_N1D, sin_N1D, lambda name, x_NF: self.projections[name](x_NF))[0]
+            out_NH = self.compute(x_NH, layout, tables, lambda name, x_NF: self.projections[name](x_NF))[0]
         return out_NH.view(rows, -1, out_NH.shape[-1])
 
     def compute(
         self,
         x_NH: torch.Tensor,
         layout: Layout | RangedLayout,
-        cos_N1D: torch.Tensor,
-        sin_N1D: torch.Tensor,
+        tables: Sequence[torch.Tensor],
         project: Callable[[str, torch.Tensor], torch.Tensor],
     ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
         """Returns the layer's output (K, H), and the tensors that `backward` needs.
@@ -97,26 +99,23 @@ class FusedLayer:
         Args:
             x_NH: the layer's input.
             layout: of the packed rows.
-            cos_N1D: cosines of the rotary embedding.
-            sin_N1D: its sines.
+            tables: cosines and sines of the rotary embedding, (N, 1, D), or those of one row, (T, 1, D).
             project: takes the name of a projection and its input, returns its output.
         """
         # Attention: middle = x + o_proj(mixed), where mixed = attention(q, k, v) is computed from norm1(x).
-        normed1_NH, hat1_NH, rstd1_N1 = rms_norm(x_NH, self.norms[0])
-        keys_NF = rotate(project("k_proj", normed1_NH), cos_N1D, sin_N1D)
-        values_NF = project("v_proj", normed1_NH)
+        normed1_NH, x_NH, for_norm1 = rms_norm(x_NH, self.norms[0])
+        keys_NF, values_NF = project("k_proj", normed1_NH), project("v_proj", normed1_NH)
         # From here on the last layer goes on with the kept tokens alone.
-        x_KH, normed1_KH, cos_K1D, sin_K1D = self._kept(layout, x_NH, normed1_NH, cos_N1D, sin_N1D)
-        queries_KF = rotate(project("q_proj", normed1_KH), cos_K1D, sin_K1D)
+        x_KH, normed1_KH, *kept_tables = self._kept(layout, x_NH, normed1_NH, *tables)
+        queries_KF, keys_NF = rotate(project("q_proj", normed1_KH), keys_NF, kept_tables, tables)
         mixed_KF, for_attention = self._attention(queries_KF, keys_NF, values_NF, layout)
-        middle_KH = project("o_proj", mixed_KF).add_(x_KH)
+        normed2_KH, middle_KH, for_norm2 = rms_norm(project("o_proj", mixed_KF), self.norms[1], x_KH)
         # Feed-forward: out = middle + down_proj(silu(gate) * up) with gate, up from norm2(middle).
-        normed2_KH, hat2_KH, rstd2_K1 = rms_norm(middle_KH, self.norms[1])
         gate_KF, up_KF = project("gate_proj", normed2_KH), project("up_proj", normed2_KH)
-        out_KH = project("down_proj", F.silu(gate_KF).mul_(up_KF)).add_(middle_KH)
+        out_KH = project("down_proj", gated_silu(gate_KF, up_KF)).add_(middle_KH)
         return out_KH, [
-            normed1_NH, hat1_NH, rstd1_N1, mixed_KF, normed2_KH, hat2_KH, rstd2_K1, gate_KF, up_KF,
-            cos_N1D, sin_N1D, *for_attention,
+            normed1_NH, normed1_KH, *for_norm1, mixed_KF, normed2_KH, *for_norm2, gate_KF, up_KF,
+            *kept_tables, *tables, *for_attention,
         ]  # fmt: skip
 
     def _attention(
@@ -143,7 +142,7 @@ class FusedLayer:
         grad_KH: torch.Tensor,
         layout: Layout | RangedLayout,
         saved: Sequence[torch.Tensor],
-        masks: dict[str, torch.Tensor | None],
+        for_adapters: dict[str, Sequence[torch.Tensor | None]],
         *,
         input_grad: bool,
     ) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
@@ -155,32 +154,34 @@ class FusedLayer:
             grad_KH: gradient of the layer's output.
             layout: as in `compute`.
             saved: what `compute` returned.
-            masks: the LoRA dropout mask of each projection's input, None without dropout.
+            for_adapters: what `lora_linear.lora_forward` returned for each projection, empty without an adapter.
             input_grad: whether the input's gradient is needed; else None is returned for it.
         """
         from loraft.engine import lora_linear
 
-        normed1_NH, hat1_NH, rstd1_N1, mixed_KF, normed2_KH, hat2_KH, rstd2_K1, gate_KF, up_KF = saved[:9]
-        cos_N1D, sin_N1D, *for_attention = saved[9:]
+        normed1_NH, normed1_KH, *for_norm1 = saved[:4]
+        mixed_KF, normed2_KH, *for_norm2 = saved[4:8]
+        gate_KF, up_KF, *rotary = saved[8:14]
+        for_attention = saved[14:]
         d_weights: dict[str, list[torch.Tensor]] = {}
 
         def project_back(
-            name: str, grad: torch.Tensor, x: torch.Tensor, add_to: Any = None, input_grad: bool = True
+            name: str, grad: torch.Tensor, x: torch.Tensor | None, add_to: Any = None, input_grad: bool = True
         ) -> Any:
             """Returns the gradient of a projection's input, added to `add_to`, and keeps those of its adapters."""
             d_input, d_weights[name] = lora_linear.lora_backward(
-                self.projections[name], grad, x, masks[name], self.adapters, add_to=add_to, input_grad=input_grad
+                self.projections[name], grad, x, for_adapters[name], self.adapters, add_to=add_to, input_grad=input_grad
             )
             return d_input
 
         # Feed-forward: out = middle + hidden W_down^T, where hidden = silu(gate) * up, computed from norm2(middle).
-        silu_KF = F.silu(gate_KF)
-        d_hidden_KF = project_back("down_proj", grad_KH, silu_KF * up_KF)  # g W_down
-        d_normed2_KH = project_back("up_proj", d_hidden_KF * silu_KF, normed2_KH)  # d_up W_up, d_up = d_hidden silu
-        d_gate_KF = torch.ops.aten.silu_backward(d_hidden_KF.mul_(up_KF), gate_KF)  # d_hidden * up * silu'(gate)
+        hidden_KF = gated_silu(gate_KF, up_KF) if for_adapters["down_proj"] else None  # only an adapter needs it
+        d_hidden_KF = project_back("down_proj", grad_KH, hidden_KF)  # g W_down
+        d_gate_KF, d_up_KF = gated_silu_backward(d_hidden_KF, gate_KF, up_KF)
+        d_normed2_KH = project_back("up_proj", d_up_KF, normed2_KH)  # d_up W_up
         d_normed2_KH = project_back("gate_proj", d_gate_KF, normed2_KH, d_normed2_KH)  # += d_gate W_gate
         # middle reaches the output through norm2 and through the residual connection: norm2'(d_normed2) + g
-        d_middle_KH = rms_norm_backward(d_normed2_KH, hat2_KH, rstd2_K1, self.norms[1]).add_(grad_KH)
+        d_middle_KH = rms_norm_backward(d_normed2_KH, for_norm2, self.norms[1], grad_KH)
 
         # Attention: middle = x + mixed W_o^T, where mixed = attention(q, k, v).
         d_mixed_KF = project_back("o_proj", d_middle_KH, mixed_KF)  # d_middle W_o
@@ -192,9 +193,7 @@ class FusedLayer:
             d_queries_KF, d_keys_NF, d_values_NF = key_ranges.attention_backward(
                 d_mixed_KF, layout, for_attention, scale=self.scale, last=self.last
             )
-        normed1_KH, cos_K1D, sin_K1D = self._kept(layout, normed1_NH, cos_N1D, sin_N1D)
-        d_queries_KF = rotate(d_queries_KF, cos_K1D, sin_K1D, -1)
-        d_keys_NF = rotate(d_keys_NF, cos_N1D, sin_N1D, -1)
+        d_queries_KF, d_keys_NF = rotate(d_queries_KF, d_keys_NF, rotary[:2], rotary[2:], -1)
         # d_normed1 = d_queries W_q + d_keys W_k + d_values W_v. In the last layer the first term has rows for the kept
         # tokens only, so it stays a tensor of its own and is added to their rows below.
         d_normed1_KH = project_back("q_proj", d_queries_KF, normed1_KH, input_grad=input_grad)
@@ -205,10 +204,10 @@ class FusedLayer:
         d_x_NH = None
         if input_grad and self.last:
             d_normed1_NH = d_normed1_NH.index_add_(0, layout.kept, d_normed1_KH)
-            d_x_NH = rms_norm_backward(d_normed1_NH, hat1_NH, rstd1_N1, self.norms[0])
+            d_x_NH = rms_norm_backward(d_normed1_NH, for_norm1, self.norms[0])
             d_x_NH.index_add_(0, layout.kept, d_middle_KH)
         elif input_grad:
-            d_x_NH = rms_norm_backward(d_normed1_NH, hat1_NH, rstd1_N1, self.norms[0]).add_(d_middle_KH)
+            d_x_NH = rms_norm_backward(d_normed1_NH, for_norm1, self.norms[0], d_middle_KH)
         return d_x_NH, [weight for name in PROJECTIONS for weight in d_weights[name]]
 
 
@@ -221,34 +220,34 @@ class _FusedLayerFunction(torch.autograd.Function):
         x_NH: torch.Tensor,
         layer: FusedLayer,
         layout: Layout | RangedLayout,
-        cos_N1D: torch.Tensor,
-        sin_N1D: torch.Tensor,
+        tables: Sequence[torch.Tensor],
         *weights: torch.Tensor,
     ) -> torch.Tensor:
         """Returns the layer's output; the weights are arguments so that autograd returns their gradients."""
         from loraft.engine import lora_linear
 
-        masks: dict[str, torch.Tensor | None] = {}
+        for_adapters: dict[str, list[torch.Tensor | None]] = {}
 
         def project(name: str, x_NF: torch.Tensor) -> torch.Tensor:
-            out, masks[name] = lora_linear.lora_forward(layer.projections[name], x_NF, layer.adapters)
+            out, for_adapters[name] = lora_linear.lora_forward(layer.projections[name], x_NF, layer.adapters)
             return out
 
-        out_KH, saved = layer.compute(x_NH, layout, cos_N1D, sin_N1D, project)
+        out_KH, saved = layer.compute(x_NH, layout, tables, project)
         ctx.layer, ctx.layout = layer, layout
-        ctx.save_for_backward(*saved, *(masks[name] for name in PROJECTIONS))
+        ctx.sizes = [len(for_adapters[name]) for name in PROJECTIONS]
+        ctx.save_for_backward(*(tensor for name in PROJECTIONS for tensor in for_adapters[name]), *saved)
         return out_KH
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_KH: torch.Tensor) -> tuple[Any, ...]:
         """Returns the gradient of each argument of `forward`, None for arguments that need no gradient."""
-        saved = ctx.saved_tensors
-        masks = dict(zip(PROJECTIONS, saved[-len(PROJECTIONS) :], strict=True))
+        saved = iter(ctx.saved_tensors)
+        for_adapters = {name: list(islice(saved, size)) for name, size in zip(PROJECTIONS, ctx.sizes, strict=True)}
         d_x_NH, d_weights = ctx.layer.backward(
-            grad_KH, ctx.layout, saved[: -len(PROJECTIONS)], masks, input_grad=ctx.needs_input_grad[0]
+            grad_KH, ctx.layout, list(saved), for_adapters, input_grad=ctx.needs_input_grad[0]
         )
-        return d_x_NH, None, None, None, None, *d_weights
+        return d_x_NH, None, None, None, *d_weights
 
 
 def supports(model: Any) -> bool:

@@ -1,4 +1,6 @@
-"""What a fused decoder layer computes between its linear layers: norm, rotary embedding and attention, with gradients.
+"""What a fused decoder layer computes between its linear layers, with gradients.
+
+On a CUDA device norm, rotary embedding and activation run as one kernel each (`triton_kernels`).
 
 Inputs and outputs are in token order, (N, F). Attention copies them into the slots that a `Layout` describes. `d_x` is
 the gradient of the loss with respect to x; its formula stands on the line that computes it.
@@ -13,6 +15,8 @@ Operands of attention, with A, C, G, P, B, S and Q of `layout`:
 """
 
 from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -21,38 +25,116 @@ import torch.nn.functional as F
 from loraft.engine.layout import Layout
 
 
-def rms_norm(x_NH: torch.Tensor, norm: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Returns w * x / rms(x), and for the gradient x / rms(x) in the type of x and 1 / rms(x) (N, 1) in fp32.
+def has_kernels(tensor: torch.Tensor) -> bool:
+    """Says whether Triton's kernels compute with this tensor: on a CUDA device, where torch comes with Triton."""
+    return tensor.is_cuda and _triton_is_there()
+
+
+@cache
+def _triton_is_there() -> bool:
+    """Says whether Triton can be imported; torch for Windows comes without it."""
+    return find_spec("triton") is not None
+
+
+def rms_norm(
+    x_NH: torch.Tensor, norm: Any, residual_NH: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    """Returns w * t / rms(t) for t = x + residual, t itself, and what the gradient needs; x may be overwritten.
+
+    Args:
+        x_NH: input.
+        norm: the module, with weight w.
+        residual_NH: added to x first, if given.
 
     Source: Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467, equation 4
     """
-    wide_NH = x_NH.float()
+    if has_kernels(x_NH):
+        from loraft.engine import triton_kernels
+
+        normed_NH, total_NH, rstd_N = triton_kernels.rms_norm(x_NH, norm.weight, norm.variance_epsilon, residual_NH)
+        return normed_NH, total_NH, (total_NH, rstd_N)
+    total_NH = x_NH if residual_NH is None else x_NH.add_(residual_NH)
+    wide_NH = total_NH.float()
     rstd_N1 = torch.rsqrt(wide_NH.square().mean(-1, keepdim=True) + norm.variance_epsilon)
     hat_NH = (wide_NH * rstd_N1).to(x_NH.dtype)
-    return norm.weight * hat_NH, hat_NH, rstd_N1
+    return norm.weight * hat_NH, total_NH, (hat_NH, rstd_N1)
 
 
-def rms_norm_backward(grad_NH: torch.Tensor, hat_NH: torch.Tensor, rstd_N1: torch.Tensor, norm: Any) -> torch.Tensor:
-    """Returns d_x = rstd * (w g - hat * mean(w g * hat)) for the gradient g of the output; computed in fp32."""
-    wide_NH, wide_hat_NH = (grad_NH * norm.weight).float(), hat_NH.float()
-    mean_N1 = (wide_NH * wide_hat_NH).mean(-1, keepdim=True)
-    return torch.addcmul(wide_NH, wide_hat_NH, mean_N1, value=-1).mul_(rstd_N1).to(grad_NH.dtype)
-
-
-def rotate(x_NF: torch.Tensor, cos_N1D: torch.Tensor, sin_N1D: torch.Tensor, sign: int = 1) -> torch.Tensor:
-    """Returns the rotary embedding of queries or keys, x cos + rotate_half(x) sin in each head.
+def rms_norm_backward(
+    grad_NH: torch.Tensor, saved: Sequence[torch.Tensor], norm: Any, residual_NH: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Returns d_t = rstd * (w g - hat * mean(w g * hat)) + `residual_NH` for the gradient g of the output, in fp32.
 
     Args:
-        x_NF: queries or keys.
-        cos_N1D: cosines of the tokens' angles, the same for all heads.
-        sin_N1D: sines.
+        grad_NH: g.
+        saved: what `rms_norm` returned.
+        norm: the module.
+        residual_NH: gradient that reaches t by another way, if given.
+    """
+    if has_kernels(grad_NH):
+        from loraft.engine import triton_kernels
+
+        return triton_kernels.rms_norm_backward(grad_NH, saved[0], saved[1], norm.weight, residual_NH)
+    hat_NH, rstd_N1 = saved
+    wide_NH, wide_hat_NH = (grad_NH * norm.weight).float(), hat_NH.float()
+    mean_N1 = (wide_NH * wide_hat_NH).mean(-1, keepdim=True)
+    d_total_NH = torch.addcmul(wide_NH, wide_hat_NH, mean_N1, value=-1).mul_(rstd_N1).to(grad_NH.dtype)
+    return d_total_NH if residual_NH is None else d_total_NH.add_(residual_NH)
+
+
+def rotate(
+    queries_KF: torch.Tensor,
+    keys_NF: torch.Tensor,
+    for_queries: Sequence[torch.Tensor],
+    for_keys: Sequence[torch.Tensor],
+    sign: int = 1,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the rotary embedding of queries and keys, x cos + rotate_half(x) sin in each head; may overwrite them.
+
+    Args:
+        queries_KF: queries.
+        keys_NF: keys.
+        for_queries: cosines and sines of the tokens' angles, the same for all heads, (K, 1, D) each. For several
+            copies of a row those of one copy are enough.
+        for_keys: the same for the keys.
         sign: -1 multiplies by the transposed matrix, which turns the output's gradient into the input's.
 
     Source: Su et al. 2021, https://arxiv.org/abs/2104.09864, in the form of transformers' `apply_rotary_pos_emb`
     """
-    x_NhD = x_NF.view(len(x_NF), -1, cos_N1D.shape[-1])
-    left, right = x_NhD.chunk(2, -1)
-    return torch.addcmul(x_NhD * cos_N1D, torch.cat([-right, left], -1), sin_N1D, value=sign).view_as(x_NF)
+    if has_kernels(keys_NF):
+        from loraft.engine import triton_kernels
+
+        return triton_kernels.rotate_(queries_KF, keys_NF, for_queries, for_keys, sign)
+    return _rotated(queries_KF, for_queries, sign), _rotated(keys_NF, for_keys, sign)
+
+
+def _rotated(x_NF: torch.Tensor, tables: Sequence[torch.Tensor], sign: int) -> torch.Tensor:
+    """Returns the rotary embedding of A copies of T tokens."""
+    cos_T1D, sin_T1D = tables
+    x_AThD = x_NF.view(-1, len(cos_T1D), x_NF.shape[1] // cos_T1D.shape[-1], cos_T1D.shape[-1])
+    left, right = x_AThD.chunk(2, -1)
+    return torch.addcmul(x_AThD * cos_T1D, torch.cat([-right, left], -1), sin_T1D, value=sign).view_as(x_NF)
+
+
+def gated_silu(gate_NF: torch.Tensor, up_NF: torch.Tensor) -> torch.Tensor:
+    """Returns silu(gate) * up."""
+    if has_kernels(gate_NF):
+        from loraft.engine import triton_kernels
+
+        return triton_kernels.gated_silu(gate_NF, up_NF)
+    return F.silu(gate_NF).mul_(up_NF)
+
+
+def gated_silu_backward(
+    grad_NF: torch.Tensor, gate_NF: torch.Tensor, up_NF: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns d_gate = g * up * silu'(gate) and d_up = g * silu(gate) for the gradient g, which may be overwritten."""
+    if has_kernels(grad_NF):
+        from loraft.engine import triton_kernels
+
+        return triton_kernels.gated_silu_backward(grad_NF, gate_NF, up_NF)
+    d_up_NF = F.silu(gate_NF).mul_(grad_NF)
+    return torch.ops.aten.silu_backward(grad_NF.mul_(up_NF), gate_NF), d_up_NF
 
 
 def attention(

@@ -17,7 +17,7 @@ Below, a prefix of 3 tokens (p), a suffix of 2 (s), and its branches of 2 tokens
     stop      0  0  0 |  0  0 |  5  5 |  5
 
 All ranges are numbers in small tensors, so a CUDA graph of one size serves every batch of that size. On a CUDA device
-the functions below run as kernels (`triton_kernels`), which skip blocks of keys that no query of a block sees.
+the functions below run as kernels (`triton_attention`), which skip blocks of keys that no query of a block sees.
 Elsewhere they hold a dense mask and are the reference for the kernels.
 
 Letters: A copies of the row (one for each adapter of a joint training), M queries of a copy, L keys of a copy,
@@ -30,6 +30,7 @@ from typing import NamedTuple
 
 import torch
 
+from loraft.engine.fused_operations import has_kernels
 from loraft.engine.layout import HeadCounts
 
 # Of each layer the prefix's keys and values in token order, (P, C * D).
@@ -114,10 +115,10 @@ def attention(
         last: the queries are those of the kept tokens.
     """
     ranges = layout.last_ranges if last else layout.ranges
-    if queries.is_cuda:
-        from loraft.engine import triton_kernels  # Triton is there where CUDA is
+    if has_kernels(queries):
+        from loraft.engine import triton_attention
 
-        out, log_sums = triton_kernels.attention(queries, keys, values, ranges, layout.copies, layout.heads, scale)
+        out, log_sums = triton_attention.attention(queries, keys, values, ranges, layout.copies, layout.heads, scale)
         return out, [queries, keys, values, out, log_sums]
     q_ACGMD, k_AC1LD, v_AC1LD = _by_head(queries, keys, values, layout)
     logits_ACGML = scale * (q_ACGMD @ k_AC1LD.transpose(-1, -2)).float()
@@ -130,11 +131,11 @@ def attention_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Returns the gradients of queries, keys and values; formulas as in `fused_operations.attention_backward`."""
     queries, keys, values = saved[:3]
-    if grad.is_cuda:
-        from loraft.engine import triton_kernels
+    if has_kernels(grad):
+        from loraft.engine import triton_attention
 
         ranges = layout.last_ranges if last else layout.ranges
-        return triton_kernels.attention_backward(grad, *saved, ranges, layout.copies, layout.heads, scale)
+        return triton_attention.attention_backward(grad, saved, ranges, layout.copies, layout.heads, scale)
     q_ACGMD, k_AC1LD, v_AC1LD = _by_head(queries, keys, values, layout)
     probs_ACGML = saved[3]
     grad_ACGMD = _by_head(grad, keys, values, layout)[0]

@@ -1,13 +1,9 @@
-"""LoRA layers of a training step: y + scale * (x A^T) B^T and its gradient, for one adapter or several at once.
+"""LoRA layers of a training step: a layer's output and gradient together with its adapters, one or several at once.
 
-Two differences from peft's own layers. First, the dtype: peft casts x to fp32, the adapter's dtype. Here
-the fp32 weights are cast to the backbone's dtype for the product, as autocast does, and the product is added to the
-backbone's output in the same operation. With an fp32 backbone both give the same. Second, several adapters can train
-in one pass over the frozen backbone. The batch then holds the rows of adapter 1, of adapter 2, and so on, and each
-adapter serves its own rows. Adapters of similar rank share one batched product, padded with zeros to the largest rank.
+`low_rank` has the products, and says how they differ from peft's own. This file knows peft's layers: which weights and
+scales they have, their dropout, and how their forward method is replaced.
 
-Letters: A adapters, G adapters of one group, N tokens of one adapter (of the whole batch where there is one adapter),
-I inputs, O outputs, R rank. A weight `down` is the LoRA matrix A (R, I), `up` is the LoRA matrix B (O, R).
+Letters as in `low_rank`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,87 +11,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.layer import LoraLayer
 
+from loraft.engine.low_rank import add_low_rank, low_rank_gradients
 from loraft.engine.quantized_linear import dense_weight
 
 PERTURBATION = 3e-3  # largest change of a weight of B in `perturbed`
-MAX_RANK_RATIO = 4  # largest rank of a group, divided by the smallest one
-
-
-def add_low_rank(
-    base: torch.Tensor,
-    x: torch.Tensor,
-    downs: Sequence[torch.Tensor],
-    ups: Sequence[torch.Tensor],
-    scales: Sequence[float],
-) -> torch.Tensor:
-    """Returns base + scale * (x A^T) B^T in the type and shape of `base`, each adapter on its own rows.
-
-    Args:
-        base: output of the frozen layer, (..., O).
-        x: its input, after dropout, (..., I). The leading dimension holds the adapters' rows, equally many of each.
-        downs: A of each adapter, (R, I), the smaller ranks first.
-        ups: B of each adapter, (O, R).
-        scales: of each adapter, alpha / R or alpha / sqrt(R).
-
-    Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685, equation 3
-    """
-    x = x.to(base.dtype)
-    if len(downs) == 1:
-        hidden_NR = F.linear(x.flatten(0, -2), downs[0].to(base.dtype))
-        out_NO = torch.addmm(base.flatten(0, -2), hidden_NR, ups[0].to(base.dtype).t(), alpha=scales[0])
-        return out_NO.view(base.shape)
-    x_ANI, base_ANO = (tensor.reshape(len(downs), -1, tensor.shape[-1]) for tensor in (x, base))
-    outputs = []
-    for group in rank_groups([len(down) for down in downs]):
-        down_GRI, up_GOR = _stacked(downs[group], ups[group], scales[group], base.dtype)
-        hidden_GNR = torch.bmm(x_ANI[group], down_GRI.transpose(1, 2))
-        outputs.append(torch.baddbmm(base_ANO[group], hidden_GNR, up_GOR.transpose(1, 2)))
-    return torch.cat(outputs).view(base.shape)
-
-
-def rank_groups(ranks: Sequence[int]) -> list[slice]:
-    """Returns slices of neighbouring ranks that differ by a factor of at most `MAX_RANK_RATIO`.
-
-    Args:
-        ranks: of the adapters, ascending.
-
-    Raises:
-        ValueError: the ranks do not ascend.
-    """
-    if list(ranks) != sorted(ranks):
-        raise ValueError(f"low-rank products: the adapters' ranks do not ascend (got {list(ranks)}); sort them by rank")
-    starts = [0]
-    for i, rank in enumerate(ranks):
-        if rank > MAX_RANK_RATIO * ranks[starts[-1]]:
-            starts.append(i)
-    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(ranks)], strict=True)]
-
-
-def _stacked(
-    downs: Sequence[torch.Tensor], ups: Sequence[torch.Tensor], scales: Sequence[float], dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns A (G, R, I) and the scaled B (G, O, R) of a group, padded with zeros to its largest rank."""
-    largest = len(downs[-1])
-    scaled = [scale * up for scale, up in zip(scales, ups, strict=True)]
-    down_GRI = torch.stack([_padded(down, largest, 0) for down in downs])
-    up_GOR = torch.stack([_padded(up, largest, 1) for up in scaled])
-    return down_GRI.to(dtype), up_GOR.to(dtype)
-
-
-def _padded(matrix: torch.Tensor, rank: int, dimension: int) -> torch.Tensor:
-    """Returns the matrix with zeros appended to dimension 0 or 1, which then counts `rank`."""
-    missing = rank - matrix.shape[dimension]
-    return F.pad(matrix, (0, 0, 0, missing) if dimension == 0 else (0, missing)) if missing else matrix
 
 
 def lora_forward(
     layer: torch.nn.Module, x_NI: torch.Tensor, adapters: Sequence[str] | None
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Returns a layer's output (N, O), with the low-rank product if the layer has an adapter, and the dropout mask.
+) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+    """Returns a layer's output (N, O) with the low-rank product of its adapters, if any, and what its gradient needs.
 
     Args:
         layer: a linear layer, or a peft layer that `supports` accepts.
@@ -103,35 +31,43 @@ def lora_forward(
         adapters: as in `enabled`.
 
     Returns:
-        The output, and the boolean mask (N, I) of the inputs that LoRA dropout kept; None without dropout.
+        The output, and for `lora_backward` nothing where there is no adapter, else the boolean mask (N, I) of the
+        inputs that LoRA dropout kept, the input after dropout (None each without dropout), and the products x A^T.
     """
     if not isinstance(layer, LoraLayer):
-        return layer(x_NI), None
+        return layer(x_NI), []
     names = adapters or layer.active_adapters
     dropout: Any = layer.lora_dropout[names[0]]  # adapters that train together have the same dropout
     x, kept_NI = x_NI, None
     if dropout.training and not isinstance(dropout, torch.nn.Identity):
         x, kept_NI = torch.native_dropout(x_NI, dropout.p, True)
-    return add_low_rank(layer.base_layer(x_NI), x, *_weights_of(layer, names)), kept_NI
+    out_NO, hiddens = add_low_rank(layer.base_layer(x_NI), x, *_weights_of(layer, names))
+    if kept_NI is None:
+        return out_NO, [None, None, *hiddens]
+    # Memory is short on a CPU and launches are on a GPU: here the mask alone is saved, there the products as well.
+    return out_NO, [kept_NI, x, *hiddens] if x.is_cuda else [kept_NI, None]
 
 
 def _weights_of(layer: Any, names: Sequence[str]) -> tuple[list[torch.Tensor], list[torch.Tensor], list[float]]:
     """Returns A, B and scale of each adapter of a peft layer."""
-    downs, ups = ([working(part[name].weight) for name in names] for part in (layer.lora_A, layer.lora_B))
+    downs, ups = ([_trained(part[name].weight) for name in names] for part in (layer.lora_A, layer.lora_B))
     return downs, ups, [layer.scaling[name] for name in names]
 
 
-def working(weight: torch.Tensor) -> torch.Tensor:
-    """Returns the copy of a weight in the backbone's dtype, if it has one; a captured step refreshes it."""
-    copy: torch.Tensor = getattr(weight, "low_precision", weight)
-    return copy
+def _trained(weight: torch.Tensor) -> torch.Tensor:
+    """Returns the tensor that a layer computes with: a copy in the backbone's type if a step keeps one, else `weight`.
+
+    Such a copy is a leaf of its own in the attribute `low_precision`. The step fills it, and reads its gradient.
+    """
+    found: torch.Tensor = getattr(weight, "low_precision", weight)
+    return found
 
 
 def adapter_weights(layers: Iterable[torch.nn.Module], adapters: Sequence[str] | None) -> list[torch.Tensor]:
     """Returns A and B of each adapter, layer after layer, in the order of the gradients of `lora_backward`."""
     adapted: list[Any] = [layer for layer in layers if isinstance(layer, LoraLayer)]
     return [
-        working(part[name].weight)
+        _trained(part[name].weight)
         for layer in adapted
         for name in adapters or layer.active_adapters
         for part in (layer.lora_A, layer.lora_B)
@@ -141,8 +77,8 @@ def adapter_weights(layers: Iterable[torch.nn.Module], adapters: Sequence[str] |
 def lora_backward(
     layer: Any,
     grad_NO: torch.Tensor,
-    x_NI: torch.Tensor,
-    kept_NI: torch.Tensor | None,
+    x_NI: torch.Tensor | None,
+    saved: Sequence[torch.Tensor | None],
     adapters: Sequence[str] | None,
     *,
     add_to: torch.Tensor | None = None,
@@ -156,14 +92,14 @@ def lora_backward(
     Args:
         layer: as in `lora_forward`.
         grad_NO: gradient with respect to the output.
-        x_NI: the input of the forward pass.
-        kept_NI: the dropout mask that it returned.
+        x_NI: the input of the forward pass; not needed without an adapter.
+        saved: what it returned.
         adapters: as in `enabled`.
         add_to: another gradient (N, I) of the same input, to which this one is added in place.
         input_grad: whether the input's gradient is needed; if not, `add_to` must be None.
 
     Returns:
-        The input's gradient (N, I), or None; and [dA, dB] of each adapter in fp32, empty without an adapter.
+        The input's gradient (N, I), or None; and [dA, dB] of each adapter in their type, empty without an adapter.
     """
     adapted = isinstance(layer, LoraLayer)
     d_x = add_to
@@ -174,48 +110,20 @@ def lora_backward(
         return d_x, []
     names = adapters or layer.active_adapters
     downs, ups, scales = _weights_of(layer, names)
+    assert x_NI is not None
+    kept_NI, dropped_NI, *hiddens = saved
     if kept_NI is None:
-        return d_x, _low_rank_gradients(grad_NO, x_NI, downs, ups, scales, d_x)
-    # 1 / (1 - p) goes into the scale. The mask multiplies x before the product, and the input's gradient after it.
-    kept_NI = kept_NI.to(x_NI.dtype)
-    scales = [scale / (1 - layer.lora_dropout[names[0]].p) for scale in scales]
+        return d_x, low_rank_gradients(grad_NO, x_NI, hiddens, downs, ups, scales, d_x)
+    # The mask multiplies x before the product, and the input's gradient after it. Where the input after dropout is not
+    # saved, 1 / (1 - p) goes into the scale.
+    keep = 1 - layer.lora_dropout[names[0]].p
+    factor = 1 / keep
+    if dropped_NI is None:
+        kept_NI = kept_NI.to(x_NI.dtype)
+        dropped_NI, scales, factor = x_NI * kept_NI, [scale / keep for scale in scales], 1.0
     d_dropped = None if d_x is None else torch.zeros_like(x_NI)
-    d_weights = _low_rank_gradients(grad_NO, x_NI * kept_NI, downs, ups, scales, d_dropped)
-    return (None if d_x is None or d_dropped is None else d_x.addcmul_(d_dropped, kept_NI)), d_weights
-
-
-def _low_rank_gradients(
-    grad_NO: torch.Tensor,
-    x_NI: torch.Tensor,
-    downs: Sequence[torch.Tensor],
-    ups: Sequence[torch.Tensor],
-    scales: Sequence[float],
-    add_to: torch.Tensor | None,
-) -> list[torch.Tensor]:
-    """Returns [dA, dB] of each adapter in fp32, and adds the gradient of x to `add_to` in place."""
-    dtype = grad_NO.dtype
-    if len(downs) == 1:
-        down_RI, up_OR = downs[0].to(dtype), ups[0].to(dtype)
-        d_hidden_NR = torch.mm(grad_NO, up_OR).mul_(scales[0])  # scale g B
-        if add_to is not None:
-            add_to.addmm_(d_hidden_NR, down_RI)  # dx += (scale g B) A
-        d_up_OR = torch.mm(grad_NO.t(), torch.mm(x_NI, down_RI.t()))  # g^T (x A^T), scaled below in fp32
-        return [torch.mm(d_hidden_NR.t(), x_NI).float(), d_up_OR.float().mul_(scales[0])]
-    x_ANI, grad_ANO = (tensor.reshape(len(downs), -1, tensor.shape[-1]) for tensor in (x_NI, grad_NO))
-    add_to_ANI = None if add_to is None else add_to.view_as(x_ANI)
-    out: list[torch.Tensor] = []
-    for group in rank_groups([len(down) for down in downs]):
-        down_GRI, up_GOR = _stacked(downs[group], ups[group], scales[group], dtype)  # B is scaled in here
-        d_hidden_GNR = torch.bmm(grad_ANO[group], up_GOR)
-        if add_to_ANI is not None:
-            add_to_ANI[group].baddbmm_(d_hidden_GNR, down_GRI)
-        hidden_GNR = torch.bmm(x_ANI[group], down_GRI.transpose(1, 2))
-        d_down_GRI = torch.bmm(d_hidden_GNR.transpose(1, 2), x_ANI[group]).float()
-        d_up_GOR = torch.bmm(grad_ANO[group].transpose(1, 2), hidden_GNR).float()
-        for number, (down, scale) in enumerate(zip(downs[group], scales[group], strict=True)):
-            rank = len(down)  # the rest is padding
-            out += [d_down_GRI[number, :rank], d_up_GOR[number, :, :rank] * scale]
-    return out
+    d_weights = low_rank_gradients(grad_NO, dropped_NI, hiddens, downs, ups, scales, d_dropped)
+    return (None if d_x is None or d_dropped is None else d_x.addcmul_(d_dropped, kept_NI, value=factor)), d_weights
 
 
 @contextmanager
@@ -324,6 +232,6 @@ def _forward_of(layer: Any, adapters: Sequence[str] | None) -> Any:
         if not layer.training or layer.disable_adapters or (adapters is None and len(names) != 1) or args or kwargs:
             result: torch.Tensor = own_forward(x, *args, **kwargs)
             return result
-        return add_low_rank(layer.base_layer(x), layer.lora_dropout[names[0]](x), *_weights_of(layer, names))
+        return add_low_rank(layer.base_layer(x), layer.lora_dropout[names[0]](x), *_weights_of(layer, names))[0]
 
     return forward
