@@ -13,6 +13,7 @@ from loraft.config.schema import LoraSection
 from loraft.engine import lora_linear, prefix_cache, ranged_rows, scorer
 from loraft.engine.decoding import greedy
 from loraft.engine.key_ranges import KeyRanges, query_bounds, visible
+from loraft.engine.lm_head import split_product
 from loraft.engine.ranged_rows import cells_of
 from loraft.engine.row_batches import KeptPrefix, _even_batches
 from loraft.models.adapter import add_adapters
@@ -176,6 +177,15 @@ def test_adapters_scored_together_equal_those_scored_one_by_one(
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_scores_do_not_read_copies_of_weights_that_training_keeps(ranged: list[int]) -> None:
+    model, names = adapted()
+    expected = scorer.score_adapters(model, names, UNEVEN, NESTED)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.low_precision = torch.zeros_like(parameter)  # as before the first step, and stale after each
+    np.testing.assert_array_equal(scorer.score_adapters(model, names, UNEVEN, NESTED), expected)
+
+
 def test_an_adapter_that_diverged_spoils_no_other_one(ranged: list[int]) -> None:
     model, names = adapted()
     expected = scorer.score_adapters(model, names, UNEVEN, NESTED)
@@ -185,3 +195,69 @@ def test_an_adapter_that_diverged_spoils_no_other_one(ranged: list[int]) -> None
     found = scorer.score_adapters(model, names, UNEVEN, NESTED)
     assert np.isnan(found[1]).all()
     np.testing.assert_array_equal(found[[0, 2]], expected[[0, 2]])
+
+
+# --- what only a GPU shows --------------------------------------------------------------------------------------------
+
+MANY = [[*range(100, 120), *range(300 + n, 301 + n + 7 * n % 90)] for n in range(200)]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 0.25)])
+@pytest.mark.gpu
+def test_scores_on_a_gpu_are_those_of_full_sequences(architecture: str, dtype: torch.dtype, tolerance: float) -> None:
+    model = backbone(architecture).to("cuda", dtype)
+    assert ranged_rows.suits(model)
+    expected = score_plainly(backbone(architecture), MANY, NESTED)
+    for batch_tokens in (None, 500):
+        found = scorer.score(model, MANY, NESTED, batch_tokens=batch_tokens)
+        np.testing.assert_allclose(found, expected, atol=tolerance)
+    one = scorer.score(model, MANY[7:8], NESTED)  # without a cached prefix
+    np.testing.assert_allclose(one, expected[7:8], atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.gpu
+def test_batches_are_enqueued_without_waiting(dtype: torch.dtype) -> None:
+    model, kept = backbone().to("cuda", dtype), KeptPrefix()
+    expected = scorer.score(model, MANY, NESTED, batch_tokens=500)  # compiles the kernels
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        first = scorer.start(model, MANY, NESTED, batch_tokens=500, kept=kept)
+        second = scorer.start(model, MANY[:20], NESTED, kept=kept)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    np.testing.assert_allclose(first(), expected, atol=1e-5)
+    np.testing.assert_allclose(second(), expected[:20], atol=1e-3 if dtype == torch.float32 else 0.25)
+
+
+@pytest.mark.gpu
+def test_three_bf16_products_on_a_gpu_are_as_exact_as_one_in_fp32() -> None:
+    torch.manual_seed(0)
+    x_NH, weight_VH = torch.randn(300, 2048, device="cuda"), torch.randn(4000, 2048, device="cuda").bfloat16()
+    right = x_NH.double() @ weight_VH.double().t()
+    size = right.abs().max()
+    of_fp32 = (x_NH @ weight_VH.float().t() - right).abs().max()
+    assert (split_product(x_NH, weight_VH) - right).abs().max() < max(4 * of_fp32, 1e-6 * size)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 0.25)])
+@pytest.mark.gpu
+def test_adapters_on_a_gpu_have_the_scores_of_those_scored_one_by_one(dtype: torch.dtype, tolerance: float) -> None:
+    model, names = add_adapters(backbone().to(dtype), [LoraSection(r=r) for r in (1, 4, 32)], seed=5)
+    awaken(model)
+    model.to("cuda").eval()
+    assert scorer.scores_together(model)
+    found = scorer.score_adapters(model, names, MANY, NESTED)
+    for scores_NK, name in zip(found, names, strict=True):
+        model.base_model.set_adapter(name)
+        np.testing.assert_allclose(scores_NK, scorer.score(model, MANY, NESTED), atol=tolerance)
+
+
+@pytest.mark.gpu
+def test_greedy_answers_on_a_gpu_are_those_of_the_cpu() -> None:
+    model, answers = backbone(), encoder().completions_K
+    first = [int(model(torch.tensor([row])).logits[0, -1].argmax()) for row in prompts()]
+    answers = [*answers, [first[0], 9, 4], [first[1], 4]]
+    expected = greedy(model, prompts(), answers)
+    assert greedy(model.to("cuda"), prompts(), answers) == expected

@@ -80,7 +80,7 @@ def read_rows(
 
     def fetched() -> np.ndarray:
         found_ANR: np.ndarray = torch.cat(found, dim=1).cpu().numpy()
-        out_ANR = np.empty_like(found_ANR)
+        out_ANR: np.ndarray = np.empty_like(found_ANR)
         out_ANR[:, [i for batch in batches for i in batch]] = found_ANR
         return out_ANR
 

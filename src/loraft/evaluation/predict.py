@@ -22,7 +22,8 @@ from loraft.models.load import load_peft, load_run
 from loraft.runs.run import Run
 
 PREDICT_ROWS, GPU_PREDICT_ROWS = 512, 2048  # rows scored together: bounds memory, does not change results
-Group, Started = TypeVar("Group", bound=Sequence[Any]), TypeVar("Started")
+Group = TypeVar("Group", bound=Sequence[Any])
+Started = TypeVar("Started")
 _Started = tuple[Sequence[Example | BadRow], Callable[[], np.ndarray]]  # a group and what waits for its scores
 
 
@@ -112,12 +113,13 @@ def predict(
         for row, item in enumerate([inputs] if isinstance(inputs, str | bytes | Example | BadRow) else inputs, start=1)
     )
     kept = KeptPrefix()
-    settings = {"unscored": encoder.unscored, "batch_tokens": config.eval.batch_tokens, "kept": kept}
+    batch_tokens = config.eval.batch_tokens
 
     def start(group: Sequence[Example | BadRow]) -> _Started:
         prompts = encoder.encode([item.text for item in group if isinstance(item, Example)])
         warn_of_cuts(prompts, "of these")
-        return group, scorer.start(model, [prompt.ids for prompt in prompts], encoder.completions_K, **settings)
+        ids, answers, unscored = [prompt.ids for prompt in prompts], encoder.completions_K, encoder.unscored
+        return group, scorer.start(model, ids, answers, unscored=unscored, batch_tokens=batch_tokens, kept=kept)
 
     def finished(started: _Started) -> Iterator[Prediction]:
         group, fetch = started
@@ -142,7 +144,7 @@ def predict(
 
 def computes_meanwhile(model: PreTrainedModel) -> bool:
     """Says whether a model's device computes while Python goes on."""
-    return model.device.type != "cpu"
+    return str(model.device.type) != "cpu"
 
 
 def one_behind(groups: Iterable[Group], start: Callable[[Group], Started], *, overlap: bool) -> Iterator[Started]:

@@ -47,7 +47,8 @@ def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Sp
     truncated = warn_of_cuts(prompts, "training")
     warn_of_cuts(validation_prompts, "validation")
 
-    labels_N, given = validation.labels, {"unscored": encoder.unscored, "batch_tokens": config.eval.batch_tokens}
+    labels_N = validation.labels
+    given: dict[str, Any] = {"unscored": encoder.unscored, "batch_tokens": config.eval.batch_tokens}
 
     def numbers_of(log_probs_NK: np.ndarray) -> dict[str, float]:
         probs_NK = scorer.to_probs(log_probs_NK)
