@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, LlamaConfig, PreTrainedModel
 
 from loraft.engine import fused_layer, lm_head
-from loraft.engine.lm_head import exact_logits
+from loraft.engine.lm_head import exact_logits, read_logits, split_product
 from loraft.engine.scorer import score
 
 IDS = torch.arange(200, 224).view(2, 12)
@@ -83,6 +83,38 @@ def test_an_adapter_on_the_head_computes_in_fp32_too() -> None:
     expected = expected_logits(adapted.get_base_model(), "model.norm")
     with exact_logits(adapted):
         torch.testing.assert_close(adapted(IDS).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_what_is_read_some_rows_at_a_time_is_read_off_exact_logits(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = backbone().to(dtype), []
+    expected = model(IDS).logits if dtype == torch.float32 else expected_logits(model, "model.norm")
+    monkeypatch.setattr(lm_head, "LOGITS", 3 * 4 * 8192 + 1)  # 3 rows of 4 cells
+
+    def read(logits_BQV: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(logits_BQV.shape))
+        return logits_BQV[:, :, 7]
+
+    with read_logits(model, 4, read):
+        found = model(IDS).logits
+    assert seen == [(3, 4, 8192)] * 2  # 24 cells are 6 rows
+    torch.testing.assert_close(found, expected[:, :, 7].reshape(6, 4), rtol=1e-5, atol=1e-5)
+    assert "forward" not in vars(model.lm_head)
+
+
+@torch.no_grad()
+def test_three_bf16_products_are_as_exact_as_one_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x_NH = torch.randn(7, 256) * torch.logspace(-3, 2, 256)
+    weight_VH = torch.randn(40, 256).bfloat16()
+    monkeypatch.setattr(lm_head, "LOGITS", 3 * 40)
+    right = x_NH.double() @ weight_VH.double().t()
+    size = right.abs().max()
+    assert (split_product(x_NH, weight_VH) - right).abs().max() < 1e-6 * size
+    assert (x_NH.bfloat16().double() @ weight_VH.double().t() - right).abs().max() > 1e-4 * size  # one product is not
 
 
 def test_a_quantised_head_or_one_of_another_class_is_left_to_itself() -> None:

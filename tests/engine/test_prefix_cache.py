@@ -62,7 +62,8 @@ def test_logits_are_those_of_full_sequences(
     prefix = PREFIX if cached else []
     with torch.no_grad():
         cache = prefix_cache(model, prefix) if cached else None
-        suffix_logits, branch_logits = logits_after(model, cache, len(prefix), SUFFIXES, branches, 2)
+        logits = logits_after(model, cache, len(prefix), SUFFIXES, branches, 2)
+    suffix_logits, branch_logits = logits[:, :2], logits[:, 2:]
     assert suffix_logits.shape[:2] == (3, 2)
     assert branch_logits.shape[:2] == (3, sum(map(len, branches)))
     for row, suffix in enumerate(SUFFIXES):

@@ -10,7 +10,7 @@ from helpers.tiny import SENTENCES
 
 from loraft.config.resolve import load_config, resolve
 from loraft.data.records import BadRow, Example
-from loraft.engine import scorer
+from loraft.engine import ranged_rows, scorer
 from loraft.errors import ConfigError, Note, RunError
 from loraft.evaluation import predict as module
 from loraft.evaluation.predict import Prediction, predict
@@ -102,13 +102,13 @@ def test_min_confidence_leaves_less_probable_labels_out_and_keeps_the_probabilit
 def test_rows_are_read_in_groups_and_none_is_lost(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PREDICT_ROWS", 4)
     sizes = []
-    original = scorer.score
+    original = scorer.start
 
     def counted(model: object, ids: list[list[int]], *args: object, **settings: object) -> object:
         sizes.append(len(ids))
         return original(model, ids, *args, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("loraft.engine.scorer.score", counted)
+    monkeypatch.setattr("loraft.engine.scorer.start", counted)
     found = [row.text for row in predict(iter(SENTENCES), run=run.path)]
     assert found == SENTENCES
     assert sizes == [4, 2]
@@ -127,6 +127,49 @@ def test_with_wait_a_row_is_answered_before_the_source_goes_on(run: Run) -> None
         found.append(row.text)
         answered.set()
     assert found == SENTENCES[:2]
+
+
+def test_a_group_is_handed_out_when_the_next_one_has_been_started_or_nothing_comes() -> None:
+    def source() -> Iterator[list[int]]:
+        yield from ([1], [2, 3], [], [4])
+        raise ValueError("the source broke")
+
+    log: list[object] = []
+    started = module.one_behind(source(), lambda group: log.append(f"start {group}") or group, overlap=True)
+    with pytest.raises(ValueError, match="the source broke"):
+        for group in started:
+            log.append(group)
+    assert log == ["start [1]", "start [2, 3]", [1], [2, 3], "start [4]", [4]]
+    log.clear()
+    for group in module.one_behind([[1], [], [2]], lambda group: log.append(f"start {group}") or group, overlap=False):
+        log.append(group)
+    assert log == ["start [1]", [1], "start [2]", [2]]
+
+
+def test_on_a_gpu_predictions_are_the_same(
+    run: Run, expected: list[list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "computes_meanwhile", lambda model: True)
+    monkeypatch.setattr(module, "GPU_PREDICT_ROWS", 2)
+    monkeypatch.setattr("loraft.engine.ranged_rows.suits", lambda model: True)
+    prefixes = []
+    own = ranged_rows.prefix_cache
+    monkeypatch.setattr(ranged_rows, "prefix_cache", lambda *args: prefixes.append(args[1]) or own(*args))
+    answered = threading.Event()
+
+    def slow() -> Iterator[str]:
+        yield from SENTENCES[:5]
+        assert answered.wait(20)
+        yield SENTENCES[5]
+
+    found = []
+    for row in predict(slow(), run=run.path, wait=0.01):
+        found.append(row)
+        if len(found) == 5:
+            answered.set()
+    for row, probs_K in zip(found, expected, strict=True):
+        assert_predicted(row, probs_K)
+    assert len(prefixes) == 1  # for all groups
 
 
 def test_an_adapter_made_elsewhere_predicts_with_a_config(run: Run, expected: list[list[float]]) -> None:
@@ -152,7 +195,7 @@ def test_labels_that_tie_for_the_best_are_told() -> None:
 
 
 def test_predictions_tell_of_ties(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loraft.engine.scorer.score", lambda model, ids, *args, **kwargs: np.zeros((len(ids), 3)))
+    monkeypatch.setattr("loraft.engine.scorer.start", lambda model, ids, *a, **k: lambda: np.zeros((len(ids), 3)))
     with pytest.warns(Note, match="1 of 1 rows: the best labels tie"):
         (found,) = predict(SENTENCES[0], run=run.path)
     assert found.label == NAMES[0]

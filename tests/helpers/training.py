@@ -11,6 +11,8 @@ from peft import PeftModel
 
 from helpers.tiny import CONFIGS, LABELS, SENTENCES, awaken, backbone, encoder, prompts, special, tokenizer
 from loraft.config.schema import LoraSection, TrainConfig
+from loraft.data.dataset import Split
+from loraft.data.records import Example
 from loraft.engine import collator, fused_layer, lora_linear
 from loraft.engine.collator import TrainingRow, make_rows, pack, pad
 from loraft.engine.loss import BatchMethod, answer_loss_sum
@@ -93,3 +95,9 @@ SECTIONS = [LoraSection(r=r, lora_alpha=8, lora_dropout=0.0, target_modules="all
 def balanced_rows() -> list[TrainingRow]:
     """The rows with balanced class weights."""
     return rows("balanced")
+
+
+def split(name: str, texts: list[str], labels: list[int]) -> Split:
+    """A labelled split of some sentences."""
+    pairs = zip(texts, labels, strict=True)
+    return Split(name, tuple(Example(text, label, row) for row, (text, label) in enumerate(pairs, 1)), "a file")

@@ -6,21 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.tiny import LABELS, SENTENCES, encoder, prompts
-from helpers.training import rows
+from helpers.training import rows, split
 
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
-from loraft.data.dataset import Split
-from loraft.data.records import Example
 from loraft.engine import scorer
 from loraft.training.dataset import prepare
 
 LONG = "bài tập hơi nhiều , chưa có đáp án " * 150  # more than 1,024 tokens
-
-
-def split(name: str, texts: list[str], labels: list[int]) -> Split:
-    pairs = zip(texts, labels, strict=True)
-    return Split(name, tuple(Example(text, label, row) for row, (text, label) in enumerate(pairs, 1)), "a file")
 
 
 def config(*overrides: str) -> Config:

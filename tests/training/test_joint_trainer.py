@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 from helpers.tiny import LABELS, SENTENCES, backbone, encoder, prompts, tokenizer
-from helpers.training import SECTIONS
+from helpers.training import SECTIONS, split
 from peft import PeftModel
 
+from loraft.config.resolve import resolve
 from loraft.config.schema import LoraSection, ModelConfig, QuantConfig, TrainConfig
-from loraft.engine import scorer
+from loraft.engine import ranged_rows, scorer
 from loraft.engine.collator import TrainingRow, make_rows
 from loraft.errors import BackboneError
 from loraft.models.adapter import add_adapter, add_adapters, remove_adapter
@@ -22,7 +23,7 @@ from loraft.models.backbone import load_backbone, weights_hash
 from loraft.models.quantization import check_nf4
 from loraft.training import memory
 from loraft.training.checkpoints import BestStep, best_weights, read_best
-from loraft.training.dataset import TrainingData
+from loraft.training.dataset import TrainingData, prepare
 from loraft.training.joint_adapters import JointAdapters
 from loraft.training.joint_trainer import JointTrainer
 from loraft.training.trainer import LabelTrainer
@@ -68,13 +69,13 @@ def alone(folder: Path, section: LoraSection, rate: float, base: Any, **train: A
 
 
 def together(
-    folder: Path, base: Any, *, resume: bool = False, **train: Any
+    folder: Path, base: Any, *, resume: bool = False, data: TrainingData | None = None, **train: Any
 ) -> tuple[PeftModel, list[str], list[list[dict[str, Any]]]]:
     model, names = add_adapters(base, SECTIONS, seed=5)
     logs: list[list[dict[str, Any]]] = [[] for _ in names]
     joint = JointAdapters(names, RATES, folder / "best", lambda number, line: logs[number].append(line))
     output = str(folder / "checkpoints")
-    trainer = JointTrainer.build(model, DATA, training(**train), output_dir=output, seed=3, joint=joint)
+    trainer = JointTrainer.build(model, data or DATA, training(**train), output_dir=output, seed=3, joint=joint)
     (folder / "best").mkdir(parents=True, exist_ok=True)
     trainer.train(resume_from_checkpoint=resume or None)
     return model, names, logs
@@ -154,6 +155,25 @@ def test_the_adapters_differ_and_have_best_steps_of_their_own(tmp_path: Path) ->
     rates = [line["learning_rate"] for log in logs for line in log if line["step"] == 10 and "learning_rate" in line]
     assert rates == pytest.approx([factor * rate for rate in RATES])
     assert len(set(rates)) == len(names)  # so none of them is another adapter's
+
+
+def test_adapters_scored_together_have_the_scores_and_best_steps_of_those_scored_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validation = split("validation", SENTENCES[:3], LABELS[:3])
+    data = prepare(resolve(), encoder(), split("train", SENTENCES, LABELS), validation)
+    _, names, logs = together(tmp_path / "alone", backbone(), data=data, max_steps=6, eval_steps=3)
+    monkeypatch.setattr(ranged_rows, "suits", lambda model: True)
+    monkeypatch.setattr(scorer, "score", None)
+    _, _, found = together(tmp_path / "joint", backbone(), data=data, max_steps=6, eval_steps=3)
+    best = tmp_path / "joint" / "best"
+    assert read_best(best) == read_best(tmp_path / "alone" / "best")
+    for mine, theirs, name in zip(found, logs, names, strict=True):
+        for line, other in zip(mine, theirs, strict=True):
+            assert line == pytest.approx(other, abs=1e-5)
+        assert sum("eval_loss" in line for line in mine) == 2
+        single = model_with(best_weights(tmp_path / "alone" / "best", name), backbone())
+        assert_equal(model_with(best_weights(best, name), backbone()), single, 1e-6)
 
 
 def test_an_interrupted_pass_goes_on_to_the_same_adapters(tmp_path: Path) -> None:

@@ -272,7 +272,9 @@ class EvalConfig(Section):
 
     decode: Literal["score", "generate"] = Field("score", description="score: exact label log-probabilities")
     max_new_tokens: int = Field(16, ge=1, description="with decode=generate")
-    batch_tokens: int | None = Field(None, ge=64, description="of one scoring batch; null: 1536 on a CPU, else 8192")
+    batch_tokens: int | None = Field(
+        None, ge=64, description="of one scoring batch; null: 1536 on a CPU, by free memory on a GPU"
+    )
     bootstrap_samples: int = Field(1000, ge=100)
     confidence: float = Field(0.95, gt=0, lt=1)
 

@@ -26,7 +26,8 @@ def groups(rows: Iterable[Item], *, most: int, wait: float | None = None) -> Ite
         rows: the source.
         most: the most rows of a group, and the most rows read ahead.
         wait: seconds that a row waits for others before it is handed on in a smaller group; the source is then read in
-            a thread of its own. None waits as long as the source takes.
+            a thread of its own, and an empty group is yielded where there is nothing to do but to wait. None waits as
+            long as the source takes.
 
     Raises:
         BaseException: what the source raised; with `wait`, after the rows before it.
@@ -65,6 +66,8 @@ def _timed_groups(rows: Iterable[Item], most: int, wait: float) -> Iterator[list
                 item = arrived.get(timeout=max(0.0, deadline - time.monotonic()) if len(group) < size else 0)
             except queue.Empty:
                 yield group
+                if arrived.empty():
+                    yield []
                 item = arrived.get()
                 break
             if isinstance(item, _End) or len(group) == size:

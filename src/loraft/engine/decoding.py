@@ -1,17 +1,19 @@
 """Greedy decoding of answers: read off one scoring pass where that is certain, else token by token.
 
-Letters: B rows of a batch, T tokens, V vocabulary, K labels.
+Letters: N rows, B rows of a batch, T tokens, Q logits of a row, V vocabulary, K labels.
 """
 
 from collections.abc import Sequence
 from itertools import groupby
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from loraft.engine.answers import answers_of
 from loraft.engine.architecture import longest_fast_row
 from loraft.engine.layout import common_prefix
-from loraft.engine.row_batches import TOKENS, Route, batches_of, cut_batches, logits_of, route_of
+from loraft.engine.row_batches import TOKENS, cut_batches, read_rows
 
 # Two logits that differ by less may swap their order by rounding, for example in a batch of another size.
 MARGIN = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
@@ -99,46 +101,18 @@ def greedy(
         return []
     shared_tokens = common_prefix([ids[:-1] for ids in completions_K])
     shared = list(completions_K[0][:shared_tokens])
-    endings = [list(ids[shared_tokens:]) for ids in completions_K]
+    answers = answers_of([ids[shared_tokens:] for ids in completions_K], last=shared_tokens + 1)
     rows = [[*prompt, *shared] for prompt in prompts]
-    route = route_of(model, rows, endings, shared_tokens + 1)
-    found = [-1] * len(rows)
-    for batch in batches_of(model, rows, route, endings, batch_tokens):
-        suffixes = [rows[i][route.prefix :] for i in batch]
-        for i, k in zip(batch, _greedy_batch(model, route, suffixes, shared, endings), strict=True):
-            found[i] = k
-    return found
-
-
-def _greedy_batch(
-    model: PreTrainedModel, route: Route, suffixes: list[list[int]], shared: list[int], endings: list[list[int]]
-) -> list[int]:
-    """Returns for each suffix the number of the ending that greedy decoding takes, or -1, as in `greedy`.
-
-    Args:
-        model: as in `greedy`.
-        route: of the whole call.
-        suffixes: token ids, each ending in `shared`.
-        shared: the tokens that all answers begin with.
-        endings: the other tokens of each answer.
-    """
-    suffix_BSV, branch_BTV = logits_of(model, route, suffixes, endings, len(shared) + 1)
     margin = MARGIN.get(model.dtype, MARGIN[torch.bfloat16])
 
-    def takes(logits_BV: torch.Tensor, token: int) -> torch.Tensor:
-        """Whether each row's largest logit is that of the token, and clearly so."""
-        best = logits_BV.float().topk(2)
-        return (best.indices[:, 0] == token) & (best.values[:, 0] - best.values[:, 1] > margin)
+    def clear_tokens(logits_BQV: torch.Tensor) -> torch.Tensor:
+        """The token with the largest logit; -1 where the second one is close to it."""
+        best = logits_BQV.float().topk(2)
+        return torch.where(best.values[..., 0] - best.values[..., 1] > margin, best.indices[..., 0], -1)
 
-    takes_shared_B = torch.ones(len(suffixes), dtype=torch.bool, device=model.device)
-    for step, token in enumerate(shared):
-        takes_shared_B &= takes(suffix_BSV[:, step], token)
-    found_B = torch.full((len(suffixes),), -1, device=model.device)
-    start = 0
-    for k, ending in enumerate(endings):
-        takes_all_B = takes_shared_B & takes(suffix_BSV[:, -1], ending[0])
-        for step, token in enumerate(ending[1:]):
-            takes_all_B &= takes(branch_BTV[:, start + step], token)
-        found_B[takes_all_B] = k
-        start += len(ending) - 1
-    return [int(k) for k in found_B.tolist()]
+    clear_NQ = read_rows(model, rows, answers, clear_tokens, batch_tokens=batch_tokens)()[0]
+    found_N = np.full(len(rows), -1)
+    for k, steps in enumerate(answers.steps_K):
+        numbers, tokens = zip(*enumerate(shared), *steps, strict=True)
+        found_N[(clear_NQ[:, numbers] == tokens).all(axis=1)] = k
+    return [int(k) for k in found_N]

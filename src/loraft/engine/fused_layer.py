@@ -129,8 +129,10 @@ class FusedLayer:
         if layout.record is not None:
             layout.record.append((keys_NF, values_NF))
         if layout.cache is not None:
-            before_PF, values_before_PF = layout.cache[self.layer_index]
-            keys_NF, values_NF = torch.cat([before_PF, keys_NF]), torch.cat([values_before_PF, values_NF])
+            keys_NF, values_NF = (
+                torch.cat([tensor.unflatten(0, (layout.copies, -1)) for tensor in pair], dim=1).flatten(0, 1)
+                for pair in zip(layout.cache[self.layer_index], (keys_NF, values_NF), strict=True)
+            )
         return key_ranges.attention(queries_KF, keys_NF, values_NF, layout, scale=self.scale, last=self.last)
 
     def _kept(self, layout: Layout | RangedLayout, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:

@@ -261,7 +261,8 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     if not rows:
         return 0
     # In lexicographic order all rows lie between the smallest and the largest, so what these two share, all share.
-    first, last = min(map(list, rows)), max(map(list, rows))
+    lists = [row if isinstance(row, list) else list(row) for row in rows]
+    first, last = min(lists), max(lists)
     length = 0
     for a, b in zip(first, last, strict=False):
         if a != b:

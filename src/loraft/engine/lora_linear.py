@@ -131,7 +131,7 @@ def enabled(model: torch.nn.Module, adapters: Sequence[str] | None = None) -> It
     """Inside the block, peft's plain LoRA layers compute `add_low_rank` while they are in training mode.
 
     Args:
-        model: a PeftModel; its layers are restored on exit.
+        model: a PeftModel; its layers are restored on exit. The block may stand inside of another one.
         adapters: names of the adapters that train together, in the order of their rows in the batch, the smaller ranks
             first; None is the active adapter alone.
 
@@ -141,12 +141,16 @@ def enabled(model: torch.nn.Module, adapters: Sequence[str] | None = None) -> It
     """
     layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
     plain_layers = [layer for layer in layers if _is_plain(layer)]
+    before = [vars(layer).get("forward") for layer in plain_layers]
     for layer in plain_layers:
         layer.forward = _forward_of(layer, adapters)  # an instance attribute hides the class's method
     try:
         yield len(plain_layers) == len(layers) > 0
     finally:
         restore_forwards(model)
+        for layer, forward in zip(plain_layers, before, strict=True):
+            if forward is not None:
+                layer.forward = forward
 
 
 def restore_forwards(model: torch.nn.Module) -> None:

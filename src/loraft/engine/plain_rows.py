@@ -28,36 +28,26 @@ LIMIT_BELOW_FP32 = 0.25
 _agrees: WeakKeyDictionary[torch.nn.Module, dict[bool, bool]] = WeakKeyDictionary()
 
 
-def plain_logits(
-    model: PreTrainedModel, rows: list[list[int]], branches: list[list[int]], last: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns what `prefix_cache.logits_after` returns without a prefix."""
-    distinct = distinct_branches(branches)
-    longest = max(map(len, distinct))
-    sequences = [[*row, *branch] for row in rows for branch in distinct]
+def plain_logits(model: PreTrainedModel, rows: list[list[int]], branches: list[list[int]], last: int) -> torch.Tensor:
+    """Returns what `prefix_cache.logits_after` returns without a prefix; there is at least one branch."""
+    longest = max(map(len, branches))
+    sequences = [[*row, *branch] for row in rows for branch in branches]
     ids_RT = torch.zeros((len(sequences), max(map(len, sequences))), dtype=torch.long)
     mask_RT = torch.zeros_like(ids_RT)
     for ids_T, mask_T, sequence in zip(ids_RT, mask_RT, sequences, strict=True):
         ids_T[: len(sequence)] = torch.tensor(sequence)
         mask_T[: len(sequence)] = 1
     # The kept cells of each sequence: the last ones of the row and its branch, then padding.
-    first_R1 = torch.tensor([len(row) - last for row in rows for _ in distinct])[:, None]
+    first_R1 = torch.tensor([len(row) - last for row in rows for _ in branches])[:, None]
     kept_RQ = (first_R1 + torch.arange(last + longest)).clamp(max=ids_RT.shape[1] - 1)
     given = {"attention_mask": mask_RT.to(model.device), "use_cache": False}
     with exact_logits(model, kept_RQ.to(model.device)):
         logits_RQV: torch.Tensor = model(
             input_ids=ids_RT.to(model.device), **{name: value for name, value in given.items() if takes(model, name)}
         ).logits
-    logits = logits_RQV.unflatten(0, (len(rows), len(distinct)))
-    numbers = [next(i for i, other in enumerate(distinct) if other[: len(branch)] == branch) for branch in branches]
-    of_branches = [logits[:, i, last : last + len(branch)] for i, branch in zip(numbers, branches, strict=True)]
-    return logits[:, 0, :last], torch.cat(of_branches, dim=1)
-
-
-def distinct_branches(branches: Sequence[list[int]]) -> list[list[int]]:
-    """Returns the branches that are not the beginning of another one, each once; at least one, which may be empty."""
-    longest = [max((b for b in branches if b[: len(branch)] == branch), key=len) for branch in branches]
-    return [list(branch) for branch in dict.fromkeys(map(tuple, longest))]
+    logits = logits_RQV.unflatten(0, (len(rows), len(branches)))
+    of_branches = [logits[:, i, last : last + len(branch)] for i, branch in enumerate(branches)]
+    return torch.cat([logits[:, 0, :last], *of_branches], dim=1)
 
 
 def needed(

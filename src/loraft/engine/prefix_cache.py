@@ -19,6 +19,8 @@ Models that `fused_layer` supports use one copy of the cached prefix for all row
 that round the number of tokens). For other models the prefix is expanded over the rows in transformers' own cache, and
 there is a mask where there are branches: one of global attention, so `plain_rows` says where it is right.
 
+On a GPU `ranged_rows` does the same for models that `fused_layer` supports.
+
 Letters: B rows (suffixes), S cells of a row, Q cells of a row whose logits are returned, P prefix tokens, V vocabulary,
 C key-value heads, D head size.
 """
@@ -71,7 +73,7 @@ def logits_after(
     suffixes: list[list[int]],
     branches: list[list[int]],
     last: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> torch.Tensor:
     """Returns logits of suffixes, and of branches behind each of them, after a cached prefix.
 
     Args:
@@ -83,15 +85,13 @@ def logits_after(
         last: number of tokens at the end of each suffix whose logits are returned; no suffix is shorter.
 
     Returns:
-        The logits at the last tokens of each suffix, (B, last, V), and at the tokens of all branches, one branch after
-        the other, (B, branch tokens, V).
+        (B, Q, V): the logits at the last tokens of each suffix, then at the tokens of all branches, one branch after
+        the other.
     """
     tree = _tree(suffixes, branches, last)
     if fused_layer.supports(model) and tree.ids_BS.shape[1] <= MAX_FUSED_CELLS:
-        logits_BQV = _fused_logits(model, tree, cache, prefix)
-    else:
-        logits_BQV = _masked_logits(model, tree, cache, prefix, masked=any(branches))
-    return logits_BQV[:, :last], logits_BQV[:, last:]
+        return _fused_logits(model, tree, cache, prefix)
+    return _masked_logits(model, tree, cache, prefix, masked=any(branches))
 
 
 @dataclass(frozen=True)

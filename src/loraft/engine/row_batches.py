@@ -1,64 +1,178 @@
-"""Choose how the rows of a scoring call go through the model, cut them into batches, and compute a batch.
+"""Choose how the rows of a scoring call go through the model, cut them into batches, and read off what is needed.
 
-Rows go after the cached prefix that all begin with (`prefix_cache`), or whole, one for each answer, where that is not
-right for the architecture (`plain_rows`).
+Rows go after the cached prefix that all begin with (`prefix_cache`; on a GPU `ranged_rows`), or whole, one for each
+answer, where that is not right for the architecture (`plain_rows`).
 
-Letters: B rows of a batch, T tokens of all branches, V vocabulary, K labels.
+Letters: N rows, B rows of a batch, Q logits of a row, V vocabulary, K labels, A adapters, R numbers read for each row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from loraft.engine import plain_rows
+from loraft.engine import plain_rows, ranged_rows
+from loraft.engine.answers import Answers, score_reader
+from loraft.engine.key_ranges import FlatCache
 from loraft.engine.layout import Cache, bucket_size, common_prefix
+from loraft.engine.lm_head import Read
 from loraft.engine.prefix_cache import logits_after, prefix_cache
 
 MIN_PREFIX = 8  # a pass for a shorter common prefix costs more than it saves
 # Rows times tokens of a batch. On a CPU small batches fit the processor's cache, and their rows differ less in length.
+# TOKENS is for other devices where `ranged_rows` does not suit the model.
 CPU_TOKENS, TOKENS = 1536, 8192
 
 
+@dataclass
+class KeptPrefix:
+    """The cached prefix of one call, for later calls with the same model and weights whose rows begin with it, too."""
+
+    ids: list[int] = field(default_factory=list)
+    cache: Cache | FlatCache | None = None
+
+
 class Route(NamedTuple):
-    """How the rows of a call go through the model: plainly, or after the cached prefix that all begin with."""
+    """How the rows of a call go through the model.
 
-    plain: bool
-    cache: Cache | None = None
+    Attributes:
+        plain: one by one, by `plain_rows`.
+        ranged: by `ranged_rows`.
+        cache: of the prefix that all rows begin with; None without one, and for plain rows.
+        prefix: its length.
+        copies: how many adapters compute each row; 1 unless `ranged`.
+    """
+
+    plain: bool = False
+    ranged: bool = False
+    cache: Cache | FlatCache | None = None
     prefix: int = 0
+    copies: int = 1
 
 
-def route_of(model: PreTrainedModel, rows: list[list[int]], endings: Sequence[Sequence[int]], last: int) -> Route:
-    """Returns how all rows of a call go through the model; `last` as in `_shared_prefix`."""
+def read_rows(
+    model: PreTrainedModel,
+    rows: list[list[int]],
+    answers: Answers,
+    read: Read,
+    *,
+    batch_tokens: int | None = None,
+    kept: KeptPrefix | None = None,
+    copies: int = 1,
+) -> Callable[[], np.ndarray]:
+    """Enqueues all rows, and returns a function that waits for what was read off their logits: (A, N, R).
+
+    Args:
+        model: as in `scorer.score`.
+        rows: N token-id lists, each with the tokens that all answers share.
+        answers: of their other tokens.
+        read: makes (B, R) of the logits (B, Q, V) of some rows.
+        batch_tokens: as in `scorer.score`.
+        kept: used and replaced.
+        copies: A, as in `ranged_rows.read_after`.
+    """
+    route = _route_of(model, rows, answers, kept, copies)
+    batches = _batches_of(model, rows, route, answers.branches, batch_tokens)
+    found = [_read_batch(model, route, [rows[i] for i in batch], answers, read) for batch in batches]
+
+    def fetched() -> np.ndarray:
+        found_ANR: np.ndarray = torch.cat(found, dim=1).cpu().numpy()
+        out_ANR: np.ndarray = np.empty_like(found_ANR)
+        out_ANR[:, [i for batch in batches for i in batch]] = found_ANR
+        return out_ANR
+
+    return fetched
+
+
+def _read_batch(
+    model: PreTrainedModel, route: Route, rows: list[list[int]], answers: Answers, read: Read
+) -> torch.Tensor:
+    """Returns (A, B, R) on the model's device."""
+    suffixes = [row[route.prefix :] for row in rows]
+    if route.ranged:
+        return ranged_rows.read_after(model, route.cache, route.prefix, suffixes, answers, read, route.copies)
+    if route.plain:
+        return read(plain_rows.plain_logits(model, suffixes, answers.branches, answers.last))[None]
+    return read(logits_after(model, route.cache, route.prefix, suffixes, answers.branches, answers.last))[None]
+
+
+def _route_of(
+    model: PreTrainedModel, rows: list[list[int]], answers: Answers, kept: KeptPrefix | None, copies: int
+) -> Route:
+    """Returns how all rows of a call go through the model."""
 
     def scores(few: list[list[int]], plain: bool) -> torch.Tensor:
-        route = Route(True) if plain else Route(False, *_shared_prefix(model, few, last))
-        return torch.from_numpy(score_batch(model, route, [row[route.prefix :] for row in few], endings))
+        route = Route(plain=True) if plain else _shared_prefix(model, few, answers.last, None, 1)
+        return _read_batch(model, route, few, answers, score_reader(answers, model.device))
 
-    if plain_rows.needed(model, rows, branches_of(endings), scores):
-        return Route(True)
-    return Route(False, *_shared_prefix(model, rows, last))
+    if plain_rows.needed(model, rows, answers.branches, scores):
+        return Route(plain=True)
+    return _shared_prefix(model, rows, answers.last, kept, copies)
 
 
-def batches_of(
+def _shared_prefix(
+    model: PreTrainedModel, rows: Sequence[list[int]], last: int, kept: KeptPrefix | None, copies: int
+) -> Route:
+    """Returns a route after the tokens that all rows begin with; without a cache if that does not pay.
+
+    Args:
+        model: as in `score`.
+        rows: token ids.
+        last: tokens at the end of every row that never belong to the prefix, since their logits are needed.
+        kept: as in `read_rows`.
+        copies: as in `Route`.
+    """
+    ranged, longest = ranged_rows.suits(model), min(map(len, rows)) - last
+    if kept is not None and 0 < len(kept.ids) <= longest and all(row[: len(kept.ids)] == kept.ids for row in rows):
+        return Route(False, ranged, kept.cache, len(kept.ids), copies)
+    prefix = min(common_prefix(rows), longest)
+    if prefix < MIN_PREFIX or len(rows) == 1:
+        return Route(False, ranged, None, 0, copies)
+    ids = list(rows[0][:prefix])
+    cache = ranged_rows.prefix_cache(model, ids, copies) if ranged else prefix_cache(model, ids)
+    if kept is not None:
+        kept.ids, kept.cache = ids, cache
+    return Route(False, ranged, cache, prefix, copies)
+
+
+def _batches_of(
     model: PreTrainedModel,
     rows: Sequence[Sequence[int]],
     route: Route,
-    endings: Sequence[Sequence[int]],
+    branches: Sequence[Sequence[int]],
     batch_tokens: int | None,
 ) -> list[list[int]]:
-    """Returns the batches of all rows, by the padded length of their suffixes and branches."""
+    """Returns the row numbers of each batch."""
+    branch_tokens = sum(map(len, branches))
+    if route.ranged:
+        lengths = [len(row) - route.prefix + branch_tokens for row in rows]
+        return _even_batches(lengths, (batch_tokens or ranged_rows.batch_limit(model)) // route.copies)
     if batch_tokens is None:
         batch_tokens = CPU_TOKENS if model.device.type == "cpu" else TOKENS
-    branches = branches_of(endings)
-    copies, branch_tokens = 1, sum(map(len, branches))
+    copies = 1
     if route.plain:
-        copies, branch_tokens = len(plain_rows.distinct_branches(branches)), max(map(len, branches))
+        copies, branch_tokens = len(branches), max(map(len, branches))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     lengths = [copies * bucket_size(len(row) - route.prefix + branch_tokens) for row in rows]
     return cut_batches(order, lengths, batch_tokens)
+
+
+def _even_batches(lengths: list[int], limit: int) -> list[list[int]]:
+    """Returns row numbers in order, cut into batches of about equally many tokens, at most `limit` where a row fits."""
+    count = -(-sum(lengths) // max(1, limit))
+    limit = min(limit, sum(lengths) // count + max(lengths))
+    batches: list[list[int]] = []
+    tokens = limit
+    for i, length in enumerate(lengths):
+        if tokens + length > limit:
+            batches.append([])
+            tokens = 0
+        batches[-1].append(i)
+        tokens += length
+    return batches
 
 
 def cut_batches(order: list[int], lengths: list[int], batch_tokens: int) -> list[list[int]]:
@@ -83,47 +197,3 @@ def cut_batches(order: list[int], lengths: list[int], batch_tokens: int) -> list
         batches.append(order[start:stop])
         start = stop
     return batches
-
-
-def branches_of(endings: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Returns the answers without their last token, which predicts nothing."""
-    return [list(ending[:-1]) for ending in endings]
-
-
-def _shared_prefix(model: PreTrainedModel, rows: Sequence[Sequence[int]], last: int) -> tuple[Cache | None, int]:
-    """Returns the cache of the tokens that all rows begin with, and their number; None and 0 if it does not pay.
-
-    Args:
-        model: as in `score`.
-        rows: token ids.
-        last: tokens at the end of every row that never belong to the prefix, since their logits are needed.
-    """
-    prefix = min(common_prefix(rows), min(map(len, rows)) - last)
-    if prefix < MIN_PREFIX or len(rows) == 1:
-        return None, 0
-    return prefix_cache(model, list(rows[0][:prefix])), prefix
-
-
-def logits_of(
-    model: PreTrainedModel, route: Route, suffixes: list[list[int]], endings: Sequence[Sequence[int]], last: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the logits at the last tokens of each suffix and at those of all branches, as in `logits_after`."""
-    if route.plain:
-        return plain_rows.plain_logits(model, suffixes, branches_of(endings), last)
-    return logits_after(model, route.cache, route.prefix, suffixes, branches_of(endings), last)
-
-
-def score_batch(
-    model: PreTrainedModel, route: Route, suffixes: list[list[int]], endings: Sequence[Sequence[int]]
-) -> np.ndarray:
-    """Returns the log-probabilities (B, K) of the endings after each suffix, which follows the cached prefix."""
-    suffix_B1V, branch_BTV = logits_of(model, route, suffixes, endings, 1)
-    # The end of the suffix predicts the first token of every ending; the tokens of a branch predict the other ones.
-    first_BV = suffix_B1V[:, -1].float().log_softmax(-1)
-    out_BK = torch.stack([first_BV[:, ending[0]] for ending in endings], dim=1).double()
-    start = 0
-    for k, ending in enumerate(endings):
-        for step, token in enumerate(ending[1:]):
-            out_BK[:, k] += branch_BTV[:, start + step].float().log_softmax(-1)[:, token]
-        start += len(ending) - 1
-    return np.asarray(out_BK.cpu().numpy())

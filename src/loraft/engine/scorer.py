@@ -10,17 +10,20 @@ own sentence, the shared part of the answer, and a branch for each label (`prefi
 for which that is not right get whole rows (`plain_rows`). Padding stands where no real token sees it, so batch size,
 padding and cache change a score by rounding errors only. Logits are fp32 (`lm_head`).
 
-Letters: B rows of a batch, T tokens, P prefix tokens, V vocabulary, K labels, N examples.
+Letters: N examples, K labels, A adapters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from loraft.engine import ranged_rows
+from loraft.engine.answers import answers_of, score_reader
 from loraft.engine.layout import common_prefix
-from loraft.engine.row_batches import batches_of, route_of, score_batch
+from loraft.engine.row_batches import KeptPrefix, read_rows
 from loraft.errors import BackboneError
 
 
@@ -38,7 +41,6 @@ def answer_tokens(completions_K: Sequence[Sequence[int]], unscored: int = 1) -> 
     return [list(ids) for ids in completions_K] if ambiguous else without_end
 
 
-@torch.inference_mode()
 def score(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
@@ -56,28 +58,108 @@ def score(
         prompts: N token-id lists that end where the answer begins.
         completions_K: K token-id lists, each ending in the end-of-turn token.
         unscored: as in `answer_tokens`; `Encoder.unscored` has it.
-        batch_tokens: largest product of rows and padded suffix length in one forward pass; None chooses by device.
+        batch_tokens: largest product of rows and padded suffix length in one forward pass; on a GPU the most tokens of
+            one; None chooses by device.
 
     Raises:
         BackboneError: if a score is not a number, as after a training that diverged.
     """
+    return start(model, prompts, completions_K, unscored=unscored, batch_tokens=batch_tokens)()
+
+
+def start(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    completions_K: Sequence[Sequence[int]],
+    *,
+    unscored: int = 1,
+    batch_tokens: int | None = None,
+    kept: KeptPrefix | None = None,
+) -> Callable[[], np.ndarray]:
+    """Returns a function that returns and raises what `score` does. A GPU computes the scores in the meantime.
+
+    Args:
+        model: as in `score`, like the arguments below.
+        prompts: N token-id lists.
+        completions_K: K token-id lists.
+        unscored: as in `answer_tokens`.
+        batch_tokens: the size of batches.
+        kept: keeps the cached prefix for the next call; the model's weights must not change between the two.
+    """
+    fetch = _started(model, prompts, completions_K, unscored, batch_tokens, kept=kept)
+
+    def finished() -> np.ndarray:
+        log_probs_NK: np.ndarray = fetch()[0]
+        if np.isnan(log_probs_NK).any():
+            without = int(np.isnan(log_probs_NK).any(axis=1).sum())
+            cause = "the adapter's training has probably diverged: repeat it with a lower train.learning_rate"
+            if model.dtype == torch.float16:
+                cause = "fp16 holds numbers up to 65,504, which this backbone probably exceeds: --set model.dtype=fp32"
+            raise BackboneError(f"scoring: {without} of {len(prompts)} rows have no score (got NaN); {cause}")
+        return log_probs_NK
+
+    return finished
+
+
+def score_adapters(
+    model: Any,
+    adapters: Sequence[str],
+    prompts: Sequence[Sequence[int]],
+    completions_K: Sequence[Sequence[int]],
+    *,
+    unscored: int = 1,
+    batch_tokens: int | None = None,
+) -> np.ndarray:
+    """Returns what `score` returns for each adapter of a model, (A, N, K), from one pass over the frozen weights.
+
+    Scores of an adapter that diverged are NaN.
+
+    Args:
+        model: a PeftModel in evaluation mode; `scores_together` has accepted it.
+        adapters: names of A adapters, the smaller ranks first.
+        prompts: as in `score`, like the arguments below.
+        completions_K: K token-id lists.
+        unscored: as in `answer_tokens`.
+        batch_tokens: the size of batches, all adapters together.
+    """
+    from loraft.engine import lora_linear  # imports peft, which takes long and which prediction does not need
+
+    with lora_linear.enabled(model, adapters), lora_linear.active_in_evaluation(model):
+        fetch = _started(model, prompts, completions_K, unscored, batch_tokens, copies=len(adapters))
+    return np.asarray(fetch())
+
+
+def scores_together(model: Any) -> bool:
+    """Says whether `score_adapters` is right for a PeftModel, and faster than one adapter after the other.
+
+    On a CPU it is not: there the arithmetic takes the time, and it is the same.
+    """
+    from loraft.engine import lora_linear
+
+    return ranged_rows.suits(model) and lora_linear.supports(model)
+
+
+@torch.inference_mode()
+def _started(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    completions_K: Sequence[Sequence[int]],
+    unscored: int,
+    batch_tokens: int | None,
+    *,
+    kept: KeptPrefix | None = None,
+    copies: int = 1,
+) -> Callable[[], np.ndarray]:
+    """Returns a function that waits for the scores of A adapters, (A, N, K)."""
     answers = answer_tokens(completions_K, unscored)
     shared_tokens = common_prefix(answers)
     endings = [ids[shared_tokens:] for ids in answers]
     rows = [[*prompt, *answers[0][:shared_tokens]] for prompt in prompts]
     if not rows:
-        return np.zeros((0, len(endings)))
-    route = route_of(model, rows, endings, 1)
-    log_probs_NK = np.zeros((len(rows), len(endings)))
-    for batch in batches_of(model, rows, route, endings, batch_tokens):
-        log_probs_NK[batch] = score_batch(model, route, [rows[i][route.prefix :] for i in batch], endings)
-    if np.isnan(log_probs_NK).any():
-        without = int(np.isnan(log_probs_NK).any(axis=1).sum())
-        cause = "the adapter's training has probably diverged: repeat it with a lower train.learning_rate"
-        if model.dtype == torch.float16:
-            cause = "fp16 holds numbers up to 65,504, which this backbone probably exceeds: --set model.dtype=fp32"
-        raise BackboneError(f"scoring: {without} of {len(rows)} rows have no score (got NaN); {cause}")
-    return log_probs_NK
+        return lambda: np.zeros((copies, 0, len(endings)))
+    needed = answers_of(endings)
+    read = score_reader(needed, model.device)
+    return read_rows(model, rows, needed, read, batch_tokens=batch_tokens, kept=kept, copies=copies)
 
 
 def to_probs(log_probs_NK: np.ndarray) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Predict labels with a finished run or another adapter: `loraft.predict` takes sentences, yields labels in order."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config
@@ -14,12 +15,16 @@ from loraft.data.columns import given_sentence
 from loraft.data.records import BadRow, Example
 from loraft.data.stream import groups
 from loraft.engine import scorer
+from loraft.engine.row_batches import KeptPrefix
 from loraft.errors import ConfigError, Note, RunError
 from loraft.models.encoder import warn_of_cuts
 from loraft.models.load import load_peft, load_run
 from loraft.runs.run import Run
 
-PREDICT_ROWS = 512  # rows scored together: bounds memory, does not change results
+PREDICT_ROWS, GPU_PREDICT_ROWS = 512, 2048  # rows scored together: bounds memory, does not change results
+Group = TypeVar("Group", bound=Sequence[Any])
+Started = TypeVar("Started")
+_Started = tuple[Sequence[Example | BadRow], Callable[[], np.ndarray]]  # a group and what waits for its scores
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yields one prediction for each input, in order.
 
-    Rows are scored in groups, small ones first, so that the first predictions come soon.
+    Rows are scored in groups, small ones first, so that the first predictions come soon. While a GPU scores a group,
+    the next one is read and encoded.
 
     Args:
         inputs: one sentence or row, or many; for a BadRow the prediction holds its reason as `error`.
@@ -106,14 +112,18 @@ def predict(
         item if isinstance(item, Example | BadRow) else given_sentence(item, row)
         for row, item in enumerate([inputs] if isinstance(inputs, str | bytes | Example | BadRow) else inputs, start=1)
     )
-    for group in groups(rows, most=PREDICT_ROWS, wait=wait):
-        good = [item for item in group if isinstance(item, Example)]
-        prompts = encoder.encode([item.text for item in good])
+    kept = KeptPrefix()
+    batch_tokens = config.eval.batch_tokens
+
+    def start(group: Sequence[Example | BadRow]) -> _Started:
+        prompts = encoder.encode([item.text for item in group if isinstance(item, Example)])
         warn_of_cuts(prompts, "of these")
-        ids = [prompt.ids for prompt in prompts]
-        log_probs_NK = scorer.score(
-            model, ids, encoder.completions_K, unscored=encoder.unscored, batch_tokens=config.eval.batch_tokens
-        )
+        ids, answers, unscored = [prompt.ids for prompt in prompts], encoder.completions_K, encoder.unscored
+        return group, scorer.start(model, ids, answers, unscored=unscored, batch_tokens=batch_tokens, kept=kept)
+
+    def finished(started: _Started) -> Iterator[Prediction]:
+        group, fetch = started
+        log_probs_NK = fetch()
         warn_of_ties(log_probs_NK)
         probs = iter(scorer.to_probs(log_probs_NK))
         for item in group:
@@ -125,6 +135,33 @@ def predict(
             sure = min_confidence is None or probs_K[best] >= min_confidence
             named = {label: float(p) for label, p in zip(labels, probs_K, strict=True)}
             yield Prediction(item.row, item.text, labels[best] if sure else None, named, item.extra)
+
+    overlap = computes_meanwhile(model)
+    most = GPU_PREDICT_ROWS if overlap else PREDICT_ROWS
+    for started in one_behind(groups(rows, most=most, wait=wait), start, overlap=overlap):
+        yield from finished(started)
+
+
+def computes_meanwhile(model: PreTrainedModel) -> bool:
+    """Says whether a model's device computes while Python goes on."""
+    return str(model.device.type) != "cpu"
+
+
+def one_behind(groups: Iterable[Group], start: Callable[[Group], Started], *, overlap: bool) -> Iterator[Started]:
+    """Starts groups and yields what that returned; with `overlap` only after the next one has been started.
+
+    An empty group hands out the one before it, as does the end or an error of the source.
+    """
+    waiting: list[Started] = []
+    try:
+        for group in groups:
+            started = [start(group)] if group else []
+            yield from waiting if overlap else started
+            waiting = started if overlap else []
+    except Exception:
+        yield from waiting
+        raise
+    yield from waiting
 
 
 def warn_of_ties(scores_NK: np.ndarray) -> int:

@@ -1,9 +1,10 @@
 """Training rows as token ids, and how an adapter is scored on the validation split during training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from loraft.config.schema import Config
@@ -24,12 +25,15 @@ class TrainingData:
         evaluate_with: takes the model in evaluation mode; returns its scores on the validation split, as fractions,
             and its log loss in nats as `loss`. `macro_f1` must be among them.
         truncated: training sentences that were shortened.
+        evaluate_adapters: takes the model and the names of several adapters; returns what `evaluate_with` returns for
+            each of them, and None for one whose scores are NaN. None where one after the other is as fast.
     """
 
     rows: list[TrainingRow]
     tokenizer: PreTrainedTokenizerBase
     evaluate_with: Callable[[Any], dict[str, float]]
     truncated: int = 0
+    evaluate_adapters: Callable[[Any, Sequence[str]], list[dict[str, float] | None]] | None = None
 
 
 def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Split) -> TrainingData:
@@ -43,14 +47,20 @@ def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Sp
     truncated = warn_of_cuts(prompts, "training")
     warn_of_cuts(validation_prompts, "validation")
 
-    def evaluate_with(current: Any) -> dict[str, float]:
-        answers, unscored = encoder.completions_K, encoder.unscored
-        log_probs_NK = scorer.score(
-            current, validation_ids, answers, unscored=unscored, batch_tokens=config.eval.batch_tokens
-        )
+    labels_N = validation.labels
+    given: dict[str, Any] = {"unscored": encoder.unscored, "batch_tokens": config.eval.batch_tokens}
+
+    def numbers_of(log_probs_NK: np.ndarray) -> dict[str, float]:
         probs_NK = scorer.to_probs(log_probs_NK)
-        numbers = metrics.core(validation.labels, probs_NK.argmax(axis=1), len(encoder.task.labels))
-        numbers["loss"] = metrics.log_loss(validation.labels, probs_NK)
+        numbers = metrics.core(labels_N, probs_NK.argmax(axis=1), len(encoder.task.labels))
+        numbers["loss"] = metrics.log_loss(labels_N, probs_NK)
         return numbers
 
-    return TrainingData(rows, encoder.tokenizer, evaluate_with, truncated)
+    def evaluate_with(current: Any) -> dict[str, float]:
+        return numbers_of(scorer.score(current, validation_ids, encoder.completions_K, **given))
+
+    def evaluate_adapters(current: Any, adapters: Sequence[str]) -> list[dict[str, float] | None]:
+        scores_ANK = scorer.score_adapters(current, adapters, validation_ids, encoder.completions_K, **given)
+        return [None if np.isnan(scores_NK).any() else numbers_of(scores_NK) for scores_NK in scores_ANK]
+
+    return TrainingData(rows, encoder.tokenizer, evaluate_with, truncated, evaluate_adapters)

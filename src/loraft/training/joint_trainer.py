@@ -15,7 +15,8 @@ weights are read (and, in NF4, dequantised) once a step for all adapters:
    gradient of the sum with respect to it is the gradient of its own loss.
 3. Gradients are clipped by the norm of each adapter's own gradient (`_clip_grad_norm`).
 4. The optimizer has one parameter group for each adapter, with its own learning rate; the schedule scales all alike.
-5. Each adapter is scored by itself, and its best weights are kept in a folder of their own (`_evaluated`).
+5. Each adapter is scored by itself (on a GPU all in one pass, each on its own copy of the rows), and its best weights
+   are kept in a folder of their own (`_evaluated`).
 
 Source: the idea of PLoRA and mLoRA (arXiv:2508.02932, arXiv:2312.02515); peft refuses mixed batches in training.
 """
@@ -27,6 +28,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from loraft.engine import scorer
 from loraft.errors import BackboneError
 from loraft.models.adapter import weights_of
 from loraft.training.checkpoints import BestStep, keep_best, read_best, step_of
@@ -103,13 +105,16 @@ class JointTrainer(LabelTrainer):
         super().log(logs, start_time)
 
     def _evaluated(self, model: PeftModel) -> dict[str, float]:
-        """Scores the adapters one by one and keeps the weights of those that are better than before."""
+        """Scores the adapters and keeps the weights of those that are better than before."""
+        names, together = self.joint.names, self.data.evaluate_adapters
+        if together is not None and scorer.scores_together(model):
+            found = together(model, names)
+        else:
+            found = [self._scored_alone(model, name) for name in names]
+            self._activate(list(names))
         total = 0.0
-        for number, name in enumerate(self.joint.names):
-            self._activate(name)
-            try:
-                numbers = self.data.evaluate_with(model)
-            except BackboneError:  # its scores are NaN; the other adapters go on
+        for number, (name, numbers) in enumerate(zip(names, found, strict=True)):
+            if numbers is None:  # its scores are NaN; the other adapters go on
                 self.diverged.add(name)
                 continue
             total += numbers["macro_f1"]
@@ -118,8 +123,15 @@ class JointTrainer(LabelTrainer):
             if name not in self.best or numbers["macro_f1"] > (self.best[name].macro_f1 or 0.0):
                 self.best[name] = BestStep(self.state.global_step, numbers["macro_f1"])
                 keep_best(self.joint.best, model, name, self.best)
-        self._activate(list(self.joint.names))
-        return {"macro_f1": total / len(self.joint.names)}
+        return {"macro_f1": total / len(names)}
+
+    def _scored_alone(self, model: PeftModel, name: str) -> dict[str, float] | None:
+        """Returns one adapter's numbers; None if its scores are NaN."""
+        self._activate(name)
+        try:
+            return self.data.evaluate_with(model)
+        except BackboneError:
+            return None
 
     # Called by upstream on resuming.
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
