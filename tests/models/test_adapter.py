@@ -1,5 +1,6 @@
 """Adapters: their shape and weights, what is refused, and that the backbone is the same to the last bit after each."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from helpers.plain_scoring import score_plainly
 from helpers.tiny import CONFIGS, HEADS, SMALL, awaken, backbone, encoder, prompts
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, PreTrainedModel
 
@@ -86,6 +87,40 @@ def test_parameters_are_counted_without_weights(tmp_path: Path, architecture: st
     assert count_trainable(shapes, lora) == model.get_nb_trainable_parameters()[0]
     assert [name for name, _ in shapes.named_modules()] == names
     assert not hasattr(shapes, "peft_config")
+
+
+@pytest.mark.parametrize("init", ["default", "gaussian", "orthogonal"])
+def test_an_empty_adapter_takes_the_weights_of_another(tmp_path: Path, init: str) -> None:
+    section = LoraSection(r=4, target_modules="all-linear", init_lora_weights=init)
+    model = add_adapter(backbone(), section, seed=1)
+    awaken(model)
+    model.save_pretrained(str(tmp_path))
+    other = add_adapter(backbone(), section, seed=2, empty=True)
+    assert all(weight.is_meta for weight in weights_of(other, "default"))
+    other.load_adapter(str(tmp_path), "default", is_trainable=True, low_cpu_mem_usage=True)
+    found = dict(other.named_parameters())
+    assert {name: weight.dtype for name, weight in found.items()} == {n: w.dtype for n, w in model.named_parameters()}
+    assert all(torch.equal(found[name], weight) for name, weight in model.named_parameters())
+
+
+@pytest.mark.parametrize("targets", ["all-linear", "default", ["v_proj", "embed_tokens"], ["gate_proj"]])
+def test_saving_asks_no_hub_and_writes_what_peft_writes(
+    tmp_path: Path, targets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda *given: pytest.fail("the hub was asked")
+    )
+    base = backbone()
+    base.name_or_path = base.config.name_or_path = "không/có"
+    model = add_adapter(base, LoraSection(r=2, target_modules=targets), seed=1)
+    told = pytest.warns(UserWarning, match="embedding layers found") if "embed_tokens" in targets else nullcontext()
+    with told:
+        model.save_pretrained(str(tmp_path))
+    monkeypatch.undo()
+    expected = get_peft_model_state_dict(model, save_embedding_layers="embed_tokens" in targets)
+    found = load_file(tmp_path / "adapter_model.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
 def test_counting_on_a_loaded_backbone_changes_no_weight() -> None:

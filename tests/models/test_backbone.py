@@ -1,19 +1,34 @@
 """Backbones: found by name, loaded on a device in a dtype, identified by hashes."""
 
+import warnings
 from collections.abc import Callable
+from operator import mul
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from helpers.tiny import CONFIGS, backbone, tokenizer
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
 from loraft.bundled import bundled_backbones
 from loraft.config.schema import LoraSection, ModelConfig, QuantConfig
 from loraft.errors import BackboneError
+from loraft.models import backbone as backbone_module
 from loraft.models.adapter import add_adapter
-from loraft.models.backbone import cast, fingerprint, load_backbone, load_tokenizer, weights_hash, without_weights
+from loraft.models.backbone import (
+    CHUNK,
+    _factors,
+    _word_sums,
+    cast,
+    fingerprint,
+    load_backbone,
+    load_tokenizer,
+    weights_hash,
+    without_weights,
+)
 from loraft.models.device import has_bf16, pick_compute_dtype, pick_device, pick_dtype
 from loraft.models.source import resolve_name
 
@@ -239,3 +254,135 @@ def test_a_changed_buffer_changes_the_hash() -> None:
     before = weights_hash(base)
     base.model.rotary_emb.inv_freq[2] *= 2  # a buffer that is not in the state dict
     assert weights_hash(base) != before
+
+
+class Weights(torch.nn.Module):
+    """Two weights of one shape and dtype with random bits; NaN are among the numbers that they stand for."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, dtype: torch.dtype, count: int = CHUNK + 4322) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        for name in ("a", "b"):
+            bits = torch.randint(256, (count * dtype.itemsize,), dtype=torch.uint8, generator=generator)
+            self.register_buffer(name, bits.view(dtype))
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self.get_buffer(name).view(torch.uint8)  # as bytes
+
+
+def flip(bits: torch.Tensor, *places: int) -> None:
+    for place in places:
+        bits[place // 8] ^= 1 << place % 8
+
+
+def swap(x: torch.Tensor, i: int, j: int) -> None:
+    x[i], x[j] = x[j].clone(), x[i].clone()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.bool])
+def test_every_kind_of_change_changes_the_hash(dtype: torch.dtype) -> None:
+    before, last = weights_hash(Weights(dtype)), (CHUNK + 4322) * 8 - 1
+    assert weights_hash(Weights(dtype)) == before
+    top = range(31, last, 32)  # of every 32-bit word: products with an even factor, or of 64-bit words, would lose it
+    changes: list[Callable[[Any], Any]] = [
+        *(lambda w, place=place: flip(w["a"], place) for place in (0, 7, 31, 63, 100_003, last - 7, last)),
+        lambda w: flip(w["b"], last),
+        lambda w: flip(w["a"], 31, 63),
+        lambda w: flip(w["a"], *top[:1000]),
+        lambda w: swap(w.a.view(w["a"].dtype), 0, 1),
+        lambda w: swap(w["a"], 5, 5 + 4 * CHUNK % (CHUNK + 4000)),
+        lambda w: setattr(w, "a", w.a.flip(0)),
+        lambda w: setattr(w, "a", w.a.roll(1)),
+        lambda w: vars(w).update(_buffers={"a": w.b, "b": w.a}),
+        lambda w: vars(w).update(_buffers={"a": w.a, "c": w.b}),
+        lambda w: setattr(w, "a", w.a.view(2, -1)),
+        lambda w: setattr(w, "a", w.a.view(torch.int8 if dtype.itemsize == 1 else torch.int16)),
+    ]
+    for number, change in enumerate(changes):
+        changed = Weights(dtype)
+        change(changed)
+        assert weights_hash(changed) != before, number
+
+
+def test_an_element_that_changes_places_with_the_same_one_of_another_chunk_changes_the_hash() -> None:
+    one, other = (Weights(torch.float32, 3 * CHUNK) for _ in range(2))
+    swap(other.a, 5, 5 + CHUNK)
+    assert weights_hash(one) != weights_hash(other)
+
+
+def test_the_hash_is_of_the_published_family() -> None:
+    words = torch.randint(-(2**31), 2**31 - 1, (2 * CHUNK + 3,), dtype=torch.int32)
+    factors, numbers = _factors(torch.device("cpu")).tolist(), words.tolist()
+    assert all(factor % 2 for factor in factors)
+    # Lemire & Kaser 2014: the sum of factor times word, modulo 2^64
+    chunks = [numbers[start : start + CHUNK] for start in range(0, len(numbers), CHUNK)]
+    expected = [sum(map(mul, chunk, factors)) % 2**64 for chunk in chunks]
+    for together in (1, 64):  # as on a CPU, and as on an accelerator
+        with patch.object(backbone_module, "CHUNKS_AT_ONCE", together):
+            found = torch.cat(_word_sums(words.view(torch.bfloat16)))
+            assert [number % 2**64 for number in found.tolist()] == expected
+
+
+def test_views_and_tensors_of_odd_sizes_are_hashed_as_they_read() -> None:
+    whole = torch.arange(4096, dtype=torch.int16).view(torch.bfloat16)
+    for part in (whole[1:4001], whole[2:4001], whole.view(64, 64).t(), whole[:0], whole[7]):
+        sums = [torch.cat(made) if made else None for made in (_word_sums(part), _word_sums(part.clone()))]
+        assert (sums[0] is None) == (part.numel() == 0)
+        assert sums[0] is None or torch.equal(sums[0], torch.as_tensor(sums[1]))
+
+
+def test_quantised_weights_are_hashed_with_all_their_constants() -> None:
+    base = load_backbone(ModelConfig(), QuantConfig(method="nf4"))
+    before = weights_hash(base)
+    state = base.model.layers[1].mlp.up_proj.weight.quant_state
+    for tensor in (
+        base.model.layers[1].mlp.up_proj.weight, state.absmax, state.code, state.offset, state.state2.absmax,
+    ):  # fmt: skip
+        flip(tensor.detach().view(-1).view(torch.uint8), 5)
+        assert weights_hash(base) != before
+        flip(tensor.detach().view(-1).view(torch.uint8), 5)
+    assert weights_hash(base) == before
+    state.blocksize *= 2
+    assert weights_hash(base) != before
+
+
+class Watch(TorchDispatchMode):
+    """Notes what is read from a device one number at a time, and the most words that were made at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.most = 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.read += func is torch.ops.aten._local_scalar_dense.default
+        if isinstance(out, torch.Tensor) and out.dtype == torch.int64:
+            self.most = max(self.most, out.numel())
+        return out
+
+
+def test_hashing_copies_no_tensor_and_waits_for_the_device_once() -> None:
+    base = load_backbone(ModelConfig(), QuantConfig(method="nf4"))
+    weights_hash(base)  # makes the factors
+    with Watch() as watch:
+        weights_hash(base)
+    assert watch.read == 0
+    assert 0 < watch.most <= CHUNK < base.get_input_embeddings().weight.numel() / 4
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_hash_is_the_same_and_waits_once() -> None:
+    on_cpu = backbone().bfloat16()
+    before = weights_hash(on_cpu)
+    on_gpu = on_cpu.to("cuda")
+    weights_hash(on_gpu)  # makes the factors
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            assert weights_hash(on_gpu) == before
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert sum("synchronizing" in str(warning.message) for warning in warned) == 1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from loraft.data.prompt import Task, answer, messages
 from loraft.errors import BackboneError, ConfigError, DataError
-from loraft.models.encoder import PROBE, Encoder, Prompt, warn_of_cuts
+from loraft.models.encoder import KEPT_CALLS, PROBE, Encoder, Prompt, warn_of_cuts
 
 SPECIALS = [str(token) for token in tokenizer().added_tokens_decoder.values()]
 hostile = st.lists(
@@ -122,6 +122,27 @@ def test_shortened_sentences_are_counted_and_told() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert warn_of_cuts(prompts[:1], "test") == 0
+
+
+def test_the_same_texts_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = limited(encoder().task, 1024)
+    others = [[text + str(number) for text in SENTENCES] for number in range(KEPT_CALLS)]
+    first = own.encode(SENTENCES)
+    shots = own.encode(SENTENCES, [("lớp vui", "positive")])
+    calls: list[int] = []
+    middle_ids = own._middle_ids
+    monkeypatch.setattr(own, "_middle_ids", lambda pieces: calls.append(len(pieces)) or middle_ids(pieces))
+    again = own.encode(list(SENTENCES))
+    assert again == first != shots
+    again.clear()  # the caller's own list
+    assert own.encode(SENTENCES) == first
+    assert calls == []
+    assert own.encode(SENTENCES, [("lớp vui", "positive")]) == shots
+    for texts in others:
+        own.encode(texts)
+    assert own.encode(SENTENCES) == first  # three calls later it is encoded again
+    assert calls == [len(SENTENCES)] * 5
+    assert len(own._encoded) == KEPT_CALLS
 
 
 def test_no_sentences_make_no_prompts() -> None:

@@ -18,7 +18,7 @@ from helpers.training import rows, with_adapter
 from loraft.config.schema import TrainConfig
 from loraft.errors import BackboneError
 from loraft.training import callbacks
-from loraft.training.callbacks import SIGNALS, ProgressCallback, SaveOnInterrupt, TrainingClock
+from loraft.training.callbacks import SIGNALS, ProgressCallback, SaveOnInterrupt, SparseCheckpoints, TrainingClock
 from loraft.training.dataset import TrainingData
 from loraft.training.trainer import LabelTrainer
 
@@ -178,6 +178,21 @@ def test_the_first_signal_saves_after_the_step_and_then_interrupts(
     assert (asked.should_save, asked.should_training_stop) == (True, True)
     assert "finishing and saving this step" in capsys.readouterr().err
     assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+def test_checkpoints_keep_a_distance_unless_the_user_interrupts(clock: SimpleNamespace) -> None:
+    sparse, interrupt, given = SparseCheckpoints(), SaveOnInterrupt(), control()
+    clock.now, saved = 0.0, []
+    sparse.on_train_begin(None, None, given)
+    for second in range(0, 200, 10):  # due after every step
+        clock.now, given.should_save = float(second), True
+        interrupt.asked = second == 150
+        for callback in (sparse, interrupt):
+            callback.on_step_end(None, None, given)
+        if given.should_save:
+            saved.append(second)
+            sparse.on_save(None, None, given)
+    assert saved == [60, 120, 150]
 
 
 def test_the_second_signal_stops_at_once() -> None:

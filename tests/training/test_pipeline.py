@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers.config import config
 from helpers.records import report
 from helpers.tiny import backbone, tokenizer
@@ -22,6 +23,7 @@ from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.evaluate import evaluate
 from loraft.evaluation.predict import predict
 from loraft.models import manifest
+from loraft.models.adapter import weights_of
 from loraft.models.backbone import fingerprint, weights_hash
 from loraft.models.load import build
 from loraft.runs.records import read_record
@@ -132,6 +134,14 @@ def loaded(output: Path, *overrides: str, baseline: EvaluationReport | None = No
     return TrainingInputs(section, training_splits(section), *build(section), baseline)
 
 
+def filled(run: Run, model: PeftModel) -> TrainReport:
+    """A `fit` for an adapter without weights."""
+    empty = {name: torch.zeros(weight.shape) for name, weight in model.named_parameters() if weight.is_meta}
+    assert len(empty) in (0, len(weights_of(model, "default")))  # none with pissa
+    model.load_state_dict(empty, strict=False, assign=True)
+    return REPORT
+
+
 @pytest.mark.parametrize("init", ["default", "pissa"])  # pissa moves weights out of the backbone
 def test_weights_that_were_trained_elsewhere_are_judged_beside_a_known_baseline(
     init: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -144,7 +154,7 @@ def test_weights_that_were_trained_elsewhere_are_judged_beside_a_known_baseline(
         scorer, "score", lambda *a, **k: scored.append(hasattr(a[0], "peft_config")) or original(*a, **k)
     )
     run = start_run(inputs.config, force=False, resume=False)
-    result = run_training(run, inputs, fit=lambda run, model: REPORT, figures=False)
+    result = run_training(run, inputs, fit=filled, figures=False)
     assert (result.before, result.train) == (report(0.25), REPORT)
     assert scored == [True]  # the test rows, with the adapter
     assert result.backbone_fingerprint == manifest.read(run.adapter).backbone.fingerprint == before

@@ -10,6 +10,7 @@ would be rounded away.
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +61,15 @@ def lora_config(section: LoraSection, base: PreTrainedModel | None = None) -> "L
     )
 
 
-def add_adapter(base: PreTrainedModel, section: LoraSection, *, seed: int) -> "PeftModel":
+def add_adapter(base: PreTrainedModel, section: LoraSection, *, seed: int, empty: bool = False) -> "PeftModel":
     """Returns the backbone with a fresh adapter, initialised from the seed, its weights in fp32.
+
+    Args:
+        base: without adapter.
+        section: of the config.
+        seed: of the initialisation.
+        empty: leave the weights on the meta device, but for `MOVING_INITS`; `PeftModel.load_adapter(...,
+            low_cpu_mem_usage=True)` is to replace them.
 
     Raises:
         BackboneError: the backbone has an adapter already (peft would add a second one and only warn), or the
@@ -85,16 +93,30 @@ def add_adapter(base: PreTrainedModel, section: LoraSection, *, seed: int) -> "P
             "the adapter changes the scores before its first step; with model.dtype=fp32 it does not",
             stacklevel=2,
         )
+    moving = section.init_lora_weights in MOVING_INITS
     torch.manual_seed(seed)
     try:
-        model = get_peft_model(base, lora_config(section, base))
+        model = get_peft_model(base, lora_config(section, base), low_cpu_mem_usage=empty and not moving)
     except ValueError as error:
         raise BackboneError(
             f"lora: peft cannot build the adapter ({_in_one_line(error)}); check lora.target_modules, lora.r and "
             "lora.init_lora_weights"
         ) from error
     _make_copies_fp32(model)
+    _save_without_the_hub(model)
     return model
+
+
+def _save_without_the_hub(model: "PeftModel") -> None:
+    """Makes the model save without its frozen embeddings, unless they are adapted, as peft does by itself.
+
+    peft would ask the hub at every save of every adapter whether the vocabulary was resized, which never happens here.
+    """
+    from peft.utils.other import EMBEDDING_LAYER_NAMES
+
+    targets = model.peft_config[model.active_adapter].target_modules
+    if not isinstance(targets, str) and not set(EMBEDDING_LAYER_NAMES) & set(targets or ()):
+        vars(model)["save_pretrained"] = partial(model.save_pretrained, save_embedding_layers=False)
 
 
 def add_adapters(base: PreTrainedModel, sections: Sequence[LoraSection], *, seed: int) -> "tuple[PeftModel, list[str]]":

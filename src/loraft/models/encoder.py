@@ -38,6 +38,7 @@ from loraft.models.chat_template import AnswerFrame, ChatTemplate
 from loraft.models.suitability import FEWEST, warn_of_tokenizer
 
 PROBE = "thầy dạy rất nhiệt tình , dễ hiểu ."  # the sentence of the check in step 3
+KEPT_CALLS = 3  # of `Encoder.encode`: train, validation and test
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Encoder:
         self.max_length = max_length
         self.date_string = date_string
         self._warned = False
+        self._encoded: dict[tuple[str, ...], list[Prompt]] = {}  # the last few calls, see `encode`
         template = ChatTemplate(tokenizer, date_string, task.chat_template, task.template_kwargs)
         self._tokens = template.tokens
         self.template_hash = template.hash
@@ -122,7 +124,8 @@ class Encoder:
     def encode(self, texts: Sequence[str], demonstrations: Sequence[tuple[str, str]] = ()) -> list[Prompt]:
         """Returns one prompt for each text, with the same demonstrations in each.
 
-        Warns once if the tokenizer does not suit the sentences.
+        Warns once if the tokenizer does not suit the sentences. Prompts without demonstrations are kept for the next
+        call with the same texts: the trials of a sweep share their splits and their encoder.
 
         Args:
             texts: N sentences in NFC.
@@ -131,6 +134,9 @@ class Encoder:
         Raises:
             DataError: the prompt does not fit `max_length` even with an empty sentence.
         """
+        key = tuple(texts)
+        if not demonstrations and key in self._encoded:
+            return [*self._encoded[key]]
         if len(texts) >= FEWEST and not self._warned:
             self._warned = True
             warn_of_tokenizer(
@@ -148,6 +154,8 @@ class Encoder:
                 kept, ids = self._shorten(text, around, len(ids), available)
                 cut = len(text) - kept
             prompts.append(Prompt([*self._head_ids, *ids, *self._tail_ids], cut))
+        if not demonstrations:
+            self._encoded = dict([*self._encoded.items(), (key, [*prompts])][-KEPT_CALLS:])
         return prompts
 
     def _piece(self, sentence: str, around: tuple[str, str]) -> str:

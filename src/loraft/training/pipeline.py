@@ -35,7 +35,7 @@ from loraft.training.measured import Measured
 from loraft.training.results import ParameterCounts, RunResult, TrainReport
 from loraft.training.trainer import LabelTrainer
 
-# Trains the fresh adapter of the model, or gives it weights that were trained elsewhere, and reports how that went.
+# Trains the fresh adapter of the model, or fills an empty one with weights that were trained elsewhere; reports how.
 Fit = Callable[[Run, PeftModel], TrainReport]
 
 
@@ -116,19 +116,22 @@ def run_training(
     Args:
         run: as `start_run` gives it.
         inputs: what the training works on.
-        fit: puts weights that were trained elsewhere into the fresh adapter, instead of training here.
+        fit: puts weights that were trained elsewhere into the empty adapter, instead of training here.
         resume: go on from the newest checkpoint, and with the scores that were measured before.
         quiet: draw no progress bar.
         figures: draw them; `loraft report` does it otherwise.
     """
     try:
-        return _train_and_judge(run, inputs, fit or partial(fit_adapter, inputs, resume, quiet), resume, figures)
+        train_here = partial(fit_adapter, inputs, resume, quiet)
+        return _train_and_judge(run, inputs, fit or train_here, resume, figures, empty=fit is not None)
     except Exception:
         run.discard()
         raise
 
 
-def _train_and_judge(run: Run, inputs: TrainingInputs, fit: Fit, resume: bool, figures: bool) -> RunResult:
+def _train_and_judge(
+    run: Run, inputs: TrainingInputs, fit: Fit, resume: bool, figures: bool, *, empty: bool
+) -> RunResult:
     config, splits, encoder, base = inputs.config, inputs.splits, inputs.encoder, inputs.base
     if resume and run.config_path.exists():
         hint = f"{run.how_to_resume} continues it as it was begun, --force begins again"
@@ -145,7 +148,7 @@ def _train_and_judge(run: Run, inputs: TrainingInputs, fit: Fit, resume: bool, f
     elif before is None:
         before, _ = judge(base, encoder, prompts, test, config)
     write_record(run.before_path, before)
-    model = add_adapter(base, config.lora, seed=config.seed)
+    model = add_adapter(base, config.lora, seed=config.seed, empty=empty)
     try:
         report = fit(run, model)
         after, rows = judge(model, encoder, prompts, test, config)

@@ -22,7 +22,7 @@ from loraft.studies.sweep.grid import expand, parse_grid
 from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
 from loraft.studies.sweep.shared_backbone import SharedBackbone
 from loraft.studies.sweep.trials import Trial
-from loraft.training import pipeline
+from loraft.training import callbacks, pipeline
 from loraft.training.dataset import TrainingData
 from loraft.training.joint_trainer import JointTrainer
 from loraft.training.results import JointShare, ParameterCounts, RunResult, TrainReport
@@ -121,9 +121,13 @@ def test_memory_decides_how_many_train_at_once(
     tmp_path: Path, alone: SweepResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = passes_of(monkeypatch)
-    monkeypatch.setattr(joint_pass, "most_adapters", lambda model, rows, batch, weights, packed: min(2, len(weights)))
+    counted: list[int] = []
+    monkeypatch.setattr(
+        joint_pass, "most_adapters", lambda m, r, b, weights, packed: counted.extend(weights) or min(2, len(weights))
+    )
     assert_like(runner.sweep(config(tmp_path), quiet=True), alone)
     assert seen == [2, 1]
+    assert counted == [measured(alone.trials[i]).trainable_parameters for i in (1, 2, 0, 0)]  # ranks 1, 2, 4; then 4
 
 
 def test_an_interrupted_pass_goes_on(tmp_path: Path, alone: SweepResult, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +137,7 @@ def test_an_interrupted_pass_goes_on(tmp_path: Path, alone: SweepResult, monkeyp
             if self.state.global_step == 5:
                 raise KeyboardInterrupt
 
+    monkeypatch.setattr(callbacks, "SECONDS_APART", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(joint_pass, "JointTrainer", Stop)
         with pytest.raises(KeyboardInterrupt):
@@ -181,6 +186,7 @@ def test_a_pass_that_was_interrupted_after_its_last_step_is_not_trained_again(
     def stopped(folder: Path) -> Any:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(callbacks, "SECONDS_APART", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(joint_pass, "read_best", stopped)  # the first thing after the training
         with pytest.raises(KeyboardInterrupt):

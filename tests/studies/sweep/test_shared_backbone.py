@@ -98,6 +98,8 @@ def test_inputs_hold_what_the_config_asks_for(loads: list[Any], tmp_path: Path) 
     assert list(inputs.encoder.task.labels) == section.prompt.labels
     assert inputs.base is loads[-1]
     assert inputs.baseline is None
+    assert trials.inputs(config(tmp_path, "prompt.task=topic", "lora.r=1")).encoder is inputs.encoder
+    assert trials.inputs(config(tmp_path)).encoder is not inputs.encoder
 
 
 def test_the_scores_of_the_bare_backbone_are_kept_for_trials_that_would_measure_the_same(

@@ -33,7 +33,7 @@ from loraft.studies.sweep.joint_groups import joint_groups, joint_is_faster, why
 from loraft.studies.sweep.shared_backbone import SharedBackbone
 from loraft.studies.sweep.trials import Trial
 from loraft.training import memory
-from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, TrainingClock
+from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, SparseCheckpoints, TrainingClock
 from loraft.training.checkpoints import best_weights, finished_training, newest_checkpoint, read_best, step_of
 from loraft.training.dataset import TrainingData, prepare
 from loraft.training.joint_adapters import JointAdapters
@@ -96,7 +96,9 @@ def train_jointly(
     while left:
         together = _begun(folder, left)
         if together is None:  # no interrupted pass to go on with: the first trials of those left that fit into memory
-            weights = [count_trainable(base, trial.config.lora) for trial in left]
+            first = left[0].config.lora
+            per_rank = count_trainable(base, first) // first.r  # of a group, whose trials adapt the same linear layers
+            weights = [per_rank * trial.config.lora.r for trial in left]
             packed = trials[0].config.train.shared_prefix == "auto"
             together = left[: most_adapters(base, data.rows, batch, weights, packed=packed)]
         _one_pass(together, folder, base, data, quiet=quiet)
@@ -124,17 +126,18 @@ def trained_in_pass(folder: SweepFolder, trial: Trial) -> Fit | None:
 
 
 def _put_best(joint: JointPass, log: Path, report: TrainReport, run: Run, model: PeftModel) -> TrainReport:
-    """A `fit`: loads a trial's best weights into the fresh adapter, and copies its log into the run.
+    """A `fit`: loads a trial's best weights into the empty adapter, and copies its log into the run.
 
     Args:
         joint: the finished pass.
         log: of the trial's adapter.
         report: of the trial's adapter; it is returned.
         run: of the trial.
-        model: with the fresh adapter.
+        model: with the adapter that gets the weights.
     """
     assert report.joint is not None
-    model.load_adapter(str(best_weights(joint.best, report.joint.name)), model.active_adapter, is_trainable=True)
+    weights = str(best_weights(joint.best, report.joint.name))
+    model.load_adapter(weights, model.active_adapter, is_trainable=True, low_cpu_mem_usage=True)
     model.eval()
     write_text(run.log_path, log.read_text(encoding="utf-8"))
     return report
@@ -175,7 +178,7 @@ def _one_pass(
             config.train,
             output_dir=str(joint.checkpoints),
             seed=config.seed,
-            callbacks=[progress, interrupt, clock],
+            callbacks=[progress, SparseCheckpoints(), interrupt, clock],
             joint=JointAdapters(names, rates, joint.best, report),
         )
         progress.tokens_seen = clock.tokens_seen = lambda: trainer.tokens_seen

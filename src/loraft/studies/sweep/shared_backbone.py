@@ -12,6 +12,7 @@ from loraft.data.dataset import Split, training_splits
 from loraft.errors import BackboneError
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.models.backbone import load_backbone, weights_hash
+from loraft.models.encoder import Encoder
 from loraft.models.load import build_encoder
 from loraft.training.pipeline import TrainingInputs
 
@@ -19,7 +20,7 @@ Tell = Callable[[str], None]  # called with each line for the user
 
 
 class SharedBackbone:
-    """The loaded splits, and one loaded backbone; it is loaded again if a trial did not leave it bit-identical.
+    """The splits and encoders, and one loaded backbone, which is loaded again unless a trial left it bit-identical.
 
     Args:
         tell: called with each line for the user.
@@ -33,6 +34,7 @@ class SharedBackbone:
         self._hash = ""
         self._scores: dict[str, EvaluationReport] = {}
         self._splits: dict[str, dict[str, Split]] = {}
+        self._encoders: dict[str, Encoder] = {}
 
     def splits(self, config: Config) -> dict[str, Split]:
         """What `data.training_splits` returns for this config."""
@@ -48,8 +50,12 @@ class SharedBackbone:
             BackboneError: the backbone cannot be loaded; this is tried once, not for every trial.
         """
         base = self.backbone(config)  # first: if this fails, no tokenizer is looked for again at every trial
-        encoder, baseline = build_encoder(config), self._scores.get(_scores_key(config))
-        return TrainingInputs(config, self.splits(config), encoder, base, baseline)
+        key = key_of(config, "model", "prompt")
+        if key not in self._encoders:  # seconds for a tokenizer of 128,000 words
+            self._encoders[key] = build_encoder(config)
+        return TrainingInputs(
+            config, self.splits(config), self._encoders[key], base, self._scores.get(_scores_key(config))
+        )
 
     def backbone(self, config: Config) -> PreTrainedModel:
         """The bare backbone of this config.
