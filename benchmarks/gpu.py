@@ -11,7 +11,7 @@ bundled tokenizer into a temporary folder (2.5 GB), from which all tools load it
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -145,7 +145,7 @@ def main(
         measure(
             {name: case for name, (_, case) in picked.items()},
             budget - (time.perf_counter() - STARTED),
-            lambda result: write(path, sizes, data, device, result, smoke=smoke),
+            lambda result: write(path, asdict(sizes), data, device, result, smoke=smoke),
             {name: limit for name, (limit, _) in picked.items()},
         )
 

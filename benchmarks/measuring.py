@@ -7,7 +7,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +80,13 @@ def _failure(error: BaseException) -> dict[str, Any]:
     return {"error": f"{type(error).__name__}: {error}", "where": frames[-FRAMES:]}
 
 
-def write(out: Path, sizes: Any, data: str, device: torch.device, result: dict[str, Any], *, smoke: bool) -> None:
+def write(
+    out: Path, sizes: dict[str, Any], data: str, device: torch.device, result: dict[str, Any], *, smoke: bool
+) -> None:
     """Writes the record of a suite; no path of this machine goes in.
 
     Args:
-        sizes: a dataclass, how much of everything was measured.
+        sizes: how much of everything was measured.
         data: name or folder.
         result: what `measure` gives.
     """
@@ -94,7 +95,7 @@ def write(out: Path, sizes: Any, data: str, device: torch.device, result: dict[s
         "machine": machine(device),
         "data": Path(data).name,
         "smoke": smoke,
-        "sizes": asdict(sizes),
+        "sizes": sizes,
         **result,
     }
     out.parent.mkdir(parents=True, exist_ok=True)

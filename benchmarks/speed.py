@@ -13,7 +13,7 @@ import os
 import statistics
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -289,7 +289,7 @@ def main(
     if unknown := [name for name in chosen if name not in known]:
         raise SystemExit(f"--only: no such case (got {', '.join(unknown)}); there are {', '.join(known)}")
     picked = {name: known[name] for name in known if name in chosen}
-    measure(picked, budget, lambda result: write(out, suite.sizes, data, suite.device, result, smoke=smoke))
+    measure(picked, budget, lambda result: write(out, asdict(suite.sizes), data, suite.device, result, smoke=smoke))
 
 
 if __name__ == "__main__":
