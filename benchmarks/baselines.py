@@ -176,7 +176,7 @@ def trl_trainer(
         learning_rate=learning_rate,
         max_steps=steps,
         use_cpu=next(model.parameters()).device.type == "cpu",
-        dataloader_pin_memory=False,
+        dataloader_pin_memory=next(model.parameters()).device.type == "cuda",
         report_to="none",
         disable_tqdm=True,
         log_level="error",
@@ -220,8 +220,10 @@ def recipe_sweep(config: Config, encoder: Encoder, train: Split, test: Split) ->
     return predicted
 
 
-def trl_sweep(config: Config, encoder: Encoder, train: Split, test: Split, folder: Path) -> list[np.ndarray]:
-    """A sweep with today's parts: for each rank a fresh backbone, TRL's defaults, and the log-likelihood loop."""
+def trl_sweep(
+    config: Config, encoder: Encoder, train: Split, test: Split, folder: Path, *, at_its_best: bool = False
+) -> list[np.ndarray]:
+    """A sweep with today's parts: for each rank a fresh backbone, TRL's trainer, and the log-likelihood loop."""
     asked = [prompt.ids for prompt in encoder.encode(test.texts)]
     scores = []
     for rank in config.sweep.ranks:
@@ -229,7 +231,7 @@ def trl_sweep(config: Config, encoder: Encoder, train: Split, test: Split, folde
         model = add_adapter(base, config.lora.model_copy(update={"r": rank}), seed=config.seed)
         trainer = trl_trainer(
             model, encoder, train, folder=folder / f"r{rank}", learning_rate=learning_rate(config.train, model),
-            batch_size=config.train.per_device_train_batch_size, steps=config.train.max_steps,
+            batch_size=config.train.per_device_train_batch_size, steps=config.train.max_steps, at_its_best=at_its_best,
         )  # fmt: skip
         trainer.train()
         model.eval()

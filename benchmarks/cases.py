@@ -21,10 +21,12 @@ from loraft.config.schema import Config
 from loraft.data.dataset import Split, load_data
 from loraft.engine import scorer
 from loraft.engine.collator import TrainingRow, make_rows
+from loraft.engine.layout import common_prefix
 from loraft.evaluation.predict import predict
 from loraft.models.adapter import add_adapter
 from loraft.models.encoder import Encoder
 from loraft.models.load import build, build_encoder, load_run
+from loraft.models.quantization import check_nf4, keep_nf4_layout, no_compiler
 from loraft.runs.run import run_of
 from loraft.training import pipeline
 from loraft.training.dataset import TrainingData
@@ -37,6 +39,9 @@ LLAMA_1B = {
     "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "max_position_embeddings": 131072,
     "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}, "tie_word_embeddings": True,
 }  # fmt: skip
+# meta-llama/Llama-3.1-8B's config.json
+LLAMA_8B = {**LLAMA_1B, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "head_dim": 128,
+            "tie_word_embeddings": False}  # fmt: skip
 LINES = 1024  # of a round of prediction; a multiple of the rows that `predict` scores together
 Cases = dict[str, Callable[..., Any]]
 Shares = Mapping[str, int]
@@ -74,6 +79,27 @@ def random_llama(config: Config, shape: dict[str, Any], device: torch.device) ->
     return Bench(config, build_encoder(config), base, train, test)
 
 
+def quantised(bench: Bench) -> Bench:
+    """The bench with its decoder layers' matrices in NF4, double-quantised one by one on the device where they are."""
+    with no_compiler():
+        import bitsandbytes as bnb
+    base, dtype = bench.base, bench.base.dtype
+    for parent in list(base.get_decoder().layers.modules()):
+        for name, plain in list(parent.named_children()):
+            if isinstance(plain, torch.nn.Linear):
+                layer = bnb.nn.Linear4bit(
+                    plain.in_features, plain.out_features, bias=False, compute_dtype=dtype, quant_type="nf4",
+                    device="meta",
+                )  # fmt: skip
+                weight = bnb.nn.Params4bit(plain.weight.data, requires_grad=False, quant_type="nf4")
+                layer.weight = weight.to(bench.device)
+                setattr(parent, name, layer)
+    base.is_loaded_in_4bit = True  # peft looks there
+    keep_nf4_layout(base)
+    check_nf4(base, double_quant=True)
+    return bench
+
+
 def some_rows(split: Split, count: int, seed: int) -> Split:
     """So many rows of a split, drawn once; again from the start where it has fewer."""
     order = random.Random(seed).sample(range(len(split)), len(split))
@@ -87,23 +113,52 @@ def demonstrations(bench: Bench, shots: int) -> tuple[tuple[str, str], ...]:
     return tuple((text, words[label]) for text, label in zip(chosen.texts, chosen.labels.tolist(), strict=True))
 
 
+def training_rows(bench: Bench, count: int, shots: int = 0) -> tuple[Split, list[TrainingRow]]:
+    """So many rows of the train split, drawn once, and the same encoded."""
+    drawn = some_rows(bench.train, count, bench.config.seed)
+    prompts = bench.encoder.encode(drawn.texts, demonstrations(bench, shots) if shots else ())
+    ids = [prompt.ids for prompt in prompts]
+    return drawn, make_rows(ids, drawn.labels.tolist(), bench.encoder.completions_K, "none")
+
+
+def step_arithmetic(bench: Bench, batch: int, batches: int) -> dict[str, Any]:
+    """What the training steps of `steps` have to compute: 4 operations a weight and token, on average over batches.
+
+    Two for the forward pass and two for the gradient of the layer's input, in every matrix of the decoder layers;
+    frozen weights need no gradient. Tokens are those of the shared prompt once, and each row's own. Attention, the head
+    and the adapter come on top; what a tool pads or computes twice is no work.
+    """
+    layers = bench.base.get_decoder().layers.modules()
+    weights = sum(m.in_features * m.out_features for m in layers if isinstance(m, torch.nn.Linear))
+    rows = training_rows(bench, batch * (batches + 1))[1][batch:]
+    tokens = 0
+    for start in range(0, len(rows), batch):
+        ids = [row.input_ids for row in rows[start : start + batch]]
+        shared = common_prefix(ids)
+        tokens += shared + sum(len(own) - shared for own in ids)
+    return {"weights": weights, "tokens": tokens / batches, "operations": round(4 * weights * tokens / batches)}
+
+
 @contextmanager
-def steps(bench: Bench, batch: int, rounds: int, names: Sequence[str], shots: int = 0) -> Iterator[Cases]:
+def steps(
+    bench: Bench, batch: int, rounds: int, names: Sequence[str], shots: int = 0, distinct: int = 0
+) -> Iterator[Cases]:
     """Training steps, to be asked for in order; each returns the loss before its update, in nats a token.
 
     loraft's and TRL's are steps of their own `train()`, with all that a trainer does between two steps; the recipe's is
     a bare loop. Frozen weights are one and the same in memory; each tool has an adapter of its own, equal at the
-    start. One step on two further rows has warmed all of them up. A tool takes the argument `around`, a context.
+    start. One step on further rows has warmed all of them up. A tool takes the argument `around`, a context.
 
     Args:
         names: the tools.
         shots: demonstrations before each sentence; without TRL then, which would ask for another prompt.
+        distinct: so many batches come again and again; 0 for a new one in every round.
     """
     config, encoder = bench.config, bench.encoder
-    drawn = some_rows(bench.train, batch * rounds + 2, config.seed)
-    prompts = [prompt.ids for prompt in encoder.encode(drawn.texts, demonstrations(bench, shots) if shots else ())]
-    rows = make_rows(prompts, drawn.labels.tolist(), encoder.completions_K, "none")
-    places = [[0, 1], *(list(range(2 + i * batch, 2 + (i + 1) * batch)) for i in range(rounds))]
+    distinct = distinct or rounds
+    drawn, rows = training_rows(bench, batch * (distinct + 1), shots)
+    batches = [list(range(start, start + batch)) for start in range(0, len(rows), batch)]
+    places = [batches[0], *(batches[1 + i % distinct] for i in range(rounds))]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         made: Cases = {}
@@ -127,7 +182,7 @@ def steps(bench: Bench, batch: int, rounds: int, names: Sequence[str], shots: in
             stack.callback(paced.close)
             if name == LORAFT and not trainer.shared_prefix:
                 raise SystemExit("training step: loraft fell back to padded batches, so its steps are a baseline's")
-            made[name] = lambda number, paced=paced, around=None: paced.step(around)
+            made[name] = lambda number, around=None, paced=paced: paced.step(around)
         yield made
 
 
@@ -192,11 +247,13 @@ def largest_difference(left_NK: np.ndarray, right_NK: np.ndarray) -> float:
 
 
 @contextmanager
-def sweeps_of(config: Config, ranks: Sequence[int], names: Sequence[str], share: int = 1) -> Iterator[Cases]:
+def sweeps_of(
+    config: Config, ranks: Sequence[int], names: Sequence[str], share: int = 1, warm_up_steps: int | None = None
+) -> Iterator[Cases]:
     """Sweeps over so many ranks, end to end, each in a folder of its own: train, judge on the test rows.
 
     loraft's side is `loraft sweep` as it is, with its evaluations, checkpoints, statistics and plots. All have done a
-    sweep over the first rank before.
+    sweep over the first rank before, of `warm_up_steps` where these are given.
 
     Args:
         share: baselines run one in so many of the ranks in a round, the smallest and the largest first, other ones in
@@ -213,7 +270,9 @@ def sweeps_of(config: Config, ranks: Sequence[int], names: Sequence[str], share:
         start = number * size % len(ranks)
         chosen = list(ranks[:1]) if number < 0 else sorted(inwards[start : start + size])
         section = config.sweep.model_copy(update={"ranks": chosen})
-        return config.model_copy(update={"sweep": section, "output": f"{root}/{number}"})
+        few = {} if number >= 0 or warm_up_steps is None else {"max_steps": min(warm_up_steps, config.train.max_steps)}
+        train = config.train.model_copy(update=few)
+        return config.model_copy(update={"sweep": section, "train": train, "output": f"{root}/{number}"})
 
     def ours(number: int) -> list[float]:
         result = runner.sweep(asking(number, 1), quiet=True)
@@ -224,7 +283,12 @@ def sweeps_of(config: Config, ranks: Sequence[int], names: Sequence[str], share:
     with TemporaryDirectory() as root:
         made: Cases = {
             RECIPE: lambda number: baselines.recipe_sweep(asking(number, share), encoder, train, test),
-            TRL: lambda number: baselines.trl_sweep(asking(number, share), encoder, train, test, Path(root)),
+            **{
+                name: lambda number, best=name == TRL_BEST: baselines.trl_sweep(
+                    asking(number, share), encoder, train, test, Path(root), at_its_best=best
+                )
+                for name in (TRL, TRL_BEST)
+            },
             LORAFT: ours,
         }
         for name in names:

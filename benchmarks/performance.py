@@ -42,11 +42,14 @@ rounds, and the lowest and highest. `benchmarks/baselines.py` has the baselines 
 
 A training step is collating, forward, backward, clipping and the optimizer's step, for loraft and TRL inside their own
 `train()`; all have the tutorial's LoRA (rank 8, alpha 32) without dropout. Where a baseline would take minutes it does
-a part in each round, another one in the next, and its time is scaled: one of eight ranks in a sweep, 8 of the rows in
-an evaluation of the large shape, and of 1,000 predictions as many as the JSON says. The Llama-3.2-1B shape has random
-weights, and its token ids come from the bundled tokenizer. oneDNN, which on a CPU generates code for every new shape of
-a product, may keep 4,096 pieces of it here instead of 1,024: as much for four tools in one process as each has
-alone.
+a part in each round, another one in the next, and its time is scaled: one of eight ranks in a sweep, on a CPU 8 of the
+rows in an evaluation of the large shape, on a GPU one row in 32 (generation) or in 8 (the loop), and of 1,000
+predictions as many as the JSON says. The Llama shapes have random weights, and their token ids come from the bundled
+tokenizer. oneDNN, which on a CPU generates code for every new shape of a product, may keep 4,096 pieces of it here
+instead of 1,024: as much for four tools in one process as each has alone. On a GPU the batches of a training step come
+again, as sizes do in a long training, and loraft has captured and compiled what it captures and compiles before a round
+counts; in a sweep all of that counts. There the memory of one tool includes what the others of the case hold: adapters,
+optimizers, CUDA graphs.
 """
 
 
@@ -64,11 +67,13 @@ def _section(record: dict[str, Any]) -> str:
     packages = environment["packages"]
     versions = ", ".join(f"{name} {packages[name]}" for name in ("torch", "transformers", "peft", "trl"))
     script = "gpu" if device["device"] == "cuda" else "speed"
-    where = "" if record["data"] == "feedback" else " --data FOLDER"
+    shape = " --shape 8b" if any("-8b-" in name for name in record["cases"]) else ""
+    where = shape + ("" if record["data"] == "feedback" else " --data FOLDER")
+    card = f"driver {device['driver']}, " if "driver" in device else ""
     lines = [
         f"## {device['name']}{cores}", "",
         f"`python benchmarks/{script}.py{where}`, rows of {record['data']}, commit {environment['git_commit']}, "
-        f"{environment['time'][:10]}, {versions}.", "",
+        f"{environment['time'][:10]}, {card}{versions}.", "",
         "| what | backbone | against | target | measured | lowest to highest | rounds |",
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -82,9 +87,13 @@ def _section(record: dict[str, Any]) -> str:
                 f"| **{ratio['median']:.2f}x** | {ratio['low']:.2f}x to {ratio['high']:.2f}x "
                 f"| {len(case['seconds'][LORAFT])} |"
             )
-    lines += ["", *_seconds(record), *_work(record), *_peak(record)]
-    if record["not_measured"]:
-        lines += [f"Not measured: {', '.join(record['not_measured'])}.", ""]
+    lines += ["", *_seconds(record), *_work(record), *_peak(record), *_launches(record), *_memory(record)]
+    missing = []
+    for name in record["not_measured"]:
+        error = record["cases"].get(name, {}).get("error")
+        missing.append(name if error is None else f"{name} ({error})")
+    if missing:
+        lines += [f"Not measured: {', '.join(missing)}.", ""]
     return "\n".join(lines)
 
 
@@ -127,10 +136,13 @@ def _peak(record: dict[str, Any]) -> list[str]:
     shares = {name: case for name, case in record["cases"].items() if "share_of_peak" in case}
     if not peak or not shares:
         return []
+    counted = "operations that PyTorch's `FlopCounterMode` counts in a step, without those of fused attention"
+    if record["machine"]["device"] == "cuda":
+        counted = "arithmetic of a step, 4 operations for each weight of the layers and each token"
     lines = [
         f"The machine's matrix-product peak, the best of some bf16 products of {peak['size']} x {peak['size']}, is "
         f"{peak['flop_per_second'] / 1e9:,.0f} GFLOP/s. Share of it that loraft's training steps reach, from the "
-        "operations that PyTorch's `FlopCounterMode` counts in a step (on a CPU without those of fused attention):", "",
+        f"{counted}:", "",
     ]  # fmt: skip
     for name, case in shares.items():
         lines.append(
@@ -138,6 +150,32 @@ def _peak(record: dict[str, Any]) -> list[str]:
             f"{case['share_of_peak']:.1%}."
         )
     return [*lines, ""]
+
+
+def _launches(record: dict[str, Any]) -> list[str]:
+    case = next((case for case in record["cases"].values() if "launches" in case), None)
+    if case is None:
+        return []
+    lines = [
+        f"One training step in PyTorch's profiler, {case['backbone']}:", "",
+        "| tool | batch | kernel launches | graph launches | kernels that run | the GPU computes, ms |",
+        "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for tool, batches in case["launches"].items():
+        for batch, counted in batches.items():
+            numbers = [f"{counted[key]:,}" for key in ("kernel_launches", "graph_launches", "kernels")]
+            lines.append(f"| {tool} | {batch} | {' | '.join(numbers)} | {counted['busy_seconds'] * 1e3:.1f} |")
+    return [*lines, ""]
+
+
+def _memory(record: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, case in record["cases"].items():
+        if "expected_memory_mib" in case:
+            parts = ", ".join(f"{key.replace('_', ' ')} {size:,}" for key, size in case["expected_memory_mib"].items())
+            total, peak = sum(case["expected_memory_mib"].values()), case["peak_memory_mib"].get(LORAFT)
+            lines.append(f"- {WHAT[name]}: expected {total:,} MiB ({parts}), measured {peak:,} MiB." if peak else "")
+    return ["Memory, before anything runs and measured:", "", *filter(None, lines), ""] if any(lines) else []
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
@@ -172,11 +210,13 @@ def draw(record: dict[str, Any], path: Path) -> None:
 
 
 def main(
-    results: Annotated[list[Path] | None, typer.Argument(help="speed.json and gpu.json, where they are.")] = None,
+    results: Annotated[
+        list[Path] | None, typer.Argument(help="speed.json, gpu.json and gpu-8b.json, if there.")
+    ] = None,
     docs: Annotated[Path, typer.Option(help="Folder of the page and its plots.")] = DOCS,
 ) -> None:
     """Write performance.md and a PNG for each machine."""
-    paths = results or [path for path in (RESULTS / "speed.json", RESULTS / "gpu.json") if path.exists()]
+    paths = results or [path for name in ("speed", "gpu", "gpu-8b") if (path := RESULTS / f"{name}.json").exists()]
     if not paths:
         raise SystemExit(f"{RESULTS}: nothing is measured yet (no speed.json); python benchmarks/speed.py measures")
     records, plots = [], []

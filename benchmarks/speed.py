@@ -9,13 +9,12 @@ takes minutes a round and begins with `--budget 1200` only.
 """
 
 import gc
-import json
 import os
 import statistics
-import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,18 +22,17 @@ import cases
 import torch
 import typer
 from cases import LLAMA_1B, Bench
+from measuring import measure, write
 from targets import HARNESS, LORAFT, RECIPE, TRL, TRL_BEST
-from timing import in_turns, machine, matmul_peak, operations, ratios
+from timing import in_turns, launches, matmul_peak, operations
 from transformers.utils import logging as transformers_logging
 
 from loraft.bundled import bundled_backbones
-from loraft.cli.console import say, start_command
+from loraft.cli.console import start_command
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
 from loraft.data.dataset import load_data
 from loraft.errors import Note
-from loraft.runs.environment import environment
-from loraft.runs.records import as_json
 
 OUT = Path(__file__).parent / "results" / "speed.json"
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -67,6 +65,11 @@ class Sizes:
     scale_shots: tuple[int, ...] = (0, 2, 8)
     scale_ranks: tuple[int, ...] = (1, 4)
     shape: str = "Llama-3.2-1B shape"
+    # Of training steps on a GPU: so many batches come again and again, and loraft has seen all of them so many times
+    # before a round counts, so that the time is that of a training's steps, without capturing and compiling.
+    distinct: int = 0  # a new batch in every round
+    passes: int = 0
+    largest_batch: int = 64
 
 
 SMOKE = Sizes(1, (1, 1), 4, 2, 2, (1, 2), 2, 1, 4, 1, 2, 128, 1, (2, 4), (1, 2), (0, 1), (1,), "tiny random Llama")
@@ -75,9 +78,11 @@ SMOKE = Sizes(1, (1, 1), 4, 2, 2, (1, 2), 2, 1, 4, 1, 2, 128, 1, (2, 4), (1, 2),
 class Suite:
     """The cases over one device; a backbone is loaded when the first case asks for it."""
 
-    def __init__(self, config: Config, sizes: Sizes, device: torch.device) -> None:
+    def __init__(
+        self, config: Config, sizes: Sizes, device: torch.device, benches: Mapping[str, Bench] | None = None
+    ) -> None:
         self.config, self.sizes, self.device = config, sizes, device
-        self._benches: dict[str, Bench] = {}
+        self._benches = dict(benches or {})
 
     def bench(self, name: str) -> Bench:
         """The bundled or the large backbone; only one of them is in memory."""
@@ -91,28 +96,49 @@ class Suite:
                 self._benches[name] = cases.random_llama(self.config, shape, self.device)
         return self._benches[name]
 
-    def step(self, backbone: str, batch: int, *, both_trl: bool, rounds: int) -> dict[str, Any]:
-        """Training steps, their equal losses, and the share of the peak that loraft's reach."""
-        bench = self.bench(backbone)
-        names = [RECIPE, TRL, *([TRL_BEST] if both_trl else []), LORAFT]
-        with cases.steps(bench, batch, rounds, names) as made:
+    def step(self, backbone: str, batch: int, *, rivals: Sequence[str], rounds: int) -> dict[str, Any]:
+        """Training steps, their equal losses, and the operations that loraft's take."""
+        bench, sizes = self.bench(backbone), self.sizes
+        names, distinct = [*rivals, LORAFT], sizes.distinct or rounds
+        with cases.steps(bench, batch, sizes.passes * distinct + rounds, names, distinct=distinct) as made:
+            passes = {name: sizes.passes if name == LORAFT else min(1, sizes.passes) for name in names}
+            before = {name: [made[name](number) for number in range(passes[name] * distinct)] for name in names}
             seconds, losses, memory = in_turns(made, rounds, bench.device)
-            counted = operations(lambda counter: made[LORAFT](rounds, around=counter))  # the last batch again
-        first = {name: values[0] for name, values in losses.items()}
+            if sizes.passes:  # a step that is captured in a CUDA graph cannot be counted
+                work = cases.step_arithmetic(bench, batch, distinct)
+            else:
+                work = {"operations": operations(lambda counter: made[LORAFT](rounds, around=counter))}
+        first = {name: (before[name] or losses[name])[0] for name in names}
         limit = (1e-3 if bench.base.dtype == torch.float32 else 1e-2) * max(1.0, first[LORAFT])
         _same("loss of the first step", first, lambda loss: abs(loss - first[LORAFT]) <= limit)
+        operations_of = {"loraft_operations": work.pop("operations")}
         return {
             "backbone": self.name_of(backbone), "dtype": str(bench.base.dtype).removeprefix("torch."),
-            "work": {"batch": batch}, "first_losses": first, "seconds": seconds, "peak_memory_mib": memory,
-            "loraft_operations": counted,
+            "work": {"batch": batch, **work}, "first_losses": first, "seconds": seconds, "peak_memory_mib": memory,
+            **operations_of,
         }  # fmt: skip
 
-    def evaluation(self, backbone: str, rows: int, shots: int = 0) -> dict[str, Any]:
+    def launches(self, backbone: str, batches: Sequence[int]) -> dict[str, Any]:
+        """What loraft and TRL at its best launch in a step, and how long the GPU computes in it."""
+        bench, names, rounds = self.bench(backbone), [TRL_BEST, LORAFT], max(1, self.sizes.passes)
+        found: dict[str, Any] = {}
+        for batch in batches:
+            with cases.steps(bench, batch, rounds, names, distinct=1) as made:
+                for name in names:
+                    for number in range(rounds):
+                        made[name](number)
+                    counted = launches(partial(made[name], rounds))
+                    found.setdefault(name, {})[str(batch)] = counted
+        return {"backbone": self.name_of(backbone), "work": {"batches": list(batches)}, "launches": found}
+
+    def evaluation(
+        self, backbone: str, rows: int, shots: int = 0, shares: Mapping[str, int] | None = None
+    ) -> dict[str, Any]:
         """Evaluation; the log-likelihoods must be loraft's, the generated answers are compared and told."""
         bench = self.bench(backbone)
         large = backbone == "1b"
-        # full log-probabilities of a large vocabulary: a small batch spares the loop memory traffic
-        shares = dict.fromkeys((RECIPE, HARNESS), rows // 8) if large and rows > 8 else {}
+        # full log-probabilities of a large vocabulary: on a CPU a small batch spares the loop memory traffic
+        shares = shares or (dict.fromkeys((RECIPE, HARNESS), rows // 8) if large and rows > 8 else {})
         made = cases.evaluations(bench, rows, shots, harness_batch=8 if large else 16, shares=shares)
         if not large:
             in_turns(made, 1, bench.device)
@@ -128,6 +154,7 @@ class Suite:
         return {
             "backbone": self.name_of(backbone), "dtype": str(bench.base.dtype).removeprefix("torch."),
             "work": {"rows": rows, "shots": shots, "one_in_so_many_rows_in_a_round": shares},
+            "rows_per_second": round(rows / statistics.median(seconds[LORAFT]), 1),
             "largest_difference_nats": difference,
             "same_label_as_loop": _share(same_NK.argmax(1).tolist(), loop_NK.argmax(1).tolist()),
             "same_label_as_generated": _share(ours[cases.share_of(RECIPE, 0, shares)].tolist(), generated),
@@ -135,12 +162,12 @@ class Suite:
             "seconds": seconds, "peak_memory_mib": memory,
         }  # fmt: skip
 
-    def sweep(self) -> dict[str, Any]:
+    def sweep(self, *, trl: str = TRL, rounds: int | None = None, warm_up_steps: int | None = None) -> dict[str, Any]:
         """A sweep from nothing to the table, scaled down in steps and rows."""
         sizes, config = self.sizes, self.scaled_down()
         share = len(sizes.sweep_ranks)  # baselines run one rank a round
-        with cases.sweeps_of(config, sizes.sweep_ranks, [RECIPE, TRL, LORAFT], share) as made:
-            measured, _, memory = in_turns(made, sizes.rounds, self.device)
+        with cases.sweeps_of(config, sizes.sweep_ranks, [RECIPE, trl, LORAFT], share, warm_up_steps) as made:
+            measured, _, memory = in_turns(made, rounds or sizes.rounds, self.device)
         seconds = {name: [t * (1 if name == LORAFT else share) for t in times] for name, times in measured.items()}
         work = {"ranks": len(sizes.sweep_ranks), "steps": sizes.sweep_steps, "batch": sizes.sweep_batch,
                 "rows": sizes.sweep_rows,
@@ -217,56 +244,17 @@ def all_cases(suite: Suite) -> dict[str, Callable[[], dict[str, Any]]]:
     steps_4, steps_16 = (max(sizes.rounds, rounds) for rounds in sizes.step_rounds)
     return {
         "peak": suite.peak,
-        "step-4": lambda: suite.step("bundled", 4, both_trl=True, rounds=steps_4),
-        "step-16": lambda: suite.step("bundled", 16, both_trl=True, rounds=steps_16),
+        "step-4": lambda: suite.step("bundled", 4, rivals=[RECIPE, TRL, TRL_BEST], rounds=steps_4),
+        "step-16": lambda: suite.step("bundled", 16, rivals=[RECIPE, TRL, TRL_BEST], rounds=steps_16),
         "zero-shot": lambda: suite.evaluation("bundled", sizes.rows),
         "few-shot": lambda: suite.evaluation("bundled", sizes.shot_rows, shots=8),
         "predict": suite.predict,
         "sweep": suite.sweep,
         "scaling": suite.scaling,
-        "step-1b-4": lambda: suite.step("1b", 4, both_trl=False, rounds=sizes.rounds),
+        "step-1b-4": lambda: suite.step("1b", 4, rivals=[RECIPE, TRL], rounds=sizes.rounds),
         "zero-shot-1b": lambda: suite.evaluation("1b", sizes.rows_1b),
-        "step-1b-16": lambda: suite.step("1b", 16, both_trl=False, rounds=sizes.rounds),
+        "step-1b-16": lambda: suite.step("1b", 16, rivals=[RECIPE, TRL], rounds=sizes.rounds),
     }
-
-
-def measure(
-    chosen: Mapping[str, Callable[[], dict[str, Any]]], budget: float, save: Callable[[dict[str, Any]], None]
-) -> None:
-    """Runs cases and saves after each what there is; those that failed or had no time to begin are in `not_measured`.
-
-    Raises:
-        SystemExit: some case failed; after all others.
-    """
-    started, left = time.perf_counter(), list(chosen)
-    done: dict[str, dict[str, Any]] = {}
-    failed: list[str] = []
-    for name, case in chosen.items():
-        spent = time.perf_counter() - started
-        if spent >= budget:
-            break
-        say(f"{spent:6.0f} s  {name}")
-        try:
-            record = case()
-        except SystemExit as error:  # the other cases are worth having
-            failed.append(f"{name}: {error}")
-            say(failed[-1])
-            continue
-        if "seconds" in record:
-            record["ratios"] = ratios(record["seconds"])
-            say(
-                "          "
-                + ", ".join(f"{ratio['median']:.2f}x {baseline}" for baseline, ratio in record["ratios"].items())
-            )
-        if "loraft_operations" in record and "peak" in done:
-            speed = record["loraft_operations"] / statistics.median(record["seconds"][LORAFT])
-            record["share_of_peak"] = speed / done["peak"]["flop_per_second"]
-        done[name] = record | {"case_seconds": round(time.perf_counter() - started - spent, 1)}
-        left.remove(name)
-        save({"cases": done, "not_measured": left})
-    say(f"{time.perf_counter() - started:6.0f} s  done" + (f", but for {', '.join(left)}" if left else ""))
-    if failed:
-        raise SystemExit("\n".join(failed))
 
 
 def _same(what: str, values: dict[str, float], accepted: Callable[[float], bool]) -> None:
@@ -276,20 +264,6 @@ def _same(what: str, values: dict[str, float], accepted: Callable[[float], bool]
 
 def _share(left: list[Any], right: list[Any]) -> float:
     return sum(a == b for a, b in zip(left, right, strict=True)) / len(left)
-
-
-def write(out: Path, suite: Suite, result: dict[str, Any]) -> None:
-    """Writes the record of a suite; no path of this machine goes in."""
-    record = {
-        "environment": {key: value for key, value in as_json(environment()).items() if key != "command"},
-        "machine": machine(suite.device),
-        "data": "feedback" if suite.config.data.source == "feedback" else Path(suite.config.data.source).name,
-        "smoke": suite.sizes.shape != Sizes.shape,
-        "sizes": asdict(suite.sizes),
-        **result,
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def main(
@@ -314,7 +288,8 @@ def main(
     chosen = only.split(",") if only else list(known)
     if unknown := [name for name in chosen if name not in known]:
         raise SystemExit(f"--only: no such case (got {', '.join(unknown)}); there are {', '.join(known)}")
-    measure({name: known[name] for name in known if name in chosen}, budget, lambda result: write(out, suite, result))
+    picked = {name: known[name] for name in known if name in chosen}
+    measure(picked, budget, lambda result: write(out, asdict(suite.sizes), data, suite.device, result, smoke=smoke))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from greenlet import GreenletExit, greenlet
-from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 
 
@@ -23,17 +22,18 @@ class Paced(TrainerCallback):
 
     Args:
         trainer: ready to train, as many steps as there are batches at least.
-        batches: indices of its training rows; the first batch is a warm-up, done when this returns.
+        batches: indices of its training rows, as many as its batch size each; the first batch is a warm-up, done when
+            this returns.
     """
 
     def __init__(self, trainer: Trainer, batches: Sequence[Sequence[int]]) -> None:
         self._around: AbstractContextManager[Any] = nullcontext()
         self._losses: list[torch.Tensor] = []
-        rows, collate = trainer.train_dataset, trainer.data_collator
         # the last batch once more, for a step that is no contest, and once again, so that the trainer never stands at
         # its end, where it would evaluate and save
-        order = [list(batch) for batch in (*batches, batches[-1], batches[-1])]
-        trainer.get_train_dataloader = lambda: DataLoader(rows, batch_sampler=order, collate_fn=collate)
+        order = (*batches, batches[-1], batches[-1])
+        rows = [row for batch in order for row in batch]
+        trainer._get_train_sampler = lambda *given: rows  # the trainer's own loader, as it would be
         trainer.args.max_steps = len(order)
         trainer.training_step = self._remembering(trainer.training_step)
         trainer.add_callback(self)

@@ -7,6 +7,11 @@ HARNESS = "log-likelihood loop"
 WHAT = {
     "step-1b-4": "training step, batch 4",
     "step-1b-16": "training step, batch 16",
+    "step-1b-64": "training step, batch 64",
+    "step-8b-nf4-4": "training step, batch 4, backbone in NF4",
+    "step-8b-nf4-16": "training step, batch 16, backbone in NF4",
+    "memory-8b-nf4-4": "training step of loraft alone, batch 4, backbone in NF4",
+    "memory-8b-nf4-16": "training step of loraft alone, batch 16, backbone in NF4",
     "step-1b-nf4-4": "training step, batch 4, backbone in NF4",
     "step-1b-nf4-16": "training step, batch 16, backbone in NF4",
     "step-4": "training step, batch 4",
@@ -31,9 +36,13 @@ CPU_TARGETS = {
     "sweep": {RECIPE: 4.0, TRL: 3.0},
 }
 GPU_TARGETS = {
-    **{name: {RECIPE: 3.0, TRL: 2.0} for name in ("step-1b-4", "step-1b-16", "step-1b-nf4-4", "step-1b-nf4-16")},
-    "zero-shot-1b": {RECIPE: 20.0, HARNESS: 3.0},
-    "few-shot-1b": {RECIPE: 40.0, HARNESS: 8.0},
-    "sweep-1b": {RECIPE: 15.0, TRL: 6.0},
+    "step-1b-4": {RECIPE: 20.0, TRL_BEST: 12.0},
+    "step-1b-16": {RECIPE: 13.0, TRL_BEST: 8.0},
+    "step-1b-64": {RECIPE: 6.0, TRL_BEST: 4.0},
+    "step-1b-nf4-4": {RECIPE: 15.0, TRL_BEST: 12.0},
+    "step-1b-nf4-16": {RECIPE: 10.0, TRL_BEST: 9.0},
+    "zero-shot-1b": {RECIPE: 150.0, HARNESS: 6.0},
+    "few-shot-1b": {RECIPE: 80.0, HARNESS: 8.0},
+    "sweep-1b": {RECIPE: 60.0, TRL_BEST: 30.0},
 }
 TARGETS = {"cpu": CPU_TARGETS, "cuda": GPU_TARGETS}

@@ -1,10 +1,14 @@
 """The baselines do the same work as loraft, tools take fair turns, and the page says what was measured."""
 
+import copy
 import json
 import random
+import signal
 import statistics
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import LABELS, SENTENCES, backbone, encoder, prompts, tokenizer
+from helpers.tiny import LABELS, SENTENCES, backbone, encoder, prompts, random_model, tokenizer
 
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
@@ -21,16 +25,18 @@ from loraft.data.records import Example
 from loraft.engine.collator import make_rows, pad
 from loraft.engine.scorer import score
 from loraft.models.adapter import add_adapter
+from loraft.models.backbone import load_backbone
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))  # scripts, no package
 
 import baselines
 import cases
 import performance
+from measuring import measure
 from speed import FLAGS, _share
 from stepper import Paced
 from targets import LORAFT, RECIPE, TARGETS, TRL, TRL_BEST, WHAT
-from timing import in_turns, operations, ratios
+from timing import count_launches, in_turns, operations, ratios
 
 CPU = torch.device("cpu")
 
@@ -245,8 +251,9 @@ def test_every_target_belongs_to_a_case() -> None:
 
     suite = speed.Suite(resolve(), speed.SMOKE, CPU)
     assert set(TARGETS["cpu"]) == set(speed.all_cases(suite)) - {"peak", "scaling"}
-    assert set(TARGETS["cuda"]) == set(gpu.all_cases(suite, suite)) - {"peak"}
-    assert set(TARGETS["cpu"]) | set(TARGETS["cuda"]) == set(WHAT)
+    assert set(TARGETS["cuda"]) == set(gpu.cases_1b(suite, suite)) - {"peak", "launches-1b"}
+    without_aim = set(gpu.cases_8b(suite)) - {"peak"}
+    assert set(TARGETS["cpu"]) | set(TARGETS["cuda"]) | without_aim == set(WHAT)
 
 
 def test_a_round_of_prediction_is_whole_groups_of_rows() -> None:
@@ -256,22 +263,94 @@ def test_a_round_of_prediction_is_whole_groups_of_rows() -> None:
 
 
 def test_a_case_that_fails_or_has_no_time_costs_no_other_case() -> None:
-    import speed
-
     saved: list[dict[str, Any]] = []
 
     def fails() -> dict[str, Any]:
-        raise SystemExit("the tools do not do the same work")
+        raise RuntimeError("the card is full")
+
+    def hangs() -> dict[str, Any]:
+        for _ in range(10**4):
+            with suppress(Exception):  # as a sweep catches what its trials raise
+                time.sleep(0.01)
+        return {}
+
+    def save(result: dict[str, Any]) -> None:
+        saved.append(json.loads(json.dumps(result)))
 
     done = {"seconds": {LORAFT: [1.0], RECIPE: [3.0]}, "loraft_operations": 20}
     good = {"peak": lambda: {"flop_per_second": 100.0}, "step-4": lambda: dict(done)}
-    with pytest.raises(SystemExit, match="same work"):
-        speed.measure({"sweep": fails, **good}, 60, lambda result: saved.append(json.loads(json.dumps(result))))
-    assert saved[-1]["not_measured"] == ["sweep"]
+    chosen = {"sweep": fails, "predict": hangs, **good}
+    with pytest.raises(SystemExit, match="card is full"):
+        measure(chosen, 60, save, {"sweep": 9, "predict": 0.05, "peak": 9, "step-4": 9})
+    assert len(saved) == 4  # after every case
+    assert saved[-1]["not_measured"] == ["sweep", "predict"]
+    assert saved[-1]["cases"]["sweep"]["error"] == "RuntimeError: the card is full"
+    assert saved[-1]["cases"]["sweep"]["where"][-1].endswith(", fails")
+    assert saved[-1]["cases"]["predict"]["error"] == "OutOfTime: not done after 0 s"
     assert saved[-1]["cases"]["step-4"]["ratios"][RECIPE]["median"] == 3.0
     assert saved[-1]["cases"]["step-4"]["share_of_peak"] == 20 / 1.0 / 100.0
-    speed.measure(good, 0, saved.append)
-    assert len(saved) == 2  # no time: nothing is begun
+    measure(good, 0, save)
+    assert len(saved) == 4  # no time: nothing is begun
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_launches_are_counted_and_time_that_streams_share_counts_once() -> None:
+    def event(cat: str, name: str, start: float = 0, duration: float = 1) -> dict[str, Any]:
+        return {"cat": cat, "name": name, "ts": start, "dur": duration}
+
+    found = count_launches([
+        event("cuda_runtime", "cudaLaunchKernel"), event("cuda_runtime", "cudaLaunchKernelExC"),
+        event("cuda_driver", "cuLaunchKernelEx"), event("cuda_runtime", "cudaGraphLaunch"),
+        event("cuda_runtime", "cudaMemcpyAsync"), event("cpu_op", "cudaLaunchKernel"), {"ph": "M", "name": "process"},
+        event("kernel", "gemm", 10, 20), event("kernel", "add", 25, 10), event("gpu_memcpy", "HtoD", 50, 5),
+        event("kernel", "inside", 12, 2), event("gpu_user_annotation", "step", 0, 100),
+    ])  # fmt: skip
+    assert found == {"kernel_launches": 3, "graph_launches": 1, "kernels": 3, "busy_seconds": pytest.approx(30e-6)}
+
+
+def test_the_arithmetic_of_a_step_is_four_operations_a_weight_and_token() -> None:
+    found = cases.step_arithmetic(bench(), 2, 2)
+    shape = backbone().config
+    own = shape.hidden_size * shape.head_dim * 2 * (shape.num_attention_heads + shape.num_key_value_heads)
+    assert found["weights"] == shape.num_hidden_layers * (own + 3 * shape.hidden_size * shape.intermediate_size)
+    _, rows = cases.training_rows(bench(), 6)
+    tokens = 0
+    for pair in (rows[2:4], rows[4:6]):  # the first two are the warm-up
+        different = [a != b for a, b in zip(pair[0].input_ids, pair[1].input_ids, strict=False)]
+        tokens += sum(len(row.input_ids) for row in pair) - different.index(True)  # the same beginning counts once
+    assert found["tokens"] == tokens / 2
+    assert found["operations"] == 4 * found["weights"] * tokens / 2
+
+
+def test_a_backbone_quantised_in_memory_is_the_one_that_is_loaded_in_nf4(tmp_path: Path) -> None:
+    flags = {**FLAGS, "model.device": "cpu", "model.dtype": "bf16"}
+    base = random_model(copy.deepcopy(backbone().config)).to(torch.bfloat16)  # which writes its dtype into its config
+    made = replace(bench(), base=base, config=resolve(flags=flags))
+    made.base.save_pretrained(tmp_path)
+    made.encoder.tokenizer.save_pretrained(tmp_path)
+    config = resolve(flags={**flags, "model.name": str(tmp_path), "quant.method": "nf4"})
+    loaded, ours = load_backbone(config.model, config.quant), cases.quantised(made).base
+    theirs = dict(loaded.named_parameters())
+    assert all(torch.equal(weight, theirs[name]) for name, weight in ours.named_parameters())
+    assert sum(weight.dtype == torch.uint8 for weight in ours.parameters()) == 7 * ours.config.num_hidden_layers
+
+
+def test_the_cases_of_a_gpu_run_on_a_cpu(tmp_path: Path) -> None:
+    import gpu
+
+    for shape, only in (
+        (gpu.Shape.ONE, "peak,step-1b-nf4-16,zero-shot-1b,launches-1b"),
+        (gpu.Shape.EIGHT, "memory-8b-nf4-4"),
+    ):
+        out = tmp_path / f"{shape}.json"
+        gpu.main(shape=shape, data="feedback", only=only, budget=10**6, smoke=True, out=out)
+        content = json.loads(out.read_text(encoding="utf-8"))
+        assert content["not_measured"] == []
+        assert list(content["cases"]) == only.split(",")
+        assert "tiny random Llama" in performance.page([content], [""])
+    sizes = content["cases"]["memory-8b-nf4-4"]["expected_memory_mib"]
+    assert sizes["weights"] > 0
+    assert str(tmp_path) not in out.read_text(encoding="utf-8")
 
 
 def test_different_work_ends_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
