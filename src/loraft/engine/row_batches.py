@@ -7,6 +7,7 @@ Letters: B rows of a batch, T tokens of all branches, V vocabulary, K labels.
 """
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from loraft.engine import plain_rows
+from loraft.engine.architecture import rope_limit
 from loraft.engine.layout import Cache, bucket_size, common_prefix
 from loraft.engine.prefix_cache import logits_after, prefix_cache
 
@@ -57,8 +59,15 @@ def batches_of(
     if route.plain:
         copies, branch_tokens = len(plain_rows.distinct_branches(branches)), max(map(len, branches))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    lengths = [copies * bucket_size(len(row) - route.prefix + branch_tokens) for row in rows]
-    return cut_batches(order, lengths, batch_tokens)
+    tokens = [len(row) - route.prefix + branch_tokens for row in rows]
+    lengths = [copies * bucket_size(count) for count in tokens]
+    groups = equal_frequencies(order, tokens, rope_limit(model)) if route.plain else [order]
+    return [batch for group in groups for batch in cut_batches(group, lengths, batch_tokens)]
+
+
+def equal_frequencies(order: list[int], tokens: Sequence[int], limit: int) -> list[list[int]]:
+    """Returns the row numbers of `order`, shorter rows first, cut into groups: rows up to the limit, then by length."""
+    return [list(group) for _, group in groupby(order, key=lambda i: max(tokens[i], limit))]
 
 
 def cut_batches(order: list[int], lengths: list[int], batch_tokens: int) -> list[list[int]]:
