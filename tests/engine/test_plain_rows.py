@@ -1,6 +1,7 @@
 """Scores and answers of every kind of architecture are those of whole sequences in transformers' eager attention."""
 
 import itertools
+import re
 import warnings
 from contextlib import suppress
 from typing import Any
@@ -86,13 +87,16 @@ def long_rope(architecture: str) -> PreTrainedModel:
 def test_each_row_has_the_rotary_frequencies_of_its_own_length(architecture: str) -> None:
     rows = AROUND_16[::-1]
     model = long_rope(architecture)
-    with pytest.warns(Note, match=f"rotary frequencies change in rows of more than 1[56] tokens; {WHOLE}") as told:
+    told = f"rotary frequencies change in rows of more than 1[56] tokens; {WHOLE}"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         for answers in (SINGLE, SAME_LENGTH, SINGLE):
             expected = np.concatenate([score_plainly(long_rope(architecture), [row], answers) for row in rows])
             np.testing.assert_allclose(score(model, rows, answers), expected, atol=1e-5)
             short = [n for n, row in enumerate(rows) if len(row) <= 13]
             np.testing.assert_allclose(score(model, [rows[n] for n in short], answers), expected[short], atol=1e-5)
-    assert len(told) == 1
+    assert len(said) == 1
+    assert re.search(told, str(said[0].message))
 
 
 @pytest.mark.filterwarnings("ignore::loraft.errors.Note")
