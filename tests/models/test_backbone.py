@@ -6,16 +6,27 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny import CONFIGS, backbone, tokenizer
-from transformers import AutoModelForCausalLM
+from helpers.tiny import ALIBI, CONFIGS, EXPERTS, RECURRENT, backbone, random_model, tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from loraft.bundled import bundled_backbones
 from loraft.config.schema import LoraSection, ModelConfig, QuantConfig
 from loraft.errors import BackboneError
 from loraft.models.adapter import add_adapter
-from loraft.models.backbone import cast, fingerprint, load_backbone, load_tokenizer, weights_hash, without_weights
-from loraft.models.device import has_bf16, pick_compute_dtype, pick_device, pick_dtype
+from loraft.models.backbone import (
+    cast,
+    check_causal,
+    fingerprint,
+    load_backbone,
+    load_tokenizer,
+    weights_hash,
+    without_weights,
+)
+from loraft.models.device import DTYPES, has_bf16, pick_compute_dtype, pick_device, pick_dtype
 from loraft.models.source import resolve_name
+
+HIDDEN = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+XLM = {"emb_dim": 32, "n_layers": 2, "n_heads": 4}
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
@@ -55,6 +66,29 @@ def test_an_adapter_folder_is_no_backbone(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(BackboneError, match="is an adapter"):
         load_backbone(ModelConfig(name=str(tmp_path)), QuantConfig())
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlnet", "xlm"])
+def test_an_encoder_is_refused(kind: str, tmp_path: Path) -> None:
+    settings = {"bert": HIDDEN, "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}, "xlm": XLM}
+    model = random_model(AutoConfig.for_model(kind, vocab_size=8192, **settings[kind]))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match=rf"is no causal .*\(got {type(model).__name__}\); choose a decoder"):
+        load_backbone(ModelConfig(name=str(tmp_path), dtype="bf16" if kind == "bert" else "fp32"), QuantConfig())
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["bert", *EXPERTS, "mamba", "bloom", "gpt2"])
+def test_a_decoder_is_not_taken_for_an_encoder(kind: str, dtype: str) -> None:
+    own = {"bert": {"vocab_size": 8192, **HIDDEN, "is_decoder": True}, **EXPERTS, **RECURRENT, **ALIBI}
+    model = backbone(kind) if kind in CONFIGS else random_model(AutoConfig.for_model(kind, **own[kind]))
+    check_causal("của em", model.to(DTYPES[dtype]))
+
+
+def test_a_backbone_that_cannot_run_is_refused() -> None:
+    model = random_model(AutoConfig.for_model("xmod", vocab_size=8192, **HIDDEN, is_decoder=True))
+    with pytest.raises(BackboneError, match=r"^model\.name: của em cannot run two tokens .*language"):
+        check_causal("của em", model)
 
 
 def test_the_bundled_folder_loads_with_transformers_alone() -> None:
