@@ -132,22 +132,24 @@ def test_a_card_without_bf16_computes_in_fp16_and_the_cpu_does_not(monkeypatch: 
     half, whole = torch.float16, torch.float32
     found = [pick_dtype(ModelConfig(), quant, device) for quant in (QuantConfig(), nf4) for device in (card, cpu)]
     assert found == [half, whole, half, torch.bfloat16]
-    assert [pick_compute_dtype(nf4, device) for device in (card, cpu)] == [half, torch.bfloat16]
+    assert [pick_compute_dtype(ModelConfig(), nf4, device) for device in (card, cpu)] == [half, torch.bfloat16]
     for name, dtype in (("bf16", torch.bfloat16), ("fp32", whole), ("fp16", half)):  # what was given stays
         assert pick_dtype(ModelConfig(dtype=name), nf4, card) == dtype
-        assert pick_compute_dtype(QuantConfig(compute_dtype=name), card) == dtype
+        assert pick_compute_dtype(ModelConfig(dtype="fp32"), QuantConfig(compute_dtype=name), card) == dtype
+        assert pick_compute_dtype(ModelConfig(dtype=name), nf4, cpu) == dtype  # so that fused layers can be used
 
 
 def test_casting_leaves_buffers_and_makes_four_bit_layers_dequantise_to_the_dtype() -> None:
     model = load_backbone(ModelConfig(dtype="bf16"), QuantConfig(method="nf4"))
     codes, head = model.model.layers[0].mlp.up_proj.weight.clone(), model.lm_head.weight.clone()
-    cast(model, torch.float32)
+    cast(model, torch.float32, torch.float32)
     layer = model.model.layers[0].mlp.up_proj
     assert torch.equal(layer.weight, codes)
-    assert (layer.weight.quant_state.dtype, model.dtype, model.config.dtype) == (torch.float32,) * 3
+    found = (layer.weight.quant_state.dtype, layer.compute_dtype, model.dtype, model.config.dtype)
+    assert found == (torch.float32,) * 4
     assert torch.equal(model.lm_head.weight, head.float())
     assert model.lm_head.weight is model.model.embed_tokens.weight or not model.config.tie_word_embeddings
-    cast(model, torch.float16)
+    cast(model, torch.float16, torch.float32)
     assert model.model.norm.weight.dtype == torch.float16
     assert model.model.rotary_emb.inv_freq.dtype == torch.float32
 

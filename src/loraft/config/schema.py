@@ -59,7 +59,7 @@ class ModelConfig(Section):
     @property
     def label(self) -> str:
         """What people call it: the name, or the last part of a path without `.gguf`."""
-        return os.path.basename(self.name).removesuffix(".gguf") if os.path.isabs(self.name) else self.name
+        return re.sub(r"(?i)\.gguf$", "", os.path.basename(self.name)) if os.path.isabs(self.name) else self.name
 
 
 class QuantConfig(Section):
@@ -68,7 +68,7 @@ class QuantConfig(Section):
     method: Literal["none", "nf4"] = Field("none", description="none: LoRA; nf4: QLoRA, 4 bits a weight")
     double_quant: bool = Field(True, description="quantise the quantisation constants too")
     compute_dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
-        "auto", description="dtype of the products after dequantisation; auto: bf16, on CUDA without it fp16"
+        "auto", description="of the products after dequantisation; auto: model.dtype, else bf16 (CUDA without it: fp16)"
     )
     allow_partial: bool = Field(False, description="go on where nf4 quantises less than half of the layers' weights")
 

@@ -73,7 +73,7 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
             if quant.method == "nf4":
                 with no_compiler():
                     import bitsandbytes  # noqa: F401  # here, or transformers would import it with the compiler on
-            base, info = _load(name, where, kwargs, nf4_config(quant, device) if quant.method == "nf4" else None)
+            base, info = _load(name, where, kwargs, nf4_config(model, quant, device) if quant.method == "nf4" else None)
     finally:
         transformers_logging.set_verbosity(verbosity)
     check_keys(model.name, info)
@@ -170,8 +170,10 @@ def check_causal(name: str, base: PreTrainedModel) -> None:
         )
 
 
-def cast(base: PreTrainedModel, dtype: torch.dtype) -> None:
+def cast(base: PreTrainedModel, dtype: torch.dtype, compute_dtype: torch.dtype) -> None:
     """Rounds the weights that are not quantised to a dtype, in place, and makes 4-bit layers dequantise to it.
+
+    Products of 4-bit layers are then computed in `compute_dtype`.
 
     Buffers, such as the frequencies of rotary embeddings, and weights that transformers keeps in fp32 stay as they are.
     """
@@ -181,7 +183,7 @@ def cast(base: PreTrainedModel, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(dtype)
     for layer in base.modules():
         if is_4bit(layer):
-            layer.weight.quant_state.dtype = dtype
+            layer.weight.quant_state.dtype, layer.compute_dtype = dtype, compute_dtype
     base.config.dtype = dtype
 
 
