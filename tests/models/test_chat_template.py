@@ -169,6 +169,6 @@ def test_an_open_block_of_thoughts_is_closed(opening: str) -> None:
 
 
 def test_the_name_of_a_role_is_no_block_of_thoughts() -> None:
-    for end in ("<|assistant|>", "<assistant>", "[/INST]", "<|end_of_thought|>", "<|start_header_id|>"):
+    for end in ("<assistant>", "<|end_of_thought|>", "<|start_header_id|>"):
         made = ChatTemplate(with_template(CHATML + end), DATE)
         assert made.render([{"role": "user", "content": "câu"}]).endswith(end)

@@ -91,7 +91,7 @@ def _outer_norms(base: torch.nn.Module) -> list[torch.nn.Module]:
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Says whether two tensors are the same; Mamba rounds the first to the dtype of the second."""
-    return one.shape == other.shape and torch.equal(one.to(other.dtype), other)
+    return bool(one.shape == other.shape and torch.equal(one.to(other.dtype), other))
 
 
 def _exact_linear(linear: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
