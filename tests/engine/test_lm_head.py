@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import HEADS, SMALL, backbone, random_model
+from helpers.tiny import HEADS, RECURRENT, SMALL, backbone, random_model
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, LlamaConfig, PreTrainedModel
 
@@ -33,6 +33,7 @@ ENDS: dict[str, tuple[dict[str, Any], str, Any]] = {
         },
         "model.decoder.final_layer_norm", None,
     ),
+    "mamba": (RECURRENT["mamba"], "backbone.norm_f", None),
 }  # fmt: skip
 
 

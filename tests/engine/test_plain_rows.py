@@ -1,6 +1,7 @@
 """Scores and answers of every kind of architecture are those of whole sequences in transformers' eager attention."""
 
 import itertools
+import re
 import warnings
 from contextlib import suppress
 from typing import Any
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from helpers.plain_scoring import score_plainly
-from helpers.tiny import ALIBI, EXPERTS, RECURRENT, WINDOWED, backbone, special
-from transformers import PreTrainedModel
+from helpers.tiny import ALIBI, EXPERTS, LONG_ROPE, RECURRENT, WINDOWED, backbone, random_model, special
+from transformers import AutoConfig, PreTrainedModel
 
 from loraft.engine import plain_rows, prefix_cache
 from loraft.engine.decoding import generate, greedy
@@ -72,6 +73,40 @@ def test_recurrent_and_alibi_backbones_are_scored_whole(architecture: str) -> No
         assert_plain(special(architecture), eager(special(architecture)), LONG)
 
 
+# --- rotary frequencies that change with the length of a row ---------------------------------------------------------
+
+SAME_LENGTH = [[5, 6, 4], [5, 7, 4], [6, 6, 4]]
+AROUND_16 = [LONG[0][:count] for count in (12, 15, 16, 17, 24, 24)] + LONG[1:]
+
+
+def long_rope(architecture: str) -> PreTrainedModel:
+    return random_model(AutoConfig.for_model(architecture, **LONG_ROPE[architecture]))
+
+
+@pytest.mark.parametrize("architecture", LONG_ROPE)
+def test_each_row_has_the_rotary_frequencies_of_its_own_length(architecture: str) -> None:
+    rows = AROUND_16[::-1]
+    model = long_rope(architecture)
+    told = f"rotary frequencies change in rows of more than 1[56] tokens; {WHOLE}"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for answers in (SINGLE, SAME_LENGTH, SINGLE):
+            expected = np.concatenate([score_plainly(long_rope(architecture), [row], answers) for row in rows])
+            np.testing.assert_allclose(score(model, rows, answers), expected, atol=1e-5)
+            short = [n for n, row in enumerate(rows) if len(row) <= 13]
+            np.testing.assert_allclose(score(model, [rows[n] for n in short], answers), expected[short], atol=1e-5)
+    assert len(said) == 1
+    assert re.search(told, str(said[0].message))
+
+
+@pytest.mark.filterwarnings("ignore::loraft.errors.Note")
+@pytest.mark.parametrize("architecture", LONG_ROPE)
+def test_rows_are_decoded_with_the_rotary_frequencies_of_their_own_length(architecture: str) -> None:
+    rows = [row for row in AROUND_16 if len(row) != 16]
+    expected = [generate(long_rope(architecture), [row], [[1], [2]], pad=5, max_new_tokens=2)[0] for row in rows]
+    assert generate(long_rope(architecture), rows, [[1], [2]], pad=5, max_new_tokens=2) == expected
+
+
 @pytest.mark.parametrize("architecture", EXPERTS)
 def test_experts_share_the_prefix(architecture: str) -> None:
     with warnings.catch_warnings():
@@ -96,8 +131,7 @@ def test_answers_are_those_of_a_greedy_loop(architecture: str) -> None:
     with pytest.warns(Note, match=WHOLE):
         assert generate(model, rows, [[1, end], [2, end]], pad=5, max_new_tokens=3) == paths
     first = [[*paths[0][:2], paths[0][2]], [paths[0][0], paths[0][1] + 1, paths[0][2]]]
-    with pytest.warns(Note, match=WHOLE):
-        assert greedy(model, rows, first)[0] == 0
+    assert greedy(model, rows, first)[0] == 0
 
 
 def test_plain_logits_are_those_of_whole_sequences() -> None:

@@ -20,8 +20,9 @@ def score_plainly(
     log_probs_NK = np.zeros((len(prompts), len(answers)))
     for n, prompt in enumerate(prompts):
         for k, answer in enumerate(answers):
-            ids_T = torch.tensor([[*prompt, *answer]], device=model.device)
-            log_probs_TV = model(input_ids=ids_T, use_cache=False).logits[0].float().log_softmax(-1)
-            positions = range(len(prompt) + shared_tokens, ids_T.shape[1])
-            log_probs_NK[n, k] = sum(float(log_probs_TV[t - 1, ids_T[0, t]]) for t in positions)
+            ids = [*prompt, *answer]
+            ids_1T = torch.tensor([ids[:-1]], device=model.device)
+            log_probs_TV = model(input_ids=ids_1T, use_cache=False).logits[0].float().log_softmax(-1)
+            positions = range(len(prompt) + shared_tokens, len(ids))
+            log_probs_NK[n, k] = sum(float(log_probs_TV[t - 1, ids[t]]) for t in positions)
     return log_probs_NK

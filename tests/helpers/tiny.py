@@ -87,6 +87,24 @@ ALIBI: dict[str, dict[str, Any]] = {
     "mpt": {"vocab_size": 8192, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 1024},
     "falcon": {**SMALL, "num_attention_heads": 4, "alibi": True},
 }
+FACTORS = {"short_factor": [1.0] * 4, "long_factor": [2.0, 4.0, 6.0, 8.0]}
+# Rotary frequencies that change beyond 16 tokens.
+LONG_ROPE: dict[str, dict[str, Any]] = {
+    "phi3": {
+        **SMALL, **HEADS, "original_max_position_embeddings": 16, "pad_token_id": 0,
+        "rope_parameters": {"rope_type": "longrope", "rope_theta": 100.0, **FACTORS},
+    },
+    "llama": {
+        **SMALL, **HEADS,
+        "rope_parameters": {
+            "rope_type": "longrope", "rope_theta": 100.0, "original_max_position_embeddings": 16, **FACTORS,
+        },
+    },
+    "qwen2": {
+        **SMALL, **HEADS, "max_position_embeddings": 16,
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 4.0},
+    },
+}  # fmt: skip
 EXPERTS: dict[str, dict[str, Any]] = {
     "mixtral": {**SMALL, **HEADS, "num_local_experts": 4},
     "qwen3_moe": {**HEAD_8, **FEW_EXPERTS},

@@ -1,15 +1,17 @@
 """What `lora.target_modules` and its neighbours name in a backbone, and errors for what it does not have."""
 
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers.tiny import backbone
+import torch
+from helpers.tiny import backbone, special
 from peft import LoraConfig, get_peft_model
 
 from loraft.config.schema import LoraSection
 from loraft.errors import BackboneError
-from loraft.models.adapter import add_adapter
+from loraft.models.adapter import add_adapter, count_trainable, parameter_counts
 from loraft.models.adapter_targets import check_targets, matches
 
 
@@ -35,8 +37,8 @@ KINDS = "embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_
         ({"target_modules": ["q_proj", "q_prj"]}, rf"target_modules: no such module \(got 'q_prj'\); .* has {KINDS}"),
         ({"target_modules": "q_proj"}, rf"matches no module's whole name \(got 'q_proj'\).*model\..*{KINDS}.*brackets"),
         ({"target_modules": "al-linear"}, r"matches no module's whole name \(got 'al-linear'\)"),
-        ({"target_modules": r".*mlp.*"}, r"model\.layers\.0\.mlp has no matrix to adapt \(got '\.\*mlp\.\*'\)"),
-        ({"target_modules": ["input_layernorm"]}, r"input_layernorm has no matrix to adapt"),
+        ({"target_modules": r".*mlp.*"}, r"model\.layers\.0\.mlp has no matrix that peft adapts \(got '\.\*mlp\.\*'\)"),
+        ({"target_modules": ["input_layernorm"]}, r"input_layernorm has no matrix that peft adapts"),
         ({"target_modules": []}, r"target_modules: names no module \(got \[\]\)"),
         ({"target_modules": ["lm_head"], "modules_to_save": ["lm_head"]}, r"no such module \(got 'lm_head'\)"),
         ({"modules_to_save": ["head"]}, r"modules_to_save: no such module \(got 'head'\); .*input_layernorm.*lm_head"),
@@ -48,6 +50,31 @@ KINDS = "embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_
 def test_a_name_that_the_backbone_does_not_have_is_an_error_of_its_own(lora: dict[str, Any], message: str) -> None:
     with pytest.raises(BackboneError, match=message):
         add_adapter(backbone(), LoraSection(**lora), seed=1)
+
+
+@pytest.mark.parametrize("architecture", ["llama4_text", "falcon"])
+def test_all_linear_leaves_out_routers_that_return_more_than_one_tensor(architecture: str) -> None:
+    base = special(architecture)
+    special_names = ["router"] if architecture == "llama4_text" else []  # falcon's own class of linear layers is plain
+    model = add_adapter(base, LoraSection(r=1), seed=1)
+    left_out = {name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)}
+    left_out = {name.rpartition(".")[2] for name in left_out if "lora" not in name and "base_layer" not in name}
+    assert left_out == {*special_names, "lm_head"}
+    assert model(torch.tensor([[5, 6]])).logits.shape == (1, 2, 8192)
+    assert count_trainable(special(architecture), LoraSection(r=1)) == parameter_counts(model)[0]
+    if special_names:
+        with pytest.raises(
+            BackboneError, match=r"0\.feed_forward\.router has no matrix that peft adapts \(got 'router'"
+        ):
+            add_adapter(special(architecture), LoraSection(target_modules=["router"]), seed=1)
+
+
+def test_fused_experts_get_the_rank_of_both_parts_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        model = add_adapter(special("mixtral"), LoraSection(r=2), seed=1)
+    (a,) = (p for n, p in model.named_parameters() if "layers.0.mlp.experts.base_layer.lora_A" in n)
+    assert a.shape == (4 * 2 * 2, 32)  # 4 experts, 2 parts of rank 2
 
 
 def test_what_is_stored_in_4_bits_is_not_trained_whole() -> None:

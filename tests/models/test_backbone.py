@@ -9,9 +9,9 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from helpers.tiny import CONFIGS, backbone, tokenizer
+from helpers.tiny import ALIBI, CONFIGS, EXPERTS, RECURRENT, backbone, random_model, tokenizer
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from loraft.bundled import bundled_backbones
 from loraft.config.schema import LoraSection, ModelConfig, QuantConfig
@@ -23,14 +23,18 @@ from loraft.models.backbone import (
     _factors,
     _word_sums,
     cast,
+    check_causal,
     fingerprint,
     load_backbone,
     load_tokenizer,
     weights_hash,
     without_weights,
 )
-from loraft.models.device import has_bf16, pick_compute_dtype, pick_device, pick_dtype
+from loraft.models.device import DTYPES, has_bf16, pick_compute_dtype, pick_device, pick_dtype
 from loraft.models.source import resolve_name
+
+HIDDEN = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+XLM = {"emb_dim": 32, "n_layers": 2, "n_heads": 4}
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
@@ -70,6 +74,29 @@ def test_an_adapter_folder_is_no_backbone(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(BackboneError, match="is an adapter"):
         load_backbone(ModelConfig(name=str(tmp_path)), QuantConfig())
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlnet", "xlm"])
+def test_an_encoder_is_refused(kind: str, tmp_path: Path) -> None:
+    settings = {"bert": HIDDEN, "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}, "xlm": XLM}
+    model = random_model(AutoConfig.for_model(kind, vocab_size=8192, **settings[kind]))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match=rf"is no causal .*\(got {type(model).__name__}\); choose a decoder"):
+        load_backbone(ModelConfig(name=str(tmp_path), dtype="bf16" if kind == "bert" else "fp32"), QuantConfig())
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["bert", *EXPERTS, "mamba", "bloom", "gpt2"])
+def test_a_decoder_is_not_taken_for_an_encoder(kind: str, dtype: str) -> None:
+    own = {"bert": {"vocab_size": 8192, **HIDDEN, "is_decoder": True}, **EXPERTS, **RECURRENT, **ALIBI}
+    model = backbone(kind) if kind in CONFIGS else random_model(AutoConfig.for_model(kind, **own[kind]))
+    check_causal("của em", model.to(DTYPES[dtype]))
+
+
+def test_a_backbone_that_cannot_run_is_refused() -> None:
+    model = random_model(AutoConfig.for_model("xmod", vocab_size=8192, **HIDDEN, is_decoder=True))
+    with pytest.raises(BackboneError, match=r"^model\.name: của em cannot run two tokens .*language"):
+        check_causal("của em", model)
 
 
 def test_the_bundled_folder_loads_with_transformers_alone() -> None:
@@ -113,22 +140,24 @@ def test_a_card_without_bf16_computes_in_fp16_and_the_cpu_does_not(monkeypatch: 
     half, whole = torch.float16, torch.float32
     found = [pick_dtype(ModelConfig(), quant, device) for quant in (QuantConfig(), nf4) for device in (card, cpu)]
     assert found == [half, whole, half, torch.bfloat16]
-    assert [pick_compute_dtype(nf4, device) for device in (card, cpu)] == [half, torch.bfloat16]
+    assert [pick_compute_dtype(ModelConfig(), nf4, device) for device in (card, cpu)] == [half, torch.bfloat16]
     for name, dtype in (("bf16", torch.bfloat16), ("fp32", whole), ("fp16", half)):  # what was given stays
         assert pick_dtype(ModelConfig(dtype=name), nf4, card) == dtype
-        assert pick_compute_dtype(QuantConfig(compute_dtype=name), card) == dtype
+        assert pick_compute_dtype(ModelConfig(dtype="fp32"), QuantConfig(compute_dtype=name), card) == dtype
+        assert pick_compute_dtype(ModelConfig(dtype=name), nf4, cpu) == dtype  # so that fused layers can be used
 
 
 def test_casting_leaves_buffers_and_makes_four_bit_layers_dequantise_to_the_dtype() -> None:
     model = load_backbone(ModelConfig(dtype="bf16"), QuantConfig(method="nf4"))
     codes, head = model.model.layers[0].mlp.up_proj.weight.clone(), model.lm_head.weight.clone()
-    cast(model, torch.float32)
+    cast(model, torch.float32, torch.float32)
     layer = model.model.layers[0].mlp.up_proj
     assert torch.equal(layer.weight, codes)
-    assert (layer.weight.quant_state.dtype, model.dtype, model.config.dtype) == (torch.float32,) * 3
+    found = (layer.weight.quant_state.dtype, layer.compute_dtype, model.dtype, model.config.dtype)
+    assert found == (torch.float32,) * 4
     assert torch.equal(model.lm_head.weight, head.float())
     assert model.lm_head.weight is model.model.embed_tokens.weight or not model.config.tie_word_embeddings
-    cast(model, torch.float16)
+    cast(model, torch.float16, torch.float32)
     assert model.model.norm.weight.dtype == torch.float16
     assert model.model.rotary_emb.inv_freq.dtype == torch.float32
 

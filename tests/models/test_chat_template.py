@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers.tiny import tokenizer
+from pydantic import ValidationError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from loraft.config.schema import PromptConfig
@@ -58,9 +59,7 @@ def test_a_template_that_does_not_print_the_user_message_once_is_refused(templat
         frame(template)
 
 
-@pytest.mark.parametrize(
-    "template", ["{{ 1 / 0 }}", "{{ messages + 1 }}", "{% for %}", "{{ raise_exception('không') }}"]
-)
+@pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{{ messages + 1 }}", "{{ raise_exception('không') }}"])
 def test_a_template_that_fails_is_refused_whatever_it_raises(template: str) -> None:
     with pytest.raises(BackboneError, match="refuses the chat"):
         frame(template)
@@ -104,15 +103,72 @@ def test_one_of_several_templates_is_taken_by_name(tmp_path: Path) -> None:
         made = ChatTemplate(several, DATE, name)
         assert made.hash == hashlib.sha256(template.encode()).hexdigest()
         assert made.render(chat) == ("T" if name == "tool_use" else "") + "<|start_header_id|>user\ncâu<|eot_id|>"
-    with pytest.raises(ConfigError, match=r"^prompt\.chat_template: .*got rag.*its templates are: default, tool_use"):
+    with pytest.raises(ConfigError, match=r"^prompt\.chat_template: .*got rag.*: default, tool_use; --set"):
         ChatTemplate(several, DATE, "rag")
-    with pytest.raises(ConfigError, match="its templates are: tool_use"):
+    with pytest.raises(ConfigError, match=r"no template is the default .*; --set prompt\.chat_template=tool_use$"):
         ChatTemplate(with_template({"tool_use": CHATML}), DATE)
 
 
-def test_a_template_is_taken_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "của tôi.jinja").write_text("Hỏi: " + CHATML, encoding="utf-8")
+def test_the_text_of_a_template_file_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "của tôi.jinja"
+    file.write_text("Hỏi: " + CHATML, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    name = PromptConfig(chat_template="của tôi.jinja").chat_template
-    monkeypatch.chdir("/")
-    assert ChatTemplate(tokenizer(), DATE, name).render([{"role": "user", "content": "câu"}]).startswith("Hỏi: <|start")
+    (tmp_path / "tool_use").write_text("khác", encoding="utf-8")
+    section = PromptConfig(chat_template="của tôi.jinja")
+    assert PromptConfig(chat_template="tool_use").chat_template == "tool_use"  # of the tokenizer, not the file
+    assert PromptConfig(chat_template="./tool_use").chat_template == "khác"
+    file.unlink()
+    again = PromptConfig.model_validate(section.model_dump())
+    made = ChatTemplate(tokenizer(), DATE, again.chat_template)
+    assert made.render([{"role": "user", "content": "câu"}]).startswith("Hỏi: <|start")
+    file.write_bytes(b"\xff")
+    with pytest.raises(ValidationError, match=r"cannot be read.*UTF-8"):
+        PromptConfig(chat_template=str(file))
+
+
+def test_a_mistake_in_a_template_is_named_with_where_it_stands() -> None:
+    broken = "{{ messages[0]['content'] }}\n{% for %}"
+    for given, message in (
+        (None, r"của em: its template has a mistake in line 2 \(Expected .*\); set prompt\.chat_template"),
+        (broken, r"^prompt\.chat_template: the template has a mistake in line 2 \(.*\); mend the file"),
+    ):
+        own = with_template(CHATML if given else broken)
+        own.name_or_path = "của em"
+        with pytest.raises(BackboneError, match=message):
+            ChatTemplate(own, DATE, given).fit(system=True, role="auto")
+    with pytest.raises(BackboneError, match=r"^prompt\.chat_template: the template refuses the chat .*mend the file$"):
+        ChatTemplate(tokenizer(), DATE, "{{ 1 / 0 }}").fit(system=True, role="auto")
+
+
+def test_a_template_may_print_the_type_of_a_message() -> None:
+    as_dict = "{'type': '{{ messages[-1]['role'] }}', 'text': '{{ messages[-1]['content'] }}'}"
+    assert frame(as_dict, system="").before == "{'type': 'user', 'text': '"
+    with pytest.raises(BackboneError, match="does not print the user message"):  # but its parts
+        frame("{% if messages[0]['content'] is string %}{% else %}{{ messages[0]['content'] }}{% endif %}", system="")
+
+
+OPENINGS = {
+    "<think>": "</think>", "<reasoning>": "</reasoning>", "<thought>\n": "</thought>", "<seed:think>": "</seed:think>",
+    "[THINK]": "[/THINK]", "◁think▷": "◁/think▷", "<|begin_of_thought|>\n\n": "<|end_of_thought|>",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_an_open_block_of_thoughts_is_closed(opening: str) -> None:
+    closing, chat = OPENINGS[opening], [{"role": "user", "content": "câu"}]
+    begins = CHATML + "{% if add_generation_prompt %}" + opening + "{% endif %}"
+    made = ChatTemplate(with_template(begins + "{# " + closing + " #}"), DATE)
+    assert made.render(chat).endswith(f"câu<|eot_id|>{opening.strip()}\n\n{closing}\n\n")
+    assert made.render(chat, add_generation_prompt=False).endswith("câu<|eot_id|>")
+    closed = ChatTemplate(with_template(begins.replace(opening, opening + closing)), DATE)
+    assert closed.render(chat).endswith(opening + closing)
+    if opening[:2] in ("[T", "◁t", "<|"):
+        with pytest.raises(BackboneError, match=r"nothing says how it ends .*prompt\.template_kwargs"):
+            ChatTemplate(with_template(begins), DATE).render(chat)
+
+
+def test_the_name_of_a_role_is_no_block_of_thoughts() -> None:
+    for end in ("<assistant>", "<|end_of_thought|>", "<|start_header_id|>"):
+        made = ChatTemplate(with_template(CHATML + end), DATE)
+        assert made.render([{"role": "user", "content": "câu"}]).endswith(end)

@@ -117,7 +117,7 @@ def test_another_dtype_changes_at_most_a_few_labels_of_the_bundled_backbone(now:
     encoder, base = build(config)
     ids = [prompt.ids for prompt in encoder.encode(load_data(config, "test").texts)]
     labels_N = score(base, ids, encoder.completions_K).argmax(1)
-    cast(base, DTYPES[now])
+    cast(base, DTYPES[now], DTYPES[now])
     assert (score(base, ids, encoder.completions_K).argmax(1) != labels_N).mean() <= most
 
 

@@ -27,11 +27,15 @@ from loraft.models.quantization import (
 
 
 def test_the_settings_are_those_of_qlora() -> None:
-    found = nf4_config(QuantConfig(method="nf4"), torch.device("cpu"))
+    found = nf4_config(ModelConfig(), QuantConfig(method="nf4"), torch.device("cpu"))
     # Dettmers et al. 2023, "QLoRA", section 3: NF4, double quantisation, products in bf16.
     assert (found.load_in_4bit, found.bnb_4bit_quant_type, found.bnb_4bit_use_double_quant) == (True, "nf4", True)
     assert found.bnb_4bit_compute_dtype == torch.bfloat16
-    other = nf4_config(QuantConfig(method="nf4", double_quant=False, compute_dtype="fp32"), torch.device("cpu"))
+    other = nf4_config(
+        ModelConfig(dtype="bf16"),
+        QuantConfig(method="nf4", double_quant=False, compute_dtype="fp32"),
+        torch.device("cpu"),
+    )
     assert not other.bnb_4bit_use_double_quant
     assert other.bnb_4bit_compute_dtype == torch.float32
 

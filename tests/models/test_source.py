@@ -60,9 +60,12 @@ def test_a_gguf_file_in_nf4_is_what_its_weights_give_in_nf4(file: Path, tmp_path
 def test_a_folder_with_one_gguf_file_stands_for_it(file: Path, tmp_path: Path) -> None:
     assert resolve_name(str(file.parent)) == resolve_name(str(file)) == str(file)
     assert default_name(resolve(overrides=[f"model.name={file}"])).startswith("tí hon.Q8-feedback-")
-    for name in ("a.gguf", "b.gguf"):
-        (tmp_path / name).write_bytes(b"")
-    with pytest.raises(BackboneError, match=r"holds several GGUF files \(a\.gguf, b\.gguf\); name one of them"):
+    (tmp_path / "B.GGUF").symlink_to(file)
+    assert resolve_name(str(tmp_path)) == str(tmp_path / "B.GGUF")
+    assert resolve(overrides=[f"model.name={tmp_path / 'B.GGUF'}"]).model.label == "B"
+    assert load_tokenizer(ModelConfig(name=str(tmp_path / "B.GGUF"))).chat_template == TEMPLATE
+    (tmp_path / "a.gguf").write_bytes(b"")
+    with pytest.raises(BackboneError, match=r"holds several GGUF files \(B\.GGUF, a\.gguf\); name one of them"):
         resolve_name(str(tmp_path))
     with pytest.raises(BackboneError, match=r"no such backbone \(got 'owner/x\.gguf'\)"):
         resolve_name("owner/x.gguf")

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny import CONFIGS, HEADS, SENTENCES, SMALL, tokenizer
+from helpers.tiny import CONFIGS, HEADS, LONG_ROPE, SENTENCES, SMALL, random_model, tokenizer
 from helpers.training import PAD, assert_same, fit, loss_and_gradients, rows, with_adapter
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch.utils.data import RandomSampler
-from transformers import AutoModelForCausalLM, MistralConfig, MixtralConfig
+from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, MixtralConfig
 
 from loraft.config.schema import LoraSection, ModelConfig, QuantConfig, TrainConfig
 from loraft.engine.collator import TrainingRow, pack, pad
@@ -240,6 +240,21 @@ def test_recurrent_and_alibi_backbones_train_on_padded_batches(architecture: str
     with pytest.warns(Note, match="(recurrent|takes no position ids).*; their batches are padded"):
         losses = fit(tmp_path / "a", with_adapter(architecture), max_steps=2)
     assert losses == fit(tmp_path / "b", with_adapter(architecture), max_steps=2, shared_prefix="off")
+
+
+@pytest.mark.parametrize("architecture", ["phi3", "llama"])
+def test_each_row_trains_with_the_rotary_frequencies_of_its_own_length(architecture: str, tmp_path: Path) -> None:
+    base = random_model(AutoConfig.for_model(architecture, **LONG_ROPE[architecture]))
+    model = add_adapter(base, LoraSection(r=2, target_modules="all-linear"), seed=1)
+    lengths, ids = (12, 24, 15, 31, 24, 16), range(100, 140)
+    batch = [TrainingRow([*ids[:count], 7, 8], count, 0, 1.0 + count) for count in lengths]
+    with pytest.warns(Note, match="training: this backbone's rotary frequencies change in rows of more than 16 tokens"):
+        trainer = trainer_of(tmp_path, model, batch)
+    inputs = trainer._collate([{"row": n} for n in range(len(batch))])
+    with torch.no_grad():
+        alone = [answer_loss_sum(model, pad([row], PAD), torch.float32) for row in batch]
+        assert float(trainer.compute_loss(model, inputs)) == pytest.approx(float(sum(alone)) / 12, rel=1e-5)
+    assert trainer.shared_prefix  # rows that fit go on to share the prompt
 
 
 def test_experts_train_on_packed_batches_without_a_loss_of_the_router(tmp_path: Path) -> None:

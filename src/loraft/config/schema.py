@@ -59,7 +59,7 @@ class ModelConfig(Section):
     @property
     def label(self) -> str:
         """What people call it: the name, or the last part of a path without `.gguf`."""
-        return os.path.basename(self.name).removesuffix(".gguf") if os.path.isabs(self.name) else self.name
+        return re.sub(r"(?i)\.gguf$", "", os.path.basename(self.name)) if os.path.isabs(self.name) else self.name
 
 
 class QuantConfig(Section):
@@ -68,7 +68,7 @@ class QuantConfig(Section):
     method: Literal["none", "nf4"] = Field("none", description="none: LoRA; nf4: QLoRA, 4 bits a weight")
     double_quant: bool = Field(True, description="quantise the quantisation constants too")
     compute_dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
-        "auto", description="dtype of the products after dequantisation; auto: bf16, on CUDA without it fp16"
+        "auto", description="of the products after dequantisation; auto: model.dtype, else bf16 (CUDA without it: fp16)"
     )
     cache: Literal["auto", "on", "off"] = Field(
         "auto", description="keep dequantised weights, which is faster; auto: on a GPU with much free memory"
@@ -173,7 +173,7 @@ class PromptConfig(Section):
     answer_prefix: str | None = Field(None, description="text before the label in the answer")
     date_string: str = Field("26 Jul 2024", description="the date that chat templates write into the prompt")
     chat_template: str | None = Field(
-        None, min_length=1, description="name of one of the tokenizer's templates, or a Jinja file; null: its default"
+        None, min_length=1, description="one of the tokenizer's templates, or a Jinja file (./FILE); null: the default"
     )
     template_kwargs: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="for the chat template, for example {enable_thinking: false}"
@@ -197,9 +197,14 @@ class PromptConfig(Section):
 
     @field_validator("chat_template")
     @classmethod
-    def _file_from_anywhere(cls, name: str | None) -> str | None:
-        # A run must find its template from another working folder, too.
-        return str(Path(name).resolve()) if name is not None and Path(name).is_file() else name
+    def _text_of_file(cls, name: str | None) -> str | None:
+        # A run keeps the text, since the file may go. Only a path is a file: none hides a template of the same name.
+        if name is None or not {".", "/", os.sep} & set(name) or not os.path.isfile(name):
+            return name
+        try:
+            return Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"cannot be read ({error}); give a UTF-8 text file") from None
 
     @field_validator("template", "few_shot_template", "example_template")
     @classmethod

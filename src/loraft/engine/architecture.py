@@ -3,7 +3,8 @@
 Trees of branches, packed rows and cached prefixes put a token elsewhere in a row than in its text, and tell the model
 so by position ids and by a mask that lets each token see all tokens before it. That is right for global attention
 alone. A sliding window or attention chunks hide tokens that are far away, which changes nothing in rows that are
-shorter. A recurrent layer reads its tokens in order, and ALiBi takes distances from places in the row.
+shorter. A recurrent layer reads its tokens in order, and ALiBi takes distances from places in the row. Rotary
+frequencies of some backbones change with the length of the row.
 """
 
 import inspect
@@ -32,9 +33,33 @@ def longest_fast_row(model: Any) -> tuple[int, str]:
     if getattr(config, "alibi", False) or not takes(base, "position_ids"):
         return 0, "this backbone takes no position ids"
     window = min((getattr(config, name, None) or UNLIMITED for name in WINDOWS), default=UNLIMITED)
-    if window == UNLIMITED or types == {"full_attention"}:
-        return UNLIMITED, ""
+    if types == {"full_attention"}:
+        window = UNLIMITED
+    rope = rope_limit(model)
+    if rope < window:
+        return rope, f"this backbone's rotary frequencies change in rows of more than {rope:,} tokens"
     return window, f"rows are longer than this backbone's attention window of {window:,} tokens"
+
+
+def rope_limit(model: Any) -> int:
+    """Returns the number of tokens up to which a row's rotary frequencies do not depend on its length.
+
+    Longer rows have a second set of frequencies (longrope), or one for each length (dynamic). transformers takes those
+    of the longest position in a batch, and padding has positions, too. So a row beyond the limit belongs in a batch of
+    rows as long as itself, and a shorter one in a batch of shorter ones.
+
+    Source: transformers, `modeling_rope_utils.dynamic_rope_update`.
+    """
+    config = unwrap(model).config.get_text_config(decoder=True)
+    own = getattr(config, "rope_parameters", None) or {}
+    limits = [UNLIMITED]
+    for rope in (own, *(value for value in own.values() if isinstance(value, dict))):  # by type of layer, in some
+        kind = rope.get("rope_type") or ""
+        if kind == "longrope":
+            limits.append(rope["original_max_position_embeddings"])
+        elif "dynamic" in kind:  # a row of as many tokens as there are positions keeps those of a longer one before it
+            limits.append(config.max_position_embeddings - 1)
+    return min(limits)
 
 
 def takes(model: Any, argument: str) -> bool:

@@ -138,6 +138,21 @@ def pad(rows: Sequence[TrainingRow], pad_id: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids_BT, "attention_mask": mask_BT, "labels": labels_BT, "weights": torch.tensor(weights)}
 
 
+def equal_length_parts(inputs: dict[str, torch.Tensor], limit: int) -> list[dict[str, torch.Tensor]]:
+    """Returns a padded batch in parts: its rows of up to `limit` tokens, and the longer ones by length, unpadded.
+
+    Their loss sums add up to that of the batch. `architecture.rope_limit` says why they run by themselves.
+    """
+    lengths_B = inputs["attention_mask"].sum(1).clamp(min=limit)
+    of_answers_L = (inputs["labels"] != IGNORE).nonzero()[:, 0]
+    parts = []
+    for length in lengths_B.unique():
+        chosen_B = lengths_B == length
+        part = {key: value[chosen_B, :length] for key, value in inputs.items() if key != "weights"}
+        parts.append(part | {"weights": inputs["weights"][chosen_B[of_answers_L]]})
+    return parts
+
+
 def uses_whole_row_attention(inputs: dict[str, torch.Tensor]) -> bool:
     """Says whether fused layers treat a packed row as one suffix: T * T pairs of tokens instead of P * P + B S (P + S).
 

@@ -4,16 +4,20 @@ Letters: N rows, B rows of a batch, T tokens, Q logits of a row, V vocabulary, K
 """
 
 from collections.abc import Sequence
-from itertools import groupby
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from loraft.engine.answers import answers_of
-from loraft.engine.architecture import longest_fast_row
+from loraft.engine.architecture import longest_fast_row, rope_limit
 from loraft.engine.layout import common_prefix
-from loraft.engine.row_batches import TOKENS, cut_batches, read_rows
+from loraft.engine.row_batches import (
+    TOKENS,
+    cut_batches,
+    equal_frequencies,
+    read_rows,
+)
 
 # Two logits that differ by less may swap their order by rounding, for example in a batch of another size.
 MARGIN = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
@@ -53,8 +57,8 @@ def generate(
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
     # transformers' decoding wants padding on the left, so that all rows end where new tokens begin. A recurrent layer
     # would read that padding first, and without position ids it would shift the row.
-    pads = longest_fast_row(model)[0] > 0
-    groups = [order] if pads else [list(group) for _, group in groupby(order, key=lambda i: lengths[i])]
+    limit = rope_limit(model) if longest_fast_row(model)[0] > 0 else 0
+    groups = equal_frequencies(order, lengths, limit)
     for batch in (batch for group in groups for batch in cut_batches(group, lengths, batch_tokens or TOKENS)):
         longest = max(len(prompts[i]) for i in batch)
         ids_BT = torch.full((len(batch), longest), pad)

@@ -34,7 +34,7 @@ def exact_logits(model: PreTrainedModel, kept_BQ: torch.Tensor | None = None) ->
 
     An fp32 head is left as it is. So is one that is quantised or of another class than `nn.Linear`: its logits keep the
     backbone's precision. An adapter on the head computes in fp32 like the head. A final norm that does not lead into
-    the head directly (OPT with a projection) keeps the backbone's precision.
+    the head directly (OPT-350m has a projection between) keeps the backbone's precision.
 
     Args:
         model: in evaluation mode; restored on exit.
@@ -125,8 +125,8 @@ def _outer_norms(base: torch.nn.Module) -> list[torch.nn.Module]:
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Says whether two tensors are the same, possibly as a view of it."""
-    return bool(one.data_ptr() == other.data_ptr() and one.shape == other.shape)
+    """Says whether two tensors are the same; Mamba rounds the first to the dtype of the second."""
+    return bool(one.shape == other.shape and torch.equal(one.to(other.dtype), other))
 
 
 def _exact_linear(linear: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:

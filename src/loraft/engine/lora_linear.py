@@ -59,6 +59,8 @@ def _trained(weight: torch.Tensor) -> torch.Tensor:
 
     Such a copy is a leaf of its own in the attribute `low_precision`. The step fills it, and reads its gradient.
     """
+    if torch.is_inference_mode_enabled():  # scoring, between two steps: the copy is older than the weight
+        return weight
     found: torch.Tensor = getattr(weight, "low_precision", weight)
     return found
 

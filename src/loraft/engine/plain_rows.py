@@ -2,20 +2,22 @@
 
 A row of a text and K branches becomes one row for each branch, text and branch, padded on the right. The model gets
 token ids and a 2-D mask, so that windows, attention chunks, sinks, recurrent states and ALiBi are its own business.
-Padding on the right comes after all real tokens, so no causal model sees it.
+Padding on the right comes after all real tokens, so no causal model sees it. It does count where rotary frequencies
+change with the length of a row (`architecture.rope_limit`): there all branches of a row get the frequencies of its
+longest one.
 
 Letters: B rows, T tokens of a row, R = B times the number of different branches, V vocabulary.
 """
 
 import warnings
 from collections.abc import Callable, Sequence
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from transformers import PreTrainedModel
 
 from loraft.engine import fused_layer, prefix_attention
-from loraft.engine.architecture import longest_fast_row, takes
+from loraft.engine.architecture import UNLIMITED, longest_fast_row, rope_limit, takes
 from loraft.engine.layout import unwrap
 from loraft.engine.lm_head import exact_logits
 from loraft.errors import Note, first_line
@@ -26,6 +28,7 @@ LIMIT_BELOW_FP32 = 0.25
 
 # What `_compared` has found for each model, without branches and with them.
 _agrees: WeakKeyDictionary[torch.nn.Module, dict[bool, bool]] = WeakKeyDictionary()
+_told: WeakSet[torch.nn.Module] = WeakSet()  # models whose limit was told
 
 
 def plain_logits(model: PreTrainedModel, rows: list[list[int]], branches: list[list[int]], last: int) -> torch.Tensor:
@@ -41,6 +44,8 @@ def plain_logits(model: PreTrainedModel, rows: list[list[int]], branches: list[l
     first_R1 = torch.tensor([len(row) - last for row in rows for _ in branches])[:, None]
     kept_RQ = (first_R1 + torch.arange(last + longest)).clamp(max=ids_RT.shape[1] - 1)
     given = {"attention_mask": mask_RT.to(model.device), "use_cache": False}
+    if rope_limit(model) < UNLIMITED:  # a short row, since dynamic frequencies stay those of the longest row so far
+        model(input_ids=ids_RT[:1, :1].to(model.device))
     with exact_logits(model, kept_RQ.to(model.device)):
         logits_RQV: torch.Tensor = model(
             input_ids=ids_RT.to(model.device), **{name: value for name, value in given.items() if takes(model, name)}
@@ -56,7 +61,7 @@ def needed(
     branches: Sequence[list[int]],
     scores: Callable[[list[list[int]], bool], torch.Tensor],
 ) -> bool:
-    """Says whether rows must be scored plainly, and warns if so.
+    """Says whether rows must be scored plainly, and warns if so, once a model.
 
     The config decides. Architectures that the fast paths were not written for are compared with plain rows once, at
     the first call with a model and with branches, and keep to plain rows if they differ.
@@ -69,9 +74,10 @@ def needed(
     """
     limit, reason = longest_fast_row(model)
     if max(map(len, rows)) + max(map(len, branches)) > limit:
-        warnings.warn(
-            f"scoring: {reason}; each row runs whole, without the shared prefix, which is slower", Note, stacklevel=2
-        )
+        if unwrap(model) not in _told:
+            _told.add(unwrap(model))
+            text = f"scoring: {reason}; each row runs whole, without the shared prefix, which is slower"
+            warnings.warn(text, Note, stacklevel=2)
         return True
     if fused_layer.supports(model) or prefix_attention.supports(unwrap(model)):
         return False

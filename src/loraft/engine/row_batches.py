@@ -8,6 +8,7 @@ Letters: N rows, B rows of a batch, Q logits of a row, V vocabulary, K labels, A
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel
 
 from loraft.engine import plain_rows, ranged_rows
 from loraft.engine.answers import Answers, score_reader
+from loraft.engine.architecture import rope_limit
 from loraft.engine.key_ranges import FlatCache
 from loraft.engine.layout import Cache, bucket_size, common_prefix
 from loraft.engine.lm_head import Read
@@ -156,8 +158,15 @@ def _batches_of(
     if route.plain:
         copies, branch_tokens = len(branches), max(map(len, branches))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    lengths = [copies * bucket_size(len(row) - route.prefix + branch_tokens) for row in rows]
-    return cut_batches(order, lengths, batch_tokens)
+    tokens = [len(row) - route.prefix + branch_tokens for row in rows]
+    lengths = [copies * bucket_size(count) for count in tokens]
+    groups = equal_frequencies(order, tokens, rope_limit(model)) if route.plain else [order]
+    return [batch for group in groups for batch in cut_batches(group, lengths, batch_tokens)]
+
+
+def equal_frequencies(order: list[int], tokens: Sequence[int], limit: int) -> list[list[int]]:
+    """Returns the row numbers of `order`, shorter rows first, cut into groups: rows up to the limit, then by length."""
+    return [list(group) for _, group in groupby(order, key=lambda i: max(tokens[i], limit))]
 
 
 def _even_batches(lengths: list[int], limit: int) -> list[list[int]]:

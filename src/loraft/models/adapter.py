@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from loraft.config.schema import LoraSection
 from loraft.errors import BackboneError
-from loraft.models.adapter_targets import check_targets
+from loraft.models.adapter_targets import check_targets, special_linears
 from loraft.models.lora_hooks import attach
 from loraft.models.quantization import decoder_matrices, no_compiler, quantised_share
 from loraft.runs.peft_folder import AGAIN, WEIGHTS_FILE, read_peft_folder
@@ -45,14 +45,17 @@ def lora_config(section: LoraSection, base: PreTrainedModel | None = None) -> "L
         from peft import LoraConfig, TaskType
 
     targets = section.target_modules
-    refused = base is not None and targets == "all-linear" and base.config.model_type in MAMBA_TYPES
+    refused: list[str] = []
+    if base is not None and targets == "all-linear":
+        refused = sorted({name.rpartition(".")[2] for name in special_linears(base)})
+        refused += REFUSED_IN_MAMBA if base.config.model_type in MAMBA_TYPES else ()
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=section.r,
         lora_alpha=section.alpha,
         lora_dropout=section.lora_dropout,
         target_modules=None if targets == "default" else targets,
-        exclude_modules=list(REFUSED_IN_MAMBA) if refused else None,
+        exclude_modules=refused or None,
         modules_to_save=section.modules_to_save or None,
         target_parameters=section.target_parameters or None,
         use_rslora=section.use_rslora,
@@ -96,7 +99,8 @@ def add_adapter(base: PreTrainedModel, section: LoraSection, *, seed: int, empty
     moving = section.init_lora_weights in MOVING_INITS
     torch.manual_seed(seed)
     try:
-        model = get_peft_model(base, lora_config(section, base), low_cpu_mem_usage=empty and not moving)
+        with _no_wrong_warning():
+            model = get_peft_model(base, lora_config(section, base), low_cpu_mem_usage=empty and not moving)
     except ValueError as error:
         raise BackboneError(
             f"lora: peft cannot build the adapter ({_in_one_line(error)}); check lora.target_modules, lora.r and "
@@ -131,7 +135,8 @@ def add_adapters(base: PreTrainedModel, sections: Sequence[LoraSection], *, seed
     names = [model.active_adapter]
     for number, section in enumerate(sections[1:], start=2):
         torch.manual_seed(seed)
-        model.add_adapter(f"adapter{number}", lora_config(section, base))
+        with _no_wrong_warning():
+            model.add_adapter(f"adapter{number}", lora_config(section, base))
         names.append(f"adapter{number}")
     model.base_model.set_adapter(names)
     return model, names
@@ -155,7 +160,7 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> "PeftModel":
             f"{folder}: this version of peft does not know {', '.join(unknown)}; install the one that made the adapter "
             f"(got {settings.get('peft_version', 'no peft_version')})"
         )
-    with _errors_named(folder), safe_open(folder / WEIGHTS_FILE, "pt") as file:
+    with _errors_named(folder), _no_wrong_warning(), safe_open(folder / WEIGHTS_FILE, "pt") as file:
         config = LoraConfig.from_pretrained(str(folder))
         config.inference_mode = True
         model = PeftModelForCausalLM(base, config)
@@ -245,7 +250,8 @@ def count_trainable(base: PreTrainedModel, section: LoraSection) -> int:
     with no_compiler():
         from peft import get_peft_model
 
-    adapted = get_peft_model(base, lora_config(plain, base), low_cpu_mem_usage=True)
+    with _no_wrong_warning():
+        adapted = get_peft_model(base, lora_config(plain, base), low_cpu_mem_usage=True)
     count = int(adapted.get_nb_trainable_parameters()[0])
     remove_adapter(adapted)
     return count
@@ -282,6 +288,16 @@ def _in_fp32(forward: Callable[..., torch.Tensor], dtype: torch.dtype) -> Callab
         return forward(x.float()).to(x.dtype) if x.is_floating_point() else forward(x).to(dtype)
 
     return rounded
+
+
+@contextmanager
+def _no_wrong_warning() -> Iterator[None]:
+    """Silences peft 0.21's warning that it ignored a rank which it gave Mixtral's fused experts itself, and uses."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", r"The following (rank|alpha)_pattern keys .*\.gate_up_proj'\]", RuntimeWarning
+        )
+        yield
 
 
 @contextmanager

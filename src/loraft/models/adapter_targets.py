@@ -21,6 +21,32 @@ def matches(targets: str | Collection[str], name: str) -> bool:
     return any(f".{name}".endswith(f".{target}") for target in targets)
 
 
+def special_linears(base: PreTrainedModel) -> list[str]:
+    """Returns the names of linear layers whose output is not one tensor of their size: Llama 4's and Phi-MoE's routers.
+
+    peft's `all-linear` takes them, and then its layer fails on their output.
+    """
+    found: dict[type, list[str]] = {}
+    special: set[type] = set()
+    for name, module in base.named_modules():
+        kind = type(module)
+        if not isinstance(module, torch.nn.Linear) or kind.forward is torch.nn.Linear.forward or is_4bit(module):
+            continue
+        if kind not in found and not _is_linear(module):
+            special.add(kind)
+        found.setdefault(kind, []).append(name)
+    return [name for kind in special for name in found[kind]]
+
+
+@torch.no_grad()
+def _is_linear(module: torch.nn.Linear) -> bool:
+    try:
+        output = module(module.weight.new_zeros(1, module.in_features))
+    except Exception:  # it wants another shape
+        return False
+    return isinstance(output, torch.Tensor) and output.shape == (1, module.out_features)
+
+
 def check_targets(base: PreTrainedModel, section: LoraSection) -> None:
     """Checks that the backbone has every module and every parameter that the section names.
 
@@ -32,7 +58,9 @@ def check_targets(base: PreTrainedModel, section: LoraSection) -> None:
     _check_modules_to_save(section.modules_to_save, modules, _kinds(weights))
     # peft adapts nothing that is trained whole, and nothing inside of it.
     left = [name for name in modules if not any(f".{one}." in f".{name}." for one in section.modules_to_save)]
-    _check_target_modules(section, left, [name for name in left if name in weights and weights[name].ndim > 1])
+    special = special_linears(base)
+    matrices = [name for name in left if name in weights and weights[name].ndim > 1 and name not in special]
+    _check_target_modules(section, left, matrices)
     parameters = {name: parameter for name, parameter in base.named_parameters() if parameter.ndim in (2, 3)}
     experts = _kinds((name for name, parameter in parameters.items() if parameter.ndim == 3), parts=3)
     for given in section.target_parameters:
@@ -78,7 +106,9 @@ def _check_target_modules(section: LoraSection, names: list[str], adaptable: lis
             raise BackboneError(f"lora.target_modules: no such module (got {got!r}); {there}")
         without = [name for name in found if name not in adaptable]
         if without:
-            raise BackboneError(f"lora.target_modules: {without[0]} has no matrix to adapt (got {got!r}); {there}")
+            raise BackboneError(
+                f"lora.target_modules: {without[0]} has no matrix that peft adapts (got {got!r}); {there}"
+            )
 
 
 def _has_weight(module: torch.nn.Module) -> bool:

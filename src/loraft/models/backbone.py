@@ -20,8 +20,9 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from loraft.config.schema import ModelConfig, QuantConfig
+from loraft.engine import prefix_attention
 from loraft.engine.quantized_linear import is_4bit
-from loraft.errors import BackboneError
+from loraft.errors import BackboneError, first_line
 from loraft.models.device import pick_device, pick_dtype
 from loraft.models.quantization import (
     cache_weights,
@@ -38,6 +39,10 @@ transformers_logging.disable_progress_bar()  # transformers would draw one for e
 SHOWN_KEYS = 3  # in a message, of each kind
 CHUNK = 2**16  # words of 32 bits that `weights_hash` sums up; as 64-bit products they fit into a CPU's cache
 CHUNKS_AT_ONCE = 64  # on an accelerator, where the products of one kernel then take 32 MiB
+# A causal model's largest change of an earlier logit, as a share of the largest logit: experts that get another number
+# of tokens round in another way. Encoders change by 0.1 and more.
+ROUNDING = {torch.float32: 1e-4}
+ROUNDING_BELOW_FP32 = 5e-2
 # Buffers that old checkpoints hold and that the architectures compute themselves now: masks and rotary frequencies.
 OLD_BUFFERS = re.compile(r"(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias)$")
 
@@ -61,7 +66,7 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
 
     Raises:
         BackboneError: it cannot be loaded or quantised as `quant` asks, its weights are not those of its architecture,
-            or it is an adapter.
+            or it is an adapter or an encoder.
     """
     device = pick_device(model.device)
     kwargs: dict[str, Any] = {"dtype": pick_dtype(model, quant, device), "device_map": {"": device}}
@@ -78,7 +83,7 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
             if quant.method == "nf4":
                 with no_compiler():
                     import bitsandbytes  # noqa: F401  # here, or transformers would import it with the compiler on
-            base, info = _load(name, where, kwargs, nf4_config(quant, device) if quant.method == "nf4" else None)
+            base, info = _load(name, where, kwargs, nf4_config(model, quant, device) if quant.method == "nf4" else None)
     finally:
         transformers_logging.set_verbosity(verbosity)
     check_keys(model.name, info)
@@ -87,8 +92,9 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
         check_nf4(base, double_quant=quant.double_quant)
         check_share(base, allow_partial=quant.allow_partial)
         cache_weights(base, quant)
-    base.requires_grad_(False)
-    return base  # `from_pretrained` has put it into evaluation mode
+    base.requires_grad_(False)  # `from_pretrained` has put it into evaluation mode
+    check_causal(model.name, base)
+    return base
 
 
 def _load(
@@ -144,8 +150,41 @@ def check_keys(name: str, info: dict[str, Any]) -> None:
         )
 
 
-def cast(base: PreTrainedModel, dtype: torch.dtype) -> None:
+@torch.inference_mode()
+def check_causal(name: str, base: PreTrainedModel) -> None:
+    """Checks that a token does not see later ones: transformers loads encoders such as BERT as causal models, too.
+
+    Runs two tokens, twice. Architectures that `prefix_attention` knows are causal.
+
+    Args:
+        name: of the backbone, for the message.
+        base: in evaluation mode.
+
+    Raises:
+        BackboneError: another second token changes the logits of the first one, or the backbone cannot run.
+    """
+    if prefix_attention.supports(base):
+        return
+    size = base.get_input_embeddings().weight.shape[0]
+    rows = [torch.tensor([[size // 2, last]], device=base.device) for last in (size // 3, size // 4)]
+    try:
+        one_V, other_V = (base(input_ids=row).logits[0, 0].float() for row in rows)
+    except Exception as error:  # an architecture may want other inputs, and say so in any way
+        raise BackboneError(
+            f"model.name: {name} cannot run two tokens ({type(base).__name__}: {first_line(error)}); try --set "
+            "model.dtype=fp32, or choose a causal language model"
+        ) from error
+    if float((one_V - other_V).abs().max() / one_V.abs().max()) > ROUNDING.get(base.dtype, ROUNDING_BELOW_FP32):
+        raise BackboneError(
+            f"model.name: {name} is no causal language model: its tokens see later ones (got {type(base).__name__}); "
+            "choose a decoder, such as Llama, Qwen or Gemma"
+        )
+
+
+def cast(base: PreTrainedModel, dtype: torch.dtype, compute_dtype: torch.dtype) -> None:
     """Rounds the weights that are not quantised to a dtype, in place, and makes 4-bit layers dequantise to it.
+
+    Products of 4-bit layers are then computed in `compute_dtype`.
 
     Buffers, such as the frequencies of rotary embeddings, and weights that transformers keeps in fp32 stay as they are.
     """
@@ -155,7 +194,7 @@ def cast(base: PreTrainedModel, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(dtype)
     for layer in base.modules():
         if is_4bit(layer):
-            layer.weight.quant_state.dtype = dtype
+            layer.weight.quant_state.dtype, layer.compute_dtype = dtype, compute_dtype
     base.config.dtype = dtype
 
 

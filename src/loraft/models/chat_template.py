@@ -17,9 +17,9 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
 from loraft.errors import BackboneError, ConfigError
@@ -50,8 +50,13 @@ PLAIN_TEMPLATE = (
     "{{- message['content'] | trim }}{{- '\\n\\n' if message['role'] == 'system' else '\\n' }}"
     "{%- endfor %}"
 )
-# A generation prompt that ends inside an open block of thoughts, as in "<think>\n".
-OPEN_THOUGHTS = re.compile(r"<([\w:]*think\w*)>\s*\Z")
+# A generation prompt that ends inside an open block of thoughts: "<think>", "[THINK]", "<|begin_of_thought|>" and such.
+OPEN_THOUGHTS = re.compile(
+    r"(?P<left>[<\[◁]\|?)(?!/|end)(?P<name>[^<>\[\]◁▷|/]*(?:think|thought|reason|reflect|analysis|scratch)[^<>\[\]◁▷|]*)"
+    r"(?P<right>\|?[>\]▷])\s*\Z",
+    re.IGNORECASE,
+)
+BEGIN = re.compile(r"begin|start", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class ChatTemplate:
     Args:
         tokenizer: of the backbone.
         date_string: the date for chat templates that print one.
-        name: one of the tokenizer's templates, or a file; by default its template "default".
+        name: one of the tokenizer's templates, or the text of another one; by default its template "default".
         arguments: further variables of the template.
 
     Raises:
@@ -116,9 +121,11 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._in_parts = False
         template = _chosen(tokenizer, name)
+        self._given = template == name
+        self._who = "prompt.chat_template: the template" if self._given else f"{tokenizer.name_or_path}: its template"
         self.hash = hashlib.sha256(template.encode()).hexdigest()
         self.tokens = ChatTokenizer(tokenizer, template)
-        _refuse_unknown(tokenizer, template, arguments or {})
+        self._refuse_unknown(template, arguments or {})
         if "strftime_now" in template:  # a function that reads the clock: define a macro of that name in its place
             template = f"{{%- macro strftime_now(format) -%}}{date_string}{{%- endmacro %}}{template}"
         fixed = {"chat_template": template, "date_string": date_string, "tokenize": False}
@@ -137,13 +144,14 @@ class ChatTemplate:
             BackboneError: the template refuses every such chat, or does not print its messages.
         """
         problem: BackboneError | None = None
+        raw = repr(_parts(MARK))[1:-1]  # what a template prints that takes the parts for a text
         for folded in {"system": (False,), "user": (True,)}.get(role, (False, True)) if system else (False,):
             roles = {"system": SYSTEM_MARK, "user": MARK} if system and not folded else {"user": MARK}
             for self._in_parts in (False, True):
                 try:
                     rendered = self.render([{"role": role, "content": text} for role, text in roles.items()])
                     lost = [role for role, mark in roles.items() if mark not in rendered]
-                    if not lost and rendered.count(MARK) == 1 and "'type'" not in rendered:
+                    if not lost and rendered.count(MARK) == 1 and raw not in rendered:
                         return folded
                     raise self._error(
                         f"does not print the {lost[0]} message"
@@ -163,18 +171,38 @@ class ChatTemplate:
         """
         messages: list[dict[str, Any]] = [*chat]
         if self._in_parts:
-            messages = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in chat]
+            messages = [{**one, "content": _parts(one["content"])} for one in chat]
         try:
             rendered = str(
                 self._tokenizer.apply_chat_template(
                     messages, add_generation_prompt=add_generation_prompt, **self._arguments
                 )
             )
+        except TemplateSyntaxError as error:
+            mend = "mend the file" if self._given else "set prompt.chat_template to another template"
+            raise BackboneError(
+                f"{self._who} has a mistake in line {error.lineno} ({error.message}); {mend}"
+            ) from error
         except Exception as error:  # a template is code, and may raise anything
             raise self._error(f"refuses the chat ({error})") from error
         thoughts = OPEN_THOUGHTS.search(rendered) if add_generation_prompt else None
         # An open block of thoughts is closed, in the layout of an empty one, since the answer stands after it.
-        return f"{rendered.rstrip()}\n\n</{thoughts[1]}>\n\n" if thoughts else rendered
+        return f"{rendered.rstrip()}\n\n{self._closing(thoughts)}\n\n" if thoughts else rendered
+
+    def _closing(self, thoughts: re.Match[str]) -> str:
+        """Returns what ends a block of thoughts: </think> for <think>, <|end_of_thought|> for <|begin_of_thought|>."""
+        left, name, right = thoughts["left"], thoughts["name"], thoughts["right"]
+        end = BEGIN.sub(lambda begin: "END" if begin[0].isupper() else "end", name, count=1)
+        closing = f"{left}{f'/{name}' if end == name else end}{right}"
+        template = str(self._arguments["chat_template"])
+        known = closing in template or closing in self._tokenizer.get_vocab()
+        if left != "<" and not known:  # tags are always closed with a slash
+            raise BackboneError(
+                f"{self._who} opens a block of thoughts, and nothing says how it ends (got {thoughts[0].strip()!r}, "
+                f"and no {closing!r}); switch thoughts off by prompt.template_kwargs, or set prompt.chat_template to "
+                "another template"
+            )
+        return closing
 
     def frame(self, chat: list[dict[str, str]]) -> Frame:
         """Returns the four parts around the user message, which is the last message of the chat."""
@@ -197,10 +225,26 @@ class ChatTemplate:
         return AnswerFrame(prompt, before.removeprefix(prompt) if before.startswith(prompt) else "", after, end)
 
     def _error(self, what: str) -> BackboneError:
+        other = "prompt.chat_template to another template, or choose an instruction-tuned backbone"
         return BackboneError(
-            f"{self._tokenizer.name_or_path}: its chat template {what}; set prompt.system_role=user if it has no "
-            "system role, prompt.chat_template to another template, or choose an instruction-tuned backbone"
+            f"{self._who} {what}; set prompt.system_role=user if it has no system role, "
+            f"{'or mend the file' if self._given else other}"
         )
+
+    def _refuse_unknown(self, template: str, arguments: Mapping[str, object]) -> None:
+        own = {*inspect.signature(self._tokenizer.apply_chat_template).parameters, "messages", "date_string"}
+        for name in arguments:
+            if name in own:
+                raise ConfigError(f"prompt.template_kwargs: {name} is set by loraft itself (got {name}); leave it out")
+            if not re.search(rf"\b{re.escape(name)}\b", template):
+                raise ConfigError(
+                    f"prompt.template_kwargs: {self._who} has no such variable (got {name}); leave it out"
+                )
+
+
+def _parts(text: str) -> list[dict[str, str]]:
+    """A message's content as a list of parts."""
+    return [{"type": "text", "text": text}]
 
 
 def _chosen(tokenizer: PreTrainedTokenizerBase, name: str | None) -> str:
@@ -213,16 +257,12 @@ def _chosen(tokenizer: PreTrainedTokenizerBase, name: str | None) -> str:
         return _without_template(tokenizer)
     if name in named:
         return str(named[str(name)])
-    if name is not None and Path(name).is_file():
-        try:
-            return Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"prompt.chat_template: {name} cannot be read ({error}); give a UTF-8 text file"
-            ) from error
+    if name is not None and "{" in name:  # the text of a template, as `config.schema` reads it from a file
+        return name
+    what = "no template is the default" if name is None else "no such template, and no such file with Jinja in it"
     raise ConfigError(
-        f"prompt.chat_template: no such template of {tokenizer.name_or_path} and no such file (got {name}); its "
-        f"templates are: {', '.join(named) or 'none'}"
+        f"prompt.chat_template: {what} (got {name}); templates of {tokenizer.name_or_path}: "
+        f"{', '.join(named) or 'none'}; --set prompt.chat_template={next(iter(named), 'FILE')}"
     )
 
 
@@ -235,15 +275,3 @@ def _without_template(tokenizer: PreTrainedTokenizerBase) -> str:
         stacklevel=2,
     )
     return PLAIN_TEMPLATE
-
-
-def _refuse_unknown(tokenizer: PreTrainedTokenizerBase, template: str, arguments: Mapping[str, object]) -> None:
-    own = {*inspect.signature(tokenizer.apply_chat_template).parameters, "messages", "date_string"}
-    for name in arguments:
-        if name in own:
-            raise ConfigError(f"prompt.template_kwargs: {name} is set by loraft itself (got {name}); leave it out")
-        if not re.search(rf"\b{re.escape(name)}\b", template):
-            raise ConfigError(
-                f"prompt.template_kwargs: the chat template of {tokenizer.name_or_path} has no such variable "
-                f"(got {name}); leave it out"
-            )

@@ -55,12 +55,17 @@ def pick_dtype(model: ModelConfig, quant: QuantConfig, device: torch.device) -> 
     if has_bf16(device):
         return torch.bfloat16
     if quant.method == "nf4":
-        return pick_compute_dtype(quant, device)
+        return pick_compute_dtype(model, quant, device)
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
-def pick_compute_dtype(quant: QuantConfig, device: torch.device) -> torch.dtype:
-    """Returns the dtype in which dequantised weights are multiplied; `auto` is bf16, on a CUDA card without it fp16."""
-    if quant.compute_dtype != "auto":
-        return DTYPES[quant.compute_dtype]
+def pick_compute_dtype(model: ModelConfig, quant: QuantConfig, device: torch.device) -> torch.dtype:
+    """Returns the dtype in which dequantised weights are multiplied.
+
+    `auto` is the backbone's dtype where that is given, since fused layers need both equal (`lora_linear.supports`);
+    else bf16, and on a CUDA card without it fp16.
+    """
+    given = model.dtype if quant.compute_dtype == "auto" else quant.compute_dtype
+    if given != "auto":
+        return DTYPES[given]
     return torch.float16 if device.type == "cuda" and not has_bf16(device) else torch.bfloat16

@@ -13,7 +13,7 @@ from loraft.errors import BackboneError, Note, RunError
 from loraft.models import manifest
 from loraft.models.adapter import apply_adapter, load_adapter
 from loraft.models.backbone import cast, fingerprint, load_backbone, load_tokenizer
-from loraft.models.device import DTYPE_NAMES, pick_dtype
+from loraft.models.device import DTYPE_NAMES, pick_compute_dtype, pick_dtype
 from loraft.models.encoder import Encoder
 from loraft.models.positions import NO_LIMIT, longest_prompt
 from loraft.runs.peft_folder import read_peft_folder
@@ -106,7 +106,7 @@ def _checked(adapter: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
             Note,
             stacklevel=2,
         )
-        cast(base, dtype)
+        cast(base, dtype, pick_compute_dtype(config.model, config.quant, base.device))
     return encoder, base
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from transformers import BitsAndBytesConfig
 
-from loraft.config.schema import QuantConfig
+from loraft.config.schema import ModelConfig, QuantConfig
 from loraft.engine.quantized_linear import is_4bit, keep_dense
 from loraft.errors import BackboneError, Note
 from loraft.models.device import pick_compute_dtype
@@ -20,13 +20,14 @@ CACHE_SHARE = 0.3  # of the free memory that dequantised weights may take
 SHARE_TO_TELL = 0.9  # below it a note says how much is quantised
 
 
-def nf4_config(section: QuantConfig, device: torch.device) -> BitsAndBytesConfig:
+def nf4_config(model: ModelConfig, section: QuantConfig, device: torch.device) -> BitsAndBytesConfig:
     """Returns the settings that transformers hands to bitsandbytes; its own defaults are FP4 and fp32 computation.
 
     The block size is bitsandbytes' own, 64 weights; transformers has no setting for it. The compute dtype also decides
     the backbone's dtype (`backbone.load_backbone`) and whether fused layers can be used (`lora_linear.supports`).
 
     Args:
+        model: its dtype is that of the products where `compute_dtype` is auto.
         section: whether the block scales are quantised too (`double_quant`), and the dtype in which the dequantised
             weights are multiplied (`compute_dtype`).
         device: that computes; `compute_dtype: auto` depends on it.
@@ -35,7 +36,7 @@ def nf4_config(section: QuantConfig, device: torch.device) -> BitsAndBytesConfig
         load_in_4bit=True,
         bnb_4bit_quant_type=QUANT_TYPE,
         bnb_4bit_use_double_quant=section.double_quant,
-        bnb_4bit_compute_dtype=pick_compute_dtype(section, device),
+        bnb_4bit_compute_dtype=pick_compute_dtype(model, section, device),
     )
 
 

@@ -26,7 +26,7 @@ def resolve_name(name: str) -> str:
         return str(bundled)
     path = Path(name).expanduser()
     if path.is_dir():
-        files = sorted(file.name for file in path.glob("*.gguf"))
+        files = sorted(file.name for file in path.iterdir() if is_gguf(file.name))
         if (path / "config.json").exists():
             return str(path)
         if len(files) == 1:
@@ -37,16 +37,21 @@ def resolve_name(name: str) -> str:
             f"model.name: {name} has no config.json and no GGUF file; name a folder saved by save_pretrained"
         )
     if path.is_file():
-        if path.suffix != ".gguf":
+        if not is_gguf(name):
             raise BackboneError(f"model.name: {name} is a file, but no GGUF file; name its folder")
         return str(path)
-    if name.startswith((".", "/", "~")) or name.endswith(".gguf") or name.count("/") != 1:
+    if name.startswith((".", "/", "~")) or is_gguf(name) or name.count("/") != 1:
         known = ", ".join(bundled_backbones())
         raise BackboneError(
             f"model.name: no such backbone (got {name!r}); bundled: {known}; else a folder, a GGUF file, or owner/name "
             "on the hub"
         )
     return name
+
+
+def is_gguf(name: str) -> bool:
+    """Says whether this is the name of a GGUF file; some write it in capitals."""
+    return name.lower().endswith(".gguf")
 
 
 def pretrained(section: ModelConfig) -> tuple[str, dict[str, Any]]:
@@ -56,7 +61,7 @@ def pretrained(section: ModelConfig) -> tuple[str, dict[str, Any]]:
         BackboneError: there is no such backbone, or it is a GGUF file and the package that reads these is missing.
     """
     found = resolve_name(section.name)
-    if found.endswith(".gguf"):
+    if is_gguf(found):
         if importlib.util.find_spec("gguf") is None:
             raise BackboneError(f"model.name: {section.name} is a GGUF file, which needs a package: pip install gguf")
         from transformers import modeling_gguf_pytorch_utils as reader

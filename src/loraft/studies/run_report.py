@@ -124,9 +124,8 @@ def _peft_code(run: Run, config: Config) -> str:
     arguments.append(f"dtype={_torch_dtype(_trained_dtype(run, config))}")
     after = ""
     if quantised:
-        compute = config.quant.compute_dtype
-        if compute == "auto":  # fp16 only on a card without bf16, which then gives the other weights that dtype too
-            compute = "fp16" if _trained_dtype(run, config) == "fp16" else "bf16"
+        own = config.quant.compute_dtype
+        compute = _trained_dtype(run, config) if own == "auto" else own
         imports[0] = "from transformers import AutoModelForCausalLM, BitsAndBytesConfig"
         arguments.append(
             "quantization_config=BitsAndBytesConfig(\n"

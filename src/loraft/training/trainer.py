@@ -17,8 +17,8 @@ from trl import SFTTrainer
 
 from loraft.config.schema import TrainConfig
 from loraft.engine import fused_layer, lora_linear, prefix_attention
-from loraft.engine.architecture import longest_fast_row
-from loraft.engine.collator import TrainingRow, first_rows, pack, pad, rows_of, unpack
+from loraft.engine.architecture import UNLIMITED, longest_fast_row, rope_limit
+from loraft.engine.collator import TrainingRow, equal_length_parts, first_rows, pack, pad, rows_of, unpack
 from loraft.engine.layout import bucket_size
 from loraft.engine.loss import BatchMethod, answer_loss_sums, static_loss_sums
 from loraft.engine.static_batch import StaticBatch, StaticInputs, static_batch
@@ -67,7 +67,7 @@ class LabelTrainer(SFTTrainer):
         for parameter in self._trained:
             parameter.data = parameter.data.float()  # TRL rounds a quantised model's adapter to bf16
         self._dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point() and not p.requires_grad)
-        self._longest_packed = longest_fast_row(self.model)[0]
+        self._longest_packed, self._rope_limit = longest_fast_row(self.model)[0], rope_limit(self.model)
         self.method = choose_method(self.peft_model(), section, self.data.rows)
         self._checked = self.method is BatchMethod.PADDED  # else the first batch is compared with a padded one
         self.static = suits_static_steps(section, self.args, self.method)
@@ -264,7 +264,10 @@ class LabelTrainer(SFTTrainer):
             inputs = unpack(inputs, self.processing_class.pad_token_id)
         self.tokens_seen += inputs["input_ids"].numel()
         count = num_items_in_batch if num_items_in_batch is not None else len(inputs["weights"])
-        sums_A = answer_loss_sums(model, inputs, self._dtype, len(self.losses_A), method=self.method)
+        parts = [inputs]
+        if "segments" not in inputs and self._rope_limit < UNLIMITED:
+            parts = equal_length_parts(inputs, self._rope_limit)
+        sums_A = sum(answer_loss_sums(model, one, self._dtype, len(self.losses_A), method=self.method) for one in parts)
         losses_A = sums_A / count
         self.losses_A.add_(losses_A.detach())
         loss = losses_A.sum()
