@@ -10,7 +10,7 @@ from helpers.tiny import awaken, backbone, encoder, prompts
 from peft import PeftModel
 
 from loraft.config.schema import LoraSection
-from loraft.engine import lora_linear, prefix_cache, ranged_rows, scorer
+from loraft.engine import lm_head, lora_linear, prefix_cache, ranged_rows, scorer
 from loraft.engine.decoding import greedy
 from loraft.engine.key_ranges import KeyRanges, query_bounds, visible
 from loraft.engine.lm_head import split_product
@@ -166,6 +166,7 @@ def test_adapters_scored_together_equal_those_scored_one_by_one(
     head: bool, ranged: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, names = adapted(head)
+    monkeypatch.setattr(lm_head, "LOGITS", 1)  # the head reads row by row where it has no adapter
     with lora_linear.enabled(model, names):  # as in a joint training, where the evaluation takes place
         found = scorer.score_adapters(model, names, UNEVEN, NESTED, batch_tokens=600)
         assert all("forward" in vars(layer) for layer in model.modules() if hasattr(layer, "lora_A"))
