@@ -178,6 +178,15 @@ def test_adapters_scored_together_equal_those_scored_one_by_one(
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_scores_do_not_read_copies_of_weights_that_training_keeps(ranged: list[int]) -> None:
+    model, names = adapted()
+    expected = scorer.score_adapters(model, names, UNEVEN, NESTED)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.low_precision = torch.zeros_like(parameter)  # as before the first step, and stale after each
+    np.testing.assert_array_equal(scorer.score_adapters(model, names, UNEVEN, NESTED), expected)
+
+
 def test_an_adapter_that_diverged_spoils_no_other_one(ranged: list[int]) -> None:
     model, names = adapted()
     expected = scorer.score_adapters(model, names, UNEVEN, NESTED)
