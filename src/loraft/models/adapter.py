@@ -23,6 +23,7 @@ from loraft.models.adapter_targets import check_targets
 from loraft.models.lora_hooks import attach
 from loraft.models.quantization import decoder_matrices, no_compiler, quantised_share
 from loraft.runs.peft_folder import AGAIN, WEIGHTS_FILE, read_peft_folder
+from loraft.runs.run import MANIFEST_FILE
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -133,14 +134,17 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> "PeftModel":
             f"{folder}: this version of peft does not know {', '.join(unknown)}; install the one that made the adapter "
             f"(got {settings.get('peft_version', 'no peft_version')})"
         )
-    with _errors_named(folder), safe_open(folder / WEIGHTS_FILE, "pt") as file:
-        config = LoraConfig.from_pretrained(str(folder))
+    with _errors_named(folder, "cannot be read", AGAIN), safe_open(folder / WEIGHTS_FILE, "pt") as file:
+        config, saved = LoraConfig.from_pretrained(str(folder)), set(file.keys())
+    # The adapter of a run was checked against its backbone, so that only damage is left.
+    way = AGAIN if (folder / MANIFEST_FILE).is_file() else "name its backbone by --model, or copy the folder again"
+    with _errors_named(folder, "does not fit the backbone", way):
         config.inference_mode = True
         model = PeftModelForCausalLM(base, config)
         _make_copies_fp32(model)
         # Biases and copies of modules; for low-rank matrices `load_adapter` says what is missing.
         wanted = [key for key in get_peft_model_state_dict(model, save_embedding_layers=False) if ".lora_" not in key]
-        missing = sorted(set(wanted) - set(file.keys()))
+        missing = sorted(set(wanted) - saved)
         unexpected: list[str] = []
         if not missing:
             mapping = getattr(base, "_checkpoint_conversion_mapping", {})  # as `PeftModel.from_pretrained` does
@@ -149,8 +153,7 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> "PeftModel":
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             raise BackboneError(
-                f"{folder}: {WEIGHTS_FILE} does not fit: the backbone {what} {', '.join(keys[:3])}{more}; name the "
-                f"backbone that it was trained with, or {AGAIN}"
+                f"{folder}: the adapter does not fit the backbone, which {what} {', '.join(keys[:3])}{more}; {way}"
             )
     return model
 
@@ -164,7 +167,7 @@ def apply_adapter(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
         BackboneError: as in `load_adapter`.
     """
     read_peft_folder(folder)
-    with _errors_named(folder):
+    with _errors_named(folder, "cannot be read", AGAIN):
         plain = attach(base, folder)
     return base if plain else load_adapter(base, folder)
 
@@ -263,12 +266,12 @@ def _in_fp32(forward: Callable[..., torch.Tensor], dtype: torch.dtype) -> Callab
 
 
 @contextmanager
-def _errors_named(folder: Path) -> Iterator[None]:
-    """Turns errors of reading an adapter into one that names the folder and says what to do."""
+def _errors_named(folder: Path, what: str, way: str) -> Iterator[None]:
+    """Turns errors of loading an adapter into one that names the folder and says what to do."""
     try:
         yield
     except Exception as error:  # a damaged file fails in as many ways as peft has settings
-        raise BackboneError(f"{folder}: the adapter cannot be read ({_in_one_line(error)}); {AGAIN}") from error
+        raise BackboneError(f"{folder}: the adapter {what} ({_in_one_line(error)}); {way}") from error
 
 
 def _in_one_line(error: Exception) -> str:
