@@ -197,18 +197,24 @@ def coverage(model: "PeftModel") -> list[str]:
 
     Experts are stacked matrices, not linear layers: nf4 leaves them out, and for gpt-oss `all-linear` does, too.
     """
+    from peft.tuners.lora.layer import LoraLayer, ParamWrapper
+
     base = model.get_base_model()
     counts = decoder_matrices(base)  # names with peft's own parts in them
     # Copies of whole modules and the originals that they stand for, such as the head, are not the layers' matrices.
     extra = ("lora_", ".modules_to_save.", ".original_module.")
     frozen = {name: count for name, count in counts.items() if not any(part in name for part in extra)}
     total = sum(frozen.values())
-    adapted = sum(count for name, count in frozen.items() if ".base_layer" in name) / total
+    # Names do not tell: peft wraps the whole module of experts, also where it adapts one of two stacked matrices.
+    layers = [layer for layer in base.modules() if isinstance(layer, LoraLayer)]
+    ids = {id(one.get_param() if isinstance(one, ParamWrapper) else one.get_base_layer().weight) for one in layers}
+    adapted = {name for name, weight in base.named_parameters() if id(weight) in ids}
     lines = []
     if getattr(base, "is_loaded_in_4bit", False):
         lines.append(f"nf4: {quantised_share(base, frozen):.0%} of the weights in the layers are stored in 4 bits")
-    if any("experts" in name and ".base_layer" not in name for name in frozen):
-        lines.append(f"the adapter covers {adapted:.0%} of the weights in the layers; its targets leave experts out")
+    if any("experts" in name and name not in adapted and not name.endswith("bias") for name in frozen):
+        share = sum(count for name, count in frozen.items() if name in adapted) / total
+        lines.append(f"the adapter covers {share:.0%} of the weights in the layers; its targets leave experts out")
     return lines
 
 
