@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loraft.config.resolve import load_config, resolve
-from loraft.config.schema import Config
+from loraft.config.schema import OUTSIDE, Config
 from loraft.config.yaml_io import Loader, dump_config, read_mapping, yaml_problem
 from loraft.errors import ConfigError
 
@@ -20,7 +20,7 @@ POSITIVE = st.floats(min_value=1e-12, max_value=1e12)
 CONFIGS = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 2**32 - 1),
-        "name": st.none() | NAME.filter(lambda name: "/" not in name and name not in (".", "..")),
+        "name": st.none() | NAME.filter(lambda name: not OUTSIDE.search(name)),
         "model": st.fixed_dictionaries({"name": NAME, "revision": st.none() | TEXT}),
         "lora": st.fixed_dictionaries(
             {
