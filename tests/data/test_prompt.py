@@ -145,7 +145,5 @@ def test_label_words_that_could_never_be_parsed_are_refused(word):
 
 def test_one_label_makes_no_task() -> None:
     one = SENTIMENT.model_copy(update={"labels": ["positive"]})  # which validates nothing
-    with pytest.raises(
-        ConfigError, match=r"prompt\.labels: a classifier needs two labels \(got \['positive'\]\)"
-    ):
+    with pytest.raises(ConfigError, match=r"prompt\.labels: a classifier needs two labels \(got \['positive'\]\)"):
         Task.from_config(one)

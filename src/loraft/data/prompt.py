@@ -46,9 +46,7 @@ class Task:
             ConfigError: there is one label or none.
         """
         if len(self.labels) < 2:
-            raise ConfigError(
-                f"prompt.labels: a classifier needs two labels or more (got {list(self.labels)}); add one"
-            )
+            raise ConfigError(f"prompt.labels: a classifier needs two labels (got {list(self.labels)}); add one")
 
     @classmethod
     def from_config(cls, section: PromptConfig) -> "Task":
