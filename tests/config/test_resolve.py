@@ -63,7 +63,7 @@ def test_the_preset_comes_from_the_flag_else_the_file_else_the_environment(
 def test_a_grid_is_replaced_not_merged(tmp_path: Path) -> None:
     mine = file(tmp_path, "sweep: {grid: {lora.r: [1, 2]}}")
     config = resolve(config_file=mine, overrides=["sweep.grid={train.learning_rate: [1e-4, 0.001]}"])
-    assert config.sweep.grid == {"train.learning_rate": ["1e-4", 0.001]}
+    assert config.sweep.grid == {"train.learning_rate": [0.0001, 0.001]}
 
 
 def test_an_empty_file_or_section_changes_nothing(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_all_mistakes_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("override", "message"),
     [
         ("lora.rank=8", r"lora.rank: unknown key \(got 8, from --set\); did you mean lora.r\?"),
-        ("lr=1e-4", r"lr: unknown key \(got '1e-4', from --set\); did you mean train.learning_rate\?"),
+        ("lr=1e-4", r"lr: unknown key \(got 0.0001, from --set\); did you mean train.learning_rate\?"),
         ("learning_rate=1", r"learning_rate: unknown key .*; did you mean train.learning_rate\?"),
         ("train.r=8", r"train.r: unknown key .*; did you mean lora.r\?"),
         ("lora.target_module=x", r"lora.target_module: unknown key .*; did you mean lora.target_modules\?"),

@@ -138,7 +138,7 @@ def test_balancing_twice_is_refused() -> None:
     assert TrainConfig(sampling="balanced").class_weights == "none"
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../ngoài", "a/../../b", "/tmp/x", "a//b"])
+@pytest.mark.parametrize("name", ["", ".", "..", "../ngoài", "a/../../b", "/tmp/x", "a//b", "a/", r"a\..\b", r"C:\x"])
 def test_a_name_stays_inside_the_output_folder(name: str) -> None:
     assert "inside output" in problems(Config, name=name)["name"]
     assert Config(name="luận văn/r8").name == "luận văn/r8"

@@ -141,3 +141,9 @@ def test_an_unfilled_text_is_refused_by_its_key(key):
 def test_label_words_that_could_never_be_parsed_are_refused(word):
     with pytest.raises(ConfigError, match=r"prompt\.label_words"):
         task(labels=["a", "b"], label_words=[word, "xấu"])
+
+
+def test_one_label_makes_no_task() -> None:
+    one = SENTIMENT.model_copy(update={"labels": ["positive"]})  # which validates nothing
+    with pytest.raises(ConfigError, match=r"prompt\.labels: a classifier needs two labels \(got \['positive'\]\)"):
+        Task.from_config(one)

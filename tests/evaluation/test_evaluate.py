@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.tiny import LABELS, SENTENCES, backbone, encoder, tokenizer
+from helpers.tokenizers import made
 
 from loraft.config.resolve import load_config, resolve
 from loraft.config.schema import Config
@@ -18,6 +20,7 @@ from loraft.engine import scorer
 from loraft.errors import BackboneError, Note, RunError
 from loraft.evaluation.classification_report import classification_report
 from loraft.evaluation.evaluate import evaluate, judge
+from loraft.models.encoder import Encoder
 from loraft.models.load import build, load_run
 from loraft.runs.records import as_json
 from loraft.runs.run import Run
@@ -84,6 +87,19 @@ def test_generating_reads_the_label_from_each_answer(monkeypatch: pytest.MonkeyP
         "ids": [prompt.ids for prompt in prompts], "completions_K": encoder().completions_K,
         "pad": encoder().tokenizer.pad_token_id, "max_new_tokens": 9, "batch_tokens": 1234,
     }  # fmt: skip
+
+
+def test_answers_over_an_uncased_vocabulary_name_their_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = replace(encoder().task, answer_prefix="Nhãn: ", label_words=("Tiêu cực", "Vừa 😀", "Tích cực"))
+    uncased = Encoder(made("wordpiece"), task, date_string="", max_length=4096)
+    short = [made("wordpiece")(text, add_special_tokens=False)["input_ids"] for text in ("Tích cực", "nhan : tieu", "")]
+    own = [ids[:-1] for ids in uncased.completions_K]
+    monkeypatch.setattr("loraft.engine.decoding.generate", lambda *args, **kwargs: [*own, *short])
+    _, rows = judge(backbone(), uncased, uncased.encode(SPLIT.texts), SPLIT, config("eval.decode=generate"))
+    assert [row.predicted for row in rows] == [*NAMES, "positive", None, None]
+    assert [row.answer for row in rows] == [
+        "nhan : tieu cuc", "nhan : vua", "nhan : tich cuc", "tich cuc", "nhan : tieu", ""
+    ]  # fmt: skip
 
 
 def test_shortened_sentences_are_counted_and_told_with_the_splits_name() -> None:

@@ -109,7 +109,7 @@ def test_all_scores_of_all_pairs_are_corrected_together() -> None:
     tests = [one for of_pair in found for one in of_pair.values()]
     assert [one.p_holm for one in tests] == significance.holm([one.p_value or 0.0 for one in tests])
     assert found[0]["accuracy"].p_value == pytest.approx(2 / 2**6)  # McNemar with 6 rows to 0
-    assert found[2]["accuracy"] == found[2]["macro_f1"] == Difference(0.0, (0.0, 0.0), 1.0, 1.0)
+    assert {(one.difference, one.p_value, one.p_holm) for one in found[2].values()} == {(0.0, 1.0, 1.0)}
     assert [significance.shown(of_pair["accuracy"], 0.95) for of_pair in found] == [0, 1, 0]
 
 
@@ -138,6 +138,23 @@ def test_a_difference_is_shown_by_its_corrected_p_and_not_by_its_interval(
     gap: float, p_holm: float | None, sign: int
 ) -> None:
     assert significance.shown(Difference(gap, (-0.2, -0.05), 0.001, p_holm), 0.95) == sign
+
+
+@pytest.mark.parametrize(
+    ("interval", "p_holm", "note"),
+    [
+        ((0.1, 0.3), 0.2, "the interval leaves out 0, but the corrected p decides: no difference is shown"),
+        ((-0.1, 0.3), 0.01, "the interval holds 0, but the corrected p decides: a difference is shown"),
+        ((0.1, 0.3), 0.01, None),
+        ((-0.1, 0.3), 0.2, None),
+    ],
+)
+def test_where_interval_and_test_disagree_a_note_says_that_the_test_decides(
+    monkeypatch: pytest.MonkeyPatch, interval: tuple[float, float], p_holm: float, note: str | None
+) -> None:
+    monkeypatch.setattr(significance, "differences", lambda *args, **kwargs: {"accuracy": Difference(0.2, interval)})
+    monkeypatch.setattr(significance, "_p_value", lambda *args: p_holm)
+    assert significance.compared(GOLD, [([GOLD], [GOLD])], 3, **SETTINGS)[0]["accuracy"].note == note
 
 
 def test_holm_reproduces_the_textbook_example() -> None:

@@ -81,6 +81,38 @@ def test_a_run_of_another_prompt_is_refused(config: Config, run: Run) -> None:
         load_run(run, config.model_copy(update={"prompt": prompt}))
 
 
+def test_an_adapter_over_another_quantisation_or_backbone_is_refused_with_the_flag_to_add(
+    config: Config, tmp_path: Path
+) -> None:
+    quantised = resolve(overrides=[f"model.name={config.model.name}", "quant.method=nf4", "lora.r=2"])
+    for made, used, flag in (
+        (quantised, config, r"trained with quant\.method=nf4 \(got none\); add --quant nf4$"),
+        (config, quantised, r"trained with quant\.method=none \(got nf4\); add --quant none$"),
+        (
+            quantised,
+            quantised.model_copy(update={"quant": quantised.quant.model_copy(update={"double_quant": False})}),
+            r"add --set quant\.double_quant=true$",
+        ),
+    ):
+        with pytest.raises(RunError, match=flag):
+            load_peft(run_over(made, tmp_path / flag).adapter, used)
+    folder = run_over(config, tmp_path / "lạ").adapter
+    with pytest.raises(
+        RunError, match=r"backbone or prompt:(.|\n)*use the backbone .*backbone \(with --adapter: --model"
+    ):
+        load_peft(folder, resolve(overrides=["lora.r=2", "prompt.task=topic", "prompt.max_length=300"]))
+    (folder / MANIFEST_FILE).unlink()
+    other = tmp_path / "gpt2"
+    AutoModelForCausalLM.from_config(CONFIGS["gpt2"]).save_pretrained(other)
+    tokenizer().save_pretrained(other)
+    for name in ("loraft-vi-tiny", str(other)):  # another size, other layers
+        with (
+            pytest.warns(Note, match="is used with"),
+            pytest.raises(BackboneError, match=r"does not fit the backbone.*; name its backbone by --model, or copy"),
+        ):
+            load_peft(folder, config.model_copy(update={"model": config.model.model_copy(update={"name": name})}))
+
+
 # --- another dtype, another place -------------------------------------------------------------------------------------
 
 
@@ -156,5 +188,6 @@ def test_a_relative_backbone_is_kept_absolute_and_found_again_when_it_moved_with
         (tmp_path / name).rename(tmp_path / "nơi khác" / name)
     load_run(Run(tmp_path / "nơi khác" / "runs" / "r2"), relative)
     (tmp_path / "nơi khác" / "backbone").rename(tmp_path / "đi rồi")
-    with pytest.raises(BackboneError, match=rf"no such backbone \(got '{tmp_path}/backbone'\)"):
+    looked = f"{tmp_path}/backbone and {tmp_path}/nơi khác/backbone"
+    with pytest.raises(BackboneError, match=rf"r2: its backbone is not there any more \(looked for {looked}\); put"):
         load_run(Run(tmp_path / "nơi khác" / "runs" / "r2"), relative)

@@ -43,7 +43,7 @@ def test_sentences_are_shortened_to_the_positions_and_scored(tmp_path: Path) -> 
     GPT2LMHeadModel(GPT2).save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
     config = resolve(overrides=[f"model.name={tmp_path}"])
-    with pytest.warns(Note, match=r"may take 128 tokens .*\(got 1,024\).*--set prompt.max_length=128"):
+    with pytest.warns(Note, match=r"may take 128 tokens, .*\(got 1,024\).*--set prompt.max_length=128"):
         encoder, model = build(config)
     prompts = encoder.encode(["thầy dạy rất nhiệt tình , dễ hiểu . " * 20])
     assert prompts[0].cut
@@ -58,7 +58,7 @@ def test_the_config_counts_where_it_is_lower_and_generated_answers_need_room(tmp
     assert longest_prompt(resolve(overrides=[name, "prompt.max_length=128"])) == 128
     generating = [name, "eval.decode=generate", "eval.max_new_tokens=20"]
     assert longest_prompt(resolve(overrides=[*generating, "prompt.max_length=108"])) == 108
-    with pytest.warns(Note, match="may take 108 tokens"):
+    with pytest.warns(Note, match="may take 108 tokens, this backbone's positions less eval.max_new_tokens=20"):
         assert longest_prompt(resolve(overrides=[*generating, "prompt.max_length=109"])) == 108
 
 

@@ -156,6 +156,22 @@ def test_an_adapter_that_leaves_the_experts_out_says_so() -> None:
     ]
 
 
+@pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys:RuntimeWarning")  # peft, of experts
+def test_an_adapter_of_one_of_two_stacked_matrices_says_what_it_leaves_out() -> None:
+    config = GptOssConfig(**SMALL, **HEADS, head_dim=8, num_local_experts=4, num_experts_per_tok=1)
+    down, both = ["mlp.experts.down_proj"], ["mlp.experts.down_proj", "mlp.experts.gate_up_proj"]
+    model = AutoModelForCausalLM.from_config(config)
+    covered, total = (
+        2 * (3072 + 4 * 32 * 48),
+        sum(decoder_matrices(model).values()),
+    )  # attention and down_proj, 2 layers
+    assert coverage(add_adapter(model, LoraSection(r=2, target_parameters=down), seed=1)) == [
+        f"the adapter covers {covered / total:.0%} of the weights in the layers; its targets leave experts out"
+    ]
+    whole = add_adapter(AutoModelForCausalLM.from_config(config), LoraSection(r=2, target_parameters=both), seed=1)
+    assert coverage(whole) == []
+
+
 def test_the_share_counts_every_matrix_of_the_layers_and_no_embedding() -> None:
     model = load_backbone(ModelConfig(), QuantConfig(method="nf4"))
     counts, config = decoder_matrices(model), model.config

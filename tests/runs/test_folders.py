@@ -77,7 +77,7 @@ def test_a_folder_that_is_no_run_is_never_touched(tmp_path: Path, flags: dict[st
     assert (tmp_path / "luận văn" / "chương 1.txt").read_text() == "mở đầu"
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../ngoài", "a/../../b", "/tmp/x", "a//b"])
+@pytest.mark.parametrize("name", ["", ".", "..", "../ngoài", "a/../../b", "/tmp/x", "a//b", "a/", r"a\..\b", r"C:\x"])
 def test_names_stay_inside_the_output_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(RunError, match="run name"):
         Run.create(tmp_path, name)

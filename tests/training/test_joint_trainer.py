@@ -226,7 +226,8 @@ def test_an_adapter_that_diverges_is_left_behind_and_the_others_go_on(tmp_path: 
     section = training(max_steps=4, eval_steps=2, warmup_steps=0, lr_scheduler_type="constant")
     trainer = JointTrainer.build(model, DATA, section, output_dir=str(tmp_path), seed=3, joint=joint)
     trainer.train()
-    assert trainer.diverged == {names[1]}
+    again = JointTrainer.build(model, DATA, section, output_dir=str(tmp_path), seed=3, joint=joint)  # as on resuming
+    assert trainer.diverged == again.diverged == {names[1]}
     assert (
         trainer.args.load_best_model_at_end is False
     )  # of the mean over the adapters; each has a best step of its own

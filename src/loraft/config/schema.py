@@ -303,6 +303,10 @@ class SweepConfig(Section):
     )
 
 
+# Names that would leave the output folder; on Windows a backslash divides folders too, and C: is another drive.
+OUTSIDE = re.compile(r"\\|^[A-Za-z]:|(^|/)\.{0,2}(/|\Z)")
+
+
 class Config(Section):
     """All settings that a run depends on. Frozen: `resolve` makes one, and `model_copy(update=...)` another.
 
@@ -329,6 +333,6 @@ class Config(Section):
     @field_validator("name")
     @classmethod
     def _inside_output(cls, name: str | None) -> str | None:
-        if name is not None and any(part in ("", ".", "..") for part in name.split("/")):
+        if name is not None and OUTSIDE.search(name):
             raise ValueError("is not the name of a folder inside output; use letters and digits")
         return name

@@ -51,13 +51,14 @@ def yaml_problem(error: yaml.YAMLError) -> str:
 
 
 class Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a repeated key, and for which yes, no, on, off and dates are text.
+    """SafeLoader that refuses a repeated key, and reads words and numbers as YAML 1.2 does.
 
-    PyYAML would silently keep the last value of a repeated key, and follows YAML 1.1, where `shared_prefix: off` is
-    false. `Dumper` still quotes such words, so that both kinds of reader agree on what it writes.
+    PyYAML would silently keep the last value of a repeated key. It follows YAML 1.1, where off is false, 016 is 14,
+    1:30 is 90 and 1e-4 is text; here these are text, 16, text and a number. `Dumper` quotes every text that one of the
+    two reads as something else, so that both kinds of reader agree on what it writes.
 
     Source:
-        YAML 1.2, section 10.3.2: of the core schema's words, only true and false are booleans.
+        YAML 1.2.2, section 10.3.2, the core schema.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -70,15 +71,32 @@ class Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("bool", "timestamp"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("(?:[tT]rue|TRUE|[fF]alse|FALSE)$"), list("tTfF"))
-
-
 class Dumper(yaml.SafeDumper):
     """SafeDumper that writes text of several lines as a block, so that prompts stay readable."""
+
+
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    text = str(loader.construct_scalar(node))
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+# Of YAML 1.1, null and the merge key stay.
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith(("null", "merge"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for kind, pattern, firsts in (
+    ("bool", r"[tT]rue|TRUE|[fF]alse|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+):
+    for reader_or_writer in (Loader, Dumper):
+        reader_or_writer.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"(?:{pattern})$"), list(firsts))
+Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

@@ -39,6 +39,15 @@ class Task:
     system_role: str = "auto"
     score_end_of_turn: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuses fewer than two labels, which a config made by `model_copy` can still have.
+
+        Raises:
+            ConfigError: there is one label or none.
+        """
+        if len(self.labels) < 2:
+            raise ConfigError(f"prompt.labels: a classifier needs two labels (got {list(self.labels)}); add one")
+
     @classmethod
     def from_config(cls, section: PromptConfig) -> "Task":
         """The task that a resolved `prompt` section describes.

@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.data.dataset import Split, load_data, warn_of_notes
-from loraft.data.prompt import parse_answer
 from loraft.engine import decoding, scorer
 from loraft.errors import RunError
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
@@ -138,9 +137,9 @@ def judge(
             max_new_tokens=config.eval.max_new_tokens,
             batch_tokens=batch_tokens,
         )
-        answers = encoder.tokenizer.batch_decode(made, skip_special_tokens=True)
-        parsed = [parse_answer(encoder.task, answer) for answer in answers]
-        predictions_N = np.array([-1 if label is None else label for label in parsed])
+        read = encoder.read(made)
+        answers = [text for text, _ in read]
+        predictions_N = np.array([-1 if label is None else label for _, label in read])
     labels = encoder.task.labels
     report = classification_report(
         split.labels,

@@ -53,12 +53,14 @@ class Difference:
     Attributes:
         p_value: of the test alone, see `significance.compared`; None in files of earlier versions.
         p_holm: corrected for all tests of the comparison.
+        note: which of the two decides, in words; None where the interval and the corrected test agree.
     """
 
     difference: float
     interval: Interval
     p_value: float | None = None
     p_holm: float | None = None
+    note: str | None = None
 
 
 def bootstrap(counts_KK: Ints, samples: int, confidence: float, seed: int) -> dict[str, Interval]:
@@ -112,6 +114,42 @@ def wilson(right: int, total: int, confidence: float) -> Interval:
     return min((middle - half) / (1 + z**2 / total), share), max((middle + half) / (1 + z**2 / total), share)
 
 
+def tango(own: int, other: int, total: int, confidence: float) -> Interval:
+    """Tango's score interval of the difference of two shares on the same rows: it has a width also where none differs.
+
+    The bounds are the differences that the score test of matched pairs does not reject, found by bisection.
+
+    Args:
+        own: rows that only the first model has right.
+        other: rows that only the second model has right.
+        total: number of rows.
+        confidence: coverage of the interval, in (0, 1).
+
+    Source:
+        Tango 1998, "Equivalence Test and Confidence Interval for the Difference in Proportions for the Paired-sample
+        Design"; recommended by Fagerland, Lydersen and Laake 2014, "Recommended Tests and Confidence Intervals for
+        Paired Binomial Proportions".
+    """
+    from scipy.special import ndtri
+
+    z = float(ndtri((1 + confidence) / 2))
+
+    def holds(gap: float) -> bool:
+        # The likeliest share of rows that only the second model has right, if `gap` is the true difference.
+        linear = (2 * total - own + other) * gap - own - other
+        share = (math.sqrt(max(0.0, linear**2 + 8 * total * other * gap * (1 - gap))) - linear) / (4 * total)
+        return (own - other - total * gap) ** 2 <= z**2 * total * (2 * share + gap * (1 - gap))
+
+    bounds = []
+    for outside in (-1.0, 1.0):
+        inside = (own - other) / total
+        for _ in range(50):  # halvings, down to the precision of floats
+            middle = (inside + outside) / 2
+            inside, outside = (middle, outside) if holds(middle) else (inside, middle)
+        bounds.append(inside)
+    return bounds[0], bounds[1]
+
+
 def differences(
     references_N: npt.ArrayLike,
     answers_RN: Sequence[npt.ArrayLike],
@@ -126,7 +164,11 @@ def differences(
 
     Two things vary, as in `spread`. Test rows are resampled with replacement, the same rows for all draws of both
     models, so that what makes a row hard for both cancels out. The draws of each model, independent of each other, add
-    Student's t for their mean in quadrature. With one draw each, this is the paired percentile bootstrap.
+    Student's t for their mean in quadrature. The accuracies of one draw each have Tango's interval instead.
+
+    Resampling the N rows alone gives [0, 0] where both models answer alike. So N rows are drawn from N + 2: one more
+    that only the one model has right and one more that only the other has, as in `bootstrap` shared among the labels
+    and the wrong answers. The interval is widened to contain the difference, and ends at -1 and 1.
 
     Args:
         references_N: label ids.
@@ -141,22 +183,32 @@ def differences(
         A difference for each of `metrics.INTERVAL_SCORES`.
 
     Source:
-        Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13, for percentile intervals.
+        Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13, for percentile intervals; two rows
+        more, one for each side: Bonett and Price 2012, "Adjusted Wald Confidence Interval for a Difference of Binomial
+        Proportions Based on Paired Data".
     """
     answers_DN = np.stack([np.asarray(draw) for draw in (*answers_RN, *others_RN)])
     own = len(answers_RN)  # the first so many of D are the one model's
     measured = [scores_of_one(confusion(references_N, draw_N, num_labels)) for draw_N in answers_DN]
     # Rows with the same reference and the same D answers are of one kind: (1 + D, U), and how often each occurs.
     kinds, multiplicity_U = np.unique(np.vstack([np.asarray(references_N), answers_DN]), axis=1, return_counts=True)
+    added, weights = _one_right_each(references_N, own, len(answers_DN), num_labels)
+    kinds, weights_U = np.hstack([kinds, added]), np.concatenate([multiplicity_U, weights])
     columns_DU = np.where(kinds[1:] < 0, num_labels, kinds[1:])
-    resampled = _resampled(kinds[0], columns_DU, multiplicity_U, num_labels, bootstrap_samples, seed)
+    total = answers_DN.shape[1]
+    resampled = _resampled(kinds[0], columns_DU, weights_U, total, num_labels, bootstrap_samples, seed)
     found = {}
     for name in INTERVAL_SCORES:
         values_D, values_DS = np.array([scores[name] for scores in measured]), [scores[name] for scores in resampled]
         gap = float(values_D[:own].mean() - values_D[own:].mean())
         gap_S = np.mean(values_DS[:own], axis=0) - np.mean(values_DS[own:], axis=0)
+        low, high = _percentiles(gap_S, confidence)
+        if name == "accuracy" and len(answers_DN) == 2:
+            right, other_right = answers_DN == references_N
+            low, high = tango(int((right & ~other_right).sum()), int((other_right & ~right).sum()), total, confidence)
         of_draws = math.hypot(_half_width(values_D[:own], confidence), _half_width(values_D[own:], confidence))
-        found[name] = Difference(gap, _widened(gap, _percentiles(gap_S, confidence), of_draws))
+        low, high = _widened(gap, (min(low, gap), max(high, gap)), of_draws)
+        found[name] = Difference(gap, (max(-1.0, low), min(1.0, high)))
     return found
 
 
@@ -187,8 +239,25 @@ def spreads(draws: Sequence[Scored], confidence: float) -> dict[str, Spread]:
     return {score: spread(draws, score, confidence) for score in SCORES if all(score in d.scores for d in draws)}
 
 
+def _one_right_each(references_N: npt.ArrayLike, own: int, draws: int, num_labels: int) -> tuple[Ints, Floats]:
+    """Kinds of rows that only one of two models has right, (1 + D, U), and their weights, which sum to 1 for each.
+
+    Args:
+        references_N: label ids.
+        own: the first so many of the D draws are the one model's.
+        draws: D.
+        num_labels: K.
+    """
+    support_K = np.bincount(np.asarray(references_N), minlength=num_labels)
+    right, wrong = np.nonzero((support_K[:, None] > 0) & ~np.eye(num_labels, dtype=bool))
+    sides = [
+        np.stack([right, *([one] * own), *([two] * (draws - own))]) for one, two in ((right, wrong), (wrong, right))
+    ]
+    return np.hstack(sides), np.tile(support_K[right] / support_K.sum() / (num_labels - 1), 2)
+
+
 def _resampled(
-    references_U: Ints, columns_DU: Ints, multiplicity_U: Ints, num_labels: int, samples: int, seed: int
+    references_U: Ints, columns_DU: Ints, weights_U: Floats, total: int, num_labels: int, samples: int, seed: int
 ) -> list[dict[str, Floats]]:
     """For each of D classifiers its scores, each of shape (S,), on S resamples of the test rows, the same for all D.
 
@@ -198,25 +267,25 @@ def _resampled(
     Args:
         references_U: label id of each kind of row.
         columns_DU: each classifier's column in the confusion matrix for each kind of row.
-        multiplicity_U: how many of the N rows are of each kind.
+        weights_U: how many rows are of each kind.
+        total: N, rows of a resample.
         num_labels: K.
         samples: S.
         seed: of the resampling.
     """
     blocks: list[list[dict[str, Floats]]] = [[] for _ in columns_DU]
-    for drawn_SU in _drawn(multiplicity_U, samples, seed, num_labels):
+    for drawn_SU in _drawn(weights_U, total, samples, seed, num_labels):
         for own_blocks, columns_U in zip(blocks, columns_DU, strict=True):
             own_blocks.append(scores_of_many(confusions(drawn_SU, references_U, columns_U, num_labels)))
     return [{name: np.concatenate([one[name] for one in own]) for name in own[0]} for own in blocks]
 
 
-def _drawn(multiplicity_U: Ints, samples: int, seed: int, num_labels: int) -> Iterator[Ints]:
+def _drawn(weights_U: Floats, total: int, samples: int, seed: int, num_labels: int) -> Iterator[Ints]:
     """How often each resample contains each kind of row, (S, U), in blocks of S that fit into memory."""
     generator = np.random.default_rng(seed)
-    total = int(multiplicity_U.sum())
     # A resample takes U numbers here and a confusion matrix of K x (K + 1) numbers later.
-    for block in blocks_of(samples, max(len(multiplicity_U), num_labels * (num_labels + 1))):
-        yield generator.multinomial(total, multiplicity_U / total, size=block)
+    for block in blocks_of(samples, max(len(weights_U), num_labels * (num_labels + 1))):
+        yield generator.multinomial(total, weights_U / weights_U.sum(), size=block)
 
 
 def blocks_of(samples: int, cells: int) -> Iterator[int]:

@@ -190,15 +190,28 @@ def compared(
         for own_RN, other_RN in pairs
     ]
     corrected = iter(holm([one.p_value or 0.0 for of_pair in found for one in of_pair.values()]))
-    return [{score: replace(one, p_holm=next(corrected)) for score, one in of_pair.items()} for of_pair in found]
+    tested = [{score: replace(one, p_holm=next(corrected)) for score, one in of_pair.items()} for of_pair in found]
+    return [{score: replace(one, note=_note(one, confidence)) for score, one in of_pair.items()} for of_pair in tested]
+
+
+def rejects(p_holm: float | None, confidence: float) -> bool:
+    """Whether a corrected p-value shows a difference: it is at most 1 - confidence."""
+    return p_holm is not None and p_holm <= round(1 - confidence, 12)  # 1 - 0.95 is a little more than 0.05
 
 
 def shown(difference: Difference, confidence: float) -> int:
     """1 where the difference is shown to be above 0, -1 where below, 0 where neither is shown."""
-    level = round(1 - confidence, 12)  # 1 - 0.95 is a little more than 0.05
-    if difference.p_holm is None or difference.p_holm > level:
-        return 0
-    return int(np.sign(difference.difference))
+    return int(np.sign(difference.difference)) if rejects(difference.p_holm, confidence) else 0
+
+
+def _note(difference: Difference, confidence: float) -> str | None:
+    """What decides where the interval, which is corrected for nothing, and the corrected test disagree."""
+    low, high = difference.interval
+    outside = low > 0 or high < 0
+    if outside == (shown(difference, confidence) != 0):
+        return None
+    found = ("leaves out 0", "no difference is shown") if outside else ("holds 0", "a difference is shown")
+    return f"the interval {found[0]}, but the corrected p decides: {found[1]}"
 
 
 def _p_value(

@@ -24,6 +24,7 @@ from loraft.models.adapter_targets import check_targets, special_linears
 from loraft.models.lora_hooks import attach
 from loraft.models.quantization import decoder_matrices, no_compiler, quantised_share
 from loraft.runs.peft_folder import AGAIN, WEIGHTS_FILE, read_peft_folder
+from loraft.runs.run import MANIFEST_FILE
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -160,14 +161,17 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> "PeftModel":
             f"{folder}: this version of peft does not know {', '.join(unknown)}; install the one that made the adapter "
             f"(got {settings.get('peft_version', 'no peft_version')})"
         )
-    with _errors_named(folder), _no_wrong_warning(), safe_open(folder / WEIGHTS_FILE, "pt") as file:
-        config = LoraConfig.from_pretrained(str(folder))
+    with _errors_named(folder, "cannot be read", AGAIN), safe_open(folder / WEIGHTS_FILE, "pt") as file:
+        config, saved = LoraConfig.from_pretrained(str(folder)), set(file.keys())
+    # The adapter of a run was checked against its backbone, so that only damage is left.
+    way = AGAIN if (folder / MANIFEST_FILE).is_file() else "name its backbone by --model, or copy the folder again"
+    with _errors_named(folder, "does not fit the backbone", way), _no_wrong_warning():
         config.inference_mode = True
         model = PeftModelForCausalLM(base, config)
         _make_copies_fp32(model)
         # Biases and copies of modules; for low-rank matrices `load_adapter` says what is missing.
         wanted = [key for key in get_peft_model_state_dict(model, save_embedding_layers=False) if ".lora_" not in key]
-        missing = sorted(set(wanted) - set(file.keys()))
+        missing = sorted(set(wanted) - saved)
         unexpected: list[str] = []
         if not missing:
             mapping = getattr(base, "_checkpoint_conversion_mapping", {})  # as `PeftModel.from_pretrained` does
@@ -176,8 +180,7 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> "PeftModel":
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             raise BackboneError(
-                f"{folder}: {WEIGHTS_FILE} does not fit: the backbone {what} {', '.join(keys[:3])}{more}; name the "
-                f"backbone that it was trained with, or {AGAIN}"
+                f"{folder}: the adapter does not fit the backbone, which {what} {', '.join(keys[:3])}{more}; {way}"
             )
     return model
 
@@ -191,7 +194,7 @@ def apply_adapter(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
         BackboneError: as in `load_adapter`.
     """
     read_peft_folder(folder)
-    with _errors_named(folder):
+    with _errors_named(folder, "cannot be read", AGAIN):
         plain = attach(base, folder)
     return base if plain else load_adapter(base, folder)
 
@@ -221,18 +224,24 @@ def coverage(model: "PeftModel") -> list[str]:
 
     Experts are stacked matrices, not linear layers: nf4 leaves them out, and for gpt-oss `all-linear` does, too.
     """
+    from peft.tuners.lora.layer import LoraLayer, ParamWrapper
+
     base = model.get_base_model()
     counts = decoder_matrices(base)  # names with peft's own parts in them
     # Copies of whole modules and the originals that they stand for, such as the head, are not the layers' matrices.
     extra = ("lora_", ".modules_to_save.", ".original_module.")
     frozen = {name: count for name, count in counts.items() if not any(part in name for part in extra)}
     total = sum(frozen.values())
-    adapted = sum(count for name, count in frozen.items() if ".base_layer" in name) / total
+    # Names do not tell: peft wraps the whole module of experts, also where it adapts one of two stacked matrices.
+    layers = [layer for layer in base.modules() if isinstance(layer, LoraLayer)]
+    ids = {id(one.get_param() if isinstance(one, ParamWrapper) else one.get_base_layer().weight) for one in layers}
+    adapted = {name for name, weight in base.named_parameters() if id(weight) in ids}
     lines = []
     if getattr(base, "is_loaded_in_4bit", False):
         lines.append(f"nf4: {quantised_share(base, frozen):.0%} of the weights in the layers are stored in 4 bits")
-    if any("experts" in name and ".base_layer" not in name for name in frozen):
-        lines.append(f"the adapter covers {adapted:.0%} of the weights in the layers; its targets leave experts out")
+    if any("experts" in name and name not in adapted and not name.endswith("bias") for name in frozen):
+        share = sum(count for name, count in frozen.items() if name in adapted) / total
+        lines.append(f"the adapter covers {share:.0%} of the weights in the layers; its targets leave experts out")
     return lines
 
 
@@ -301,12 +310,12 @@ def _no_wrong_warning() -> Iterator[None]:
 
 
 @contextmanager
-def _errors_named(folder: Path) -> Iterator[None]:
-    """Turns errors of reading an adapter into one that names the folder and says what to do."""
+def _errors_named(folder: Path, what: str, way: str) -> Iterator[None]:
+    """Turns errors of loading an adapter into one that names the folder and says what to do."""
     try:
         yield
     except Exception as error:  # a damaged file fails in as many ways as peft has settings
-        raise BackboneError(f"{folder}: the adapter cannot be read ({_in_one_line(error)}); {AGAIN}") from error
+        raise BackboneError(f"{folder}: the adapter {what} ({_in_one_line(error)}); {way}") from error
 
 
 def _in_one_line(error: Exception) -> str:

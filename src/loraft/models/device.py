@@ -5,10 +5,11 @@ import platform
 import torch
 
 from loraft import distributed
+from loraft.config.dtypes import TORCH_NAMES
 from loraft.config.schema import ModelConfig, QuantConfig
 from loraft.errors import BackboneError
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, full) for name, full in TORCH_NAMES.items()}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 

@@ -25,6 +25,7 @@ Letters: N sentences, K labels.
 
 import hashlib
 import json
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from itertools import combinations
 
 from transformers import PreTrainedTokenizerBase
 
-from loraft.data.prompt import Task, messages, user_parts
+from loraft.data.prompt import Task, messages, parse_answer, user_parts
 from loraft.errors import BackboneError, ConfigError, DataError
 from loraft.models.chat_template import AnswerFrame, ChatTemplate
 from loraft.models.suitability import FEWEST, warn_of_tokenizer
@@ -157,6 +158,33 @@ class Encoder:
         if not demonstrations:
             self._encoded = dict([*self._encoded.items(), (key, [*prompts])][-KEPT_CALLS:])
         return prompts
+
+    def read(self, answers: Sequence[Sequence[int]]) -> list[tuple[str, int | None]]:
+        """Returns each generated answer as text, and the id of the label that it names, None if it names none.
+
+        An uncased vocabulary does not give back the words that it was given. So an answer with the ids of a label's own
+        answer names that label, and words are compared with what the tokenizer makes of the label words, too.
+
+        Args:
+            answers: ids up to and without the end of turn.
+        """
+
+        def kept(text: str) -> str:
+            """What is left of a text that was encoded and decoded."""
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            return unicodedata.normalize("NFC", str(self.tokenizer.decode(ids))).strip()
+
+        words = tuple(kept(word) or word for word in self.task.label_words)
+        decoded = replace(self.task, answer_prefix=kept(self.task.answer_prefix), label_words=words)
+        own = {tuple(ids[:-1]): k for k, ids in enumerate(self.completions_K)}
+        found: list[tuple[str, int | None]] = []
+        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        for ids, text in zip(answers, texts, strict=True):
+            label = own.get(tuple(ids))
+            for task in (self.task, decoded):
+                label = parse_answer(task, text) if label is None else label
+            found.append((text, label))
+        return found
 
     def _piece(self, sentence: str, around: tuple[str, str]) -> str:
         """Piece 2 of the prompt: before, message and after. `around` is the text on both sides of the sentence."""

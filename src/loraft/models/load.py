@@ -82,20 +82,32 @@ def load_run(run: Run, config: Config, *, for_good: bool = False) -> tuple[Encod
 
 
 def located(run: Run, config: Config) -> Config:
-    """Returns the config of a finished run with the present path of its backbone, where that was moved with the run."""
+    """Returns the config of a finished run with the present path of its backbone, where that was moved with the run.
+
+    Raises:
+        BackboneError: the backbone is a folder or file that is in none of the places where it may be.
+    """
     name = config.model.name
     if name in bundled_backbones() or os.path.exists(os.path.expanduser(name)):
         return config
-    for relative in (manifest.read(run.adapter).backbone.relative_path, name):
-        path = os.path.normpath(run.path.absolute() / relative) if relative else ""
-        if relative and os.path.exists(path):
-            return config.model_copy(update={"model": config.model.model_copy(update={"name": path})})
+    relatives = (manifest.read(run.adapter).backbone.relative_path, name)
+    looked = [os.path.normpath(run.path.absolute() / relative) for relative in relatives if relative]
+    for path in filter(os.path.exists, looked):
+        return config.model_copy(update={"model": config.model.model_copy(update={"name": path})})
+    if os.path.isabs(name) or name.startswith("."):
+        places = " and ".join(dict.fromkeys([name, *looked]))
+        raise BackboneError(f"{run.path}: its backbone is not there any more (looked for {places}); put it back there")
     return config
 
 
 def _checked(adapter: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
     """Returns the encoder and the backbone of an adapter that has a `loraft.json`, checked, in this machine's dtype."""
     content = manifest.read(adapter)
+    for key, now in config.quant.model_dump(include={"method", "double_quant"}).items():
+        then = content.backbone.quant.get(key, now)
+        if then != now:
+            way = f"--quant {then}" if key == "method" else f"--set quant.{key}={str(then).lower()}"
+            raise RunError(f"{adapter}: was trained with quant.{key}={then} (got {now}); add {way}")
     encoder, base = build_encoder(config), _load_as_trained(config, content.backbone)
     manifest.check(content, adapter, encoder, base)
     dtype = pick_dtype(config.model, config.quant, base.device)

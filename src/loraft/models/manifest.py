@@ -163,7 +163,8 @@ def check(manifest: Manifest, where: Path, encoder: Encoder, base: PreTrainedMod
     if differences:
         raise RunError(
             f"{where}: the adapter was trained with another backbone or prompt:\n" + "\n".join(differences) + "\n"
-            f"use the backbone {manifest.backbone.name} and the prompt of the training, or train again"
+            f"use the backbone {manifest.backbone.name} (with --adapter: --model) and the prompt of the training, or"
+            " train again"
         )
 
 

@@ -19,15 +19,19 @@ def longest_prompt(config: Config) -> int:
 
     A table of positions ends there (GPT-2, OPT); rotary embeddings go on, but were trained no further.
     """
-    wanted, most = config.prompt.max_length, positions(config.model)
-    if config.eval.decode == "generate":
-        most -= config.eval.max_new_tokens
+    wanted, most = config.prompt.max_length, positions_of_prompts(config)
     if wanted <= most:
         return wanted
+    less = f" less eval.max_new_tokens={config.eval.max_new_tokens}" if config.eval.decode == "generate" else ""
     warnings.warn(
-        f"prompt.max_length: prompts may take {most:,} tokens with this backbone's positions (got {wanted:,}); longer"
+        f"prompt.max_length: prompts may take {most:,} tokens, this backbone's positions{less} (got {wanted:,}); longer"
         f" sentences are shortened to that, as with --set prompt.max_length={most}",
         Note,
-        stacklevel=2,
+        stacklevel=1,  # one place, so that a command that asks twice tells it once
     )
     return most
+
+
+def positions_of_prompts(config: Config) -> int:
+    """Returns how many of the backbone's positions a prompt may take: all that generated answers do not need."""
+    return positions(config.model) - (config.eval.max_new_tokens if config.eval.decode == "generate" else 0)

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from loraft.config.schema import OUTSIDE
 from loraft.errors import ConfigError, RunError
 from loraft.runs.atomic_files import to_json
 from loraft.runs.records import read_object, write_record
@@ -58,7 +59,7 @@ class RunFolder:
             RunError: the name is not allowed, or something of that name exists and the flags do not allow to continue
                 or replace it; nothing is changed.
         """
-        if not name or Path(name).is_absolute() or any(part in ("", ".", "..") for part in name.split("/")):
+        if OUTSIDE.search(name):
             raise RunError(f"run name: must name a folder inside {output} (got {name!r}); use letters, digits and -")
         folder = cls(Path(output) / name)
         if folder.check(force=force, resume=resume):

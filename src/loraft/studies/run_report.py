@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from loraft.bundled import bundled_backbones
+from loraft.config.dtypes import TORCH_NAMES
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.display.page import Code, Document, Part
@@ -23,7 +24,6 @@ from loraft.runs.run import MANIFEST_FILE, Run
 from loraft.studies.report_sections import SENTENCE, config_and_environment, figure, made_from, sources
 from loraft.training.results import RunResult
 
-DTYPES = {"bf16": "torch.bfloat16", "fp16": "torch.float16", "fp32": "torch.float32"}
 MISTAKES = 20  # wrong rows that are shown
 
 
@@ -158,7 +158,7 @@ def _trained_dtype(run: Run, config: Config) -> str:
 
 def _torch_dtype(name: str) -> str:
     # A run of an earlier version does not say what `auto` was where it was trained.
-    return DTYPES.get(name, "torch.bfloat16")
+    return f"torch.{TORCH_NAMES.get(name, 'bfloat16')}"
 
 
 def _pairs(values: Mapping[str, Any]) -> Table:

@@ -44,7 +44,8 @@ class JointTrainer(LabelTrainer):
         super().__init__(*args, joint=joint, **kwargs)
         self.joint = joint
         self.best = read_best(joint.best)
-        self.diverged: set[str] = set()  # adapters whose loss or scores are NaN or infinite
+        # Adapters whose loss or scores are NaN or infinite, also before an interruption.
+        self.diverged = {name for name in joint.names if (joint.best / f"{name}.diverged").exists()}
         self._logged_step = 0  # after which `losses_A` was last reported and zeroed
         self._norms: Any = []  # of each adapter's gradient at the last step
 
@@ -93,7 +94,7 @@ class JointTrainer(LabelTrainer):
             for number, name in enumerate(self.joint.names):
                 if not math.isfinite(losses[number]):
                     # Diverged: it counts as 0, so that the sum that the trainer logs stays finite.
-                    self.diverged.add(name)
+                    self._leave_behind(name)
                     losses[number] = 0.0
                     continue
                 norm = float(self._norms[number])
@@ -115,7 +116,7 @@ class JointTrainer(LabelTrainer):
         total = 0.0
         for number, (name, numbers) in enumerate(zip(names, found, strict=True)):
             if numbers is None:  # its scores are NaN; the other adapters go on
-                self.diverged.add(name)
+                self._leave_behind(name)
                 continue
             total += numbers["macro_f1"]
             own = {f"eval_{key}": value for key, value in numbers.items()}
@@ -132,6 +133,10 @@ class JointTrainer(LabelTrainer):
             return self.data.evaluate_with(model)
         except BackboneError:
             return None
+
+    def _leave_behind(self, name: str) -> None:
+        self.diverged.add(name)
+        (self.joint.best / f"{name}.diverged").touch()
 
     # Called by upstream on resuming.
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:

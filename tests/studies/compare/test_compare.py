@@ -9,11 +9,12 @@ from scipy.stats import binomtest
 from loraft.config.resolve import resolve
 from loraft.config.yaml_io import dump_config
 from loraft.errors import RunError
-from loraft.evaluation.intervals import Difference, differences
+from loraft.evaluation.intervals import differences
 from loraft.runs.predictions import read_predictions
 from loraft.runs.records import as_json
 from loraft.runs.run import Run
 from loraft.studies.compare.compare import compare
+from loraft.studies.compare.tables import comparison_notes
 
 
 def test_differences_are_those_of_the_second_run_minus_the_first(tmp_path: Path) -> None:
@@ -71,14 +72,18 @@ def test_worse_is_worse_beyond_chance(tmp_path: Path) -> None:
 
 
 def test_an_interval_below_0_alone_makes_no_run_worse(tmp_path: Path) -> None:
-    # Five rows broken, none mended: McNemar's p is 2 / 2^5 = 0.0625, while both intervals lie below 0.
-    good, slightly = make_run(tmp_path / "a", GOLD), make_run(tmp_path / "b", wrong_on(*range(5)))
-    (other,) = compare([good, slightly]).others
+    # Six rows broken, none mended: McNemar's p is 2 / 2^6, for two scores 0.0625, while both intervals lie below 0.
+    good, slightly = make_run(tmp_path / "a", GOLD), make_run(tmp_path / "b", wrong_on(*range(6)))
+    result = compare([good, slightly])
+    (other,) = result.others
     assert all(difference.interval[1] < 0 for difference in other.difference.values())
-    assert other.difference["accuracy"].p_value == pytest.approx(0.0625)
+    assert other.difference["accuracy"].p_holm == pytest.approx(0.0625)
     assert (other.worse, other.better) == (False, False)
-    # A sixth row: 2 / 2^6 alone is below 0.05, and is not for two scores; a seventh is enough for both.
-    for rows, worse in ((6, False), (8, True)):
+    assert comparison_notes(result)[-2:] == [
+        f"run 2, {score}: the interval leaves out 0, but the corrected p decides: no difference is shown"
+        for score in ("accuracy", "macro F1")
+    ]
+    for rows, worse in ((5, False), (8, True)):
         assert compare([good, make_run(tmp_path / f"c{rows}", wrong_on(*range(rows)))]).others[0].worse == worse
 
 
@@ -96,7 +101,9 @@ def test_a_run_equals_its_copy_and_is_not_compared_with_itself(tmp_path: Path) -
     with pytest.raises(RunError, match="the same run twice"):
         compare([path, tmp_path / "b" / ".." / "a"])
     (other,) = compare([path, make_run(tmp_path / "c", wrong_on(3, 4))]).others
-    assert other.difference["macro_f1"] == Difference(0.0, (0.0, 0.0), 1.0, 1.0)
+    for one in other.difference.values():
+        assert (one.difference, one.p_holm, one.note) == (0.0, 1.0, None)
+        assert one.interval[0] < -0.03 < 0.03 < one.interval[1]
     assert other.mcnemar.p_value == 1
     assert other.changed == ()
     assert not other.worse
@@ -131,4 +138,4 @@ def test_in_json_scores_are_keys_of_the_run_itself(tmp_path: Path) -> None:
     assert content["first"].keys() == {"run", "accuracy", "macro_f1"}
     (other,) = content["others"]
     assert other.keys() == {"run", "accuracy", "macro_f1", "difference", "mcnemar", "changed", "worse", "better"}
-    assert other["difference"]["accuracy"].keys() == {"difference", "interval", "p_value", "p_holm"}
+    assert other["difference"]["accuracy"].keys() == {"difference", "interval", "p_value", "p_holm", "note"}

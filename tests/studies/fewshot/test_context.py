@@ -1,5 +1,6 @@
 """Which few-shot prompts fit: what is measured before any weights are loaded, and what is refused."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ from helpers.tiny import backbone
 from loraft.config.schema import Config
 from loraft.data.dataset import load_data
 from loraft.errors import DataError
+from loraft.models import positions
 from loraft.models.encoder import Encoder
 from loraft.models.load import build_encoder
-from loraft.studies.fewshot import context
 from loraft.studies.fewshot import study as fewshot_study
 from loraft.studies.fewshot.context import check_context
 from loraft.studies.fewshot.demonstrations import draws
@@ -50,7 +51,7 @@ def test_the_limit_that_is_suggested_is_rounded_up_to_64_where_the_context_allow
     rounded = -(-tokens // 64) * 64
     assert tokens < rounded
     for limit, suggested in ((rounded, rounded), (rounded - 1, tokens)):
-        monkeypatch.setattr(context, "positions", lambda section, limit=limit: limit)
+        monkeypatch.setattr(positions, "positions", lambda section, limit=limit: limit)
         with pytest.raises(DataError, match=rf"; --set prompt.max_length={suggested}, or fewer --shots$"):
             longest(config(tmp_path, f"prompt.max_length={tokens - 1}"))
 
@@ -97,7 +98,7 @@ def test_the_longest_prompt_is_measured_exactly(
 
 
 def test_the_backbones_context_counts_too(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"takes \d+ tokens .*; the backbone's context is 2048, choose another --model"):
+    with pytest.raises(DataError, match=r"takes \d+ tokens .*; the backbone's context leaves 2048 .*, choose another"):
         fewshot_study.fewshot(
             config(tmp_path, "prompt.max_length=9000", "fewshot.shots=[150]", "data.max_train_rows=400"), quiet=True
         )
@@ -131,8 +132,25 @@ def test_demonstrations_that_leave_no_room_are_refused_where_the_sentence_is_sho
     assert not any(path.is_dir() for path in tmp_path.iterdir())
 
 
-def test_a_sentence_that_is_not_shortened_must_fit_the_backbones_context(tmp_path: Path) -> None:
-    test = rows_file(tmp_path, "dài.jsonl", LONG * 6, "tốt")
-    overrides = (f"data.test_split={test}", "prompt.max_length=9000", "fewshot.shots=[1]")
-    with pytest.raises(DataError, match=r"test row 1 takes \d{4} tokens, .*\(got 9000\); --set prompt.max_length=2048"):
-        fewshot_study.fewshot(config(tmp_path, *overrides), quiet=True)
+@pytest.mark.parametrize("decode", ["score", "generate"])
+def test_a_sentence_beyond_the_backbones_positions_is_shortened_as_in_an_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decode: str
+) -> None:
+    monkeypatch.setattr(positions, "positions", lambda section: 256)
+    test = rows_file(tmp_path, "dài.jsonl", LONG, "tốt")
+    settings = config(
+        tmp_path, f"data.test_split={test}", "fewshot.shots=[1]", f"eval.decode={decode}", "fewshot.repeats=1"
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        study = fewshot_study.fewshot(settings, quiet=True)
+    told = [str(one.message) for one in caught if "prompts may take" in str(one.message)]
+    less, most = ("", 256) if decode == "score" else (" less eval.max_new_tokens=16", 240)
+    assert told == [
+        f"prompt.max_length: prompts may take {most} tokens, this backbone's positions{less} (got 1,024); longer"
+        f" sentences are shortened to that, as with --set prompt.max_length={most}"
+    ]
+    assert [draw.report.truncated for draw in study.draws] == [1, 1]
+    answer = max(map(len, build_encoder(settings, whole=True).completions_K))
+    tokens = 256 if decode == "score" else 240 - answer + 16  # prompt and answer
+    assert [row.tokens for row in study.rows if row.model == BACKBONE] == [tokens, tokens]

@@ -92,8 +92,8 @@ def test_with_one_seed_each_setting_is_paired_by_mcnemar_and_corrected_by_holm()
 def test_the_level_is_that_of_the_confidence_to_the_last_digit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(significance, "sign_flip", lambda gains: 0.05)
     found = ranked((1, None, 0.9, wrong_on()), (2, None, 0.1, wrong_on(1)))
-    assert 1 - 0.95 > 0.05  # in floating point
-    assert compared(found, 2).same
+    assert 1 - 0.95 > 0.05 == compared(found, 2).p_holm  # in floating point
+    assert not compared(found, 2).same  # as in `significance.shown`: at most the level
 
 
 def test_seeds_that_say_the_same_make_nothing_surer() -> None:

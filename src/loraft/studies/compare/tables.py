@@ -41,6 +41,12 @@ def comparison_notes(result: Comparison) -> list[str]:
         " has right",
         "p: McNemar's exact test of the accuracy, a paired permutation of the rows for the macro F1; Holm-corrected for"
         f" {tests} tests; better or worse: a p of at most {1 - result.confidence:.2g}",
+        *(
+            f"run {number}, {SCORES[score]}: {one.note}"
+            for number, run in enumerate(result.others, start=2)
+            for score, one in run.difference.items()
+            if one.note
+        ),
     ]
 
 

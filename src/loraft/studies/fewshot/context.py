@@ -13,7 +13,7 @@ from loraft.data.dataset import Split
 from loraft.data.prompt import Task
 from loraft.errors import DataError
 from loraft.models.load import build_encoder
-from loraft.models.positions import positions
+from loraft.models.positions import longest_prompt, positions_of_prompts
 from loraft.studies.fewshot.demonstrations import Draw, Ints
 
 Demonstrations = tuple[tuple[str, str], ...]  # pairs of sentence and label word, in the order of the prompt
@@ -27,7 +27,8 @@ def check_context(
     """Returns the length in tokens of the longest prompt with its answer, for each number of shots.
 
     Test sentences that are too long without any demonstration are shortened in the evaluation, which reports their
-    number. They are measured here with an empty sentence: only demonstrations that leave no tokens at all are refused.
+    number, as in `loraft eval`. They are measured here with an empty sentence: only demonstrations that leave no tokens
+    at all are refused.
 
     Args:
         config: gives tokenizer, prompt, `prompt.max_length` and how answers are decoded.
@@ -40,18 +41,10 @@ def check_context(
         DataError: a prompt with demonstrations is longer than `prompt.max_length` or the backbone's context.
     """
     encoder = build_encoder(config, whole=True)  # so that true lengths are measured
-    context = positions(config.model)
-    limit = min(config.prompt.max_length, context)
-    answer = max(map(len, encoder.completions_K))
-    if config.eval.decode == "generate":
-        answer = max(answer, config.eval.max_new_tokens)
-    plain_N = np.array([len(prompt.ids) for prompt in encoder.encode(test.texts)]) + answer
-    cut_N = plain_N > limit
-    if cut_N.any() and config.prompt.max_length > context:  # sentences are shortened to max_length, not to the context
-        raise DataError(
-            f"prompt.max_length: test row {test.examples[int(plain_N.argmax())].row} takes {plain_N.max()} tokens, over"
-            f" the backbone's context (got {config.prompt.max_length}); --set prompt.max_length={context}"
-        )
+    completion = max(map(len, encoder.completions_K))
+    room = longest_prompt(config) - completion  # tokens up to the answer, as in `Encoder.encode`
+    plain_N = np.array([len(prompt.ids) for prompt in encoder.encode(test.texts)])
+    cut_N = plain_N > room
     nearest = config.fewshot.selection == "nearest"
     texts = ["" if cut else text for cut, text in zip(cut_N, test.texts, strict=True)]
     # Rows to measure. With `nearest` all of them, since each has its own demonstrations. Otherwise the longest ones:
@@ -60,20 +53,21 @@ def check_context(
     rows = list(range(len(test)))
     if not nearest:
         rows = sorted(rows, key=lambda i: -1 if cut_N[i] else -plain_N[i])[:LONGEST_ROWS]
+    answer = max(completion, config.eval.max_new_tokens) if config.eval.decode == "generate" else completion
     longest = {}
     for k in shots:
         # The draws of `nearest` differ only in the order of the demonstrations: one of them is enough.
         lengths = [
-            (len(encoder.encode([texts[i]], own)[0].ids) + answer, i)
+            (len(encoder.encode([texts[i]], own)[0].ids), i)
             for draw in (drawn[:1] if nearest else drawn)
             for i, own in zip(rows, of_rows(demonstrations_of(train, encoder.task, draw, k), rows), strict=True)
         ]
         tokens, i = max(lengths)
-        if tokens > limit:
+        if tokens > room:
             smaller = [s for s in shots if 0 < s < k]
             row = f"test row {test.examples[i].row}{' without its sentence' if cut_N[i] else ''}"
-            raise DataError(_too_long(config, k, tokens, row, context, smaller))
-        longest[k] = limit if cut_N.any() else tokens
+            raise DataError(_too_long(config, k, tokens + completion, row, smaller))
+        longest[k] = (room if cut_N.any() else tokens) + answer
     return longest
 
 
@@ -95,13 +89,14 @@ def of_rows(demonstrations: list[Demonstrations], rows: Sequence[int]) -> list[D
     return demonstrations * len(rows) if len(demonstrations) == 1 else [demonstrations[i] for i in rows]
 
 
-def _too_long(config: Config, k: int, tokens: int, row: str, context: int, smaller: Sequence[int]) -> str:
+def _too_long(config: Config, k: int, tokens: int, row: str, smaller: Sequence[int]) -> str:
     """The message for a prompt that does not fit; `smaller` are the numbers of shots that do."""
+    context = positions_of_prompts(config)
     if tokens <= context:
         rounded = -(-tokens // 64) * 64
         remedy = f"--set prompt.max_length={rounded if rounded <= context else tokens}"
     else:
-        remedy = f"the backbone's context is {context}, choose another --model"
+        remedy = f"the backbone's context leaves {context} for prompts, choose another --model"
     fewer = f", or --shots {','.join(map(str, smaller))}" if smaller else ", or fewer --shots"
     return (
         f"fewshot.shots: the prompt with {k} shots takes {tokens} tokens for {row} (got"

@@ -92,10 +92,11 @@ def verdict(compared: Sequence[ComparedRows], test_rows: int, confidence: float)
     """
 
     def gap(comparison: ComparedRows, against: str) -> str:
-        low, high = (f"{100 * bound:+.1f}" for bound in comparison.differences["macro_f1"].interval)
-        points = f"{100 * comparison.differences['macro_f1'].difference:+.1f} points"
-        p_value = comparison.differences["macro_f1"].p_holm
-        return f"{points} ({confidence:.0%} interval {low} to {high}, p={p_value:.2g}) against {against}"
+        found = comparison.differences["macro_f1"]
+        low, high = (f"{100 * bound:+.1f}" for bound in found.interval)
+        tested = f"p={found.p_holm:.2g}" + (f"; {found.note}" if found.note else "")
+        points = f"{100 * found.difference:+.1f} points"
+        return f"{points} ({confidence:.0%} interval {low} to {high}, {tested}) against {against}"
 
     tuned = len(compared) > 1
     shown = [significance.shown(one.differences["macro_f1"], confidence) for one in compared]

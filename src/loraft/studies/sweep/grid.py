@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from loraft.config.diagnostics import known_keys, nearest, report
 from loraft.config.resolve import DEPENDENT_KEYS, TASK_KEYS, resolve
 from loraft.config.schema import Config, SweepConfig
-from loraft.config.yaml_io import Loader
+from loraft.config.yaml_io import Dumper, Loader
 from loraft.errors import ConfigError
 from loraft.studies.sweep.progression import DOTS, expand_integers
 from loraft.studies.sweep.trials import NOT_SWEPT, Trial
@@ -64,7 +64,8 @@ def parse_grid(pairs: Sequence[str]) -> dict[str, list[Any]]:
                 values = expand_integers(text, f"--grid {key}") if DOTS in values or "…" in values else values
                 # A value that is itself a list is kept as YAML text; `_with` parses it into the config.
                 grid[key] = [
-                    yaml.dump(v, default_flow_style=True).strip() if isinstance(v, list) else v for v in values
+                    yaml.dump(v, Dumper=Dumper, default_flow_style=True).strip() if isinstance(v, list) else v
+                    for v in values
                 ]
             except ConfigError as error:
                 mistakes.append(str(error))

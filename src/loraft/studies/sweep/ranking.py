@@ -47,12 +47,11 @@ def rank_settings(records: Sequence[TrialRecord], answers: Mapping[str, RunPredi
             test = against(by_seed(setting), by_seed(best))
             if test is not None:
                 tests[number] = test
-    level = round(1 - confidence, 12)  # 1 - 0.95 is a little more than 0.05
     corrected = significance.holm([test.p_value for test in tests.values()])
     for (number, test), p_holm in zip(tests.items(), corrected, strict=True):
         measured = settings[number].measured
         assert measured is not None
-        versus_best = replace(test, p_holm=p_holm, same=p_holm >= level)
+        versus_best = replace(test, p_holm=p_holm, same=not significance.rejects(p_holm, confidence))
         settings[number] = replace(settings[number], measured=replace(measured, versus_best=versus_best))
     of_best = [(r, r.measured) for r in records if r.name in best.trials and r.measured is not None]
     trial, _ = max(of_best, key=lambda pair: pair[1].validation_macro_f1)

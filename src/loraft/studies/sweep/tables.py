@@ -32,7 +32,9 @@ def alpha_in_words(sweep: SweepResult) -> str:
 
 
 def in_words(value: Any) -> str:
-    """The value of a swept key in tables and figures."""
+    """The value of a swept key in tables and figures, null as in a config."""
+    if value is None:
+        return "null"
     return f"{value:g}" if isinstance(value, float) else "+".join(value) if isinstance(value, list) else str(value)
 
 
