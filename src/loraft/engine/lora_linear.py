@@ -50,23 +50,21 @@ def lora_forward(
 
 def _weights_of(layer: Any, names: Sequence[str]) -> tuple[list[torch.Tensor], list[torch.Tensor], list[float]]:
     """Returns A, B and scale of each adapter of a peft layer."""
-    downs, ups = ([_trained(part[name].weight) for name in names] for part in (layer.lora_A, layer.lora_B))
+    downs, ups = ([working(part[name].weight) for name in names] for part in (layer.lora_A, layer.lora_B))
     return downs, ups, [layer.scaling[name] for name in names]
 
 
-def _trained(weight: torch.Tensor) -> torch.Tensor:
-    """Returns the tensor that a layer computes with: a copy in the backbone's type if a step keeps one, else `weight`.
-
-    Such a copy is a leaf of its own in the attribute `low_precision`. The step fills it, and reads its gradient.
-    """
-    return getattr(weight, "low_precision", weight)
+def working(weight: torch.Tensor) -> torch.Tensor:
+    """Returns the copy of a weight in the backbone's dtype, if it has one; a captured step refreshes it."""
+    copy: torch.Tensor = getattr(weight, "low_precision", weight)
+    return copy
 
 
 def adapter_weights(layers: Iterable[torch.nn.Module], adapters: Sequence[str] | None) -> list[torch.Tensor]:
     """Returns A and B of each adapter, layer after layer, in the order of the gradients of `lora_backward`."""
     adapted: list[Any] = [layer for layer in layers if isinstance(layer, LoraLayer)]
     return [
-        _trained(part[name].weight)
+        working(part[name].weight)
         for layer in adapted
         for name in adapters or layer.active_adapters
         for part in (layer.lora_A, layer.lora_B)
@@ -163,6 +161,18 @@ def supports(model: Any) -> bool:
     layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
     compute_dtypes = {getattr(layer.get_base_layer(), "compute_dtype", None) for layer in layers}
     return all(map(_is_plain, layers)) and compute_dtypes <= {None, model.get_base_model().dtype}
+
+
+def plain_weights(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """Returns A and B of all adapters of the layers that `enabled` takes: what `low_precision` may stand in for."""
+    layers: list[Any] = [m for m in model.modules() if isinstance(m, LoraLayer) and _is_plain(m)]
+    return [part.weight for layer in layers for parts in (layer.lora_A, layer.lora_B) for part in parts.values()]
+
+
+def drop_low_precision(model: torch.nn.Module) -> None:
+    """Takes the low-precision copies of all weights away; products cast the weights again."""
+    for weight in plain_weights(model):
+        vars(weight).pop("low_precision", None)
 
 
 @contextmanager
