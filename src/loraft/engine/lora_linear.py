@@ -49,7 +49,10 @@ def lora_forward(
 
 
 def _weights_of(layer: Any, names: Sequence[str]) -> tuple[list[torch.Tensor], list[torch.Tensor], list[float]]:
-    """Returns A, B and scale of each adapter of a peft layer."""
+    """Returns A, B and scale of each adapter of a peft layer, or the stacks of all of them if the layer keeps any."""
+    stack = vars(layer).get("stack")
+    if stack is not None and list(stack.names) == list(names):
+        return [stack.down], [stack.up], [1.0]
     downs, ups = ([working(part[name].weight) for name in names] for part in (layer.lora_A, layer.lora_B))
     return downs, ups, [layer.scaling[name] for name in names]
 
@@ -63,12 +66,8 @@ def working(weight: torch.Tensor) -> torch.Tensor:
 def adapter_weights(layers: Iterable[torch.nn.Module], adapters: Sequence[str] | None) -> list[torch.Tensor]:
     """Returns A and B of each adapter, layer after layer, in the order of the gradients of `lora_backward`."""
     adapted: list[Any] = [layer for layer in layers if isinstance(layer, LoraLayer)]
-    return [
-        working(part[name].weight)
-        for layer in adapted
-        for name in adapters or layer.active_adapters
-        for part in (layer.lora_A, layer.lora_B)
-    ]
+    pairs = (zip(*_weights_of(layer, adapters or layer.active_adapters)[:2], strict=True) for layer in adapted)
+    return [weight for layer_pairs in pairs for pair in layer_pairs for weight in pair]
 
 
 def lora_backward(
@@ -170,9 +169,11 @@ def plain_weights(model: torch.nn.Module) -> list[torch.nn.Parameter]:
 
 
 def drop_low_precision(model: torch.nn.Module) -> None:
-    """Takes the low-precision copies of all weights away; products cast the weights again."""
+    """Takes the low-precision copies and stacks of all weights away; products cast the weights again."""
     for weight in plain_weights(model):
         vars(weight).pop("low_precision", None)
+    for module in model.modules():
+        vars(module).pop("stack", None)
 
 
 @contextmanager
