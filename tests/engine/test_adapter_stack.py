@@ -8,7 +8,7 @@ from helpers.tiny import awaken, backbone
 from helpers.training import SECTIONS, rows
 
 from loraft.engine import fused_layer, lora_linear
-from loraft.engine.adapter_stack import AdapterStack
+from loraft.engine.adapter_stack import AdapterStack, drop_stacks
 from loraft.engine.collator import pack
 from loraft.engine.loss import BatchMethod, answer_loss_sums
 from loraft.models.adapter import add_adapters
@@ -63,5 +63,5 @@ def test_losses_and_gradients_are_those_of_the_matrices(method: BatchMethod, eve
     for weight in (weight for weights in of_adapter for weight in weights):
         assert weight.grad is not None
         torch.testing.assert_close(gradients[id(weight)], 2 * weight.grad, rtol=1e-4, atol=1e-6)
-    lora_linear.drop_low_precision(model)
+    drop_stacks(model)
     assert not any(hasattr(module, "stack") for module in model.modules())

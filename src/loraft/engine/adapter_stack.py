@@ -51,7 +51,7 @@ class AdapterStack:
     """The stacks of all layers of a model, which `lora_linear` finds in the attribute `stack` of a layer.
 
     Args:
-        model: a PeftModel; `lora_linear.drop_low_precision` takes the stacks away.
+        model: a PeftModel; `drop_stacks` takes the stacks away.
         names: of the adapters, the smaller ranks first.
         dtype: of the stacks.
         gradients: by the id of each matrix, the fp32 tensor of its shape to which its gradient is added. It lies in a
@@ -105,6 +105,12 @@ class AdapterStack:
             gradient = torch.stack(list(islice(rest, len(stack))))
             for matrices in all_matrices:
                 matrices.gradients.add_(gradient[matrices.place], alpha=matrices.scale)
+
+
+def drop_stacks(model: torch.nn.Module) -> None:
+    """Takes the stacks of all layers away; products stack the matrices again."""
+    for module in model.modules():
+        vars(module).pop("stack", None)
 
 
 def _alike(layers: Sequence[Any], names: Sequence[str]) -> list[Sequence[Any]]:

@@ -53,14 +53,17 @@ def _weights_of(layer: Any, names: Sequence[str]) -> tuple[list[torch.Tensor], l
     stack = vars(layer).get("stack")
     if stack is not None and list(stack.names) == list(names):
         return [stack.down], [stack.up], [1.0]
-    downs, ups = ([working(part[name].weight) for name in names] for part in (layer.lora_A, layer.lora_B))
+    downs, ups = ([_trained(part[name].weight) for name in names] for part in (layer.lora_A, layer.lora_B))
     return downs, ups, [layer.scaling[name] for name in names]
 
 
-def working(weight: torch.Tensor) -> torch.Tensor:
-    """Returns the copy of a weight in the backbone's dtype, if it has one; a captured step refreshes it."""
-    copy: torch.Tensor = getattr(weight, "low_precision", weight)
-    return copy
+def _trained(weight: torch.Tensor) -> torch.Tensor:
+    """Returns the tensor that a layer computes with: a copy in the backbone's type if a step keeps one, else `weight`.
+
+    Such a copy is a leaf of its own in the attribute `low_precision`. The step fills it, and reads its gradient.
+    """
+    found: torch.Tensor = getattr(weight, "low_precision", weight)
+    return found
 
 
 def adapter_weights(layers: Iterable[torch.nn.Module], adapters: Sequence[str] | None) -> list[torch.Tensor]:
@@ -169,11 +172,9 @@ def plain_weights(model: torch.nn.Module) -> list[torch.nn.Parameter]:
 
 
 def drop_low_precision(model: torch.nn.Module) -> None:
-    """Takes the low-precision copies and stacks of all weights away; products cast the weights again."""
+    """Takes the low-precision copies of all weights away; products cast the weights again."""
     for weight in plain_weights(model):
         vars(weight).pop("low_precision", None)
-    for module in model.modules():
-        vars(module).pop("stack", None)
 
 
 @contextmanager
