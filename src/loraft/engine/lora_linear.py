@@ -49,7 +49,10 @@ def lora_forward(
 
 
 def _weights_of(layer: Any, names: Sequence[str]) -> tuple[list[torch.Tensor], list[torch.Tensor], list[float]]:
-    """Returns A, B and scale of each adapter of a peft layer."""
+    """Returns A, B and scale of each adapter of a peft layer, or the stacks of all of them if the layer keeps any."""
+    stack = vars(layer).get("stack")
+    if stack is not None and list(stack.names) == list(names):
+        return [stack.down], [stack.up], [1.0]
     downs, ups = ([_trained(part[name].weight) for name in names] for part in (layer.lora_A, layer.lora_B))
     return downs, ups, [layer.scaling[name] for name in names]
 
@@ -68,12 +71,8 @@ def _trained(weight: torch.Tensor) -> torch.Tensor:
 def adapter_weights(layers: Iterable[torch.nn.Module], adapters: Sequence[str] | None) -> list[torch.Tensor]:
     """Returns A and B of each adapter, layer after layer, in the order of the gradients of `lora_backward`."""
     adapted: list[Any] = [layer for layer in layers if isinstance(layer, LoraLayer)]
-    return [
-        _trained(part[name].weight)
-        for layer in adapted
-        for name in adapters or layer.active_adapters
-        for part in (layer.lora_A, layer.lora_B)
-    ]
+    pairs = (zip(*_weights_of(layer, adapters or layer.active_adapters)[:2], strict=True) for layer in adapted)
+    return [weight for layer_pairs in pairs for pair in layer_pairs for weight in pair]
 
 
 def lora_backward(

@@ -10,7 +10,7 @@ Letters: A adapters, G adapters of one group, N tokens of one adapter (of the wh
 I inputs, O outputs, R rank. A weight `down` is the LoRA matrix A (R, I), `up` is the LoRA matrix B (O, R).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,9 +33,9 @@ def add_low_rank(
     Args:
         base: output of the frozen layer, (..., O).
         x: its input, after dropout, (..., I). The leading dimension holds the adapters' rows, equally many of each.
-        downs: A of each adapter, (R, I), the smaller ranks first.
-        ups: B of each adapter, (O, R).
-        scales: of each adapter, alpha / R or alpha / sqrt(R).
+        downs: A of each adapter, (R, I), the smaller ranks first; or one stack for all, (A, R, I), see `AdapterStack`.
+        ups: B of each adapter, (O, R); or the one stack of scaled ones, (A, O, R).
+        scales: of each adapter, alpha / R or alpha / sqrt(R); not read with stacks.
 
     Returns:
         The sum, and x A^T of each of the `rank_groups`: (N, R) of one adapter, (G, N, R) of several.
@@ -43,18 +43,34 @@ def add_low_rank(
     Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685, equation 3
     """
     x = x.to(base.dtype)
-    if len(downs) == 1:
+    if len(downs) == 1 and downs[0].dim() == 2:
         hidden_NR = F.linear(x.flatten(0, -2), downs[0].to(base.dtype))
         base_NO = base.flatten(0, -2)
         add = base_NO.addmm if torch.is_grad_enabled() else base_NO.addmm_
         return add(hidden_NR, ups[0].to(base.dtype).t(), alpha=scales[0]).view(base.shape), [hidden_NR]
-    x_ANI, base_ANO = (tensor.reshape(len(downs), -1, tensor.shape[-1]) for tensor in (x, base))
+    x_ANI, base_ANO = _by_adapter(x, downs), _by_adapter(base, downs)
     outputs, hiddens = [], []
-    for group in rank_groups([len(down) for down in downs]):
-        down_GRI, up_GOR = _stacked(downs[group], ups[group], scales[group], base.dtype)
+    for group, down_GRI, up_GOR in _groups(downs, ups, scales, base.dtype):
         hiddens.append(torch.bmm(x_ANI[group], down_GRI.transpose(1, 2)))
-        outputs.append(torch.baddbmm(base_ANO[group], hiddens[-1], up_GOR.transpose(1, 2)))
-    return torch.cat(outputs).view(base.shape), hiddens
+        add = base_ANO[group].baddbmm if torch.is_grad_enabled() else base_ANO[group].baddbmm_
+        outputs.append(add(hiddens[-1], up_GOR.transpose(1, 2)))
+    return (torch.cat(outputs) if torch.is_grad_enabled() else base_ANO).view(base.shape), hiddens
+
+
+def _by_adapter(tensor: torch.Tensor, downs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Returns (A, N, F) of (..., F), for the adapters that `downs` belong to."""
+    return tensor.reshape(len(downs[0]) if downs[0].dim() == 3 else len(downs), -1, tensor.shape[-1])
+
+
+def _groups(
+    downs: Sequence[torch.Tensor], ups: Sequence[torch.Tensor], scales: Sequence[float], dtype: torch.dtype
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Yields which adapters make a group, A (G, R, I) and the scaled B (G, O, R) of each group."""
+    if downs[0].dim() == 3:
+        yield slice(None), downs[0].to(dtype), ups[0].to(dtype)
+        return
+    for group in rank_groups([len(down) for down in downs]):
+        yield group, *_stacked(downs[group], ups[group], scales[group], dtype)
 
 
 def rank_groups(ranks: Sequence[int]) -> list[slice]:
@@ -101,12 +117,12 @@ def low_rank_gradients(
     scales: Sequence[float],
     add_to: torch.Tensor | None,
 ) -> list[torch.Tensor]:
-    """Returns [dA, dB] of each adapter in its type, and adds the gradient of x to `add_to` in place.
+    """Returns [dA, dB] of each adapter in its type, or of the stacks; adds the gradient of x to `add_to` in place.
 
     Where `hiddens` is empty, x A^T is computed again.
     """
     dtype, wide = grad_NO.dtype, downs[0].dtype
-    if len(downs) == 1:
+    if len(downs) == 1 and downs[0].dim() == 2:
         down_RI, up_OR = downs[0].to(dtype), ups[0].to(dtype)
         d_hidden_NR = _scaled_mm(grad_NO, up_OR, scales[0], dtype)  # scale g B
         if add_to is not None:
@@ -114,17 +130,18 @@ def low_rank_gradients(
         hidden_NR = hiddens[0] if hiddens else torch.mm(x_NI, down_RI.t())
         d_up_OR = _scaled_mm(grad_NO.t(), hidden_NR, scales[0], wide)  # scale g^T (x A^T)
         return [torch.mm(d_hidden_NR.t(), x_NI).to(wide), d_up_OR]
-    x_ANI, grad_ANO = (tensor.reshape(len(downs), -1, tensor.shape[-1]) for tensor in (x_NI, grad_NO))
+    x_ANI, grad_ANO = _by_adapter(x_NI, downs), _by_adapter(grad_NO, downs)
     add_to_ANI = None if add_to is None else add_to.view_as(x_ANI)
     out: list[torch.Tensor] = []
-    for i, group in enumerate(rank_groups([len(down) for down in downs])):
-        down_GRI, up_GOR = _stacked(downs[group], ups[group], scales[group], dtype)  # B is scaled in here
+    for i, (group, down_GRI, up_GOR) in enumerate(_groups(downs, ups, scales, dtype)):  # B is scaled in here
         d_hidden_GNR = torch.bmm(grad_ANO[group], up_GOR)
         if add_to_ANI is not None:
             add_to_ANI[group].baddbmm_(d_hidden_GNR, down_GRI)
         hidden_GNR = hiddens[i] if hiddens else torch.bmm(x_ANI[group], down_GRI.transpose(1, 2))
         d_down_GRI = torch.bmm(d_hidden_GNR.transpose(1, 2), x_ANI[group]).to(wide)
         d_up_GOR = torch.bmm(grad_ANO[group].transpose(1, 2), hidden_GNR).to(wide)
+        if downs[0].dim() == 3:
+            return [d_down_GRI, d_up_GOR]
         for number, (down, scale) in enumerate(zip(downs[group], scales[group], strict=True)):
             rank = len(down)  # the rest is padding
             out += [d_down_GRI[number, :rank], d_up_GOR[number, :, :rank] * scale]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from loraft.engine.key_ranges import KeyRanges
 
 MOST_PARTS = 8  # the gradients of keys take fp32 buffers of this many times their size at most
+# Small vectors that lie anywhere: their alignment must not make new compilations.
+RANGES = ("ranges_ptr", "bounds_ptr", "prefix_ptr")
 FEW_QUERIES = 1024  # up to here one program serves one query head, so that there are enough programs
 
 
@@ -72,10 +74,7 @@ def attention_backward(
     Args:
         grad: gradient of the output.
         saved: queries, keys and values, and what `attention` returned for them.
-        ranges: as there.
-        copies: A.
-        heads: C and G.
-        scale: as there.
+        ranges, copies, heads, scale: as there.
     """
     grad, queries, keys, values, out, log_sums = (tensor.contiguous() for tensor in (grad, *saved))
     kv_heads, groups = heads
@@ -166,7 +165,7 @@ def _tile(ptr, copy, count, token, inside, head, HEADS: tl.constexpr, D: tl.cons
     )
 
 
-@triton.jit(do_not_specialize=["M", "L"])
+@triton.jit(do_not_specialize=["M", "L"], do_not_specialize_on_alignment=RANGES)
 def _forward_kernel(
     q_ptr, k_ptr, v_ptr, ranges_ptr, prefix_ptr, out_ptr, log_sums_ptr, scale, M, L,
     C: tl.constexpr, G: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
@@ -206,7 +205,7 @@ def _forward_kernel(
     tl.store(log_sums_ptr + tl.program_id(1) * M + query, top + tl.log2(total), mask=query < M)
 
 
-@triton.jit(do_not_specialize=["M", "L"])
+@triton.jit(do_not_specialize=["M", "L"], do_not_specialize_on_alignment=RANGES)
 def _query_grad_kernel(
     q_ptr, k_ptr, v_ptr, grad_ptr, out_ptr, ranges_ptr, prefix_ptr, log_sums_ptr, delta_ptr, d_q_ptr, scale, M, L,
     C: tl.constexpr, G: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
@@ -253,7 +252,7 @@ def _bounds_of_keys(bounds_ptr, key, L):
     return tl.min(low, 0), tl.max(high, 0)
 
 
-@triton.jit(do_not_specialize=["M", "L", "part_size"])
+@triton.jit(do_not_specialize=["M", "L", "part_size"], do_not_specialize_on_alignment=RANGES)
 def _key_grad_kernel(
     q_ptr, k_ptr, v_ptr, grad_ptr, ranges_ptr, bounds_ptr, prefix_ptr, log_sums_ptr, delta_ptr, partial_ptr, scale,
     M, L, part_size, C: tl.constexpr, G: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
@@ -305,7 +304,7 @@ def _key_grad_kernel(
     tl.store(d_v_at, d_v, mask=valid)
 
 
-@triton.jit(do_not_specialize=["L", "parts", "part_size"])
+@triton.jit(do_not_specialize=["L", "parts", "part_size"], do_not_specialize_on_alignment=RANGES)
 def _sum_parts_kernel(
     partial_ptr, bounds_ptr, d_k_ptr, d_v_ptr, scale, L, parts, part_size,
     C: tl.constexpr, G: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, EACH: tl.constexpr,
