@@ -25,7 +25,7 @@ from loraft.engine.collator import pack, pad, unpack
 from loraft.engine.layout import bucket_size
 from loraft.engine.loss import BatchMethod, answer_loss_sums
 from loraft.errors import BackboneError, Note
-from loraft.training.arguments import sft_config, whole_window
+from loraft.training.arguments import fitted_batches, sft_config
 from loraft.training.dataset import TrainingData
 from loraft.training.first_batch_check import check_first_batch
 from loraft.training.learning_rate import learning_rate
@@ -101,7 +101,7 @@ class LabelTrainer(SFTTrainer):
         if section.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(section.early_stopping_patience))
         on_cpu = next(model.parameters()).device.type == "cpu"
-        window = whole_window(section, model, data.rows, adapters=1 if joint is None else len(joint.names))
+        window = fitted_batches(section, model, data.rows, adapters=1 if joint is None else len(joint.names))
         rate = learning_rate(section, model)  # of a joint training: that of the first trial, see `JointTrainer`
         trainer = cls(
             model=model,
