@@ -1,13 +1,15 @@
 """The trainer's arguments are those of the config, and an accumulation window is one batch where that is allowed."""
 
+import warnings
 from typing import Any
 
 import pytest
 from helpers.training import rows, with_adapter
 
 from loraft.config.schema import TrainConfig
+from loraft.errors import Note
 from loraft.training import memory
-from loraft.training.arguments import sft_config, whole_window
+from loraft.training.arguments import fitted_batches, sft_config
 
 OURS = {"early_stopping_patience", "class_weights", "sampling", "shared_prefix"}  # not among transformers' arguments
 
@@ -51,19 +53,57 @@ def sizes(section: TrainConfig) -> tuple[int, int]:
 
 def test_an_accumulation_window_becomes_one_batch_where_memory_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = with_adapter(), rows()
-    assert sizes(whole_window(WINDOW, model, batch, 1)) == (6, 1)
+    assert sizes(fitted_batches(WINDOW, model, batch, 1)) == (6, 1)
     for kept in ({"shared_prefix": "off"}, {"gradient_checkpointing": True}, {"gradient_accumulation_steps": 1}):
         other = WINDOW.model_copy(update=kept)
-        assert whole_window(other, model, batch, 1) == other
-    asked: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(memory, "fits", lambda *given: asked.append(given) or False)
-    assert whole_window(WINDOW, model, batch, 4) == WINDOW
-    assert asked == [(model, batch, 6, 4)]  # 6 rows, for each of 4 adapters
+        assert fitted_batches(other, model, batch, 1) == other
+    asked: list[Any] = []
+    monkeypatch.setattr(memory, "largest_fit", lambda *given, **named: asked.append((given, named)) or 3)
+    assert sizes(fitted_batches(WINDOW, model, batch, 4)) == (3, 2)
+    assert asked == [((model, batch, [6, 3, 2, 1], 4), {"packed": True, "recompute": False})]
 
 
 def test_windows_stay_where_batches_may_have_to_be_padded_or_processes_would_have_to_agree(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert whole_window(WINDOW, with_adapter("gemma2"), rows(), 1) == WINDOW
+    assert fitted_batches(WINDOW, with_adapter("gemma2"), rows(), 1) == WINDOW
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert whole_window(WINDOW, with_adapter(), rows(), 1) == WINDOW
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
+    assert fitted_batches(WINDOW, with_adapter(), rows(), 1) == WINDOW
+
+
+@pytest.mark.parametrize(("room", "of_6", "of_3_twice"), [(6, 6, 3), (5, 3, 3), (2.5, 2, 2), (1, 1, 1)])
+def test_the_largest_even_part_of_a_step_that_fits_is_a_batch(
+    room: float, of_6: int, of_3_twice: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batch = with_adapter(), rows()[:1] * 6  # padded rows of one length: n of them take n times the memory
+    longest = len(batch[0].input_ids)
+    one = memory.activation_bytes(model, longest, longest)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: room * one / memory.SHARE)
+    for batch_size, steps, expected in ((6, 1, of_6), (3, 2, of_3_twice)):
+        section = TrainConfig(
+            per_device_train_batch_size=batch_size, gradient_accumulation_steps=steps, shared_prefix="off"
+        )
+        short = pytest.warns(Note, match=f"a batch of {batch_size} rows may not fit .*; {expected} at a time, 6 a step")
+        with warnings.catch_warnings() if expected == batch_size else short:
+            warnings.simplefilter("error" if expected == batch_size else "always", Note)
+            found = fitted_batches(section, model, batch, 1)
+        assert (*sizes(found), found.gradient_checkpointing) == (expected, 6 // expected, False)
+
+
+def test_activations_are_computed_twice_where_not_even_one_row_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = with_adapter(), rows()[:1] * 6
+    longest = len(batch[0].input_ids)
+    one = memory.activation_bytes(model, longest, longest, recompute=True)
+    assert one < memory.activation_bytes(model, longest, longest)
+    section = TrainConfig(per_device_train_batch_size=6, shared_prefix="off")
+    for adapters, room, size in ((1, 1.2, 1), (1, 0.5, 1), (2, 2.2, 1)):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, room=room: room * one / memory.SHARE)
+        with pytest.warns(Note, match="computed twice"):
+            found = fitted_batches(section, model, batch, adapters)
+        assert (sizes(found), found.gradient_checkpointing) == ((size, 6 // size), True)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 3.5 * one / memory.SHARE)
+    asked = section.model_copy(update={"gradient_checkpointing": True})
+    with pytest.warns(Note, match="3 at a time") as told:
+        assert sizes(fitted_batches(asked, model, batch, 1)) == (3, 2)
+    assert "twice" not in str(told[0].message)

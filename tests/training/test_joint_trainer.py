@@ -202,13 +202,15 @@ def test_layers_that_cannot_keep_adapters_apart_are_refused(tmp_path: Path) -> N
 
 
 def test_memory_is_planned_for_all_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(memory, "fits", lambda model, rows, batch, adapters: asked.append((batch, adapters)))
+    asked: list[tuple[list[int], int]] = []
+    monkeypatch.setattr(
+        memory, "largest_fit", lambda m, r, sizes, adapters, **named: asked.append((sizes, adapters)) or 6
+    )
     model, names = add_adapters(backbone(), SECTIONS, seed=5)
     joint = JointAdapters(names, RATES, tmp_path, lambda number, line: None)
     section = training(gradient_accumulation_steps=3)
     JointTrainer.build(model, DATA, section, output_dir=str(tmp_path), seed=3, joint=joint)
-    assert asked == [(6, 3)]  # 3 batches of 2 rows
+    assert asked == [([6, 3, 2, 1], 3)]  # 3 batches of 2 rows
 
 
 def test_the_backbone_is_bit_identical_and_bare_afterwards(tmp_path: Path) -> None:

@@ -141,14 +141,29 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert memory.free_bytes(CPU) == free
 
 
-def test_what_fits_follows_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("recompute", [False, True])
+def test_what_fits_follows_what_is_free(recompute: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = with_adapter(), rows()
-    needed = memory.activation_bytes(model, *(memory.packed_size(batch, 4)[0],) * 2)
+    tokens = memory.packed_size(batch, 4)[0]  # few short rows, which attend to all of each other
+    needed = memory.activation_bytes(model, tokens, tokens, recompute=recompute)
+    asked: list[torch.device] = []
     for adapters in (1, 3):
-        for more, fits in ((1, True), (-1, False)):
+        for more, found in ((1, 4), (-1, 2)):
             free = adapters * needed / memory.SHARE + more
-            monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
-            assert memory.fits(model, batch, 4, adapters) is fits
+            monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: asked.append(device) or free)
+            made = memory.largest_fit(model, batch, [4, 2, 1], adapters, packed=True, recompute=recompute)
+            assert made == found
+    assert asked == [CPU] * 4  # once for all sizes: on a GPU it waits
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
+    assert memory.largest_fit(model, batch, [4, 2, 1], 1, packed=True, recompute=recompute) is None
+
+
+def test_with_recomputing_the_inputs_of_layers_are_kept_and_the_activations_of_one() -> None:
+    model = with_adapter().to(torch.bfloat16)
+    config = model.config
+    one_layer = 34 * config.hidden_size + 5 * config.num_attention_heads * 60
+    inputs = 2 * config.hidden_size * config.num_hidden_layers  # Korthikanti et al. 2022, section 5
+    assert memory.activation_bytes(model, 100, 60, recompute=True) == 100 * (inputs + one_layer)
 
 
 def test_free_memory_is_some_of_the_machines() -> None:

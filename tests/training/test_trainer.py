@@ -20,6 +20,7 @@ from loraft.engine.loss import BatchMethod, answer_loss_sum
 from loraft.errors import Note
 from loraft.models.adapter import add_adapter
 from loraft.models.backbone import load_backbone
+from loraft.training import memory
 from loraft.training.dataset import TrainingData
 from loraft.training.mode_switches import cheap_mode_switches
 from loraft.training.samplers import BalancedSampler, LengthSampler
@@ -64,6 +65,26 @@ def test_gradient_accumulation_and_activation_checkpointing_change_nothing(tmp_p
         gradient_checkpointing=True,
     )
     assert parts == pytest.approx(whole, rel=1e-4)
+
+
+@pytest.mark.parametrize(("room", "rows_at_once"), [(0.9, {2}), (0.0, {1})])
+def test_where_memory_is_short_a_step_has_the_same_rows_in_smaller_batches(
+    tmp_path: Path, room: float, rows_at_once: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = with_adapter()
+    losses = fit(tmp_path / "a", whole, per_device_train_batch_size=4)
+    seen: set[int] = set()
+    collate = LabelTrainer._collate
+    monkeypatch.setattr(LabelTrainer, "_collate", lambda self, items: seen.add(len(items)) or collate(self, items))
+    parts = with_adapter()
+    needed = memory._batch_bytes(parts, rows("balanced"), 4, packed=True)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: room * needed / memory.SHARE)
+    with pytest.warns(Note, match="may not fit into the free memory"):
+        assert fit(tmp_path / "b", parts, per_device_train_batch_size=4) == pytest.approx(losses, rel=1e-4)
+    assert seen == rows_at_once  # of 6 rows: 4 and 2 a step
+    assert any(getattr(layer, "gradient_checkpointing", False) for layer in parts.modules()) == (room == 0)
+    for name, weight in weights(whole).items():
+        torch.testing.assert_close(weights(parts)[name], weight, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("saved", [["lm_head", "embed_tokens"], ["input_layernorm"]])

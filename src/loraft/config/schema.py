@@ -246,7 +246,9 @@ class TrainConfig(Section):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     optim: Optimizer = "adamw_torch_fused"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations twice to save memory; also chosen where nothing else fits"
+    )
     logging_steps: int = Field(10, ge=1)
     eval_steps: int = Field(100, ge=1)
     save_total_limit: int = Field(2, ge=1)

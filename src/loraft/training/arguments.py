@@ -1,5 +1,6 @@
 """The arguments of TRL's trainer, from the `train` section of the config."""
 
+import warnings
 from collections.abc import Sequence
 
 from peft import PeftModel
@@ -9,6 +10,7 @@ from loraft import distributed
 from loraft.config.schema import TrainConfig
 from loraft.engine import prefix_attention
 from loraft.engine.collator import TrainingRow
+from loraft.errors import Note
 from loraft.training import memory
 
 
@@ -64,17 +66,34 @@ def sft_config(
     )
 
 
-def whole_window(section: TrainConfig, model: PeftModel, rows: Sequence[TrainingRow], adapters: int) -> TrainConfig:
-    """Returns the section with a whole accumulation window as one batch, where it can share one prefix.
+def fitted_batches(section: TrainConfig, model: PeftModel, rows: Sequence[TrainingRow], adapters: int) -> TrainConfig:
+    """Returns the section with the largest batches that the free memory holds; a note says where it is short.
 
-    The rows of a step, their weights in the loss and the number of steps stay the same; only the prompt is computed
-    once a window instead of once a batch. The batches stay as they are where the window would not fit into memory, and
-    with activation checkpointing, which is asked for where memory is short.
+    The rows of a step, their weights in the loss and the number of steps stay the same: the rows of a step are divided
+    evenly among more or fewer batches. Where batches share a prefix, all rows of a step are one batch if they fit, so
+    that the prompt is computed once. Where not even one row fits, its activations are computed again in the backward
+    pass (`gradient_checkpointing`), again in the largest batches that fit.
     """
-    window = section.per_device_train_batch_size * section.gradient_accumulation_steps
-    # Several processes could decide differently; an unknown architecture may fall back to padded batches.
-    known = not distributed.is_distributed() and prefix_attention.supports(model.get_base_model())
-    whole = known and section.shared_prefix == "auto" and not section.gradient_checkpointing
-    if section.gradient_accumulation_steps == 1 or not whole or not memory.fits(model, rows, window, adapters):
+    if distributed.is_distributed():  # several processes could decide differently
         return section
-    return section.model_copy(update={"per_device_train_batch_size": window, "gradient_accumulation_steps": 1})
+    batch, checkpointing = section.per_device_train_batch_size, section.gradient_checkpointing
+    window, packed = batch * section.gradient_accumulation_steps, section.shared_prefix == "auto"
+    # An unknown architecture may fall back to padded batches; checkpointing is asked for where memory is short.
+    whole = packed and prefix_attention.supports(model.get_base_model()) and not checkpointing
+    for recompute in sorted({checkpointing, True}):
+        sizes = [size for size in range(window if whole else batch, 0, -1) if window % size == 0]
+        size = memory.largest_fit(model, rows, sizes, adapters, packed=packed, recompute=recompute)
+        if size is not None:
+            break
+        whole = False
+    size = size or 1  # the estimate is a careful one
+    if size < batch or recompute > checkpointing:
+        how = "; activations are computed twice (train.gradient_checkpointing)" if recompute > checkpointing else ""
+        warnings.warn(
+            f"training: a batch of {batch} rows may not fit into the free memory; {size} at a time, {window} a step as"
+            f" asked for{how}, which is slower",
+            Note,
+            stacklevel=2,
+        )
+    changes = {"per_device_train_batch_size": size, "gradient_accumulation_steps": window // size}
+    return section.model_copy(update={**changes, "gradient_checkpointing": recompute})

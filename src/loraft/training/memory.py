@@ -72,16 +72,19 @@ def _process_peak() -> int:
     return int(peak / (2**10 if sys.platform == "darwin" else 1))
 
 
-def activation_bytes(model: PreTrainedModel, tokens: int, keys: int) -> int:
+def activation_bytes(model: PreTrainedModel, tokens: int, keys: int, *, recompute: bool = False) -> int:
     """Returns what the backward pass of so many tokens keeps, in bytes.
 
     s b h (34 + 5 a s / h) a layer in 16 bits, with `keys` for the sequence length s that a token attends to; twice that
-    in 32 bits. Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198, equation 1.
+    in 32 bits. With `recompute` it keeps the input of each layer, 2 s b h, and computes one layer's activations at a
+    time. Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198, equations 1 and 6.
     """
     config = model.config.get_text_config()
     each = 34 * config.hidden_size + 5 * getattr(config, "num_attention_heads", 0) * keys  # 0: Mamba
     width = 2 if model.dtype == torch.float32 else 1
-    return int(tokens * config.num_hidden_layers * each * width)
+    layers = config.num_hidden_layers
+    kept = 2 * config.hidden_size * layers + each if recompute else each * layers
+    return int(tokens * kept * width)
 
 
 def packed_size(rows: Sequence[TrainingRow], batch: int) -> tuple[int, int]:
@@ -110,18 +113,37 @@ def _left_in_container() -> int:
     return int(limit) - int(used) if limit.isdecimal() else 2**62
 
 
-def fits(model: PreTrainedModel, rows: Sequence[TrainingRow], batch: int, adapters: int = 1) -> bool:
-    """Says whether a packed batch of so many rows, for so many adapters at once, fits into `SHARE` of what is free."""
-    return adapters * _batch_bytes(model, rows, batch, packed=True) <= SHARE * free_bytes(model.device)
+def largest_fit(
+    model: PreTrainedModel,
+    rows: Sequence[TrainingRow],
+    sizes: Sequence[int],
+    adapters: int,
+    *,
+    packed: bool,
+    recompute: bool,
+) -> int | None:
+    """Returns the first batch size whose training step fits into `SHARE` of the free memory, None where none does.
+
+    Args:
+        sizes: numbers of rows, descending.
+        adapters: that each train on a batch of this size at once.
+        packed: the batches share their prefix; else they are padded.
+        recompute: activations are computed again in the backward pass.
+    """
+    free = SHARE * free_bytes(model.device)
+    needed = (adapters * _batch_bytes(model, rows, size, packed=packed, recompute=recompute) for size in sizes)
+    return next((size for size, bytes_ in zip(sizes, needed, strict=True) if bytes_ <= free), None)
 
 
-def _batch_bytes(model: PreTrainedModel, rows: Sequence[TrainingRow], batch: int, *, packed: bool) -> int:
+def _batch_bytes(
+    model: PreTrainedModel, rows: Sequence[TrainingRow], batch: int, *, packed: bool, recompute: bool = False
+) -> int:
     tokens, longest = packed_size(rows, batch)
     if not packed:
-        return activation_bytes(model, batch * longest, longest)
+        return activation_bytes(model, batch * longest, longest, recompute=recompute)
     # Under a dense mask each token attends to all; else there are at most MAX_EXTRA_PAIRS pairs more than needed.
     keys = min(tokens, longest + MAX_EXTRA_PAIRS // tokens) if supports(model) else tokens
-    return activation_bytes(model, tokens, keys)
+    return activation_bytes(model, tokens, keys, recompute=recompute)
 
 
 def most_adapters(

@@ -23,7 +23,7 @@ from loraft.engine.layout import bucket_size
 from loraft.engine.loss import BatchMethod, answer_loss_sums, static_loss_sums
 from loraft.engine.static_batch import StaticBatch, StaticInputs, static_batch
 from loraft.errors import BackboneError
-from loraft.training.arguments import sft_config, whole_window
+from loraft.training.arguments import fitted_batches, sft_config
 from loraft.training.batch_method import choose_method, suits_static_steps
 from loraft.training.captured_step import CapturedStep, GraphRunner, low_precision_leaves
 from loraft.training.dataset import TrainingData
@@ -92,7 +92,7 @@ class LabelTrainer(SFTTrainer):
         if section.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(section.early_stopping_patience))
         on_cpu = next(model.parameters()).device.type == "cpu"
-        window = whole_window(section, model, data.rows, adapters=1 if joint is None else len(joint.names))
+        window = fitted_batches(section, model, data.rows, adapters=1 if joint is None else len(joint.names))
         rate = learning_rate(section, model)  # of a joint training: that of the first trial, see `JointTrainer`
         trainer = cls(
             model=model,
