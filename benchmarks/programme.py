@@ -163,6 +163,10 @@ def sites() -> dict[str, Name]:
 
     return {
         "loraft.models.backbone:load_backbone": LOADING,
+        "loraft.models.load:build_encoder": "loading the tokenizer",
+        "loraft.data.dataset:load_data": "reading rows",
+        "loraft.training.dataset:prepare": "encoding rows for training",
+        "loraft.runs.environment:environment": "recording the environment",
         "loraft.studies.fewshot.study:_judge": shots,
         "loraft.studies.fewshot.study:_baseline": "baselines without the model",
         "loraft.evaluation.evaluate:judge": judged,
