@@ -406,7 +406,10 @@ def test_the_tutorials_programme_runs_in_one_process_and_says_where_its_time_goe
         programme.EVALUATIONS: 2 * 10 * 1, programme.TEST: 2,
     }  # fmt: skip
     assert [training["steps"] for training in content["trainings"]] == [1]  # both ranks in one pass
-    assert f"| {programme.TRAINING} |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"| {programme.TRAINING} |" in printed
+    assert "1 of 5,000 steps, the later ones at " in printed
+    assert printed.split("\n\n")[0] in performance.programme_section(content)
 
 
 def part_of(name: Any) -> str:
