@@ -46,6 +46,7 @@ def measure(
         if spent >= budget:
             break
         say(f"{spent:6.0f} s  {name}")
+        gc.collect()  # what earlier cases held
         try:
             with nullcontext() if limits is None else limited(min(limits[name], budget - spent)):
                 record = case()
@@ -55,7 +56,6 @@ def measure(
             failed.append(f"{name}: {record['error']}")
             done[name] = record
             save({"cases": done, "not_measured": left})
-            gc.collect()  # what the failed case held
             continue
         if "seconds" in record:
             record["ratios"] = ratios(record["seconds"])

@@ -178,6 +178,44 @@ def _memory(record: dict[str, Any]) -> list[str]:
     return ["Memory, before anything runs and measured:", "", *filter(None, lines), ""] if any(lines) else []
 
 
+def time_table(record: dict[str, Any]) -> list[str]:
+    """The parts of the tutorial's programme beside the recipe's, and how these were measured."""
+    parts = record["cases"].get("recipe", {}).get("recipe", [])
+    recipe = {part["part"]: part["seconds"] * part["times"] for part in parts}
+    measured, whole = record["parts"], record["whole"]
+    lines = ["| part | loraft, s | whole programme, s | the recipe, s | times as long |", "|---|---|---|---|---|"]
+
+    def line(name: str, seconds: float, scaled: float, theirs: float) -> str:
+        cells = (f"{theirs:,.1f}", f"{theirs / scaled:.1f}x") if theirs and scaled else ("", "")
+        return f"| {name} | {seconds:.1f} | {scaled:.1f} | {' | '.join(cells)} |"
+
+    lines += [line(name, measured[name], whole[name], recipe.get(name, 0)) for name in whole]
+    total = line("**together**", sum(measured.values()), sum(whole.values()), sum(recipe.values()))
+    lines += [total, ""]
+    for training in record["trainings"]:
+        done = f"{training['steps']:,} of {record['sizes']['whole_steps']:,} steps"
+        lines.append(f"- Measured training: {done}, the later ones at {training['step_seconds'] * 1e3:.1f} ms.")
+    for part in parts:
+        measured = f"{part['measured']}, {part['seconds']:.3g} s, {part['times']:,.10g} times"
+        lines.append(f"- Of the recipe, {part['part']}: {measured}.")
+    return lines
+
+
+def programme_section(record: dict[str, Any]) -> str:
+    """The section of tutorial-1b.json."""
+    sizes, environment, device = record["sizes"], record["environment"], record["machine"]
+    where = "" if record["data"] == "feedback" else " --data FOLDER"
+    return "\n".join([
+        f"## The tutorial's programme at the {sizes['shape']} shape, {device['name']}", "",
+        f"`python benchmarks/tutorial.py --shape {sizes['shape']}{where}`, rows of {record['data']}, commit "
+        f"{environment['git_commit']}, {environment['time'][:10]}, torch {environment['packages']['torch']}. "
+        f"Zero-shot, {', '.join(map(str, sizes['shots']))} shots, and ranks {', '.join(map(str, sizes['ranks']))} of "
+        f"{sizes['whole_steps']:,} steps each, evaluated every 500 steps and on the test split, in one process. The "
+        "second column is what was measured; the third is the whole programme, where a training ended before its last "
+        "step. The recipe was measured in parts, which are scaled.", "", *time_table(record), "",
+    ])  # fmt: skip
+
+
 def draw(record: dict[str, Any], path: Path) -> None:
     """Ratios with their spread and the targets; below, where it was measured, how time grows."""
     curves = record["cases"].get("scaling", {}).get("curves", {})
@@ -214,6 +252,7 @@ def main(
         list[Path] | None, typer.Argument(help="speed.json, gpu.json and gpu-8b.json, if there.")
     ] = None,
     docs: Annotated[Path, typer.Option(help="Folder of the page and its plots.")] = DOCS,
+    programme: Annotated[Path | None, typer.Option(help="Of tutorial.py --shape.")] = RESULTS / "tutorial-1b.json",
 ) -> None:
     """Write performance.md and a PNG for each machine."""
     paths = results or [path for name in ("speed", "gpu", "gpu-8b") if (path := RESULTS / f"{name}.json").exists()]
@@ -229,7 +268,13 @@ def main(
         if measured:
             draw(record, docs / plots[-1])
         records.append(record)
-    (docs / "performance.md").write_text(page(records, plots), encoding="utf-8")
+    text = page(records, plots)
+    if programme is not None and programme.exists():
+        record = json.loads(programme.read_text(encoding="utf-8"))
+        if record["smoke"]:
+            raise SystemExit(f"{programme}: was made with --shape tiny, whose figures mean nothing; measure --shape 1b")
+        text += "\n" + programme_section(record)
+    (docs / "performance.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

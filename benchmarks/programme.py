@@ -115,10 +115,8 @@ class Parts:
         for training in self.trainings:
             marks = training["marks"]
             (first, early), (last, late) = marks[len(marks) // 2], marks[-1]
-            if training["steps"] < steps:
-                each = (late - early) / (last - first) if last > first else late / last
-                training["step_seconds"] = each
-                found[TRAINING] += (steps - training["steps"]) * each
+            training["step_seconds"] = each = (late - early) / (last - first) if last > first else late / max(last, 1)
+            found[TRAINING] += max(0, steps - training["steps"]) * each
         if self.calls.get(EVALUATIONS):
             found[EVALUATIONS] *= evaluations * len(self.trainings) / self.calls[EVALUATIONS]
         return found
@@ -163,6 +161,10 @@ def sites() -> dict[str, Name]:
 
     return {
         "loraft.models.backbone:load_backbone": LOADING,
+        "loraft.models.load:build_encoder": "loading the tokenizer",
+        "loraft.data.dataset:load_data": "reading rows",
+        "loraft.training.dataset:prepare": "encoding rows for training",
+        "loraft.runs.environment:environment": "recording the environment",
         "loraft.studies.fewshot.study:_judge": shots,
         "loraft.studies.fewshot.study:_baseline": "baselines without the model",
         "loraft.evaluation.evaluate:judge": judged,
@@ -248,20 +250,3 @@ def recipe_time(
     add(EVALUATIONS, what, each, -(-validation_rows // EVALUATION_BATCH) * evaluations * ranks)
     add(TEST, rows, generated(model, 0, baselines.TUTORIAL_BATCH), times * ranks)
     return parts
-
-
-def time_table(record: dict[str, Any]) -> list[str]:
-    """Markdown of loraft's parts beside the recipe's."""
-    recipe = {
-        part["part"]: part["seconds"] * part["times"] for part in record["cases"].get("recipe", {}).get("recipe", [])
-    }
-    measured, whole = record["parts"], record["whole"]
-    lines = ["| part | loraft, s | whole programme, s | the recipe, s | times as long |", "|---|---|---|---|---|"]
-
-    def line(name: str, seconds: float, scaled: float, theirs: float) -> str:
-        cells = (f"{theirs:,.1f}", f"{theirs / scaled:.1f}x") if theirs and scaled else ("", "")
-        return f"| {name} | {seconds:.1f} | {scaled:.1f} | {' | '.join(cells)} |"
-
-    lines += [line(name, measured[name], whole[name], recipe.get(name, 0)) for name in whole]
-    total = line("**together**", sum(measured.values()), sum(whole.values()), sum(recipe.values()))
-    return [*lines, total]

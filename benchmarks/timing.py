@@ -108,7 +108,7 @@ def operations(call: Callable[[FlopCounterMode], Any]) -> int:
 def launches(call: Callable[[profile], Any]) -> dict[str, Any]:
     """What the host launches and how long a GPU computes in the work that a call does inside the given profiler."""
     found = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
-    profiler = profile(activities=found)
+    profiler = profile(activities=found, acc_events=True)
     call(profiler)
     with TemporaryDirectory() as folder:
         trace = Path(folder, "trace.json")

@@ -27,7 +27,8 @@ from typing import Annotated, Any
 import cases as backbones
 import typer
 from measuring import measure, write
-from programme import Parts, recipe_time, time_table
+from performance import time_table
+from programme import Parts, recipe_time
 from speed import SMALL_SHAPE
 from transformers.utils import logging as transformers_logging
 

@@ -36,11 +36,12 @@ import baselines
 import cases
 import parts
 import performance
+import programme
 from measuring import measure
 from speed import FLAGS, _share
 from stepper import Paced
 from targets import LORAFT, RECIPE, TARGETS, TRL, TRL_BEST, WHAT
-from timing import count_launches, in_turns, operations, ratios
+from timing import count_launches, in_turns, launches, operations, ratios
 
 CPU = torch.device("cpu")
 
@@ -312,6 +313,14 @@ def test_launches_are_counted_and_time_that_streams_share_counts_once() -> None:
     assert found == {"kernel_launches": 3, "graph_launches": 1, "kernels": 3, "busy_seconds": pytest.approx(30e-6)}
 
 
+def test_what_a_step_launches_is_read_from_a_profile_of_it() -> None:
+    def step(around: Any) -> None:
+        with around:
+            torch.ones(3, 3) @ torch.ones(3, 3)
+
+    assert launches(step) == {"kernel_launches": 0, "graph_launches": 0, "kernels": 0, "busy_seconds": 0.0}  # no GPU
+
+
 def test_the_arithmetic_of_a_step_is_four_operations_a_weight_and_token() -> None:
     found = cases.step_arithmetic(bench(), 2, 2)
     shape = backbone().config
@@ -343,7 +352,7 @@ def test_the_cases_of_a_gpu_run_on_a_cpu(tmp_path: Path) -> None:
     import gpu
 
     for shape, only in (
-        (gpu.Shape.ONE, "peak,step-1b-nf4-16,zero-shot-1b,launches-1b"),
+        (gpu.Shape.ONE, "peak,step-1b-nf4-16,zero-shot-1b"),
         (gpu.Shape.EIGHT, "memory-8b-nf4-4"),
     ):
         out = tmp_path / f"{shape}.json"
@@ -355,6 +364,60 @@ def test_the_cases_of_a_gpu_run_on_a_cpu(tmp_path: Path) -> None:
     sizes = content["cases"]["memory-8b-nf4-4"]["expected_memory_mib"]
     assert sizes["weights"] > 0
     assert str(tmp_path) not in out.read_text(encoding="utf-8")
+
+
+def test_a_part_inside_another_counts_for_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(100))
+    monkeypatch.setattr(programme.time, "perf_counter", lambda: float(next(now)))  # each look takes a second
+    parts = programme.Parts(CPU)  # 0
+    with parts.part("training"), parts.part("evaluation"):  # in at 1 and 2, out at 3 and 4
+        pass
+    assert parts.seconds == {programme.AROUND: 1.0, "training": 2.0, "evaluation": 1.0}
+    assert parts.calls == {"training": 1, "evaluation": 1}
+
+
+def test_a_training_that_the_budget_ended_is_scaled_by_its_later_steps() -> None:
+    parts = programme.Parts(CPU)
+    parts.seconds = {programme.TRAINING: 40.0, programme.EVALUATIONS: 6.0, "saving": 1.0}
+    parts.calls = {programme.EVALUATIONS: 2}
+    marks = [(0, 0.0), (10, 30.0), (20, 35.0), (30, 40.0)]  # the first steps compile
+    parts.trainings = [{"steps": 30, "marks": marks}]
+    # 70 more steps of 5 / 10 s, and 10 evaluations of 6 / 2 s; a mark is never an average over the first steps
+    assert parts.whole(100, 10) == {programme.TRAINING: 40 + 70 * 0.5, programme.EVALUATIONS: 30.0, "saving": 1.0}
+
+
+def test_the_tutorials_programme_runs_in_one_process_and_says_where_its_time_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import tutorial
+
+    monkeypatch.setattr(programme, "MEASURED", {"steps": 1, "rows": 8, "batches": 1})
+    rows = [f"data.max_{name}_rows={number}" for name, number in (("train", 32), ("eval", 8), ("test", 8))]
+    out = tmp_path / "out.json"
+    monkeypatch.setattr(tutorial, "TO_FINISH", 10**6)  # each training ends after its first step
+    tutorial.main(
+        shape=tutorial.Shape.TINY, steps=4, budget=0.0, out=out,
+        sets=[*rows, "model.device=cpu", "sweep.ranks=[1, 2]", "fewshot.shots=[1]"],
+    )  # fmt: skip
+    content = json.loads(out.read_text(encoding="utf-8"))
+    assert content["not_measured"] == []
+    assert set(content["parts"]) == {name for name in map(part_of, programme.sites().values()) if name} | {
+        programme.AROUND, programme.ZERO_SHOT, "1-shot", programme.TEST, programme.TRAINING,
+    }  # fmt: skip
+    times = {part["part"]: part["times"] for part in content["cases"]["recipe"]["recipe"]}
+    assert times == {
+        programme.LOADING: 1 + 2, programme.ZERO_SHOT: 1, "1-shot": 1, programme.TRAINING: 2 * 5000,
+        programme.EVALUATIONS: 2 * 10 * 1, programme.TEST: 2,
+    }  # fmt: skip
+    assert [training["steps"] for training in content["trainings"]] == [1]  # both ranks in one pass
+    printed = capsys.readouterr().out
+    assert f"| {programme.TRAINING} |" in printed
+    assert "1 of 5,000 steps, the later ones at " in printed
+    assert printed.split("\n\n")[0] in performance.programme_section(content)
+
+
+def part_of(name: Any) -> str:
+    return name if isinstance(name, str) else ""
 
 
 def test_different_work_ends_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
