@@ -28,6 +28,7 @@ from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies import report
 from loraft.studies.dataset import statistics
+from loraft.studies.peft_code import peft_code
 from loraft.studies.sweep.figures import sweep_curve
 from loraft.studies.sweep.ranking import rank_settings
 from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
@@ -213,6 +214,45 @@ def test_a_backbone_in_a_folder_is_named_from_the_runs_folder(tmp_path: Path) ->
     code = peft_code_of(run)
     assert "    '../../mô hình',\n    revision='v1',\n    dtype=torch.float32,\n" in code
     assert str(tmp_path) not in code
+
+
+@pytest.mark.parametrize("method", ["none", "nf4"])
+def test_the_printed_peft_code_loads_a_gguf_file_as_loraft_does(
+    tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from helpers.gguf_files import write_gguf
+
+    from loraft.models.adapter import add_adapter
+    from loraft.models.backbone import fingerprint, load_backbone
+
+    (tmp_path / "mô hình").mkdir()
+    write_gguf(tmp_path / "mô hình" / "tí hon.gguf")
+    quant = [f"quant.method={method}", "quant.compute_dtype=fp32"]
+    config = resolve(overrides=[f"model.name={tmp_path / 'mô hình'}", "model.dtype=bf16", "lora.r=2", *quant])
+    base = load_backbone(config.model, config.quant)
+    expected = fingerprint(base)
+    run = Run(tmp_path / "runs" / "a")
+    write_text(run.config_path, dump_config(config))
+    add_adapter(base, config.lora, seed=1).save_pretrained(str(run.adapter), save_embedding_layers=False)
+    code = peft_code(run, config)
+    assert str(tmp_path) not in code
+    monkeypatch.chdir(run.path)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert fingerprint(names["model"]) == expected  # the same weights, dtype and quantisation
+
+
+def test_a_backbone_that_moved_with_its_run_is_named_by_its_present_path(tmp_path: Path) -> None:
+    run = quantised_run(tmp_path / "runs" / "a", "model.name=/ở đâu đó/mô hình/tí hon.gguf")
+    recorded = json.loads((run / "adapter" / "loraft.json").read_text(encoding="utf-8"))
+    recorded["backbone"]["relative_path"] = "../../mô hình/tí hon.gguf"
+    (run / "adapter" / "loraft.json").write_text(json.dumps(recorded), encoding="utf-8")
+    shown = "    '../../mô hình',\n    gguf_file='tí hon.gguf',\n"
+    assert shown in peft_code_of(run)  # also where it is gone
+    (tmp_path / "mô hình").mkdir()
+    (tmp_path / "mô hình" / "tí hon.gguf").touch()
+    (tmp_path / "mô hình" / "khác.gguf").touch()
+    assert shown in peft_code_of(run)
 
 
 @pytest.mark.parametrize(("recorded", "shown"), [("fp32", "torch.float32"), (None, "torch.bfloat16")])

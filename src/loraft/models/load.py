@@ -1,12 +1,10 @@
 """Load a backbone with the encoder of a task: bare, with the adapter of a finished run, or with another adapter."""
 
-import os
 import warnings
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from loraft.bundled import bundled_backbones
 from loraft.config.schema import Config
 from loraft.data.prompt import Task
 from loraft.errors import BackboneError, Note, RunError
@@ -16,6 +14,7 @@ from loraft.models.backbone import cast, fingerprint, load_backbone, load_tokeni
 from loraft.models.device import DTYPE_NAMES, pick_dtype
 from loraft.models.encoder import Encoder
 from loraft.models.positions import NO_LIMIT, longest_prompt
+from loraft.models.source import located
 from loraft.runs.peft_folder import read_peft_folder
 from loraft.runs.run import MANIFEST_FILE, Run
 
@@ -79,18 +78,6 @@ def load_run(run: Run, config: Config, *, for_good: bool = False) -> tuple[Encod
         raise RunError(f"{run.path}: the run is not finished (no {run.results_file}); {run.how_to_resume} finishes it")
     encoder, base = _checked(run.adapter, located(run, config))
     return encoder, (apply_adapter if for_good else load_adapter)(base, run.adapter)
-
-
-def located(run: Run, config: Config) -> Config:
-    """Returns the config of a finished run with the present path of its backbone, where that was moved with the run."""
-    name = config.model.name
-    if name in bundled_backbones() or os.path.exists(os.path.expanduser(name)):
-        return config
-    for relative in (manifest.read(run.adapter).backbone.relative_path, name):
-        path = os.path.normpath(run.path.absolute() / relative) if relative else ""
-        if relative and os.path.exists(path):
-            return config.model_copy(update={"model": config.model.model_copy(update={"name": path})})
-    return config
 
 
 def _checked(adapter: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from loraft.bundled import bundled_backbones
-from loraft.config.schema import ModelConfig
+from loraft.config.schema import Config, ModelConfig
 from loraft.errors import BackboneError, first_line
+from loraft.runs.records import read_object
+from loraft.runs.run import MANIFEST_FILE, Run
 
 
 def resolve_name(name: str) -> str:
@@ -47,6 +49,29 @@ def resolve_name(name: str) -> str:
             "on the hub"
         )
     return name
+
+
+def recorded(adapter: Path) -> dict[str, Any]:
+    """Returns what an adapter's `loraft.json` says about its backbone (`manifest.BackboneIdentity`); empty without one.
+
+    Raises:
+        RunError: the file is damaged, or was written by a later version.
+    """
+    path = adapter / MANIFEST_FILE
+    found = read_object(path, "train again with --force").get("backbone") if path.is_file() else None
+    return found if isinstance(found, dict) else {}
+
+
+def located(run: Run, config: Config) -> Config:
+    """Returns the config of a run with the present path of its backbone, where that was moved with the run."""
+    name = config.model.name
+    if name in bundled_backbones() or os.path.exists(os.path.expanduser(name)):
+        return config
+    for relative in (recorded(run.adapter).get("relative_path"), name):
+        path = os.path.normpath(run.path.absolute() / relative) if relative else ""
+        if relative and os.path.exists(path):
+            return config.model_copy(update={"model": config.model.model_copy(update={"name": path})})
+    return config
 
 
 def pretrained(section: ModelConfig) -> tuple[str, dict[str, Any]]:

@@ -25,7 +25,8 @@ from loraft.evaluation.classification_report import EvaluationReport, classifica
 from loraft.evaluation.evaluate import judge
 from loraft.models.adapter import MOVING_INITS
 from loraft.models.encoder import Encoder
-from loraft.models.load import build, load_run, located
+from loraft.models.load import build, load_run
+from loraft.models.source import located
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
 from loraft.runs.records import as_json, record_from, write_record
