@@ -66,7 +66,7 @@ def test_the_encoder_is_that_of_the_configs_task(config: Config) -> None:
 
 def test_a_run_is_loaded_with_its_adapter_that_can_be_switched_off_or_not(config: Config, run: Run) -> None:
     encoder, switchable = load_run(run, config)
-    _, fixed = load_run(run, config, for_good=True)
+    _, fixed = load_run(run, config, switchable=False)
     assert isinstance(switchable, PeftModel)
     assert not isinstance(fixed, PeftModel)
     ids = prompts(task="topic")
@@ -108,7 +108,7 @@ def test_an_adapter_is_loaded_where_auto_gives_another_dtype_over_the_weights_of
     then = build(with_dtype(config, trained))[1]
     assert manifest.read(run.adapter).backbone.dtype == trained
     with pytest.warns(Note, match=rf"trained over {trained} weights and is computed in {now} here"):
-        _, model = load_run(run, with_dtype(config, now), for_good=True)
+        _, model = load_run(run, with_dtype(config, now), switchable=False)
     assert model.dtype == DTYPES[now]
     with pytest.warns(Note, match=rf"trained over {trained} weights and is computed in {now} here"):
         assert load_peft(run.adapter, with_dtype(config, now))[1].dtype == DTYPES[now]  # and by its folder alone

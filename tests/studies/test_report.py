@@ -263,6 +263,13 @@ def test_the_dtype_that_a_run_recorded_is_that_of_the_code(tmp_path: Path, recor
     assert f"    dtype={shown},\n" in peft_code_of(run)
 
 
+@pytest.mark.parametrize("kind", ["fewshot", "sweep", "data"])
+def test_the_file_of_a_study_says_first_what_it_is(tmp_path: Path, kind: str) -> None:
+    content = json.loads((MAKERS[kind](tmp_path / "a") / f"{kind}.json").read_text(encoding="utf-8"))
+    assert list(content.items())[1] == ("kind", kind)
+    assert next(iter(content)) == "schema_version"
+
+
 def test_what_users_wrote_is_text_and_not_markup(tmp_path: Path) -> None:
     page = read(report.write_page(make_run(tmp_path / "a")))
     assert HOSTILE in page.text

@@ -58,7 +58,7 @@ def load_peft(folder: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
     return encoder, apply_adapter(base, folder)
 
 
-def load_run(run: Run, config: Config, *, for_good: bool = False) -> tuple[Encoder, PreTrainedModel]:
+def load_run(run: Run, config: Config, *, switchable: bool = True) -> tuple[Encoder, PreTrainedModel]:
     """Returns the encoder and the backbone with the run's adapter, after checking that they belong together.
 
     On every machine the backbone's weights are rounded to the dtype of the training, and quantised from that. Then they
@@ -67,8 +67,8 @@ def load_run(run: Run, config: Config, *, for_good: bool = False) -> tuple[Encod
     Args:
         run: a finished run.
         config: its `model`, `quant` and `prompt` sections must be those that the adapter was trained with.
-        for_good: returns the backbone itself with the adapter built in, which loads faster; otherwise a PeftModel,
-            whose adapter can be switched off.
+        switchable: returns a PeftModel, whose adapter can be switched off; otherwise the backbone itself with the
+            adapter built in, which loads faster.
 
     Raises:
         RunError: the run is not finished, or the adapter was trained with another backbone or prompt.
@@ -77,7 +77,7 @@ def load_run(run: Run, config: Config, *, for_good: bool = False) -> tuple[Encod
     if not run.finished:
         raise RunError(f"{run.path}: the run is not finished (no {run.results_file}); {run.how_to_resume} finishes it")
     encoder, base = _checked(run.adapter, located(run, config))
-    return encoder, (apply_adapter if for_good else load_adapter)(base, run.adapter)
+    return encoder, (load_adapter if switchable else apply_adapter)(base, run.adapter)
 
 
 def _checked(adapter: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
