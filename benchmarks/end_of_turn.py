@@ -77,7 +77,7 @@ def main(
         compare(f"{SHOTS} shots", base, encoder, [prompt.ids for prompt in encoder.encode(test.texts, shots)], test)
         if steps:
             loraft.train(config, quiet=True)
-            encoder, tuned = load_run(run_of(config), config, for_good=True)
+            encoder, tuned = load_run(run_of(config), config, switchable=False)
             compare(f"{steps} steps", tuned, encoder, [prompt.ids for prompt in encoder.encode(test.texts)], test)
 
 

@@ -1,5 +1,6 @@
 """What all tests share: no network, no user settings, and the marks' reasons."""
 
+import gc
 import os
 
 import pytest
@@ -37,3 +38,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for mark, reason in reasons.items():
             if item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish() -> None:
+    # Every training starts with a garbage collection, which would go through the objects of all imported modules.
+    gc.collect()
+    gc.freeze()

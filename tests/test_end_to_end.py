@@ -130,7 +130,7 @@ def test_the_adapter_gives_the_same_scores_in_plain_peft(trained: RunResult) -> 
     if section.quant.method == "nf4":
         pytest.skip("plain transformers would need the quantisation config; the full-precision run shows it")
     encoder, switchable = load_run(run, section)
-    _, fixed = load_run(run, section, for_good=True)
+    _, fixed = load_run(run, section, switchable=False)
     base = AutoModelForCausalLM.from_pretrained(bundled_backbones()["loraft-vi-tiny"], dtype=fixed.dtype)
     plain = PeftModel.from_pretrained(base.to(fixed.device), str(run.adapter)).eval()
     assert isinstance(switchable, PeftModel)

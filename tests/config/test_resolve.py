@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loraft.config.resolve import TASK_KEYS, load_config, resolve
+from loraft.config.resolve import SHIPPED, TASK_KEYS, WORKED_EXAMPLE, load_config, resolve
 from loraft.config.yaml_io import dump_config
 from loraft.errors import ConfigError
 
@@ -230,8 +230,12 @@ def test_a_resolved_config_needs_its_task_file_no_more(tmp_path: Path) -> None:
 def test_labels_that_the_tasks_prompt_does_not_offer_are_refused() -> None:
     assert mistakes(overrides=["prompt.labels=[a, b]"]) == [
         "prompt.template: the prompt of task sentiment does not name every label word (got 'a'); set prompt.template"
-        " and prompt.few_shot_template too, or write a task file like configs/tasks/app-reviews.yaml"
+        f" and prompt.few_shot_template too, or write a task file like {WORKED_EXAMPLE}"
     ]
+    # A path from the working folder would exist in a checkout only, none of an installed package.
+    assert WORKED_EXAMPLE.is_absolute()
+    assert WORKED_EXAMPLE.is_relative_to(SHIPPED)
+    assert WORKED_EXAMPLE.is_file()
     assert resolve(overrides=["prompt.labels=[positive, negative]"]).prompt.label_words == ["positive", "negative"]
     # A template of one's own may ask for the words in any way.
     own = ["prompt.labels=[a, b]", "prompt.template='Nhãn của câu {input}?'"]

@@ -279,7 +279,7 @@ def test_a_tokenizer_that_loses_letters_or_spends_many_tokens_is_called_so_once(
         lossy.encode(texts)
         encoder().encode(texts)
     spelling = Encoder(made("byte-level"), encoder().task, date_string="", max_length=4096)
-    with pytest.warns(UserWarning, match=r"takes \d\.\d tokens a word in 20 sentences"):
+    with pytest.warns(UserWarning, match=r"takes \d\.\d\d tokens a word in 20 sentences"):
         spelling.encode(["ứợẫ ỗựữ"] * 20)  # 3 bytes a letter, none of them merged
 
 

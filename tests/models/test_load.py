@@ -1,6 +1,8 @@
 """A run's backbone and adapter are loaded together, if they belong together."""
 
+import copy
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,13 +25,18 @@ from loraft.runs.records import write_record
 from loraft.runs.run import MANIFEST_FILE, Run, default_name
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    """Of a tiny backbone in a folder."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny backbone's."""
     torch.manual_seed(0)
-    folder = tmp_path / "backbone"
-    AutoModelForCausalLM.from_config(CONFIGS["llama"]).save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
+    made = tmp_path_factory.mktemp("mô hình") / "backbone"
+    AutoModelForCausalLM.from_config(CONFIGS["llama"]).save_pretrained(made)
+    tokenizer().save_pretrained(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def config(folder: Path) -> Config:
     return resolve(overrides=[f"model.name={folder}", "lora.r=2", "prompt.max_length=300", "prompt.task=topic"])
 
 
@@ -59,7 +66,7 @@ def test_the_encoder_is_that_of_the_configs_task(config: Config) -> None:
 
 def test_a_run_is_loaded_with_its_adapter_that_can_be_switched_off_or_not(config: Config, run: Run) -> None:
     encoder, switchable = load_run(run, config)
-    _, fixed = load_run(run, config, for_good=True)
+    _, fixed = load_run(run, config, switchable=False)
     assert isinstance(switchable, PeftModel)
     assert not isinstance(fixed, PeftModel)
     ids = prompts(task="topic")
@@ -133,7 +140,7 @@ def test_an_adapter_is_loaded_where_auto_gives_another_dtype_over_the_weights_of
     then = build(with_dtype(config, trained))[1]
     assert manifest.read(run.adapter).backbone.dtype == trained
     with pytest.warns(Note, match=rf"trained over {trained} weights and is computed in {now} here"):
-        _, model = load_run(run, with_dtype(config, now), for_good=True)
+        _, model = load_run(run, with_dtype(config, now), switchable=False)
     assert model.dtype == DTYPES[now]
     with pytest.warns(Note, match=rf"trained over {trained} weights and is computed in {now} here"):
         assert load_peft(run.adapter, with_dtype(config, now))[1].dtype == DTYPES[now]  # and by its folder alone
@@ -142,15 +149,19 @@ def test_an_adapter_is_loaded_where_auto_gives_another_dtype_over_the_weights_of
         assert torch.equal(weight, then.get_parameter(name).to(weight.dtype)), name
 
 
-@pytest.mark.parametrize(("now", "most"), [("bf16", 0.02), ("fp16", 0.01)])
-def test_another_dtype_changes_at_most_a_few_labels_of_the_bundled_backbone(now: str, most: float) -> None:
-    # Of the 608 test rows, 1.3 % changed under bf16 and 0.2 % under fp16 with trained adapters (docs/log.md).
-    config = resolve(overrides=["data.max_test_rows=50", "model.dtype=fp32"])
+def test_another_dtype_changes_hardly_any_score_or_label_of_the_bundled_backbone() -> None:
+    # Of the 608 test rows, 1.3 % changed under bf16 and 0.2 % under fp16 with trained adapters (docs/log.md). Here
+    # scores moved by 0.21 nats at most under bf16, which has 8 significant bits, and by 0.023 under fp16, with 11.
+    config = resolve(overrides=["data.max_test_rows=16", "model.dtype=fp32"])
     encoder, base = build(config)
     ids = [prompt.ids for prompt in encoder.encode(load_data(config, "test").texts)]
-    labels_N = score(base, ids, encoder.completions_K).argmax(1)
-    cast(base, DTYPES[now], DTYPES[now])
-    assert (score(base, ids, encoder.completions_K).argmax(1) != labels_N).mean() <= most
+    exact_NK = score(base, ids, encoder.completions_K)
+    for now, most in (("bf16", 0.5), ("fp16", 0.06)):
+        other = copy.deepcopy(base)
+        cast(other, DTYPES[now], DTYPES[now])
+        scores_NK = score(other, ids, encoder.completions_K)
+        assert 0 < abs(scores_NK - exact_NK).max() < most, now
+        assert (scores_NK.argmax(1) != exact_NK.argmax(1)).sum() <= 1, now
 
 
 def test_a_bundle_without_a_dtype_is_loaded_in_the_dtype_that_gives_its_fingerprint(
@@ -171,8 +182,9 @@ def test_a_bundle_without_a_dtype_is_loaded_in_the_dtype_that_gives_its_fingerpr
 
 
 def test_a_relative_backbone_is_kept_absolute_and_found_again_when_it_moved_with_the_run(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shutil.copytree(folder, tmp_path / "backbone")
     (tmp_path / "đây").mkdir()
     monkeypatch.chdir(tmp_path / "đây")
     relative = resolve(overrides=["model.name=../backbone", "lora.r=2", "prompt.task=topic"])

@@ -7,7 +7,7 @@ import pytest
 from loraft.config.resolve import resolve
 from loraft.config.yaml_io import dump_config
 from loraft.errors import ConfigError, RunError
-from loraft.runs.resume import PLACES, STUDIES, check_same_config
+from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config
 
 
 def begun(folder: Path, *overrides: str) -> Path:
@@ -36,7 +36,7 @@ def test_free_keys_may_differ_and_a_dot_frees_a_section(tmp_path: Path) -> None:
     path = begun(tmp_path)
     now = resolve(overrides=["output=x", "name=y", "sweep.ranks=[1, 2]", "fewshot.shots=[1]", "fewshot.repeats=7"])
     now = now.model_copy(update={"preset": "khác"})
-    check_same_config(path, now, free=(*PLACES, *STUDIES), hint="")
+    check_same_config(path, now, free=(*OUTPUT_KEYS, *STUDY_SECTIONS), hint="")
     with pytest.raises(RunError) as raised:
         check_same_config(path, now, free=("sweep.", "fewshot.shots"), hint="làm lại")
     lines = [line.split(":")[0].strip() for line in str(raised.value).splitlines()[1:-1]]

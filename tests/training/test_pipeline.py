@@ -11,9 +11,10 @@ import pytest
 import torch
 from helpers.config import config
 from helpers.records import report
-from helpers.tiny import backbone, tokenizer
+from helpers.tiny import HEADS, SMALL, random_model, tokenizer
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import LlamaConfig
 
 from loraft.config.resolve import load_config
 from loraft.data.dataset import training_splits
@@ -207,12 +208,10 @@ def test_the_settings_of_the_adapter_are_printed_as_peft_prints_them(
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings:UserWarning")  # peft's; a copy is meant
 def test_a_run_with_a_head_of_its_own_predicts_as_it_was_judged(tied: bool, tmp_path: Path) -> None:
-    overrides = ["lora.modules_to_save=[lm_head]", "lora.r=2"]
-    if not tied:  # the bundled backbone's head is its embedding
-        backbone().save_pretrained(tmp_path / "backbone")
-        tokenizer().save_pretrained(tmp_path / "backbone")
-        overrides.append(f"model.name={tmp_path / 'backbone'}")
-    section = config(tmp_path / "runs", *overrides)
+    folder = tmp_path / "backbone"
+    random_model(LlamaConfig(**SMALL, **HEADS, tie_word_embeddings=tied)).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    section = config(tmp_path / "runs", f"model.name={folder}", "lora.modules_to_save=[lm_head]", "lora.r=2")
     result = train(section, quiet=True)
     run = Run.open(Path(result.run))
     weights = load_file(run.adapter / "adapter_model.safetensors")

@@ -60,8 +60,8 @@ Sets = Annotated[
 ]  # fmt: skip
 Model = Annotated[
     str | None,
-    typer.Option(help="Backbone: bundled name, hub id, folder.", autocompletion=lambda: list(bundled_backbones()),
-                 rich_help_panel=CONFIG),
+    typer.Option(help="Backbone: bundled name, hub id, folder, GGUF file.",
+                 autocompletion=lambda: list(bundled_backbones()), rich_help_panel=CONFIG),
 ]  # fmt: skip
 Data = Annotated[
     str | None,

@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).parents[1]
 # Presets and tasks are inside an installed package; in a checkout they are at the top of the repository.
 SHIPPED = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parents[1] / "configs"
 TASKS = SHIPPED / "tasks"
-WORKED_EXAMPLE = "configs/tasks/app-reviews.yaml"
+WORKED_EXAMPLE = TASKS / "app-reviews.yaml"
 # The keys of `prompt` that a task file holds.
 TASK_KEYS = (
     "labels", "label_words", "label_column", "system", "template", "few_shot_template", "example_template",

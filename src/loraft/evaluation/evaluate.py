@@ -97,7 +97,7 @@ def evaluate(
     data = load_data(config, split)
     warn_of_notes([data])
     if opened is not None:
-        encoder, model = load_run(opened, config, for_good=True)
+        encoder, model = load_run(opened, config, switchable=False)
     else:
         encoder, model = build(config) if adapter is None else load_peft(Path(adapter), config)
     report, rows = judge(model, encoder, encoder.encode(data.texts), data, config)

@@ -103,7 +103,7 @@ def predict(
             f"predict: needs a run, or an adapter with a config (got {got} of them); give --run or --adapter"
         )
     if opened is not None:
-        encoder, model = load_run(opened, config, for_good=True)
+        encoder, model = load_run(opened, config, switchable=False)
     else:
         assert adapter is not None
         encoder, model = load_peft(Path(adapter), config)

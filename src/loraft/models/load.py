@@ -1,12 +1,10 @@
 """Load a backbone with the encoder of a task: bare, with the adapter of a finished run, or with another adapter."""
 
-import os
 import warnings
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from loraft.bundled import bundled_backbones
 from loraft.config.schema import Config
 from loraft.data.prompt import Task
 from loraft.errors import BackboneError, Note, RunError
@@ -16,6 +14,7 @@ from loraft.models.backbone import cast, fingerprint, load_backbone, load_tokeni
 from loraft.models.device import DTYPE_NAMES, pick_compute_dtype, pick_dtype
 from loraft.models.encoder import Encoder
 from loraft.models.positions import NO_LIMIT, longest_prompt
+from loraft.models.source import located
 from loraft.runs.peft_folder import read_peft_folder
 from loraft.runs.run import MANIFEST_FILE, Run
 
@@ -59,7 +58,7 @@ def load_peft(folder: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
     return encoder, apply_adapter(base, folder)
 
 
-def load_run(run: Run, config: Config, *, for_good: bool = False) -> tuple[Encoder, PreTrainedModel]:
+def load_run(run: Run, config: Config, *, switchable: bool = True) -> tuple[Encoder, PreTrainedModel]:
     """Returns the encoder and the backbone with the run's adapter, after checking that they belong together.
 
     On every machine the backbone's weights are rounded to the dtype of the training, and quantised from that. Then they
@@ -68,8 +67,8 @@ def load_run(run: Run, config: Config, *, for_good: bool = False) -> tuple[Encod
     Args:
         run: a finished run.
         config: its `model`, `quant` and `prompt` sections must be those that the adapter was trained with.
-        for_good: returns the backbone itself with the adapter built in, which loads faster; otherwise a PeftModel,
-            whose adapter can be switched off.
+        switchable: returns a PeftModel, whose adapter can be switched off; otherwise the backbone itself with the
+            adapter built in, which loads faster.
 
     Raises:
         RunError: the run is not finished, or the adapter was trained with another backbone or prompt.
@@ -77,27 +76,8 @@ def load_run(run: Run, config: Config, *, for_good: bool = False) -> tuple[Encod
     """
     if not run.finished:
         raise RunError(f"{run.path}: the run is not finished (no {run.results_file}); {run.how_to_resume} finishes it")
-    encoder, base = _checked(run.adapter, located(run, config))
-    return encoder, (apply_adapter if for_good else load_adapter)(base, run.adapter)
-
-
-def located(run: Run, config: Config) -> Config:
-    """Returns the config of a finished run with the present path of its backbone, where that was moved with the run.
-
-    Raises:
-        BackboneError: the backbone is a folder or file that is in none of the places where it may be.
-    """
-    name = config.model.name
-    if name in bundled_backbones() or os.path.exists(os.path.expanduser(name)):
-        return config
-    relatives = (manifest.read(run.adapter).backbone.relative_path, name)
-    looked = [os.path.normpath(run.path.absolute() / relative) for relative in relatives if relative]
-    for path in filter(os.path.exists, looked):
-        return config.model_copy(update={"model": config.model.model_copy(update={"name": path})})
-    if os.path.isabs(name) or name.startswith("."):
-        places = " and ".join(dict.fromkeys([name, *looked]))
-        raise BackboneError(f"{run.path}: its backbone is not there any more (looked for {places}); put it back there")
-    return config
+    encoder, base = _checked(run.adapter, located(run, config, needed=True))
+    return encoder, (load_adapter if switchable else apply_adapter)(base, run.adapter)
 
 
 def _checked(adapter: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:

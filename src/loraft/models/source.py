@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from loraft.bundled import bundled_backbones
-from loraft.config.schema import ModelConfig
+from loraft.config.schema import Config, ModelConfig
 from loraft.errors import BackboneError, first_line
+from loraft.runs.records import read_object
+from loraft.runs.run import MANIFEST_FILE, Run
 
 
 def resolve_name(name: str) -> str:
@@ -52,6 +54,36 @@ def resolve_name(name: str) -> str:
 def is_gguf(name: str) -> bool:
     """Says whether this is the name of a GGUF file; some write it in capitals."""
     return name.lower().endswith(".gguf")
+
+
+def recorded(adapter: Path) -> dict[str, Any]:
+    """Returns what an adapter's `loraft.json` says about its backbone (`manifest.BackboneIdentity`); empty without one.
+
+    Raises:
+        RunError: the file is damaged, or was written by a later version.
+    """
+    path = adapter / MANIFEST_FILE
+    found = read_object(path, "train again with --force").get("backbone") if path.is_file() else None
+    return found if isinstance(found, dict) else {}
+
+
+def located(run: Run, config: Config, *, needed: bool = False) -> Config:
+    """Returns the config of a run with the present path of its backbone, where that was moved with the run.
+
+    Raises:
+        BackboneError: it is needed, and is a folder or file that is in none of the places where it may be.
+    """
+    name = config.model.name
+    if name in bundled_backbones() or os.path.exists(os.path.expanduser(name)):
+        return config
+    relatives = (recorded(run.adapter).get("relative_path"), name)
+    looked = [os.path.normpath(run.path.absolute() / relative) for relative in relatives if relative]
+    for path in filter(os.path.exists, looked):
+        return config.model_copy(update={"model": config.model.model_copy(update={"name": path})})
+    if needed and (os.path.isabs(name) or name.startswith(".")):
+        places = " and ".join(dict.fromkeys([name, *looked]))
+        raise BackboneError(f"{run.path}: its backbone is not there any more (looked for {places}); put it back there")
+    return config
 
 
 def pretrained(section: ModelConfig) -> tuple[str, dict[str, Any]]:

@@ -7,7 +7,13 @@ from collections.abc import Callable, Sequence
 
 FEWEST, MOST = 20, 300  # sentences that a warning needs, and that are looked at
 LOST = 0.001  # share of the characters
-TOKENS_PER_WORD = 3
+# More tokens than these, and the tokenizer hardly knows the language. Scripts without spaces have no words to count;
+# there it is half of the three bytes that UTF-8 gives a character, so less than half of the bytes are merged.
+PER_WORD, PER_CHARACTER = 3, 1.5
+# How Unicode's names of the characters of such scripts and of their punctuation begin. Korean has spaces.
+WITHOUT_SPACES = (
+    "CJK ", "HIRAGANA ", "KATAKANA", "IDEOGRAPHIC ", "FULLWIDTH ", "THAI ", "LAO ", "KHMER ", "MYANMAR ", "TIBETAN ",
+)  # fmt: skip
 
 
 def warn_of_tokenizer(
@@ -17,6 +23,9 @@ def warn_of_tokenizer(
     decode: Callable[[list[list[int]]], list[str]],
 ) -> None:
     """Warns if characters of the sentences are lost in tokenisation, or if words take many tokens.
+
+    A word is what stands between spaces. In scripts without spaces (Chinese, Japanese, Thai, ...) every character
+    counts by itself, with its combining marks.
 
     A character is lost if decoding does not bring it back: it became unknown, or lost its diacritic. Case, spaces and
     other forms of the same letter (Unicode's NFKC) do not count.
@@ -38,13 +47,26 @@ def warn_of_tokenizer(
             "backbone for this language",
             stacklevel=2,
         )
-    tokens = sum(map(len, ids)) / max(sum(len(text.split()) for text in sample), 1)
-    if tokens > TOKENS_PER_WORD:
+    words, characters = _words_and_characters(sample)
+    count = max(words + characters, 1)
+    rate, limit = sum(map(len, ids)) / count, (PER_WORD * words + PER_CHARACTER * characters) / count
+    if round(rate, 2) > round(limit, 2):  # as printed
+        unit = "word" if words > characters else "character"
         warnings.warn(
-            f"{name}: its tokenizer takes {tokens:.1f} tokens a word in {len(sample)} sentences, so it hardly knows "
-            "this language; a backbone made for it will be faster and better",
+            f"{name}: its tokenizer takes {rate:.2f} tokens a {unit} in {len(sample)} sentences, more than "
+            f"{limit:.2f}, so it hardly knows this language; a backbone made for it will be faster and better",
             stacklevel=2,
         )
+
+
+def _words_and_characters(texts: Sequence[str]) -> tuple[int, int]:
+    """How many words are in scripts with spaces, and how many characters in scripts without, marks not counted."""
+    words = characters = 0
+    for text in texts:
+        unspaced = {letter for letter in text if unicodedata.name(letter, "").startswith(WITHOUT_SPACES)}
+        characters += sum(letter in unspaced and unicodedata.category(letter)[0] != "M" for letter in text)
+        words += len("".join(" " if letter in unspaced else letter for letter in text).split())
+    return words, characters
 
 
 def _letters(text: str) -> str:

@@ -10,8 +10,8 @@ from loraft.config.schema import Config
 from loraft.errors import RunError
 
 # Keys that do not change the results of a run: where values came from and where results go, and sections of studies.
-PLACES = ("preset", "output", "name")
-STUDIES = ("sweep.", "fewshot.")
+OUTPUT_KEYS = ("preset", "output", "name")
+STUDY_SECTIONS = ("sweep.", "fewshot.")
 
 
 def check_same_config(path: Path, config: Config, *, free: Collection[str], hint: str) -> None:

@@ -1,7 +1,5 @@
 """Builds the report of a finished run from its files: results, figures, mistakes, and how to use its adapter."""
 
-import json
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +7,6 @@ from typing import Any
 
 from rich.table import Table
 
-from loraft.bundled import bundled_backbones
-from loraft.config.dtypes import TORCH_NAMES
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.display.page import Code, Document, Part
@@ -20,7 +16,8 @@ from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.figures import draw_run_figures
 from loraft.runs.predictions import read_rows
 from loraft.runs.records import as_json
-from loraft.runs.run import MANIFEST_FILE, Run
+from loraft.runs.run import Run
+from loraft.studies.peft_code import peft_code
 from loraft.studies.report_sections import SENTENCE, config_and_environment, figure, made_from, sources
 from loraft.training.results import RunResult
 
@@ -106,59 +103,8 @@ def _usage(run: Run, config: Config) -> list[Part]:
         Code(f'import loraft\n\nfor row in loraft.predict("{SENTENCE}", run="."):\n    print(row.label, row.probs)'),
         "The adapter is a plain PEFT directory, which also holds loraft.json with its prompt and labels. The backbone"
         " must be loaded as in the training:",
-        Code(_peft_code(run, config)),
+        Code(peft_code(run, config)),
     ]
-
-
-def _peft_code(run: Run, config: Config) -> str:
-    """Python code that loads the backbone as the training did, and the adapter, without loraft's own loading."""
-    name, quantised = config.model.name, config.quant.method == "nf4"
-    arguments, imports = [repr(name)], ["from transformers import AutoModelForCausalLM"]
-    if name in bundled_backbones():
-        arguments = [f"bundled_backbones()[{name!r}]"]
-        imports.append("from loraft.bundled import bundled_backbones")
-    elif Path(name).expanduser().is_dir():
-        arguments = [repr(os.path.relpath(Path(name).expanduser(), run.path))]
-    if config.model.revision is not None:
-        arguments.append(f"revision={config.model.revision!r}")
-    arguments.append(f"dtype={_torch_dtype(_trained_dtype(run, config))}")
-    after = ""
-    if quantised:
-        own = config.quant.compute_dtype
-        compute = _trained_dtype(run, config) if own == "auto" else own
-        imports[0] = "from transformers import AutoModelForCausalLM, BitsAndBytesConfig"
-        arguments.append(
-            "quantization_config=BitsAndBytesConfig(\n"
-            '        load_in_4bit=True,\n        bnb_4bit_quant_type="nf4",\n'
-            f"        bnb_4bit_use_double_quant={config.quant.double_quant},\n"
-            f"        bnb_4bit_compute_dtype={_torch_dtype(compute)},\n    )"
-        )
-        after = (
-            "for layer in base.modules():  # some CPUs would round the weights again at the first prediction\n"
-            '    if hasattr(layer, "support_avx512bf16_for_cpu"):\n'
-            "        layer.support_avx512bf16_for_cpu = False\n"
-        )
-    given = "".join(f"    {argument},\n" for argument in arguments)
-    return (
-        "\n".join(["import torch", "from peft import PeftModel", *imports]) + "\n\n"
-        f"base = AutoModelForCausalLM.from_pretrained(\n{given})\n{after}"
-        f"model = PeftModel.from_pretrained(base, {run.adapter.name!r})"
-    )
-
-
-def _trained_dtype(run: Run, config: Config) -> str:
-    """The dtype of the weights that are not quantised: as the run recorded it, else as the config says."""
-    path = run.adapter / MANIFEST_FILE
-    recorded = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    dtype = recorded.get("backbone", {}).get("dtype") or config.model.dtype
-    if dtype == "auto" and config.quant.method == "nf4":
-        dtype = config.quant.compute_dtype
-    return str(dtype)
-
-
-def _torch_dtype(name: str) -> str:
-    # A run of an earlier version does not say what `auto` was where it was trained.
-    return f"torch.{TORCH_NAMES.get(name, 'bfloat16')}"
 
 
 def _pairs(values: Mapping[str, Any]) -> Table:

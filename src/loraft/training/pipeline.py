@@ -24,7 +24,7 @@ from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
 from loraft.runs.predictions import write_rows
 from loraft.runs.records import read_record, write_record
-from loraft.runs.resume import PLACES, STUDIES, check_same_config
+from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config
 from loraft.runs.run import Run, WorkerRun, default_name, run_of
 from loraft.training import memory
 from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, TrainingClock
@@ -135,7 +135,7 @@ def _train_and_judge(
     config, splits, encoder, base = inputs.config, inputs.splits, inputs.encoder, inputs.base
     if resume and run.config_path.exists():
         hint = f"{run.how_to_resume} continues it as it was begun, --force begins again"
-        check_same_config(run.config_path, config, free=(*PLACES, *STUDIES), hint=hint)
+        check_same_config(run.config_path, config, free=(*OUTPUT_KEYS, *STUDY_SECTIONS), hint=hint)
     write_text(run.config_path, dump_config(config))
     write_record(run.environment_path, environment())
     # Before the adapter: pissa and olora move weights out of the backbone.

@@ -1,6 +1,6 @@
 """Records of a data source's statistics: splits, lengths, the longest rows, and all of them (`data.json`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from pydantic import model_validator
@@ -151,6 +151,7 @@ class DatasetStatistics:
         notes: sentences on what is not described, and why.
     """
 
+    kind: Literal["data"] = field(default="data", kw_only=True)  # first in the file
     path: str
     source: str
     task: str
@@ -168,7 +169,6 @@ class DatasetStatistics:
     longest: tuple[LongRow, ...]
     tokens: TokenLengths | None
     notes: tuple[str, ...]
-    kind: Literal["data"] = "data"
 
     @classmethod
     def of(cls, folder: DatasetFolder) -> Self:

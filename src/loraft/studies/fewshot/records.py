@@ -1,6 +1,6 @@
 """Records of a few-shot study: a measured draw, a row of the table, a comparison of rows, and the whole study."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
 from pydantic import model_validator
@@ -128,6 +128,7 @@ class FewshotResult:
         draws: every measurement but those of the baselines.
     """
 
+    kind: Literal["fewshot"] = field(default="fewshot", kw_only=True)  # first in the file
     path: str
     backbone: str
     run: str | None
@@ -144,7 +145,6 @@ class FewshotResult:
     compared: tuple[ComparedRows, ...]
     verdict: str
     draws: tuple[DrawRecord, ...]
-    kind: Literal["fewshot"] = "fewshot"
 
     @classmethod
     def of(cls, folder: FewshotFolder) -> Self:

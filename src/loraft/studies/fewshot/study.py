@@ -25,11 +25,12 @@ from loraft.evaluation.classification_report import EvaluationReport, classifica
 from loraft.evaluation.evaluate import judge
 from loraft.models.adapter import MOVING_INITS
 from loraft.models.encoder import Encoder
-from loraft.models.load import build, load_run, located
+from loraft.models.load import build, load_run
+from loraft.models.source import located
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
 from loraft.runs.records import as_json, record_from, write_record
-from loraft.runs.resume import PLACES, check_same_config
+from loraft.runs.resume import OUTPUT_KEYS, check_same_config
 from loraft.runs.run import Run
 from loraft.runs.study_folders import FewshotFolder
 from loraft.studies.fewshot.context import Demonstrations, check_context, chosen_rows, demonstrations_of
@@ -270,7 +271,7 @@ def _check_begun(folder: FewshotFolder, config: Config) -> None:
             " study to continue"
         )
     hint = "--resume needs the earlier values; --set name=NAME keeps both studies, --force deletes the earlier one"
-    check_same_config(folder.config_path, config, free=(*PLACES, "fewshot.shots", "fewshot.repeats"), hint=hint)
+    check_same_config(folder.config_path, config, free=(*OUTPUT_KEYS, "fewshot.shots", "fewshot.repeats"), hint=hint)
 
 
 def fewshot_name(config: Config, run: Run | None) -> str:

@@ -3,7 +3,7 @@
 A trial is one run. A setting is one combination of the swept values without the seed; its trials differ by seed alone.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
 from pydantic import model_validator
@@ -196,6 +196,7 @@ class SweepResult:
         settings, best_setting, best: as in `Ranking`.
     """
 
+    kind: Literal["sweep"] = field(default="sweep", kw_only=True)  # first in the file
     path: str
     backbone: str
     quant: str
@@ -209,7 +210,6 @@ class SweepResult:
     settings: tuple[SettingRecord, ...]
     best_setting: SettingRecord | None
     best: TrialRecord | None
-    kind: Literal["sweep"] = "sweep"
 
     @property
     def failed(self) -> list[TrialRecord]:

@@ -11,11 +11,11 @@ from typing import Any
 
 from loraft.config.schema import Config
 from loraft.errors import ConfigError
-from loraft.runs.resume import PLACES, STUDIES, check_same_config
+from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config
 from loraft.runs.run import Run
 from loraft.studies.sweep.parameter_count import trainable_parameters
 
-NOT_SWEPT = (*PLACES, *STUDIES)  # keys, and prefixes of keys, that do not change the result of a run
+NOT_SWEPT = (*OUTPUT_KEYS, *STUDY_SECTIONS)  # keys, and prefixes of keys, that do not change the result of a run
 
 
 @dataclass(frozen=True)
