@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +28,6 @@ from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
 OTHER_WEIGHT = 0.3  # of a token that is no answer; in stage 1 none is, so that all weigh the same
 HELD_OUT_TOKENS = 65_536
-Losses = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -125,33 +124,48 @@ def build_model(
     return model
 
 
-def losses_for(model: LlamaForCausalLM) -> Losses:
-    """Returns a function from int16 windows (batch, tokens + 1) to the weighted loss and that of answers, in nats."""
-
-    def losses_of(windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        ids = (windows & 0x7FFF).long()
-        answers = (windows[:, 1:] < 0).flatten().float()
-        with torch.autocast(windows.device.type, torch.bfloat16):
-            hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-            logits = model.lm_head(hidden)
-        loss = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-        weights = OTHER_WEIGHT + (1 - OTHER_WEIGHT) * answers
-        return (loss * weights).sum() / weights.sum(), (loss * answers).sum() / answers.sum().clamp(min=1.0)
-
-    return losses_of
+def losses_at(
+    head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, answers: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the weighted loss of all targets and the loss of the answers among them, in nats."""
+    loss = F.cross_entropy(head(hidden).float().flatten(0, 1), targets.flatten(), reduction="none")
+    answers = answers.flatten().float()
+    weights = OTHER_WEIGHT + (1 - OTHER_WEIGHT) * answers
+    return (loss * weights).sum() / weights.sum(), (loss * answers).sum() / answers.sum().clamp(min=1.0)
 
 
-def compiled(losses_of: Losses, windows: torch.Tensor) -> Losses:
-    """Returns the function compiled for windows of this shape, or itself, with a line, where that fails."""
+def losses_of(model: LlamaForCausalLM, windows: torch.Tensor, compiled: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns what `losses_at` returns for int16 windows (batch, tokens + 1)."""
+    ids = (windows & 0x7FFF).long()
+    at = compiled_losses_at if compiled else losses_at
+    with torch.autocast(windows.device.type, torch.bfloat16):
+        hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+        return at(model.lm_head, hidden, ids[:, 1:], windows[:, 1:] < 0)
+
+
+compiled_losses_at = torch.compile(losses_at, fullgraph=True, dynamic=False)
+
+
+def compile_layers(model: LlamaForCausalLM, windows: torch.Tensor) -> bool:
+    """Compiles the layers and the loss for windows of this shape; returns False, after a line, where that fails.
+
+    The layers share one compiled function; the whole model in one graph takes as many times longer to compile as it has
+    layers.
+    """
     clock = time.perf_counter()
     try:
-        fast: Losses = torch.compile(losses_of, fullgraph=True, dynamic=False)
-        fast(windows)[0].backward()  # the backward pass is compiled only now
+        for layer in model.model.layers:
+            layer.compile(fullgraph=True, dynamic=False)
+        losses_of(model, windows, True)[0].backward()  # the backward pass is compiled only now
     except Exception as error:
         print(f"note: torch.compile failed, going on without it: {str(error).splitlines()[0]}", file=sys.stderr)
-        return losses_of
+        for layer in model.model.layers:
+            layer._compiled_call_impl = None
+        return False
+    finally:
+        model.zero_grad(set_to_none=True)
     print(f"compiled in {time.perf_counter() - clock:.0f} s")
-    return fast
+    return True
 
 
 def schedule(step: int, progress: float, recipe: Recipe) -> float:
@@ -159,17 +173,34 @@ def schedule(step: int, progress: float, recipe: Recipe) -> float:
     return min(1.0, (step + 1) / recipe.warmup, (1 - progress) / recipe.decay)
 
 
-def held_out_windows(path: Path, length: int, device: torch.device) -> torch.Tensor:
-    """Returns the first windows of the held-out documents, int16 (windows, length + 1), some 65,000 tokens at most."""
+def update(
+    model: LlamaForCausalLM, optimizers: Sequence[torch.optim.Optimizer], windows: torch.Tensor, compiled: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Trains one step and returns what `losses_of` returned; the device is not waited for."""
+    loss, answer_loss = losses_of(model, windows, compiled)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return loss.detach(), answer_loss.detach()
+
+
+def held_out_windows(path: Path, length: int, batch: int, device: torch.device) -> torch.Tensor:
+    """Returns the first windows of the held-out documents, int16 (windows, length + 1), some 65,000 tokens at most.
+
+    They are whole batches where there are enough, so that what is compiled fits them as well.
+    """
     tokens = np.load(path)[: HELD_OUT_TOKENS + 1].view(np.int16)
     length = min(length, len(tokens) - 1)
-    return torch.from_numpy(tokens).to(device).unfold(0, length + 1, length)
+    windows = torch.from_numpy(tokens).to(device).unfold(0, length + 1, length)
+    return windows[: len(windows) // batch * batch or len(windows)]
 
 
-def held_out_loss(losses_of: Losses, windows: torch.Tensor, batch: int) -> float:
-    """Returns the loss of a next token in nats."""
-    with torch.no_grad():
-        return sum(losses_of(part)[0].item() * len(part) for part in windows.split(batch)) / len(windows)
+def held_out_loss(model: LlamaForCausalLM, windows: torch.Tensor, batch: int, compiled: bool) -> float:
+    """Returns the loss of a next token in nats. Gradients stay on: without them all would be compiled once more."""
+    losses = [losses_of(model, part, compiled)[0].item() * len(part) for part in windows.split(batch)]
+    return sum(losses) / len(windows)
 
 
 def main(
@@ -211,7 +242,7 @@ def main(
     model.set_attn_implementation("causal")
     model.to(where)
     source = Windows(tokens / ("stage2.npy" if start else "stage1.npy"), recipe.length, recipe.batch, seed, where)
-    held_out = held_out_windows(tokens / "held_out.npy", source.length, where)
+    held_out = held_out_windows(tokens / "held_out.npy", source.length, recipe.batch, where)
     optimizers = optimizers_for(model, recipe.lr, recipe.embedding_lr, weight_decay)
     first, seconds = 0, 0.0
     state_path = out / "state.pt"
@@ -227,9 +258,7 @@ def main(
         f"{source.batches * per_step:,} in one pass; {recipe}"
     )
     clock = saved_at = time.perf_counter()
-    eager = losses_for(model)
-    losses_of = compiled(eager, source.at(first)) if compile and first < recipe.steps else eager
-    model.zero_grad(set_to_none=True)
+    compiled = compile and first < recipe.steps and compile_layers(model, source.at(first))
     log_every = max(10, recipe.steps // 200)
     with (out / "log.jsonl").open("a", encoding="utf-8") as log:
         for step in range(first, recipe.steps):
@@ -238,12 +267,7 @@ def main(
             for optimizer, base in zip(optimizers, (recipe.lr, recipe.embedding_lr), strict=True):
                 for group in optimizer.param_groups:
                     group["lr"] = base * factor
-            loss, answer_loss = losses_of(source.at(step))
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            loss, answer_loss = update(model, optimizers, source.at(step), compiled)
             done = step + 1
             last = done == recipe.steps or progress >= 1
             if last or done % log_every == 0:  # the only place where the device is waited for
@@ -254,7 +278,7 @@ def main(
                 entry |= {"lr": round(recipe.lr * factor, 6), "seconds": round(seconds + elapsed, 1)}
                 entry["tokens_per_second"] = round((done - first) * per_step / elapsed)
                 if last or time.perf_counter() - saved_at >= save_seconds:
-                    entry["held_out_loss"] = round(held_out_loss(eager, held_out, recipe.batch), 4)
+                    entry["held_out_loss"] = round(held_out_loss(model, held_out, recipe.batch, compiled), 4)
                     state = {
                         "model": model.state_dict(),
                         "optimizers": [optimizer.state_dict() for optimizer in optimizers],

@@ -80,7 +80,7 @@ def main(
     np.save(out / "stage2.npy", np.concatenate(made))
     about = {
         "corpus": corpus.name, "share": share, "seed": seed, "documents": len(documents),
-        "held_out_documents": len(held_out), "stage1_tokens": sum(map(len, streams)), "held_out_tokens": len(held),
+        "held_out_documents": len(held_out), "stage1_tokens": sum(map(len, streams)), "dense_tokens": len(streams[0]), "held_out_tokens": len(held),
         "stage2_windows": stage2_windows, "vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
     }  # fmt: skip
