@@ -231,7 +231,7 @@ def main(
     stage = "stage 2" if start else "stage 1"
     asked = {"steps": steps, "batch": batch, "length": length, "lr": lr, "embedding_lr": embedding_lr, "decay": decay}
     given = {key: value for key, value in asked.items() if value is not None}
-    recipe = replace(RECIPES[stage, where.type], **given)
+    recipe = replace(RECIPES[stage, "cuda" if where.type == "cuda" else "cpu"], **given)
     torch.manual_seed(seed)
     about = json.loads((tokens / "tokens.json").read_text(encoding="utf-8"))
     if start:
