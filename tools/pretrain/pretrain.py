@@ -27,7 +27,6 @@ from optimizers import optimizers_for
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
 OTHER_WEIGHT = 0.3  # of a token that is no answer; in stage 1 none is, so that all weigh the same
-HELD_OUT_TOKENS = 65_536
 
 
 @dataclass(frozen=True)
@@ -187,20 +186,10 @@ def update(
 
 
 def held_out_windows(path: Path, length: int, batch: int, device: torch.device) -> torch.Tensor:
-    """Returns the first windows of the held-out documents, int16 (windows, length + 1), some 65,000 tokens at most.
-
-    They are whole batches where there are enough, so that what is compiled fits them as well.
-    """
-    tokens = np.load(path)[: HELD_OUT_TOKENS + 1].view(np.int16)
+    """Returns the first batch of windows of the held-out documents, int16 (batch, length + 1); fewer if they are few."""
+    tokens = np.load(path)[: batch * length + 1].view(np.int16)
     length = min(length, len(tokens) - 1)
-    windows = torch.from_numpy(tokens).to(device).unfold(0, length + 1, length)
-    return windows[: len(windows) // batch * batch or len(windows)]
-
-
-def held_out_loss(model: LlamaForCausalLM, windows: torch.Tensor, batch: int, compiled: bool) -> float:
-    """Returns the loss of a next token in nats. Gradients stay on: without them all would be compiled once more."""
-    losses = [losses_of(model, part, compiled)[0].item() * len(part) for part in windows.split(batch)]
-    return sum(losses) / len(windows)
+    return torch.from_numpy(tokens).to(device).unfold(0, length + 1, length)
 
 
 def main(
@@ -278,7 +267,8 @@ def main(
                 entry |= {"lr": round(recipe.lr * factor, 6), "seconds": round(seconds + elapsed, 1)}
                 entry["tokens_per_second"] = round((done - first) * per_step / elapsed)
                 if last or time.perf_counter() - saved_at >= save_seconds:
-                    entry["held_out_loss"] = round(held_out_loss(model, held_out, recipe.batch, compiled), 4)
+                    # with gradients on, though none are taken: without them all would be compiled once more
+                    entry["held_out_loss"] = round(losses_of(model, held_out, compiled)[0].item(), 4)
                     state = {
                         "model": model.state_dict(),
                         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
