@@ -1,6 +1,6 @@
 """LoRA and QLoRA of the bundled backbone on UIT-VSFC, beside TF-IDF with a linear SVM, on the official test split.
 
-    python benchmarks/vsfc.py FOLDER [--seeds 42,43,44] [--qlora-seeds 42] [--reuse] [--out FILE]
+    python benchmarks/vsfc.py FOLDER [--seeds 42,43,44] [--qlora-seeds 42] [--reuse] [--model BACKBONE] [--out FILE]
 
 FOLDER holds train.jsonl, validation.jsonl and test.jsonl (`sentence, sentiment, topic`). Each training is a process of
 its own, so that its time and peak memory are its own; the runs are kept under runs/vsfc, and `--reuse` takes finished
@@ -27,6 +27,7 @@ from loraft.runs.environment import environment
 from loraft.runs.records import as_json
 
 CONFIG = Path(__file__).with_name("vsfc.yaml")
+BUNDLED = "loraft-vi-tiny"
 METRICS = ("accuracy", "macro_f1")
 
 
@@ -37,15 +38,15 @@ def baseline(folder: Path) -> dict[str, float]:
     return core(test.labels, linear_svm(train, test), len(labels))
 
 
-def trained(folder: Path, quant: str, seed: int, *, reuse: bool) -> dict[str, Any]:
+def trained(folder: Path, quant: str, seed: int, model: str, *, reuse: bool) -> dict[str, Any]:
     """Returns the metrics.json of one run, with the commit that it was trained at.
 
     `reuse` takes a finished run as it is: of the same data, config and weights only if you did not change them.
     """
     output = Path("runs/vsfc")
-    name = f"{quant}-s{seed}"
+    name = f"{quant}-s{seed}" if model == BUNDLED else f"{Path(model).name}-{quant}-s{seed}"
     command = [sys.executable, "-m", "loraft", "train", "--config", str(CONFIG), "--data", str(folder)]
-    command += ["--quant", quant]
+    command += ["--quant", quant, "--model", model]
     command += ["--seed", str(seed), "--output", str(output), "--set", f"name={name}", "--force"]
     if not (reuse and (output / name / "metrics.json").exists()):
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -59,6 +60,7 @@ def main(
     seeds: Annotated[str, typer.Option(help="Of LoRA, comma-separated.")] = "42,43,44",
     qlora_seeds: Annotated[str, typer.Option(help="Of QLoRA.")] = "42,43,44",
     reuse: Annotated[bool, typer.Option("--reuse", help="Take finished runs as they are.")] = False,
+    model: Annotated[str, typer.Option(help="A bundled name or a folder.")] = BUNDLED,
     out: Path = Path("benchmarks/results/vsfc.json"),
 ) -> None:
     """Train what is missing, write OUT, print the table."""
@@ -66,7 +68,8 @@ def main(
         raise SystemExit(f"{folder}: holds no test.jsonl; name the folder of the corpus")
     chosen = {"none": seeds, "nf4": qlora_seeds}
     runs = {
-        quant: [trained(folder, quant, int(seed), reuse=reuse) for seed in chosen[quant].split(",")] for quant in chosen
+        quant: [trained(folder, quant, int(seed), model, reuse=reuse) for seed in chosen[quant].split(",")]
+        for quant in chosen
     }
     record = {
         "date": datetime.now(UTC).date().isoformat(),

@@ -34,8 +34,10 @@ def test_files_are_the_ones_that_the_figures_were_measured_on(name: str) -> None
     assert hashlib.sha256(path.read_bytes()).hexdigest() == HASHES[name]
 
 
-def test_the_backbone_and_its_tokenizer_stay_within_16_mb() -> None:
-    assert sum(path.stat().st_size for path in BACKBONE.iterdir()) <= 16_000_000
+@pytest.mark.parametrize("name", bundled_backbones())
+def test_a_backbone_and_its_tokenizer_stay_within_16_mb_and_its_weights_have_a_hash(name: str) -> None:
+    assert sum(path.stat().st_size for path in bundled_backbones()[name].iterdir()) <= 16_000_000
+    assert f"{name}/model.safetensors" in HASHES
 
 
 @pytest.mark.parametrize(("split", "least"), [("train", 2400), ("validation", 300), ("test", 600)])

@@ -20,7 +20,7 @@ def read(path: Path) -> list[dict[str, float]]:
 
 
 def main(stage1: Path, stage2: Path, out: Path) -> None:
-    """Write OUT/loss.png and OUT/log.json and print tokens, losses and hours."""
+    """Write OUT/loss.png and OUT/log.json and print tokens, losses and seconds."""
     first, second = read(stage1), read(stage2)
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=False, layout="constrained")
     axes[0].plot([r["tokens"] / 1e6 for r in first], [r["loss"] for r in first], color="0.6", lw=0.8, label="train")
@@ -42,9 +42,7 @@ def main(stage1: Path, stage2: Path, out: Path) -> None:
     (out / "log.json").write_text(json.dumps(log) + "\n", encoding="utf-8")
     for name, rows in log.items():
         held_out = next((r["held_out_loss"] for r in reversed(rows) if "held_out_loss" in r), None)
-        print(
-            f"{name}: {rows[-1]['tokens']:,} tokens, {rows[-1]['seconds'] / 3600:.2f} hours, held-out loss {held_out}"
-        )
+        print(f"{name}: {rows[-1]['tokens']:,} tokens, {rows[-1]['seconds']:,.0f} s, held-out loss {held_out}")
 
 
 if __name__ == "__main__":

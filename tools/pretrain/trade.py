@@ -86,23 +86,23 @@ def pretrained(
 ) -> tuple[Path, int, float]:
     """Returns the folder of a shape after both stages, its stage-1 tokens, and its held-out loss after stage 1."""
     width, depth, heads, kv_heads, hidden, vocab = SHAPES[name]
-    tokenizer = out / f"tokenizer-{vocab}"
+    tokenizer, tokens = out / f"tokenizer-{vocab}", out / f"tokens-{vocab}"
     if not (tokenizer / "tokenizer.json").exists():
         run(HERE / "tokenizer.py", corpus, tokenizer, "--vocab", str(vocab))
-    # a multiple of ten, so that the log's last line is the last step's
-    steps = 10 * round(budget / operations_per_token(*SHAPES[name]) / (BATCH * LENGTH) / 10)
+    if not (tokens / "tokens.json").exists():
+        avoided = [part for path in avoid for part in ("--avoid", path)]
+        run(HERE / "tokens.py", corpus, tokenizer, tokens, "--share", "0.3", "--stage2-windows", "1024", *avoided)
+    steps = round(budget / operations_per_token(*SHAPES[name]) / (BATCH * LENGTH))
     if not (folder / "stage1/model/config.json").exists():
         run(
-            HERE / "pretrain.py", corpus, tokenizer, folder / "stage1", "--steps", str(steps), "--lr", "2.5e-3",
-            "--embedding-lr", "2e-3", "--share", "0.3", "--epochs", "1", "--batch", str(BATCH), "--length", str(LENGTH),
-            "--width", str(width), "--depth", str(depth), "--heads", str(heads), "--kv-heads", str(kv_heads),
-            "--hidden", str(hidden),
+            HERE / "pretrain.py", tokens, folder / "stage1", "--device", "cpu", "--steps", str(steps), "--batch",
+            str(BATCH), "--length", str(LENGTH), "--width", str(width), "--depth", str(depth), "--heads", str(heads),
+            "--kv-heads", str(kv_heads), "--hidden", str(hidden),
         )  # fmt: skip
     model = folder / "stage2/model"
     if not (model / "config.json").exists():
-        avoided = [part for path in avoid for part in ("--avoid", path)]
-        steps2 = ["--steps", str(STAGE2_STEPS)]
-        run(HERE / "instruct.py", folder / "stage1/model", corpus, folder / "stage2", *steps2, *avoided)
+        steps2 = ["--device", "cpu", "--steps", str(STAGE2_STEPS)]
+        run(HERE / "pretrain.py", tokens, folder / "stage2", "--start", folder / "stage1/model", *steps2)
     last = json.loads((folder / "stage1/log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     return model, steps * BATCH * LENGTH, last["held_out_loss"]
 

@@ -1,4 +1,4 @@
-"""Names and folders of what ships with the package: the tiny Vietnamese backbone and the feedback data."""
+"""Names and folders of what ships with the package: tiny Vietnamese backbones and the feedback data."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ HERE = Path(__file__).parent
 
 def bundled_backbones() -> dict[str, Path]:
     """The folder of each bundled backbone, by name."""
-    return {"loraft-vi-tiny": HERE / "loraft-vi-tiny"}
+    return {folder.name: folder for folder in sorted(HERE.glob("loraft-vi-*"))}
 
 
 def bundled_data() -> dict[str, Path]:
