@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from loraft.config.schema import Config, Section
+from loraft.config.schema import Config
+from loraft.config.section import Section
 
 # Names of other tools and of loraft's short flags, for which difflib would suggest a wrong key or none.
 OTHER_NAMES = {

@@ -134,5 +134,5 @@ def token_bucket(count: int) -> int:
 
     Up to an eighth of the tokens is extra, and few sizes occur: a captured step is kept for each.
     """
-    step = max(32, 2 ** (count.bit_length() - 4))
+    step: int = max(32, 2 ** (count.bit_length() - 4))
     return -(-count // step) * step

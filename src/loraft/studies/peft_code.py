@@ -61,7 +61,7 @@ def _call(owner: str, arguments: list[str]) -> str:
 
 
 def _nf4(config: Config, trained: str) -> str:
-    compute = config.quant.compute_dtype
+    compute: str = config.quant.compute_dtype
     if compute == "auto":  # the dtype of the other weights
         compute = trained
     return (

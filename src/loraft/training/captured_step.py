@@ -156,7 +156,7 @@ def low_precision_leaves(
             leaf: torch.Tensor = parameter
             if id(parameter) in copied:
                 leaf = part.detach().requires_grad_()
-                parameter.low_precision = leaf  # type: ignore[attr-defined]
+                parameter.low_precision = leaf
             leaves.append(leaf)
 
     @torch.no_grad()

@@ -88,7 +88,7 @@ class FlatAdamW(AdamW):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of `torch.optim.AdamW`, whose parameters share no memory: each counts its own steps."""
-        saved = super().state_dict()
+        saved: dict[str, Any] = super().state_dict()
         saved["state"] = {
             number: {name: tensor.clone() for name, tensor in state.items()} for number, state in saved["state"].items()
         }
@@ -114,7 +114,7 @@ class FlatAdamW(AdamW):
             start += len(own)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:
         """Clips, takes a step at the groups' learning rates, and zeroes the gradient."""
         for flat in self.flats:
             flat.rate.fill_(self.param_groups[flat.number]["lr"])
@@ -123,7 +123,7 @@ class FlatAdamW(AdamW):
     def _update(self) -> None:
         if self.scaler is not None:
             self.found_infinity.zero_()
-            scale: torch.Tensor = self.scaler._scale  # type: ignore[assignment]
+            scale: torch.Tensor = self.scaler._scale
             torch._amp_foreach_non_finite_check_and_unscale_(
                 [flat.gradient for flat in self.flats], self.found_infinity, scale.double().reciprocal().float()
             )
