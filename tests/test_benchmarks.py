@@ -398,7 +398,7 @@ def test_the_tutorials_programme_runs_in_one_process_and_says_where_its_time_goe
     content = json.loads(out.read_text(encoding="utf-8"))
     assert content["not_measured"] == []
     assert set(content["parts"]) == {name for name in map(part_of, programme.sites().values()) if name} | {
-        programme.AROUND, programme.ZERO_SHOT, "1-shot", programme.TEST, programme.TRAINING,
+        programme.AROUND, programme.ZERO_SHOT, "1-shot", programme.TEST, programme.TRAINING, "encoding",
     }  # fmt: skip
     times = {part["part"]: part["times"] for part in content["cases"]["recipe"]["recipe"]}
     assert times == {
