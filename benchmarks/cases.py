@@ -26,7 +26,6 @@ from loraft.evaluation.predict import predict
 from loraft.models.adapter import add_adapter
 from loraft.models.encoder import Encoder
 from loraft.models.load import build, build_encoder, load_run
-from loraft.models.quantization import check_nf4, keep_nf4_layout, no_compiler
 from loraft.runs.run import run_of
 from loraft.training import pipeline
 from loraft.training.dataset import TrainingData
@@ -77,27 +76,6 @@ def random_llama(config: Config, shape: dict[str, Any], device: torch.device) ->
     base.requires_grad_(False).eval()
     train, test = (load_data(config, name) for name in ("train", "test"))
     return Bench(config, build_encoder(config), base, train, test)
-
-
-def quantised(bench: Bench) -> Bench:
-    """The bench with its decoder layers' matrices in NF4, double-quantised one by one on the device where they are."""
-    with no_compiler():
-        import bitsandbytes as bnb
-    base, dtype = bench.base, bench.base.dtype
-    for parent in list(base.get_decoder().layers.modules()):
-        for name, plain in list(parent.named_children()):
-            if isinstance(plain, torch.nn.Linear):
-                layer = bnb.nn.Linear4bit(
-                    plain.in_features, plain.out_features, bias=False, compute_dtype=dtype, quant_type="nf4",
-                    device="meta",
-                )  # fmt: skip
-                weight = bnb.nn.Params4bit(plain.weight.data, requires_grad=False, quant_type="nf4")
-                layer.weight = weight.to(bench.device)
-                setattr(parent, name, layer)
-    base.is_loaded_in_4bit = True  # peft looks there
-    keep_nf4_layout(base)
-    check_nf4(base, double_quant=True)
-    return bench
 
 
 def some_rows(split: Split, count: int, seed: int) -> Split:

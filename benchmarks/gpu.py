@@ -31,6 +31,7 @@ from loraft.config.resolve import resolve
 from loraft.config.schema import Config, TrainConfig
 from loraft.errors import Note
 from loraft.models.adapter import count_trainable
+from loraft.models.quantization import check_nf4, keep_nf4_layout, no_compiler
 from loraft.training import memory
 
 STARTED = time.perf_counter()
@@ -133,9 +134,9 @@ def main(
         if shape is Shape.ONE:
             known = cases_1b(*saved(made, Path(folder), flags, sizes))
         else:
-            quantised = cases.quantised(replace(made, config=resolve(flags={**flags, "quant.method": "nf4"})))
+            small = quantised(replace(made, config=resolve(flags={**flags, "quant.method": "nf4"})))
             sizes = sizes if smoke else replace(sizes, shape="Llama-3.1-8B shape")
-            known = cases_8b(Suite(quantised.config, sizes, device, {"8b": quantised}))
+            known = cases_8b(Suite(small.config, sizes, device, {"8b": small}))
         del made
         chosen = only.split(",") if only else list(known)
         if unknown := [name for name in chosen if name not in known]:
@@ -148,6 +149,27 @@ def main(
             lambda result: write(path, asdict(sizes), data, device, result, smoke=smoke),
             {name: limit for name, (limit, _) in picked.items()},
         )
+
+
+def quantised(bench: cases.Bench) -> cases.Bench:
+    """The bench with its decoder layers' matrices in NF4, double-quantised one by one on the device where they are."""
+    with no_compiler():
+        import bitsandbytes as bnb
+    base, dtype = bench.base, bench.base.dtype
+    for parent in list(base.get_decoder().layers.modules()):
+        for name, plain in list(parent.named_children()):
+            if isinstance(plain, torch.nn.Linear):
+                layer = bnb.nn.Linear4bit(
+                    plain.in_features, plain.out_features, bias=False, compute_dtype=dtype, quant_type="nf4",
+                    device="meta",
+                )  # fmt: skip
+                weight = bnb.nn.Params4bit(plain.weight.data, requires_grad=False, quant_type="nf4")
+                layer.weight = weight.to(bench.device)
+                setattr(parent, name, layer)
+    base.is_loaded_in_4bit = True  # peft looks there
+    keep_nf4_layout(base)
+    check_nf4(base, double_quant=True)
+    return bench
 
 
 def saved(made: cases.Bench, folder: Path, flags: dict[str, Any], sizes: Sizes) -> tuple[Suite, Suite]:

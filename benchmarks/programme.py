@@ -4,11 +4,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial, wraps
+from contextlib import ExitStack, contextmanager
+from functools import wraps
 from importlib import import_module
 from types import FunctionType
 from typing import Any
+from unittest.mock import patch
 
 import baselines
 import torch
@@ -78,24 +79,22 @@ class Parts:
     def watching(self) -> Iterator[None]:
         """Counts the block; every call in it of a function of `sites` is of its part, wherever it was imported."""
         self._since = time.perf_counter()
-        undo: list[partial[None]] = []
-        for place, name in sites().items():
-            module_name, _, attribute = place.partition(":")
-            owner: Any = import_module(module_name)
-            *path, last = attribute.split(".")
-            for step in path:
-                owner = getattr(owner, step)
-            own = getattr(owner, last)
-            watched = self._watched(own, name)
-            for holder in [owner] if path else _holders(own):
-                undo.append(partial(setattr, holder, last, own))
-                setattr(holder, last, watched)
-        try:
-            yield
-        finally:
-            self._turn()
-            for restore in undo:
-                restore()
+        with ExitStack() as stack:
+            for place, name in sites().items():
+                module_name, _, attribute = place.partition(":")
+                owner: Any = import_module(module_name)
+                *path, last = attribute.split(".")
+                for step in path:
+                    owner = getattr(owner, step)
+                own = vars(owner).get(last, getattr(owner, last))  # a classmethod is watched inside
+                bound = isinstance(own, classmethod)
+                watched = self._watched(own.__func__ if bound else own, name)
+                for holder in [owner] if path else _holders(own):
+                    stack.enter_context(patch.object(holder, last, classmethod(watched) if bound else watched))
+            try:
+                yield
+            finally:
+                self._turn()
 
     def _watched(self, function: FunctionType, name: Name) -> Callable[..., Any]:
         @wraps(function)
@@ -152,6 +151,9 @@ def sites() -> dict[str, Name]:
     def shots(parts: Parts, model: Any, encoder: Any, test: Any, config: Any, shown: Any) -> str:
         return SHOTS.format(len(shown[0])) if shown[0] else ZERO_SHOT
 
+    def encoded(parts: Parts, *args: Any, **kwargs: Any) -> str:
+        return parts.current if parts.current.endswith("-shot") else "encoding"
+
     def judged(parts: Parts, *args: Any, **kwargs: Any) -> str:
         return parts.current if parts.current.endswith("-shot") else TEST
 
@@ -163,22 +165,30 @@ def sites() -> dict[str, Name]:
         "loraft.models.backbone:load_backbone": LOADING,
         "loraft.models.load:build_encoder": "loading the tokenizer",
         "loraft.data.dataset:load_data": "reading rows",
-        "loraft.training.dataset:prepare": "encoding rows for training",
-        "loraft.runs.environment:environment": "recording the environment",
+        "loraft.models.encoder:Encoder.encode": encoded,
+        "loraft.training.dataset:prepare": "encoding",
         "loraft.studies.fewshot.study:_judge": shots,
         "loraft.studies.fewshot.study:_baseline": "baselines without the model",
         "loraft.evaluation.evaluate:judge": judged,
+        "loraft.models.adapter:add_adapter": "adapters",
+        "loraft.models.adapter:add_adapters": "adapters",
+        "loraft.models.adapter:remove_adapter": "adapters",
+        "loraft.models.adapter:count_trainable": "adapters",
+        "loraft.training.trainer:LabelTrainer.build": "making the trainer",
         "loraft.training.trainer:LabelTrainer.train": trained,
+        "loraft.training.first_batch_check:check_first_batch": "check of the first batch",
         "loraft.training.trainer:LabelTrainer.evaluation_loop": EVALUATIONS,
         "loraft.training.trainer:LabelTrainer._save_checkpoint": "saving",
         "loraft.training.checkpoints:keep_best": "saving",
         "loraft.training.checkpoints:save_adapter": "saving",
-        "loraft.models.backbone:weights_hash": "hashing",
-        "loraft.models.manifest:identify": "hashing",
+        "loraft.runs.predictions:write_rows": "saving",
+        "loraft.runs.environment:environment": "saving",
+        "loraft.models.backbone:weights_hash": "checks of the backbone",
+        "loraft.models.manifest:identify": "checks of the backbone",
         "loraft.evaluation.figures:draw_run_figures": "figures",
         "loraft.studies.sweep.figures:sweep_curve": "figures",
         "loraft.studies.fewshot.figures:fewshot_curve": "figures",
-        "loraft.studies.sweep.ranking:rank_settings": "comparing the ranks",
+        "loraft.studies.sweep.runner:_conclude": "comparing the ranks",
     }
 
 

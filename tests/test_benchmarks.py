@@ -336,13 +336,15 @@ def test_the_arithmetic_of_a_step_is_four_operations_a_weight_and_token() -> Non
 
 
 def test_a_backbone_quantised_in_memory_is_the_one_that_is_loaded_in_nf4(tmp_path: Path) -> None:
+    import gpu
+
     flags = {**FLAGS, "model.device": "cpu", "model.dtype": "bf16"}
     base = random_model(copy.deepcopy(backbone().config)).to(torch.bfloat16)  # which writes its dtype into its config
     made = replace(bench(), base=base, config=resolve(flags=flags))
     made.base.save_pretrained(tmp_path)
     made.encoder.tokenizer.save_pretrained(tmp_path)
     config = resolve(flags={**flags, "model.name": str(tmp_path), "quant.method": "nf4"})
-    loaded, ours = load_backbone(config.model, config.quant), cases.quantised(made).base
+    loaded, ours = load_backbone(config.model, config.quant), gpu.quantised(made).base
     theirs = dict(loaded.named_parameters())
     assert all(torch.equal(weight, theirs[name]) for name, weight in ours.named_parameters())
     assert sum(weight.dtype == torch.uint8 for weight in ours.parameters()) == 7 * ours.config.num_hidden_layers
@@ -402,7 +404,7 @@ def test_the_tutorials_programme_runs_in_one_process_and_says_where_its_time_goe
     content = json.loads(out.read_text(encoding="utf-8"))
     assert content["not_measured"] == []
     assert set(content["parts"]) == {name for name in map(part_of, programme.sites().values()) if name} | {
-        programme.AROUND, programme.ZERO_SHOT, "1-shot", programme.TEST, programme.TRAINING,
+        programme.AROUND, programme.ZERO_SHOT, "1-shot", programme.TEST, programme.TRAINING, "encoding",
     }  # fmt: skip
     times = {part["part"]: part["times"] for part in content["cases"]["recipe"]["recipe"]}
     assert times == {
