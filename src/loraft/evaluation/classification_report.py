@@ -5,11 +5,9 @@ Shapes: N examples, K labels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import model_validator
 
 from loraft.evaluation.intervals import Interval, bootstrap
 from loraft.evaluation.metrics import (
@@ -20,7 +18,7 @@ from loraft.evaluation.metrics import (
     log_loss,
     per_label,
 )
-from loraft.runs.records import flattened, gathered
+from loraft.runs.records import Flat
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class LabelScores:
 
 
 @dataclass(frozen=True)
-class EvaluationReport:
+class EvaluationReport(Flat, scores=SCORES):
     """The results of one evaluation.
 
     In JSON the scores are written beside the other fields: `{"accuracy": 0.9, ..., "n": 608, ...}`.
@@ -77,15 +75,6 @@ class EvaluationReport:
     def macro_f1(self) -> float:
         """Mean F1 over the labels that occur."""
         return self.scores["macro_f1"]
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields, with the scores beside them instead of below `scores`."""
-        return flattened(self, "scores")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, content: Any) -> Any:
-        return gathered(content, scores=SCORES)
 
 
 def classification_report(

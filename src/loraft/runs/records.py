@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError, model_validator
 
 from loraft.errors import NewerFileError, RunError
 from loraft.runs.atomic_files import write_json
@@ -63,6 +63,31 @@ def gathered(content: Any, **groups: Iterable[str]) -> Any:
         if name not in content and (inside := {key: content.pop(key) for key in keys if key in content}):
             content[name] = inside
     return content
+
+
+class Flat:
+    """Base of records whose JSON holds the contents of some fields beside the other fields, instead of below them.
+
+    Class arguments: each of these fields, with the keys that belong into it; `class Row(Flat, scores=["f1"])`.
+    """
+
+    _inside: ClassVar[dict[str, tuple[str, ...]]]
+    _gather: ClassVar[Any]
+
+    def __init_subclass__(cls, **inside: Iterable[str]) -> None:
+        super().__init_subclass__()
+        cls._inside = {name: tuple(keys) for name, keys in inside.items()}
+        # Pydantic looks for validators in the record's own class only.
+        gather: Any = classmethod(_gather)
+        cls._gather = model_validator(mode="before")(gather)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields for JSON, where the contents of the named ones replace these."""
+        return flattened(self, *self._inside)
+
+
+def _gather(cls: type[Flat], content: Any) -> Any:
+    return gathered(content, **cls._inside)
 
 
 def write_record(path: Path, record: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from loraft.data.checks import Conflicts, Duplicates, Leaks, RowPlace
-from loraft.runs.records import flattened, gathered, record_from
+from loraft.runs.records import Flat, record_from
 from loraft.runs.study_folders import DatasetFolder
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
@@ -19,7 +19,7 @@ def quantile_name(quantile: float) -> str:
 
 
 @dataclass(frozen=True)
-class Lengths:
+class Lengths(Flat, quantiles=map(quantile_name, QUANTILES)):
     """Lengths of some rows, in words or tokens.
 
     In JSON the quantiles are on the same level as the other fields.
@@ -33,15 +33,6 @@ class Lengths:
     mean: float
     quantiles: dict[str, int]
     longest: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields, with the quantiles on the same level."""
-        return flattened(self, "quantiles")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, content: Any) -> Any:
-        return gathered(content, quantiles=map(quantile_name, QUANTILES))
 
 
 @dataclass(frozen=True)
@@ -66,25 +57,16 @@ class CrossTable:
 
 
 @dataclass(frozen=True)
-class LongRow:
+class LongRow(Flat, place=_PLACE):
     """One of the rows with the most words. In JSON the fields of `place` are on the same level as the numbers."""
 
     words: int
     characters: int
     place: RowPlace
 
-    def to_json(self) -> dict[str, Any]:
-        """The fields, with those of the row on the same level."""
-        return flattened(self, "place")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, content: Any) -> Any:
-        return gathered(content, place=_PLACE)
-
 
 @dataclass(frozen=True)
-class LongPrompt:
+class LongPrompt(Flat, place=_PLACE):
     """One of the rows with the most tokens. In JSON the fields of `place` are on the same level as the numbers.
 
     Attributes:
@@ -96,15 +78,6 @@ class LongPrompt:
     tokens: int
     prompt: int
     place: RowPlace
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields, with those of the row on the same level."""
-        return flattened(self, "place")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, content: Any) -> Any:
-        return gathered(content, place=_PLACE)
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,18 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
-from pydantic import model_validator
-
 from loraft.data.dataset import SplitSummary
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.intervals import Difference, Spread
 from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES
-from loraft.runs.records import flattened, gathered, record_from
+from loraft.runs.records import Flat, record_from
 from loraft.runs.study_folders import FewshotFolder
 
 _REPORT = (*SCORES, *(field.name for field in fields(EvaluationReport) if field.name != "scores"))
 
 
 @dataclass(frozen=True)
-class DrawRecord:
+class DrawRecord(Flat, report=_REPORT):
     """One measurement: a baseline, or a model with the demonstrations of one draw.
 
     In JSON the fields of `report` are on the same level as the other fields.
@@ -42,17 +40,12 @@ class DrawRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The fields, with those of the report on the same level; without predictions and sources where empty."""
-        content = flattened(self, "report")
+        content = super().to_json()
         return {key: value for key, value in content.items() if key not in ("predictions", "sources") or value}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, content: Any) -> Any:
-        return gathered(content, report=_REPORT)
 
 
 @dataclass(frozen=True)
-class TableRow:
+class TableRow(Flat, scores=SCORES):
     """One row of the table: a baseline, or a model with one number of shots, over all its draws.
 
     In JSON the scores are on the same level as the other fields.
@@ -77,18 +70,9 @@ class TableRow:
     seconds: float
     scores: dict[str, Spread]
 
-    def to_json(self) -> dict[str, Any]:
-        """The fields, with the scores on the same level."""
-        return flattened(self, "scores")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, content: Any) -> Any:
-        return gathered(content, scores=SCORES)
-
 
 @dataclass(frozen=True)
-class ComparedRows:
+class ComparedRows(Flat, differences=INTERVAL_SCORES):
     """Differences in scores between two rows of the table on the same test rows: of `of`, minus those of `against`.
 
     In JSON the differences are on the same level as the other fields.
@@ -97,15 +81,6 @@ class ComparedRows:
     of: str
     against: str
     differences: dict[str, Difference]
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields, with the differences on the same level."""
-        return flattened(self, "differences")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, content: Any) -> Any:
-        return gathered(content, differences=INTERVAL_SCORES)
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,14 @@ A trial is one run. A setting is one combination of the swept values without the
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
-from pydantic import model_validator
-
 from loraft.evaluation.intervals import Interval, Spread
 from loraft.evaluation.metrics import SCORES
-from loraft.runs.records import flattened, gathered, record_from
+from loraft.runs.records import Flat, record_from
 from loraft.runs.study_folders import SweepFolder
 
 
 @dataclass(frozen=True)
-class TrialScores:
+class TrialScores(Flat, scores=SCORES):
     """What was measured in the run of a finished trial.
 
     Attributes:
@@ -39,18 +37,9 @@ class TrialScores:
     peak_memory_mib: int | None
     joint: bool = False
 
-    def to_json(self) -> dict[str, Any]:
-        """The fields for JSON; the scores are keys of the same object as the other fields."""
-        return flattened(self, "scores")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, content: Any) -> Any:
-        return gathered(content, scores=SCORES)
-
 
 @dataclass(frozen=True)
-class TrialRecord:
+class TrialRecord(Flat, measured=(*SCORES, *(field.name for field in fields(TrialScores)))):
     """One trial of a sweep.
 
     Attributes:
@@ -73,15 +62,10 @@ class TrialRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The fields for JSON; those of `measured` are keys of the same object, and `error` is left out if None."""
-        content = flattened(self, "measured")
+        content = super().to_json()
         if self.error is None:
             del content["error"]
         return content
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, content: Any) -> Any:
-        return gathered(content, measured=(*SCORES, *(field.name for field in fields(TrialScores))))
 
 
 @dataclass(frozen=True)
@@ -108,7 +92,7 @@ class VersusBest:
 
 
 @dataclass(frozen=True)
-class SettingScores:
+class SettingScores(Flat, scores=SCORES):
     """What was measured in the finished trials of one setting: means over their seeds.
 
     Attributes:
@@ -126,18 +110,9 @@ class SettingScores:
     peak_memory_mib: int | None
     versus_best: VersusBest | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """The fields for JSON; the scores are keys of the same object as the other fields."""
-        return flattened(self, "scores")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, content: Any) -> Any:
-        return gathered(content, scores=SCORES)
-
 
 @dataclass(frozen=True)
-class SettingRecord:
+class SettingRecord(Flat, measured=(*SCORES, *(field.name for field in fields(SettingScores)))):
     """One setting of a sweep.
 
     Attributes:
@@ -155,15 +130,6 @@ class SettingRecord:
     seeds: int
     failed: int
     measured: SettingScores | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields for JSON; those of `measured` are keys of the same object."""
-        return flattened(self, "measured")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, content: Any) -> Any:
-        return gathered(content, measured=(*SCORES, *(field.name for field in fields(SettingScores))))
 
 
 @dataclass(frozen=True)
