@@ -18,6 +18,8 @@ from collections.abc import Callable, Hashable, Sequence
 
 import torch
 
+from loraft.engine import lora_linear
+from loraft.engine.adapter_stack import AdapterStack, drop_stacks
 from loraft.engine.static_batch import Size, StaticBatch, StaticInputs
 from loraft.errors import Note, first_line
 from loraft.training.flat_adamw import FlatAdamW
@@ -83,8 +85,7 @@ class CapturedStep:
     Args:
         loss_sums: takes the fields of a batch; returns the weighted sum of -log p of each adapter, (A,), in nats.
         optimizer: takes the gradients.
-        leaves: the tensors that the gradients are of, one for each parameter of the optimizer.
-        refresh: called before each pass; it brings the leaves up to date with the parameters.
+        copies: of the weights, brought up to date before each pass, which computes with them and their gradients.
         runner: runs the passes.
         losses_A: each pass adds its loss for each adapter.
     """
@@ -93,12 +94,11 @@ class CapturedStep:
         self,
         loss_sums: Callable[[StaticInputs], torch.Tensor],
         optimizer: FlatAdamW,
-        leaves: Sequence[torch.Tensor],
-        refresh: Callable[[], None],
+        copies: "LowPrecisionCopies | AdapterStack",
         runner: GraphRunner,
         losses_A: torch.Tensor,
     ) -> None:
-        self.loss_sums, self.optimizer, self.leaves, self.refresh = loss_sums, optimizer, list(leaves), refresh
+        self.loss_sums, self.optimizer, self.copies = loss_sums, optimizer, copies
         self.runner, self.losses_A = runner, losses_A
         self.loss = torch.zeros((), device=runner.device)  # of the last batch
         self._inputs: dict[Size, StaticInputs] = {}
@@ -120,7 +120,7 @@ class CapturedStep:
         return self.loss
 
     def _pass(self, inputs: StaticInputs) -> None:
-        self.refresh()
+        self.copies.refresh()
         losses_A = self.loss_sums(inputs) * inputs.scale_1
         self.losses_A.add_(losses_A.detach())
         self.loss.copy_(losses_A.detach().sum())
@@ -130,38 +130,61 @@ class CapturedStep:
         """Adds the gradients of a loss to the optimizer's."""
         scaler = self.optimizer.scaler
         scaled = loss if scaler is None else scaler.scale(loss)
-        self.optimizer.add_gradients(torch.autograd.grad(scaled, self.leaves, materialize_grads=True))
+        self.copies.add_gradients(torch.autograd.grad(scaled, self.copies.leaves, materialize_grads=True))
 
 
-def low_precision_leaves(
-    optimizer: FlatAdamW, weights: Sequence[torch.nn.Parameter], dtype: torch.dtype
-) -> tuple[list[torch.Tensor], Callable[[], None]]:
-    """Gives LoRA weights a copy in the backbone's dtype, cast all at once instead of one by one in every product.
+class LowPrecisionCopies:
+    """Copies of LoRA weights in the backbone's dtype, cast all at once instead of one by one in every product.
 
     Args:
         optimizer: of the fp32 weights.
         weights: that products read through `low_precision`, see `lora_linear`.
         dtype: of the copies; none are made in fp32.
 
-    Returns:
-        The tensor that a gradient is taken of, for each parameter of the optimizer, and the function that copies the
-        parameters' values into these tensors.
+    Attributes:
+        leaves: the tensor that a gradient is taken of, for each parameter of the optimizer.
     """
-    copied = {id(weight) for weight in weights} if dtype != torch.float32 else set()
-    vectors = [flat.weights.to(dtype) for flat in optimizer.flats] if copied else []
-    leaves: list[torch.Tensor] = []
-    for number, flat in enumerate(optimizer.flats):
-        parts = flat.parts(vectors[number]) if copied else flat.parameters
-        for parameter, part in zip(flat.parameters, parts, strict=True):
-            leaf: torch.Tensor = parameter
-            if id(parameter) in copied:
-                leaf = part.detach().requires_grad_()
-                parameter.low_precision = leaf
-            leaves.append(leaf)
+
+    def __init__(self, optimizer: FlatAdamW, weights: Sequence[torch.nn.Parameter], dtype: torch.dtype) -> None:
+        copied = {id(weight) for weight in weights} if dtype != torch.float32 else set()
+        self.optimizer = optimizer
+        self._vectors = [flat.weights.to(dtype) for flat in optimizer.flats] if copied else []
+        self.leaves: list[torch.Tensor] = []
+        for number, flat in enumerate(optimizer.flats):
+            parts = flat.parts(self._vectors[number]) if copied else flat.parameters
+            for parameter, part in zip(flat.parameters, parts, strict=True):
+                leaf: torch.Tensor = parameter
+                if id(parameter) in copied:
+                    leaf = part.detach().requires_grad_()
+                    parameter.low_precision = leaf
+                self.leaves.append(leaf)
 
     @torch.no_grad()
-    def refresh() -> None:
-        for vector, flat in zip(vectors, optimizer.flats, strict=False):
+    def refresh(self) -> None:
+        """Copies the parameters' values into the copies."""
+        for vector, flat in zip(self._vectors, self.optimizer.flats, strict=False):
             vector.copy_(flat.weights)
 
-    return leaves, refresh
+    def add_gradients(self, gradients: Sequence[torch.Tensor]) -> None:
+        """Adds the gradients of `leaves` to the optimizer's."""
+        self.optimizer.add_gradients(gradients)
+
+
+def weight_copies(
+    model: torch.nn.Module,
+    optimizer: FlatAdamW,
+    weights: Sequence[torch.nn.Parameter],
+    adapters: Sequence[str] | None,
+    dtype: torch.dtype,
+) -> LowPrecisionCopies | AdapterStack:
+    """Returns what a step computes with: stacks where adapters train together and nothing else does, else copies."""
+    gradients = optimizer.gradients()
+    if adapters is not None and gradients.keys() == {id(weight) for weight in weights}:
+        return AdapterStack(model, adapters, dtype, gradients)
+    return LowPrecisionCopies(optimizer, weights, dtype)
+
+
+def drop_copies(model: torch.nn.Module) -> None:
+    """Takes away what `weight_copies` made; products cast and stack the weights themselves again."""
+    lora_linear.drop_low_precision(model)
+    drop_stacks(model)

@@ -105,6 +105,14 @@ class FlatAdamW(AdamW):
                     part.copy_(state[name])
         self._keep_state_in_vectors()
 
+    def gradients(self) -> dict[int, torch.Tensor]:
+        """Returns by the id of each parameter the part of the gradient that is its own."""
+        return {
+            id(parameter): part
+            for flat in self.flats
+            for parameter, part in zip(flat.parameters, flat.parts(flat.gradient), strict=True)
+        }
+
     def add_gradients(self, gradients: Sequence[torch.Tensor]) -> None:
         """Adds one gradient for each parameter, group after group, in any dtype."""
         start = 0

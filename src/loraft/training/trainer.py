@@ -25,7 +25,7 @@ from loraft.engine.static_batch import StaticBatch, StaticInputs, static_batch
 from loraft.errors import BackboneError
 from loraft.training.arguments import fitted_batches, sft_config
 from loraft.training.batch_method import choose_method, suits_static_steps
-from loraft.training.captured_step import CapturedStep, GraphRunner, low_precision_leaves
+from loraft.training.captured_step import CapturedStep, GraphRunner, drop_copies, weight_copies
 from loraft.training.dataset import TrainingData
 from loraft.training.first_batch_check import CHECKED_ROWS, check_first_batch
 from loraft.training.flat_adamw import FlatAdamW
@@ -146,7 +146,7 @@ class LabelTrainer(SFTTrainer):
                 return super().train(*args, **kwargs)
             finally:
                 self._step = None
-                lora_linear.drop_low_precision(model)
+                drop_copies(model)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Counts none: upstream's estimate walks all modules at every step, and nothing here reads it."""
@@ -241,8 +241,8 @@ class LabelTrainer(SFTTrainer):
                 return static_loss_sums(model, batch, self._dtype, method=method)
 
             weights = lora_linear.plain_weights(model) if self._checked and self.shared_prefix else []
-            leaves, refresh = low_precision_leaves(optimizer, weights, self._dtype)
-            self._step = CapturedStep(loss_sums, optimizer, leaves, refresh, self._runner, self.losses_A)
+            copies = weight_copies(model, optimizer, weights, self.adapters, self._dtype)
+            self._step = CapturedStep(loss_sums, optimizer, copies, self._runner, self.losses_A)
         return self._step
 
     def compute_loss(
@@ -311,7 +311,7 @@ class LabelTrainer(SFTTrainer):
         model = self.peft_model()
         model.eval()
         if self._step is not None:
-            self._step.refresh()
+            self._step.copies.refresh()
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in self._evaluated(model).items()}
         # The number of samples only feeds transformers' samples per second, which nothing here reads.
         return EvalLoopOutput(predictions=np.zeros(0), label_ids=None, metrics=metrics, num_samples=0)
