@@ -37,7 +37,8 @@ from loraft.training import memory
 STARTED = time.perf_counter()
 RESULTS = Path(__file__).parent / "results"
 SIZES = Sizes(
-    step_rounds=(15, 15), rows=3166, shot_rows=3166, sweep_batch=4, sweep_steps=100, sweep_rows=128, peak=8192,
+    rounds=3, step_rounds=(15, 15), rows=3166, shot_rows=3166, sweep_batch=4, sweep_steps=100, sweep_rows=128,
+    peak=8192,
     distinct=5, passes=3,
 )  # fmt: skip
 SMALL = replace(SMOKE, distinct=1, passes=1, largest_batch=2)

@@ -56,6 +56,7 @@ CONFIG_FILES = {"fewshot": "fewshot.yaml", "train": "config.yaml"}  # a sweep go
 SHAPES = {"1b": backbones.LLAMA_1B, "tiny": SMALL_SHAPE}
 STEPS, EVALUATE_EVERY = 5000, 500  # in the tutorial
 TO_FINISH = 60  # seconds after the budget for what comes after a training
+FOR_THE_RECIPE = 90.0  # seconds of the budget
 
 
 class Shape(StrEnum):
@@ -188,7 +189,7 @@ def by_time(shape: Shape, data: str, settings: list[str], out: Path | None, step
         start_command(config, verbose=False)
         shots, ranks = config.fewshot.shots, config.sweep.ranks
         parts = Parts(device)
-        parts.deadline = STARTED + budget
+        parts.deadline = STARTED + budget - FOR_THE_RECIPE
 
         def own(command: str) -> dict[str, Any]:
             with parts.watching():
@@ -213,9 +214,9 @@ def by_time(shape: Shape, data: str, settings: list[str], out: Path | None, step
             )  # fmt: skip
 
         spent = time.perf_counter() - STARTED
-        limits = {"shots": 150.0, "recipe": 90.0, "ranks": budget + TO_FINISH}
+        limits = {"shots": 150.0, "ranks": budget + TO_FINISH, "recipe": FOR_THE_RECIPE}
         measure(
-            {"shots": lambda: own("fewshot"), "recipe": recipe, "ranks": lambda: own("sweep")},
+            {"shots": lambda: own("fewshot"), "ranks": lambda: own("sweep"), "recipe": recipe},
             budget + TO_FINISH - spent, save, limits,
         )  # fmt: skip
     print("\n".join(time_table(json.loads(out.read_text(encoding="utf-8")))))
