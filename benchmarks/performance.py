@@ -204,7 +204,7 @@ def time_table(record: dict[str, Any]) -> list[str]:
 def programme_section(record: dict[str, Any]) -> str:
     """The section of tutorial-1b.json."""
     sizes, environment, device = record["sizes"], record["environment"], record["machine"]
-    where = "" if record["data"] == "feedback" else " --data FOLDER"
+    where, measured = "" if record["data"] == "feedback" else " --data FOLDER", "recipe" in record["cases"]
     return "\n".join([
         f"## The tutorial's programme at the {sizes['shape']} shape, {device['name']}", "",
         f"`python benchmarks/tutorial.py --shape {sizes['shape']}{where}`, rows of {record['data']}, commit "
@@ -212,7 +212,9 @@ def programme_section(record: dict[str, Any]) -> str:
         f"Zero-shot, {', '.join(map(str, sizes['shots']))} shots, and ranks {', '.join(map(str, sizes['ranks']))} of "
         f"{sizes['whole_steps']:,} steps each, evaluated every 500 steps and on the test split, in one process. The "
         "second column is what was measured; the third is the whole programme, where a training ended before its last "
-        "step. The recipe was measured in parts, which are scaled.", "", *time_table(record), "",
+        "step. "
+        + ("The recipe was measured in parts, which are scaled." if measured else "The recipe was not measured here."),
+        "", *time_table(record), "",
     ])  # fmt: skip
 
 
