@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,14 +26,11 @@ from loraft.engine.collator import make_rows, pad
 from loraft.engine.scorer import score
 from loraft.models.adapter import add_adapter
 from loraft.models.backbone import load_backbone
-from loraft.training import pipeline
-from loraft.training.trainer import LabelTrainer
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))  # scripts, no package
 
 import baselines
 import cases
-import parts
 import performance
 import programme
 from measuring import measure
@@ -433,37 +429,3 @@ def test_different_work_ends_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="do not do the same work"):
         suite.evaluation("bundled", 4)
     assert _share([1, 2, None], [1, 3, None]) == pytest.approx(2 / 3)
-
-
-def test_a_part_stops_the_clock_of_the_part_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(parts, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-
-    def spend(seconds: float) -> None:
-        clock.now += seconds
-
-    def judged(fails: bool) -> str:
-        spend(2)
-        pipeline.write_rows(None, [])
-        if fails:
-            raise ValueError
-        return "scores"
-
-    class Trainer(LabelTrainer):
-        pass
-
-    monkeypatch.setattr(pipeline, "judge", judged)
-    monkeypatch.setattr(pipeline, "write_rows", lambda run, rows: spend(5))
-    monkeypatch.setattr(LabelTrainer, "build", classmethod(lambda cls: spend(11) or cls))
-    before = [vars(LabelTrainer).get(name) for name in ("build", "_save_checkpoint", "train")]
-    with parts.parts_of_a_sweep(CPU) as seconds:
-        spend(1)
-        assert pipeline.judge(fails=False) == "scores"
-        with pytest.raises(ValueError):  # noqa: PT011
-            pipeline.judge(fails=True)
-        assert Trainer.build() is Trainer
-        spend(100)
-    assert {part: found for part, found in seconds.items() if found} == {
-        "test scores": 4, "saving": 10, "making the trainer": 11, parts.REST: 101,
-    }  # fmt: skip
-    assert before == [vars(LabelTrainer).get(name) for name in ("build", "_save_checkpoint", "train")]
