@@ -15,7 +15,7 @@ from loraft.engine.quantized_linear import dense_weight
 from loraft.engine.scorer import score
 from loraft.errors import BackboneError, Note
 from loraft.models.adapter import add_adapter, coverage
-from loraft.models.backbone import load_backbone, weights_hash
+from loraft.models.backbone import cast, load_backbone, weights_hash
 from loraft.models.quantization import (
     check_nf4,
     decoder_matrices,
@@ -198,6 +198,16 @@ def test_kept_dequantised_weights_give_the_same_numbers() -> None:
     assert found[0][0] == found[1][0]
     for off, on in zip(found[0][1:], found[1][1:], strict=True):
         torch.testing.assert_close(on, off)
+
+
+def test_casting_dequantises_kept_weights_again() -> None:
+    found = []
+    for cache in ("off", "on"):
+        with pytest.warns(Note, match="stay in memory") if cache == "on" else nullcontext():
+            base = load_backbone(ModelConfig(dtype="bf16"), QuantConfig(method="nf4", cache=cache))  # type: ignore[arg-type]
+        cast(base, torch.float32, torch.float32)
+        found.append(score(base, prompts(["thầy dạy hay ."]), encoder().completions_K))
+    assert abs(found[0] - found[1]).max() < 1e-5
 
 
 def test_kept_weights_are_for_gpus_unless_asked_for() -> None:

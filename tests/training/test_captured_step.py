@@ -20,7 +20,7 @@ from loraft.engine.loss import BatchMethod, static_loss_sums
 from loraft.engine.static_batch import Size, static_batch, token_bucket
 from loraft.errors import Note
 from loraft.models.adapter import add_adapter, add_adapters
-from loraft.training import batch_method, captured_step
+from loraft.training import batch_method, captured_step, memory
 from loraft.training.captured_step import GraphRunner
 from loraft.training.dataset import TrainingData
 from loraft.training.flat_adamw import FlatAdamW
@@ -103,6 +103,34 @@ def test_a_checkpoint_goes_on_with_either_kind_of_step(
     monkeypatch.setattr(batch_method, "STATIC_DEVICES", kinds[1])
     found = fit(tmp_path / "run", with_adapter(), resume=True, **settings)
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_state_without_a_step_leaves_the_optimizer_as_new() -> None:
+    weight = torch.nn.Parameter(torch.ones(2, 3))
+    plain = torch.optim.AdamW([weight], fused=True)
+    run: Any = lambda key, function: function()  # noqa: E731
+    flat = FlatAdamW([{"params": [weight]}], max_grad_norm=1.0, separately=False, scaler=None, run=run)
+    flat.load_state_dict(plain.state_dict())
+    flat.add_gradients([torch.ones(2, 3)])
+    flat.step()
+    assert flat.state_dict()["state"][0]["step"] == 1
+    assert float(weight.detach().max()) < 1
+
+
+def test_memory_that_is_short_runs_the_layers_that_can_be_recomputed(
+    static: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recomputed(model: Any, rows: Any, sizes: Any, adapters: int, *, packed: bool, recompute: bool) -> int | None:
+        return sizes[0] if recompute else None
+
+    monkeypatch.setattr(memory, "largest_fit", recomputed)
+    data = TrainingData(rows(), tokenizer(), lambda current: {"macro_f1": 0.5})
+    section = TrainConfig(max_steps=1, per_device_train_batch_size=2)
+    with pytest.warns(Note):
+        trainer = LabelTrainer.build(with_adapter(), data, section, output_dir=str(tmp_path), seed=3)
+    assert trainer.args.activation_checkpointing
+    assert trainer.method is BatchMethod.ATTENTION
+    assert not trainer.static
 
 
 def test_bf16_steps_read_low_precision_copies_and_give_them_up_at_the_end(static: None, tmp_path: Path) -> None:

@@ -28,6 +28,11 @@ def _dequantised(layer: Any) -> torch.Tensor:
     return dense
 
 
+def keeps_dense(layer: torch.nn.Module) -> bool:
+    """Says whether `keep_dense` was called for the layer."""
+    return "kept_dense" in vars(layer)
+
+
 def keep_dense(layer: Any) -> None:
     """Keeps the dequantised weight of a 4-bit layer, in its compute dtype, and multiplies by it from now on.
 

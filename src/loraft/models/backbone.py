@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from loraft.config.schema import ModelConfig, QuantConfig
 from loraft.engine import prefix_attention
-from loraft.engine.quantized_linear import is_4bit
+from loraft.engine.quantized_linear import is_4bit, keep_dense, keeps_dense
 from loraft.errors import BackboneError, first_line
 from loraft.models.device import pick_device, pick_dtype
 from loraft.models.quantization import (
@@ -195,6 +195,8 @@ def cast(base: PreTrainedModel, dtype: torch.dtype, compute_dtype: torch.dtype) 
     for layer in base.modules():
         if is_4bit(layer):
             layer.weight.quant_state.dtype, layer.compute_dtype = dtype, compute_dtype
+            if keeps_dense(layer):
+                keep_dense(layer)
     base.config.dtype = dtype
 
 

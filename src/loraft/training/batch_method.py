@@ -17,8 +17,15 @@ from loraft.errors import Note
 STATIC_DEVICES = {"cuda"}  # where a step over batches of a fixed size (`captured_step`) pays
 
 
-def choose_method(model: PeftModel, section: TrainConfig, rows: Sequence[TrainingRow]) -> BatchMethod:
-    """Returns the fastest method that the architecture is known to suit; `check_first_batch` may replace it."""
+def choose_method(model: PeftModel, section: TrainConfig, arguments: Any, rows: Sequence[TrainingRow]) -> BatchMethod:
+    """Returns the fastest method that the architecture is known to suit; `check_first_batch` may replace it.
+
+    Args:
+        model: with its adapter.
+        section: the `train` section of the config.
+        arguments: of the trainer; activation checkpointing may be on there where memory is short.
+        rows: of the training.
+    """
     if section.shared_prefix == "off":
         return BatchMethod.PADDED
     longest, reason = longest_fast_row(model)
@@ -33,7 +40,7 @@ def choose_method(model: PeftModel, section: TrainConfig, rows: Sequence[Trainin
     if not prefix_attention.supports(model.get_base_model()):
         return BatchMethod.MASK
     # With activation checkpointing transformers' own layers run: they support recomputing their activations.
-    fused = fused_layer.supports(model) and lora_linear.supports(model) and not section.gradient_checkpointing
+    fused = fused_layer.supports(model) and lora_linear.supports(model) and not arguments.activation_checkpointing
     return BatchMethod.FUSED if fused else BatchMethod.ATTENTION
 
 
@@ -49,7 +56,7 @@ def suits_static_steps(section: TrainConfig, arguments: Any, method: BatchMethod
         return False
     reasons = {
         f"train.optim={section.optim}": not section.optim.startswith("adamw_torch"),
-        "activation checkpointing": section.gradient_checkpointing,
+        "activation checkpointing": arguments.activation_checkpointing,
         "several devices": distributed.is_distributed() or arguments.n_gpu > 1,
     }
     why = [reason for reason, holds in reasons.items() if holds]

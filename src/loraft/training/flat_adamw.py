@@ -99,6 +99,8 @@ class FlatAdamW(AdamW):
         super().load_state_dict(state_dict)
         for flat in self.flats:
             loaded = [self.state[parameter] for parameter in flat.parameters]
+            if not loaded[0]:  # no step was taken, as where all gradients overflowed so far
+                continue
             flat.step.copy_(loaded[0]["step"])
             for moment, name in zip(flat.moments, ("exp_avg", "exp_avg_sq"), strict=True):
                 for part, state in zip(flat.parts(moment), loaded, strict=True):

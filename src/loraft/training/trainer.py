@@ -68,7 +68,7 @@ class LabelTrainer(SFTTrainer):
             parameter.data = parameter.data.float()  # TRL rounds a quantised model's adapter to bf16
         self._dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point() and not p.requires_grad)
         self._longest_packed, self._rope_limit = longest_fast_row(self.model)[0], rope_limit(self.model)
-        self.method = choose_method(self.peft_model(), section, self.data.rows)
+        self.method = choose_method(self.peft_model(), section, self.args, self.data.rows)
         self._checked = self.method is BatchMethod.PADDED  # else the first batch is compared with a padded one
         self.static = suits_static_steps(section, self.args, self.method)
         self._step: CapturedStep | None = None  # with static steps, from the first batch on
