@@ -198,6 +198,15 @@ def test_an_adapter_that_diverged_spoils_no_other_one(ranged: list[int]) -> None
     np.testing.assert_array_equal(found[[0, 2]], expected[[0, 2]])
 
 
+def test_adapters_of_a_backbone_with_a_limit_are_scored_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows beyond the limit run whole, and whole rows serve one adapter."""
+    model, _ = adapted()
+    monkeypatch.setattr(ranged_rows, "suits", lambda model: True)
+    assert scorer.scores_together(model)
+    model.config.rope_parameters = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    assert not scorer.scores_together(model)
+
+
 # --- what only a GPU shows --------------------------------------------------------------------------------------------
 
 MANY = [[*range(100, 120), *range(300 + n, 301 + n + 7 * n % 90)] for n in range(200)]

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from loraft.engine import ranged_rows
 from loraft.engine.answers import answers_of, score_reader
+from loraft.engine.architecture import UNLIMITED, longest_fast_row
 from loraft.engine.layout import common_prefix
 from loraft.engine.row_batches import KeptPrefix, read_rows
 from loraft.errors import BackboneError
@@ -132,11 +133,13 @@ def score_adapters(
 def scores_together(model: Any) -> bool:
     """Says whether `score_adapters` is right for a PeftModel, and faster than one adapter after the other.
 
-    On a CPU it is not: there the arithmetic takes the time, and it is the same.
+    On a CPU it is not: there the arithmetic takes the time, and it is the same. Rows beyond a limit of the architecture
+    run whole, which serves one adapter.
     """
     from loraft.engine import lora_linear
 
-    return ranged_rows.suits(model) and lora_linear.supports(model)
+    limited = longest_fast_row(model)[0] < UNLIMITED
+    return ranged_rows.suits(model) and lora_linear.supports(model) and not limited
 
 
 @torch.inference_mode()

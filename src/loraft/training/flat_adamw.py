@@ -139,7 +139,7 @@ class FlatAdamW(AdamW):
             )
         norms = torch.stack([torch.linalg.vector_norm(flat.gradient) for flat in self.flats])
         self.norms.copy_(norms if self.separately else torch.linalg.vector_norm(norms))
-        self.largest_norm.copy_(self.norms.nan_to_num().max())
+        self.largest_norm.copy_(self.norms.nan_to_num(0.0, 0.0, 0.0).max())
         factors = (self.max_grad_norm / (self.norms + 1e-6)).clamp(max=1.0)  # as `torch.nn.utils.clip_grad_norm_`
         for flat, factor in zip(self.flats, factors, strict=True):
             group = self.param_groups[flat.number]
