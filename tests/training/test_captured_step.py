@@ -21,6 +21,7 @@ from loraft.engine.static_batch import Size, static_batch, token_bucket
 from loraft.errors import Note
 from loraft.models.adapter import add_adapter, add_adapters
 from loraft.training import batch_method, captured_step, memory
+from loraft.training import trainer as trainer_module
 from loraft.training.captured_step import GraphRunner
 from loraft.training.dataset import TrainingData
 from loraft.training.flat_adamw import FlatAdamW
@@ -161,6 +162,18 @@ def test_joint_static_steps_train_each_adapter_as_alone(static: None, tmp_path: 
         alone = add_adapter(backbone(), lora, seed=5)
         losses = fit(tmp_path / str(number), alone, learning_rate=rate, max_grad_norm=0.5)
         assert [line["loss"] for line in lines[number] if "loss" in line] == pytest.approx(losses, rel=1e-4)
+
+
+def test_padded_batches_between_packed_ones_compute_with_the_newest_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bf16 both kinds of batch read copies of the weights; a stale copy shows after the first update."""
+    long = sorted(len(row.input_ids) for row in rows("balanced"))[2]
+    monkeypatch.setattr(trainer_module, "longest_fast_row", lambda model: (long, "made up"))
+    expected = fit(tmp_path / "a", with_adapter().to(torch.bfloat16), per_device_train_batch_size=1)
+    monkeypatch.setattr(batch_method, "STATIC_DEVICES", {"cpu"})
+    found = fit(tmp_path / "b", with_adapter().to(torch.bfloat16), per_device_train_batch_size=1)
+    assert found == pytest.approx(expected, rel=0.02)
 
 
 def test_fp16_steps_leave_out_a_step_whose_gradients_overflow(static: None, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def cache_weights(model: torch.nn.Module, section: QuantConfig) -> None:
         section: of the config.
     """
     layers = [layer for layer in model.modules() if is_4bit(layer)]
-    size = sum(2 * math.prod(layer.weight.quant_state.shape) for layer in layers)  # bytes, of 16-bit numbers
+    size = sum(layer.compute_dtype.itemsize * math.prod(layer.weight.quant_state.shape) for layer in layers)  # bytes
     device = layers[0].weight.device
     fits = device.type == "cuda" and size <= CACHE_SHARE * torch.cuda.mem_get_info(device)[0]
     if section.cache == "off" or (section.cache == "auto" and not fits):

@@ -224,6 +224,7 @@ class LabelTrainer(SFTTrainer):
             return step.forward_backward(inputs, num_items_in_batch)
         if isinstance(inputs, StaticBatch):  # packed by the data loader before the check
             inputs = pad(inputs.rows, self.processing_class.pad_token_id)
+        step.copies.refresh()  # older than the weights since the last update
         loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items_in_batch=num_items_in_batch)
         step.add_gradients(loss)
         return loss.detach()
@@ -235,10 +236,9 @@ class LabelTrainer(SFTTrainer):
             self._step = None
         if self._step is None:
             model, optimizer = self.peft_model(), self._flat_optimizer()
-            method = self.method
 
             def loss_sums(batch: StaticInputs) -> torch.Tensor:
-                return static_loss_sums(model, batch, self._dtype, method=method)
+                return static_loss_sums(model, batch, self._dtype, method=self.method)
 
             weights = lora_linear.plain_weights(model) if self._checked and self.shared_prefix else []
             copies = weight_copies(model, optimizer, weights, self.adapters, self._dtype)
