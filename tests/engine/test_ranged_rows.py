@@ -203,7 +203,8 @@ def test_adapters_of_a_backbone_with_a_limit_are_scored_one_by_one(monkeypatch: 
     model, _ = adapted()
     monkeypatch.setattr(ranged_rows, "suits", lambda model: True)
     assert scorer.scores_together(model)
-    model.config.rope_parameters = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    dynamic = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    monkeypatch.setattr(model.config, "rope_parameters", dynamic)  # all tiny backbones of a kind share one config
     assert not scorer.scores_together(model)
 
 
