@@ -41,10 +41,10 @@ def assert_as_the_reference(
     ranges = KeyRanges(*(tensor.to(DEVICE) for tensor in ranges))
     layout = RangedLayout(heads, copies, ranges, torch.zeros(0), ranges)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(key_ranges, "has_kernels", lambda tensor: False)
+        patch.setattr(key_ranges, "has_kernels", lambda device: False)
         expected, saved = key_ranges.attention(q.float(), k.float(), v.float(), layout, scale=0.2, last=True)
         expected_grads = key_ranges.attention_backward(grad.float(), layout, saved, scale=0.2, last=True)
-        patch.setattr(key_ranges, "has_kernels", lambda tensor: True)
+        patch.setattr(key_ranges, "has_kernels", lambda device: True)
         out, saved = key_ranges.attention(q, k, v, layout, scale=0.2, last=True)
         grads = key_ranges.attention_backward(grad, layout, saved, scale=0.2, last=True)
     for found, right in zip((out, *grads), (expected, *expected_grads), strict=True):

@@ -30,7 +30,7 @@ def assert_same(compute: Callable[[], Any], tolerance: float) -> None:
     results = []
     for kernels in (False, True):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fused_operations, "has_kernels", lambda tensor, kernels=kernels: kernels)
+            patch.setattr(fused_operations, "has_kernels", lambda device, kernels=kernels: kernels)
             results.append(compute())
     for right, found in zip(*results, strict=True):
         assert found.dtype == right.dtype

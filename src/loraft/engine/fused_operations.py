@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from loraft.engine.layout import Layout
 
 
-def has_kernels(tensor: torch.Tensor) -> bool:
-    """Says whether Triton's kernels compute with this tensor: on a CUDA device, where torch comes with Triton."""
-    return tensor.is_cuda and _triton_is_there()
+def has_kernels(device: torch.device) -> bool:
+    """Says whether Triton's kernels compute on this device: a CUDA device, where torch comes with Triton."""
+    return device.type == "cuda" and _triton_is_there()
 
 
 @cache
@@ -48,7 +48,7 @@ def rms_norm(
 
     Source: Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467, equation 4
     """
-    if has_kernels(x_NH):
+    if has_kernels(x_NH.device):
         from loraft.engine import triton_kernels
 
         normed_NH, total_NH, rstd_N = triton_kernels.rms_norm(x_NH, norm.weight, norm.variance_epsilon, residual_NH)
@@ -71,7 +71,7 @@ def rms_norm_backward(
         norm: the module.
         residual_NH: gradient that reaches t by another way, if given.
     """
-    if has_kernels(grad_NH):
+    if has_kernels(grad_NH.device):
         from loraft.engine import triton_kernels
 
         return triton_kernels.rms_norm_backward(grad_NH, saved[0], saved[1], norm.weight, residual_NH)
@@ -101,7 +101,7 @@ def rotate(
 
     Source: Su et al. 2021, https://arxiv.org/abs/2104.09864, in the form of transformers' `apply_rotary_pos_emb`
     """
-    if has_kernels(keys_NF):
+    if has_kernels(keys_NF.device):
         from loraft.engine import triton_kernels
 
         return triton_kernels.rotate_(queries_KF, keys_NF, for_queries, for_keys, sign)
@@ -118,7 +118,7 @@ def _rotated(x_NF: torch.Tensor, tables: Sequence[torch.Tensor], sign: int) -> t
 
 def gated_silu(gate_NF: torch.Tensor, up_NF: torch.Tensor) -> torch.Tensor:
     """Returns silu(gate) * up."""
-    if has_kernels(gate_NF):
+    if has_kernels(gate_NF.device):
         from loraft.engine import triton_kernels
 
         return triton_kernels.gated_silu(gate_NF, up_NF)
@@ -129,7 +129,7 @@ def gated_silu_backward(
     grad_NF: torch.Tensor, gate_NF: torch.Tensor, up_NF: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns d_gate = g * up * silu'(gate) and d_up = g * silu(gate) for the gradient g, which may be overwritten."""
-    if has_kernels(grad_NF):
+    if has_kernels(grad_NF.device):
         from loraft.engine import triton_kernels
 
         return triton_kernels.gated_silu_backward(grad_NF, gate_NF, up_NF)

@@ -115,7 +115,7 @@ def attention(
         last: the queries are those of the kept tokens.
     """
     ranges = layout.last_ranges if last else layout.ranges
-    if has_kernels(queries):
+    if has_kernels(queries.device):
         from loraft.engine import triton_attention
 
         out, log_sums = triton_attention.attention(queries, keys, values, ranges, layout.copies, layout.heads, scale)
@@ -131,7 +131,7 @@ def attention_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Returns the gradients of queries, keys and values; formulas as in `fused_operations.attention_backward`."""
     queries, keys, values = saved[:3]
-    if has_kernels(grad):
+    if has_kernels(grad.device):
         from loraft.engine import triton_attention
 
         ranges = layout.last_ranges if last else layout.ranges

@@ -22,7 +22,6 @@ tokens of the row, P prefix tokens, L = P + T keys, R numbers that are read for 
 """
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from itertools import chain
 from typing import NamedTuple
 
@@ -32,6 +31,7 @@ from transformers import PreTrainedModel
 
 from loraft.engine import fused_layer
 from loraft.engine.answers import Answers
+from loraft.engine.fused_operations import has_kernels
 from loraft.engine.key_ranges import FlatCache, KeyRanges, RangedLayout, query_bounds
 from loraft.engine.layout import bucket_size, head_counts, no_mask, unwrap
 from loraft.engine.lm_head import Read, read_logits
@@ -58,7 +58,7 @@ class Cells(NamedTuple):
 
 def suits(model: PreTrainedModel) -> bool:
     """Says whether rows of a model are scored this way: on a CUDA device with Triton, by fused layers."""
-    return model.device.type == "cuda" and find_spec("triton") is not None and fused_layer.supports(model)
+    return has_kernels(model.device) and fused_layer.supports(model)
 
 
 def cells_of(suffixes: Sequence[Sequence[int]], branches: Sequence[Sequence[int]], last: int, prefix: int) -> Cells:

@@ -100,7 +100,7 @@ def static_batch(rows: Sequence[TrainingRow], kept: int, copies: int) -> StaticB
 
     ids = [rows[0].input_ids[:prefix], *(row.input_ids[prefix:] for row in rows), rows[-1].input_ids[-1:] * extra]
     inputs.ids_1T[0] = torch.from_numpy(np.concatenate([np.asarray(part, dtype=np.int32) for part in ids if part]))
-    # Where each example begins in the row, and where an example's own tokens would begin without the others.
+    # Where each example begins in the row, and for each token where its own example begins (an extra one: itself).
     starts_B = prefix + np.cumsum([0, *lengths[:-1]])
     place_T = np.arange(size.tokens)
     begin_T = np.concatenate([np.zeros(prefix, int), np.repeat(starts_B, lengths), np.arange(used, size.tokens)])

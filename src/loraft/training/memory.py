@@ -12,8 +12,8 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
-from loraft.engine.collator import MAX_EXTRA_PAIRS, TrainingRow
-from loraft.engine.layout import common_prefix, padded_sizes
+from loraft.engine.collator import MAX_EXTRA_PAIRS, TrainingRow, shared_prompt
+from loraft.engine.layout import padded_sizes
 from loraft.engine.prefix_attention import supports
 
 STATUS = Path("/proc/self/status")
@@ -89,7 +89,7 @@ def activation_bytes(model: PreTrainedModel, tokens: int, keys: int, *, recomput
 
 def packed_size(rows: Sequence[TrainingRow], batch: int) -> tuple[int, int]:
     """Returns the tokens of the largest packed batch, and those of its longest row."""
-    prefix = min(common_prefix([row.input_ids for row in rows]), min(row.answer_start for row in rows) - 1)
+    prefix = shared_prompt(rows)
     lengths = sorted((len(row.input_ids) for row in rows), reverse=True)[:batch]
     suffixes = [length - prefix for length in lengths]
     return prefix + sum(suffixes) + padded_sizes(suffixes, prefix)[1], lengths[0]
