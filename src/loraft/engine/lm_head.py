@@ -129,7 +129,7 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     if one.shape != other.shape:
         return False
     # Mostly the second is the first or a view of it; only to compare values would a GPU have to be waited for.
-    return one.data_ptr() == other.data_ptr() or torch.equal(one.to(other.dtype), other)
+    return bool(one.data_ptr() == other.data_ptr() or torch.equal(one.to(other.dtype), other))
 
 
 def _exact_linear(linear: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
