@@ -24,7 +24,7 @@ def test_data_prints_tables_and_says_where_the_figures_are(tmp_path: Path, loraf
 
 
 def test_data_says_what_was_left_out_and_what_is_not_there(tmp_path: Path, loraft_says: Says) -> None:
-    (tmp_path / "ý.csv").write_text("sentence,sentiment\nthầy tốt,2\n ,1\n", encoding="utf-8")
+    (tmp_path / "ý.csv").write_text("sentence,sentiment\nthầy tốt,positive\n ,neutral\n", encoding="utf-8")
     code, out, _ = loraft_says("data", "--data", str(tmp_path / "ý.csv"), "--output", str(tmp_path), "--no-tokens")
     assert code == 0
     assert "train: 1 blank rows skipped" in out.splitlines()
@@ -40,7 +40,7 @@ def test_data_looks_for_near_duplicates_and_counts_the_column_that_is_asked_for(
     source = tmp_path / "góp ý"
     source.mkdir()
     for split in ("train", "test"):
-        text = f"sentence,sentiment,khoa\nthầy tốt {split},2,Toán\nphòng nóng,0,Tin\n"
+        text = f"sentence,sentiment,khoa\nthầy tốt {split},positive,Toán\nphòng nóng,negative,Tin\n"
         (source / f"{split}.csv").write_text(text, encoding="utf-8")
     given = ("data", "--data", str(source), "--output", str(tmp_path), "--no-tokens", "--by", "khoa")
     code, out, err = loraft_says(*given)

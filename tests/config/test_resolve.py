@@ -180,7 +180,7 @@ def test_on_and_off_mean_themselves_and_are_still_booleans_where_one_is_asked_fo
 
 def test_an_equals_sign_and_a_colon_in_a_value_are_text() -> None:
     assert resolve(overrides=["name=a=b"]).name == "a=b"
-    assert resolve(overrides=["prompt.answer_prefix='Ý: '"]).prompt.answer_prefix == "Ý: "
+    assert resolve(overrides=["prompt.system='Ý: '"]).prompt.system == "Ý: "
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------------
@@ -248,15 +248,34 @@ def test_a_task_files_mistakes_come_together_with_its_name(tmp_path: Path) -> No
     assert all(line.startswith(f"{path}: ") for line in found[:-1])
     assert found[-1].startswith("lora.r: ")
     keys = [line.removeprefix(f"{path}: ").split(":")[0] for line in found[:-1]]
-    assert sorted(keys) == [
-        "example_template", "few_shot_template", "labels", "system", "sytem", "template",
-    ]  # fmt: skip
+    assert sorted(keys) == ["few_shot_template", "labels", "sytem", "template"]
 
 
 def test_unquoted_true_and_false_as_a_task_files_labels_are_one_mistake(tmp_path: Path) -> None:
     path = file(tmp_path, TASK.replace("[khen, chê]", "[true, false]").replace("label_words", "#"))
     (found,) = mistakes(flags={"prompt.task": str(path)})
     assert found.startswith(f"{path}: labels: holds a boolean (got [True, False]); YAML reads unquoted true and false")
+
+
+def test_a_task_needs_labels_only(tmp_path: Path) -> None:
+    prompt = resolve(flags={"prompt.task": str(file(tmp_path, "labels: [khen, lỗi, góp ý]"))}).prompt
+    assert all(getattr(prompt, key) is not None for key in TASK_KEYS)
+    assert prompt.answer_prefix == "Loại: "
+    assert str(prompt.template).startswith("Hãy xếp loại")
+    assert '"khen", "lỗi" hoặc "góp ý"' in str(prompt.few_shot_template)
+    assert prompt.id_columns is None
+    english = resolve(flags={"prompt.task": str(file(tmp_path, "labels: [bug, wish]"))}).prompt
+    assert english.answer_prefix == "Label: "
+
+
+def test_a_template_that_asks_for_another_begin_than_the_answer_prefix_is_told(tmp_path: Path) -> None:
+    template = 'template: |-\n  Bắt đầu bằng "Loại: ", rồi "khen" hoặc "chê".\n  Câu: {input}'
+    path = file(tmp_path, f"labels: [khen, chê]\nanswer_prefix: 'Kết quả: '\n{template}")
+    found = mistakes(flags={"prompt.task": str(path)})
+    assert [line.partition(";")[0] for line in found] == [
+        f"prompt.{key}: asks for an answer that begins otherwise than answer_prefix (got 'Loại:' and 'Kết quả: ')"
+        for key in ("template", "few_shot_template")
+    ]
 
 
 # --- dump and load ----------------------------------------------------------------------------------------------------

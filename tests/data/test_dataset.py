@@ -66,8 +66,9 @@ def test_the_configs_label_column_comes_before_the_tasks(tmp_path: Path) -> None
 
 
 def test_a_config_gives_task_columns_and_the_limit_of_each_split(tmp_path: Path) -> None:
+    topics = ["lecturer", "training program", "facility", "others"]
     for name in ("train", "validation", "test", "extra"):
-        write_rows(tmp_path / f"{name}.csv", [{"câu": f"câu {i}", "topic": i % 4} for i in range(9)])
+        write_rows(tmp_path / f"{name}.csv", [{"câu": f"câu {i}", "topic": topics[i % 4]} for i in range(9)])
     limits = ["data.max_train_rows=3", "data.max_eval_rows=4", "data.max_test_rows=5"]
     overrides = ["prompt.task=topic", f"data.source={tmp_path}", "data.text_column=câu", *limits]
     config = resolve(overrides=overrides)
@@ -77,6 +78,30 @@ def test_a_config_gives_task_columns_and_the_limit_of_each_split(tmp_path: Path)
     }  # fmt: skip
     assert len(load_data(config, "extra")) == 9
     assert splits["train"].labels.tolist() == [0, 3, 2]  # rows 0, 3 and 6
+
+
+def test_ids_of_other_data_never_take_the_names_of_a_shipped_task(tmp_path: Path) -> None:
+    # Of this set 0 is positive: read as UIT-VSFC's ids, the labels would be reversed.
+    write_rows(tmp_path / "train.csv", [{"sentence": "thầy dạy hay", "label": 0}, {"sentence": "dở", "label": 1}])
+    own = [f"data.source={tmp_path}", "data.label_column=label"]
+    with pytest.raises(
+        DataError, match=r"a number that does not say which label it means in 'label' \(got '0'\)"
+    ) as told:
+        load_data(resolve(overrides=own), "train")
+    assert "--set 'data.label_names=[NAME OF 0, NAME OF 1, ...]'" in str(told.value)
+    assert "ids 0 to" not in str(told.value)
+    named = resolve(overrides=[*own, "data.label_names=[positive, negative]"])
+    assert load_data(named, "train").labels.tolist() == [2, 0]
+    assert named.data.label_names == ["positive", "negative"]
+
+
+def test_ids_of_the_bundled_layout_and_of_the_users_own_labels_count(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.csv")  # UIT-VSFC's columns: sentence, sentiment, topic
+    assert load_data(resolve(flags={"data.source": str(tmp_path)}), "train").labels.tolist() == [2, 0, 1]
+    write_rows(tmp_path / "train.csv", [{"sentence": "hay", "sentiment": 1}, {"sentence": "dở", "sentiment": 0}])
+    own = resolve(overrides=["prompt.labels=[negative, positive]"], flags={"data.source": str(tmp_path)})
+    assert own.prompt.id_columns is None
+    assert load_data(own, "train").labels.tolist() == [1, 0]
 
 
 # --- rows that are left out, and counted ------------------------------------------------------------------------------

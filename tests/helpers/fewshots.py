@@ -16,6 +16,6 @@ def config(output: Path, *overrides: str) -> Config:
 
 def rows_file(folder: Path, name: str, *texts: str) -> Path:
     """A file of these sentences, all positive."""
-    rows = [{"sentence": text, "sentiment": 2} for text in texts]
+    rows = [{"sentence": text, "sentiment": "positive"} for text in texts]
     (folder / name).write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     return folder / name

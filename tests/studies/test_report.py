@@ -350,7 +350,7 @@ def test_the_subtitle_says_what_a_run_was_made_from(tmp_path: Path) -> None:
 
 
 def test_a_page_about_one_split_says_that_nothing_can_leak(tmp_path: Path) -> None:
-    (tmp_path / "ý.csv").write_text("sentence,sentiment\nthầy tốt,2\nthầy tốt,0\n", encoding="utf-8")
+    (tmp_path / "ý.csv").write_text("sentence,sentiment\nthầy tốt,positive\nthầy tốt,negative\n", encoding="utf-8")
     config = resolve(overrides=[f"output={tmp_path}"], flags={"data.source": str(tmp_path / "ý.csv")})
     parts = dict(report.document(Path(statistics.describe(config, tokens=False).path)).sections)["Leaks and conflicts"]
     assert parts[:2] == ["One split: nothing can leak.", "sentences with several labels: 1, in 2 rows"]
@@ -364,7 +364,9 @@ def test_a_page_about_data_explains_near_before_it_shows_pairs(tmp_path: Path) -
         ("train", "thầy dạy rất nhiệt tình và dễ hiểu ."),
         ("test", "thầy dạy rất nhiệt tình và dễ hiểu"),
     ):
-        (source / f"{split}.jsonl").write_text(json.dumps({"sentence": text, "sentiment": 2}), encoding="utf-8")
+        (source / f"{split}.jsonl").write_text(
+            json.dumps({"sentence": text, "sentiment": "positive"}), encoding="utf-8"
+        )
     config = resolve(overrides=[f"output={tmp_path}", "name=a"], flags={"data.source": str(source)})
     statistics.describe(config, tokens=False)
     counts, legend, pairs, conflicts = dict(report.document(tmp_path / "a").sections)["Leaks and conflicts"]

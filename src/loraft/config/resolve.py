@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from loraft.config.diagnostics import as_section, mistake, nearest, report, show
 from loraft.config.schema import Config, PromptConfig
+from loraft.config.wording import contradictions, worded
 from loraft.config.yaml_io import Loader, read_mapping, yaml_problem
 from loraft.errors import ConfigError
 
@@ -31,8 +32,8 @@ TASK_KEYS = (
 )  # fmt: skip
 # Keys whose value belongs to another key's value: a revision to a hub name, labels and prompt to a task.
 DEPENDENT_KEYS = {
-    ("prompt", "task"): TASK_KEYS,
-    ("data", "source"): ("revision",),
+    ("prompt", "task"): (*TASK_KEYS, "id_columns"),
+    ("data", "source"): ("revision", "label_names"),
     ("model", "name"): ("revision",),
 }
 
@@ -198,6 +199,7 @@ def _fill_in_task(merged: dict[str, Any], config_file: Path | None, mistakes: li
     if "labels" in given:
         # The task's words belong to the task's labels; other labels are their own words.
         own["label_words"] = prompt["labels"] if _is_text_list(prompt["labels"]) else None
+        own["id_columns"] = None  # the user says what the ids mean
     prompt.update({key: value for key, value in own.items() if prompt.get(key) is None})
 
     # With other labels or words, the task's template must still name every word that the model may answer.
@@ -208,6 +210,7 @@ def _fill_in_task(merged: dict[str, Any], config_file: Path | None, mistakes: li
             f"prompt.template: the prompt of task {task} does not name every label word (got {unnamed[0]!r}); set"
             f" prompt.template and prompt.few_shot_template too, or write a task file like {WORKED_EXAMPLE}"
         )
+    mistakes += contradictions(prompt)
     return Layer(f"task {task}", {"prompt": own})
 
 
@@ -226,17 +229,14 @@ def _task_values(task: str, config_file: Path | None) -> dict[str, Any]:
         raise ConfigError(mistake("prompt.task", "no such task and no such file", task, "", hint))
     values = read_mapping(path)
     values.setdefault("label_column", path.stem)
-    missing = [key for key in TASK_KEYS if values.get(key) is None and key != "label_words"]
-    problems = [f"{path}: {key}: missing; see {WORKED_EXAMPLE}" for key in missing]
+    problems = [] if values.get("labels") is not None else [f"{path}: labels: missing; see {WORKED_EXAMPLE}"]
     try:
         PromptConfig.model_validate(values)
     except ValidationError as error:
         problems += [f"{path}: {line}" for line in report(error, PromptConfig, lambda key: "")]
     if problems:
         raise ConfigError("\n".join(problems))
-    if values.get("label_words") is None:
-        values["label_words"] = values["labels"]
-    return values
+    return worded(values)
 
 
 def _validated(values: dict[str, Any], layers: Sequence[Layer], mistakes: Sequence[str]) -> Config:

@@ -120,6 +120,9 @@ class DataConfig(Section):
     cache_dir: str | None = None
     text_column: str = "sentence"
     label_column: str | None = Field(None, description="default: the task's name")
+    label_names: Annotated[list[str], Field(min_length=2)] | None = Field(
+        None, description="what the ids 0, 1, ... in the label column mean, where the source does not say"
+    )
     train_split: str = "train"
     validation_split: str = "validation"
     test_split: str = "test"
@@ -144,6 +147,9 @@ class PromptConfig(Section):
     labels: Annotated[list[str], Field(min_length=2)] | None = Field(None, description="label names, in id order")
     label_words: list[str] | None = Field(None, description="the model's answers; default: the label names")
     label_column: str | None = Field(None, description="column of the labels where data.label_column is not set")
+    id_columns: list[str] | None = Field(
+        None, description="whole numbers are label ids only in rows with all these columns; null: in all rows"
+    )
     system: str | None = None
     template: str | None = Field(None, description="user message; {input} is the sentence")
     few_shot_template: str | None = Field(None, description="user message with {few_shot_examples} and {input}")

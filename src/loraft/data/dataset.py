@@ -8,7 +8,7 @@ import hashlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from loraft.config.schema import Config, DataConfig
 from loraft.data.columns import missing_column, sentence
-from loraft.data.labels import allowed_labels, is_unlabelled, label_reader
+from loraft.data.labels import allowed_labels, is_unlabelled, label_reader, whole_number
 from loraft.data.records import BadRow, Example, Row
 from loraft.data.sources import open_source
 from loraft.errors import DataError, Note
@@ -28,6 +28,7 @@ SHOWN_ERRORS = 5  # rows named in one message
 LIMITS = {"train": "max_train_rows", "validation": "max_eval_rows", "test": "max_test_rows"}  # keys of `data`
 # Notes: of a limit, of rows without sentence, of rows without label.
 LEFT_OUT, BLANK, UNLABELLED = "rows left out by the limit", "blank rows skipped", "unlabelled rows skipped"
+UNNAMED_ID = "a number that does not say which label it means"
 NO_LABEL = "no label"  # how the reason begins for which a row without label is refused
 
 
@@ -86,11 +87,18 @@ def load_data(config: Config, name: str) -> Split:
     prompt, data = config.prompt, config.data
     limit = getattr(data, LIMITS[name]) if name in LIMITS else None
     label_column = prompt.label_column or "label"
-    return load_split(data, name, labels=prompt.labels or [], label_column=label_column, limit=limit)
+    given: dict[str, Any] = {"id_columns": prompt.id_columns or (), "limit": limit}
+    return load_split(data, name, labels=prompt.labels or [], label_column=label_column, **given)
 
 
 def load_split(
-    section: DataConfig, split: str | Path, *, labels: Sequence[str], label_column: str, limit: int | None = None
+    section: DataConfig,
+    split: str | Path,
+    *,
+    labels: Sequence[str],
+    label_column: str,
+    id_columns: Sequence[str] = (),
+    limit: int | None = None,
 ) -> Split:
     """The labelled rows of one split.
 
@@ -102,6 +110,7 @@ def load_split(
         labels: label names in id order. Rows give names (case and `_` for a space do not matter) or ids from 0;
             names come first, and where a name is itself a whole number there are no ids.
         label_column: the task's column; `section.label_column` comes first.
+        id_columns: ids count only in rows with all these columns; in others they may mean anything, and are refused.
         limit: at most so many rows, taken at even distances, so that a file sorted by label keeps all labels.
 
     Raises:
@@ -113,7 +122,7 @@ def load_split(
     name = str(getattr(section, f"{split}_split")) if split in LIMITS else str(split)
     rows, source = open_source(section, name, (section.text_column, column), str(split), labels)
     notes: Counter[str] = Counter()
-    examples = list(_examples(rows, source, section, column, labels, notes))
+    examples = list(_examples(rows, source, section, column, _LabelIds(labels, id_columns), notes))
 
     first_of: dict[tuple[str, int | None], Example] = {}
     for example in examples:
@@ -142,14 +151,13 @@ def _examples(
     source: str,
     section: DataConfig,
     label_column: str,
-    labels: Sequence[str],
+    ids: "_LabelIds",
     notes: Counter[str],
 ) -> Iterator[Example]:
     """Yields the rows with sentence and label; counts what is left out; refuses all bad rows together at the end."""
-    read_label = label_reader(labels)
     bad: list[BadRow] = []
     for row in rows:
-        example = row if isinstance(row, BadRow) else _example(row, section, label_column, read_label)
+        example = row if isinstance(row, BadRow) else _example(row, section, label_column, ids)
         if isinstance(example, str):
             notes[example] += 1
         elif isinstance(example, BadRow):
@@ -161,14 +169,14 @@ def _examples(
         if len(bad) > SHOWN_ERRORS:
             lines.append(f"... and {len(bad) - SHOWN_ERRORS} more such rows")
         hint = "correct the rows, or set data.text_column, data.label_column"
+        if any(item.reason.startswith(UNNAMED_ID) for item in bad):
+            hint = "name them with --set 'data.label_names=[NAME OF 0, NAME OF 1, ...]', or give a task of your own"
         hint += ", or data.unlabelled=skip" if any(item.reason.startswith(NO_LABEL) for item in bad) else ""
-        lines.append(f"allowed labels are {allowed_labels(labels)}; {hint}")
+        lines.append(f"allowed labels are {ids.allowed(bad)}; {hint}")
         raise DataError("\n".join(lines))
 
 
-def _example(
-    row: Row, section: DataConfig, label_column: str, read_label: Callable[[Any], int | None]
-) -> Example | BadRow | str:
+def _example(row: Row, section: DataConfig, label_column: str, ids: "_LabelIds") -> Example | BadRow | str:
     """The row with its label id, or why it cannot be used, or the note under which it is left out and counted.
 
     A blank sentence is left out whatever its label.
@@ -183,12 +191,30 @@ def _example(
         return UNLABELLED
     if label_column not in row.columns:
         return BadRow(row.row, f"{NO_LABEL}: {missing_column(label_column, row.columns)}")
-    label = read_label(cell)
+    label = ids.of(cell, row)
     if label is None:
-        what = NO_LABEL if is_unlabelled(cell) else "unknown label"
+        number = whole_number(cell) is not None and ids.columns
+        what = NO_LABEL if is_unlabelled(cell) else UNNAMED_ID if number else "unknown label"
         return BadRow(row.row, f"{what} in {label_column!r} (got {cell!r})")
     extra = {key: value for key, value in row.columns.items() if key not in (section.text_column, label_column)}
     return Example(text, label, row.row, extra)
+
+
+class _LabelIds:
+    """From a cell to a label id, where ids count only in rows with certain columns."""
+
+    def __init__(self, labels: Sequence[str], columns: Sequence[str]) -> None:
+        self.labels, self.columns = labels, set(columns)
+        self._named, self._any = label_reader(labels, ids_count=False), label_reader(labels)
+
+    def of(self, cell: Any, row: Row) -> int | None:
+        """The label id of a cell; None for no label, and for an id in another data set's row."""
+        return self._any(cell) if self.columns <= row.columns.keys() else self._named(cell)
+
+    def allowed(self, bad: Sequence[BadRow]) -> str:
+        """The allowed labels, for the message about bad rows."""
+        ids_count = not any(item.reason.startswith(UNNAMED_ID) for item in bad)
+        return allowed_labels(self.labels) if ids_count else ", ".join(self.labels)
 
 
 _reported: set[tuple[str, str]] = set()  # source and notes of the splits reported by this process

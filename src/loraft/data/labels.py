@@ -13,15 +13,16 @@ from loraft.data.records import BadRow, Row
 from loraft.errors import DataError
 
 
-def label_reader(labels: Sequence[str]) -> Callable[[Any], int | None]:
+def label_reader(labels: Sequence[str], *, ids_count: bool = True) -> Callable[[Any], int | None]:
     """A function from a cell of the label column to a label id; None for a cell that names no label.
 
     Args:
         labels: label names in id order. Exact names come before names in another case, and names before ids.
+        ids_count: a whole number is the label with that id, unless a label has a number as its name.
     """
     ids = {_normalised(label): index for index, label in enumerate(labels)}
     ids |= {label: index for index, label in enumerate(labels)}
-    if _ids_allowed(labels):
+    if ids_count and _ids_allowed(labels):
         ids |= {str(index): index for index in range(len(labels))}
 
     def read(value: Any) -> int | None:
@@ -58,10 +59,10 @@ def ids_to_names(
 
     Args:
         rows: rows of the source.
-        names: the source's label names in the order of its ids; none leaves all rows as they are.
+        names: the source's or the user's label names in the order of the ids; none leaves all rows as they are.
         label_column: the column that holds the ids.
         where: the source, for the message.
-        labels: the task's labels.
+        labels: the task's labels; none where there is no task yet.
 
     Source:
         `datasets.ClassLabel`, whose encoding of a missing label is -1.
@@ -72,7 +73,7 @@ def ids_to_names(
     if not names:
         return rows
     read_label = label_reader(labels)
-    if any(read_label(name) is None for name in names):
+    if labels and any(read_label(name) is None for name in names):
         theirs = ", ".join(names)
         raise DataError(
             f"{where}: the label names of column {label_column!r} are not the task's labels (got {theirs}; the task has"
@@ -83,11 +84,20 @@ def ids_to_names(
 
     def named(item: Row | BadRow) -> Row | BadRow:
         value = item.columns.get(label_column) if isinstance(item, Row) else None
-        if not (isinstance(item, Row) and isinstance(value, int) and -1 <= value < len(names)):
+        number = whole_number(value)
+        if not isinstance(item, Row) or number is None or not -1 <= number < len(names):
             return item
-        return Row(item.row, {**item.columns, label_column: names[value] if value >= 0 else None})
+        return Row(item.row, {**item.columns, label_column: names[number] if number >= 0 else None})
 
     return map(named, rows)
+
+
+def whole_number(value: Any) -> int | None:
+    """The whole number in a cell, as a file without types (CSV) or a data frame (2.0) gives it; None for any other."""
+    if isinstance(value, bool):
+        return None
+    match = re.fullmatch(r"([+-]?\d+)(\.0)?", str(value).strip())
+    return None if match is None else int(match[1])
 
 
 def _ids_allowed(labels: Sequence[str]) -> bool:

@@ -23,14 +23,14 @@ class NoSplitError(DataError):
 
 
 def open_source(
-    section: DataConfig, name: str, required: tuple[str, str], role: str, labels: Sequence[str]
+    section: DataConfig, name: str, required: tuple[str, str] | tuple[()], role: str, labels: Sequence[str]
 ) -> tuple[Iterable[Row | BadRow], str]:
     """The rows of a split as the source gives them, and a description of where they come from.
 
     Args:
         section: the source, its revision and cache folder.
         name: the split's name in the source, or a file.
-        required: text column and label column.
+        required: text column and label column; empty where they are not known yet.
         role: what the split is used for: "train", "validation", "test", or its name.
         labels: the task's labels, for sources that name the ids of their labels.
 
@@ -53,16 +53,17 @@ def open_source(
             )
         path = source
     elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?", section.source) and not section.source.startswith("."):
-        return _hub_rows(section, name, required[1], labels)
+        return _hub_rows(section, name, required[1] if required else "", labels)
     else:
         raise DataError(
             f"{source}: no such folder or file; give a folder, a file ({' '.join(SUFFIXES)}), a hub id,"
             f" or a bundled name ({', '.join(bundled_data())})"
         )
     rows: Iterable[Row | BadRow] = read_rows(path, required)
-    if path.suffix.lower() == ".parquet":
-        rows = ids_to_names(rows, parquet_label_names(path, required[1]), required[1], str(path), labels)
-    return rows, str(path)
+    names = section.label_names or []
+    if not names and required and path.suffix.lower() == ".parquet":
+        names = parquet_label_names(path, required[1])
+    return ids_to_names(rows, names, required[1] if required else "", str(path), labels), str(path)
 
 
 def _is_file(name: str) -> bool:
@@ -101,7 +102,7 @@ def _hub_rows(
     except Exception as error:  # upstream raises a dozen unrelated types, from ConnectionError to RuntimeError
         kind = NoSplitError if str(error).startswith("Unknown split") else DataError
         raise kind(f"{where}: cannot be loaded ({error}); {_hub_hint(section, error)}") from error
-    names = getattr(loaded.features.get(label_column), "names", None) or []
+    names = section.label_names or getattr(loaded.features.get(label_column), "names", None) or []
     rows = itertools.starmap(Row, enumerate(loaded, start=1))
     return ids_to_names(rows, names, label_column, where, labels), where
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.data import LABELS
 
 from loraft.config.resolve import resolve
 from loraft.errors import RunError
@@ -25,7 +26,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> DatasetStatistics:
     source = folder / "góp ý"
     source.mkdir()
     for name, rows in (("train", TRAIN), ("test", TEST)):
-        lines = [json.dumps({"sentence": text, "sentiment": label}) for text, label in rows]
+        lines = [json.dumps({"sentence": text, "sentiment": LABELS[label]}) for text, label in rows]
         (source / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return statistics.describe(resolve(overrides=[f"output={folder}"], flags={"data.source": str(source)}))
 

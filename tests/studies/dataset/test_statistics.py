@@ -226,7 +226,9 @@ def test_two_sources_of_one_name_do_not_share_a_folder(
 
 def test_any_column_can_be_set_against_the_labels(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_text("sentence,sentiment,khoa\nthầy tốt,2,CNTT\nphòng nóng,0,Toán\nổn,1,CNTT\n", encoding="utf-8")
+    path.write_text(
+        "sentence,sentiment,khoa\nthầy tốt,positive,CNTT\nphòng nóng,negative,Toán\nổn,neutral,CNTT\n", encoding="utf-8"
+    )
     found = describe(path, tmp_path, by="khoa")
     assert (found.shares.rows, found.shares.counts) == (("CNTT", "Toán"), ((0, 1, 1), (1, 0, 0)))
     assert (tmp_path / "data-a.csv-sentiment" / "plots" / "lengths_by_khoa.png").exists()
@@ -296,7 +298,7 @@ def test_statistics_of_a_later_version_are_not_overwritten(tmp_path: Path) -> No
 
 def test_sentences_with_brackets_are_text_in_the_tables(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_text("sentence,sentiment\n[/b] thầy [red]tốt,2\n", encoding="utf-8")
+    path.write_text("sentence,sentiment\n[/b] thầy [red]tốt,positive\n", encoding="utf-8")
     assert cells(data_tables(describe(path, tmp_path))[-1])[1][0][-1] == "[/b] thầy [red]tốt"
 
 

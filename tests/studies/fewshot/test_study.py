@@ -268,7 +268,9 @@ def test_draws_from_other_training_rows_are_measured_again(tmp_path: Path, monke
     train, texts = tmp_path / "train.jsonl", ["tốt lắm", "dở quá", "hay", "chán"]
     settings = config(tmp_path, f"data.train_split={train}", "fewshot.shots=[1]", "fewshot.repeats=1")
     for resume in (False, True):
-        lines = [json.dumps({"sentence": text, "sentiment": 2 * (n % 2)}) for n, text in enumerate(texts)]
+        lines = [
+            json.dumps({"sentence": text, "sentiment": ("negative", "positive")[n % 2]}) for n, text in enumerate(texts)
+        ]
         train.write_text("\n".join(lines), encoding="utf-8")
         with interrupted_after(99, monkeypatch) as count:
             fewshot_study.fewshot(settings, resume=resume, quiet=True)
@@ -346,7 +348,7 @@ def test_the_refusal_names_the_data_where_two_sources_of_one_name_meet(tmp_path:
     for folder in ("một", "hai"):
         (tmp_path / folder / "góp-ý").mkdir(parents=True)
         for split in ("train", "validation", "test"):
-            lines = [json.dumps({"sentence": e.text, "sentiment": e.label}) for e in data[:30]]
+            lines = [json.dumps({"sentence": e.text, "sentiment": e.label, "topic": 0}) for e in data[:30]]
             (tmp_path / folder / "góp-ý" / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     fewshot_study.fewshot(config(tmp_path, f"data.source={tmp_path / 'một' / 'góp-ý'}"), quiet=True)
     other = config(tmp_path, f"data.source={tmp_path / 'hai' / 'góp-ý'}")

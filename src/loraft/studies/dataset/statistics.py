@@ -17,7 +17,7 @@ from loraft.bundled import bundled_data
 from loraft.config.resolve import resolve, task_names
 from loraft.config.schema import Config
 from loraft.data.checks import NEAR, SHOWN, RowPlace, conflicts, duplicates, leaks
-from loraft.data.dataset import Split, load_split
+from loraft.data.dataset import Split, load_data
 from loraft.data.sources import NoSplitError
 from loraft.errors import BackboneError, DataError
 from loraft.runs.run import Run
@@ -125,12 +125,12 @@ def load_splits(config: Config) -> tuple[list[Split], list[str]]:
     Raises:
         DataError: a split cannot be read, or the source has none of the three.
     """
-    section = config.data.model_copy(update={"drop_duplicates": False})
-    column = config.prompt.label_column or "label"
+    all_rows = {"drop_duplicates": False, "max_train_rows": None, "max_eval_rows": None, "max_test_rows": None}
+    unlimited = config.model_copy(update={"data": config.data.model_copy(update=all_rows)})
     splits, missing = [], []
     for name in SPLITS:
         try:
-            splits.append(load_split(section, name, labels=config.prompt.labels or [], label_column=column))
+            splits.append(load_data(unlimited, name))
         except NoSplitError as error:
             missing.append((name, error))
     if not splits:

@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from loraft.config.diagnostics import known_keys, nearest, report
-from loraft.config.resolve import DEPENDENT_KEYS, TASK_KEYS, resolve
+from loraft.config.resolve import DEPENDENT_KEYS, resolve
 from loraft.config.schema import Config, SweepConfig
 from loraft.config.yaml_io import Dumper, Loader
 from loraft.errors import ConfigError
@@ -170,7 +170,7 @@ def _with(config: Config, settings: Mapping[str, Any], where: str) -> Config:
             values[section] |= dict.fromkeys(followers)
             if (section, leader) == ("prompt", "task"):
                 prompt = resolve(flags={"prompt.task": other}).prompt.model_dump()
-                values["prompt"] |= {follower: prompt[follower] for follower in TASK_KEYS}
+                values["prompt"] |= {follower: prompt[follower] for follower in followers}
     for key, value in settings.items():
         inside = values
         *sections, leaf = key.split(".")

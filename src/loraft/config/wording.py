@@ -1,0 +1,116 @@
+"""Default wording of a task: everything around its labels, in Vietnamese or English.
+
+A task needs its labels only. What it does not give is worded here, in the language of what it gives; what it gives is
+checked for contradictions, such as a template that asks for "Loại: " beside an answer prefix "Kết quả: ".
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# Letters that Vietnamese has and its neighbours on a keyboard (French, German, English) have not.
+VIETNAMESE = re.compile(r"[ăđơư\u1ea0-\u1ef9]", re.IGNORECASE)
+# The begin of an answer as templates give it: in quotes, with a colon at its end.
+ANSWER_BEGIN = re.compile(r"[\"“]([^\"“”\n]{1,60}:) ?[\"”]")
+
+
+@dataclass(frozen=True)
+class Wording:
+    """The sentences of one language around labels and text."""
+
+    system: str
+    instruction: str
+    answer: str
+    rule: str  # with {answer} and {words}
+    either: str  # "or", before the last word
+    text: str
+    examples: str
+
+
+VI = Wording(
+    system="Bạn là trợ lý hữu ích và làm đúng theo yêu cầu của người dùng.",
+    instruction="Hãy xếp loại văn bản sau đây.",
+    answer="Loại: ",
+    rule='Câu trả lời phải bắt đầu bằng "{answer}", theo sau là một trong các từ khóa: {words}.',
+    either="hoặc",
+    text="Văn bản: {input}",
+    examples="Dưới đây là vài ví dụ:",
+)
+EN = Wording(
+    system="You are a helpful assistant. You must fulfill the user request.",
+    instruction="Predict the label of the following text.",
+    answer="Label: ",
+    rule='The response must begin with "{answer}", followed by one of these keywords: {words}.',
+    either="or",
+    text="Text: {input}",
+    examples="Here are a few examples:",
+)
+
+
+def is_vietnamese(texts: Iterable[str]) -> bool:
+    """Whether at least a third of the texts, and one, have a letter that only Vietnamese has.
+
+    A third, since short sentences and those written without diacritics have none.
+    """
+    found = [VIETNAMESE.search(unicodedata.normalize("NFC", text)) is not None for text in texts]
+    return any(found) and 3 * sum(found) >= len(found)
+
+
+def template_of(words: Sequence[str], wording: Wording) -> str:
+    """The user message that offers these label words; `{input}` stands for the text."""
+    quoted = [f'"{word}"' for word in words]
+    offered = f"{', '.join(quoted[:-1])} {wording.either} {quoted[-1]}"
+    rule = wording.rule.format(answer=wording.answer, words=offered)
+    return f"{wording.instruction}\n\n{rule}\n\n{wording.text}"
+
+
+def worded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a task with every text that it does not give.
+
+    Args:
+        values: `labels`, and any other keys of a task file, checked already.
+
+    Returns:
+        All of these, with the default for each text that is missing. The prompt with examples, one example and the
+        begin of the answer follow the template, also where it is the task's own.
+    """
+    given = {key: value for key, value in values.items() if value is not None}
+    words: list[str] = given.setdefault("label_words", given["labels"])
+    template = given.get("template")
+    vietnamese = any(VIETNAMESE.search(unicodedata.normalize("NFC", text)) for text in [*words, template or ""])
+    wording = VI if vietnamese else EN
+    given.setdefault("template", template_of(words, wording))
+    given.setdefault("system", wording.system)
+    begins = ANSWER_BEGIN.findall(given["template"])
+    given.setdefault("answer_prefix", f"{begins[0]} " if len(begins) == 1 else wording.answer)
+    # The line that holds {input} is what one example repeats, and what the examples stand before.
+    start = given["template"].rfind("\n", 0, given["template"].index("{input}")) + 1
+    before, line = given["template"][:start], given["template"][start:]
+    given.setdefault("few_shot_template", f"{before}{wording.examples}\n\n{{few_shot_examples}}\n{line}")
+    given.setdefault("example_template", line.partition("\n")[0] + "\n" + given["answer_prefix"] + "{label}\n")
+    return given
+
+
+def contradictions(prompt: Mapping[str, Any]) -> list[str]:
+    """One message for each text of a prompt that asks for another begin of the answer than `answer_prefix`.
+
+    Args:
+        prompt: the keys of a task; what is no text is left to the check of types.
+    """
+    prefix = prompt.get("answer_prefix")
+    if not isinstance(prefix, str):
+        return []
+    asked = {key: ANSWER_BEGIN.findall(text) for key in ("template", "few_shot_template")
+             if isinstance(text := prompt.get(key), str)}  # fmt: skip
+    example = prompt.get("example_template")
+    if isinstance(example, str):
+        shown = example.partition("{label}")[0].rpartition("\n")[2].strip()
+        asked["example_template"] = [shown] if shown.endswith(":") else []
+    return [
+        f"prompt.{key}: asks for an answer that begins otherwise than answer_prefix (got {begins[0]!r} and {prefix!r});"
+        " write the same in both"
+        for key, begins in asked.items()
+        if begins and prefix.strip() not in begins
+    ]
