@@ -65,7 +65,10 @@ def test_fail_if_worse_is_an_exit_code_for_scripts(tmp_path: Path) -> None:
     assert invoke("compare", good, clearly).exit_code == 0
     done = invoke("compare", good, slightly, clearly, "--fail-if-worse", "--json")
     assert done.exit_code == 3
-    assert done.stderr.strip() == f"worse than {good}: {clearly}"
+    # 20 of 60 rows are wrong instead of 1: 19 / 60 = 31.7 points of accuracy; both scores are named, with their test.
+    assert done.stderr.startswith(f"worse than {good}: {clearly}: accuracy -31.7 points (95% interval -")
+    assert ", macro F1 -31." in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert [other["worse"] for other in json.loads(done.stdout)["others"]] == [False, True]
 
 

@@ -9,8 +9,9 @@ import pytest
 from loraft.config.resolve import resolve
 from loraft.data.dataset import Split, load_split
 from loraft.data.records import Example
-from loraft.evaluation import metrics
-from loraft.evaluation.baselines import linear_svm, majority, tfidf
+from loraft.errors import DataError, Note
+from loraft.evaluation import baselines, metrics
+from loraft.evaluation.baselines import compared_with, linear_svm, majority, tfidf, train_rows
 
 
 def split(rows: list[tuple[str, int]]) -> Split:
@@ -40,6 +41,72 @@ def test_terms_are_words_of_any_length_runs_of_punctuation_and_their_pairs() -> 
 @pytest.mark.parametrize(("rows", "terms"), [(999, {"ổn", "tốt"}), (1000, {"ổn"})])
 def test_terms_of_one_row_are_left_out_from_1000_rows_on(rows: int, terms: set[str]) -> None:
     assert set(tfidf(rows).fit(["ổn", "ổn", "tốt"]).get_feature_names_out()) == terms
+
+
+# 90 rows that words tell apart, and 10 of a second label: always saying the first label has 0.9 of them right.
+ROWS = split([(f"thầy tốt {n}", 2) for n in range(90)] + [(f"phòng nóng {n}", 0) for n in range(10)])
+
+
+def beside(output: Path, predictions: list[int], *overrides: str, train: Split | None = TRAIN) -> baselines.Baselines:
+    config = resolve(overrides=[f"output={output}", "eval.bootstrap_samples=100", *overrides])
+    found = compared_with(config, train, ROWS, predictions, "adapter")
+    assert found is not None
+    return found
+
+
+def test_a_model_that_always_says_the_largest_label_is_no_success(tmp_path: Path) -> None:
+    plain, svm = beside(tmp_path, [2] * 100).rows
+    assert (plain.name, plain.scores["accuracy"], svm.scores["accuracy"]) == ("majority label", 0.9, 1.0)
+    assert {one.difference for one in plain.differences.values()} == {0.0}
+    # 90 right answers against 100: McNemar's p is 2 / 2 ** 10; macro F1 0.9474 / 2 against 1.
+    assert np.isclose(svm.differences["accuracy"].p_value or 1, 2 / 2**10)
+    assert np.isclose(svm.differences["macro_f1"].difference, 2 * 90 / (190 * 2) - 1)
+    assert (plain.verdict, svm.verdict) == ("cannot be told apart", "worse")
+
+
+def test_the_verdict_begins_with_what_the_model_loses_to(tmp_path: Path) -> None:
+    said = beside(tmp_path, [2] * 100).verdict
+    assert said.startswith("The adapter is worse than the TF-IDF + linear SVM: accuracy -10.0 points (95% interval -")
+    assert ". The adapter cannot be told apart from the majority label: accuracy +0.0 points" in said
+    good = beside(tmp_path, ROWS.labels.tolist()).verdict
+    assert "The adapter is better than the majority label: accuracy +10.0 points" in good
+    mixed = beside(tmp_path, [0] * 10 + [2] * 80 + [0] * 10).rows[0]  # all ten found, ten wrong: equal accuracy
+    assert (mixed.differences["accuracy"].difference, mixed.verdict) == (0.0, "better")
+
+
+def test_answers_are_kept_for_the_same_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = beside(tmp_path, [2] * 100)
+    monkeypatch.setattr(baselines, "BASELINES", dict.fromkeys(baselines.BASELINES, lambda train, test: 1 / 0))
+    assert beside(tmp_path, [2] * 100) == first
+    with pytest.raises(ZeroDivisionError):
+        beside(tmp_path, [2] * 100, train=split([("tốt", 2), ("nóng", 0)]))
+    assert not (tmp_path / "chưa có").exists()
+    with pytest.raises(ZeroDivisionError):
+        beside(tmp_path / "chưa có", [2] * 100)
+
+
+def test_baselines_are_left_out_where_they_are_off_or_would_take_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off, auto, on = (resolve(overrides=[f"output={tmp_path}", f"eval.baselines={v}"]) for v in ("off", "auto", "on"))
+    assert compared_with(off, TRAIN, ROWS, [2] * 100, "adapter") is None
+    assert compared_with(auto, None, ROWS, [2] * 100, "adapter") is None
+    monkeypatch.setattr(baselines, "MOST_WORK", 3 * sum(map(len, [*TRAIN.texts, *ROWS.texts])) - 1)  # of 3 labels
+    with pytest.warns(Note, match="eval.baselines=on"):
+        assert compared_with(auto, TRAIN, ROWS, [2] * 100, "adapter") is None
+    assert compared_with(on, TRAIN, ROWS, [2] * 100, "adapter") is not None
+
+
+def test_training_rows_are_read_where_they_are_at_hand(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("sentence,sentiment\nthầy tốt,2\n", encoding="utf-8")
+    auto, on = (resolve(overrides=[f"data.source={tmp_path}", f"eval.baselines={v}"]) for v in ("auto", "on"))
+    assert train_rows(auto, "test") is None
+    with pytest.raises(DataError, match="no file for split train"):
+        train_rows(on, "test")
+    found = train_rows(resolve(overrides=["data.max_train_rows=5"]), "test")
+    assert found is not None
+    assert len(found) == 5
+    assert train_rows(resolve(), "train") is None
 
 
 @pytest.mark.skipif("LORAFT_VSFC" not in os.environ, reason="LORAFT_VSFC does not name the folder of UIT-VSFC")

@@ -110,6 +110,7 @@ def test_shortened_sentences_are_counted_and_told_with_the_splits_name() -> None
     with pytest.warns(UserWarning, match=f"{cut} of 6 test sentences were shortened"):
         report, _ = judge(backbone(), short, prompts, SPLIT, config())
     assert report.truncated == cut
+    assert report.cut == sum(prompt.cut for prompt in prompts) / sum(map(len, SENTENCES))
 
 
 # --- evaluate ---------------------------------------------------------------------------------------------------------
@@ -147,7 +148,11 @@ def test_another_split_and_another_config_are_taken(run: Run) -> None:
 def test_in_json_what_was_evaluated_stands_behind_the_report_without_the_rows(run: Run) -> None:
     found = evaluate(run=run.path)
     content = found.to_json()
-    assert list(content) == [*found.report.to_json(), "labels", "split", "source", "notes", "adapter"]
+    assert list(content) == [
+        *found.report.to_json(), "labels", "split", "source", "notes", "adapter", "baselines", "warnings"
+    ]  # fmt: skip
+    assert content["baselines"] is None  # the data has no train split
+    assert any("never predicted" in sentence for sentence in content["warnings"])
     assert content["adapter"] == str(run.adapter)
     assert content["accuracy"] == np.mean([row.label == row.predicted for row in found.rows])
 

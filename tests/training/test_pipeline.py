@@ -238,7 +238,7 @@ def test_force_keeps_the_old_run_until_the_new_one_finishes(whole: RunResult, tm
     second = train(config(tmp_path, "train.learning_rate=null"), force=True, quiet=True)
     assert (first.train.learning_rate, second.train.learning_rate) == (5e-3, 2e-3)  # given; by the backbone's size
     assert RunResult.of(run).after == second.after != first.after
-    assert [path.name for path in tmp_path.iterdir()] == [run.name]
+    assert {path.name for path in tmp_path.iterdir()} == {run.name, ".rows"}
 
 
 def test_a_training_that_diverges_is_an_error_and_leaves_no_run(tmp_path: Path) -> None:

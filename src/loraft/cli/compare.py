@@ -42,9 +42,8 @@ def compare(
     else:
         differing = [number for number, other in enumerate(result.others, start=2) if other.changed and rows]
         shown = [tables.changed(result, number, rows) for number in differing]
-        table.show([tables.comparison(result), *shown])
+        table.show([tables.comparison(result), *tables.baselines(result), *shown])
         print("\n".join(tables.comparison_notes(result)))
-    if fail_if_worse and any(other.worse for other in result.others):
-        worse = [other.compared.run for other in result.others if other.worse]
-        say(f"worse than {result.first.run}: {', '.join(worse)}")
+    if fail_if_worse and (worse := tables.worse(result)):
+        say("\n".join(worse))
         raise typer.Exit(WORSE)

@@ -65,4 +65,7 @@ def evaluate(
     if json:
         print(to_json(result.to_json()))
     else:
-        table.show([make(result.report) for make in (tables.summary, tables.per_class, tables.confusion)])
+        shown = [make(result.report) for make in (tables.summary, tables.per_class, tables.confusion)]
+        table.show([*shown, *tables.baselines({"": result.baselines})])
+        if result.baselines is not None:
+            print(result.baselines.verdict)

@@ -66,6 +66,8 @@ def train(
     if json:
         print(to_json(as_json(result)))
     else:
-        table.show([tables.before_after(result.before, result.after)])
+        table.show([tables.before_after(result.before, result.after), *tables.baselines({"": result.baselines})])
+        if result.baselines is not None:
+            print(result.baselines.verdict)
     say(f"run: {result.run}")
     say(f"next: loraft predict --run {shlex.quote(result.run)} 'thầy giảng bài rất dễ hiểu'")

@@ -131,6 +131,8 @@ class DataConfig(Section):
     max_test_rows: int | None = Field(None, ge=1)
     unlabelled: Literal["refuse", "skip"] = Field("refuse", description="rows whose label is null, NaN or empty")
     drop_duplicates: bool = Field(False, description="drop repeated (text, label) rows of the train split")
+    drop_conflicts: bool = Field(False, description="drop train rows whose text also has another label")
+    drop_leaked: bool = Field(False, description="drop train rows that stand in validation or test, also nearly")
 
 
 SLOTS = {
@@ -267,6 +269,7 @@ class EvalConfig(Section):
         None, ge=64, description="of one scoring batch; null: 1536 on a CPU, by free memory on a GPU"
     )
     bootstrap_samples: int = Field(1000, ge=100)
+    baselines: Literal["auto", "on", "off"] = Field("auto", description="majority label, linear SVM; auto: in seconds")
     confidence: float = Field(0.95, gt=0, lt=1)
 
 

@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from loraft.data.dataset import Split
-from loraft.data.near_duplicates import near_duplicates
+from loraft.data.near_duplicates import rows_also_in
 
-NEAR = 0.8  # Jaccard index of character 4-grams above which two rows are nearly the same: copies with a word changed
 SHOWN = 10  # examples given of each kind
 
 
@@ -145,18 +144,9 @@ def leaks(left: Split, right: Split, *, near: bool) -> Leaks:
         right: the split that is measured on.
         near: look for near-duplicates too, which takes seconds on large splits.
     """
-    left_texts, right_texts = left.texts, right.texts
-    in_both = set(left_texts) & set(right_texts)
-    exact = sum(text in in_both for text in right_texts)
-    if not near:
-        return Leaks(left.name, right.name, exact)
-    # Rows that are in `left` exactly are not counted again as near; each other row counts once, by its most similar
-    # row in `left` (the last pair of a sorted list wins in the dict).
-    rest = [i for i, text in enumerate(right_texts) if text not in in_both]
-    pairs = near_duplicates([right_texts[i] for i in rest], left_texts, threshold=NEAR)
-    closest = {pair.left: pair for pair in sorted(pairs, key=lambda pair: pair.jaccard)}
+    exact, pairs = rows_also_in(left.texts, right.texts, near=near)
     examples = tuple(
-        NearPair(round(pair.jaccard, 3), RowPlace.of(left, pair.right), RowPlace.of(right, rest[pair.left]))
-        for pair in sorted(closest.values(), key=lambda pair: pair.jaccard)[:SHOWN]
+        NearPair(round(pair.jaccard, 3), RowPlace.of(left, pair.right), RowPlace.of(right, pair.left))
+        for pair in sorted(pairs, key=lambda pair: pair.jaccard)[:SHOWN]
     )
-    return Leaks(left.name, right.name, exact, len(closest), examples)
+    return Leaks(left.name, right.name, len(exact), len(pairs) if near else None, examples)

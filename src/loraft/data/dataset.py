@@ -9,6 +9,7 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,13 +20,15 @@ import numpy.typing as npt
 
 from loraft.config.schema import Config, DataConfig
 from loraft.data.columns import missing_column, sentence
+from loraft.data.dropping import dropped
 from loraft.data.labels import allowed_labels, is_unlabelled, label_reader, whole_number
 from loraft.data.records import BadRow, Example, Row
-from loraft.data.sources import open_source
+from loraft.data.sources import NoSplitError, open_source
 from loraft.errors import DataError, Note
 
 SHOWN_ERRORS = 5  # rows named in one message
 LIMITS = {"train": "max_train_rows", "validation": "max_eval_rows", "test": "max_test_rows"}  # keys of `data`
+KEEP_ALL = {"drop_duplicates": False, "drop_conflicts": False, "drop_leaked": False}  # for every split but train
 # Notes: of a limit, of rows without sentence, of rows without label.
 LEFT_OUT, BLANK, UNLABELLED = "rows left out by the limit", "blank rows skipped", "unlabelled rows skipped"
 UNNAMED_ID = "a number that does not say which label it means"
@@ -124,15 +127,16 @@ def load_split(
     notes: Counter[str] = Counter()
     examples = list(_examples(rows, source, section, column, _LabelIds(labels, id_columns), notes))
 
-    first_of: dict[tuple[str, int | None], Example] = {}
-    for example in examples:
-        first_of.setdefault((example.text, example.label), example)
-    repeated = len(examples) - len(first_of)
-    if repeated and section.drop_duplicates and split == "train":
-        examples = list(first_of.values())
-        notes["duplicate rows dropped"] = repeated
-    elif repeated:
-        notes["duplicate rows"] = repeated
+    def measured_on() -> list[str]:
+        """The sentences of the validation and the test split, of those that the source has."""
+        texts = []
+        for other in ("validation", "test"):
+            with suppress(NoSplitError):
+                texts += load_split(section, other, labels=labels, label_column=label_column, id_columns=id_columns).texts
+        return texts
+
+    dropping = section if split == "train" else section.model_copy(update=KEEP_ALL)
+    examples = dropped(examples, dropping, measured_on, notes)
 
     if limit is not None and len(examples) > limit:
         notes[LEFT_OUT] = len(examples) - limit

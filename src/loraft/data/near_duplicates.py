@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+NEAR = 0.8  # Jaccard index of character 4-grams above which two rows are nearly the same: copies with a word changed
 BLOCK = 512  # sentences compared with all others at a time, which bounds the memory for the products
 
 
@@ -48,6 +49,28 @@ def near_duplicates(left: Sequence[str], right: Sequence[str], *, threshold: flo
             for i, j, value in zip(rows[keep], shared.col[keep], jaccard[keep], strict=True)
         ]
     return found
+
+
+def rows_also_in(others: Sequence[str], texts: Sequence[str], *, near: bool) -> tuple[list[int], list[Overlap]]:
+    """The rows of `texts` that `others` holds too: indices of the same sentences, and the nearly same ones.
+
+    A row counts once: as nearly the same only where it is not the same as another, and by its most similar sentence.
+
+    Args:
+        others, texts: sentences.
+        near: look for near-duplicates too, which takes seconds for thousands of sentences.
+
+    Returns:
+        Indices into `texts`; and for each other row that is nearly the same as one of `others` an overlap, `left` an
+        index into `texts` and `right` one into `others`, sorted by `left`.
+    """
+    known = set(others)
+    exact = [i for i, text in enumerate(texts) if text in known]
+    rest = [i for i, text in enumerate(texts) if text not in known] if near else []
+    pairs = near_duplicates([texts[i] for i in rest], others, threshold=NEAR)
+    # The last pair of a sorted list wins in the dict: the most similar one.
+    closest = {pair.left: pair for pair in sorted(pairs, key=lambda pair: pair.jaccard)}
+    return exact, [Overlap(rest[i], closest[i].right, closest[i].jaccard) for i in sorted(closest)]
 
 
 def _plain(text: str, n: int) -> str:

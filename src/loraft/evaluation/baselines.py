@@ -1,13 +1,66 @@
-"""Baselines without a language model, for comparison with fine-tuning: the majority label, and a linear SVM."""
+"""Baselines without a language model: the majority label and a linear SVM, and how a model does beside them.
 
+Shapes: N test rows, K labels.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from loraft.data.dataset import Split
+from loraft.config.schema import Config
+from loraft.data.dataset import Split, load_data
+from loraft.errors import DataError, Note
+from loraft.evaluation import metrics, significance
+from loraft.evaluation.classification_report import classification_report
+from loraft.evaluation.intervals import Difference, Interval
+from loraft.runs.kept import kept
 
 Ints = npt.NDArray[np.int64]
+
+# With eval.baselines=auto, the most characters of train and test rows times labels: about 20 seconds of a CPU core.
+MOST_WORK = 50_000_000
+
+
+@dataclass(frozen=True)
+class ComparedBaseline:
+    """A baseline on the test rows of a model, and the model compared with it.
+
+    Attributes:
+        name: one of `BASELINES`.
+        scores: each of `metrics.SCORES`, as fractions.
+        intervals: of `metrics.INTERVAL_SCORES`.
+        differences: the model's score minus the baseline's, for each of `metrics.INTERVAL_SCORES`, with interval and
+            p-value; see `significance.compared`.
+        verdict: of the model: better, worse, or cannot be told apart.
+    """
+
+    name: str
+    scores: dict[str, float]
+    intervals: dict[str, Interval]
+    differences: dict[str, Difference]
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """The baselines beside a model on the same test rows.
+
+    Attributes:
+        train_rows: number of rows that the baselines were fitted on.
+        confidence: coverage of the intervals, in (0, 1).
+        rows: one for each of `BASELINES`.
+        verdict: on the model, in a sentence; what it loses to comes first.
+    """
+
+    train_rows: int
+    confidence: float
+    rows: tuple[ComparedBaseline, ...]
+    verdict: str
 
 
 def majority(train: Split, test: Split) -> Ints:
@@ -24,6 +77,87 @@ def linear_svm(train: Split, test: Split) -> Ints:
         return majority(train, test)
     classifier = make_pipeline(tfidf(len(train)), LinearSVC(random_state=0))
     return np.asarray(classifier.fit(train.texts, train.labels).predict(test.texts), dtype=np.int64)
+
+
+BASELINES = {"majority label": majority, "TF-IDF + linear SVM": linear_svm}
+
+
+def train_rows(config: Config, split: str) -> Split | None:
+    """The labelled training rows for baselines and warnings about a model that is measured on `split`.
+
+    Returns:
+        None with `eval.baselines` off, on the train split itself, and (with auto) where there is no train split to
+        read.
+
+    Raises:
+        DataError: `eval.baselines` is on, and the train split cannot be read.
+    """
+    if config.eval.baselines == "off" or split == "train":
+        return None
+    try:
+        return load_data(config, "train")
+    except DataError:
+        if config.eval.baselines == "on":
+            raise
+        return None
+
+
+def compared_with(
+    config: Config, train: Split | None, test: Split, predictions_N: npt.ArrayLike, model: str
+) -> Baselines | None:
+    """The baselines beside a model on the same test rows, as `eval.baselines` asks for them.
+
+    The answers of the baselines are kept in the output folder for the next model on the same rows.
+
+    Args:
+        config: its `eval` section and `seed` give intervals and tests.
+        train: rows that the baselines are fitted on; None where there are none.
+        test: N rows.
+        predictions_N: the model's label ids, -1 for no label.
+        model: what the model is called in the verdict, for example "adapter".
+
+    Returns:
+        None where they are off, where there are no training rows, and (with auto) where they would take minutes.
+    """
+    labels = config.prompt.labels or []
+    if train is None or config.eval.baselines == "off":
+        return None
+    if config.eval.baselines == "auto" and sum(map(len, [*train.texts, *test.texts])) * len(labels) > MOST_WORK:
+        warnings.warn("no baselines: they would take minutes on so many rows; eval.baselines=on", Note, stacklevel=2)
+        return None
+    answers: dict[str, list[int]] = kept(
+        Path(config.output),
+        "baselines",
+        [train.fingerprint, test.fingerprint],
+        lambda: {name: [int(k) for k in make(train, test)] for name, make in BASELINES.items()},
+    )
+    settings: dict[str, Any] = {
+        "bootstrap_samples": config.eval.bootstrap_samples, "confidence": config.eval.confidence, "seed": config.seed
+    }  # fmt: skip
+    pairs = [([predictions_N], [answers[name]]) for name in BASELINES]
+    found = significance.compared(test.labels, pairs, len(labels), **settings)
+    rows = []
+    for name, differences in zip(BASELINES, found, strict=True):
+        report = classification_report(test.labels, None, answers[name], labels, **settings)
+        word = significance.verdict(differences, config.eval.confidence)
+        rows.append(ComparedBaseline(name, report.scores, report.intervals, differences, word))
+    return Baselines(len(train), config.eval.confidence, tuple(rows), _sentence(rows, config.eval.confidence, model))
+
+
+def _sentence(rows: Sequence[ComparedBaseline], confidence: float, model: str) -> str:
+    """The verdict on the model, against each baseline; the one that it loses to comes first."""
+    order = [significance.WORSE, significance.UNCLEAR, significance.BETTER]
+    ranks = {row.name: order.index(row.verdict) if row.verdict in order else 0 for row in rows}
+    parts = []
+    for row in sorted(rows, key=lambda row: ranks[row.name]):
+        joined = "from" if row.verdict == significance.UNCLEAR else "than"
+        gaps = "; ".join(
+            f"{metrics.SCORES[score]} {significance.in_points(one, confidence)}"
+            for score, one in row.differences.items()
+        )
+        verb = "" if row.verdict == significance.UNCLEAR else "is "
+        parts.append(f"the {model} {verb}{row.verdict} {joined} the {row.name}: {gaps}")
+    return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
 
 
 # Words of one letter or more, and runs of punctuation: emoticons and "!" carry sentiment.

@@ -51,6 +51,7 @@ class EvaluationReport(Flat, scores=SCORES):
         truncated: number of sentences that were shortened to fit the prompt.
         decode: `score` or `generate`.
         seconds: duration of scoring.
+        cut: share of the sentences' characters that were left out to fit the prompt.
     """
 
     scores: dict[str, float]
@@ -65,6 +66,7 @@ class EvaluationReport(Flat, scores=SCORES):
     truncated: int = 0
     decode: str = "score"
     seconds: float = 0.0
+    cut: float = 0.0
 
     @property
     def accuracy(self) -> float:
@@ -89,7 +91,7 @@ def classification_report(
 ) -> EvaluationReport:
     """Returns all results that follow from references, probabilities and predictions.
 
-    `truncated`, `decode` and `seconds` are left at their defaults.
+    `truncated`, `decode`, `seconds` and `cut` are left at their defaults.
 
     Args:
         references_N: label ids.

@@ -1,6 +1,7 @@
 """Score a model on a labelled split: `loraft.evaluate` for runs and backbones, `judge` for a model in memory."""
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +15,14 @@ from loraft.config.schema import Config
 from loraft.data.dataset import Split, load_data, warn_of_notes
 from loraft.engine import decoding, scorer
 from loraft.errors import RunError
+from loraft.evaluation import advice
+from loraft.evaluation.baselines import Baselines, compared_with, train_rows
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
 from loraft.evaluation.predict import warn_of_ties
 from loraft.models.encoder import Encoder, Prompt, warn_of_cuts
 from loraft.models.load import build, load_peft, load_run
-from loraft.runs.predictions import PredictedRow
+from loraft.runs.predictions import PredictedRow, predicted_ids
+from loraft.runs.records import as_json
 from loraft.runs.run import Run
 
 
@@ -34,6 +38,8 @@ class Evaluation:
         notes: how many rows were left out or changed while reading, by reason.
         rows: one prediction for each of the N rows.
         adapter: folder of the adapter; None for a backbone without one.
+        baselines: majority label and linear SVM on the same rows; None where `eval.baselines` leaves them out.
+        warnings: what the scores hide, in sentences; see `advice`.
     """
 
     report: EvaluationReport
@@ -43,11 +49,14 @@ class Evaluation:
     notes: dict[str, int]
     rows: tuple[PredictedRow, ...]
     adapter: str | None = None
+    baselines: Baselines | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The report's fields, then labels, split, source, notes and adapter; without the predictions."""
+        """The report's fields, then the others; without the predictions."""
         described = {"labels": self.labels, "split": self.split, "source": self.source, "notes": self.notes}
-        return {**self.report.to_json(), **described, "adapter": self.adapter}
+        beside = {"baselines": as_json(self.baselines), "warnings": list(self.warnings)}
+        return {**self.report.to_json(), **described, "adapter": self.adapter, **beside}
 
 
 def evaluate(
@@ -102,7 +111,15 @@ def evaluate(
         encoder, model = build(config) if adapter is None else load_peft(Path(adapter), config)
     report, rows = judge(model, encoder, encoder.encode(data.texts), data, config)
     folder = None if adapter is None else str(adapter)
-    return Evaluation(report, encoder.task.labels, split, data.source, data.notes, tuple(rows), folder)
+    train, predictions_N = train_rows(config, split), predicted_ids(rows, encoder.task.labels)
+    baselines = compared_with(config, train, data, predictions_N, "backbone" if zero_shot else "adapter")
+    told = advice.of_evaluation(config, report, data, predictions_N, train)
+    for sentence in told:
+        warnings.warn(sentence, stacklevel=2)
+    notes = data.notes
+    return Evaluation(
+        report, encoder.task.labels, split, data.source, notes, tuple(rows), folder, baselines, tuple(told)
+    )
 
 
 def judge(
@@ -163,4 +180,5 @@ def judge(
     ]
     truncated = warn_of_cuts(prompts, split.name)
     seconds = round(time.perf_counter() - started, 3)
-    return replace(report, truncated=truncated, decode=config.eval.decode, seconds=seconds), rows
+    cut = sum(prompt.cut for prompt in prompts) / max(1, sum(map(len, split.texts)))
+    return replace(report, truncated=truncated, decode=config.eval.decode, seconds=seconds, cut=cut), rows

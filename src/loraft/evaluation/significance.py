@@ -8,7 +8,7 @@ Shapes: N examples, K labels, R draws of one model, S permutations, U kinds of r
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from loraft.evaluation.intervals import Difference, blocks_of, confusions, differences
-from loraft.evaluation.metrics import Floats, confusion, scores_of_many, scores_of_one
+from loraft.evaluation.metrics import SCORES, Floats, confusion, scores_of_many, scores_of_one
 
 PERMUTATIONS = 9_999  # (1 + S) is then a round number; the smallest p-value is 0.0001
+
+BETTER, WORSE, UNCLEAR = "better", "worse", "cannot be told apart"  # every verdict in tables and reports
 
 Draws = Sequence[npt.ArrayLike]  # label ids of each of R draws on the N rows, -1 for no label
 
@@ -202,6 +204,27 @@ def rejects(p_holm: float | None, confidence: float) -> bool:
 def shown(difference: Difference, confidence: float) -> int:
     """1 where the difference is shown to be above 0, -1 where below, 0 where neither is shown."""
     return int(np.sign(difference.difference)) if rejects(difference.p_holm, confidence) else 0
+
+
+def verdict(differences: Mapping[str, Difference], confidence: float) -> str:
+    """A comparison in words: better, worse, or cannot be told apart.
+
+    Where one score is shown to be higher and another one lower, both are named.
+    """
+    signs = {score: shown(one, confidence) for score, one in differences.items()}
+    if {1, -1} <= {*signs.values()}:
+        words = {1: BETTER, -1: WORSE}
+        return ", ".join(f"{words[sign]} in {SCORES[score]}" for score, sign in signs.items() if sign)
+    return WORSE if -1 in signs.values() else BETTER if 1 in signs.values() else UNCLEAR
+
+
+def in_points(difference: Difference, confidence: float) -> str:
+    """A difference in percentage points with its interval and its p-value, for sentences."""
+    low, high = (f"{100 * bound:+.1f}" for bound in difference.interval)
+    tested = [] if difference.p_holm is None else [f"p={difference.p_holm:.2g}"]
+    tested = [*tested, *([difference.note] if difference.note else [])]
+    interval = f"{confidence:.0%} interval {low} to {high}" + (f", {'; '.join(tested)}" if tested else "")
+    return f"{100 * difference.difference:+.1f} points ({interval})"
 
 
 def _note(difference: Difference, confidence: float) -> str | None:

@@ -1,10 +1,13 @@
 """Tables of an evaluation: scores before and after training, per label, confusion."""
 
+from collections.abc import Mapping
+
 from rich.table import Table
 
 from loraft.display.table import add_row, number_table
+from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.classification_report import EvaluationReport
-from loraft.evaluation.metrics import SCORES
+from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES
 
 
 def before_after(before: EvaluationReport | None, after: EvaluationReport) -> Table:
@@ -42,6 +45,29 @@ def summary(report: EvaluationReport) -> Table:
         add_row(table, "answers that are no label", f"{report.no_label:.4f}")
     add_row(table, "rows", str(report.n))
     return table
+
+
+def baselines(found: Mapping[str, Baselines | None]) -> list[Table]:
+    """The baselines beside each model: their scores as fractions, its difference to them in points, and the verdict.
+
+    Args:
+        found: by the name of the model; "" where there is one.
+
+    Returns:
+        One table; none where no baseline was measured.
+    """
+    columns = [cell for score in INTERVAL_SCORES for cell in (SCORES[score], "points")]
+    table = number_table("baseline on the same rows", *columns, "the model is")
+    table.columns[-1].justify = "left"
+    rows = [(name, row) for name, one in found.items() if one is not None for row in one.rows]
+    for name, row in rows:
+        cells = []
+        for score in INTERVAL_SCORES:
+            gap = row.differences[score]
+            low, high = (f"{100 * bound:+.1f}" for bound in gap.interval)
+            cells += [f"{row.scores[score]:.4f}", f"{100 * gap.difference:+.1f} [{low}, {high}]"]
+        add_row(table, f"{name}: {row.name}" if name else row.name, *cells, row.verdict)
+    return [table] if rows else []
 
 
 def per_class(report: EvaluationReport) -> Table:

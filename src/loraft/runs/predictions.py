@@ -72,6 +72,12 @@ class RunPredictions:
         return np.asarray(self.references_N == self.predictions_N)
 
 
+def predicted_ids(rows: Sequence[PredictedRow], labels: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Label ids of the predictions, (N,); -1 where an answer was no label."""
+    ids = {label: k for k, label in enumerate(labels)}
+    return np.array([-1 if row.predicted is None else ids.get(row.predicted, -1) for row in rows], dtype=np.int64)
+
+
 def write_rows(run: Run, rows: Sequence[PredictedRow]) -> None:
     """Writes a run's predictions on its test rows, one JSON object a line."""
     lines = (json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows)
@@ -108,11 +114,8 @@ def read_predictions(run: Run) -> RunPredictions:
             f" run has {', '.join(labels)}); {MEND}"
         )
     references = np.array([ids[row.label] for row in rows], dtype=np.int64)
-    predictions = np.array(
-        [-1 if row.predicted is None else ids.get(row.predicted, -1) for row in rows], dtype=np.int64
-    )
     numbers, texts = tuple(row.row for row in rows), tuple(row.text for row in rows)
-    return RunPredictions(run.path, labels, numbers, texts, references, predictions)
+    return RunPredictions(run.path, labels, numbers, texts, references, predicted_ids(rows, labels))
 
 
 def difference_of_rows(a: RunPredictions, b: RunPredictions) -> str | None:

@@ -48,7 +48,8 @@ def of_run(folder: Path) -> Document:
         title=f"Run {run.name}",
         subtitle=made_from(run, f"rank {config.lora.r}, {config.lora.alpha_policy}"),
         sections=[
-            ("Results", [headline, tables.before_after(before, after)]),
+            ("Results", [headline, *_beside(result), tables.before_after(before, after)]),
+            ("Warnings", [*result.warnings]),
             ("Labels", [tables.per_class(after), tables.confusion(after), *figure(run.confusion_matrix_path)]),
             ("Calibration", _calibration(run, after)),
             ("Most confident mistakes", _mistakes(run, after)),
@@ -58,6 +59,11 @@ def of_run(folder: Path) -> Document:
             ("Config", config_and_environment(run)),
         ],
     )
+
+
+def _beside(result: RunResult) -> list[Part]:
+    """The verdict against the baselines, and their table; nothing where they were not measured."""
+    return [] if result.baselines is None else [result.baselines.verdict, *tables.baselines({"": result.baselines})]
 
 
 def _calibration(run: Run, after: EvaluationReport) -> list[Part]:

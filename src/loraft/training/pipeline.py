@@ -1,8 +1,9 @@
 """`loraft.train`: from a config to a run directory with an adapter, its scores before and after, and figures."""
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, training_splits, warn_of_notes
 from loraft.distributed import is_main_process
+from loraft.evaluation import advice
+from loraft.evaluation.baselines import compared_with
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.evaluate import judge
 from loraft.evaluation.figures import draw_run_figures
@@ -22,7 +25,7 @@ from loraft.models.encoder import Encoder
 from loraft.models.load import build
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
-from loraft.runs.predictions import write_rows
+from loraft.runs.predictions import PredictedRow, predicted_ids, write_rows
 from loraft.runs.records import read_record, write_record
 from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config
 from loraft.runs.run import Run, WorkerRun, default_name, run_of
@@ -30,7 +33,7 @@ from loraft.training import memory
 from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, TrainingClock
 from loraft.training.checkpoints import BestStep, finished_training, load_best, newest_checkpoint, save_adapter, step_of
 from loraft.training.dataset import prepare
-from loraft.training.learning_rate import learning_rate
+from loraft.training.learning_rate import learning_rate, rate_for
 from loraft.training.measured import Measured
 from loraft.training.results import ParameterCounts, RunResult, TrainReport
 from loraft.training.trainer import LabelTrainer
@@ -88,7 +91,10 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
         run_of(config).check(force=force, resume=resume)
     encoder, base = build(config)  # what cannot be loaded is told before a folder is made
     run = start_run(config, force=force, resume=resume)
-    return run_training(run, TrainingInputs(config, splits, encoder, base), resume=resume, quiet=quiet)
+    result = run_training(run, TrainingInputs(config, splits, encoder, base), resume=resume, quiet=quiet)
+    for sentence in result.warnings:
+        warnings.warn(sentence, stacklevel=2)
+    return result
 
 
 def start_run(config: Config, *, force: bool, resume: bool) -> Run:
@@ -170,8 +176,24 @@ def _train_and_judge(
         after=after,
         train=report,
     )
+    if is_main_process():
+        result = _with_baselines_and_warnings(result, run, config, splits, rows)
     run.finish(result)
     return result
+
+
+def _with_baselines_and_warnings(
+    result: RunResult, run: Run, config: Config, splits: Mapping[str, Split], rows: Sequence[PredictedRow]
+) -> RunResult:
+    """The result with the baselines on the same test rows, and with what its scores hide."""
+    train, test = splits["train"] if config.eval.baselines != "off" else None, splits["test"]
+    predictions_N = predicted_ids(rows, result.labels)
+    parameters = result.train.parameters
+    usual = rate_for(parameters.all - parameters.trainable)
+    told = advice.of_evaluation(config, result.after, test, predictions_N, train)
+    told += advice.of_training(run.read_log(), config, result.train.learning_rate, usual)
+    baselines = compared_with(config, train, test, predictions_N, "adapter")
+    return replace(result, baselines=baselines, warnings=tuple(told))
 
 
 def fit_adapter(inputs: TrainingInputs, resume: bool, quiet: bool, run: Run, model: PeftModel) -> TrainReport:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from loraft.data.dataset import SplitSummary
+from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.runs.records import record_from
 from loraft.runs.run import Run
@@ -75,6 +76,9 @@ class RunResult:
         before: the backbone zero-shot on the test split; None where it was not measured.
         after: the backbone with the adapter on the test split.
         train: how the training went.
+        baselines: majority label and linear SVM on the test split; None where `eval.baselines` leaves them out, and in
+            files of earlier versions.
+        warnings: what the scores hide, in sentences; see `evaluation.advice`.
     """
 
     run: str
@@ -85,6 +89,8 @@ class RunResult:
     before: EvaluationReport | None
     after: EvaluationReport
     train: TrainReport
+    baselines: Baselines | None = None
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, run: Run) -> Self:

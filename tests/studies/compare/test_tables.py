@@ -8,7 +8,7 @@ from helpers.compared_runs import GOLD, make_run, wrong_on
 from loraft.display.page import cells
 from loraft.evaluation.intervals import Difference
 from loraft.studies.compare.compare import ComparedRun, ComparedScores, Comparison, McNemar, compare
-from loraft.studies.compare.tables import changed, comparison, comparison_notes, verdict
+from loraft.studies.compare.tables import changed, comparison, comparison_notes
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_a_line_for_each_score_has_points_interval_and_p_and_the_verdict_stands_
     assert rows[2][8] == "better"
     assert rows[3][5:] == ["", "", f"{three.others[0].difference['macro_f1'].p_holm:.3g}", ""]
     # 20 rows are right in the third run only, 20 in the first only: no difference, and p is 1 also when corrected.
-    assert rows[4][3:] == ["+0.00", rows[4][4], "20", "20", "1", "no difference shown"]
+    assert rows[4][3:] == ["+0.00", rows[4][4], "20", "20", "1", "cannot be told apart"]
 
 
 def test_p_values_are_the_corrected_ones() -> None:
@@ -49,14 +49,6 @@ def test_the_notes_number_the_runs_and_name_the_rule(three: Comparison, tmp_path
     assert legend.startswith("points: difference to run 1 on 60 test rows")
     assert rule.startswith("p: McNemar's exact test of the accuracy, a paired permutation of the rows for the macro F1")
     assert rule.endswith("Holm-corrected for 4 tests; better or worse: a p of at most 0.05")
-
-
-@pytest.mark.parametrize(
-    ("worse", "better", "word"),
-    [(False, True, "better"), (True, False, "worse"), (False, False, "no difference shown")],
-)
-def test_the_verdict_is_in_words(worse: bool, better: bool, word: str) -> None:
-    assert verdict(ComparedRun(ComparedScores("b", {}), {}, McNemar(0, 0, 1, 1), (), worse, better)) == word
 
 
 def test_changed_rows_are_the_first_of_each_outcome_and_the_number_of_the_others(three: Comparison) -> None:

@@ -12,10 +12,11 @@ import numpy as np
 
 from loraft.config.resolve import load_config
 from loraft.errors import RunError
-from loraft.evaluation import metrics, significance
+from loraft.evaluation import advice, metrics, significance
+from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.intervals import Difference
 from loraft.runs.predictions import RunPredictions, difference_of_rows, read_predictions
-from loraft.runs.records import flattened
+from loraft.runs.records import flattened, record_from
 from loraft.runs.run import Run
 
 OUTCOMES = ("mended", "broken", "wrong in both")  # of a row that two runs answer differently, in the order of tables
@@ -25,11 +26,12 @@ OUTCOMES = ("mended", "broken", "wrong in both")  # of a row that two runs answe
 class ComparedScores:
     """The scores of a run that are compared, as fractions.
 
-    In JSON they are on the same level as `run`, the run's directory.
+    In JSON they are on the same level as `run`, the run's directory, and `baselines`, None where its results hold none.
     """
 
     run: str
     scores: dict[str, float]
+    baselines: Baselines | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields, with the scores on the same level."""
@@ -86,6 +88,7 @@ class ComparedRun:
         changed: the rows that the two runs answer differently, in the order of `OUTCOMES`.
         worse: whether a score is shown to be lower.
         better: whether a score is shown to be higher, and none lower.
+        verdict: both in words, see `significance.verdict`.
     """
 
     compared: ComparedScores
@@ -94,6 +97,7 @@ class ComparedRun:
     changed: tuple[ChangedRow, ...]
     worse: bool
     better: bool
+    verdict: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The fields, with run and scores on the same level."""
@@ -110,6 +114,7 @@ class Comparison:
         confidence: coverage of the intervals, in (0, 1).
         first: the first run and its scores.
         others: the other runs, in the order given.
+        warnings: what the comparison hides, in sentences.
     """
 
     n: int
@@ -117,6 +122,7 @@ class Comparison:
     confidence: float
     first: ComparedScores
     others: tuple[ComparedRun, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def compare(runs: Sequence[str | Path]) -> Comparison:
@@ -170,13 +176,26 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
         mcnemar = McNemar(test.b, test.c, test.p_value, difference["accuracy"].p_holm or 0.0)
         shown = {significance.shown(one, config.eval.confidence) for one in difference.values()}
         worse, better = -1 in shown, 1 in shown and -1 not in shown
-        compared.append(ComparedRun(_scores(other), difference, mcnemar, _changed(first, other), worse, better))
-    return Comparison(len(first.texts), first.labels, config.eval.confidence, _scores(first), tuple(compared))
+        words, changed = significance.verdict(difference, config.eval.confidence), _changed(first, other)
+        compared.append(ComparedRun(_scores(other), difference, mcnemar, changed, worse, better, words))
+    support = {label: int((first.references_N == k).sum()) for k, label in enumerate(first.labels)}
+    rare = advice.rare(support)
+    return Comparison(
+        n=len(first.texts),
+        labels=first.labels,
+        confidence=config.eval.confidence,
+        first=_scores(first),
+        others=tuple(compared),
+        warnings=() if rare is None else (rare,),
+    )
 
 
 def _scores(predicted: RunPredictions) -> ComparedScores:
     scores = metrics.core(predicted.references_N, predicted.predictions_N, len(predicted.labels))
-    return ComparedScores(str(predicted.run), {score: scores[score] for score in metrics.INTERVAL_SCORES})
+    run = Run(predicted.run)
+    content = run.read_results().get("baselines")
+    baselines = None if content is None else record_from(content, Baselines, run.results_path, run.mend)
+    return ComparedScores(str(run.path), {score: scores[score] for score in metrics.INTERVAL_SCORES}, baselines)
 
 
 def _changed(first: RunPredictions, other: RunPredictions) -> tuple[ChangedRow, ...]:

@@ -3,8 +3,10 @@
 from rich.table import Table
 
 from loraft.display.table import add_row, narrow_table, number_table
+from loraft.evaluation import significance
+from loraft.evaluation import tables as evaluation_tables
 from loraft.evaluation.metrics import SCORES
-from loraft.studies.compare.compare import OUTCOMES, ComparedRun, ComparedScores, Comparison
+from loraft.studies.compare.compare import OUTCOMES, ComparedScores, Comparison
 
 
 def comparison(result: Comparison) -> Table:
@@ -19,7 +21,7 @@ def comparison(result: Comparison) -> Table:
         add_row(table, "1", SCORES[score], f"{value:.4f}", *[""] * 5, word)
         word = ""
     for number, run in enumerate(result.others, start=2):
-        counts, word = [str(run.mcnemar.b), str(run.mcnemar.c)], verdict(run)  # of the run: on its first line only
+        counts, word = [str(run.mcnemar.b), str(run.mcnemar.c)], run.verdict  # of the run: on its first line only
         for score, value in run.compared.scores.items():
             low, high = (100 * bound for bound in run.difference[score].interval)
             gap = [f"{100 * run.difference[score].difference:+.2f}", f"{low:+.2f} to {high:+.2f}"]
@@ -29,6 +31,26 @@ def comparison(result: Comparison) -> Table:
             counts, word = ["", ""], ""
     table.columns[1].justify = "left"
     return table
+
+
+def baselines(result: Comparison) -> list[Table]:
+    """The baselines beside each run; runs are numbered as in `comparison_notes`."""
+    runs = [result.first, *(other.compared for other in result.others)]
+    return evaluation_tables.baselines({f"run {n}": run.baselines for n, run in enumerate(runs, start=1)})
+
+
+def worse(result: Comparison) -> list[str]:
+    """For each run that is worse than the first one, which scores are shown to be lower, and by how much."""
+    lines = []
+    for other in result.others:
+        gaps = [
+            f"{SCORES[score]} {significance.in_points(one, result.confidence)}"
+            for score, one in other.difference.items()
+            if significance.shown(one, result.confidence) < 0
+        ]
+        if other.worse:
+            lines.append(f"worse than {result.first.run}: {other.compared.run}: {', '.join(gaps)}")
+    return lines
 
 
 def comparison_notes(result: Comparison) -> list[str]:
@@ -47,12 +69,8 @@ def comparison_notes(result: Comparison) -> list[str]:
             for score, one in run.difference.items()
             if one.note
         ),
+        *result.warnings,
     ]
-
-
-def verdict(other: ComparedRun) -> str:
-    """Whether a run is shown to be better or worse than the first one, in words."""
-    return "worse" if other.worse else "better" if other.better else "no difference shown"
 
 
 def changed(result: Comparison, number: int, most: int) -> Table:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from loraft.bundled import bundled_data
 from loraft.config.resolve import resolve, task_names
 from loraft.config.schema import Config
-from loraft.data.checks import NEAR, SHOWN, RowPlace, conflicts, duplicates, leaks
-from loraft.data.dataset import Split, load_data
+from loraft.data.checks import SHOWN, RowPlace, conflicts, duplicates, leaks
+from loraft.data.dataset import KEEP_ALL, Split, load_data
+from loraft.data.near_duplicates import NEAR
 from loraft.data.sources import NoSplitError
 from loraft.errors import BackboneError, DataError
 from loraft.runs.run import Run
@@ -125,7 +126,7 @@ def load_splits(config: Config) -> tuple[list[Split], list[str]]:
     Raises:
         DataError: a split cannot be read, or the source has none of the three.
     """
-    all_rows = {"drop_duplicates": False, "max_train_rows": None, "max_eval_rows": None, "max_test_rows": None}
+    all_rows = {**KEEP_ALL, "max_train_rows": None, "max_eval_rows": None, "max_test_rows": None}
     unlimited = config.model_copy(update={"data": config.data.model_copy(update=all_rows)})
     splits, missing = [], []
     for name in SPLITS:

@@ -20,7 +20,7 @@ from loraft.config.schema import Config, FewshotConfig
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, load_data
 from loraft.errors import RunError
-from loraft.evaluation import baselines
+from loraft.evaluation.baselines import BASELINES
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
 from loraft.evaluation.evaluate import judge
 from loraft.models.adapter import MOVING_INITS
@@ -29,6 +29,7 @@ from loraft.models.load import build, load_run
 from loraft.models.source import located
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
+from loraft.runs.predictions import predicted_ids
 from loraft.runs.records import as_json, record_from, write_record
 from loraft.runs.resume import OUTPUT_KEYS, check_same_config
 from loraft.runs.run import Run
@@ -39,7 +40,6 @@ from loraft.studies.fewshot.figures import fewshot_curve
 from loraft.studies.fewshot.records import DrawRecord, FewshotResult
 from loraft.studies.fewshot.summary import ADAPTER, BACKBONE, compare_best, name_of, summarise, verdict
 
-BASELINES = {"majority label": baselines.majority, "TF-IDF + linear SVM": baselines.linear_svm}
 Tell = Callable[[str], None]
 
 
@@ -183,8 +183,7 @@ def _judge(
     else:
         prompts = [encoder.encode([text], own)[0] for text, own in zip(test.texts, demonstrations, strict=True)]
     report, rows = judge(model, encoder, prompts, test, config)
-    ids = {label: k for k, label in enumerate(encoder.task.labels)}
-    return report, tuple(-1 if row.predicted is None else ids[row.predicted] for row in rows)
+    return report, tuple(predicted_ids(rows, encoder.task.labels).tolist())
 
 
 def _baseline(name: str, config: Config, train: Split, test: Split) -> tuple[EvaluationReport, tuple[int, ...]]:

@@ -92,11 +92,7 @@ def verdict(compared: Sequence[ComparedRows], test_rows: int, confidence: float)
     """
 
     def gap(comparison: ComparedRows, against: str) -> str:
-        found = comparison.differences["macro_f1"]
-        low, high = (f"{100 * bound:+.1f}" for bound in found.interval)
-        tested = f"p={found.p_holm:.2g}" + (f"; {found.note}" if found.note else "")
-        points = f"{100 * found.difference:+.1f} points"
-        return f"{points} ({confidence:.0%} interval {low} to {high}, {tested}) against {against}"
+        return f"{significance.in_points(comparison.differences['macro_f1'], confidence)} against {against}"
 
     tuned = len(compared) > 1
     shown = [significance.shown(one.differences["macro_f1"], confidence) for one in compared]
@@ -113,7 +109,7 @@ def verdict(compared: Sequence[ComparedRows], test_rows: int, confidence: float)
         gaps = [gap(compared[0], f"the best prompt ({compared[0].against})"), gap(compared[1], plain)]
         return f"{said}: {rows} the adapter's macro F1 is {gaps[0]}, and {gaps[1]}. {picked}."
     said = f"{plain} does better than the best prompt" if better else f"The best prompt does better than {plain}"
-    said = f"The best prompt and {plain} cannot be told apart" if unclear else said
+    said = f"The best prompt and {plain} {significance.UNCLEAR}" if unclear else said
     return (
         f"{said}: {rows} the macro F1 of {of} is {gap(compared[0], plain)}. {picked}; --run NAME adds a tuned adapter"
         " to the table."

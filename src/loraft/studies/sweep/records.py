@@ -6,6 +6,7 @@ A trial is one run. A setting is one combination of the swept values without the
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
+from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.intervals import Interval, Spread
 from loraft.evaluation.metrics import SCORES
 from loraft.runs.records import Flat, record_from
@@ -160,6 +161,7 @@ class SweepResult:
         confidence: coverage of the intervals.
         trials: in the order of the grid.
         settings, best_setting, best: as in `Ranking`.
+        baselines: beside the best trial, on its test rows; None where its run has none.
     """
 
     kind: Literal["sweep"] = field(default="sweep", kw_only=True)  # first in the file
@@ -176,6 +178,7 @@ class SweepResult:
     settings: tuple[SettingRecord, ...]
     best_setting: SettingRecord | None
     best: TrialRecord | None
+    baselines: Baselines | None = None
 
     @property
     def failed(self) -> list[TrialRecord]:

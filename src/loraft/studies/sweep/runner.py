@@ -16,6 +16,7 @@ from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import warn_of_notes
 from loraft.errors import BackboneError, ConfigError, LoraftError, NewerFileError, RunError, first_line
+from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.figures import draw_run_figures
 from loraft.models.adapter import MOVING_INITS, count_trainable
 from loraft.models.backbone import without_weights
@@ -198,12 +199,14 @@ def _conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], erro
     """Reads the runs of all trials, also of those that an earlier sweep finished, and ranks the settings."""
     records: list[TrialRecord] = []
     answers: dict[str, RunPredictions] = {}
+    beside: dict[str, Baselines | None] = {}
     for trial in trials:
         run = run_of(trial)
         failure, measured = errors.get(trial.name), None
         if failure is None:
             try:
-                measured = _measured(RunResult.of(run))
+                found = RunResult.of(run)
+                measured = _measured(found)
                 answers[trial.name] = read_predictions(run)
             except Exception as error:  # any file of the run may be damaged
                 failure, measured = _damaged(run, error), None
@@ -218,6 +221,8 @@ def _conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], erro
                 error=failure,
             )
         )
+        if failure is None:
+            beside[trial.name] = found.baselines
     ranking = rank_settings(records, answers, config.eval.confidence)
     return SweepResult(
         path=str(folder.path),
@@ -233,6 +238,7 @@ def _conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], erro
         settings=ranking.settings,
         best_setting=ranking.best_setting,
         best=ranking.best,
+        baselines=None if ranking.best is None else beside[ranking.best.name],
     )
 
 

@@ -102,8 +102,11 @@ def trials(sweep: SweepResult) -> Table:
 
 
 def sweep_tables(sweep: SweepResult) -> list[Table]:
-    """The tables to show: of the settings, and with several seeds also of the trials."""
-    return [settings(sweep), *([trials(sweep)] if most_seeds(sweep) > 1 else [])]
+    """The tables to show: of the settings, with several seeds also of the trials, and the baselines."""
+    from loraft.evaluation.tables import baselines  # imported here, so that a dry run does not import numpy
+
+    several = [trials(sweep)] if most_seeds(sweep) > 1 else []
+    return [settings(sweep), *several, *baselines({"best trial": sweep.baselines})]
 
 
 def most_seeds(sweep: SweepResult) -> int:
@@ -137,6 +140,8 @@ def sweep_notes(sweep: SweepResult) -> list[str]:
         notes.append(f"best trial: {best.name}, of this setting's seeds {chosen}; {on_test}")
     else:
         notes.append(f"best: {best.name}, {chosen}; {on_test}")
+    if sweep.baselines is not None:
+        notes.append(f"best trial beside the baselines: {sweep.baselines.verdict}")
     of_settings = [row.measured.versus_best for row in sweep.settings if row.measured is not None]
     tests = [test for test in of_settings if test is not None]
     if tests:

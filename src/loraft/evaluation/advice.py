@@ -1,0 +1,190 @@
+"""Warnings about an evaluation or a training that a result hides, each with the key of the config that helps.
+
+Each function returns sentences; commands print them as warnings, and results and reports hold them.
+
+Shapes: N test rows, K labels.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loraft.config.schema import Config
+from loraft.data.checks import conflicts
+from loraft.data.dataset import LIMITS, Split
+from loraft.data.near_duplicates import rows_also_in
+from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES, core
+from loraft.runs.kept import kept
+
+FEW_TRAIN, FEW_TEST = 20, 10  # rows of a label below which it is hard to learn, or to measure
+WIDE = 0.10  # width of an interval, a fraction
+SHIFT, ERRORS = 0.10, 3.0  # difference of a label's shares: at least so much, and so many standard errors
+MOST = 0.5  # of the text
+UNUSUAL = 5.0  # ratio of a learning rate to the usual one, in either direction
+NAMED = 5  # labels named in one sentence
+MOST_PAIRS = 100_000_000  # train times test rows up to which near-duplicates are looked for
+RARE_HELPS = "train.class_weights=balanced or train.sampling=balanced gives rare labels more weight"
+
+
+def of_evaluation(
+    config: Config, report: EvaluationReport, test: Split, predictions_N: npt.ArrayLike, train: Split | None
+) -> list[str]:
+    """Warnings about a model's results on a test split.
+
+    Args:
+        config: says which rows were used, and where findings about the rows are kept.
+        report: of the predictions.
+        test: N rows.
+        predictions_N: label ids, -1 for no label.
+        train: the rows of the training; None where they are not at hand.
+    """
+    answers_N, labels = np.asarray(predictions_N), [row.label for row in report.per_class]
+    given_K = np.bincount(answers_N[answers_N >= 0], minlength=len(labels))
+    counts_K = np.bincount(test.labels, minlength=len(labels))
+    found = [*_never_predicted(labels, given_K, counts_K)]
+    if train is not None:
+        trained_K = np.bincount(train.labels, minlength=len(labels))
+        few = {label: int(n) for label, n in zip(labels, trained_K, strict=True) if n < FEW_TRAIN}
+        if few:
+            found.append(f"fewer than {FEW_TRAIN} training rows: {_listed(few)}; add rows, or {RARE_HELPS}")
+        origin = f"data.train_split and {_key_of(test.name)} may have different origins"
+        shifted = [*_shifts(labels, trained_K, counts_K, f"of the {test.name} rows", origin)]
+        # Predictions that follow other shares of the test rows are no fault of the model.
+        found += shifted or _shifts(labels, trained_K, given_K, "of the predictions", RARE_HELPS)
+        found += _leaked(config, train, test, answers_N, len(labels))
+        conflicting = conflicts([train], labels)
+        if conflicting.rows:
+            found.append(
+                f"{conflicting.rows:,} training rows have a text that also stands with another label;"
+                " data.drop_conflicts=true leaves them out"
+            )
+    if report.cut > MOST:
+        found.append(
+            f"{report.cut:.0%} of the text of the {test.name} rows was cut away; raise prompt.max_length (now"
+            f" {config.prompt.max_length})"
+        )
+    return [*found, *_imprecise(config, report, test.name)]
+
+
+def of_training(
+    log: Sequence[Mapping[str, Any]], config: Config, learning_rate: float | None, usual_rate: float
+) -> list[str]:
+    """Warnings about how a training went.
+
+    Args:
+        log: of the trainer; rows with `step` and `eval_macro_f1`.
+        config: its `train` section.
+        learning_rate: the highest of the schedule; None if not known.
+        usual_rate: the usual one for the size of the backbone.
+    """
+    found, section = [], config.train
+    by_step = {int(row["step"]): float(row["eval_macro_f1"]) for row in log if "eval_macro_f1" in row and "step" in row}
+    steps = sorted(by_step)
+    if len(steps) > 1:
+        best = max(steps, key=lambda step: by_step[step])  # the first of equal ones
+        length = f"train.num_train_epochs (now {section.num_train_epochs:g})"
+        length = f"train.max_steps (now {section.max_steps})" if section.max_steps > 0 else length
+        if best == steps[-1]:
+            found.append(
+                f"validation is best at the last step ({by_step[best]:.3f} macro F1 at step {best}), so more steps may"
+                f" help: raise {length}"
+            )
+        elif best == steps[0]:
+            found.append(
+                f"validation is best at its first evaluation ({by_step[best]:.3f} macro F1 at step {best}), so training"
+                " went on too long or too fast: lower train.learning_rate or train.eval_steps (now"
+                f" {section.eval_steps})"
+            )
+    if learning_rate is not None and not 1 / UNUSUAL <= learning_rate / usual_rate <= UNUSUAL:
+        high = learning_rate > usual_rate
+        ratio = learning_rate / usual_rate if high else usual_rate / learning_rate
+        found.append(
+            f"the learning rate {learning_rate:g} is {ratio:.0f} times {'above' if high else 'below'} the usual one for"
+            f" a backbone of this size ({usual_rate:g}); leave train.learning_rate unset"
+        )
+    return found
+
+
+def rare(support: Mapping[str, int]) -> str | None:
+    """A sentence about labels with too few test rows for an interval of the macro F1; None if there are none."""
+    few = {label: n for label, n in support.items() if 0 < n < FEW_TEST}
+    if not few:
+        return None
+    return (
+        f"fewer than {FEW_TEST} test rows: {_listed(few)}; each counts as much in the macro F1 as any other label, so"
+        " its interval is rough"
+    )
+
+
+def _never_predicted(labels: Sequence[str], given_K: npt.ArrayLike, counts_K: npt.ArrayLike) -> Iterator[str]:
+    triples = zip(labels, np.asarray(given_K), np.asarray(counts_K), strict=True)
+    never = {label: int(n) for label, given, n in triples if n and not given}
+    if never:
+        yield f"never predicted: {_listed(never)}; {RARE_HELPS}"
+
+
+def _shifts(labels: Sequence[str], trained_K: Any, other_K: Any, of: str, key: str) -> Iterator[str]:
+    """The label whose share differs most between training rows and others, if that is more than chance."""
+    total, other = int(trained_K.sum()), int(other_K.sum())
+    if not total or not other:
+        return
+    gaps_K = other_K / other - trained_K / total
+    k = int(np.abs(gaps_K).argmax())
+    share = (trained_K[k] + other_K[k]) / (total + other)
+    error = math.sqrt(share * (1 - share) * (1 / total + 1 / other))
+    if abs(gaps_K[k]) > max(SHIFT, ERRORS * error):
+        before, after = trained_K[k] / total, other_K[k] / other
+        yield f"label shares differ: {labels[k]} is {before:.0%} of the training rows and {after:.0%} {of}; {key}"
+
+
+def _leaked(config: Config, train: Split, test: Split, answers_N: Any, num_labels: int) -> Iterator[str]:
+    """How many test rows stand in train, and the scores on the rest."""
+    near = len(train) * len(test) <= MOST_PAIRS
+
+    def find() -> list[list[int]]:
+        exact, pairs = rows_also_in(train.texts, test.texts, near=near)
+        return [exact, [pair.left for pair in pairs]]
+
+    exact, nearly = kept(Path(config.output), "leaks", [train.fingerprint, test.fingerprint], find)
+    inside = {*exact, *nearly}
+    if not inside:
+        return
+    rest = np.array([i for i in range(len(test)) if i not in inside], dtype=np.int64)
+    without = "no other row is left"
+    if len(rest):
+        scores = core(test.labels[rest], answers_N[rest], num_labels)
+        without = ", ".join(f"{SCORES[score]} {scores[score]:.4f}" for score in INTERVAL_SCORES)
+        without = f"on the other {len(rest):,}: {without}"
+    counted = f"{len(exact):,} the same" + (f", {len(nearly):,} nearly the same" if near else "")
+    yield (
+        f"{len(inside):,} of {len(test):,} {test.name} rows stand in train ({counted}); {without};"
+        " data.drop_leaked=true trains without them"
+    )
+
+
+def _imprecise(config: Config, report: EvaluationReport, split: str) -> Iterator[str]:
+    widths = {SCORES[score]: high - low for score, (low, high) in report.intervals.items() if high - low > WIDE}
+    if widths:
+        limit = LIMITS.get(split)
+        value = None if limit is None else getattr(config.data, limit)
+        key = f"raise data.{limit} (now {value})" if value is not None else f"more rows in {_key_of(split)} help"
+        wide = ", ".join(f"{name} {100 * width:.0f} points" for name, width in widths.items())
+        yield f"{report.confidence:.0%} intervals are wide on {report.n:,} rows: {wide}; {key}"
+    if (sentence := rare({row.label: row.support for row in report.per_class})) is not None:
+        yield sentence + f"; more rows in {_key_of(split)} help"
+
+
+def _key_of(split: str) -> str:
+    return f"data.{split}_split" if split in LIMITS else split
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    """Labels with their numbers of rows, the rarest first."""
+    names = sorted(counts, key=lambda label: counts[label])
+    shown = ", ".join(f"{name} ({counts[name]:,})" for name in names[:NAMED])
+    return shown + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -1,0 +1,139 @@
+"""Warnings about results: when each is given, and which key it names."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loraft.config.resolve import resolve
+from loraft.data.dataset import Split
+from loraft.data.records import Example
+from loraft.evaluation import advice
+from loraft.evaluation.classification_report import EvaluationReport, classification_report
+
+LABELS = ["negative", "neutral", "positive"]
+
+
+def split(name: str, counts: tuple[int, int, int], text: str = "") -> Split:
+    """So many rows of each label, each with a sentence of its own."""
+    ids = [k for k, count in enumerate(counts) for _ in range(count)]
+    rows = [Example(f"{text or name} {chr(0x1EA0 + n % 90) * 4} số {n * 7919}", k, n) for n, k in enumerate(ids)]
+    return Split(name, tuple(rows), "rows")
+
+
+def judged(test: Split, predictions: list[int]) -> EvaluationReport:
+    return classification_report(test.labels, None, predictions, LABELS, bootstrap_samples=100, confidence=0.95, seed=0)
+
+
+def said(train: Split | None, test: Split, predictions: list[int], output: Path, **changed: Any) -> list[str]:
+    report = replace(judged(test, predictions), **changed)
+    return advice.of_evaluation(resolve(flags={"output": str(output)}), report, test, predictions, train)
+
+
+def test_nothing_is_said_of_a_good_model_on_many_rows(tmp_path: Path) -> None:
+    train, test = split("train", (200, 200, 200)), split("test", (200, 200, 200))
+    assert said(train, test, test.labels.tolist(), tmp_path) == []
+
+
+def test_labels_that_are_never_predicted_or_have_few_rows_are_named(tmp_path: Path) -> None:
+    train, test = split("train", (200, 19, 200)), split("test", (200, 9, 200))
+    never, few, rare = said(train, test, [0] * 209 + [2] * 200, tmp_path)
+    assert never.startswith("never predicted: neutral (9); train.class_weights=balanced")
+    assert few.startswith("fewer than 20 training rows: neutral (19); add rows")
+    assert rare.startswith("fewer than 10 test rows: neutral (9)")
+    assert rare.endswith("more rows in data.test_split help")
+
+
+def test_shares_that_differ_between_splits_or_at_prediction_are_told(tmp_path: Path) -> None:
+    train, test = split("train", (300, 300, 300)), split("test", (300, 100, 100))
+    (between,) = said(train, test, test.labels.tolist(), tmp_path)
+    assert between.startswith("label shares differ: negative is 33% of the training rows and 60% of the test rows;")
+    assert "data.train_split" in between
+    same = split("test", (300, 300, 300))
+    (predicted,) = said(train, same, [0] * 500 + [1] * 200 + [2] * 200, tmp_path)
+    assert predicted.startswith("label shares differ: negative is 33% of the training rows and 56% of the predictions;")
+    assert "train.sampling=balanced" in predicted
+
+
+def test_a_difference_of_shares_by_chance_is_not_told(tmp_path: Path) -> None:
+    # 5 of 8 rows instead of a third: three standard errors of 8 rows are 50 points.
+    found = said(split("train", (300, 300, 300)), split("test", (5, 2, 1)), [0] * 5 + [1, 1, 2], tmp_path)
+    assert not any("shares" in sentence for sentence in found)
+
+
+def test_rows_that_stand_in_train_are_counted_with_the_scores_on_the_rest(tmp_path: Path) -> None:
+    train, test = split("train", (200, 200, 200)), split("test", (200, 200, 200))
+    copied = [Example(train.examples[0].text, 0, 0), Example("A" + train.examples[1].text.lower() + " !", 0, 1)]
+    test = Split("test", (*copied, *test.examples[2:]), "rows")
+    # The two rows that stand in train are right, one other row is wrong: 597 of 598 are right on the rest.
+    predictions = [*test.labels.tolist()[:-1], 0]
+    (found,) = said(train, test, predictions, tmp_path)
+    assert found.startswith("2 of 600 test rows stand in train (1 the same, 1 nearly the same); on the other 598:")
+    assert f"accuracy {597 / 598:.4f}" in found
+    assert found.endswith("data.drop_leaked=true trains without them")
+    assert said(train, test, predictions, tmp_path) == [found]  # what is kept of these rows says the same
+    everything = said(train, Split("test", train.examples, "rows"), train.labels.tolist(), tmp_path)
+    assert "no other row is left" in everything[0]
+
+
+def test_conflicting_rows_and_cut_text_are_told(tmp_path: Path) -> None:
+    train, test = split("train", (200, 200, 200)), split("test", (200, 200, 200))
+    train = Split("train", (*train.examples, Example(train.examples[0].text, 2, 601)), "rows")
+    conflict, cut = said(train, test, test.labels.tolist(), tmp_path, cut=0.61)
+    assert conflict.startswith("2 training rows have a text that also stands with another label; data.drop_conflicts")
+    assert cut == "61% of the text of the test rows was cut away; raise prompt.max_length (now 1024)"
+    assert len(said(train, test, test.labels.tolist(), tmp_path, cut=0.5)) == 1
+
+
+def test_wide_intervals_name_the_limit_of_the_rows_or_the_split(tmp_path: Path) -> None:
+    test = split("test", (20, 20, 20))
+    wrong = [(k + 1) % 3 if n % 3 == 0 else k for n, k in enumerate(test.labels.tolist())]
+    (found,) = said(None, test, wrong, tmp_path)
+    assert found.startswith("95% intervals are wide on 60 rows: accuracy 23 points, macro F1 ")  # Wilson's for 40 of 60
+    assert found.endswith("more rows in data.test_split help")
+    config = resolve(overrides=["data.max_test_rows=60"])
+    (limited,) = advice.of_evaluation(config, judged(test, wrong), test, wrong, None)
+    assert limited.endswith("raise data.max_test_rows (now 60)")
+
+
+def log(*scores: float) -> list[dict[str, Any]]:
+    return [{"step": 10, "loss": 1.0}, *({"step": 10 * n, "eval_macro_f1": f1} for n, f1 in enumerate(scores, 1))]
+
+
+@pytest.mark.parametrize(
+    ("scores", "begins", "key"),
+    [
+        ((0.5, 0.6, 0.7), "validation is best at the last step (0.700", "train.num_train_epochs (now 3)"),
+        ((0.7, 0.6, 0.7), "validation is best at its first evaluation (0.700", "train.learning_rate"),
+        ((0.5, 0.7, 0.6), "", ""),
+        ((0.5,), "", ""),
+    ],
+)  # fmt: skip
+def test_validation_that_is_best_at_either_end_is_told(scores: tuple[float, ...], begins: str, key: str) -> None:
+    found = advice.of_training(log(*scores), resolve(), 2e-3, 2e-3)
+    assert len(found) == (1 if begins else 0)
+    assert all(sentence.startswith(begins) and key in sentence for sentence in found)
+
+
+def test_the_steps_are_named_where_they_count() -> None:
+    (found,) = advice.of_training(log(0.5, 0.6), resolve(overrides=["train.max_steps=20"]), None, 2e-3)
+    assert found.endswith("raise train.max_steps (now 20)")
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"), [(2e-2, "10 times above"), (1e-4, "20 times below"), (1e-2, ""), (4e-4, "")]
+)
+def test_an_unusual_learning_rate_is_told(rate: float, words: str) -> None:
+    found = advice.of_training([], resolve(), rate, 2e-3)
+    assert len(found) == (1 if words else 0)
+    assert all(words in one and one.endswith("leave train.learning_rate unset") for one in found)
+
+
+def test_many_labels_are_counted_and_the_rarest_named() -> None:
+    found = advice.rare({f"nhãn {n}": n for n in range(12)})
+    assert found is not None
+    assert found.startswith(
+        "fewer than 10 test rows: nhãn 1 (1), nhãn 2 (2), nhãn 3 (3), nhãn 4 (4), nhãn 5 (5) and 4 more;"
+    )
+    assert advice.rare({"a": 0, "b": 10}) is None
