@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from loraft.config.schema import DataConfig
+from loraft.config.data_section import DataConfig
 from loraft.data.dataset import load_split
 from loraft.evaluation.baselines import linear_svm
 from loraft.evaluation.metrics import core

@@ -6,7 +6,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from loraft.config.diagnostics import OTHER_NAMES, as_section, known_keys, mistake, nearest, report, show
-from loraft.config.schema import Config, LoraSection, PromptConfig
+from loraft.config.prompt_section import PromptConfig
+from loraft.config.schema import Config, LoraSection
 
 
 def lines(values: dict[str, Any], model: type[BaseModel] = Config, origin: str = "a.yaml") -> list[str]:

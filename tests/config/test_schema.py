@@ -7,7 +7,8 @@ from pydantic import ValidationError
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.training_args import OptimizerNames
 
-from loraft.config.schema import Config, LoraSection, Optimizer, PromptConfig, Tracker, TrainConfig
+from loraft.config.prompt_section import PromptConfig
+from loraft.config.schema import Config, LoraSection, Optimizer, Tracker, TrainConfig
 
 
 def problems(section: type, **values: object) -> dict[str, str]:

@@ -11,8 +11,8 @@ import pyarrow.parquet
 import pytest
 from helpers.data import LABELS, ROWS, TEXTS, load, write_rows
 
+from loraft.config.data_section import DataConfig
 from loraft.config.resolve import resolve
-from loraft.config.schema import DataConfig
 from loraft.data import dataset
 from loraft.data.dataset import Split, SplitSummary, load_data, load_split, training_splits, warn_of_notes
 from loraft.data.records import Example

@@ -9,7 +9,15 @@ import pyarrow.parquet
 import pytest
 from helpers.data import LABELS, ROWS, write_rows
 
-from loraft.data.formats import array_rows, jsonl_rows, line_rows, parquet_label_names, parquet_rows, table_rows
+from loraft.data.formats import (
+    array_rows,
+    fasttext_rows,
+    jsonl_rows,
+    line_rows,
+    parquet_label_names,
+    parquet_rows,
+    table_rows,
+)
 from loraft.data.records import BadRow, Row
 from loraft.errors import DataError
 
@@ -28,13 +36,13 @@ def test_a_blank_line_is_a_bad_row_between_lines_and_none_at_the_end() -> None:
     ]  # fmt: skip
 
 
-def test_jsonl_is_an_object_a_line_with_the_number_of_the_line() -> None:
+def test_jsonl_is_an_object_a_line_and_blank_lines_do_not_count() -> None:
     found = list(jsonl_rows(['{"a": 1}\n', "\n", '["a"]\n', "{\n", '{"a": "\u2028"}\n', "[" * 100_000]))
-    assert (found[0], found[3]) == (Row(1, {"a": 1}), Row(5, {"a": "\u2028"}))
-    assert found[1] == BadRow(3, "not a JSON object (got list)")
+    assert (found[0], found[3]) == (Row(1, {"a": 1}), Row(4, {"a": "\u2028"}))
+    assert found[1] == BadRow(2, "not a JSON object (got list)")
     assert [(item.row, item.reason[:8]) for item in (found[2], found[4]) if isinstance(item, BadRow)] == [
-        (4, "not JSON"),
-        (6, "not JSON"),
+        (3, "not JSON"),
+        (5, "not JSON"),
     ]
 
 
@@ -50,11 +58,11 @@ def test_an_array_that_is_not_json_is_refused(text: str) -> None:
         list(array_rows(text, "a.json"))
 
 
-def test_a_tables_rows_have_the_line_on_which_they_begin() -> None:
+def test_a_tables_rows_are_counted_without_header_and_blank_lines() -> None:
     content = '\n , \nsentence, sentiment \n"thầy dạy ""hay"",\ndễ hiểu",2\n\nhay,1\n'
     assert table(content) == [
-        Row(4, {"sentence": 'thầy dạy "hay",\ndễ hiểu', "sentiment": "2"}),
-        Row(7, {"sentence": "hay", "sentiment": "1"}),
+        Row(1, {"sentence": 'thầy dạy "hay",\ndễ hiểu', "sentiment": "2"}),
+        Row(2, {"sentence": "hay", "sentiment": "1"}),
     ]
 
 
@@ -67,11 +75,11 @@ def test_a_tables_rows_have_the_line_on_which_they_begin() -> None:
         ("thiếu nhãn\n", "1 fields, but the header has 2"),
     ],
 )
-def test_a_broken_row_of_a_table_is_named_by_its_line(rows: str, reason: str) -> None:
+def test_a_broken_row_of_a_table_is_named_by_its_number(rows: str, reason: str) -> None:
     good, bad = table(f"sentence,sentiment\nhay,1\n{rows}")
-    assert good == Row(2, {"sentence": "hay", "sentiment": "1"})
+    assert good == Row(1, {"sentence": "hay", "sentiment": "1"})
     assert isinstance(bad, BadRow)
-    assert bad.row == 3
+    assert bad.row == 2
     assert bad.reason.startswith(reason)
 
 
@@ -128,3 +136,25 @@ def test_a_file_of_another_program_has_no_label_names(tmp_path: Path, metadata: 
 def test_json_rows_keep_the_types_of_their_values() -> None:
     columns = {"a": 1, "b": None, "c": [True, 0.5], "d": "x"}
     assert list(jsonl_rows([json.dumps(columns)])) == [Row(1, columns)]
+
+
+def test_columns_that_a_spreadsheet_left_over_are_dropped_and_the_header_is_composed() -> None:
+    found = table("sentence,sentiment,y\u0301,,\nhay,1,a,,\ndở,0,b\ntạm,1,c,,x\n")
+    assert found[:2] == [
+        Row(1, {"sentence": "hay", "sentiment": "1", "ý": "a"}), Row(2, {"sentence": "dở", "sentiment": "0", "ý": "b"})
+    ]  # fmt: skip
+    assert isinstance(found[2], BadRow)
+
+
+def test_a_field_may_be_longer_than_the_csv_module_allows() -> None:
+    (row,) = table(f"sentence,sentiment\n{'hay ' * 40_000},1\n")
+    assert isinstance(row, Row)
+    assert len(row.columns["sentence"]) == 160_000
+
+
+def test_fasttext_labels_stand_before_the_text() -> None:
+    lines = ["__label__tốt thầy  dạy hay\n", "\n", "__label__a __label__b hai nhãn\n", "không nhãn"]
+    assert list(fasttext_rows(lines, "câu", "nhãn")) == [
+        Row(1, {"câu": "thầy dạy hay", "nhãn": "tốt"}), Row(2, {"câu": "hai nhãn", "nhãn": ["a", "b"]}),
+        Row(3, {"câu": "không nhãn", "nhãn": None}),
+    ]  # fmt: skip

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loraft.config.schema import PromptConfig
+from loraft.config.prompt_section import PromptConfig
 from loraft.data.prompt import Task, answer, messages, parse_answer, user_parts
 from loraft.errors import ConfigError
 

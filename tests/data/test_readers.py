@@ -1,5 +1,6 @@
 """Rows from files and streams of every format and encoding, read one at a time."""
 
+import gzip
 import io
 import os
 import threading
@@ -12,6 +13,7 @@ from helpers.data import ROWS, TEXTS, write_rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from loraft.config.data_section import DataConfig
 from loraft.data.readers import read_inputs, read_rows
 from loraft.data.records import BadRow, Example, Row
 from loraft.errors import DataError
@@ -48,8 +50,8 @@ def test_a_json_file_is_an_array_or_an_object_a_line(tmp_path: Path) -> None:
 
 def test_columns_keep_their_order_and_text(tmp_path: Path) -> None:
     assert list(read_inputs(file(tmp_path, "mã,sentence,sentiment\n007, hay ,2\n008,dở,0\n"))) == [
-        Example("hay", None, 2, {"mã": "007", "sentiment": "2"}),
-        Example("dở", None, 3, {"mã": "008", "sentiment": "0"}),
+        Example("hay", None, 1, {"mã": "007", "sentiment": "2"}),
+        Example("dở", None, 2, {"mã": "008", "sentiment": "0"}),
     ]
 
 
@@ -60,8 +62,8 @@ def test_csv_is_read_as_spreadsheets_write_it(tmp_path: Path, encoding: str, new
     lines = ["sentence,sentiment", '"thầy dạy hay,"" dễ hiểu', 'nhưng nói nhanh",2', "tạm được,neutral", ""]
     content = newline.join(lines).replace(",", delimiter).replace(f"hay{delimiter}", "hay,")
     assert list(read_inputs(file(tmp_path, content.encode(encoding)))) == [
-        Example('thầy dạy hay," dễ hiểu\nnhưng nói nhanh', None, 2, {"sentiment": "2"}),
-        Example("tạm được", None, 4, {"sentiment": "neutral"}),
+        Example('thầy dạy hay," dễ hiểu\nnhưng nói nhanh', None, 1, {"sentiment": "2"}),
+        Example("tạm được", None, 2, {"sentiment": "neutral"}),
     ]
 
 
@@ -114,7 +116,7 @@ def test_utf_16_cut_in_the_middle_of_a_character_is_refused(tmp_path: Path, name
 
 @pytest.mark.parametrize("content", ["sentence\nhay\n".encode("utf-16-le"), b"\xff\xfes\x00e"])
 def test_utf_16_without_a_mark_and_half_of_a_file_are_refused(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(DataError, match=r"no column 'sentence'|not valid text"):
+    with pytest.raises(DataError, match=r"is no text|not valid text"):
         list(read_inputs(file(tmp_path, content)))
 
 
@@ -129,6 +131,56 @@ def test_files_that_cannot_be_opened_are_refused(tmp_path: Path) -> None:
 def test_a_missing_text_column_is_refused_before_the_first_row(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no column 'sentence' \(got text\); name it with --text-column NAME"):
         next(read_inputs(file(tmp_path, "text\nhay\n")))
+
+
+@pytest.mark.parametrize(
+    "content", [b"PK\x03\x04\x14\x00", b"%PDF-1.7\n", b"\x89PNG\r\n\x1a\n", gzip.compress(b"hay\n")]
+)
+@pytest.mark.parametrize("format", ["auto", "lines", "csv", "text"])
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes, format: str) -> None:
+    with pytest.raises(DataError, match=r"in\.docx: is no text \(got b'.*\); give UTF-8 text, or a file"):
+        list(read_inputs(file(tmp_path, content, "in.docx"), format))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1258", "tcvn3"])
+def test_an_encoding_of_the_config_is_used_for_header_and_rows(tmp_path: Path, encoding: str) -> None:
+    text = "très bien é" if encoding == "latin-1" else "thầy rất nhiệt tình"
+    content = f"sentence,é\n{text},1\n"
+    if encoding == "cp1258":  # its vowels carry circumflex and horn; the tones are marks after them
+        content = "".join(
+            unicodedata.normalize("NFC", unicodedata.normalize("NFD", c)[:-1]) + unicodedata.normalize("NFD", c)[-1]
+            if unicodedata.normalize("NFD", c)[-1] in "\u0300\u0301\u0303\u0309\u0323" and c != "é"
+            else c
+            for c in content
+        )
+    path = file(tmp_path, content.encode(encoding))
+    section = DataConfig(encoding=encoding)
+    assert list(read_inputs(path, section=section)) == [Example(text, None, 1, {"é": "1"})]
+
+
+@pytest.mark.parametrize("delimiter", ["|", "\t", ";", "#"])
+def test_delimiters_are_found_told_by_the_file_or_named(tmp_path: Path, delimiter: str) -> None:
+    content = f"mã, số{delimiter}sentence\n1{delimiter}hay, dễ; vui\n".replace("; vui" * (delimiter == ";"), "")
+    section = DataConfig(delimiter=delimiter if delimiter == "#" else None)
+    expected = [Example(content.split("\n")[1][2:], None, 1, {"mã, số": "1"})]
+    assert list(read_inputs(file(tmp_path, content), section=section)) == expected
+    assert list(read_inputs(file(tmp_path, f"sep={delimiter}\r\n{content}"))) == expected
+
+
+def test_a_text_file_or_each_file_of_a_folder_is_one_text(tmp_path: Path) -> None:
+    path = file(tmp_path, "\ufeffmột\nhai\n", "b.txt")
+    file(tmp_path, "ba", "a.txt")
+    assert list(read_inputs(path, "text")) == [Example("một\nhai", None, 1)]
+    assert list(read_inputs(tmp_path, "text")) == [
+        Example("ba", None, 1, {"file": "a.txt"}), Example("một\nhai", None, 2, {"file": "b.txt"})
+    ]  # fmt: skip
+
+
+def test_a_compressed_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    whole = gzip.compress(b"sentence\n" + b"hay\n" * 9)
+    assert len(texts(read_inputs(file(tmp_path, whole, "in.csv.gz")))) == 9
+    with pytest.raises(DataError, match=r"in\.csv\.gz: cannot be read"):
+        list(read_inputs(file(tmp_path, whole[:-9], "in.csv.gz")))
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------
@@ -149,21 +201,21 @@ def test_a_stream_of_objects_with_the_text_column_is_jsonl() -> None:
     good, *bad = read_inputs(stream)
     assert good == Example("hay", None, 1, {"id": 7})
     assert [(item.row, item.reason.split(" (")[0]) for item in bad if isinstance(item, BadRow)] == [
-        (3, "no column 'sentence'"),
-        (4, "no text"),
-        (5, "not JSON"),
+        (2, "no column 'sentence'"),
+        (3, "no text"),
+        (4, "not JSON"),
     ]
 
 
 @pytest.mark.parametrize(
     ("content", "rows"),
     [
-        ('\n \n{"sentence": "hay"}\n', [3]),
-        ("\ufeff\nid,sentence\n1,hay\n", [3]),
-        ('id,"sentence"\r\n1,"hay"\r\n', [2]),
-        ("id; sentence\n1;hay\n", [2]),
-        ("id\tsentence\n1\thay\n", [2]),
-        ("sentence\nhay\n", [2]),
+        ('\n \n{"sentence": "hay"}\n', [1]),
+        ("\ufeff\nid,sentence\n1,hay\n", [1]),
+        ('id,"sentence"\r\n1,"hay"\r\n', [1]),
+        ("id; sentence\n1;hay\n", [1]),
+        ("id\tsentence\n1\thay\n", [1]),
+        ("sentence\nhay\n", [1]),
         ('[{"sentence": "hay"},\n {"sentence": "hay"}]', [1, 2]),
         ('[\n  {\n    "sentence": "hay"\n  }\n]\n', [1]),
     ],

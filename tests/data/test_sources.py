@@ -1,5 +1,6 @@
 """Where a split's rows come from: bundled data, folders, files and the hub."""
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from helpers.data import LABELS, ROWS, TEXTS, write_rows
 
 from loraft.bundled import bundled_data
-from loraft.config.schema import DataConfig
+from loraft.config.data_section import DataConfig
 from loraft.data.records import Row
 from loraft.data.sources import NoSplitError, open_source
 from loraft.errors import DataError
@@ -61,13 +62,13 @@ def test_one_file_is_the_train_split_and_no_other(tmp_path: Path) -> None:
         rows_of(path, "test", "test")
 
 
-@pytest.mark.parametrize("name", ["reviews.txt", "owner/reviews.xlsx"])
+@pytest.mark.parametrize("name", ["reviews.txt", "owner/reviews.docx"])
 def test_a_file_of_unknown_format_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("hay\n")
     for source, split in ((name, "train"), ("feedback", name)):
-        with pytest.raises(DataError, match=r"unknown file format \(got \.(txt|xlsx)\); allowed are \.jsonl"):
+        with pytest.raises(DataError, match=r"unknown file format \(got \.(txt|docx)\); allowed are \.jsonl"):
             rows_of(source, split)
 
 
@@ -112,6 +113,59 @@ def test_sources_that_do_not_exist_say_what_could_be_given(tmp_path: Path) -> No
         rows_of(tmp_path, "test", "test")
 
 
+@pytest.mark.parametrize(
+    "name", ["data/train-0000{}-of-00002.parquet", "Train/{}.csv", "train-0000{}-of-00002-ab1.jsonl"]
+)
+def test_the_parts_of_a_split_are_one_split_with_rows_counted_through(tmp_path: Path, name: str) -> None:
+    for part in (0, 1):
+        path = tmp_path / name.format(part)
+        path.parent.mkdir(exist_ok=True)
+        write_rows(path)
+    found, _ = open_source(DataConfig(source=str(tmp_path)), "train", REQUIRED, "train", LABELS)
+    assert [(item.row, item.columns["sentence"]) for item in found if isinstance(item, Row)] == [
+        *enumerate(TEXTS * 2, start=1)
+    ]
+
+
+def test_a_missing_part_of_a_split_is_told(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train-00000-of-00002.parquet")
+    with pytest.raises(DataError, match=r"parts of split train are missing \(got 1 of 2\)"):
+        rows_of(tmp_path)
+
+
+def test_subset_split_names_in_any_case_and_compressed_files(tmp_path: Path) -> None:
+    (tmp_path / "vi").mkdir()
+    path = write_rows(tmp_path / "vi" / "Train.csv")
+    (tmp_path / "vi" / "DEV.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+    assert [row["sentence"] for row in rows_of(tmp_path, subset="vi")] == TEXTS
+    assert [row["sentence"] for row in rows_of(tmp_path, "validation", "validation", subset="vi")] == TEXTS
+    with pytest.raises(DataError, match=r"no such folder \(got data.subset='en'\)"):
+        rows_of(tmp_path, subset="en")
+
+
+def test_texts_by_label_lie_in_folders_or_in_a_file_of_lines(tmp_path: Path) -> None:
+    for name, text in (("positive/a.txt", "hay\nlắm"), ("negative/b.txt", "dở"), ("neutral.txt", "một\nhai\n")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    expected = [("dở", "negative"), ("hay\nlắm", "positive"), ("một", "neutral"), ("hai", "neutral")]
+    assert [(row["sentence"].strip(), row["sentiment"]) for row in rows_of(tmp_path)] == expected
+    with pytest.raises(NoSplitError, match="one file holds one split"):
+        rows_of(tmp_path, "test", "test")
+
+
+def test_saved_data_sets_name_their_labels(tmp_path: Path) -> None:
+    made = with_label_names(["Positive", "neutral", "negative"])
+    datasets.DatasetDict({"train": made}).save_to_disk(tmp_path / "all")
+    made.save_to_disk(tmp_path / "one")
+    for source in ("all", "one"):
+        assert [row["sentiment"] for row in rows_of(tmp_path / source)] == ["negative", "Positive", "neutral"]
+
+
+def test_a_fasttext_file_is_known_by_its_first_line(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("__label__positive hay quá\n", encoding="utf-8")
+    assert rows_of(tmp_path / "a.txt") == [{"sentence": "hay quá", "sentiment": "positive"}]
+
+
 # --- the hub, by a substitute for `datasets.load_dataset` -------------------------------------------------------------
 
 
@@ -148,6 +202,20 @@ def test_a_hub_id_is_asked_for_with_revision_split_and_cache(hub: dict[str, Any]
         {"split": "test", "revision": "refs/convert/parquet", "cache_dir": "./cache"},
     )
     assert place == "hub uitnlp/vietnamese_students_feedback at refs/convert/parquet, split test"
+
+
+def test_a_subset_and_a_split_in_another_case_are_asked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load_dataset(name: str, **arguments: Any) -> Any:
+        asked.append((arguments["name"], arguments["split"]))
+        if arguments["split"] != "Dev":
+            raise ValueError("Unknown split \"validation\". Should be one of ['Train', 'Dev'].")
+        return datasets.Dataset.from_list(ROWS)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert len(rows_of("owner/name", "validation", "validation", subset="vi")) == 3
+    assert asked == [("vi", "validation"), ("vi", "Dev")]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from loraft.config.schema import DataConfig
+from loraft.config.data_section import DataConfig
 from loraft.data.dataset import Split, load_split
 
 LABELS = ["negative", "neutral", "positive"]

@@ -10,7 +10,7 @@ from helpers.tiny import tokenizer
 from pydantic import ValidationError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from loraft.config.schema import PromptConfig
+from loraft.config.prompt_section import PromptConfig
 from loraft.errors import BackboneError, ConfigError
 from loraft.models.chat_template import FALLBACK_TEMPLATE, ChatTemplate, Frame
 

@@ -15,7 +15,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from loraft.config.diagnostics import as_section, mistake, nearest, report, show
-from loraft.config.schema import Config, PromptConfig
+from loraft.config.prompt_section import PromptConfig
+from loraft.config.schema import Config
 from loraft.config.wording import contradictions, worded
 from loraft.config.yaml_io import Loader, read_mapping, yaml_problem
 from loraft.errors import ConfigError

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loraft.config.schema import Config, DataConfig
+from loraft.config.data_section import DataConfig
+from loraft.config.schema import Config
 from loraft.data.columns import missing_column, sentence
 from loraft.data.dropping import dropped
 from loraft.data.labels import allowed_labels, is_unlabelled, label_reader, whole_number
@@ -132,7 +133,9 @@ def load_split(
         texts = []
         for other in ("validation", "test"):
             with suppress(NoSplitError):
-                texts += load_split(section, other, labels=labels, label_column=label_column, id_columns=id_columns).texts
+                texts += load_split(
+                    section, other, labels=labels, label_column=label_column, id_columns=id_columns
+                ).texts
         return texts
 
     dropping = section if split == "train" else section.model_copy(update=KEEP_ALL)

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
-from loraft.config.schema import DataConfig
+from loraft.config.data_section import DataConfig
 from loraft.data.near_duplicates import rows_also_in
 from loraft.data.records import Example
 

@@ -1,11 +1,13 @@
-"""Parse one format into rows: lines, JSONL, a JSON array, a table with delimiters (CSV, TSV), Parquet.
+"""Parse one format into rows: lines, fastText, JSONL, a JSON array, a table with delimiters (CSV, TSV), Parquet.
 
-The text formats get the lines of an open file or stream, so that `readers` alone deals with files and encodings.
+A row's number counts the data rows from 1: neither the header nor a blank line is one, and a quoted field may hold line
+ends. The text formats get the lines of an open file or stream, so that `readers` alone deals with files and encodings.
 """
 
 import csv
 import itertools
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,9 @@ from typing import Any
 from loraft.data.columns import require_columns
 from loraft.data.records import BadRow, Row
 from loraft.errors import DataError
+
+FASTTEXT = "__label__"  # what stands before each label of a fastText file
+LONGEST_FIELD = 2**31 - 1  # characters; the csv module's own limit is 131,072, and a C long may have 32 bits
 
 
 def line_rows(lines: Iterable[str], text_column: str) -> Iterator[Row | BadRow]:
@@ -29,11 +34,24 @@ def line_rows(lines: Iterable[str], text_column: str) -> Iterator[Row | BadRow]:
         yield Row(row, {text_column: line.rstrip("\r\n")})
 
 
+def fasttext_rows(lines: Iterable[str], text_column: str, label_column: str) -> Iterator[Row | BadRow]:
+    """One row a line: labels with `__label__` before them, then the text; blank lines are no rows.
+
+    Several labels become a list, which tasks with one label a row refuse.
+
+    Source: https://fasttext.cc/docs/en/supervised-tutorial.html
+    """
+    for row, line in enumerate((line for line in lines if line.strip()), start=1):
+        words = line.split()
+        labels = list(itertools.takewhile(lambda word: word.startswith(FASTTEXT), words))
+        names = [label.removeprefix(FASTTEXT) for label in labels]
+        text = " ".join(words[len(labels) :])
+        yield Row(row, {text_column: text, label_column: names[0] if len(names) == 1 else names or None})
+
+
 def jsonl_rows(lines: Iterable[str]) -> Iterator[Row | BadRow]:
     """One JSON object a line; blank lines are no rows."""
-    for row, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for row, line in enumerate((line for line in lines if line.strip()), start=1):
         try:
             value = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
@@ -67,31 +85,36 @@ def table_rows(lines: Iterable[str], delimiter: str, where: str, required: Seque
     Raises:
         DataError: the header is malformed, repeats a name or lacks a required column.
     """
+    csv.field_size_limit(LONGEST_FIELD)
     # strict=True makes a stray or unclosed quote an error of its own row; otherwise the quoted field would silently
     # take in the rows after it.
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         not_blank = (names for names in reader if any(name.strip() for name in names))
-        header = [name.strip() for name in next(not_blank, [])]
+        header = [unicodedata.normalize("NFC", name).strip() for name in next(not_blank, [])]
     except csv.Error as error:
         raise DataError(f"{where}: the header line is malformed ({error}); fix its quotes") from error
+    while header and not header[-1]:  # columns that a spreadsheet left over
+        header.pop()
     require_columns(header, required, where)
+    header = [name or f"column {number}" for number, name in enumerate(header, start=1)]
     if len(set(header)) != len(header):
         raise DataError(f"{where}: column names repeat (got {', '.join(header)}); rename one")
-    while True:
-        row = reader.line_num + 1  # a quoted field may hold line ends: the next row begins after the lines read so far
+    for row in itertools.count(1):
         try:
-            fields = next(reader)
+            fields = next(line for line in reader if line)
         except StopIteration:
             return
         except csv.Error as error:
             yield BadRow(row, f"malformed, perhaps a stray or unclosed quote ({error})")
             continue
-        if fields and len(fields) != len(header):
+        while len(fields) > len(header) and not fields[-1].strip():
+            fields.pop()
+        if len(fields) != len(header):
             yield BadRow(
                 row, f"{len(fields)} fields, but the header has {len(header)}; quote fields with {delimiter!r}"
             )
-        elif fields:  # a blank line gives no fields
+        else:
             yield Row(row, dict(zip(header, fields, strict=True)))
 
 

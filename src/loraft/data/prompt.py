@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from loraft.config.schema import PromptConfig
+from loraft.config.prompt_section import PromptConfig
 from loraft.errors import ConfigError
 
 INPUT_SLOT = "{input}"

@@ -11,7 +11,7 @@ from typing import Any
 class Row:
     """The columns of one row as the file gives them."""
 
-    row: int  # 1-based: the line of a text file on which the row begins, else the row
+    row: int  # 1-based, of the data rows: neither the header nor blank lines count
     columns: dict[str, Any]
 
 

@@ -1,0 +1,59 @@
+"""The section `data` of the config: where the rows come from, how files are read and split, and limits."""
+
+import codecs
+import unicodedata
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from loraft.config.section import Section
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class DataConfig(Section):
+    """The source of the rows, its columns and splits, and limits on the number of rows."""
+
+    source: str = Field(
+        "feedback", min_length=1, description="bundled name, hub id, folder (./NAME if bundled too) or file"
+    )
+    subset: str | None = Field(None, min_length=1, description="configuration of a hub data set, or its folder")
+    revision: str | None = Field(None, description="hub revision")
+    cache_dir: str | None = None
+    encoding: str | None = Field(
+        None, description="of text files: latin-1, cp1258, tcvn3, ...; null: UTF-8, or UTF-16 with its mark"
+    )
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = Field(
+        None, description="of CSV files; null: by the header"
+    )
+    sheet: str | None = Field(None, description="of an Excel file; null: the only one with cells")
+    text_column: str = "sentence"
+    label_column: str | None = Field(None, description="default: the task's name")
+    label_names: Annotated[list[str], Field(min_length=2)] | None = Field(
+        None, description="what the ids 0, 1, ... in the label column mean, where the source does not say"
+    )
+    train_split: str = "train"
+    validation_split: str = "validation"
+    test_split: str = "test"
+    max_train_rows: int | None = Field(None, ge=1)
+    max_eval_rows: int | None = Field(None, ge=1, description="of the validation split")
+    max_test_rows: int | None = Field(None, ge=1)
+    unlabelled: Literal["refuse", "skip"] = Field("refuse", description="rows whose label is null, NaN or empty")
+    drop_duplicates: bool = Field(False, description="drop repeated (text, label) rows of the train split")
+    drop_conflicts: bool = Field(False, description="drop train rows whose text also has another label")
+    drop_leaked: bool = Field(False, description="drop train rows that stand in validation or test, also nearly")
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, name: str | None) -> str | None:
+        try:
+            codecs.lookup("utf-8" if name is None or name.casefold() == "tcvn3" else name)
+        except LookupError:
+            raise ValueError(f"is no encoding that Python knows (got {name!r}); try cp1258, latin-1 or tcvn3") from None
+        return name
+
+    @field_validator("text_column", "label_column")
+    @classmethod
+    def _composed(cls, name: str | None) -> str | None:
+        # Columns are compared in composed form (NFC), as the sentences are.
+        return None if name is None else unicodedata.normalize("NFC", name)

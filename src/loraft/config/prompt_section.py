@@ -1,0 +1,82 @@
+"""The section `prompt` of the config: the task, its labels, and the prompt around a sentence."""
+
+import os
+import unicodedata
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from loraft.config.section import Section
+
+SLOTS = {
+    "template": ("{input}",),
+    "few_shot_template": ("{few_shot_examples}", "{input}"),
+    "example_template": ("{input}", "{label}"),
+}
+
+
+class PromptConfig(Section):
+    """The task: labels, their words, and the prompt around a sentence. Keys that are not set come from `task`."""
+
+    task: str = Field("sentiment", description="sentiment, topic, or a YAML file with this section's keys")
+    labels: Annotated[list[str], Field(min_length=2)] | None = Field(None, description="label names, in id order")
+    label_words: list[str] | None = Field(None, description="the model's answers; default: the label names")
+    label_column: str | None = Field(None, description="column of the labels where data.label_column is not set")
+    id_columns: list[str] | None = Field(
+        None, description="whole numbers are label ids only in rows with all these columns; null: in all rows"
+    )
+    system: str | None = None
+    template: str | None = Field(None, description="user message; {input} is the sentence")
+    few_shot_template: str | None = Field(None, description="user message with {few_shot_examples} and {input}")
+    example_template: str | None = Field(None, description="one demonstration, with {input} and {label}")
+    answer_prefix: str | None = Field(None, description="text before the label in the answer")
+    date_string: str = Field("26 Jul 2024", description="the date that chat templates write into the prompt")
+    chat_template: str | None = Field(
+        None, min_length=1, description="one of the tokenizer's templates, or a Jinja file (./FILE); null: the default"
+    )
+    template_kwargs: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="for the chat template, for example {enable_thinking: false}"
+    )
+    system_role: Literal["auto", "system", "user"] = Field(
+        "auto", description="user: in the user message; auto: there if the chat template has no system role"
+    )
+    score_end_of_turn: bool = Field(False, description="label scores count the end of turn after the answer, too")
+    max_length: int = Field(1024, ge=32, description="tokens of prompt and answer; longer sentences are shortened")
+
+    @field_validator("labels", "label_words")
+    @classmethod
+    def _distinct(cls, names: list[str] | None) -> list[str] | None:
+        composed = [unicodedata.normalize("NFC", name) for name in names or []]
+        for name, same in zip(names or [], composed, strict=True):
+            if composed.count(same) > 1:
+                raise ValueError(f"must differ from each other, also in composed form (NFC); {name!r} does not")
+            if name != name.strip() or not name:
+                raise ValueError(f"{name!r} is blank or has spaces around it; remove the spaces")
+        return names
+
+    @field_validator("chat_template")
+    @classmethod
+    def _text_of_file(cls, name: str | None) -> str | None:
+        # A run keeps the text, since the file may go. Only a path is a file: none hides a template of the same name.
+        if name is None or not {".", "/", os.sep} & set(name) or not os.path.isfile(name):
+            return name
+        try:
+            return Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"cannot be read ({error}); give a UTF-8 text file") from None
+
+    @field_validator("template", "few_shot_template", "example_template")
+    @classmethod
+    def _has_slots(cls, text: str | None, info: ValidationInfo) -> str | None:
+        for slot in SLOTS[str(info.field_name)]:
+            if text is not None and text.count(slot) != 1:
+                raise ValueError(f"must contain {slot} exactly once")
+        return text
+
+    @model_validator(mode="after")
+    def _one_word_per_label(self) -> "PromptConfig":
+        if self.labels is not None and self.label_words is not None and len(self.labels) != len(self.label_words):
+            counts = f"{len(self.label_words)} label_words for {len(self.labels)} labels"
+            raise ValueError(f"{counts}; give one word for each label")
+        return self
