@@ -128,6 +128,14 @@ def test_all_mistakes_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             "prompt.labels=[true, false]",
             r"prompt.labels: holds a boolean \(got \[True, False\], .*put such a word in quotes",
         ),
+        (
+            "prompt.template_kwargs={enable_thinking: no}",
+            r"prompt.template_kwargs: enable_thinking: 'no' is text, which .*for true; write true or false",
+        ),
+        (
+            "prompt.template_kwargs={a: {b: no}}",
+            r"prompt.template_kwargs: not allowed; should be a valid boolean or .*",
+        ),
         ("train.optim=adam", r"train.optim: not allowed \(got 'adam', from --set\); should be 'adamw_torch', .*"),
         ("train.report_to=[tensorbord]", r"train.report_to\[0\]: not allowed \(got 'tensorbord', .*'tensorboard'.*"),
         (
@@ -176,6 +184,18 @@ def test_on_and_off_mean_themselves_and_are_still_booleans_where_one_is_asked_fo
         assert (config.train.shared_prefix, config.sweep.joint) == ("off", "on")
         assert (config.quant.double_quant, config.lora.use_dora) == (False, True)
         assert load_config(file(tmp_path, dump_config(config))) == config
+
+
+@pytest.mark.parametrize("word", ["yes", "No", "ON", "off", "'true'", '"false"'])
+def test_words_for_booleans_are_refused_where_a_template_would_take_them_for_true(word: str, tmp_path: Path) -> None:
+    for given in (
+        {"overrides": [f"prompt.template_kwargs={{enable_thinking: {word}}}"]},
+        {"config_file": file(tmp_path, f"prompt: {{template_kwargs: {{enable_thinking: {word}}}}}")},
+    ):
+        with pytest.raises(ConfigError, match=r"prompt\.template_kwargs: enable_thinking: .* is text, .*true or false"):
+            resolve(**given)
+    kept = resolve(overrides=["prompt.template_kwargs={a: false, b: nonsense, c: 1, d: 0.5}"]).prompt.template_kwargs
+    assert list(map(repr, kept.values())) == ["False", "'nonsense'", "1", "0.5"]
 
 
 def test_an_equals_sign_and_a_colon_in_a_value_are_text() -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import unicodedata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -130,6 +130,7 @@ class DataConfig(Section):
     drop_duplicates: bool = Field(False, description="drop repeated (text, label) rows of the train split")
 
 
+BOOLEAN_WORDS = ("yes", "no", "on", "off", "true", "false")
 SLOTS = {
     "template": ("{input}",),
     "few_shot_template": ("{few_shot_examples}", "{input}"),
@@ -183,6 +184,14 @@ class PromptConfig(Section):
             return Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"cannot be read ({error}); give a UTF-8 text file") from None
+
+    @field_validator("template_kwargs")
+    @classmethod
+    def _no_words_for_booleans(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for name, value in given.items():
+            if str(value).lower() in BOOLEAN_WORDS and not isinstance(value, bool):
+                raise ValueError(f"{name}: {value!r} is text, which templates take for true; write true or false")
+        return given
 
     @field_validator("template", "few_shot_template", "example_template")
     @classmethod

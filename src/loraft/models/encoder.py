@@ -159,6 +159,12 @@ class Encoder:
             self._encoded = dict([*self._encoded.items(), (key, [*prompts])][-KEPT_CALLS:])
         return prompts
 
+    @property
+    def shortest(self) -> int:
+        """Tokens of the prompt with an empty sentence and the longest answer."""
+        (middle,) = self._middle_ids([self._piece("", user_parts(self.task))])
+        return len(self._head_ids) + len(middle) + len(self._tail_ids) + max(map(len, self.completions_K))
+
     def read(self, answers: Sequence[Sequence[int]]) -> list[tuple[str, int | None]]:
         """Returns each generated answer as text, and the id of the label that it names, None if it names none.
 
