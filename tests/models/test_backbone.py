@@ -60,11 +60,11 @@ SEES_ALL: dict[str, dict[str, Any]] = {
     "xlm": {"emb_dim": 32, "n_layers": 2, "n_heads": 4},
     "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48},
 }
-# Decoders that are hard to run: their own state, two streams, changes in place.
+# Decoders that are hard to run: their own state, changes in place, a class named as a norm.
 DECODERS: dict[str, dict[str, Any]] = {
     "bert": {"vocab_size": 8192, **HIDDEN, "is_decoder": True},
     "ctrl": {"vocab_size": 512, "n_embd": 32, "dff": 48, "n_layer": 2, "n_head": 4},
-    "prophetnet": {"vocab_size": 512, "hidden_size": 32, "num_encoder_layers": 1, "num_decoder_layers": 2},
+    "roberta-prelayernorm": {"vocab_size": 512, **HIDDEN, "is_decoder": True},
     "rwkv": {"vocab_size": 512, "hidden_size": 32, "num_hidden_layers": 2},
     "xlstm": {"vocab_size": 512, "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4},
 }
@@ -139,15 +139,17 @@ def test_a_decoder_is_not_taken_for_an_encoder(kind: str, dtype: str) -> None:
     check_causal("của em", random_model(own[kind]).to(DTYPES[dtype]))
 
 
-def test_a_backbone_that_cannot_run_is_refused() -> None:
-    model = random_model(AutoConfig.for_model("xmod", vocab_size=8192, **HIDDEN, is_decoder=True))
-    with pytest.raises(BackboneError, match=r"^model\.name: của em cannot run two tokens .*language"):
+@pytest.mark.parametrize("kind", ["xmod", "prophetnet"])  # one wants a language; the other's head gets several streams
+def test_a_backbone_that_cannot_run_is_refused(kind: str) -> None:
+    own = {"xmod": {**HIDDEN, "is_decoder": True}, "prophetnet": {"hidden_size": 32, "num_decoder_layers": 1}}
+    model = random_model(AutoConfig.for_model(kind, vocab_size=512, **own[kind]))
+    with pytest.raises(BackboneError, match=r"^model\.name: của em cannot run three tokens .*language"):
         check_causal("của em", model)
 
 
 def test_a_backbone_that_cannot_run_in_nf4_is_told_of_quant_none(tmp_path: Path) -> None:
     special("mamba").save_pretrained(tmp_path)
-    with pytest.raises(BackboneError, match=r"cannot run two tokens .*; try --quant none, or choose"):
+    with pytest.raises(BackboneError, match=r"cannot run three tokens .*; try --quant none, or choose"):
         load_backbone(ModelConfig(name=str(tmp_path)), QuantConfig(method="nf4", allow_partial=True))
 
 

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from loraft.config.schema import ModelConfig, QuantConfig
 from loraft.engine import prefix_attention
+from loraft.engine.lm_head import exact_logits
 from loraft.engine.quantized_linear import is_4bit, keep_dense, keeps_dense
 from loraft.errors import BackboneError, first_line
 from loraft.models.device import pick_device, pick_dtype
@@ -150,7 +151,7 @@ def check_keys(name: str, info: dict[str, Any]) -> None:
 def check_causal(name: str, base: PreTrainedModel) -> None:
     """Checks that a token does not see later ones: transformers loads encoders such as BERT as causal models, too.
 
-    Runs two tokens, and takes the gradient of the first one's logits for the embedding of the second one. In a causal
+    Scores three tokens, and takes the gradient of the first one's logits for the embedding of the last one. In a causal
     model it is exactly zero, in every dtype and however small the weights are. Architectures that `prefix_attention`
     knows are causal.
 
@@ -159,7 +160,7 @@ def check_causal(name: str, base: PreTrainedModel) -> None:
         base: in evaluation mode.
 
     Raises:
-        BackboneError: the second token reaches the logits of the first one, or the backbone cannot run.
+        BackboneError: the last token reaches the logits of the first one, or the backbone cannot run.
     """
     if prefix_attention.supports(base):
         return
@@ -172,12 +173,13 @@ def check_causal(name: str, base: PreTrainedModel) -> None:
 
     hook = base.get_input_embeddings().register_forward_hook(keep)
     try:
-        ids_1T = torch.tensor([[size // 2, size // 3]], device=base.device)
-        first_V = base(input_ids=ids_1T, use_cache=False).logits[0, 0].float()
+        ids_1T = torch.tensor([[size // 2, size // 3, size // 4]], device=base.device)
+        with exact_logits(base, torch.arange(3, device=base.device)[None]):  # as in scoring
+            first_V = base(input_ids=ids_1T, use_cache=False).logits[0, 0].float()
     except Exception as error:  # an architecture may want other inputs, and say so in any way
         way = "--quant none" if getattr(base, "is_quantized", False) else "--set model.dtype=fp32"
         raise BackboneError(
-            f"model.name: {name} cannot run two tokens ({type(base).__name__}: {first_line(error)}); try {way}, or "
+            f"model.name: {name} cannot run three tokens ({type(base).__name__}: {first_line(error)}); try {way}, or "
             "choose a causal language model"
         ) from error
     finally:
