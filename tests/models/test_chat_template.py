@@ -113,14 +113,21 @@ def test_the_text_of_a_template_file_is_kept(tmp_path: Path, monkeypatch: pytest
     file = tmp_path / "của tôi.jinja"
     file.write_text("Hỏi: " + CHATML, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "tool_use").write_text("khác", encoding="utf-8")
+    (tmp_path / "tool_use").write_text("{{ 'khác' }}", encoding="utf-8")
     section = PromptConfig(chat_template="của tôi.jinja")
     assert PromptConfig(chat_template="tool_use").chat_template == "tool_use"  # of the tokenizer, not the file
-    assert PromptConfig(chat_template="./tool_use").chat_template == "khác"
+    assert PromptConfig(chat_template="./tool_use").chat_template == "{{ 'khác' }}"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert PromptConfig(chat_template="~/tool_use").chat_template == "{{ 'khác' }}"
     file.unlink()
     again = PromptConfig.model_validate(section.model_dump())
     made = ChatTemplate(tokenizer(), DATE, again.chat_template)
     assert made.render([{"role": "user", "content": "câu"}]).startswith("Hỏi: <|start")
+    with pytest.raises(ConfigError, match=r"no such file \(got \./cũ\.jinja\); write the template there; templates of"):
+        ChatTemplate(tokenizer(), DATE, "./cũ.jinja")
+    file.write_text("", encoding="utf-8")
+    with pytest.raises(ValidationError, match="a file without Jinja"):
+        PromptConfig(chat_template=str(file))
     file.write_bytes(b"\xff")
     with pytest.raises(ValidationError, match=r"cannot be read.*UTF-8"):
         PromptConfig(chat_template=str(file))

@@ -258,10 +258,13 @@ def _chosen(tokenizer: PreTrainedTokenizerBase, name: str | None) -> str:
         return str(named[str(name)])
     if name is not None and "{" in name:  # the text of a template, as `config.schema` reads it from a file
         return name
-    what = "no template is the default" if name is None else "no such template, and no such file with Jinja in it"
+    listed = f"templates of {tokenizer.name_or_path}: {', '.join(named) or 'none'}"
+    if name is not None and {".", "/"} & set(name):  # also of an earlier version's run, which kept the file's name
+        raise ConfigError(f"prompt.chat_template: no such file (got {name}); write the template there; {listed}")
+    what = "no template is the default" if name is None else "no such template"
     raise ConfigError(
-        f"prompt.chat_template: {what} (got {name}); templates of {tokenizer.name_or_path}: "
-        f"{', '.join(named) or 'none'}; --set prompt.chat_template={next(iter(named), 'FILE')}"
+        f"prompt.chat_template: {what} (got {name}); {listed}; "
+        f"--set prompt.chat_template={next(iter(named), './FILE')}"
     )
 
 
