@@ -166,7 +166,7 @@ def test_an_adapter_of_one_of_two_stacked_matrices_says_what_it_leaves_out() -> 
         sum(decoder_matrices(model).values()),
     )  # attention and down_proj, 2 layers
     assert coverage(add_adapter(model, LoraSection(r=2, target_parameters=down), seed=1)) == [
-        f"the adapter covers {covered / total:.0%} of the weights in the layers, 33% of the experts'"  # gate_up_proj is twice as large
+        f"the adapter covers {covered / total:.0%} of the weights in the layers, 33% of the experts'"
     ]
     whole = add_adapter(AutoModelForCausalLM.from_config(config), LoraSection(r=2, target_parameters=both), seed=1)
     assert coverage(whole) == []
