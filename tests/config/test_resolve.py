@@ -114,7 +114,7 @@ def test_all_mistakes_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("seed=true", r"seed: is a boolean \(got True, from --set\); .*put such a word in quotes"),
         ("train.shared_prefix=false", r"train.shared_prefix: not allowed \(got False, .*\); should be 'auto' or 'off'"),
         ("quant.method=int8", r"quant.method: not allowed \(got 'int8', from --set\); should be 'none' or 'nf4'"),
-        ("lora.target_modules=3", r"lora.target_modules: .*should be a valid string or .*valid list"),
+        ("lora.target_modules=null", r"lora.target_modules: .*should be a valid string or .*valid list"),
         ("sweep.ranks=[1, 0]", r"sweep.ranks\[1\]: not allowed \(got 0, .*"),
         ("lora=8", r"lora: is a section, not a value \(got 8, from --set\); set a key in it, for example lora.r"),
         ("model.name=", r"model.name: not allowed \(got None, from --set\); should be a valid string"),
@@ -123,7 +123,7 @@ def test_all_mistakes_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             "prompt.task=topics",
             r"prompt.task: no such task .*; did you mean topic\? allowed: app-reviews, .*",
         ),
-        ("prompt.task=3", r"prompt.task: not allowed \(got 3, from --set\); should be a valid string"),
+        ("prompt.task=[a]", r"prompt.task: not allowed \(got \['a'\], from --set\); should be a valid string"),
         (
             "prompt.labels=[true, false]",
             r"prompt.labels: holds a boolean \(got \[True, False\], .*put such a word in quotes",
@@ -248,6 +248,9 @@ def test_a_resolved_config_needs_its_task_file_no_more(tmp_path: Path) -> None:
 
 
 def test_labels_that_the_tasks_prompt_does_not_offer_are_refused() -> None:
+    assert mistakes(overrides=["prompt.labels=[08, 1e3]"])[0].startswith(
+        "prompt.template: the prompt of task sentiment does not name every label word (got '08');"
+    )
     assert mistakes(overrides=["prompt.labels=[a, b]"]) == [
         "prompt.template: the prompt of task sentiment does not name every label word (got 'a'); set prompt.template"
         f" and prompt.few_shot_template too, or write a task file like {WORKED_EXAMPLE}"

@@ -178,12 +178,15 @@ class PromptConfig(Section):
     @classmethod
     def _text_of_file(cls, name: str | None) -> str | None:
         # A run keeps the text, since the file may go. Only a path is a file: none hides a template of the same name.
-        if name is None or not {".", "/", os.sep} & set(name) or not os.path.isfile(name):
+        if name is None or not {".", "/", os.sep} & set(name) or not (path := Path(name).expanduser()).is_file():
             return name
         try:
-            return Path(name).read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"cannot be read ({error}); give a UTF-8 text file") from None
+        if "{" not in text:
+            raise ValueError("is a file without Jinja; give one that prints the messages")
+        return text
 
     @field_validator("template_kwargs")
     @classmethod

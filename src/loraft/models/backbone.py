@@ -55,6 +55,8 @@ def load_tokenizer(section: ModelConfig) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if "gguf_file" in where:  # messages name the file, not its folder
+        tokenizer.name_or_path = section.name
     return tokenizer
 
 

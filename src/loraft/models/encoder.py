@@ -178,7 +178,7 @@ class Encoder:
         def kept(text: str) -> str:
             """What is left of a text that was encoded and decoded."""
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            return unicodedata.normalize("NFC", str(self.tokenizer.decode(ids))).strip()
+            return unicodedata.normalize("NFC", str(self.tokenizer.decode(ids, skip_special_tokens=True))).strip()
 
         words = tuple(kept(word) or word for word in self.task.label_words)
         decoded = replace(self.task, answer_prefix=kept(self.task.answer_prefix), label_words=words)
