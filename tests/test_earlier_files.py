@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from loraft.config.resolve import load_config
 from loraft.evaluation import metrics
@@ -53,6 +54,16 @@ def test_a_run_answers_as_it_did(old: Path) -> None:
     assert found.report.log_loss == pytest.approx(then.log_loss, abs=1e-4)  # rounding differs between processors
     (one,) = predict("thầy dạy dễ hiểu", run=run.path)
     assert one.label == "positive"
+
+
+@pytest.mark.parametrize("written", ["run/config.yaml", "sweep/sweep.yaml", "fewshot/fewshot.yaml"])
+def test_text_that_looks_like_a_number_was_not_always_quoted(old: Path, written: str) -> None:
+    values = load_config(old / written).model_dump()
+    values["data"]["label_column"] = "0o7"
+    values["prompt"] |= {"labels": ["08", "1e3"], "label_words": ["08", "1e3"], "date_string": "09"}
+    (old / written).write_text(yaml.safe_dump(values), encoding="utf-8")  # PyYAML's rules, as earlier versions
+    assert "label_column: 0o7\n" in (old / written).read_text(encoding="utf-8")
+    assert load_config(old / written).model_dump() == values
 
 
 def test_runs_of_then_can_be_compared(old: Path) -> None:

@@ -114,7 +114,7 @@ def test_all_mistakes_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("seed=true", r"seed: is a boolean \(got True, from --set\); .*put such a word in quotes"),
         ("train.shared_prefix=false", r"train.shared_prefix: not allowed \(got False, .*\); should be 'auto' or 'off'"),
         ("quant.method=int8", r"quant.method: not allowed \(got 'int8', from --set\); should be 'none' or 'nf4'"),
-        ("lora.target_modules=3", r"lora.target_modules: .*should be a valid string or .*valid list"),
+        ("lora.target_modules=null", r"lora.target_modules: .*should be a valid string or .*valid list"),
         ("sweep.ranks=[1, 0]", r"sweep.ranks\[1\]: not allowed \(got 0, .*"),
         ("lora=8", r"lora: is a section, not a value \(got 8, from --set\); set a key in it, for example lora.r"),
         ("model.name=", r"model.name: not allowed \(got None, from --set\); should be a valid string"),
@@ -123,10 +123,18 @@ def test_all_mistakes_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             "prompt.task=topics",
             r"prompt.task: no such task .*; did you mean topic\? allowed: app-reviews, .*",
         ),
-        ("prompt.task=3", r"prompt.task: not allowed \(got 3, from --set\); should be a valid string"),
+        ("prompt.task=[a]", r"prompt.task: not allowed \(got \['a'\], from --set\); should be a valid string"),
         (
             "prompt.labels=[true, false]",
             r"prompt.labels: holds a boolean \(got \[True, False\], .*put such a word in quotes",
+        ),
+        (
+            "prompt.template_kwargs={enable_thinking: no}",
+            r"prompt.template_kwargs: enable_thinking: 'no' is text, which .*for true; write true or false",
+        ),
+        (
+            "prompt.template_kwargs={a: {b: no}}",
+            r"prompt.template_kwargs: not allowed; should be a valid boolean or .*",
         ),
         ("train.optim=adam", r"train.optim: not allowed \(got 'adam', from --set\); should be 'adamw_torch', .*"),
         ("train.report_to=[tensorbord]", r"train.report_to\[0\]: not allowed \(got 'tensorbord', .*'tensorboard'.*"),
@@ -176,6 +184,18 @@ def test_on_and_off_mean_themselves_and_are_still_booleans_where_one_is_asked_fo
         assert (config.train.shared_prefix, config.sweep.joint) == ("off", "on")
         assert (config.quant.double_quant, config.lora.use_dora) == (False, True)
         assert load_config(file(tmp_path, dump_config(config))) == config
+
+
+@pytest.mark.parametrize("word", ["yes", "No", "ON", "off", "'true'", '"false"'])
+def test_words_for_booleans_are_refused_where_a_template_would_take_them_for_true(word: str, tmp_path: Path) -> None:
+    for given in (
+        {"overrides": [f"prompt.template_kwargs={{enable_thinking: {word}}}"]},
+        {"config_file": file(tmp_path, f"prompt: {{template_kwargs: {{enable_thinking: {word}}}}}")},
+    ):
+        with pytest.raises(ConfigError, match=r"prompt\.template_kwargs: enable_thinking: .* is text, .*true or false"):
+            resolve(**given)
+    kept = resolve(overrides=["prompt.template_kwargs={a: false, b: nonsense, c: 1, d: 0.5}"]).prompt.template_kwargs
+    assert list(map(repr, kept.values())) == ["False", "'nonsense'", "1", "0.5"]
 
 
 def test_an_equals_sign_and_a_colon_in_a_value_are_text() -> None:
@@ -228,6 +248,9 @@ def test_a_resolved_config_needs_its_task_file_no_more(tmp_path: Path) -> None:
 
 
 def test_labels_that_the_tasks_prompt_does_not_offer_are_refused() -> None:
+    assert mistakes(overrides=["prompt.labels=[08, 1e3]"])[0].startswith(
+        "prompt.template: the prompt of task sentiment does not name every label word (got '08');"
+    )
     assert mistakes(overrides=["prompt.labels=[a, b]"]) == [
         "prompt.template: the prompt of task sentiment does not name every label word (got 'a'); set prompt.template"
         f" and prompt.few_shot_template too, or write a task file like {WORKED_EXAMPLE}"

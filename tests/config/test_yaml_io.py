@@ -144,14 +144,27 @@ def test_numbers_are_those_of_yaml_1_2_and_text_that_looks_like_one_survives(tmp
     }  # fmt: skip
     texts = ["1:30", "190:20:30.5", "1_000", "0b11", "0o8", "1e", "=", "2024-07-26 10:00:00"]
     assert yaml.load(f"[{', '.join(numbers)}]", Loader=Loader) == list(numbers.values())
-    assert [type(yaml.load(text, Loader=Loader)) for text in numbers] == [type(one) for one in numbers.values()]
+    assert all(isinstance(yaml.load(text, Loader=Loader), type(one)) for text, one in numbers.items())
     assert [yaml.load(text, Loader=Loader) for text in texts] == texts
     for text in [*numbers, *texts]:
         dumped = dump_config(Config.model_validate({"prompt": {"system": text}}))
         assert load_config(file(tmp_path, dumped)).prompt.system == text
-    with pytest.raises(ConfigError, match=r"data\.text_column: .*got 16.*valid string"):
-        resolve(overrides=["data.text_column=016"])
+    assert resolve(overrides=["data.text_column=016"]).data.text_column == "016"
     assert resolve(overrides=["lora.r=016"]).lora.r == 16
+
+
+def test_a_setting_that_is_text_takes_a_number_as_it_is_written(tmp_path: Path) -> None:
+    task = "labels: [08, 1e3]\nlabel_column: 2024\nsystem: 0o7\ntemplate: 08 hay 1e3? {input}\nanswer_prefix: 016\n"
+    more = "few_shot_template: '{few_shot_examples} 08 hay 1e3? {input}'\nexample_template: '{input} {label}'\n"
+    (tmp_path / "8").write_text(task + more, encoding="utf-8")
+    prompt = resolve(config_file=file(tmp_path, "lora: {r: 08, target_modules: [0, 1]}\nprompt: {task: 8}")).prompt
+    assert (prompt.labels, prompt.label_words, prompt.label_column) == (["08", "1e3"], ["08", "1e3"], "2024")
+    assert (prompt.task, prompt.system, prompt.answer_prefix) == ("8", "0o7", "016")
+    given = ["lora.r=08", "lora.target_modules=[08]", "prompt.template_kwargs={a: 08, b: 1e3}", "data.label_column=1e3"]
+    config = resolve(overrides=given)
+    assert (config.lora.r, config.lora.target_modules, config.data.label_column) == (8, ["08"], "1e3")
+    assert config.prompt.template_kwargs == {"a": 8, "b": 1000.0}
+    assert load_config(file(tmp_path, dump_config(config))) == config
 
 
 def test_a_problem_without_a_position_is_told_in_one_line() -> None:

@@ -92,13 +92,14 @@ def test_generating_reads_the_label_from_each_answer(monkeypatch: pytest.MonkeyP
 def test_answers_over_an_uncased_vocabulary_name_their_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     task = replace(encoder().task, answer_prefix="Nhãn: ", label_words=("Tiêu cực", "Vừa 😀", "Tích cực"))
     uncased = Encoder(made("wordpiece"), task, date_string="", max_length=4096)
-    short = [made("wordpiece")(text, add_special_tokens=False)["input_ids"] for text in ("Tích cực", "nhan : tieu", "")]
+    texts = ("Vừa 😀", "nhan : tieu", "")
+    short = [made("wordpiece")(text, add_special_tokens=False)["input_ids"] for text in texts]
     own = [ids[:-1] for ids in uncased.completions_K]
     monkeypatch.setattr("loraft.engine.decoding.generate", lambda *args, **kwargs: [*own, *short])
     _, rows = judge(backbone(), uncased, uncased.encode(SPLIT.texts), SPLIT, config("eval.decode=generate"))
-    assert [row.predicted for row in rows] == [*NAMES, "positive", None, None]
+    assert [row.predicted for row in rows] == [*NAMES, "neutral", None, None]
     assert [row.answer for row in rows] == [
-        "nhan : tieu cuc", "nhan : vua", "nhan : tich cuc", "tich cuc", "nhan : tieu", ""
+        "nhan : tieu cuc", "nhan : vua", "nhan : tich cuc", "vua", "nhan : tieu", ""
     ]  # fmt: skip
 
 

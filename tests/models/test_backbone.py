@@ -9,7 +9,19 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from helpers.tiny import ALIBI, CONFIGS, EXPERTS, RECURRENT, backbone, random_model, tokenizer
+from helpers.tiny import (
+    ALIBI,
+    CONFIGS,
+    EXPERTS,
+    HEADS,
+    RECURRENT,
+    SMALL,
+    WINDOWED,
+    backbone,
+    random_model,
+    special,
+    tokenizer,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -34,7 +46,29 @@ from loraft.models.device import DTYPES, has_bf16, pick_compute_dtype, pick_devi
 from loraft.models.source import resolve_name
 
 HIDDEN = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-XLM = {"emb_dim": 32, "n_layers": 2, "n_heads": 4}
+# Architectures whose tokens see later ones, and what they need beside `HIDDEN`.
+ENCODERS = [
+    "bert", "bert-generation", "big_bird", "camembert", "cpmant", "data2vec-text", "electra", "ernie", "gemma3_text",
+    "megatron-bert", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm", "xlm-roberta",
+    "xlm-roberta-xl", "xlnet",
+]  # fmt: skip
+SEES_ALL: dict[str, dict[str, Any]] = {
+    "cpmant": {"dim_ff": 48, "dim_head": 8},
+    "gemma3_text": {"num_key_value_heads": 2, "head_dim": 8, "use_bidirectional_attention": True},
+    "rembert": {"input_embedding_size": 32, "output_embedding_size": 32},
+    "roc_bert": {"pronunciation_vocab_size": 16, "shape_vocab_size": 16},
+    "xlm": {"emb_dim": 32, "n_layers": 2, "n_heads": 4},
+    "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48},
+}
+# Decoders that are hard to run: their own state, changes in place, a class named as a norm.
+DECODERS: dict[str, dict[str, Any]] = {
+    "bert": {"vocab_size": 8192, **HIDDEN, "is_decoder": True},
+    "ctrl": {"vocab_size": 512, "n_embd": 32, "dff": 48, "n_layer": 2, "n_head": 4},
+    "roberta-prelayernorm": {"vocab_size": 512, **HIDDEN, "is_decoder": True},
+    "rwkv": {"vocab_size": 512, "hidden_size": 32, "num_hidden_layers": 2},
+    "xlstm": {"vocab_size": 512, "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4},
+}
+SPECIAL = {**WINDOWED, **EXPERTS, **RECURRENT, **ALIBI, **DECODERS}
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
@@ -76,27 +110,47 @@ def test_an_adapter_folder_is_no_backbone(tmp_path: Path) -> None:
         load_backbone(ModelConfig(name=str(tmp_path)), QuantConfig())
 
 
-@pytest.mark.parametrize("kind", ["bert", "xlnet", "xlm"])
+@pytest.mark.parametrize("kind", ["bert", "llama"])
 def test_an_encoder_is_refused(kind: str, tmp_path: Path) -> None:
-    settings = {"bert": HIDDEN, "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}, "xlm": XLM}
-    model = random_model(AutoConfig.for_model(kind, vocab_size=8192, **settings[kind]))
+    # gte-Qwen2's config says is_causal: false, and transformers then lets every token see all others
+    own = {"bert": {"vocab_size": 8192, **HIDDEN}, "llama": {**SMALL, **HEADS, "is_causal": False}}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **own[kind]))
     model.save_pretrained(tmp_path)
     with pytest.raises(BackboneError, match=rf"is no causal .*\(got {type(model).__name__}\); choose a decoder"):
-        load_backbone(ModelConfig(name=str(tmp_path), dtype="bf16" if kind == "bert" else "fp32"), QuantConfig())
+        load_backbone(ModelConfig(name=str(tmp_path), dtype="bf16"), QuantConfig())
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_encoders_and_prefix_models_are_refused_however_small_their_weights(dtype: str) -> None:
+    for kind in ENCODERS:
+        config = AutoConfig.for_model(kind, **{"vocab_size": 512, **HIDDEN, **SEES_ALL.get(kind, {})})
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config).eval().to(DTYPES[dtype])
+        with torch.no_grad():
+            model.get_output_embeddings().weight.mul_(0.1)
+        with pytest.raises(BackboneError, match=rf"is no causal .*tokens see later .*got {type(model).__name__}"):
+            check_causal("của em", model)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("kind", ["bert", *EXPERTS, "mamba", "bloom", "gpt2"])
+@pytest.mark.parametrize("kind", [*DECODERS, *WINDOWED, *EXPERTS, *RECURRENT, *ALIBI, "gpt2"])
 def test_a_decoder_is_not_taken_for_an_encoder(kind: str, dtype: str) -> None:
-    own = {"bert": {"vocab_size": 8192, **HIDDEN, "is_decoder": True}, **EXPERTS, **RECURRENT, **ALIBI}
-    model = backbone(kind) if kind in CONFIGS else random_model(AutoConfig.for_model(kind, **own[kind]))
-    check_causal("của em", model.to(DTYPES[dtype]))
+    own = {**CONFIGS, **{name: AutoConfig.for_model(name, **settings) for name, settings in SPECIAL.items()}}
+    check_causal("của em", random_model(own[kind]).to(DTYPES[dtype]))
 
 
-def test_a_backbone_that_cannot_run_is_refused() -> None:
-    model = random_model(AutoConfig.for_model("xmod", vocab_size=8192, **HIDDEN, is_decoder=True))
-    with pytest.raises(BackboneError, match=r"^model\.name: của em cannot run two tokens .*language"):
+@pytest.mark.parametrize("kind", ["xmod", "prophetnet"])  # one wants a language; the other's head gets several streams
+def test_a_backbone_that_cannot_run_is_refused(kind: str) -> None:
+    own = {"xmod": {**HIDDEN, "is_decoder": True}, "prophetnet": {"hidden_size": 32, "num_decoder_layers": 1}}
+    model = random_model(AutoConfig.for_model(kind, vocab_size=512, **own[kind]))
+    with pytest.raises(BackboneError, match=r"^model\.name: của em cannot run three tokens .*language"):
         check_causal("của em", model)
+
+
+def test_a_backbone_that_cannot_run_in_nf4_is_told_of_quant_none(tmp_path: Path) -> None:
+    special("mamba").save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match=r"cannot run three tokens .*; try --quant none, or choose"):
+        load_backbone(ModelConfig(name=str(tmp_path)), QuantConfig(method="nf4", allow_partial=True))
 
 
 def test_the_bundled_folder_loads_with_transformers_alone() -> None:

@@ -113,14 +113,21 @@ def test_the_text_of_a_template_file_is_kept(tmp_path: Path, monkeypatch: pytest
     file = tmp_path / "của tôi.jinja"
     file.write_text("Hỏi: " + CHATML, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "tool_use").write_text("khác", encoding="utf-8")
+    (tmp_path / "tool_use").write_text("{{ 'khác' }}", encoding="utf-8")
     section = PromptConfig(chat_template="của tôi.jinja")
     assert PromptConfig(chat_template="tool_use").chat_template == "tool_use"  # of the tokenizer, not the file
-    assert PromptConfig(chat_template="./tool_use").chat_template == "khác"
+    assert PromptConfig(chat_template="./tool_use").chat_template == "{{ 'khác' }}"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert PromptConfig(chat_template="~/tool_use").chat_template == "{{ 'khác' }}"
     file.unlink()
     again = PromptConfig.model_validate(section.model_dump())
     made = ChatTemplate(tokenizer(), DATE, again.chat_template)
     assert made.render([{"role": "user", "content": "câu"}]).startswith("Hỏi: <|start")
+    with pytest.raises(ConfigError, match=r"no such file \(got \./cũ\.jinja\); write the template there; templates of"):
+        ChatTemplate(tokenizer(), DATE, "./cũ.jinja")
+    file.write_text("", encoding="utf-8")
+    with pytest.raises(ValidationError, match="a file without Jinja"):
+        PromptConfig(chat_template=str(file))
     file.write_bytes(b"\xff")
     with pytest.raises(ValidationError, match=r"cannot be read.*UTF-8"):
         PromptConfig(chat_template=str(file))
@@ -150,25 +157,76 @@ def test_a_template_may_print_the_type_of_a_message() -> None:
 OPENINGS = {
     "<think>": "</think>", "<reasoning>": "</reasoning>", "<thought>\n": "</thought>", "<seed:think>": "</seed:think>",
     "[THINK]": "[/THINK]", "◁think▷": "◁/think▷", "<|begin_of_thought|>\n\n": "<|end_of_thought|>",
-    "<|START_THINKING|>": "<|END_THINKING|>",
+    "<|START_THINKING|>": "<|END_THINKING|>", "<|inner_prefix|>": "<|inner_suffix|>", "<|think|>": "<|/think|>",
+    "<inner_monologue>": "</inner_monologue>", "<cot>": "</cot>", "<ponder>": "</ponder>", "<mull>\n": "</mull>",
+    "<|mull_start|>": "<|mull_end|>", "<｜begin▁of▁thinking｜>": "<｜end▁of▁thinking｜>", "<|mull>": "<mull|>",
 }  # fmt: skip
+USER = [{"role": "user", "content": "câu"}]
+ROLE = "<|start_header_id|>assistant\n"
+
+
+def prompt_of(template: str, chat: list[dict[str, str]] = USER) -> str:
+    """What is rendered after the user's message."""
+    return ChatTemplate(with_template(template), DATE).render(chat).rpartition("<|eot_id|>")[2]
+
+
+def begun(prompt: str, before: str = "", seen: str = "") -> str:
+    """A template that begins an answer with `prompt`, prints `before` before that of a whole chat, and names `seen`."""
+    answered = "{% if m.role == 'assistant' %}" + before + "{% endif %}{{ m.content }}"
+    whole = CHATML.replace("{{ m['content'] }}", answered)
+    return whole + "{% if add_generation_prompt %}" + ROLE + prompt + "{% endif %}{# " + seen + " #}"
 
 
 @pytest.mark.parametrize("opening", OPENINGS)
 def test_an_open_block_of_thoughts_is_closed(opening: str) -> None:
-    closing, chat = OPENINGS[opening], [{"role": "user", "content": "câu"}]
-    begins = CHATML + "{% if add_generation_prompt %}" + opening + "{% endif %}"
-    made = ChatTemplate(with_template(begins + "{# " + closing + " #}"), DATE)
-    assert made.render(chat).endswith(f"câu<|eot_id|>{opening.strip()}\n\n{closing}\n\n")
-    assert made.render(chat, add_generation_prompt=False).endswith("câu<|eot_id|>")
-    closed = ChatTemplate(with_template(begins.replace(opening, opening + closing)), DATE)
-    assert closed.render(chat).endswith(opening + closing)
-    if opening[:2] in ("[T", "◁t", "<|"):
+    closing = OPENINGS[opening]
+    made = ChatTemplate(with_template(begun(opening, seen=closing)), DATE)
+    assert made.render(USER).endswith(f"câu<|eot_id|>{ROLE}{opening.strip()}\n\n{closing}\n\n")
+    assert made.render(USER, add_generation_prompt=False).endswith("câu<|eot_id|>")
+    for closed in (opening + closing, opening + "\n" + closing + "\n"):
+        assert prompt_of(begun(closed, seen=closing)) == ROLE + closed
+    # The whole chat knows better: it closes the block in its own layout, or the answer stands in the block.
+    closed = opening.strip() + closing
+    assert prompt_of(begun(opening, before=closed)) == ROLE + closed
+    assert prompt_of(begun(opening, before=opening, seen=closing)) == ROLE + opening
+
+
+def test_a_block_that_nothing_closes_is_left_out_as_before_the_answer_of_a_whole_chat() -> None:
+    # gpt-oss, whose prompt would end in "assistant"; Gemma 4; and tokens without a counterpart.
+    harmony = (
+        "{% for m in messages %}<|start|>{{ m.role }}{% if m.role == 'assistant' %}<|channel|>final{% endif %}"
+        "<|message|>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|start|>assistant"
+    )
+    for given, expected in (
+        ("", ""),
+        ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+        *[("<|channel|>final<|message|>",) * 2],
+    ):
+        made = ChatTemplate(with_template(harmony + given + "{% endif %}"), DATE)
+        assert made.render(USER).endswith("câu<|end|><|start|>assistant" + expected)
+    for given in ("<|channel>thought\n", "<|begin_of_thought|>", "[THINK]", "<unused94>thought\n"):
+        assert prompt_of(begun(given)) == ROLE
+        silent = "{% for m in messages if m.role == 'user' %}" + begun(given).partition("%}")[2]
         with pytest.raises(BackboneError, match=r"nothing says how it ends .*prompt\.template_kwargs"):
-            ChatTemplate(with_template(begins), DATE).render(chat)
+            prompt_of(silent)
 
 
-def test_the_name_of_a_role_is_no_block_of_thoughts() -> None:
-    for end in ("<assistant>", "<|end_of_thought|>", "<|start_header_id|>"):
-        made = ChatTemplate(with_template(CHATML + end), DATE)
-        assert made.render([{"role": "user", "content": "câu"}]).endswith(end)
+CLOSED = (
+    "<nothink>", "<|no_think|>", "<|think_end|>", "<｜end▁of▁thinking｜>", "<|end_of_thought|>", "</think>", "[/THINK]",
+    "◁/think▷", "<|channel>thought\n<channel|>", "<think>\n\n</think>\n\n", "<|START_THINKING|><|END_THINKING|>",
+    "<|thinking_off|>", "<|inner_suffix|>", "<think>no reasoning</think>", "<think>reasoning</think>",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "end", [*CLOSED, "<assistant>", "<|start_header_id|>", "<|START_RESPONSE|>", "<|im_start|>", "<answer>", "Đáp:"]
+)
+def test_a_closed_block_and_the_name_of_a_role_are_no_open_block(end: str) -> None:
+    seen = "</think> </assistant> <|END_RESPONSE|> </answer> <|/think_end|> <|/no_think|> </nothink> <|im_end|>"
+    for template in (begun(end, seen=seen), begun(end, before=end, seen=seen), CHATML + ROLE + end + "{# #}"):
+        assert prompt_of(template) == ROLE + end
+
+
+def test_a_tag_at_the_end_of_the_users_message_opens_nothing() -> None:
+    made = ChatTemplate(with_template("{{ messages[-1]['content'] }}"), DATE)
+    assert made.render([{"role": "user", "content": "câu <think>"}]) == "câu <think>"

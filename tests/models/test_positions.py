@@ -1,5 +1,7 @@
 """A prompt is no longer than the backbone has positions for, whatever `prompt.max_length` says."""
 
+import re
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +12,7 @@ from transformers import AutoConfig, GPT2Config, GPT2LMHeadModel, MambaConfig, O
 
 from loraft.config.resolve import resolve
 from loraft.engine.scorer import score
-from loraft.errors import BackboneError, Note
+from loraft.errors import BackboneError, ConfigError, Note
 from loraft.models import backbone
 from loraft.models.load import build, build_encoder
 from loraft.models.positions import NO_LIMIT, longest_prompt, positions
@@ -60,6 +62,35 @@ def test_the_config_counts_where_it_is_lower_and_generated_answers_need_room(tmp
     assert longest_prompt(resolve(overrides=[*generating, "prompt.max_length=108"])) == 108
     with pytest.warns(Note, match="may take 108 tokens, this backbone's positions less eval.max_new_tokens=20"):
         assert longest_prompt(resolve(overrides=[*generating, "prompt.max_length=109"])) == 108
+
+
+@pytest.mark.parametrize(("task", "shots"), [("sentiment", False), ("topic", True)])
+def test_answers_that_leave_no_room_for_the_prompt_are_refused_with_a_number_that_works(
+    task: str, shots: bool, tmp_path: Path
+) -> None:
+    GPT2LMHeadModel(GPT2Config(vocab_size=8192, n_embd=32, n_layer=1, n_head=2, n_positions=256)).save_pretrained(
+        tmp_path
+    )
+    tokenizer().save_pretrained(tmp_path)
+    given = [f"model.name={tmp_path}", f"prompt.task={task}", "eval.decode=generate"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no note with a length below 0
+        with pytest.raises(ConfigError, match=r"^eval\.max_new_tokens: .*256 positions .*got 300") as caught:
+            build_encoder(resolve(overrides=[*given, "eval.max_new_tokens=300"]), whole=shots)
+    works = int(re.search(r"--set eval\.max_new_tokens=(\d+)", str(caught.value))[1])  # type: ignore[index]
+    with pytest.warns(Note, match="positions less"):
+        encoder = build_encoder(resolve(overrides=[*given, f"eval.max_new_tokens={works}"]))
+    assert len(encoder.encode([""])[0].ids) + max(map(len, encoder.completions_K)) + works == 256
+    with pytest.raises(ConfigError, match=rf"eval\.max_new_tokens: .*got {works + 1}"):
+        build_encoder(resolve(overrides=[*given, f"eval.max_new_tokens={works + 1}"]))
+
+
+@pytest.mark.parametrize("decode", ["score", "generate"])
+def test_a_prompt_that_needs_more_positions_than_there_are_needs_another_backbone(decode: str, tmp_path: Path) -> None:
+    GPT2Config(vocab_size=8192, n_positions=32).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"^model\.name: has 32 positions, .* tokens .*choose another --model"):
+        build_encoder(resolve(overrides=[f"model.name={tmp_path}", f"eval.decode={decode}"]))
 
 
 def test_a_backbone_without_a_readable_config_is_one_error() -> None:

@@ -29,6 +29,7 @@ def test_a_gguf_file_is_loaded_with_the_weights_and_the_tokenizer_inside(
 ) -> None:
     section = ModelConfig(name=str(file), dtype="fp32")
     found, tokenizer = load_backbone(section, QuantConfig()), load_tokenizer(section)
+    assert tokenizer.name_or_path == str(file)  # of messages
     expected = llama().state_dict()
     assert {name: tensor.shape for name, tensor in found.state_dict().items()} == {
         name: tensor.shape for name, tensor in expected.items()

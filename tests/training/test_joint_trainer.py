@@ -17,6 +17,7 @@ from loraft.config.resolve import resolve
 from loraft.config.schema import LoraSection, ModelConfig, QuantConfig, TrainConfig
 from loraft.engine import ranged_rows, scorer
 from loraft.engine.collator import TrainingRow, make_rows
+from loraft.engine.loss import BatchMethod
 from loraft.errors import BackboneError
 from loraft.models.adapter import add_adapter, add_adapters, remove_adapter
 from loraft.models.backbone import load_backbone, weights_hash
@@ -228,8 +229,7 @@ def test_an_adapter_that_diverges_is_left_behind_and_the_others_go_on(tmp_path: 
     section = training(max_steps=4, eval_steps=2, warmup_steps=0, lr_scheduler_type="constant")
     trainer = JointTrainer.build(model, DATA, section, output_dir=str(tmp_path), seed=3, joint=joint)
     trainer.train()
-    again = JointTrainer.build(model, DATA, section, output_dir=str(tmp_path), seed=3, joint=joint)  # as on resuming
-    assert trainer.diverged == again.diverged == {names[1]}
+    assert trainer.diverged == {names[1]}
     assert (
         trainer.args.load_best_model_at_end is False
     )  # of the mean over the adapters; each has a best step of its own
@@ -243,3 +243,15 @@ def test_an_adapter_that_diverges_is_left_behind_and_the_others_go_on(tmp_path: 
     assert [line["grad_norm"] for line in trainer.state.log_history if "loss" in line][-1] == pytest.approx(
         max(log[-2]["grad_norm"] for log in (logs[0], logs[2]))
     )
+
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    model, names = add_adapters(backbone(), SECTIONS, seed=5)
+    later: list[list[dict[str, Any]]] = [[] for _ in names]
+    joint = JointAdapters(names, joint.learning_rates, joint.best, lambda number, line: later[number].append(line))
+    resumed = JointTrainer.build(model, DATA, section, output_dir=str(tmp_path), seed=3, joint=joint)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.diverged == trainer.diverged
+    assert resumed.method is trainer.method is BatchMethod.FUSED
+    for was, line in zip([*logs[0][-3:], *logs[2][-3:]], [*later[0], *later[2]], strict=True):
+        assert line == pytest.approx(was)
+    assert later[1] == []

@@ -3,12 +3,13 @@
 import os
 import unicodedata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from loraft.config.section import Section
 
+BOOLEAN_WORDS = ("yes", "no", "on", "off", "true", "false")
 SLOTS = {
     "template": ("{input}",),
     "few_shot_template": ("{few_shot_examples}", "{input}"),
@@ -59,12 +60,23 @@ class PromptConfig(Section):
     @classmethod
     def _text_of_file(cls, name: str | None) -> str | None:
         # A run keeps the text, since the file may go. Only a path is a file: none hides a template of the same name.
-        if name is None or not {".", "/", os.sep} & set(name) or not os.path.isfile(name):
+        if name is None or not {".", "/", os.sep} & set(name) or not (path := Path(name).expanduser()).is_file():
             return name
         try:
-            return Path(name).read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"cannot be read ({error}); give a UTF-8 text file") from None
+        if "{" not in text:
+            raise ValueError("is a file without Jinja; give one that prints the messages")
+        return text
+
+    @field_validator("template_kwargs")
+    @classmethod
+    def _no_words_for_booleans(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for name, value in given.items():
+            if str(value).lower() in BOOLEAN_WORDS and not isinstance(value, bool):
+                raise ValueError(f"{name}: {value!r} is text, which templates take for true; write true or false")
+        return given
 
     @field_validator("template", "few_shot_template", "example_template")
     @classmethod

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from loraft.config.diagnostics import as_section, mistake, nearest, report, show
 from loraft.config.prompt_section import PromptConfig
 from loraft.config.schema import Config
+from loraft.config.section import text_of
 from loraft.config.wording import contradictions, worded
 from loraft.config.yaml_io import Loader, read_mapping, yaml_problem
 from loraft.errors import ConfigError
@@ -187,7 +188,7 @@ def _drop_dependent_keys(layers: Sequence[Layer]) -> None:
 def _fill_in_task(merged: dict[str, Any], config_file: Path | None, mistakes: list[str]) -> Layer:
     """Fills the keys of `prompt` that no layer sets with the task's values, and returns these as a layer."""
     prompt = merged.get("prompt")
-    task = prompt.get("task") if isinstance(prompt, dict) else None
+    task = text_of(prompt.get("task")) if isinstance(prompt, dict) else None
     given = {key for key in TASK_KEYS if isinstance(prompt, dict) and prompt.get(key) is not None}
     # A complete prompt needs no task file, which may have moved since. Wrong types are reported by the validation.
     if not isinstance(prompt, dict) or not isinstance(task, str) or given == set(TASK_KEYS):
@@ -199,13 +200,13 @@ def _fill_in_task(merged: dict[str, Any], config_file: Path | None, mistakes: li
         return Layer("", {})
     if "labels" in given:
         # The task's words belong to the task's labels; other labels are their own words.
-        own["label_words"] = prompt["labels"] if _is_text_list(prompt["labels"]) else None
+        own["label_words"] = _texts(prompt["labels"]) or None
         own["id_columns"] = None  # the user says what the ids mean
     prompt.update({key: value for key, value in own.items() if prompt.get(key) is None})
 
     # With other labels or words, the task's template must still name every word that the model may answer.
-    words = prompt["label_words"] if _is_text_list(prompt["label_words"]) else []
-    unnamed = [word for word in words if not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", str(prompt["template"]))]
+    words, template = _texts(prompt["label_words"]), str(prompt["template"])
+    unnamed = [word for word in words if not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", template)]
     if given & {"labels", "label_words"} and "template" not in given and unnamed:
         mistakes.append(
             f"prompt.template: the prompt of task {task} does not name every label word (got {unnamed[0]!r}); set"
@@ -215,8 +216,10 @@ def _fill_in_task(merged: dict[str, Any], config_file: Path | None, mistakes: li
     return Layer(f"task {task}", {"prompt": own})
 
 
-def _is_text_list(words: Any) -> bool:
-    return isinstance(words, list) and all(isinstance(word, str) for word in words)
+def _texts(words: Any) -> list[str]:
+    """A list of texts; empty where the validation will report something else."""
+    texts = [text_of(word) for word in words] if isinstance(words, list) else []
+    return texts if all(isinstance(text, str) for text in texts) else []
 
 
 def _task_values(task: str, config_file: Path | None) -> dict[str, Any]:

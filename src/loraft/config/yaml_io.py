@@ -8,6 +8,7 @@ import yaml
 
 from loraft.config.diagnostics import show
 from loraft.config.schema import Config
+from loraft.config.section import WrittenFloat, WrittenInt
 from loraft.errors import ConfigError
 
 
@@ -55,7 +56,8 @@ class Loader(yaml.SafeLoader):
 
     PyYAML would silently keep the last value of a repeated key. It follows YAML 1.1, where off is false, 016 is 14,
     1:30 is 90 and 1e-4 is text; here these are text, 16, text and a number. `Dumper` quotes every text that one of the
-    two reads as something else, so that both kinds of reader agree on what it writes.
+    two reads as something else, so that both kinds of reader agree on what it writes. Numbers keep their text, which a
+    setting that is text takes: 08 and 1e3 were not quoted by PyYAML, in the files of earlier versions.
 
     Source:
         YAML 1.2.2, section 10.3.2, the core schema.
@@ -75,9 +77,16 @@ class Dumper(yaml.SafeDumper):
     """SafeDumper that writes text of several lines as a block, so that prompts stay readable."""
 
 
-def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    text = str(loader.construct_scalar(node))
-    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> WrittenInt:
+    number = WrittenInt(node.value, {"0o": 8, "0x": 16}.get(node.value[:2], 10))
+    number.written = node.value
+    return number
+
+
+def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> WrittenFloat:
+    number = WrittenFloat(loader.construct_yaml_float(node))
+    number.written = node.value
+    return number
 
 
 # Of YAML 1.1, null and the merge key stay.
@@ -97,6 +106,7 @@ for kind, pattern, firsts in (
     for reader_or_writer in (Loader, Dumper):
         reader_or_writer.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"(?:{pattern})$"), list(firsts))
 Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -106,4 +116,11 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
+def _represent_number(dumper: yaml.SafeDumper, number: WrittenInt | WrittenFloat) -> yaml.ScalarNode:
+    kind = "int" if isinstance(number, WrittenInt) else "float"
+    return dumper.represent_scalar(f"tag:yaml.org,2002:{kind}", number.written)
+
+
 Dumper.add_representer(str, _represent_text)
+Dumper.add_representer(WrittenInt, _represent_number)
+Dumper.add_representer(WrittenFloat, _represent_number)

@@ -58,8 +58,8 @@ def exact_logits(model: PreTrainedModel, kept_BQ: torch.Tensor | None = None) ->
             source_BTH = functional_call(norm, weights, (source_BTH.float(),))
         return (source_BTH.float() if linears else source_BTH, *given[1:])
 
-    def after_norm(module: torch.nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        if given:
+    def after_norm(module: torch.nn.Module, given: tuple[torch.Tensor, ...], output: Any) -> None:
+        if given and isinstance(output, torch.Tensor):  # some models have "Norm" in the name of their class
             seen.append((module, given[0], output))
 
     with ExitStack() as stack:

@@ -99,12 +99,13 @@ def attend(  # noqa: PLR0913 - transformers calls it with these arguments
 
 
 def supports(model: PreTrainedModel) -> bool:
-    """Says whether the model's attention is what `attend` computes: no soft cap, no sliding window, no sinks."""
+    """Says whether the model's attention is what `attend` computes: causal, without soft cap, window and sinks."""
     config = model.config.get_text_config()
     return (
         config._attn_implementation in ("sdpa", NAME)
         and getattr(config, "attn_logit_softcapping", None) is None
         and getattr(config, "sliding_window", None) is None
+        and getattr(config, "is_causal", True)  # false in embedding models such as gte-Qwen2: transformers obeys it
         and config.model_type in ("llama", "qwen2", "qwen3", "gpt_neox", "mistral", "phi3", "olmo2", "smollm3")
     )
 

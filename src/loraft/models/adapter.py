@@ -239,9 +239,11 @@ def coverage(model: "PeftModel") -> list[str]:
     lines = []
     if getattr(base, "is_loaded_in_4bit", False):
         lines.append(f"nf4: {quantised_share(base, frozen):.0%} of the weights in the layers are stored in 4 bits")
-    if any("experts" in name and name not in adapted and not name.endswith("bias") for name in frozen):
+    experts = {name: count for name, count in frozen.items() if "experts" in name and not name.endswith("bias")}
+    if not experts.keys() <= adapted:
         share = sum(count for name, count in frozen.items() if name in adapted) / total
-        lines.append(f"the adapter covers {share:.0%} of the weights in the layers; its targets leave experts out")
+        of_experts = sum(count for name, count in experts.items() if name in adapted) / sum(experts.values())
+        lines.append(f"the adapter covers {share:.0%} of the weights in the layers, {of_experts:.0%} of the experts'")
     return lines
 
 

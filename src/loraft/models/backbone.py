@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from loraft.config.schema import ModelConfig, QuantConfig
 from loraft.engine import prefix_attention
+from loraft.engine.lm_head import exact_logits
 from loraft.engine.quantized_linear import is_4bit, keep_dense, keeps_dense
 from loraft.errors import BackboneError, first_line
 from loraft.models.device import pick_device, pick_dtype
@@ -39,10 +40,6 @@ transformers_logging.disable_progress_bar()  # transformers would draw one for e
 SHOWN_KEYS = 3  # in a message, of each kind
 CHUNK = 2**16  # words of 32 bits that `weights_hash` sums up; as 64-bit products they fit into a CPU's cache
 CHUNKS_AT_ONCE = 64  # on an accelerator, where the products of one kernel then take 32 MiB
-# A causal model's largest change of an earlier logit, as a share of the largest logit: experts that get another number
-# of tokens round in another way. Encoders change by 0.1 and more.
-ROUNDING = {torch.float32: 1e-4}
-ROUNDING_BELOW_FP32 = 5e-2
 # Buffers that old checkpoints hold and that the architectures compute themselves now: masks and rotary frequencies.
 OLD_BUFFERS = re.compile(r"(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias)$")
 
@@ -58,6 +55,8 @@ def load_tokenizer(section: ModelConfig) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if "gguf_file" in where:  # messages name the file, not its folder
+        tokenizer.name_or_path = section.name
     return tokenizer
 
 
@@ -150,34 +149,51 @@ def check_keys(name: str, info: dict[str, Any]) -> None:
         )
 
 
-@torch.inference_mode()
+@torch.enable_grad()
 def check_causal(name: str, base: PreTrainedModel) -> None:
     """Checks that a token does not see later ones: transformers loads encoders such as BERT as causal models, too.
 
-    Runs two tokens, twice. Architectures that `prefix_attention` knows are causal.
+    Scores three tokens, and takes the gradient of the first one's logits for the embedding of the last one. In a causal
+    model it is exactly zero, in every dtype and however small the weights are. Architectures that `prefix_attention`
+    knows are causal.
 
     Args:
         name: of the backbone, for the message.
         base: in evaluation mode.
 
     Raises:
-        BackboneError: another second token changes the logits of the first one, or the backbone cannot run.
+        BackboneError: the last token reaches the logits of the first one, or the backbone cannot run.
     """
     if prefix_attention.supports(base):
         return
     size = base.get_input_embeddings().weight.shape[0]
-    rows = [torch.tensor([[size // 2, last]], device=base.device) for last in (size // 3, size // 4)]
+    embedded: list[torch.Tensor] = []  # (1, T, D), where T counts tokens that some architectures put in front, too
+
+    def keep(layer: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        embedded.append(output.detach().requires_grad_())
+        return embedded[-1].clone()  # which a model may change in place
+
+    hook = base.get_input_embeddings().register_forward_hook(keep)
     try:
-        one_V, other_V = (base(input_ids=row).logits[0, 0].float() for row in rows)
+        ids_1T = torch.tensor([[size // 2, size // 3, size // 4]], device=base.device)
+        with exact_logits(base, torch.arange(3, device=base.device)[None]):  # as in scoring
+            first_V = base(input_ids=ids_1T, use_cache=False).logits[0, 0].float()
     except Exception as error:  # an architecture may want other inputs, and say so in any way
+        way = "--quant none" if getattr(base, "is_quantized", False) else "--set model.dtype=fp32"
         raise BackboneError(
-            f"model.name: {name} cannot run two tokens ({type(base).__name__}: {first_line(error)}); try --set "
-            "model.dtype=fp32, or choose a causal language model"
+            f"model.name: {name} cannot run three tokens ({type(base).__name__}: {first_line(error)}); try {way}, or "
+            "choose a causal language model"
         ) from error
-    if float((one_V - other_V).abs().max() / one_V.abs().max()) > ROUNDING.get(base.dtype, ROUNDING_BELOW_FP32):
+    finally:
+        hook.remove()
+    try:
+        (gradient_1TD,) = torch.autograd.grad(first_V.sum(), embedded[:1])
+    except Exception:  # some quantised layers have no backward pass; encoders do not come with such
+        return
+    if gradient_1TD[:, -1].nan_to_num().any():
         raise BackboneError(
-            f"model.name: {name} is no causal language model: its tokens see later ones (got {type(base).__name__}); "
-            "choose a decoder, such as Llama, Qwen or Gemma"
+            f"model.name: {name} is no causal language model: its tokens see later ones, as in an encoder or a prefix "
+            f"language model (got {type(base).__name__}); choose a decoder, such as Llama, Qwen or Gemma"
         )
 
 

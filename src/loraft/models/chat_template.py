@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from loraft.errors import BackboneError, ConfigError
 from loraft.models.plain_text import ChatTokenizer
+from loraft.models.thoughts import close_thoughts
 
 # These replace the messages to find them again; letters, so that no template edits them.
 MARK, SYSTEM_MARK = "LoraftUserMessageStandsHere", "LoraftSystemMessageStandsHere"
@@ -50,13 +51,6 @@ PLAIN_TEMPLATE = (
     "{{- message['content'] | trim }}{{- '\\n\\n' if message['role'] == 'system' else '\\n' }}"
     "{%- endfor %}"
 )
-# A generation prompt that ends inside an open block of thoughts: "<think>", "[THINK]", "<|begin_of_thought|>" and such.
-OPEN_THOUGHTS = re.compile(
-    r"(?P<left>[<\[◁]\|?)(?!/|end)(?P<name>[^<>\[\]◁▷|/]*(?:think|thought|reason|reflect|analysis|scratch)[^<>\[\]◁▷|]*)"
-    r"(?P<right>\|?[>\]▷])\s*\Z",
-    re.IGNORECASE,
-)
-BEGIN = re.compile(r"begin|start", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -166,14 +160,37 @@ class ChatTemplate:
     def render(self, chat: list[dict[str, str]], *, add_generation_prompt: bool = True) -> str:
         """Returns the chat as one text; with `add_generation_prompt`, up to where the assistant's answer begins.
 
+        A block of thoughts that the template leaves open there is closed, since the answer stands after it.
+
         Raises:
-            BackboneError: the template refuses the chat.
+            BackboneError: the template refuses the chat, or nothing says how its block of thoughts ends.
         """
+        prompt = self._rendered(chat, add_generation_prompt)
+        if not add_generation_prompt:
+            return prompt
+        marked = [*chat[:-1], {**chat[-1], "content": MARK}]
+        tail = self._rendered(marked, True).rpartition(MARK)[2]
+        if not tail or not prompt.endswith(tail):
+            return prompt
+        try:
+            before, mark, _ = self._rendered([*chat, {"role": "assistant", "content": MARK}], False).rpartition(MARK)
+        except BackboneError:
+            mark = ""
+        known = "\n".join([str(self._arguments["chat_template"]), *self._tokenizer.get_added_vocab()])
+        closed = close_thoughts(prompt, tail, before if mark else "", known)
+        if closed is None:
+            raise BackboneError(
+                f"{self._who} opens a block of thoughts, and nothing says how it ends (got {tail.strip()!r}); switch "
+                "thoughts off by prompt.template_kwargs, or set prompt.chat_template to another template"
+            )
+        return closed
+
+    def _rendered(self, chat: list[dict[str, str]], add_generation_prompt: bool) -> str:
         messages: list[dict[str, Any]] = [*chat]
         if self._in_parts:
             messages = [{**one, "content": _parts(one["content"])} for one in chat]
         try:
-            rendered = str(
+            return str(
                 self._tokenizer.apply_chat_template(
                     messages, add_generation_prompt=add_generation_prompt, **self._arguments
                 )
@@ -185,24 +202,6 @@ class ChatTemplate:
             ) from error
         except Exception as error:  # a template is code, and may raise anything
             raise self._error(f"refuses the chat ({error})") from error
-        thoughts = OPEN_THOUGHTS.search(rendered) if add_generation_prompt else None
-        # An open block of thoughts is closed, in the layout of an empty one, since the answer stands after it.
-        return f"{rendered.rstrip()}\n\n{self._closing(thoughts)}\n\n" if thoughts else rendered
-
-    def _closing(self, thoughts: re.Match[str]) -> str:
-        """Returns what ends a block of thoughts: </think> for <think>, <|end_of_thought|> for <|begin_of_thought|>."""
-        left, name, right = thoughts["left"], thoughts["name"], thoughts["right"]
-        end = BEGIN.sub(lambda begin: "END" if begin[0].isupper() else "end", name, count=1)
-        closing = f"{left}{f'/{name}' if end == name else end}{right}"
-        template = str(self._arguments["chat_template"])
-        known = closing in template or closing in self._tokenizer.get_vocab()
-        if left != "<" and not known:  # tags are always closed with a slash
-            raise BackboneError(
-                f"{self._who} opens a block of thoughts, and nothing says how it ends (got {thoughts[0].strip()!r}, "
-                f"and no {closing!r}); switch thoughts off by prompt.template_kwargs, or set prompt.chat_template to "
-                "another template"
-            )
-        return closing
 
     def frame(self, chat: list[dict[str, str]]) -> Frame:
         """Returns the four parts around the user message, which is the last message of the chat."""
@@ -259,10 +258,12 @@ def _chosen(tokenizer: PreTrainedTokenizerBase, name: str | None) -> str:
         return str(named[str(name)])
     if name is not None and "{" in name:  # the text of a template, as `config.schema` reads it from a file
         return name
-    what = "no template is the default" if name is None else "no such template, and no such file with Jinja in it"
+    listed = f"templates of {tokenizer.name_or_path}: {', '.join(named) or 'none'}"
+    if name is not None and {".", "/"} & set(name):  # also of an earlier version's run, which kept the file's name
+        raise ConfigError(f"prompt.chat_template: no such file (got {name}); write the template there; {listed}")
+    what = "no template is the default" if name is None else "no such template"
     raise ConfigError(
-        f"prompt.chat_template: {what} (got {name}); templates of {tokenizer.name_or_path}: "
-        f"{', '.join(named) or 'none'}; --set prompt.chat_template={next(iter(named), 'FILE')}"
+        f"prompt.chat_template: {what} (got {name}); {listed}; --set prompt.chat_template={next(iter(named), './FILE')}"
     )
 
 

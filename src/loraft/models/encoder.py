@@ -159,6 +159,12 @@ class Encoder:
             self._encoded = dict([*self._encoded.items(), (key, [*prompts])][-KEPT_CALLS:])
         return prompts
 
+    @property
+    def shortest(self) -> int:
+        """Tokens of the prompt with an empty sentence and the longest answer."""
+        (middle,) = self._middle_ids([self._piece("", user_parts(self.task))])
+        return len(self._head_ids) + len(middle) + len(self._tail_ids) + max(map(len, self.completions_K))
+
     def read(self, answers: Sequence[Sequence[int]]) -> list[tuple[str, int | None]]:
         """Returns each generated answer as text, and the id of the label that it names, None if it names none.
 
@@ -172,7 +178,7 @@ class Encoder:
         def kept(text: str) -> str:
             """What is left of a text that was encoded and decoded."""
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            return unicodedata.normalize("NFC", str(self.tokenizer.decode(ids))).strip()
+            return unicodedata.normalize("NFC", str(self.tokenizer.decode(ids, skip_special_tokens=True))).strip()
 
         words = tuple(kept(word) or word for word in self.task.label_words)
         decoded = replace(self.task, answer_prefix=kept(self.task.answer_prefix), label_words=words)

@@ -13,7 +13,7 @@ from loraft.models.adapter import apply_adapter, load_adapter
 from loraft.models.backbone import cast, fingerprint, load_backbone, load_tokenizer
 from loraft.models.device import DTYPE_NAMES, pick_compute_dtype, pick_dtype
 from loraft.models.encoder import Encoder
-from loraft.models.positions import NO_LIMIT, longest_prompt
+from loraft.models.positions import NO_LIMIT, check_positions, longest_prompt, positions_of_prompts
 from loraft.models.source import located
 from loraft.runs.peft_folder import read_peft_folder
 from loraft.runs.run import MANIFEST_FILE, Run
@@ -28,10 +28,21 @@ def build_encoder(config: Config, *, whole: bool = False) -> Encoder:
     """Returns the encoder of the config's task for the backbone's tokenizer; loads no weights.
 
     With `whole` it shortens no sentence; else to `prompt.max_length` and the backbone's positions.
+
+    Raises:
+        BackboneError, ConfigError, DataError: as `Encoder`, or the backbone has too few positions.
     """
-    section, task = config.prompt, Task.from_config(config.prompt)
-    most = NO_LIMIT if whole else longest_prompt(config)
-    return Encoder(load_tokenizer(config.model), task, date_string=section.date_string, max_length=most)
+    section, task, tokenizer = config.prompt, Task.from_config(config.prompt), load_tokenizer(config.model)
+
+    def encoder(most: int) -> Encoder:
+        return Encoder(tokenizer, task, date_string=section.date_string, max_length=most)
+
+    if whole or positions_of_prompts(config) < section.max_length:
+        unlimited = encoder(NO_LIMIT)
+        check_positions(config, unlimited.shortest)  # before `longest_prompt` tells how long prompts may be
+        if whole:
+            return unlimited
+    return encoder(longest_prompt(config))
 
 
 def load_peft(folder: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:

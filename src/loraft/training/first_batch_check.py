@@ -9,9 +9,10 @@ from peft import PeftModel
 from loraft.engine import lora_linear
 from loraft.engine.loss import BatchMethod, answer_loss_sum
 from loraft.errors import BackboneError, first_line
+from loraft.models.adapter import weights_of
 
 CHECKED_ROWS = 4  # of the first batch
-Losses = Callable[[BatchMethod], torch.Tensor]  # the loss of each adapter, summed over the rows, by a method
+Losses = Callable[[BatchMethod], torch.Tensor]  # by a method
 
 # Largest accepted differences: of gradients as a share of their norm, of the loss in nats per answer token. In bf16 the
 # gradients of two right methods differ by up to 0.15 of their norm, and by as much from those in fp32.
@@ -34,11 +35,12 @@ def check_first_batch(
     The loss of a few packed rows is compared with that of the same rows, padded, by the library's own layers. LoRA's B
     starts at zero, so it is perturbed during the check: a wrong LoRA product would go unnoticed otherwise. The
     gradients of fused layers are compared with autograd's. A method that raises an error counts as a wrong one.
+    Adapters whose plain loss is not finite have diverged, in a training that is resumed: they are left out.
 
     Args:
         model: with the layers, attention and LoRA products of `method` enabled.
         padded: a few rows as a padded batch, on the model's device.
-        losses: of the same rows by a method.
+        losses: of the same rows, summed, of each adapter.
         method: that the training has chosen.
         adapters: names of the adapters of a joint training, None where the active one trains alone.
         dtype: of the backbone's floating-point weights.
@@ -47,22 +49,28 @@ def check_first_batch(
         BackboneError: the loss of a joint training differs from peft's or fails; it has no slower method to fall back
             to.
     """
-    count = 1 if adapters is None else len(adapters)
-    tokens = float(padded["weights"].sum()) * count
     was_training = model.training
     model.eval()  # dropout off
     with torch.no_grad(), lora_linear.perturbed(model):
         # In evaluation mode and without a layout, the layers of transformers and peft run, though others are enabled.
-        plain_loss = _plain_loss(model, padded, adapters, dtype)
+        plain_A = _plain_losses(model, padded, adapters, dtype)
+        finite_A = plain_A.isfinite()
+        plain_loss = float(plain_A[finite_A].sum())
+        tokens = float(padded["weights"].sum()) * max(1, int(finite_A.sum()))
+        dead = [name for name, finite in zip(adapters or (), finite_A, strict=False) if not finite]
+
+        def loss_of(method: BatchMethod) -> torch.Tensor:
+            return losses(method)[finite_A].sum()
+
         with lora_linear.active_in_evaluation(model):
-            if method is BatchMethod.FUSED and (why := _why_not_fused(model, losses, dtype)):
+            if method is BatchMethod.FUSED and (why := _why_not_fused(model, loss_of, dead, dtype)):
                 method = BatchMethod.ATTENTION
                 warnings.warn(
                     f"{why} on this architecture; training continues with shared-prefix attention, which is slower",
                     stacklevel=2,
                 )
             try:
-                shared_loss = float(losses(method).sum())
+                shared_loss = float(loss_of(method))
                 found = f"loss {shared_loss:.6f} with shared prefix, {plain_loss:.6f} padded"
             except Exception as error:  # an architecture may refuse a mask or position ids in any way
                 shared_loss, found = float("nan"), f"the shared prefix fails: {first_line(error)}"
@@ -80,45 +88,46 @@ def check_first_batch(
     return BatchMethod.PADDED
 
 
-def _plain_loss(
+def _plain_losses(
     model: PeftModel, padded: dict[str, torch.Tensor], adapters: Sequence[str] | None, dtype: torch.dtype
-) -> float:
-    """The loss of a padded batch by the library's own layers, summed over the adapters, each by itself."""
+) -> torch.Tensor:
+    """The loss of a padded batch by the library's own layers, of each adapter by itself: (A,)."""
     if adapters is None:
-        return float(answer_loss_sum(model, padded, dtype))
-    total = 0.0
+        return answer_loss_sum(model, padded, dtype)[None]
+    found = []
     for name in adapters:
         model.base_model.set_adapter(name)
-        total += float(answer_loss_sum(model, padded, dtype))
+        found.append(answer_loss_sum(model, padded, dtype))
     model.base_model.set_adapter(list(adapters))
-    return total
+    return torch.stack(found)
 
 
-def _why_not_fused(model: PeftModel, losses: Losses, dtype: torch.dtype) -> str:
+def _why_not_fused(model: PeftModel, loss_of: Losses, dead: Sequence[str], dtype: torch.dtype) -> str:
     """Returns what is wrong with fused layers, in words; empty if they are right."""
     try:
-        agree = _gradients_agree(model, losses, dtype)
+        agree = _gradients_agree(model, loss_of, dead, dtype)
     except Exception as error:  # as for the loss
         return f"fused layers fail ({first_line(error)})"
     return "" if agree else "the gradients of fused layers differ from autograd's"
 
 
 @torch.enable_grad()
-def _gradients_agree(model: PeftModel, losses: Losses, dtype: torch.dtype) -> bool:
-    """Compares the gradients of fused layers with autograd's over the same packed batch.
+def _gradients_agree(model: PeftModel, loss_of: Losses, dead: Sequence[str], dtype: torch.dtype) -> bool:
+    """Compares the gradients of fused layers with autograd's over the same packed batch, without dead adapters'.
 
     They are compared kind by kind of projection (all q_proj together, all k_proj, ...): one wrong kind must not hide
     in the norm of the others.
     """
-    names, weights = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
+    left_out = {weight for name in dead for weight in weights_of(model, name)}
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad and p not in left_out}
     by_method: list[dict[str, list[torch.Tensor]]] = []
     for method in (BatchMethod.ATTENTION, BatchMethod.FUSED):
-        loss = losses(method).sum()
+        loss = loss_of(method)
         if not loss.requires_grad:  # the method lost the graph
             return False
-        gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+        gradients = torch.autograd.grad(loss, [*trained.values()], materialize_grads=True)
         kinds: dict[str, list[torch.Tensor]] = {}
-        for name, gradient in zip(names, gradients, strict=True):
+        for name, gradient in zip(trained, gradients, strict=True):
             # "q_proj" of "....q_proj.lora_A.default.weight", "lm_head" of "....lm_head.modules_to_save.default.weight"
             kind = name.partition(".lora_")[0].partition(".modules_to_save.")[0].rpartition(".")[2]
             kinds.setdefault(kind, []).append(gradient.flatten())

@@ -92,8 +92,8 @@ def test_names_come_from_validated_values_and_fit_a_folder() -> None:
 
 
 def test_a_list_a_null_and_a_boolean_reach_the_config_as_such() -> None:
-    found = trials("lora.target_modules=[q_proj,v_proj]", "train.early_stopping_patience=null,3", "lora.use_dora=yes")
-    assert found[0].config.lora.target_modules == ["q_proj", "v_proj"]
+    found = trials("lora.target_modules=[q_proj,08]", "train.early_stopping_patience=null,3", "lora.use_dora=yes")
+    assert found[0].config.lora.target_modules == ["q_proj", "08"]
     assert [trial.config.train.early_stopping_patience for trial in found] == [None, 3]
     assert found[0].config.lora.use_dora is True
     assert [trial.config.train.shared_prefix for trial in trials("train.shared_prefix=auto,off")] == ["auto", "off"]
