@@ -152,9 +152,9 @@ def test_a_field_may_be_longer_than_the_csv_module_allows() -> None:
     assert len(row.columns["sentence"]) == 160_000
 
 
-def test_fasttext_labels_stand_before_the_text() -> None:
-    lines = ["__label__tốt thầy  dạy hay\n", "\n", "__label__a __label__b hai nhãn\n", "không nhãn"]
+def test_fasttext_labels_are_the_words_with_its_prefix() -> None:
+    lines = ["__label__tốt thầy  dạy hay\n", "\n", "__label__a hai nhãn __label__b\n", "không nhãn"]
     assert list(fasttext_rows(lines, "câu", "nhãn")) == [
-        Row(1, {"câu": "thầy dạy hay", "nhãn": "tốt"}), Row(2, {"câu": "hai nhãn", "nhãn": ["a", "b"]}),
+        Row(1, {"câu": "thầy  dạy hay", "nhãn": "tốt"}), Row(2, {"câu": "hai nhãn", "nhãn": ["a", "b"]}),
         Row(3, {"câu": "không nhãn", "nhãn": None}),
     ]  # fmt: skip

@@ -207,7 +207,7 @@ def test_a_hub_id_is_asked_for_with_revision_split_and_cache(hub: dict[str, Any]
 def test_a_subset_and_a_split_in_another_case_are_asked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def load_dataset(name: str, **arguments: Any) -> Any:
+    def load_dataset(path: str, **arguments: Any) -> Any:
         asked.append((arguments["name"], arguments["split"]))
         if arguments["split"] != "Dev":
             raise ValueError("Unknown split \"validation\". Should be one of ['Train', 'Dev'].")

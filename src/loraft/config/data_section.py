@@ -1,6 +1,5 @@
 """The section `data` of the config: where the rows come from, how files are read and split, and limits."""
 
-import codecs
 import unicodedata
 from typing import Annotated, Literal
 
@@ -47,7 +46,7 @@ class DataConfig(Section):
     @classmethod
     def _known_encoding(cls, name: str | None) -> str | None:
         try:
-            codecs.lookup("utf-8" if name is None or name.casefold() == "tcvn3" else name)
+            b"".decode("utf-8" if name is None or name.casefold() == "tcvn3" else name)
         except LookupError:
             raise ValueError(f"is no encoding that Python knows (got {name!r}); try cp1258, latin-1 or tcvn3") from None
         return name

@@ -7,6 +7,7 @@ ends. The text formats get the lines of an open file or stream, so that `readers
 import csv
 import itertools
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,17 +36,15 @@ def line_rows(lines: Iterable[str], text_column: str) -> Iterator[Row | BadRow]:
 
 
 def fasttext_rows(lines: Iterable[str], text_column: str, label_column: str) -> Iterator[Row | BadRow]:
-    """One row a line: labels with `__label__` before them, then the text; blank lines are no rows.
+    """One row a line: its words that begin with `__label__` are labels, the rest is text; blank lines are no rows.
 
     Several labels become a list, which tasks with one label a row refuse.
 
     Source: https://fasttext.cc/docs/en/supervised-tutorial.html
     """
     for row, line in enumerate((line for line in lines if line.strip()), start=1):
-        words = line.split()
-        labels = list(itertools.takewhile(lambda word: word.startswith(FASTTEXT), words))
-        names = [label.removeprefix(FASTTEXT) for label in labels]
-        text = " ".join(words[len(labels) :])
+        names = re.findall(rf"(?<!\S){FASTTEXT}(\S+)", line)
+        text = re.sub(rf"(?<!\S){FASTTEXT}\S+\s*", "", line).strip()
         yield Row(row, {text_column: text, label_column: names[0] if len(names) == 1 else names or None})
 
 
@@ -91,15 +90,9 @@ def table_rows(lines: Iterable[str], delimiter: str, where: str, required: Seque
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         not_blank = (names for names in reader if any(name.strip() for name in names))
-        header = [unicodedata.normalize("NFC", name).strip() for name in next(not_blank, [])]
+        header = column_names(next(not_blank, []), required, where)
     except csv.Error as error:
         raise DataError(f"{where}: the header line is malformed ({error}); fix its quotes") from error
-    while header and not header[-1]:  # columns that a spreadsheet left over
-        header.pop()
-    require_columns(header, required, where)
-    header = [name or f"column {number}" for number, name in enumerate(header, start=1)]
-    if len(set(header)) != len(header):
-        raise DataError(f"{where}: column names repeat (got {', '.join(header)}); rename one")
     for row in itertools.count(1):
         try:
             fields = next(line for line in reader if line)
@@ -116,6 +109,24 @@ def table_rows(lines: Iterable[str], delimiter: str, where: str, required: Seque
             )
         else:
             yield Row(row, dict(zip(header, fields, strict=True)))
+
+
+def column_names(header: Iterable[str], required: Sequence[str], where: str) -> list[str]:
+    """The columns that a header names, composed (NFC); without those that a spreadsheet left over at the end.
+
+    An unnamed column between others is called by its number, such as "column 2".
+
+    Raises:
+        DataError: a name repeats, or a required one is missing.
+    """
+    names = [unicodedata.normalize("NFC", name).strip() for name in header]
+    while names and not names[-1]:
+        names.pop()
+    require_columns([name for name in names if name], required, where)
+    names = [name or f"column {number}" for number, name in enumerate(names, start=1)]
+    if len(set(names)) != len(names):
+        raise DataError(f"{where}: column names repeat (got {', '.join(names)}); rename one")
+    return names
 
 
 def parquet_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:

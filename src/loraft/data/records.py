@@ -1,10 +1,19 @@
-"""The three forms of a row: as a file gives it (`Row`), unreadable (`BadRow`), checked (`Example`).
+"""A row as a file gives it (`Row`), unreadable (`BadRow`) or checked (`Example`); and how a file is read.
 
 An unreadable row is an item like any other and not an exception: a caller may refuse the whole file or go on.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """What a file does not say of itself; None takes what the file shows. The keys of `data` with these names."""
+
+    encoding: str | None = None  # of text files
+    delimiter: str | None = None  # of CSV files
+    sheet: str | None = None  # of Excel files
 
 
 @dataclass(frozen=True)
