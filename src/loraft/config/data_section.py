@@ -23,7 +23,7 @@ class DataConfig(Section):
         None, description="of text files: latin-1, cp1258, tcvn3, ...; null: UTF-8, or UTF-16 with its mark"
     )
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = Field(
-        None, description="of CSV files; null: by the header"
+        None, description="of CSV files: one character; null: by the header"
     )
     sheet: str | None = Field(None, description="of an Excel file; null: the only one with cells")
     text_column: str = "sentence"
