@@ -108,7 +108,7 @@ def test_ids_of_the_bundled_layout_and_of_the_users_own_labels_count(tmp_path: P
 
 
 def test_blank_rows_are_skipped_and_counted_whatever_their_label(tmp_path: Path) -> None:
-    split = load(train_csv(tmp_path, "sentence,sentiment\n  ,2\nhay,2\n\n,\n"))
+    split = load(train_csv(tmp_path, "sentence,sentiment\n  ,2\n\n,\nhay,2\n,\n"))
     assert (split.texts, split.notes) == (["hay"], {"blank rows skipped": 2})
 
 

@@ -26,7 +26,7 @@ def book(path: Path, *sheets: list[list[Any]], merged: str | None = None) -> Pat
     return path
 
 
-def test_cells_of_every_kind_keep_their_type_and_empty_rows_and_columns_are_none(tmp_path: Path) -> None:
+def test_cells_keep_their_type_and_empty_ones_are_none(tmp_path: Path) -> None:
     rows = [
         [" sentence ", None, "nha\u0303n", None],
         [],
@@ -36,15 +36,18 @@ def test_cells_of_every_kind_keep_their_type_and_empty_rows_and_columns_are_none
         [None, None, date(2024, 1, 2)],
         ["#N/A", None, 1],
         ["hay", None, 1, "bên cạnh"],
+        [None, " "],
+        [],
     ]
     path = book(tmp_path / "a.xlsx", rows, [])
     assert list(xlsx_rows(path, None, ("sentence",))) == [
-        Row(1, {"sentence": "dễ hiểu", "column 2": "x", "nhãn": 2}),
-        Row(2, {"sentence": "một\r\nhai", "column 2": None, "nhãn": 0.5}),
-        Row(3, {"sentence": True, "column 2": None, "nhãn": datetime(2024, 1, 1, 12)}),
-        Row(4, {"sentence": None, "column 2": None, "nhãn": datetime(2024, 1, 2)}),
-        BadRow(5, "a cell holds the error #N/A"),
-        BadRow(6, "a cell beside the named columns"),
+        Row(1, {"sentence": None, "column 2": None, "nhãn": None}),
+        Row(2, {"sentence": "dễ hiểu", "column 2": "x", "nhãn": 2}),
+        Row(3, {"sentence": "một\r\nhai", "column 2": None, "nhãn": 0.5}),
+        Row(4, {"sentence": True, "column 2": None, "nhãn": datetime(2024, 1, 1, 12)}),
+        Row(5, {"sentence": None, "column 2": None, "nhãn": datetime(2024, 1, 2)}),
+        BadRow(6, "a cell holds the error #N/A"),
+        BadRow(7, "a cell beside the named columns"),
     ]
 
 

@@ -1,7 +1,8 @@
 """Parse one format into rows: lines, fastText, JSONL, a JSON array, a table with delimiters (CSV, TSV), Parquet.
 
-A row's number counts the data rows from 1: neither the header nor a blank line is one, and a quoted field may hold line
-ends. The text formats get the lines of an open file or stream, so that `readers` alone deals with files and encodings.
+A row's number counts the data rows from 1: the header is none, a quoted field may hold line ends, and a blank line is a
+row only between lines of text. The text formats get the lines of an open file or stream, so that `readers` alone deals
+with files and encodings.
 """
 
 import csv
@@ -23,16 +24,24 @@ LONGEST_FIELD = 2**31 - 1  # characters; the csv module's own limit is 131,072, 
 
 
 def line_rows(lines: Iterable[str], text_column: str) -> Iterator[Row | BadRow]:
-    """One row a line. A blank line between others is a bad row; blank lines at the end are no rows."""
-    blank: list[int] = []
-    for row, line in enumerate(lines, start=1):
-        if not line.strip():
-            blank.append(row)
-            continue
-        # Only now is it known that the blank lines so far are not at the end.
-        yield from (BadRow(number, "no text") for number in blank)
-        blank.clear()
-        yield Row(row, {text_column: line.rstrip("\r\n")})
+    """One row a line; blank lines between others are rows without text, at the end they are no rows."""
+    return without_empty_end(Row(row, {text_column: line.rstrip("\r\n")}) for row, line in enumerate(lines, start=1))
+
+
+def without_empty_end(rows: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
+    """The rows without those at the end in which every column is blank, as spreadsheets leave them over."""
+    blank: list[Row | BadRow] = []
+    for item in rows:
+        blank.append(item)
+        if isinstance(item, BadRow) or not all(map(is_blank, item.columns.values())):
+            # Only now is it known that the rows so far are not at the end.
+            yield from blank
+            blank.clear()
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a cell holds nothing, or white space only."""
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def fasttext_rows(lines: Iterable[str], text_column: str, label_column: str) -> Iterator[Row | BadRow]:
@@ -79,7 +88,9 @@ def _object_row(row: int, value: Any) -> Row | BadRow:
 
 
 def table_rows(lines: Iterable[str], delimiter: str, where: str, required: Sequence[str]) -> Iterator[Row | BadRow]:
-    """The rows of a table whose first line that is not blank is the header; blank lines are no rows.
+    """The rows of a table whose first line that is not blank is the header.
+
+    Blank lines, and at the end rows in which every field is blank, are no rows.
 
     Raises:
         DataError: the header is malformed, repeats a name or lacks a required column.
@@ -93,6 +104,10 @@ def table_rows(lines: Iterable[str], delimiter: str, where: str, required: Seque
         header = column_names(next(not_blank, []), required, where)
     except csv.Error as error:
         raise DataError(f"{where}: the header line is malformed ({error}); fix its quotes") from error
+    yield from without_empty_end(_fields(reader, header, f"quote fields with {delimiter!r}"))
+
+
+def _fields(reader: Iterator[list[str]], header: Sequence[str], hint: str) -> Iterator[Row | BadRow]:
     for row in itertools.count(1):
         try:
             fields = next(line for line in reader if line)
@@ -104,9 +119,7 @@ def table_rows(lines: Iterable[str], delimiter: str, where: str, required: Seque
         while len(fields) > len(header) and not fields[-1].strip():
             fields.pop()
         if len(fields) != len(header):
-            yield BadRow(
-                row, f"{len(fields)} fields, but the header has {len(header)}; quote fields with {delimiter!r}"
-            )
+            yield BadRow(row, f"{len(fields)} fields, but the header has {len(header)}; {hint}")
         else:
             yield Row(row, dict(zip(header, fields, strict=True)))
 

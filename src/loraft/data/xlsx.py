@@ -1,24 +1,26 @@
 """Read the rows of an Excel file (.xlsx) with openpyxl."""
 
+import unicodedata
 import zipfile
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from loraft.data.formats import column_names
+from loraft.data.formats import column_names, is_blank, without_empty_end
 from loraft.data.records import BadRow, Row
 from loraft.errors import DataError
 
-TITLE_ROWS = 5  # rows that may stand above the header
+_Cells = tuple[list[Any], str | None]  # the values of a row, and the first error among them, such as #N/A
+TITLE_ROWS = 20  # the header is looked for in so many rows
 
 
 def xlsx_rows(path: Path, sheet: str | None, required: Sequence[str]) -> Iterator[Row | BadRow]:
-    """The rows of one sheet below its header; empty rows are no rows.
+    """The rows of one sheet below its header; empty rows between others count, at the end they are no rows.
 
-    The header is the first row that has all required columns, if it is one of the first that are not empty: titles may
-    stand above it. Otherwise it is the first row. Numbers and dates keep their type; an empty cell is None, a formula
-    the value that was saved with it. Of merged cells only the first has a value.
+    The header is the first row that has all required columns, so that titles may stand above it; otherwise the first
+    row that is not empty. Numbers and dates keep their type; an empty cell is None, a formula the value that was saved
+    with it. Of merged cells only the first has a value.
 
     Args:
         path: the file.
@@ -33,18 +35,13 @@ def xlsx_rows(path: Path, sheet: str | None, required: Sequence[str]) -> Iterato
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         try:
-            rows = _filled_rows(_chosen(book.worksheets, sheet, path))
-            first = list(islice(rows, TITLE_ROWS))
-            names = [["" if cell is None else str(cell) for cell in values] for values, _ in first]
-            start = next((at for at, one in enumerate(names) if {*required} <= {*map(str.strip, one)}), 0)
-            header = column_names(names[start] if names else [], required, str(path))
-            below = (item for part in (first[start + 1 :], rows) for item in part)
-            for row, (values, error) in enumerate(below, start=1):
-                if error is not None or any(not _empty(value) for value in values[len(header) :]):
-                    yield BadRow(row, f"a cell holds the error {error}" if error else "a cell beside the named columns")
-                else:
-                    values += [None] * (len(header) - len(values))
-                    yield Row(row, dict(zip(header, values, strict=False)))
+            rows = _rows(_chosen(book.worksheets, sheet, path))
+            above = list(islice(rows, TITLE_ROWS))
+            named = [[_name(cell) for cell in values] for values, _ in above]
+            filled = [at for at, names in enumerate(named) if any(names)]
+            start = next((at for at in filled if {*required} <= {*named[at]}), filled[0] if filled else 0)
+            header = column_names(named[start] if named else [], required, str(path))
+            yield from without_empty_end(_below(header, chain(above[start + 1 :], rows)))
         finally:
             book.close()
     except FileNotFoundError as error:
@@ -61,22 +58,32 @@ def _chosen(sheets: Sequence[Any], name: str | None, path: Path) -> Any:
                 return sheet
         titles = ", ".join(sheet.title for sheet in sheets)
         raise DataError(f"{path}: no such sheet (got data.sheet={name!r}); allowed are {titles}")
-    filled = [sheet for sheet in sheets if next(_filled_rows(sheet), None)] or sheets[:1]
+    filled = [sheet for sheet in sheets if any(map(_name, chain.from_iterable(values for values, _ in _rows(sheet))))]
+    filled = filled or [*sheets[:1]]
     if len(filled) != 1:
         titles = ", ".join(sheet.title for sheet in filled)
         raise DataError(f"{path}: not one sheet with cells (got {titles or 'none'}); choose with --set data.sheet=NAME")
     return filled[0]
 
 
-def _filled_rows(sheet: Any) -> Iterator[tuple[list[Any], str | None]]:
-    """The values of each row that is not empty, and the first error among them, such as #N/A."""
+def _rows(sheet: Any) -> Iterator[_Cells]:
     sheet.reset_dimensions()  # some programs write wrong ones
     for cells in sheet.iter_rows():
         # Excel writes a carriage return as _x000D_ (ECMA-376, part 1, 22.9.2.19), which openpyxl leaves so.
         values = [c.value.replace("_x000D_", "\r") if isinstance(c.value, str) else c.value for c in cells]
-        if not all(map(_empty, values)):
-            yield values, next((c.value for c in cells if c.data_type == "e"), None)
+        yield values, next((c.value for c in cells if c.data_type == "e"), None)
 
 
-def _empty(value: Any) -> bool:
-    return value is None or value == ""
+def _below(header: Sequence[str], rows: Iterable[_Cells]) -> Iterator[Row | BadRow]:
+    for row, (values, error) in enumerate(rows, start=1):
+        values += [None] * (len(header) - len(values))
+        if error is not None:
+            yield BadRow(row, f"a cell holds the error {error}")
+        elif not all(map(is_blank, values[len(header) :])):
+            yield BadRow(row, "a cell beside the named columns")
+        else:
+            yield Row(row, dict(zip(header, values, strict=False)))
+
+
+def _name(cell: Any) -> str:
+    return "" if cell is None else unicodedata.normalize("NFC", str(cell)).strip()
