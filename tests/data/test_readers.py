@@ -7,6 +7,7 @@ import threading
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from helpers.data import ROWS, TEXTS, write_rows
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from loraft.data.readers import read_inputs, read_rows
+from loraft.data.readers import AS_IT_IS, Format, input_rows, read_rows, unlabelled
 from loraft.data.records import BadRow, Example, FileSettings, Row
 from loraft.errors import DataError
 
@@ -25,6 +26,12 @@ def file(folder: Path, content: str | bytes, name: str = "in.csv") -> Path:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+def read_inputs(
+    source: Path | TextIO, format: Format = "auto", settings: FileSettings = AS_IT_IS
+) -> Iterator[Example | BadRow]:
+    return (unlabelled(item, "sentence") for item in input_rows(source, format, settings=settings))
 
 
 def texts(items: Iterator[Example | BadRow]) -> list[str]:

@@ -32,31 +32,6 @@ AS_IT_IS = FileSettings()
 BINARY = re.compile("\x00|^.{0,7}[\x01-\x08\x0e-\x1a\x1c-\x1f]|^(%PDF|\udc89PNG|\udcd0\udccf|PAR1|BZh)")
 
 
-def read_inputs(
-    source: Path | TextIO, format: Format = "auto", text_column: str = "sentence", settings: FileSettings = AS_IT_IS
-) -> Iterator[Example | BadRow]:
-    """Unlabelled sentences one by one, in order; memory does not grow with the number of rows.
-
-    Args:
-        source: a file, or a stream such as stdin. A stream that wraps bytes is switched to UTF-8.
-        format: "auto" goes by the file's suffix; `.txt` is lines, or fastText where the first one begins with a label.
-            For a stream or a file without suffix it goes by the first line that is not blank: a JSON object, an array
-            of them, or a header that has the text column; everything else is lines. Parquet and Excel files are known
-            by their suffix. An array is read whole. "text": the whole file is one text; of a folder, each file in it,
-            its name in the column `file`.
-        text_column: the column that holds the sentence; all others are kept in `extra`.
-        settings: encoding, delimiter and sheet.
-
-    Yields:
-        An `Example` without label, or a `BadRow` where a row is unreadable or has no text. In a file of lines a blank
-        line between others is such a row; at the end, and in all other formats, blank lines are no rows.
-
-    Raises:
-        DataError: the file is missing, is no text, is cut off, has an unknown suffix, or has no such column.
-    """
-    return (unlabelled(item, text_column) for item in input_rows(source, format, text_column, settings))
-
-
 def unlabelled(item: Row | BadRow, text_column: str) -> Example | BadRow:
     """The row's sentence as an Example without label, or why it has none."""
     if isinstance(item, BadRow):
@@ -102,9 +77,23 @@ def stem_of(path: Path) -> str:
 
 
 def input_rows(
-    source: Path | TextIO, format: Format, text_column: str, settings: FileSettings = AS_IT_IS
+    source: Path | TextIO, format: Format = "auto", text_column: str = "sentence", settings: FileSettings = AS_IT_IS
 ) -> Iterator[Row | BadRow]:
-    """The rows of a file or stream of unlabelled sentences, with all their columns; see `read_inputs`."""
+    """The rows of a file or stream of unlabelled sentences, one by one; memory does not grow with their number.
+
+    Args:
+        source: a file, or a stream such as stdin. A stream that wraps bytes is switched to UTF-8.
+        format: "auto" goes by the file's suffix; `.txt` is lines, or fastText where the first one begins with a label.
+            For a stream or a file without suffix it goes by the first line that is not blank: a JSON object, an array
+            of them, or a header that has the text column; everything else is lines. Parquet and Excel files are known
+            by their suffix. An array is read whole. "text": the whole file is one text; of a folder, each file in it,
+            its name in the column `file`.
+        text_column: the column that holds the sentence; rows keep all others, too.
+        settings: encoding, delimiter and sheet.
+
+    Raises:
+        DataError: the file is missing, is no text, is cut off, has an unknown suffix, or has no such column.
+    """
     required = (text_column,)
     if isinstance(source, Path):
         suffix = suffix_of(source)

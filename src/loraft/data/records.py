@@ -20,7 +20,7 @@ class FileSettings:
 class Row:
     """The columns of one row as the file gives them."""
 
-    row: int  # 1-based, of the data rows: neither the header nor blank lines count
+    row: int  # of the data rows, from 1: the header is none; counted through the files of a split
     columns: dict[str, Any]
 
 
