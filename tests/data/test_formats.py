@@ -144,6 +144,12 @@ def test_columns_that_a_spreadsheet_left_over_are_dropped_and_the_header_is_comp
     assert [item.row for item in found] == [1, 2, 3, 4, 5]  # row 4 is empty; the two rows of commas at the end are none
 
 
+def test_column_names_are_composed_in_json_and_parquet_too(tmp_path: Path) -> None:
+    assert list(jsonl_rows(['{"y\u0301": 1}'])) == [Row(1, {"ý": 1})]
+    path = write_rows(tmp_path / "a.parquet", [{"y\u0301": 1}])
+    assert list(parquet_rows(path, ("ý",))) == [Row(1, {"ý": 1})]
+
+
 def test_a_field_may_be_longer_than_the_csv_module_allows() -> None:
     (row,) = table(f"sentence,sentiment\n{'hay ' * 40_000},1\n")
     assert isinstance(row, Row)

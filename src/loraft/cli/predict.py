@@ -2,6 +2,7 @@
 
 import math
 import sys
+import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
@@ -80,7 +81,7 @@ def predict(
     refuse_several({"--run": run, "--adapter": adapter})
     flags = dotted(model=model, task=task, quant=quant)
     path, resolved = run_or_adapter(run, adapter, sets or (), flags, output=output, preset=preset, config_file=config)
-    text_column = text_column or resolved.data.text_column
+    text_column = unicodedata.normalize("NFC", text_column or resolved.data.text_column)  # as all column names
     rows, source = _inputs(texts or [], file, format, text_column, _settings(resolved.data, sets or ()))
     start_command(resolved, verbose, adapter=path or adapter, source=source)
 

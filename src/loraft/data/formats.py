@@ -83,7 +83,7 @@ def array_rows(text: str, where: str) -> Iterator[Row | BadRow]:
 
 def _object_row(row: int, value: Any) -> Row | BadRow:
     if isinstance(value, dict):
-        return Row(row, value)
+        return Row(row, {unicodedata.normalize("NFC", name): cell for name, cell in value.items()})
     return BadRow(row, f"not a JSON object (got {type(value).__name__})")
 
 
@@ -149,8 +149,9 @@ def parquet_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
         DataError: the file cannot be read, or lacks a required column.
     """
     with _open_parquet(path) as file:
-        require_columns(file.schema_arrow.names, required, str(path))
-        rows = (columns for batch in file.iter_batches() for columns in batch.to_pylist())
+        names = [unicodedata.normalize("NFC", name) for name in file.schema_arrow.names]
+        require_columns(names, required, str(path))
+        rows = (columns for batch in file.iter_batches() for columns in batch.rename_columns(names).to_pylist())
         yield from itertools.starmap(Row, enumerate(rows, start=1))
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import tempfile
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -132,7 +133,7 @@ def _write_parquet(
 
     known: dict[str, Any] = {name: pyarrow.float64() for name in added} | {added[0]: pyarrow.string()}
     if source is not None and source.suffix.lower() == ".parquet":
-        known |= {field.name: field.type for field in pyarrow.parquet.read_schema(source)}
+        known |= {unicodedata.normalize("NFC", field.name): field.type for field in pyarrow.parquet.read_schema(source)}
     columns = {}
     for position, name in enumerate([*inputs, *added]):
         values = [row[position] for row in table]
