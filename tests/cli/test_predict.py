@@ -38,14 +38,14 @@ def test_predict_gives_probabilities_and_the_other_columns_as_json(
     api: Double, run_dir: Path, here: Path, loraft_says: Says
 ) -> None:
     (here / "câu.csv").write_text("mã,câu\na1,thầy giảng hay\na2,lớp đông\n", encoding="utf-8")
-    code, out, _ = loraft_says("predict", "--file", "câu.csv", "--text-column", "câu", "--json")
+    code, out, _ = loraft_says("predict", "--input", "câu.csv", "--text-column", "ca\u0302u", "--json")
     rows = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert rows[0] == {
-        "row": 2, "text": "thầy giảng hay", "label": "positive", "confidence": SURE,
+        "row": 1, "text": "thầy giảng hay", "label": "positive", "confidence": SURE,
         "probs": {"negative": 1 - SURE, "positive": SURE}, "extra": {"mã": "a1"},
     }  # fmt: skip
-    assert [row["row"] for row in rows] == [2, 3]  # the header is row 1
+    assert [row["row"] for row in rows] == [1, 2]  # the header is no row
     assert api.given["wait"] is None  # a file's groups do not depend on the clock
     assert "thầy giảng hay" in out  # readable, not escaped
     assert "extra" not in json.loads(loraft_says("predict", "--json", "câu")[1])
@@ -54,7 +54,7 @@ def test_predict_gives_probabilities_and_the_other_columns_as_json(
 def test_the_sentence_is_in_the_column_of_the_training(api: Double, here: Path, loraft_says: Says) -> None:
     finished(here / "runs" / "one", flags={"data.text_column": "ý kiến"})
     (here / "câu.csv").write_text("ý kiến,sentence\nthầy giảng hay,x\n", encoding="utf-8")
-    _, out, _ = loraft_says("predict", "--file", "câu.csv", "--json")
+    _, out, _ = loraft_says("predict", "--input", "câu.csv", "--json")
     assert json.loads(out)["text"] == "thầy giảng hay"
 
 
@@ -94,12 +94,14 @@ def test_a_sentence_is_composed_once(api: Double, run_dir: Path, loraft_says: Sa
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["câu", "--file", "câu.csv"], "--file and sentences"),
+        (["câu", "--input", "câu.csv"], "--input and sentences"),
         (["câu", "-"], "-: stdin and sentences"),
-        (["--file", "câu.csv", "--format", "xml"], "--format"),
+        (["--input", "câu.csv", "--format", "xml"], "--format"),
         (["--set", "lora.r=3", "câu"], "--set lora.r=3"),
         (["--task", "topic", "--model", "x", "câu"], "--model, --task"),
         (["--run", "one", "--adapter", "x", "câu"], "--run and --adapter"),
+        (["câu", "--output-file", "a.csv", "--json"], "--json and --output-file"),
+        (["câu", "--output-file", "a.xls"], "--output-file"),
     ],
 )
 def test_predict_refuses_conflicting_flags(
@@ -111,7 +113,7 @@ def test_predict_refuses_conflicting_flags(
 
 
 def test_a_missing_file_is_told_before_a_backbone_is_named(api: Double, run_dir: Path, loraft_says: Says) -> None:
-    code, out, err = loraft_says("predict", "--file", "không-có.csv")
+    code, out, err = loraft_says("predict", "--input", "không-có.csv")
     assert (code, out) == (1, "")
     assert err.startswith("error: không-có.csv")
     assert api.given == {}
@@ -125,3 +127,53 @@ def test_predict_without_anything_to_read_explains_itself(
     code, _, err = loraft_says("predict")
     assert code == 2
     assert "nothing to label" in err
+
+
+def test_a_file_gets_the_inputs_columns_and_stdout_nothing(
+    api: Double, run_dir: Path, here: Path, loraft_says: Says
+) -> None:
+    (here / "câu.tsv").write_text("mã\tsentence\tý\n007\t hay quá \tx\n008\t\ty\n", encoding="utf-8")
+    code, out, err = loraft_says("predict", "--input", "câu.tsv", "--output-file", "ra/đây.csv")
+    assert (code, out) == (1, "")
+    assert err.splitlines()[1:] == [
+        "câu.tsv row 2: no text", "2 rows in ra/đây.csv", "1 row could not be read"
+    ]  # fmt: skip
+    assert (here / "ra" / "đây.csv").read_text(encoding="utf-8").splitlines() == [
+        "mã,sentence,ý,label,confidence,prob_negative,prob_positive",
+        f"007, hay quá ,x,positive,{SURE},{1 - SURE},{SURE}",
+        "008,,y,,,,",
+    ]
+    assert loraft_says("predict", "hay", "--output-file", "ra/a.jsonl")[0] == 0
+    found = json.loads((here / "ra" / "a.jsonl").read_text(encoding="utf-8"))
+    assert (found["sentence"], found["label"]) == ("hay", "positive")
+
+
+def test_the_inputs_encoding_is_told_by_set_and_not_taken_from_the_training(
+    api: Double, here: Path, loraft_says: Says
+) -> None:
+    finished(here / "runs" / "one", flags={"data.encoding": "cp1258", "data.delimiter": "#"})
+    (here / "a.csv").write_text("mã,sentence\n1,dạy hay\n", encoding="utf-8")
+    assert json.loads(loraft_says("predict", "--input", "a.csv", "--json")[1])["text"] == "dạy hay"
+    (here / "b.csv").write_bytes("mã#sentence\n1#dạy hay\n".encode("utf-16-le"))
+    sets = ("--set", "data.encoding=utf-16-le", "--set", "data.delimiter=#")
+    assert json.loads(loraft_says("predict", "--input", "b.csv", "--json", *sets)[1])["text"] == "dạy hay"
+
+
+def test_each_file_of_a_folder_is_one_text(api: Double, run_dir: Path, here: Path, loraft_says: Says) -> None:
+    (here / "câu").mkdir()
+    for name in "ba":
+        (here / "câu" / f"{name}.txt").write_text("một\nhay\n", encoding="utf-8")
+    rows = loraft_says("predict", "--input", "câu", "--format", "text", "--json")[1].splitlines()
+    assert [(json.loads(row)["row"], json.loads(row)["extra"]) for row in rows] == [
+        (1, {"file": "a.txt"}), (2, {"file": "b.txt"})
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a.docx", "a.html", "a"])
+def test_a_file_that_is_not_known_is_refused_and_not_labelled(
+    name: str, api: Double, run_dir: Path, here: Path, loraft_says: Says
+) -> None:
+    (here / name).write_bytes(b"<html>hay</html>\n" if name == "a.html" else b"PK\x03\x04\nhay\n")
+    code, out, err = loraft_says("predict", "--input", name)
+    assert (code, out, api.given) == (1, "", {})
+    assert err.startswith(f"error: {name}: ")

@@ -47,6 +47,12 @@ def test_flags_and_set_win_over_the_file_and_the_file_over_the_preset(tmp_path: 
     assert config.preset == "tutorial"
 
 
+@pytest.mark.parametrize("given", ["#", "|", "\t", ";", '"|"', r'"\t"'])
+def test_a_delimiter_is_text_although_yaml_reads_it_otherwise(given: str) -> None:
+    expected = {'"|"': "|", r'"\t"': "\t"}.get(given, given)
+    assert resolve(overrides=[f"data.delimiter={given}"]).data.delimiter == expected
+
+
 def test_the_preset_comes_from_the_flag_else_the_file_else_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

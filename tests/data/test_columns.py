@@ -29,7 +29,7 @@ def test_a_value_that_is_not_text_is_refused_with_its_column(value: Any) -> None
 @pytest.mark.parametrize("columns", [{"câu": "d\udcff"}, {"câu": "hay", "mã": "d\udcff"}, {"câu": "hay", "d\udcff": 1}])
 def test_a_lone_surrogate_anywhere_in_the_row_is_refused(columns: dict[str, Any]) -> None:
     # A predicted row is written with all its columns, and no encoding can write a lone surrogate.
-    assert sentence(columns, "câu") == ("", "not valid UTF-8; save the file as UTF-8")
+    assert sentence(columns, "câu") == ("", "not valid UTF-8; save the file as UTF-8, or set data.encoding")
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_ids_of_the_bundled_layout_and_of_the_users_own_labels_count(tmp_path: P
 
 
 def test_blank_rows_are_skipped_and_counted_whatever_their_label(tmp_path: Path) -> None:
-    split = load(train_csv(tmp_path, "sentence,sentiment\n  ,2\nhay,2\n\n,\n"))
+    split = load(train_csv(tmp_path, "sentence,sentiment\n  ,2\n\n,\nhay,2\n,\n"))
     assert (split.texts, split.notes) == (["hay"], {"blank rows skipped": 2})
 
 
@@ -118,7 +118,7 @@ def test_duplicates_are_counted_and_dropped_only_on_request_and_only_from_train(
     write_rows(tmp_path / "test.csv", rows)
     assert (len(load(tmp_path)), load(tmp_path).notes) == (5, {"duplicate rows": 1})
     dropped = load(tmp_path, drop_duplicates=True)
-    assert [example.row for example in dropped.examples] == [2, 3, 4, 6]
+    assert [example.row for example in dropped.examples] == [1, 2, 3, 5]
     assert dropped.notes == {"duplicate rows dropped": 1}
     test = load(tmp_path, "test", drop_duplicates=True)
     assert (len(test), test.notes) == (5, {"duplicate rows": 1})
@@ -167,8 +167,7 @@ def test_a_row_without_label_is_refused_or_counted_and_never_the_label_none(tmp_
     with pytest.raises(DataError) as error:
         load(path, labels=NONE_TASK)
     refused = [line for line in str(error.value).splitlines() if ": no label" in line]
-    first = 3 if path.suffix in (".csv", ".tsv") else 2  # a header is line 1
-    assert [line.split(":")[0] for line in refused] == [f"{path} row {first + i}" for i in range(3)]
+    assert [line.split(":")[0] for line in refused] == [f"{path} row {row}" for row in (2, 3, 4)]
     assert str(error.value).endswith("or data.unlabelled=skip")
     split = load(path, labels=NONE_TASK, unlabelled="skip")
     assert (split.texts, split.labels.tolist()) == (["a"], [0])
@@ -293,7 +292,7 @@ def test_unknown_labels_are_refused_with_file_row_and_what_is_allowed(tmp_path: 
     [
         ('{"sentence": "hay", "sentiment": 1}\n["hay", 1]\n', "row 2: not a JSON object"),
         ('{"sentence": 5, "sentiment": 1}\n', "row 1: 'sentence' is not text"),
-        ('\n{"sentence": "\\ud800", "sentiment": 1}\n', "row 2: not valid UTF-8"),
+        ('\n{"sentence": "\\ud800", "sentiment": 1}\n', "row 1: not valid UTF-8"),
     ],
 )
 def test_unreadable_rows_are_refused_with_file_and_row(tmp_path: Path, content: str, reason: str) -> None:
@@ -309,5 +308,5 @@ def test_the_first_five_bad_rows_are_named_and_the_rest_counted(tmp_path: Path, 
     with pytest.raises(DataError) as error:
         load(path)
     lines = str(error.value).splitlines()
-    assert [line.split(":")[0] for line in lines[:5]] == [f"{path} row {row}" for row in range(3, 8)]
+    assert [line.split(":")[0] for line in lines[:5]] == [f"{path} row {row}" for row in range(2, 7)]
     assert lines[5:-1] == more

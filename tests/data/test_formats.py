@@ -28,12 +28,9 @@ def table(content: str, delimiter: str = ",") -> list[Row | BadRow]:
     return list(table_rows(content.splitlines(keepends=True), delimiter, "a.csv", REQUIRED))
 
 
-def test_a_blank_line_is_a_bad_row_between_lines_and_none_at_the_end() -> None:
+def test_a_blank_line_is_a_row_between_lines_and_none_at_the_end() -> None:
     found = list(line_rows(["\n", " một \r\n", "\n", " \n", "hai\n", "\n", "\n"], "câu"))
-    assert found == [
-        BadRow(1, "no text"), Row(2, {"câu": " một "}), BadRow(3, "no text"), BadRow(4, "no text"),
-        Row(5, {"câu": "hai"}),
-    ]  # fmt: skip
+    assert found == [Row(row, {"câu": text}) for row, text in enumerate(["", " một ", "", " ", "hai"], start=1)]
 
 
 def test_jsonl_is_an_object_a_line_and_blank_lines_do_not_count() -> None:
@@ -139,11 +136,18 @@ def test_json_rows_keep_the_types_of_their_values() -> None:
 
 
 def test_columns_that_a_spreadsheet_left_over_are_dropped_and_the_header_is_composed() -> None:
-    found = table("sentence,sentiment,y\u0301,,\nhay,1,a,,\ndở,0,b\ntạm,1,c,,x\n")
+    found = table("sentence,sentiment,y\u0301,,\nhay,1,a,,\ndở,0,b\ntạm,1,c,,x\n,,\nvui,1,\n,,,,\n,,\n")
     assert found[:2] == [
         Row(1, {"sentence": "hay", "sentiment": "1", "ý": "a"}), Row(2, {"sentence": "dở", "sentiment": "0", "ý": "b"})
     ]  # fmt: skip
     assert isinstance(found[2], BadRow)
+    assert [item.row for item in found] == [1, 2, 3, 4, 5]  # row 4 is empty; the two rows of commas at the end are none
+
+
+def test_column_names_are_composed_in_json_and_parquet_too(tmp_path: Path) -> None:
+    assert list(jsonl_rows(['{"y\u0301": 1}'])) == [Row(1, {"ý": 1})]
+    path = write_rows(tmp_path / "a.parquet", [{"y\u0301": 1}])
+    assert list(parquet_rows(path, ("ý",))) == [Row(1, {"ý": 1})]
 
 
 def test_a_field_may_be_longer_than_the_csv_module_allows() -> None:
@@ -152,9 +156,9 @@ def test_a_field_may_be_longer_than_the_csv_module_allows() -> None:
     assert len(row.columns["sentence"]) == 160_000
 
 
-def test_fasttext_labels_stand_before_the_text() -> None:
-    lines = ["__label__tốt thầy  dạy hay\n", "\n", "__label__a __label__b hai nhãn\n", "không nhãn"]
+def test_fasttext_labels_are_the_words_with_its_prefix() -> None:
+    lines = ["__label__tốt thầy  dạy hay\n", "\n", "__label__a hai nhãn __label__b\n", "không nhãn"]
     assert list(fasttext_rows(lines, "câu", "nhãn")) == [
-        Row(1, {"câu": "thầy dạy hay", "nhãn": "tốt"}), Row(2, {"câu": "hai nhãn", "nhãn": ["a", "b"]}),
+        Row(1, {"câu": "thầy  dạy hay", "nhãn": "tốt"}), Row(2, {"câu": "hai nhãn", "nhãn": ["a", "b"]}),
         Row(3, {"câu": "không nhãn", "nhãn": None}),
     ]  # fmt: skip

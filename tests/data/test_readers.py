@@ -7,15 +7,16 @@ import threading
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from helpers.data import ROWS, TEXTS, write_rows
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from loraft.config.data_section import DataConfig
-from loraft.data.readers import read_inputs, read_rows
-from loraft.data.records import BadRow, Example, Row
+from loraft.data.readers import AS_IT_IS, Format, input_rows, read_rows, unlabelled
+from loraft.data.records import BadRow, Example, FileSettings, Row
 from loraft.errors import DataError
 
 SUFFIXES = [".jsonl", ".json", ".csv", ".tsv", ".parquet"]
@@ -25,6 +26,12 @@ def file(folder: Path, content: str | bytes, name: str = "in.csv") -> Path:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+def read_inputs(
+    source: Path | TextIO, format: Format = "auto", settings: FileSettings = AS_IT_IS
+) -> Iterator[Example | BadRow]:
+    return (unlabelled(item, "sentence") for item in input_rows(source, format, settings=settings))
 
 
 def texts(items: Iterator[Example | BadRow]) -> list[str]:
@@ -72,7 +79,7 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=20) | st.sampled_from(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@examples(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(written=st.lists(TEXT, max_size=8), suffix=st.sampled_from([".csv", ".tsv", ".jsonl", ".parquet"]))
 def test_any_text_survives_the_trip_through_a_file(tmp_path: Path, written: list[str], suffix: str) -> None:
     rows = [{"sentence": text, "sentiment": 1} for text in [*written, "chốt"]]
@@ -104,7 +111,7 @@ def test_a_bad_byte_makes_its_own_row_bad_and_no_other(tmp_path: Path, format: s
     assert isinstance(first, Example)
     assert isinstance(third, Example)
     assert (first.text, third.text) == ("hay", "hay")
-    assert second == BadRow(first.row + 1, "not valid UTF-8; save the file as UTF-8")
+    assert second == BadRow(first.row + 1, "not valid UTF-8; save the file as UTF-8, or set data.encoding")
 
 
 @pytest.mark.parametrize(("name", "format"), [("in.txt", "auto"), ("in", "lines"), ("in.csv", "auto"), ("in", "csv")])
@@ -142,28 +149,31 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes, forma
         list(read_inputs(file(tmp_path, content, "in.docx"), format))  # type: ignore[arg-type]
 
 
+def with_tone_marks(text: str) -> str:
+    """The text as cp1258 has it: vowels keep circumflex, breve and horn; tones follow as characters."""
+    written = ""
+    for character in text:
+        parts = unicodedata.normalize("NFD", character)
+        tone = "".join(mark for mark in parts if mark in "\u0300\u0301\u0303\u0309\u0323")
+        written += unicodedata.normalize("NFC", "".join(one for one in parts if one not in tone)) + tone
+    return written
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1258", "tcvn3"])
 def test_an_encoding_of_the_config_is_used_for_header_and_rows(tmp_path: Path, encoding: str) -> None:
     text = "très bien é" if encoding == "latin-1" else "thầy rất nhiệt tình"
     content = f"sentence,é\n{text},1\n"
-    if encoding == "cp1258":  # its vowels carry circumflex and horn; the tones are marks after them
-        content = "".join(
-            unicodedata.normalize("NFC", unicodedata.normalize("NFD", c)[:-1]) + unicodedata.normalize("NFD", c)[-1]
-            if unicodedata.normalize("NFD", c)[-1] in "\u0300\u0301\u0303\u0309\u0323" and c != "é"
-            else c
-            for c in content
-        )
-    path = file(tmp_path, content.encode(encoding))
-    section = DataConfig(encoding=encoding)
-    assert list(read_inputs(path, section=section)) == [Example(text, None, 1, {"é": "1"})]
+    path = file(tmp_path, (with_tone_marks(content) if encoding == "cp1258" else content).encode(encoding))
+    settings = FileSettings(encoding=encoding)
+    assert list(read_inputs(path, settings=settings)) == [Example(text, None, 1, {"é": "1"})]
 
 
 @pytest.mark.parametrize("delimiter", ["|", "\t", ";", "#"])
 def test_delimiters_are_found_told_by_the_file_or_named(tmp_path: Path, delimiter: str) -> None:
     content = f"mã, số{delimiter}sentence\n1{delimiter}hay, dễ; vui\n".replace("; vui" * (delimiter == ";"), "")
-    section = DataConfig(delimiter=delimiter if delimiter == "#" else None)
+    settings = FileSettings(delimiter=delimiter if delimiter == "#" else None)
     expected = [Example(content.split("\n")[1][2:], None, 1, {"mã, số": "1"})]
-    assert list(read_inputs(file(tmp_path, content), section=section)) == expected
+    assert list(read_inputs(file(tmp_path, content), settings=settings)) == expected
     assert list(read_inputs(file(tmp_path, f"sep={delimiter}\r\n{content}"))) == expected
 
 

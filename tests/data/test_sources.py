@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import openpyxl
 import pytest
 from helpers.data import LABELS, ROWS, TEXTS, write_rows
 
@@ -153,17 +154,63 @@ def test_texts_by_label_lie_in_folders_or_in_a_file_of_lines(tmp_path: Path) -> 
         rows_of(tmp_path, "test", "test")
 
 
+def test_each_split_may_be_a_folder_of_texts_by_label(tmp_path: Path) -> None:
+    names = ("Train/positive/a.txt", "Train/negative/b.txt", "test/Neutral.txt", "dev/negative.txt", "README.txt")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(f"{Path(name).stem}\n", encoding="utf-8")
+    assert [row["sentiment"] for row in rows_of(tmp_path)] == ["negative", "positive"]
+    assert [row["sentiment"] for row in rows_of(tmp_path, "test", "test")] == ["Neutral"]
+    assert [row["file"] for row in rows_of(tmp_path, "validation", "validation")] == ["negative.txt"]
+
+
+def test_a_text_file_beside_data_is_no_label(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "README.txt").write_text("Về dữ liệu\n", encoding="utf-8")
+    write_rows(tmp_path / "data" / "train-00000-of-00001.parquet")
+    assert [row["sentence"] for row in rows_of(tmp_path)] == TEXTS
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json", ".txt"])
+def test_text_formats_may_be_compressed(tmp_path: Path, suffix: str) -> None:
+    path = write_rows(tmp_path / f"gốc{suffix}")
+    content = b"__label__positive hay\n" if suffix == ".txt" else path.read_bytes()
+    (tmp_path / f"Train{suffix}.GZ").write_bytes(gzip.compress(content))
+    assert [row["sentence"] for row in rows_of(tmp_path)] == (["hay"] if suffix == ".txt" else TEXTS)
+
+
+def test_an_excel_file_is_a_split_and_its_sheet_a_key(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for rows in ([["sentence", "sentiment"], ["hay", 2]], [["ghi chú"]]):
+        sheet = book.create_sheet()
+        for row in rows:
+            sheet.append(row)
+    book.save(tmp_path / "train.xlsx")
+    assert rows_of(tmp_path, sheet="Sheet1") == [{"sentence": "hay", "sentiment": 2}]
+    with pytest.raises(DataError, match=r"choose with --set data\.sheet=NAME"):
+        rows_of(tmp_path)
+
+
 def test_saved_data_sets_name_their_labels(tmp_path: Path) -> None:
     made = with_label_names(["Positive", "neutral", "negative"])
-    datasets.DatasetDict({"train": made}).save_to_disk(tmp_path / "all")
+    datasets.DatasetDict({"Train": made, "dev": made.select([0])}).save_to_disk(tmp_path / "all")
     made.save_to_disk(tmp_path / "one")
     for source in ("all", "one"):
         assert [row["sentiment"] for row in rows_of(tmp_path / source)] == ["negative", "Positive", "neutral"]
+    assert len(rows_of(tmp_path / "all", "validation", "validation")) == 1
+    with pytest.raises(NoSplitError, match=r"no file for split test \(got Train, dataset_dict.json, dev\)"):
+        rows_of(tmp_path / "all", "test", "test")
+    (tmp_path / "one" / "state.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match=r"one: cannot be loaded \(.*; save it again with save_to_disk"):
+        rows_of(tmp_path / "one")
 
 
 def test_a_fasttext_file_is_known_by_its_first_line(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("__label__positive hay quá\n", encoding="utf-8")
-    assert rows_of(tmp_path / "a.txt") == [{"sentence": "hay quá", "sentiment": "positive"}]
+    for name in ("a.train", "train.txt", "valid.txt"):
+        (tmp_path / name).write_text("__label__positive hay quá\n", encoding="utf-8")
+    expected = [{"sentence": "hay quá", "sentiment": "positive"}]
+    assert rows_of(tmp_path / "a.train") == rows_of(tmp_path) == rows_of(tmp_path, "validation", "validation")
+    assert rows_of(tmp_path) == expected
 
 
 # --- the hub, by a substitute for `datasets.load_dataset` -------------------------------------------------------------
@@ -207,7 +254,7 @@ def test_a_hub_id_is_asked_for_with_revision_split_and_cache(hub: dict[str, Any]
 def test_a_subset_and_a_split_in_another_case_are_asked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def load_dataset(name: str, **arguments: Any) -> Any:
+    def load_dataset(path: str, **arguments: Any) -> Any:
         asked.append((arguments["name"], arguments["split"]))
         if arguments["split"] != "Dev":
             raise ValueError("Unknown split \"validation\". Should be one of ['Train', 'Dev'].")

@@ -1,64 +1,71 @@
-"""Excel files, written here part by part as the standard describes them."""
+"""Excel files as openpyxl writes them."""
 
-import zipfile
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
+import openpyxl
 import pytest
 
 from loraft.data.records import BadRow, Row
 from loraft.data.xlsx import xlsx_rows
 from loraft.errors import DataError
 
-MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
-LINKS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 
-
-def book(path: Path, *sheets: str) -> Path:
-    """An Excel file with the rows of its sheets in XML."""
-    names = "".join(f'<sheet name="Tờ{n}" sheetId="{n}" r:id="r{n}"/>' for n in range(1, len(sheets) + 1))
-    links = "".join(f'<Relationship Id="r{n}" Target="worksheets/s{n}.xml"/>' for n in range(1, len(sheets) + 1))
-    parts = {
-        "workbook.xml": f'<workbook {MAIN} xmlns:r="{LINKS}"><sheets>{names}</sheets></workbook>',
-        "_rels/workbook.xml.rels": f"<Relationships>{links}</Relationships>",
-        "sharedStrings.xml": f"<sst {MAIN}><si><t>sentence</t></si><si><r><t>dễ </t></r><r><t>hiểu</t></r></si></sst>",
-        "styles.xml": f'<styleSheet {MAIN}><cellXfs><xf numFmtId="0"/><xf numFmtId="14"/></cellXfs></styleSheet>',
-    }
-    parts |= {
-        f"worksheets/s{n}.xml": f"<worksheet {MAIN}><sheetData>{rows}</sheetData></worksheet>"
-        for n, rows in enumerate(sheets, start=1)
-    }
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, text in parts.items():
-            archive.writestr(f"xl/{name}", text)
+def book(path: Path, *sheets: list[list[Any]], merged: str | None = None) -> Path:
+    """An Excel file with the rows of its sheets, which are called Tờ1, Tờ2, ...; the cells `merged` are merged."""
+    made = openpyxl.Workbook()
+    made.remove(made.active)
+    for number, rows in enumerate(sheets, start=1):
+        sheet = made.create_sheet(f"Tờ{number}")
+        for row in rows:
+            sheet.append(row)
+        if merged:
+            sheet.merge_cells(merged)
+    made.save(path)
     return path
 
 
-HEADER = '<row><c r="A1" t="s"><v>0</v></c><c r="C1" t="inlineStr"><is><t>nhãn</t></is></c></row>'
-
-
-def test_cells_of_every_kind_are_read(tmp_path: Path) -> None:
-    rows = (
-        HEADER + '<row/><row><c r="A3" t="s"><v>1</v></c><c r="C3"><v>2</v></c></row>'
-        '<row><c r="A4" t="str"><v>x_x000D_y</v></c><c r="C4"><v>0.5</v></c></row>'
-        '<row><c r="A5" t="b"><v>1</v></c><c r="C5" s="1"><v>45292.5</v></c></row>'
-        '<row><c r="C6"><v>1</v></c></row><row><c r="A7" t="e"><v>#N/A</v></c></row>'
-    )
-    assert list(xlsx_rows(book(tmp_path / "a.xlsx", rows, ""), None, ("sentence",))) == [
-        Row(1, {"sentence": "dễ hiểu", "nhãn": 2}),
-        Row(2, {"sentence": "x\ry", "nhãn": 0.5}),
-        Row(3, {"sentence": True, "nhãn": datetime(2024, 1, 1, 12)}),  # day 45,292 of Excel is 1 January 2024
-        Row(4, {"sentence": None, "nhãn": 1}),
-        BadRow(5, "a cell holds the error #N/A"),
+def test_cells_keep_their_type_and_empty_ones_are_none(tmp_path: Path) -> None:
+    rows = [
+        [" sentence ", None, "nha\u0303n", None],
+        [],
+        ["dễ hiểu", "x", 2],
+        ["một_x000D_\nhai", None, 0.5, ""],
+        [True, None, datetime(2024, 1, 1, 12)],
+        [None, None, date(2024, 1, 2)],
+        ["#N/A", None, 1],
+        ["hay", None, 1, "bên cạnh"],
+        [None, " "],
+        [],
+    ]
+    path = book(tmp_path / "a.xlsx", rows, [])
+    assert list(xlsx_rows(path, None, ("sentence",))) == [
+        Row(1, {"sentence": None, "column 2": None, "nhãn": None}),
+        Row(2, {"sentence": "dễ hiểu", "column 2": "x", "nhãn": 2}),
+        Row(3, {"sentence": "một\r\nhai", "column 2": None, "nhãn": 0.5}),
+        Row(4, {"sentence": True, "column 2": None, "nhãn": datetime(2024, 1, 1, 12)}),
+        Row(5, {"sentence": None, "column 2": None, "nhãn": datetime(2024, 1, 2)}),
+        BadRow(6, "a cell holds the error #N/A"),
+        BadRow(7, "a cell beside the named columns"),
     ]
 
 
+def test_titles_and_merged_cells_may_stand_above_the_header(tmp_path: Path) -> None:
+    rows = [["Khảo sát học kỳ 1"], [], ["sentence", "điểm"], ["hay", 5]]
+    path = book(tmp_path / "a.xlsx", rows, merged="A1:B1")
+    assert list(xlsx_rows(path, None, ("sentence",))) == [Row(1, {"sentence": "hay", "điểm": 5})]
+    path = book(tmp_path / "b.xlsx", rows[2:], merged="B1:C1")
+    assert list(xlsx_rows(path, None, ("sentence",))) == [Row(1, {"sentence": "hay", "điểm": 5})]
+
+
 def test_a_sheet_is_chosen_by_name_and_never_silently(tmp_path: Path) -> None:
-    path = book(tmp_path / "a.xlsx", HEADER, HEADER + '<row><c r="A2"><v>7</v></c></row>')
+    path = book(tmp_path / "a.xlsx", [["sentence", "nhãn"]], [["sentence", "nhãn"], [7]])
     assert list(xlsx_rows(path, "Tờ2", ("sentence",))) == [Row(1, {"sentence": 7, "nhãn": None})]
-    with pytest.raises(DataError, match=r"several sheets have cells \(got Tờ1, Tờ2\); choose with --set data.sheet"):
+    assert list(xlsx_rows(path, "Tờ1", ("sentence",))) == []
+    with pytest.raises(DataError, match=r"not one sheet with cells \(got Tờ1, Tờ2\); choose with --set data.sheet"):
         list(xlsx_rows(path, None, ("sentence",)))
-    with pytest.raises(DataError, match="no such sheet"):
+    with pytest.raises(DataError, match=r"no such sheet \(got data.sheet='x'\); allowed are Tờ1, Tờ2"):
         list(xlsx_rows(path, "x", ("sentence",)))
     with pytest.raises(DataError, match="no column 'câu'"):
         list(xlsx_rows(path, "Tờ1", ("câu",)))
@@ -66,6 +73,10 @@ def test_a_sheet_is_chosen_by_name_and_never_silently(tmp_path: Path) -> None:
 
 def test_what_is_no_excel_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.xlsx").write_text("sentence\nhay\n", encoding="utf-8")
+    with pytest.raises(DataError, match="not a readable Excel file"):
+        list(xlsx_rows(tmp_path / "a.xlsx", None, ()))
+    whole = book(tmp_path / "c.xlsx", [["sentence"]]).read_bytes()
+    (tmp_path / "a.xlsx").write_bytes(whole[:-99])
     with pytest.raises(DataError, match="not a readable Excel file"):
         list(xlsx_rows(tmp_path / "a.xlsx", None, ()))
     with pytest.raises(DataError, match="no such file"):

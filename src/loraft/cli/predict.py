@@ -1,11 +1,14 @@
-"""The command `loraft predict`: labels of sentences, files or stdin, one a line on stdout."""
+"""The command `loraft predict`: labels of sentences, files or stdin, one a line on stdout, or in a file of columns."""
 
 import math
 import sys
-from collections.abc import Iterable
+import unicodedata
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -24,10 +27,12 @@ from loraft.cli.options import (
     Verbose,
     dotted,
 )
-from loraft.data.columns import given_sentence
-from loraft.data.readers import Format, read_inputs
-from loraft.data.records import BadRow, Example
+from loraft.data.readers import Format, input_rows, unlabelled
+from loraft.data.records import BadRow, Example, FileSettings, Row
 from loraft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from loraft.config.data_section import DataConfig
 
 WAIT = 0.1  # seconds that a line on stdin waits for others: `tail -f` is answered, and a full pipe fills groups
 
@@ -36,9 +41,16 @@ def predict(
     texts: Annotated[list[str] | None, typer.Argument(help="Sentences; - or none reads stdin.")] = None,
     run: RunName = None,
     adapter: Adapter = None,
-    file: Annotated[Path | None, typer.Option(help="Lines, JSONL, CSV, TSV or Parquet.")] = None,
-    format: Annotated[str, typer.Option(help="auto, lines, jsonl, csv or tsv.")] = "auto",
+    file: Annotated[
+        Path | None, typer.Option("--input", "--file", help="CSV, TSV, JSONL, Parquet, Excel, text, .gz of text.")
+    ] = None,
+    format: Annotated[
+        str, typer.Option(help="auto, lines, jsonl, csv, tsv, or text: a file, or each of a folder, is one text.")
+    ] = "auto",
     text_column: Annotated[str | None, typer.Option(help="Column of the sentence; else as in training.")] = None,
+    output_file: Annotated[
+        Path | None, typer.Option(help="The input's columns with the predictions: .csv, .jsonl or .parquet.")
+    ] = None,
     min_confidence: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave a row undecided below this probability.")
     ] = None,
@@ -52,61 +64,88 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="One JSON object a row, with probabilities.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Print one label a line, in the order of the rows.
+    """Print one label a line, in the order of the rows; or write a file and print nothing.
 
-    A row that is undecided or unreadable is an empty line. Unreadable rows are reported on stderr, the others go on,
-    and the exit code is 1 at the end.
+    A row that is undecided or unreadable is an empty line, and a row without label in the file. Unreadable rows are
+    reported on stderr, the others go on, and the exit code is 1 at the end.
     """
+    from loraft.evaluation.output_file import PredictedInput, check_output, write_predictions
     from loraft.runs.atomic_files import to_json
 
     if min_confidence is not None and math.isnan(min_confidence):  # passes every comparison with a bound
         raise ConfigError("--min-confidence: is no number (got nan); allowed is 0 to 1")
+    if json and output_file is not None:
+        raise ConfigError(f"--json and --output-file: two forms of the result (got {output_file}); give one of them")
+    if output_file is not None:
+        check_output(output_file, file)
     refuse_several({"--run": run, "--adapter": adapter})
     flags = dotted(model=model, task=task, quant=quant)
     path, resolved = run_or_adapter(run, adapter, sets or (), flags, output=output, preset=preset, config_file=config)
-    rows, source = _inputs(texts or [], file, format, text_column or resolved.data.text_column)
+    text_column = unicodedata.normalize("NFC", text_column or resolved.data.text_column)  # as all column names
+    rows, source = _inputs(texts or [], file, format, text_column, _settings(resolved.data, sets or ()))
     start_command(resolved, verbose, adapter=path or adapter, source=source)
 
     from loraft.evaluation import predict as prediction
 
+    waiting: deque[Row | BadRow] = deque()  # rows whose prediction is still to come
+
+    def inputs() -> Iterator[Example | BadRow]:
+        for item in rows:
+            waiting.append(item)
+            yield unlabelled(item, text_column)
+
     bad = 0
     wait = WAIT if source == "stdin" else None
+    written: list[PredictedInput] = []
     for row in prediction.predict(
-        rows, run=path, adapter=adapter, min_confidence=min_confidence, config=resolved, wait=wait
+        inputs(), run=path, adapter=adapter, min_confidence=min_confidence, config=resolved, wait=wait
     ):
+        item = waiting.popleft()
         if row.error is not None:
             bad += 1
             say(f"{source} row {row.row}: {row.error}")
-        if json:
+        if output_file is not None:
+            written.append(PredictedInput(item.columns if isinstance(item, Row) else {}, row))
+        elif json:
             print(to_json(_as_json(row), indent=None), flush=True)
         else:
             print(row.label or "", flush=True)
+    if output_file is not None:
+        write_predictions(output_file, written, file)
+        say(f"{len(written)} {'row' if len(written) == 1 else 'rows'} in {output_file}")
     if bad:
         say(f"{bad} {'row' if bad == 1 else 'rows'} could not be read")
         raise typer.Exit(1)
 
 
+def _settings(data: "DataConfig", sets: Sequence[str]) -> FileSettings:
+    """How the input is read: by what `--set` says. The run's own settings were for the files of its training."""
+    given = {item.partition("=")[0].strip() for item in sets}
+    own = [field.name for field in fields(FileSettings) if f"data.{field.name}" in given]
+    return FileSettings(**{name: getattr(data, name) for name in own})
+
+
 def _inputs(
-    texts: list[str], file: Path | None, format: str, text_column: str
-) -> tuple[Iterable[Example | BadRow], str]:
-    formats: tuple[Format, ...] = ("auto", "lines", "jsonl", "csv", "tsv")
+    texts: list[str], file: Path | None, format: str, text_column: str, settings: FileSettings
+) -> tuple[Iterable[Row | BadRow], str]:
+    formats: tuple[Format, ...] = get_args(Format)
     known = next((one for one in formats if one == format), None)
     if known is None:
         raise ConfigError(f"--format: unknown (got {format!r}); allowed: {', '.join(formats)}")
     if texts and file is not None:
-        raise ConfigError(f"--file and sentences: two sources (got {file} and {texts[0]!r}); give one of them")
+        raise ConfigError(f"--input and sentences: two sources (got {file} and {texts[0]!r}); give one of them")
     if "-" in texts and len(texts) > 1:
         raise ConfigError("-: stdin and sentences are two sources (got both); give one of them")
     if texts and texts != ["-"]:
-        sentences = (given_sentence(text, row) for row, text in enumerate(texts, start=1))
+        sentences = (Row(row, {text_column: text}) for row, text in enumerate(texts, start=1))
         return sentences, f"{len(texts)} {'sentence' if len(texts) == 1 else 'sentences'}"
     if file is not None:
-        rows = read_inputs(file, known, text_column)
+        rows = input_rows(file, known, text_column, settings)
         # The first row is read now: a missing file or column is told before a backbone is loaded.
         return chain(list(islice(rows, 1)), rows), str(file)
     if sys.stdin is None or (not texts and sys.stdin.isatty()):
-        raise ConfigError("predict: nothing to label; loraft predict 'câu phản hồi', --file FILE, or lines on stdin")
-    return read_inputs(sys.stdin, known, text_column), "stdin"
+        raise ConfigError("predict: nothing to label; loraft predict 'câu phản hồi', --input FILE, or lines on stdin")
+    return input_rows(sys.stdin, known, text_column, settings), "stdin"
 
 
 def _as_json(row: Any) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The section `data` of the config: where the rows come from, how files are read and split, and limits."""
 
-import codecs
 import unicodedata
 from typing import Annotated, Literal
 
@@ -24,7 +23,7 @@ class DataConfig(Section):
         None, description="of text files: latin-1, cp1258, tcvn3, ...; null: UTF-8, or UTF-16 with its mark"
     )
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = Field(
-        None, description="of CSV files; null: by the header"
+        None, description="of CSV files: one character; null: by the header"
     )
     sheet: str | None = Field(None, description="of an Excel file; null: the only one with cells")
     text_column: str = "sentence"
@@ -47,7 +46,7 @@ class DataConfig(Section):
     @classmethod
     def _known_encoding(cls, name: str | None) -> str | None:
         try:
-            codecs.lookup("utf-8" if name is None or name.casefold() == "tcvn3" else name)
+            b"".decode("utf-8" if name is None or name.casefold() == "tcvn3" else name)
         except LookupError:
             raise ValueError(f"is no encoding that Python knows (got {name!r}); try cp1258, latin-1 or tcvn3") from None
         return name

@@ -4,6 +4,7 @@ Later layers win, in this order: preset, file, `--set`, flags. Nothing heavy is 
 reported at once.
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -32,10 +33,10 @@ TASK_KEYS = (
     "labels", "label_words", "label_column", "system", "template", "few_shot_template", "example_template",
     "answer_prefix",
 )  # fmt: skip
-# Keys whose value belongs to another key's value: a revision to a hub name, labels and prompt to a task.
+# Keys whose value belongs to another key's: revision to hub name, encoding to file, labels and prompt to task.
 DEPENDENT_KEYS = {
     ("prompt", "task"): (*TASK_KEYS, "id_columns"),
-    ("data", "source"): ("revision", "label_names"),
+    ("data", "source"): ("revision", "subset", "encoding", "delimiter", "sheet", "label_names"),
     ("model", "name"): ("revision",),
 }
 
@@ -132,7 +133,9 @@ def _preset_layer(layers: Sequence[Layer], mistakes: list[str]) -> Layer:
 def _parse(overrides: Sequence[str], mistakes: list[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for override in overrides:
-        key, equals, text = (part.strip() for part in override.partition("="))
+        key, equals, given = (part.strip(" \n") for part in override.partition("="))
+        # A delimiter of CSV files by itself is text, although YAML would read a comment or the beginning of a block.
+        text = json.dumps(given) if given in ("#", "|", "\t") else given.strip()
         if not equals or not key:
             mistakes.append(f"--set: not key=value (got {override!r}); for example --set train.learning_rate=1e-4")
             continue

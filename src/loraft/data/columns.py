@@ -36,7 +36,7 @@ def sentence(columns: dict[str, Any], text_column: str) -> tuple[str, str | None
         # since predictions are written with the other columns beside them.
         json.dumps(columns, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
-        return "", "not valid UTF-8; save the file as UTF-8"
+        return "", "not valid UTF-8; save the file as UTF-8, or set data.encoding"
     value = value.replace("\r\n", "\n").replace("\r", "\n")  # the same text, whichever system wrote it
     return unicodedata.normalize("NFC", value).strip(), None
 

@@ -1,12 +1,14 @@
 """Parse one format into rows: lines, fastText, JSONL, a JSON array, a table with delimiters (CSV, TSV), Parquet.
 
-A row's number counts the data rows from 1: neither the header nor a blank line is one, and a quoted field may hold line
-ends. The text formats get the lines of an open file or stream, so that `readers` alone deals with files and encodings.
+A row's number counts the data rows from 1: the header is none, a quoted field may hold line ends, and a blank line is a
+row only between lines of text. The text formats get the lines of an open file or stream, so that `readers` alone deals
+with files and encodings.
 """
 
 import csv
 import itertools
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,30 +24,36 @@ LONGEST_FIELD = 2**31 - 1  # characters; the csv module's own limit is 131,072, 
 
 
 def line_rows(lines: Iterable[str], text_column: str) -> Iterator[Row | BadRow]:
-    """One row a line. A blank line between others is a bad row; blank lines at the end are no rows."""
-    blank: list[int] = []
-    for row, line in enumerate(lines, start=1):
-        if not line.strip():
-            blank.append(row)
-            continue
-        # Only now is it known that the blank lines so far are not at the end.
-        yield from (BadRow(number, "no text") for number in blank)
-        blank.clear()
-        yield Row(row, {text_column: line.rstrip("\r\n")})
+    """One row a line; blank lines between others are rows without text, at the end they are no rows."""
+    return without_empty_end(Row(row, {text_column: line.rstrip("\r\n")}) for row, line in enumerate(lines, start=1))
+
+
+def without_empty_end(rows: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
+    """The rows without those at the end in which every column is blank, as spreadsheets leave them over."""
+    blank: list[Row | BadRow] = []
+    for item in rows:
+        blank.append(item)
+        if isinstance(item, BadRow) or not all(map(is_blank, item.columns.values())):
+            # Only now is it known that the rows so far are not at the end.
+            yield from blank
+            blank.clear()
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a cell holds nothing, or white space only."""
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def fasttext_rows(lines: Iterable[str], text_column: str, label_column: str) -> Iterator[Row | BadRow]:
-    """One row a line: labels with `__label__` before them, then the text; blank lines are no rows.
+    """One row a line: its words that begin with `__label__` are labels, the rest is text; blank lines are no rows.
 
     Several labels become a list, which tasks with one label a row refuse.
 
     Source: https://fasttext.cc/docs/en/supervised-tutorial.html
     """
     for row, line in enumerate((line for line in lines if line.strip()), start=1):
-        words = line.split()
-        labels = list(itertools.takewhile(lambda word: word.startswith(FASTTEXT), words))
-        names = [label.removeprefix(FASTTEXT) for label in labels]
-        text = " ".join(words[len(labels) :])
+        names = re.findall(rf"(?<!\S){FASTTEXT}(\S+)", line)
+        text = re.sub(rf"(?<!\S){FASTTEXT}\S+\s*", "", line).strip()
         yield Row(row, {text_column: text, label_column: names[0] if len(names) == 1 else names or None})
 
 
@@ -75,12 +83,14 @@ def array_rows(text: str, where: str) -> Iterator[Row | BadRow]:
 
 def _object_row(row: int, value: Any) -> Row | BadRow:
     if isinstance(value, dict):
-        return Row(row, value)
+        return Row(row, {unicodedata.normalize("NFC", name): cell for name, cell in value.items()})
     return BadRow(row, f"not a JSON object (got {type(value).__name__})")
 
 
 def table_rows(lines: Iterable[str], delimiter: str, where: str, required: Sequence[str]) -> Iterator[Row | BadRow]:
-    """The rows of a table whose first line that is not blank is the header; blank lines are no rows.
+    """The rows of a table whose first line that is not blank is the header.
+
+    Blank lines, and at the end rows in which every field is blank, are no rows.
 
     Raises:
         DataError: the header is malformed, repeats a name or lacks a required column.
@@ -91,15 +101,13 @@ def table_rows(lines: Iterable[str], delimiter: str, where: str, required: Seque
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         not_blank = (names for names in reader if any(name.strip() for name in names))
-        header = [unicodedata.normalize("NFC", name).strip() for name in next(not_blank, [])]
+        header = column_names(next(not_blank, []), required, where)
     except csv.Error as error:
         raise DataError(f"{where}: the header line is malformed ({error}); fix its quotes") from error
-    while header and not header[-1]:  # columns that a spreadsheet left over
-        header.pop()
-    require_columns(header, required, where)
-    header = [name or f"column {number}" for number, name in enumerate(header, start=1)]
-    if len(set(header)) != len(header):
-        raise DataError(f"{where}: column names repeat (got {', '.join(header)}); rename one")
+    yield from without_empty_end(_fields(reader, header, f"quote fields with {delimiter!r}"))
+
+
+def _fields(reader: Iterator[list[str]], header: Sequence[str], hint: str) -> Iterator[Row | BadRow]:
     for row in itertools.count(1):
         try:
             fields = next(line for line in reader if line)
@@ -111,11 +119,27 @@ def table_rows(lines: Iterable[str], delimiter: str, where: str, required: Seque
         while len(fields) > len(header) and not fields[-1].strip():
             fields.pop()
         if len(fields) != len(header):
-            yield BadRow(
-                row, f"{len(fields)} fields, but the header has {len(header)}; quote fields with {delimiter!r}"
-            )
+            yield BadRow(row, f"{len(fields)} fields, but the header has {len(header)}; {hint}")
         else:
             yield Row(row, dict(zip(header, fields, strict=True)))
+
+
+def column_names(header: Iterable[str], required: Sequence[str], where: str) -> list[str]:
+    """The columns that a header names, composed (NFC); without those that a spreadsheet left over at the end.
+
+    An unnamed column between others is called by its number, such as "column 2".
+
+    Raises:
+        DataError: a name repeats, or a required one is missing.
+    """
+    names = [unicodedata.normalize("NFC", name).strip() for name in header]
+    while names and not names[-1]:
+        names.pop()
+    require_columns([name for name in names if name], required, where)
+    names = [name or f"column {number}" for number, name in enumerate(names, start=1)]
+    if len(set(names)) != len(names):
+        raise DataError(f"{where}: column names repeat (got {', '.join(names)}); rename one")
+    return names
 
 
 def parquet_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
@@ -125,8 +149,9 @@ def parquet_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
         DataError: the file cannot be read, or lacks a required column.
     """
     with _open_parquet(path) as file:
-        require_columns(file.schema_arrow.names, required, str(path))
-        rows = (columns for batch in file.iter_batches() for columns in batch.to_pylist())
+        names = [unicodedata.normalize("NFC", name) for name in file.schema_arrow.names]
+        require_columns(names, required, str(path))
+        rows = (columns for batch in file.iter_batches() for columns in batch.rename_columns(names).to_pylist())
         yield from itertools.starmap(Row, enumerate(rows, start=1))
 
 

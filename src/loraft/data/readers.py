@@ -16,44 +16,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TextIO
 
-from loraft.config.data_section import DataConfig
-from loraft.data import formats
-from loraft.data import tcvn3 as _codec  # noqa: F401 - importing it registers the codec
+from loraft.data import formats, tcvn3
 from loraft.data.columns import missing_column, sentence
-from loraft.data.records import BadRow, Example, Row
+from loraft.data.records import BadRow, Example, FileSettings, Row
 from loraft.data.xlsx import xlsx_rows
 from loraft.errors import DataError
 
 Format = Literal["auto", "lines", "text", "jsonl", "csv", "tsv"]
-TEXT_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
-SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".xlsx", *(suffix + ".gz" for suffix in TEXT_SUFFIXES))
-AS_THEY_ARE = DataConfig()  # files without settings of their own
-# The beginning of a file that is no text: control characters, or what PDF, PNG and old Office files begin with.
-BINARY = re.compile("[\x00-\x08\x0e-\x1f]|^(%PDF|\udc89PNG|\udcd0\udccf|PAR1)")
-
-
-def read_inputs(
-    source: Path | TextIO, format: Format = "auto", text_column: str = "sentence", section: DataConfig = AS_THEY_ARE
-) -> Iterator[Example | BadRow]:
-    """Unlabelled sentences one by one, in order; memory does not grow with the number of rows.
-
-    Args:
-        source: a file, or a stream such as stdin. A stream that wraps bytes is switched to UTF-8.
-        format: "auto" goes by the file's suffix (an unknown one: lines). For a stream or a file without suffix it goes
-            by the first line that is not blank: a JSON object, an array of them, or a header that has the text
-            column; everything else is lines. Parquet and Excel files are known by their suffix. An array is read
-            whole. "text": the whole file is one text; of a folder, each text file in it, its name in column `file`.
-        text_column: the column that holds the sentence; all others are kept in `extra`.
-        section: encoding, delimiter and sheet.
-
-    Yields:
-        An `Example` without label, or a `BadRow` where a row is unreadable or has no text. In a file of lines a blank
-        line between others is such a row; at the end, and in all other formats, blank lines are no rows.
-
-    Raises:
-        DataError: the file is missing, is no text, is cut off in the middle of a character, or has no such column.
-    """
-    return (unlabelled(item, text_column) for item in input_rows(source, format, text_column, section))
+TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
+SUFFIXES = (*TABLE_SUFFIXES, ".parquet", ".xlsx", *(suffix + ".gz" for suffix in TABLE_SUFFIXES))
+TEXT_SUFFIXES = (".txt", ".txt.gz")  # lines, fastText, or one text
+AS_IT_IS = FileSettings()
+# How a file begins that is no text: with NUL, another control character among its first 8, or as PDF, PNG, old Office
+# files, Parquet and bzip2 begin. Bytes that are not UTF-8 were read as lone surrogates.
+BINARY = re.compile("\x00|^.{0,7}[\x01-\x08\x0e-\x1a\x1c-\x1f]|^(%PDF|\udc89PNG|\udcd0\udccf|PAR1|BZh)")
 
 
 def unlabelled(item: Row | BadRow, text_column: str) -> Example | BadRow:
@@ -66,16 +42,16 @@ def unlabelled(item: Row | BadRow, text_column: str) -> Example | BadRow:
     return Example(text, None, item.row, {key: item.columns[key] for key in item.columns if key != text_column})
 
 
-def read_rows(path: Path, required: Sequence[str] = (), section: DataConfig = AS_THEY_ARE) -> Iterator[Row | BadRow]:
+def read_rows(path: Path, required: Sequence[str] = (), settings: FileSettings = AS_IT_IS) -> Iterator[Row | BadRow]:
     """The rows of a file with columns, in order; its format is known by the suffix.
 
     Args:
         path: a file with one of `SUFFIXES`, or a fastText file: any other suffix, its first line begins with
-            `__label__`. Text is UTF-8 with or without a byte-order mark, or UTF-16 with one, unless `section` names the
+            `__label__`. Text is UTF-8 with or without a byte-order mark, or UTF-16 with one, unless `settings` name the
             encoding; any line ends.
         required: columns that a file with a header must have. JSON rows are left to the caller. A fastText file gives
             its text and labels these names.
-        section: encoding, delimiter and sheet.
+        settings: encoding, delimiter and sheet.
 
     Raises:
         DataError: no such file, an unknown suffix, a file that is not what its suffix says, a missing column.
@@ -84,11 +60,10 @@ def read_rows(path: Path, required: Sequence[str] = (), section: DataConfig = AS
     if suffix == ".parquet":
         yield from formats.parquet_rows(path, required)
     elif suffix == ".xlsx":
-        yield from xlsx_rows(path, section.sheet, required)
-    elif suffix in SUFFIXES:
-        yield from _file_rows(path, suffix.removeprefix(".").removesuffix(".gz"), required, section)
+        yield from xlsx_rows(path, settings.sheet, required)
     else:
-        yield from _file_rows(path, "fasttext", required, section)
+        format = suffix.removeprefix(".").removesuffix(".gz") if suffix in SUFFIXES else "fasttext"
+        yield from _file_rows(path, format, required, settings)
 
 
 def suffix_of(path: Path) -> str:
@@ -96,67 +71,99 @@ def suffix_of(path: Path) -> str:
     return "".join(path.suffixes[-2 if path.suffix.lower() == ".gz" else -1 :]).lower()
 
 
+def stem_of(path: Path) -> str:
+    """The file's name without `suffix_of`, in composed form (NFC)."""
+    return unicodedata.normalize("NFC", path.name[: len(path.name) - len(suffix_of(path))])
+
+
 def input_rows(
-    source: Path | TextIO, format: Format, text_column: str, section: DataConfig = AS_THEY_ARE
+    source: Path | TextIO, format: Format = "auto", text_column: str = "sentence", settings: FileSettings = AS_IT_IS
 ) -> Iterator[Row | BadRow]:
-    """The rows of a file or stream of unlabelled sentences, with all their columns; see `read_inputs`."""
+    """The rows of a file or stream of unlabelled sentences, one by one; memory does not grow with their number.
+
+    Args:
+        source: a file, or a stream such as stdin. A stream that wraps bytes is switched to UTF-8.
+        format: "auto" goes by the file's suffix; `.txt` is lines, or fastText where the first one begins with a label.
+            For a stream or a file without suffix it goes by the first line that is not blank: a JSON object, an array
+            of them, or a header that has the text column; everything else is lines. Parquet and Excel files are known
+            by their suffix. An array is read whole. "text": the whole file is one text; of a folder, each file in it,
+            its name in the column `file`.
+        text_column: the column that holds the sentence; rows keep all others, too.
+        settings: encoding, delimiter and sheet.
+
+    Raises:
+        DataError: the file is missing, is no text, is cut off, has an unknown suffix, or has no such column.
+    """
     required = (text_column,)
     if isinstance(source, Path):
+        suffix = suffix_of(source)
         if format == "text":
-            yield from _whole_texts(source, text_column, section)
-        elif format == "auto" and suffix_of(source) in SUFFIXES:
-            yield from read_rows(source, required, section)
+            yield from _whole_texts(source, text_column, settings)
+        elif format != "auto" or suffix in ("", ".gz"):
+            yield from _file_rows(source, format, required, settings)
+        elif suffix in TEXT_SUFFIXES:
+            yield from _file_rows(source, "txt", required, settings)
         else:
-            format_of_file = "unknown" if format == "auto" and source.suffix else format
-            yield from _file_rows(source, format_of_file, required, section)
+            yield from read_rows(source, required, settings)
         return
     if isinstance(source, io.TextIOWrapper):
         # Undecodable bytes become lone surrogates, so that one bad byte makes its own row bad and no other.
-        source.reconfigure(encoding=section.encoding or "utf-8", errors="surrogateescape")
+        source.reconfigure(encoding=_encoding(settings), errors="surrogateescape")
     if format == "text":
-        yield Row(1, {text_column: source.read().removeprefix("\ufeff")})
+        yield _whole(source, 1, text_column, "stdin")
     else:
-        yield from _text_rows(source, format, getattr(source, "name", "stdin"), required, section)
+        yield from _text_rows(source, format, getattr(source, "name", "stdin"), required, settings)
 
 
-def _whole_texts(path: Path, text_column: str, section: DataConfig) -> Iterator[Row | BadRow]:
-    """A file as one text; or the text files of a folder, by name."""
+def _whole_texts(path: Path, text_column: str, settings: FileSettings) -> Iterator[Row | BadRow]:
+    """A file as one text; or the files of a folder, by name."""
     files = sorted(one for one in path.iterdir() if one.is_file() and one.name[0] != ".") if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path}: no files in the folder (got none); give a file, or a folder of text files")
     for row, file in enumerate(files, start=1):
-        with _open(file, section) as stream:
-            text = stream.read().removeprefix("\ufeff")
-        _refuse_binary(text, str(file))
-        yield Row(row, {text_column: text} | ({"file": file.name} if path.is_dir() else {}))
+        with _opened(file, settings) as stream:
+            whole = _whole(stream, row, text_column, str(file))
+        yield Row(row, whole.columns | ({"file": file.name} if path.is_dir() else {}))
 
 
-def _file_rows(path: Path, format: str, required: Sequence[str], section: DataConfig) -> Iterator[Row | BadRow]:
-    with _open(path, section) as stream:
-        try:
-            yield from _text_rows(stream, format, str(path), required, section)
-        except UnicodeError as error:  # only UTF-16 raises; in UTF-8 a bad byte becomes a surrogate, see `_open`
-            raise DataError(f"{path}: not valid text ({error}); save it as UTF-8") from error
-        except (EOFError, OSError, zlib.error) as error:
-            raise DataError(f"{path}: cannot be read to its end ({error}); check that it is complete") from error
+def _whole(stream: TextIO, row: int, text_column: str, where: str) -> Row:
+    text = stream.read().removeprefix("\ufeff")
+    _refuse_binary(text, where)
+    return Row(row, {text_column: text})
 
 
-def _open(path: Path, section: DataConfig) -> TextIO:
+def _file_rows(path: Path, format: str, required: Sequence[str], settings: FileSettings) -> Iterator[Row | BadRow]:
+    with _opened(path, settings) as stream:
+        # Some encodings write a tone as a character of its own, after the vowel.
+        lines = (unicodedata.normalize("NFC", line) for line in stream) if settings.encoding else stream
+        yield from _text_rows(lines, format, str(path), required, settings)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, settings: FileSettings) -> Iterator[TextIO]:
+    """A text file, also a compressed one, whose errors inside the block become DataErrors."""
     try:
-        plain = path.open("rb")
-        file = io.BufferedReader(gzip.GzipFile(fileobj=plain)) if path.suffix.lower() == ".gz" else plain
-        # The encoding is found by a look at the first two bytes of the open file: opening it a second time would lose
-        # them where the path is a pipe.
-        is_utf_16 = section.encoding is None and file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff")
-        # newline="" leaves line ends inside quotes to the csv module.
-        if is_utf_16:
-            return io.TextIOWrapper(file, encoding="utf-16", newline="")
-        return io.TextIOWrapper(file, encoding=section.encoding or "utf-8", errors="surrogateescape", newline="")
+        with path.open("rb") as plain:
+            file = io.BufferedReader(gzip.GzipFile(fileobj=plain)) if path.suffix.lower() == ".gz" else plain
+            # The encoding is found by a look at the first two bytes of the open file: opening it a second time would
+            # lose them where the path is a pipe.
+            has_mark = settings.encoding is None and file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff")
+            encoding, errors = ("utf-16", "strict") if has_mark else (_encoding(settings), "surrogateescape")
+            # newline="" leaves line ends inside quotes to the csv module.
+            yield io.TextIOWrapper(file, encoding=encoding, errors=errors, newline="")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
-    except OSError as error:
-        what = error.strerror or error
-        raise DataError(f"{path}: cannot be read ({what}); check the path and its permissions") from error
+    except UnicodeError as error:  # only UTF-16 raises; elsewhere a bad byte becomes a surrogate
+        raise DataError(f"{path}: not valid text ({error}); save it as UTF-8, or set data.encoding") from error
+    except (EOFError, OSError, zlib.error) as error:
+        what = getattr(error, "strerror", None) or error
+        hint = "--format text reads the files in it" if path.is_dir() else "check its permissions and that it is whole"
+        raise DataError(f"{path}: cannot be read ({what}); {hint}") from error
+
+
+def _encoding(settings: FileSettings) -> str:
+    tcvn3.register()
+    return settings.encoding or "utf-8"
 
 
 def _refuse_binary(text: str, where: str) -> None:
@@ -168,34 +175,35 @@ def _refuse_binary(text: str, where: str) -> None:
 
 
 def _text_rows(
-    stream: Iterable[str], format: str, where: str, required: Sequence[str], section: DataConfig
+    stream: Iterable[str], format: str, where: str, required: Sequence[str], settings: FileSettings
 ) -> Iterator[Row | BadRow]:
     # Read up to the first line that is not blank, which decides the format; then parse these lines and the rest.
     lines = iter(stream)
     head = [next(lines, "").removeprefix("\ufeff")]
     while head[-1] and not head[-1].strip():
         head.append(next(lines, ""))
-    first = head[-1]
-    _refuse_binary(first, where)
-    delimiter = section.delimiter
-    if named := re.fullmatch(r"sep=(.)\r?\n?", first):  # the line with which Excel is told the delimiter
-        head, delimiter = [next(lines, "")], delimiter or named[1]
-        first = head[0]
-    whole = itertools.chain(head, lines)
-    if format in ("fasttext", "unknown"):  # the suffix says nothing
-        if not first.startswith(formats.FASTTEXT) and format == "fasttext":
-            suffix = suffix_of(Path(where)) or "no suffix"
-            allowed = f"{' '.join(SUFFIXES)}, or lines that begin with {formats.FASTTEXT}"
-            raise DataError(f"{where}: unknown file format (got {suffix}); allowed are {allowed}")
-        format = "fasttext" if first.startswith(formats.FASTTEXT) else "lines"
+    _refuse_binary(head[-1], where)
+    delimiter = settings.delimiter
+    # Excel is told the delimiter by a line of its own.
+    if format in ("auto", "csv", "tsv") and (named := re.fullmatch(r"sep=(.)\r?\n?", head[-1])):
+        format, delimiter, head = "csv", delimiter or named[1], [next(lines, "")]
+    first, whole = head[-1], itertools.chain(head, lines)
     if format == "auto":
-        format = "csv" if named else _detect_format(first, where, required[0])
-    if format == "json":
+        format = _detect_format(first, where, required[0])
+    elif format == "json":
         format = "array" if first.lstrip().startswith("[") else "jsonl"
+    elif format == "txt":
+        format = "fasttext" if first.startswith(formats.FASTTEXT) else "lines"
+    elif format == "fasttext" and not first.startswith(formats.FASTTEXT):
+        raise DataError(
+            f"{where}: unknown file format (got {suffix_of(Path(where)) or 'no suffix'}); allowed are"
+            f" {' '.join(SUFFIXES)}, and fastText, whose lines begin with {formats.FASTTEXT}; to label lines,"
+            " loraft predict --format lines"
+        )
     if format == "lines":
         yield from formats.line_rows(whole, required[0])
     elif format == "fasttext":
-        yield from formats.fasttext_rows(whole, *(*required, "label")[:2])
+        yield from formats.fasttext_rows(whole, *(*(required or ("text",)), "label")[:2])
     elif format == "jsonl":
         yield from formats.jsonl_rows(whole)
     elif format == "array":

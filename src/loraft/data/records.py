@@ -1,4 +1,4 @@
-"""The three forms of a row: as a file gives it (`Row`), unreadable (`BadRow`), checked (`Example`).
+"""A row as a file gives it (`Row`), unreadable (`BadRow`) or checked (`Example`); and how a file is read.
 
 An unreadable row is an item like any other and not an exception: a caller may refuse the whole file or go on.
 """
@@ -8,10 +8,19 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class FileSettings:
+    """What a file does not say of itself; None takes what the file shows. The keys of `data` with these names."""
+
+    encoding: str | None = None  # of text files
+    delimiter: str | None = None  # of CSV files
+    sheet: str | None = None  # of Excel files
+
+
+@dataclass(frozen=True)
 class Row:
     """The columns of one row as the file gives them."""
 
-    row: int  # 1-based, of the data rows: neither the header nor blank lines count
+    row: int  # of the data rows, from 1: the header is none; counted through the files of a split
     columns: dict[str, Any]
 
 

@@ -14,15 +14,13 @@ from loraft.config.data_section import DataConfig
 from loraft.data.columns import require_columns
 from loraft.data.formats import parquet_label_names
 from loraft.data.labels import ids_to_names
-from loraft.data.readers import SUFFIXES, read_rows, suffix_of
-from loraft.data.records import BadRow, Row
+from loraft.data.readers import SUFFIXES, TEXT_SUFFIXES, read_rows, stem_of, suffix_of
+from loraft.data.records import BadRow, FileSettings, Row
 from loraft.data.text_folders import has_texts, text_folder_rows
 from loraft.errors import DataError
 
 # File names, without suffix, under which other programs write a split; the first one that exists is taken.
 ALIASES = {"validation": ("validation", "valid", "dev", "val")}
-
-
 SAVED = "state.json"  # in every folder of `Dataset.save_to_disk`
 SHARD = r"-\d+-of-\d+(-\w+)?"  # after the split's name, in files of the hub's client
 
@@ -32,7 +30,7 @@ class NoSplitError(DataError):
 
 
 def open_source(
-    section: DataConfig, name: str, required: tuple[str, str] | tuple[()], role: str, labels: Sequence[str]
+    section: DataConfig, name: str, required: tuple[str, ...], role: str, labels: Sequence[str]
 ) -> tuple[Iterable[Row | BadRow], str]:
     """The rows of a split as the source gives them, and a description of where they come from.
 
@@ -52,7 +50,7 @@ def open_source(
         paths = [Path(name).expanduser()]
     elif section.source in bundled_data():
         paths = _files_of_split(bundled_data()[section.source], name)
-    elif source.is_dir() and not _is_one_split(source):
+    elif source.is_dir() and not _is_one_split(source, name):
         paths = _files_of_split(source / section.subset if section.subset else source, name)
     elif source.is_dir() or _is_file(section.source):
         if role != "train":  # measuring on the rows of the training would give scores that mean nothing
@@ -76,9 +74,11 @@ def open_source(
 
 
 def _rows_of(
-    path: Path, required: tuple[str, str], section: DataConfig, labels: Sequence[str]
+    path: Path, required: tuple[str, ...], section: DataConfig, labels: Sequence[str]
 ) -> Iterable[Row | BadRow]:
     """The rows of one file, or of a folder that holds one split; with names for the ids of labels that it names."""
+    label_column = required[1] if required else ""
+    settings = FileSettings(section.encoding, section.delimiter, section.sheet)
     if (path / SAVED).is_file():
         import datasets
 
@@ -87,14 +87,14 @@ def _rows_of(
         except (OSError, ValueError, RuntimeError) as error:
             raise DataError(f"{path}: cannot be loaded ({error}); save it again with save_to_disk") from error
         require_columns(saved.column_names, required, str(path))
-        return _named(saved, section, required[1], str(path), labels)
+        return _named(saved, section, label_column, str(path), labels)
     if path.is_dir():
-        return text_folder_rows(path, required, section)
-    rows = read_rows(path, required, section)
+        return text_folder_rows(path, required, settings)
+    rows = read_rows(path, required, settings)
     names = section.label_names or []
     if not names and path.suffix.lower() == ".parquet":
-        names = parquet_label_names(path, required[1])
-    return ids_to_names(rows, names, required[1], str(path), labels)
+        names = parquet_label_names(path, label_column)
+    return ids_to_names(rows, names, label_column, str(path), labels)
 
 
 def _named(
@@ -111,52 +111,62 @@ def _is_file(name: str) -> bool:
     return not path.is_dir() and (suffix_of(path) in SUFFIXES or (path.suffix != "" and path.is_file()))
 
 
-def _is_one_split(folder: Path) -> bool:
+def _is_one_split(folder: Path, name: str) -> bool:
     """Whether a folder holds one split itself: a saved data set, or texts by label."""
-    names = {one.name.partition(".")[0].casefold() for one in folder.iterdir()}
-    splits = {"train", "test", *ALIASES["validation"]}
-    return (folder / SAVED).is_file() or (not names & splits and has_texts(folder))
+    if (folder / SAVED).is_file():
+        return True
+    entries = _entries(folder)
+    splits = {"train", "test", *ALIASES["validation"], name.casefold()}
+    return has_texts(folder) and not any(suffix_of(one) in SUFFIXES or _stem(one) in splits for one in entries)
 
 
 def _files_of_split(folder: Path, name: str) -> list[Path]:
-    """The file of a split, its shards in order, or its folder; names count whatever their case."""
+    """The file of a split, its parts in order, or its folder; names count whatever their case."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder (got data.subset={folder.name!r}); name one that is there")
-    places = [place for place in (folder, folder / "data") if place.is_dir()]
-    entries = [path for place in places for path in sorted(place.iterdir())]
-    files = [path for path in entries if suffix_of(path) in SUFFIXES and path.is_file()]
+    entries = _entries(folder)
     for alias in ALIASES.get(name, (name,)):
         stem = unicodedata.normalize("NFC", alias).casefold()
-        found = [path for path in files if _stem(path) == stem]
-        if len(found) > 1:
-            found.sort(key=lambda path: SUFFIXES.index(suffix_of(path)))
+        found = [one for one in entries if _stem(one) == stem]
+        files = [one for one in found if one.is_file()]
+        if len(files) > 1:
+            files.sort(key=lambda path: (*SUFFIXES, *TEXT_SUFFIXES).index(suffix_of(path)))
             raise DataError(
-                f"{folder}: several files for split {name} (got {', '.join(path.name for path in found)}); keep one,"
+                f"{folder}: several files for split {name} (got {', '.join(path.name for path in files)}); keep one,"
                 f" or name one with --set data.{name}_split=FILE"
             )
-        shards = [path for path in files if re.fullmatch(re.escape(stem) + SHARD, _stem(path))]
-        found = found or _whole(shards, folder, name)
-        for path in entries:
-            if not found and path.is_dir() and _stem(path) == stem:
-                inside = sorted(one for one in path.iterdir() if suffix_of(one) in SUFFIXES)
-                found = [path] if (path / SAVED).is_file() or (not inside and has_texts(path)) else inside
-        if found:
-            return found
+        parts = [one for one in entries if re.fullmatch(re.escape(stem) + SHARD, _stem(one))]
+        if found := files or _whole(parts, folder, name) or [one for one in found if _of_split(one)]:
+            return _of_split(found[0]) if found[0].is_dir() else found
     raise NoSplitError(
-        f"{folder}: no file for split {name} (got {', '.join(path.name for path in files) or 'no data files'});"
-        f" expected {name}{{{','.join(SUFFIXES)}}}"
+        f"{folder}: no file for split {name} (got {', '.join(one.name for one in entries) or 'no data files'});"
+        f" expected {name}{{{','.join(SUFFIXES)}}}, or a folder {name}"
     )
 
 
+def _entries(folder: Path) -> list[Path]:
+    """The data files and the folders of a folder, and of the folder `data` in it, where the hub's client puts them."""
+    places = [place for place in (folder, folder / "data") if place.is_dir()]
+    entries = [one for place in places for one in sorted(place.iterdir()) if one.name[0] not in "._"]
+    return [one for one in entries if one.is_dir() or suffix_of(one) in (*SUFFIXES, *TEXT_SUFFIXES)]
+
+
+def _of_split(folder: Path) -> list[Path]:
+    """What a folder with a split's name holds: its data files, or the folder itself where it is read as one."""
+    if not folder.is_dir() or (folder / SAVED).is_file():
+        return [folder]
+    return sorted(one for one in folder.iterdir() if suffix_of(one) in SUFFIXES) or [folder] * has_texts(folder)
+
+
 def _stem(path: Path) -> str:
-    return unicodedata.normalize("NFC", path.name.removesuffix("".join(path.suffixes))).casefold()
+    return (path.name if path.is_dir() else stem_of(path)).casefold()
 
 
-def _whole(shards: list[Path], folder: Path, name: str) -> list[Path]:
-    """The shards of a split, none of which may be missing."""
-    if shards and len(shards) != (parts := int(_stem(shards[0]).partition("-of-")[2].partition("-")[0])):
-        raise DataError(f"{folder}: parts of split {name} are missing (got {len(shards)} of {parts}); add them")
-    return shards
+def _whole(parts: list[Path], folder: Path, name: str) -> list[Path]:
+    """The parts of a split, none of which may be missing."""
+    if parts and len(parts) != (number := int(_stem(parts[0]).partition("-of-")[2].partition("-")[0])):
+        raise DataError(f"{folder}: parts of split {name} are missing (got {len(parts)} of {number}); add them")
+    return parts
 
 
 def _hub_rows(
@@ -167,7 +177,7 @@ def _hub_rows(
     subset = f"/{section.subset}" if section.subset else ""
     where = f"hub {section.source}{subset}" + (f" at {section.revision}" if section.revision else "")
     where += f", split {name}"
-    options = {"name": section.subset} if section.subset else {}
+    options: dict[str, str | None] = {"name": section.subset} if section.subset else {}
     options |= {"revision": section.revision, "cache_dir": section.cache_dir}
     try:
         try:
@@ -183,7 +193,7 @@ def _hub_rows(
 def _split_in_other_case(name: str, error: ValueError) -> str:
     """The split that the error lists with that name, in another case or by another program's name; else raises it."""
     listed = re.findall(r"'([^']+)'", str(error).partition("one of")[2]) if "Unknown split" in str(error) else []
-    by_name = {one.casefold(): one for one in listed}
+    by_name: dict[str, str] = {one.casefold(): one for one in listed}
     for alias in ALIASES.get(name, (name,)):
         if alias.casefold() in by_name:
             return by_name[alias.casefold()]

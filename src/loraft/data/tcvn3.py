@@ -6,7 +6,10 @@ Source: TCVN 5712:1993, VN1; the bytes below 0x20 keep their ASCII meaning, as i
 """
 
 import codecs
+from functools import cache
+from typing import Any
 
+NAME = "tcvn3"
 # The characters of the bytes 0x80 to 0xFF; those of 0xB0 to 0xB4 are combining tone marks.
 UPPER = (
     "ÀẢÃÁẠẶẬÈẺẼÉẸỆÌỈĨÍỊÒỎÕÓỌỘỜỞỠỚỢÙỦŨ"
@@ -30,8 +33,9 @@ def _decode(data: bytes, errors: str = "strict") -> tuple[str, int]:
     return codecs.charmap_decode(data, errors, TABLE)
 
 
-def _search(name: str) -> codecs.CodecInfo | None:
-    return codecs.CodecInfo(_encode, _decode, incrementaldecoder=_Decoder, name=name) if name == "tcvn3" else None
-
-
-codecs.register(_search)
+@cache
+def register() -> None:
+    """Makes the codec known to Python by its name."""
+    decode: Any = _decode  # the stub asks for a buffer
+    encoded = codecs.CodecInfo(_encode, decode, incrementaldecoder=_Decoder, name=NAME)
+    codecs.register(lambda name: encoded if name == NAME else None)

@@ -3,11 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from loraft.config.data_section import DataConfig
-from loraft.data.readers import Format, input_rows
-from loraft.data.records import BadRow, Row
-
-SUFFIX = ".txt"
+from loraft.data.readers import TEXT_SUFFIXES, Format, input_rows, stem_of, suffix_of
+from loraft.data.records import BadRow, FileSettings, Row
 
 
 def has_texts(folder: Path) -> bool:
@@ -15,7 +12,7 @@ def has_texts(folder: Path) -> bool:
     return any(_files(folder)) or any(_files(one) for one in _folders(folder))
 
 
-def text_folder_rows(folder: Path, required: Sequence[str], section: DataConfig) -> Iterator[Row | BadRow]:
+def text_folder_rows(folder: Path, required: Sequence[str], settings: FileSettings) -> Iterator[Row | BadRow]:
     """A row for each file of each subfolder, which is the label, then one for each line of the files of the folder.
 
     A file's name without its suffix is the label of its lines.
@@ -23,15 +20,15 @@ def text_folder_rows(folder: Path, required: Sequence[str], section: DataConfig)
     Args:
         folder: the folder of one split.
         required: names for the columns of text and label.
-        section: the encoding.
+        settings: the encoding.
     """
-    text_column, label_column = required
+    text_column, label_column = required or ("text", "label")
     sources: list[tuple[str, Path, Format]] = []
-    for label in _folders(folder):
-        sources += [(label.name, file, "text") for file in _files(label)]
-    sources += [(file.stem, file, "lines") for file in _files(folder)]
+    for inner in _folders(folder):
+        sources += [(inner.name, file, "text") for file in _files(inner)]
+    sources += [(stem_of(file), file, "lines") for file in _files(folder)]
     for label, file, format in sources:
-        for item in input_rows(file, format, text_column, section):
+        for item in input_rows(file, format, text_column, settings):
             if isinstance(item, BadRow):
                 yield BadRow(item.row, f"{item.reason} ({file.name})")
             else:
@@ -39,7 +36,7 @@ def text_folder_rows(folder: Path, required: Sequence[str], section: DataConfig)
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(one for one in folder.iterdir() if one.suffix.lower() == SUFFIX and one.is_file())
+    return sorted(one for one in folder.iterdir() if suffix_of(one) in TEXT_SUFFIXES and one.is_file())
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -103,7 +103,7 @@ def _usage(run: Run, config: Config) -> list[Part]:
         "In the run's folder, which holds this report. On the command line, one sentence or a whole file:",
         Code(
             f"loraft predict --run . '{SENTENCE}'\n"
-            f"loraft predict --run . --file feedback.csv --text-column {column} --json"
+            f"loraft predict --run . --input feedback.csv --text-column {column} --json"
         ),
         "In Python:",
         Code(f'import loraft\n\nfor row in loraft.predict("{SENTENCE}", run="."):\n    print(row.label, row.probs)'),

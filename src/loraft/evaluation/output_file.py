@@ -1,0 +1,145 @@
+"""Write predictions beside the columns of their input: CSV, JSON lines or Parquet."""
+
+import csv
+import json
+import tempfile
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loraft.errors import ConfigError, Note
+from loraft.runs.atomic_files import replacing, to_json
+
+if TYPE_CHECKING:  # the check of the file's name needs no torch
+    from loraft.evaluation.predict import Prediction
+
+FORMATS = (".csv", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class PredictedInput:
+    """A row's columns as its input gave them, none where it was unreadable; and its prediction."""
+
+    columns: Mapping[str, Any]
+    prediction: "Prediction"
+
+
+def check_output(path: Path, source: Path | None) -> None:
+    """Refuses a file that could not be written at the end.
+
+    Args:
+        path: where predictions shall go; its folder is made.
+        source: the input, if it is a file.
+
+    Raises:
+        ConfigError: its suffix is none of `FORMATS`, it is a folder or the input, or its folder cannot be written to.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(
+            f"--output-file: unknown format (got {path.suffix or 'no suffix'}); allowed are {' '.join(FORMATS)}"
+        )
+    if path.is_dir() or (source is not None and path.resolve() == source.resolve()):
+        what = "a folder" if path.is_dir() else "the input, too"
+        raise ConfigError(f"--output-file: is {what} (got {path}); name another file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        what = f"cannot be written (got {path}: {error.strerror})"
+        raise ConfigError(f"--output-file: {what}; name a file in a folder that can be written to") from error
+
+
+def write_predictions(path: Path, rows: Sequence[PredictedInput], source: Path | None) -> None:
+    """Writes a row for each row of the input, in order: its columns, then the prediction; the whole file or none.
+
+    The columns of the prediction are `label`, `confidence` (the highest probability) and, in CSV and Parquet,
+    `prob_LABEL` for each label; in JSON lines the object `probs`. A name that the input has itself begins with
+    `predicted_` instead. A row without text, or one that could not be read, has no prediction; a row below
+    `min_confidence` has no label.
+
+    Args:
+        path: a file with one of `FORMATS`.
+        rows: the input's rows.
+        source: the input's file. A Parquet file gives its columns' types; elsewhere Parquet takes those of the values,
+            and a column with values of several types becomes text.
+    """
+    inputs = list(dict.fromkeys(key for row in rows for key in row.columns))
+    labels = next((list(row.prediction.probs) for row in rows if row.prediction.probs), [])
+    suffix = path.suffix.lower()
+    wanted = ["label", "confidence", *(["probs"] if suffix == ".jsonl" else [f"prob_{label}" for label in labels])]
+    added = [_free(name, inputs) for name in wanted]
+    if added != wanted:
+        pairs = ", ".join(f"{old} is {new}" for old, new in zip(wanted, added, strict=True) if old != new)
+        warnings.warn(f"{path}: the input has columns of these names; of the prediction, {pairs}", Note, stacklevel=2)
+    columns = [_encodable(row) for row in rows]
+    found = [row.prediction for row in rows]
+    with replacing(path) as temporary:
+        if suffix == ".jsonl":
+            with temporary.open("w", encoding="utf-8", newline="\n") as file:
+                for given, one in zip(columns, found, strict=True):
+                    values = zip(added, [*_best(one), one.probs or None], strict=True)
+                    file.write(to_json({**given, **dict(values)}, indent=None) + "\n")
+            return
+        table = [
+            [*map(given.get, inputs), *_best(one), *map(one.probs.get, labels)]
+            for given, one in zip(columns, found, strict=True)
+        ]
+        if suffix == ".parquet":
+            _write_parquet(temporary, inputs, added, table, source)
+            return
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([[*inputs, *added], *(map(_cell, row) for row in table)])
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    while name in taken:
+        name = f"predicted_{name}"
+    return name
+
+
+def _best(found: "Prediction") -> tuple[str | None, float | None]:
+    return found.label, max(found.probs.values(), default=None)
+
+
+def _encodable(row: PredictedInput) -> Mapping[str, Any]:
+    """The columns of a row; of one that was refused for its bytes, with ? for what no encoding can write."""
+    if row.prediction.error is None:
+        return row.columns
+    text = json.dumps(row.columns, ensure_ascii=False, default=str)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return dict(json.loads(text.encode(errors="replace")))
+    return row.columns
+
+
+def _cell(value: Any) -> str:
+    """A value as CSV has it: text as it is, no value as nothing, everything else as in JSON."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    text = to_json(value, indent=None)
+    return str(json.loads(text)) if text.startswith('"') else text
+
+
+def _write_parquet(
+    path: Path, inputs: Sequence[str], added: Sequence[str], table: Sequence[Sequence[Any]], source: Path | None
+) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    known: dict[str, Any] = {name: pyarrow.float64() for name in added} | {added[0]: pyarrow.string()}
+    if source is not None and source.suffix.lower() == ".parquet":
+        known |= {unicodedata.normalize("NFC", field.name): field.type for field in pyarrow.parquet.read_schema(source)}
+    columns = {}
+    for position, name in enumerate([*inputs, *added]):
+        values = [row[position] for row in table]
+        try:
+            columns[name] = pyarrow.array(values, type=known.get(name))
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, pyarrow.ArrowNotImplementedError):
+            columns[name] = pyarrow.array([None if value is None else _cell(value) for value in values])
+            warnings.warn(f"column {name!r} has values of several types; they are written as text", Note, stacklevel=3)
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
