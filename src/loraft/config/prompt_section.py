@@ -3,9 +3,9 @@
 import os
 import unicodedata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from loraft.config.section import Section
 
@@ -16,18 +16,31 @@ SLOTS = {
 }
 
 
+def as_names(values: Any) -> Any:
+    """A list of names in which whole numbers, such as stars from 1 to 5, are text; any other value as it is."""
+    if not isinstance(values, list):
+        return values
+    return [str(value) if isinstance(value, int) and not isinstance(value, bool) else value for value in values]
+
+
 class PromptConfig(Section):
     """The task: labels, their words, and the prompt around a sentence. Keys that are not set come from `task`."""
 
     task: str = Field("sentiment", description="sentiment, topic, or a YAML file with this section's keys")
-    labels: Annotated[list[str], Field(min_length=2)] | None = Field(None, description="label names, in id order")
-    label_words: list[str] | None = Field(None, description="the model's answers; default: the label names")
+    labels: Annotated[list[str], Field(min_length=2), BeforeValidator(as_names)] | None = Field(
+        None, description="label names, in id order"
+    )
+    label_words: Annotated[list[str], BeforeValidator(as_names)] | None = Field(
+        None, description="the model's answers; default: the label names"
+    )
     label_column: str | None = Field(None, description="column of the labels where data.label_column is not set")
     id_columns: list[str] | None = Field(
         None, description="whole numbers are label ids only in rows with all these columns; null: in all rows"
     )
     system: str | None = None
-    template: str | None = Field(None, description="user message; {input} is the sentence")
+    template: str | None = Field(
+        None, description="user message; {input} is the sentence, {label_words} all words in quotes"
+    )
     few_shot_template: str | None = Field(None, description="user message with {few_shot_examples} and {input}")
     example_template: str | None = Field(None, description="one demonstration, with {input} and {label}")
     answer_prefix: str | None = Field(None, description="text before the label in the answer")
