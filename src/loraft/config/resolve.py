@@ -110,9 +110,14 @@ def presets() -> dict[str, Path]:
     return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
 
 
+def tasks() -> dict[str, Path]:
+    """Name and file of each shipped task."""
+    return {path.stem: path for path in sorted(TASKS.glob("*.yaml"))}
+
+
 def task_names() -> list[str]:
     """Names of the shipped tasks."""
-    return sorted(path.stem for path in TASKS.glob("*.yaml"))
+    return list(tasks())
 
 
 def _preset_layer(layers: Sequence[Layer], mistakes: list[str]) -> Layer:

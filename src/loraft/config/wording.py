@@ -50,20 +50,15 @@ EN = Wording(
 )
 
 
-def is_vietnamese(texts: Iterable[str]) -> bool:
-    """Whether at least a third of the texts, and one, have a letter that only Vietnamese has.
-
-    A third, since short sentences and those written without diacritics have none.
-    """
-    found = [VIETNAMESE.search(unicodedata.normalize("NFC", text)) is not None for text in texts]
-    return any(found) and 3 * sum(found) >= len(found)
+def number_in_vietnamese(texts: Iterable[str]) -> int:
+    """The number of texts with a letter that only Vietnamese has."""
+    return sum(VIETNAMESE.search(unicodedata.normalize("NFC", text)) is not None for text in texts)
 
 
 def wording_of(template: str | None, words: Iterable[str]) -> Wording:
     """The language of a template; without one, that of the label words."""
     texts = [template] if template is not None else words
-    vietnamese = any(VIETNAMESE.search(unicodedata.normalize("NFC", text)) for text in texts)
-    return VI if vietnamese else EN
+    return VI if number_in_vietnamese(texts) else EN
 
 
 def template_of(wording: Wording) -> str:

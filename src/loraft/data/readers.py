@@ -195,7 +195,7 @@ def _text_rows(
     if format == "lines":
         yield from formats.line_rows(whole, required[0])
     elif format == "fasttext":
-        yield from formats.fasttext_rows(whole, *(*required, "label")[:2])
+        yield from formats.fasttext_rows(whole, *(*(required or ("text",)), "label")[:2])
     elif format == "jsonl":
         yield from formats.jsonl_rows(whole)
     elif format == "array":

@@ -32,7 +32,7 @@ class NoSplitError(DataError):
 
 
 def open_source(
-    section: DataConfig, name: str, required: tuple[str, str] | tuple[()], role: str, labels: Sequence[str]
+    section: DataConfig, name: str, required: tuple[str, ...], role: str, labels: Sequence[str]
 ) -> tuple[Iterable[Row | BadRow], str]:
     """The rows of a split as the source gives them, and a description of where they come from.
 
@@ -76,9 +76,10 @@ def open_source(
 
 
 def _rows_of(
-    path: Path, required: tuple[str, str], section: DataConfig, labels: Sequence[str]
+    path: Path, required: tuple[str, ...], section: DataConfig, labels: Sequence[str]
 ) -> Iterable[Row | BadRow]:
     """The rows of one file, or of a folder that holds one split; with names for the ids of labels that it names."""
+    label_column = required[1] if required else ""
     if (path / SAVED).is_file():
         import datasets
 
@@ -87,14 +88,14 @@ def _rows_of(
         except (OSError, ValueError, RuntimeError) as error:
             raise DataError(f"{path}: cannot be loaded ({error}); save it again with save_to_disk") from error
         require_columns(saved.column_names, required, str(path))
-        return _named(saved, section, required[1], str(path), labels)
+        return _named(saved, section, label_column, str(path), labels)
     if path.is_dir():
         return text_folder_rows(path, required, section)
     rows = read_rows(path, required, section)
     names = section.label_names or []
     if not names and path.suffix.lower() == ".parquet":
-        names = parquet_label_names(path, required[1])
-    return ids_to_names(rows, names, required[1], str(path), labels)
+        names = parquet_label_names(path, label_column)
+    return ids_to_names(rows, names, label_column, str(path), labels)
 
 
 def _named(

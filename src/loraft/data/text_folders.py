@@ -25,7 +25,7 @@ def text_folder_rows(folder: Path, required: Sequence[str], section: DataConfig)
         required: names for the columns of text and label.
         section: the encoding.
     """
-    text_column, label_column = required
+    text_column, label_column = required or ("text", "label")
     sources: list[tuple[str, Path, Format]] = []
     for label in _folders(folder):
         sources += [(label.name, file, "text") for file in _files(label)]

@@ -212,9 +212,11 @@ def test_two_sources_of_one_name_do_not_share_a_folder(
     first = describe(source, tmp_path, tokens=False)
     other = tmp_path / "khác" / source.name
     shutil.copytree(source, other)
-    with pytest.raises(DataError, match=r"describes another source \(got .*góp ý\); --set name=NAME keeps both"):
+    with pytest.raises(DataError, match=r"describes another source \(got .*góp ý\); --force replaces it, --set name="):
         describe(other, tmp_path)
     assert describe(other, tmp_path, "name=khác-ý", tokens=False).path == str(tmp_path / "khác-ý")
+    assert describe(other, tmp_path, tokens=False, force=True).source == str(other)
+    assert describe(source, tmp_path, tokens=False, force=True) == first
     monkeypatch.chdir(tmp_path)
     assert describe("góp ý/", tmp_path, tokens=False).path == first.path  # the same source, written otherwise
     (tmp_path / "chạy").mkdir()
