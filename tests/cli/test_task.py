@@ -9,7 +9,7 @@ from helpers.data import write_rows
 
 from loraft.config.resolve import resolve, tasks
 
-ROWS = [{"câu": f"Máy nóng ran {i}", "loại": ["khen", "lỗi"][i % 2]} for i in range(4)]
+ROWS = [{"câu": f"Máy chạy nóng {i}", "loại": ["khen", "lỗi"][i % 2]} for i in range(4)]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from loraft.studies.dataset.new_task import label_words, task_text, train_comman
 from loraft.studies.dataset.overview import Overview, survey
 
 
-def overview(folder: Path, *labels: str | int, text: str = "Máy nóng ran", column: str = "loại") -> Overview:
+def overview(folder: Path, *labels: str | int, text: str = "Máy chạy nóng", column: str = "loại") -> Overview:
     rows = [{"câu": f"{text} {i}", column: label} for label in labels for i in range(2)]
     return survey(resolve(flags={"data.source": str(write_rows(folder / "a.csv", rows))}))
 

@@ -113,8 +113,8 @@ def survey(config: Config) -> Overview:
         candidates=tuple(candidates[1:]),
         labels=counts if label_column else {},
         ids=bool(label_column) and all(re.fullmatch(r"-?\d+", name) for name in counts),
-        # A third, since short texts and those without diacritics have no such letter.
-        language="vi" if 3 * vietnamese >= 1 else "en",
+        # A tenth, since many short texts and all without diacritics have no such letter, and no other language has any.
+        language="vi" if 10 * vietnamese >= 1 else "en",
         vietnamese=vietnamese,
         words=Lengths.of(np.array([len(text.split()) for text in texts])) if texts else None,
         characters=Lengths.of(np.array([len(text) for text in texts])) if texts else None,
