@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from loraft.config.section import Section
 
@@ -27,12 +27,8 @@ class PromptConfig(Section):
     """The task: labels, their words, and the prompt around a sentence. Keys that are not set come from `task`."""
 
     task: str = Field("sentiment", description="sentiment, topic, or a YAML file with this section's keys")
-    labels: Annotated[list[str], Field(min_length=2), BeforeValidator(as_names)] | None = Field(
-        None, description="label names, in id order"
-    )
-    label_words: Annotated[list[str], BeforeValidator(as_names)] | None = Field(
-        None, description="the model's answers; default: the label names"
-    )
+    labels: Annotated[list[str], Field(min_length=2)] | None = Field(None, description="label names, in id order")
+    label_words: list[str] | None = Field(None, description="the model's answers; default: the label names")
     label_column: str | None = Field(None, description="column of the labels where data.label_column is not set")
     id_columns: list[str] | None = Field(
         None, description="whole numbers are label ids only in rows with all these columns; null: in all rows"
@@ -56,6 +52,11 @@ class PromptConfig(Section):
     )
     score_end_of_turn: bool = Field(False, description="label scores count the end of turn after the answer, too")
     max_length: int = Field(1024, ge=32, description="tokens of prompt and answer; longer sentences are shortened")
+
+    @field_validator("labels", "label_words", mode="before")
+    @classmethod
+    def _numbers_as_names(cls, names: Any) -> Any:
+        return as_names(names)
 
     @field_validator("labels", "label_words")
     @classmethod
