@@ -27,7 +27,7 @@ def blocks(text: str) -> list[str]:
 
 def command_lines(text: str) -> list[str]:
     """Every loraft command line in the code blocks and inline code of a text."""
-    found = [line.removeprefix("$ ") for block in blocks(text) for line in block.splitlines()]
+    found = [line.removeprefix("$ ") for block in blocks(text) for line in block.replace("\\\n", "").splitlines()]
     found += re.findall(r"`(loraft [^`]*)`", text)
     lines = [line.partition("#")[0].rpartition("| ")[2].strip() for line in found]
     return [line for line in lines if re.match(r"loraft [a-z]", line)]
@@ -43,7 +43,10 @@ def test_commands_and_flags_exist(page: Path) -> None:
     for line in command_lines(page.read_text(encoding="utf-8")):
         name, *words = shlex.split(line)[1:]
         assert name.strip(",") in COMMANDS, line
-        flags = {flag for parameter in COMMANDS[name.strip(",")].params for flag in parameter.opts}
+        command = COMMANDS[name.strip(",")]
+        if hasattr(command, "commands"):  # loraft task new
+            command = command.commands[words[0]]
+        flags = {flag for parameter in command.params for flag in parameter.opts}
         given = {word.partition("=")[0] for word in words if re.match(r"-{1,2}[a-z]", word)}
         assert given <= flags | {"--help"}, line
 

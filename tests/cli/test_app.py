@@ -44,7 +44,19 @@ def test_a_library_that_is_not_installed_is_no_error(loraft_says: Says, monkeypa
 
 def test_without_a_command_the_help_lists_them(loraft_says: Says) -> None:
     _, out, err = loraft_says()
-    for command in ("train", "eval", "predict", "fewshot", "sweep", "compare", "data", "report", "models", "config"):
+    for command in (
+        "train",
+        "eval",
+        "predict",
+        "fewshot",
+        "sweep",
+        "compare",
+        "data",
+        "task",
+        "report",
+        "models",
+        "config",
+    ):
         assert f" {command} " in out + err
 
 

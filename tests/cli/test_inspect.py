@@ -6,7 +6,7 @@ from pathlib import Path
 from helpers.command_line import Says
 
 from loraft.bundled import bundled_backbones, bundled_data
-from loraft.config.resolve import presets, resolve
+from loraft.config.resolve import presets, resolve, tasks
 from loraft.config.schema import Config
 
 
@@ -35,10 +35,8 @@ def test_models_lists_what_ships_with_its_licence(loraft_says: Says) -> None:
     }
     assert {row["name"]: row["kind"] for row in rows} == kinds
     assert {row["licence"] for row in rows if row["kind"] in ("task", "preset")} == {"Apache-2.0"}
-    folders = {**bundled_backbones(), **bundled_data(), **presets()}
-    assert {row["name"]: row["path"] for row in rows if row["kind"] != "task"} == {
-        name: str(path) for name, path in folders.items()
-    }
+    folders = {**bundled_backbones(), **bundled_data(), **tasks(), **presets()}
+    assert {row["name"]: row["path"] for row in rows} == {name: str(path) for name, path in folders.items()}
     for row in rows:
         if row["kind"] in ("backbone", "data"):  # the front matter of its card
             card = (Path(row["path"]) / "README.md").read_text(encoding="utf-8")

@@ -307,6 +307,34 @@ def test_a_template_that_asks_for_another_begin_than_the_answer_prefix_is_told(t
     ]
 
 
+@pytest.mark.parametrize(
+    "end", ["Câu: {input}\n  Loại:", "Bắt đầu bằng «Loại: ».\n  {input}", "Bắt đầu bằng `Loại:`: {input}"]
+)
+def test_the_begin_of_the_answer_is_what_the_template_asks_for(end: str, tmp_path: Path) -> None:
+    path = file(tmp_path, f"labels: [a, b]\ntemplate: |-\n  a hay b?\n  {end}\n")
+    assert resolve(flags={"prompt.task": str(path)}).prompt.answer_prefix == "Loại: "
+    other = mistakes(flags={"prompt.task": str(path)}, overrides=["prompt.answer_prefix='Ý: '"])
+    assert other[0].startswith("prompt.template: asks for an answer that begins otherwise")
+
+
+def test_label_words_stand_where_the_template_says_and_follow_the_users(tmp_path: Path) -> None:
+    own = "labels: [0, 1]\nlabel_words: [chê, khen]\ntemplate: 'Câu này {label_words}? {input}'"
+    given: dict[str, Any] = {"flags": {"prompt.task": str(file(tmp_path, own))}}
+    prompt = resolve(**given).prompt
+    assert (prompt.labels, prompt.template) == (["0", "1"], 'Câu này "chê" or "khen"? {input}')
+    assert str(prompt.few_shot_template).startswith('Here are a few examples:\n\n{few_shot_examples}\nCâu này "chê" or')
+    more = resolve(**given, overrides=["prompt.labels=[0, 1, 2]"]).prompt
+    assert (more.label_words, more.template) == (["0", "1", "2"], 'Câu này "0", "1" or "2"? {input}')
+    run = file(tmp_path, dump_config(resolve(**given)), "config.yaml")
+    again = resolve(config_file=run, overrides=["prompt.template='Đúng là {label_words}? {input}'"]).prompt
+    assert again.template == 'Đúng là "chê" hoặc "khen"? {input}'
+
+
+def test_the_language_of_the_wording_is_the_templates_before_the_words(tmp_path: Path) -> None:
+    path = file(tmp_path, "labels: [chê, khen]\ntemplate: 'Which of {label_words}? {input}'")
+    assert resolve(flags={"prompt.task": str(path)}).prompt.answer_prefix == "Label: "
+
+
 # --- dump and load ----------------------------------------------------------------------------------------------------
 
 

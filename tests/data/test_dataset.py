@@ -89,6 +89,7 @@ def test_ids_of_other_data_never_take_the_names_of_a_shipped_task(tmp_path: Path
     ) as told:
         load_data(resolve(overrides=own), "train")
     assert "--set 'data.label_names=[NAME OF 0, NAME OF 1, ...]'" in str(told.value)
+    assert str(told.value).endswith(f"or write a task for these labels: loraft task new --data {tmp_path}")
     assert "ids 0 to" not in str(told.value)
     named = resolve(overrides=[*own, "data.label_names=[positive, negative]"])
     assert load_data(named, "train").labels.tolist() == [2, 0]
@@ -236,6 +237,15 @@ def test_other_notes_are_a_warning_with_the_source() -> None:
     assert said(split) == [
         (UserWarning, "a.csv: 1,234 duplicate rows, 2 blank rows skipped"),
         (Note, "using 2 of 7 test rows (data.max_test_rows)"),
+    ]
+
+
+@pytest.mark.usefixtures("nothing_reported")
+def test_what_a_setting_skips_or_drops_is_a_note() -> None:
+    split = split_of(2, unlabelled_rows_skipped=1, blank_rows_skipped=2, conflicting_rows_dropped=3)
+    assert said(split) == [
+        (UserWarning, "a.csv: 2 blank rows skipped"),
+        (Note, "a.csv: 1 unlabelled rows skipped, 3 conflicting rows dropped"),
     ]
 
 

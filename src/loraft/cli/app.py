@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, sweep, train
+from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, sweep, task, train
 from loraft.errors import LoraftError
 
 VERSIONS = ("loraft", "torch", "transformers", "peft", "trl", "bitsandbytes")
@@ -55,6 +55,7 @@ app.command()(fewshot.fewshot)
 app.command()(sweep.sweep)
 app.command()(compare.compare)
 app.command()(data.data)
+app.add_typer(task.app, name="task")
 app.command()(report.report)
 app.command("models")(inspect.list_bundled)
 app.command("config")(inspect.show_config)

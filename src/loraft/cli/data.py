@@ -1,15 +1,21 @@
 """`loraft data`: parses the flags and prints the tables; `studies.dataset.statistics` does the work."""
 
 import shlex
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from loraft.cli.console import say, start_command
 from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Sets, Task, dotted
+from loraft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from loraft.config.schema import Config
 
 
 def data(
+    source: Annotated[str | None, typer.Argument(help="As --data: bundled name, hub id, folder or file.")] = None,
     by: Annotated[str | None, typer.Option(help="Column for the table of shares; default: another task's.")] = None,
     tokens: Annotated[bool, typer.Option(help="Measure lengths with the backbone's tokenizer.")] = True,
     near: Annotated[bool, typer.Option(help="Search for near-duplicates between splits.")] = True,
@@ -20,22 +26,33 @@ def data(
     data: Data = None,
     task: Task = None,
     output: Output = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the description of another source.")] = False,
     json: Json = False,
 ) -> None:
-    """Describe a data source: splits, label shares, lengths, duplicates, leaks, conflicting labels."""
+    """Describe a data source: splits, label shares, lengths, duplicates, leaks, conflicting labels.
+
+    Without --task, --config or --by, a source that is not the default task's is described as it is: columns, labels,
+    lengths.
+    """
     from loraft.config.resolve import resolve
     from loraft.display import table
     from loraft.runs.atomic_files import to_json
     from loraft.runs.records import as_json
     from loraft.studies.dataset import tables
 
-    flags = dotted(model=model, data=data, task=task, output=output)
+    if source is not None and data not in (None, source):
+        raise ConfigError(f"--data: another source than the argument (got {data} and {source}); give one of them")
+    flags = dotted(model=model, data=data or source, task=task, output=output)
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
     start_command(resolved, verbose=False)
 
     from loraft.studies.dataset import statistics
 
-    found = statistics.describe(resolved, by=by, tokens=tokens, near=near)
+    asked = task or config or by or any(pair.strip().startswith("prompt.") for pair in sets or ())
+    if not asked and (reason := statistics.misfit(resolved)) is not None:
+        _overview(resolved, reason, sets or (), json=json)
+        return
+    found = statistics.describe(resolved, by=by, tokens=tokens, near=near, force=force)
     if json:
         print(to_json(as_json(found)))
     else:
@@ -44,3 +61,23 @@ def data(
         print("\n".join([*legend, tables.conflict_total(found), *tables.data_notes(found)]))
     say(f"figures and numbers: {found.path}")
     say(f"next: loraft report {shlex.quote(found.path)}")
+
+
+def _overview(config: "Config", reason: str, sets: Sequence[str], *, json: bool) -> None:
+    """Prints what is in a source that is not the task's, and why it is not."""
+    from loraft.display import table
+    from loraft.runs.atomic_files import to_json
+    from loraft.runs.records import as_json
+    from loraft.studies.dataset import overview
+
+    found = overview.survey(config)
+    if json:
+        print(to_json(as_json(found)))
+    else:
+        table.show(overview.overview_tables(found))
+        print("\n".join(overview.overview_lines(found)))
+    say(f"described as it is, not as rows of task {config.prompt.task}: {reason}")
+    say(
+        "next: "
+        + shlex.join(["loraft", "task", "new", "--data", found.source, *(w for s in sets for w in ("--set", s))])
+    )

@@ -8,15 +8,15 @@ from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Qu
 
 def list_bundled(json: Json = False) -> None:
     """List what ships with loraft: backbones and data with their licences, tasks, presets."""
-    from loraft.config.resolve import presets, task_names
+    from loraft.config.resolve import presets, tasks
     from loraft.display import table
     from loraft.runs.atomic_files import to_json
 
     folders = [("backbone", *item) for item in bundled_backbones().items()]
     folders += [("data", *item) for item in bundled_data().items()]
     rows = [{"name": name, "kind": kind, "licence": _licence(path), "path": str(path)} for kind, name, path in folders]
-    rows += [{"name": name, "kind": "task", "licence": "Apache-2.0", "path": ""} for name in task_names()]
-    rows += [{"name": n, "kind": "preset", "licence": "Apache-2.0", "path": str(p)} for n, p in presets().items()]
+    for kind, paths in (("task", tasks()), ("preset", presets())):
+        rows += [{"name": n, "kind": kind, "licence": "Apache-2.0", "path": str(p)} for n, p in paths.items()]
     if json:
         print(to_json(rows))
     else:

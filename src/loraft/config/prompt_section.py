@@ -28,7 +28,9 @@ class PromptConfig(Section):
         None, description="whole numbers are label ids only in rows with all these columns; null: in all rows"
     )
     system: str | None = None
-    template: str | None = Field(None, description="user message; {input} is the sentence")
+    template: str | None = Field(
+        None, description="user message; {input} is the sentence, {label_words} all words in quotes"
+    )
     few_shot_template: str | None = Field(None, description="user message with {few_shot_examples} and {input}")
     example_template: str | None = Field(None, description="one demonstration, with {input} and {label}")
     answer_prefix: str | None = Field(None, description="text before the label in the answer")

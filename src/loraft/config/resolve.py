@@ -19,7 +19,7 @@ from loraft.config.diagnostics import as_section, mistake, nearest, report, show
 from loraft.config.prompt_section import PromptConfig
 from loraft.config.schema import Config
 from loraft.config.section import text_of
-from loraft.config.wording import contradictions, worded
+from loraft.config.wording import contradictions, with_words, worded
 from loraft.config.yaml_io import Loader, read_mapping, yaml_problem
 from loraft.errors import ConfigError
 
@@ -112,9 +112,14 @@ def presets() -> dict[str, Path]:
     return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
 
 
+def tasks() -> dict[str, Path]:
+    """Name and file of each shipped task."""
+    return {path.stem: path for path in sorted(TASKS.glob("*.yaml"))}
+
+
 def task_names() -> list[str]:
     """Names of the shipped tasks."""
-    return sorted(path.stem for path in TASKS.glob("*.yaml"))
+    return list(tasks())
 
 
 def _preset_layer(layers: Sequence[Layer], mistakes: list[str]) -> Layer:
@@ -193,23 +198,30 @@ def _fill_in_task(merged: dict[str, Any], config_file: Path | None, mistakes: li
     prompt = merged.get("prompt")
     task = text_of(prompt.get("task")) if isinstance(prompt, dict) else None
     given = {key for key in TASK_KEYS if isinstance(prompt, dict) and prompt.get(key) is not None}
-    # A complete prompt needs no task file, which may have moved since. Wrong types are reported by the validation.
-    if not isinstance(prompt, dict) or not isinstance(task, str) or given == set(TASK_KEYS):
+    # Wrong types are reported by the validation.
+    if not isinstance(prompt, dict) or not isinstance(task, str):
         return Layer("", {})
-    try:
-        own = _task_values(task, config_file)
-    except ConfigError as error:
-        mistakes.append(str(error))
-        return Layer("", {})
-    if "labels" in given:
+    own: dict[str, Any] = {}
+    if given != set(TASK_KEYS):  # a complete prompt needs no task file, which may have moved since
+        try:
+            own = _task_values(task, config_file)
+        except ConfigError as error:
+            mistakes.append(str(error))
+            return Layer("", {})
+    if own and "labels" in given:
         # The task's words belong to the task's labels; other labels are their own words.
         own["label_words"] = _texts(prompt["labels"]) or None
         own["id_columns"] = None  # the user says what the ids mean
     prompt.update({key: value for key, value in own.items() if prompt.get(key) is None})
+    words = _texts(prompt["label_words"])
+    for key in ("template", "few_shot_template"):
+        if isinstance(prompt[key], str):
+            prompt[key] = with_words(prompt[key], words)
+    if not own:
+        return Layer("", {})
 
     # With other labels or words, the task's template must still name every word that the model may answer.
-    words, template = _texts(prompt["label_words"]), str(prompt["template"])
-    unnamed = [word for word in words if not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", template)]
+    unnamed = [word for word in words if not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", str(prompt["template"]))]
     if given & {"labels", "label_words"} and "template" not in given and unnamed:
         mistakes.append(
             f"prompt.template: the prompt of task {task} does not name every label word (got {unnamed[0]!r}); set"
@@ -238,7 +250,8 @@ def _task_values(task: str, config_file: Path | None) -> dict[str, Any]:
     values.setdefault("label_column", path.stem)
     problems = [] if values.get("labels") is not None else [f"{path}: labels: missing; see {WORKED_EXAMPLE}"]
     try:
-        PromptConfig.model_validate(values)
+        checked = PromptConfig.model_validate(values)
+        values = checked.model_dump(exclude_unset=True)
     except ValidationError as error:
         problems += [f"{path}: {line}" for line in report(error, PromptConfig, lambda key: "")]
     if problems:

@@ -13,7 +13,8 @@ from typing import Any
 # Letters that Vietnamese has and its neighbours on a keyboard (French, German, English) have not.
 VIETNAMESE = re.compile(r"[ăđơư\u1ea0-\u1ef9]", re.IGNORECASE)
 # The begin of an answer as templates give it: in quotes, with a colon at its end.
-ANSWER_BEGIN = re.compile(r"[\"“]([^\"“”\n]{1,60}:) ?[\"”]")
+ANSWER_BEGIN = re.compile(r"[\"“«`]\s?([^\"“”«»`\n]{1,60}:)\s?[\"”»`]")
+WORDS_SLOT = "{label_words}"  # in a template: all label words in quotes, with "or" before the last
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Wording:
     system: str
     instruction: str
     answer: str
-    rule: str  # with {answer} and {words}
+    rule: str
     either: str  # "or", before the last word
     text: str
     examples: str
@@ -33,7 +34,7 @@ VI = Wording(
     system="Bạn là trợ lý hữu ích và làm đúng theo yêu cầu của người dùng.",
     instruction="Hãy xếp loại văn bản sau đây.",
     answer="Loại: ",
-    rule='Câu trả lời phải bắt đầu bằng "{answer}", theo sau là một trong các từ khóa: {words}.',
+    rule='Câu trả lời phải bắt đầu bằng "Loại: ", theo sau là một trong các từ khóa: {label_words}.',
     either="hoặc",
     text="Văn bản: {input}",
     examples="Dưới đây là vài ví dụ:",
@@ -42,28 +43,34 @@ EN = Wording(
     system="You are a helpful assistant. You must fulfill the user request.",
     instruction="Predict the label of the following text.",
     answer="Label: ",
-    rule='The response must begin with "{answer}", followed by one of these keywords: {words}.',
+    rule='The response must begin with "Label: ", followed by one of these keywords: {label_words}.',
     either="or",
     text="Text: {input}",
     examples="Here are a few examples:",
 )
 
 
-def is_vietnamese(texts: Iterable[str]) -> bool:
-    """Whether at least a third of the texts, and one, have a letter that only Vietnamese has.
-
-    A third, since short sentences and those written without diacritics have none.
-    """
-    found = [VIETNAMESE.search(unicodedata.normalize("NFC", text)) is not None for text in texts]
-    return any(found) and 3 * sum(found) >= len(found)
+def number_in_vietnamese(texts: Iterable[str]) -> int:
+    """The number of texts with a letter that only Vietnamese has."""
+    return sum(VIETNAMESE.search(unicodedata.normalize("NFC", text)) is not None for text in texts)
 
 
-def template_of(words: Sequence[str], wording: Wording) -> str:
-    """The user message that offers these label words; `{input}` stands for the text."""
+def wording_of(template: str | None, words: Iterable[str]) -> Wording:
+    """The language of a template; without one, that of the label words."""
+    texts = [template] if template is not None else words
+    return VI if number_in_vietnamese(texts) else EN
+
+
+def template_of(wording: Wording) -> str:
+    """The default user message, with `{label_words}` and `{input}`."""
+    return f"{wording.instruction}\n\n{wording.rule}\n\n{wording.text}"
+
+
+def with_words(template: str, words: Sequence[str]) -> str:
+    """The template with the label words in the place of `{label_words}`; any other template as it is."""
     quoted = [f'"{word}"' for word in words]
-    offered = f"{', '.join(quoted[:-1])} {wording.either} {quoted[-1]}"
-    rule = wording.rule.format(answer=wording.answer, words=offered)
-    return f"{wording.instruction}\n\n{rule}\n\n{wording.text}"
+    either = wording_of(template, ()).either
+    return template.replace(WORDS_SLOT, f"{', '.join(quoted[:-1])} {either} {quoted[-1]}" if quoted else "")
 
 
 def worded(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,16 +81,14 @@ def worded(values: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         All of these, with the default for each text that is missing. The prompt with examples, one example and the
-        begin of the answer follow the template, also where it is the task's own.
+        begin of the answer follow the template, also where it is the task's own. `{label_words}` stays in templates.
     """
     given = {key: value for key, value in values.items() if value is not None}
-    words: list[str] = given.setdefault("label_words", given["labels"])
-    template = given.get("template")
-    vietnamese = any(VIETNAMESE.search(unicodedata.normalize("NFC", text)) for text in [*words, template or ""])
-    wording = VI if vietnamese else EN
-    given.setdefault("template", template_of(words, wording))
+    given.setdefault("label_words", given["labels"])
+    wording = wording_of(given.get("template"), given["label_words"])
+    given.setdefault("template", template_of(wording))
     given.setdefault("system", wording.system)
-    begins = ANSWER_BEGIN.findall(given["template"])
+    begins = _begins_asked(given["template"])
     given.setdefault("answer_prefix", f"{begins[0]} " if len(begins) == 1 else wording.answer)
     # The line that holds {input} is what one example repeats, and what the examples stand before.
     start = given["template"].rfind("\n", 0, given["template"].index("{input}")) + 1
@@ -91,6 +96,13 @@ def worded(values: Mapping[str, Any]) -> dict[str, Any]:
     given.setdefault("few_shot_template", f"{before}{wording.examples}\n\n{{few_shot_examples}}\n{line}")
     given.setdefault("example_template", line.partition("\n")[0] + "\n" + given["answer_prefix"] + "{label}\n")
     return given
+
+
+def _begins_asked(template: str) -> list[str]:
+    """How a template says that the answer begins: what it quotes, and a last line such as "Loại:" below the text."""
+    _, below, last = template.partition("{input}")[2].rstrip().rpartition("\n")
+    ends = [last.strip()] if below and re.fullmatch(r"\w+( \w+){0,2}:", last.strip()) else []
+    return list(dict.fromkeys([*ANSWER_BEGIN.findall(template), *ends]))
 
 
 def contradictions(prompt: Mapping[str, Any]) -> list[str]:
@@ -102,7 +114,7 @@ def contradictions(prompt: Mapping[str, Any]) -> list[str]:
     prefix = prompt.get("answer_prefix")
     if not isinstance(prefix, str):
         return []
-    asked = {key: ANSWER_BEGIN.findall(text) for key in ("template", "few_shot_template")
+    asked = {key: _begins_asked(text) for key in ("template", "few_shot_template")
              if isinstance(text := prompt.get(key), str)}  # fmt: skip
     example = prompt.get("example_template")
     if isinstance(example, str):

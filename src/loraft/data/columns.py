@@ -5,6 +5,7 @@ Every sentence of a file or stream passes `sentence`, which brings it into Unico
 
 import difflib
 import json
+import shlex
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -72,7 +73,8 @@ def require_columns(header: Sequence[str], required: Sequence[str], where: str) 
     """
     for name in required:
         if name not in header:
-            raise DataError(f"{where}: {missing_column(name, header)}; name it with {_option(name, required)}")
+            shown = f"; loraft data {shlex.quote(where)} shows what is in it" if len(required) > 1 else ""
+            raise DataError(f"{where}: {missing_column(name, header)}; name it with {_option(name, required)}{shown}")
 
 
 def _option(name: str, required: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ counted in the split's notes.
 
 import hashlib
 import json
+import shlex
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +33,7 @@ LIMITS = {"train": "max_train_rows", "validation": "max_eval_rows", "test": "max
 KEEP_ALL = {"drop_duplicates": False, "drop_conflicts": False, "drop_leaked": False}  # for every split but train
 # Notes: of a limit, of rows without sentence, of rows without label.
 LEFT_OUT, BLANK, UNLABELLED = "rows left out by the limit", "blank rows skipped", "unlabelled rows skipped"
-UNNAMED_ID = "a number that does not say which label it means"
+UNKNOWN_LABEL, UNNAMED_ID = "unknown label", "a number that does not say which label it means"
 NO_LABEL = "no label"  # how the reason begins for which a row without label is refused
 
 
@@ -177,7 +178,9 @@ def _examples(
             lines.append(f"... and {len(bad) - SHOWN_ERRORS} more such rows")
         hint = "correct the rows, or set data.text_column, data.label_column"
         if any(item.reason.startswith(UNNAMED_ID) for item in bad):
-            hint = "name them with --set 'data.label_names=[NAME OF 0, NAME OF 1, ...]', or give a task of your own"
+            hint = "name them with --set 'data.label_names=[NAME OF 0, NAME OF 1, ...]'"
+        if any(item.reason.startswith((UNKNOWN_LABEL, UNNAMED_ID)) for item in bad):
+            hint += f", or write a task for these labels: loraft task new --data {shlex.quote(section.source)}"
         hint += ", or data.unlabelled=skip" if any(item.reason.startswith(NO_LABEL) for item in bad) else ""
         lines.append(f"allowed labels are {ids.allowed(bad)}; {hint}")
         raise DataError("\n".join(lines))
@@ -201,7 +204,7 @@ def _example(row: Row, section: DataConfig, label_column: str, ids: "_LabelIds")
     label = ids.of(cell, row)
     if label is None:
         number = whole_number(cell) is not None and ids.columns
-        what = NO_LABEL if is_unlabelled(cell) else UNNAMED_ID if number else "unknown label"
+        what = NO_LABEL if is_unlabelled(cell) else UNNAMED_ID if number else UNKNOWN_LABEL
         return BadRow(row.row, f"{what} in {label_column!r} (got {cell!r})")
     extra = {key: value for key, value in row.columns.items() if key not in (section.text_column, label_column)}
     return Example(text, label, row.row, extra)
@@ -230,16 +233,20 @@ _reported: set[tuple[str, str]] = set()  # source and notes of the splits report
 def warn_of_notes(splits: Iterable[Split]) -> None:
     """Warns of what was found or left out when splits were read.
 
-    A limit, which the config asked for, is a `Note`: how many of how many rows are used, and by which key. Everything
-    else is a plain warning. Each is given once, so that a sweep does not repeat it for every trial.
+    What the config asked for is a `Note`: rows skipped or dropped by a setting, and a limit, with how many of how many
+    rows are used. Everything else is a plain warning. Each is given once, so that a sweep does not repeat it for every
+    trial.
     """
     for split in splits:
         if (key := (split.source, str(split.notes))) in _reported:
             continue
         _reported.add(key)
-        found = ", ".join(f"{number:,} {what}" for what, number in split.notes.items() if what != LEFT_OUT)
-        if found:
-            warnings.warn(f"{split.source}: {found}", stacklevel=3)
+        by_setting = {what for what in split.notes if what == UNLABELLED or what.endswith(" dropped")}
+        for asked, category in ((False, UserWarning), (True, Note)):
+            found = {what: n for what, n in split.notes.items() if what != LEFT_OUT and (what in by_setting) == asked}
+            if found:
+                listed = ", ".join(f"{number:,} {what}" for what, number in found.items())
+                warnings.warn(f"{split.source}: {listed}", category, stacklevel=3)
         if LEFT_OUT in split.notes:
             of_all = f"{len(split):,} of {len(split) + split.notes[LEFT_OUT]:,}"
             by_key = f" (data.{LIMITS[split.name]})" if split.name in LIMITS else ""

@@ -20,7 +20,7 @@ def label_reader(labels: Sequence[str], *, ids_count: bool = True) -> Callable[[
         labels: label names in id order. Exact names come before names in another case, and names before ids.
         ids_count: a whole number is the label with that id, unless a label has a number as its name.
     """
-    ids = {_normalised(label): index for index, label in enumerate(labels)}
+    ids = {normalised(label): index for index, label in enumerate(labels)}
     ids |= {label: index for index, label in enumerate(labels)}
     if ids_count and _ids_allowed(labels):
         ids |= {str(index): index for index in range(len(labels))}
@@ -30,7 +30,7 @@ def label_reader(labels: Sequence[str], *, ids_count: bool = True) -> Callable[[
             return None
         text = str(value).strip()
         # A data frame turns a column of ids with gaps into floats: 2 becomes 2.0.
-        for candidate in (text, _normalised(text), re.sub(r"^(\d+)\.0$", r"\1", text)):
+        for candidate in (text, normalised(text), re.sub(r"^(\d+)\.0$", r"\1", text)):
             if candidate in ids:
                 return ids[candidate]
         return None
@@ -105,6 +105,6 @@ def _ids_allowed(labels: Sequence[str]) -> bool:
     return not any(re.fullmatch(r"[+-]?\d+(\.0)?", label.strip()) for label in labels)
 
 
-def _normalised(label: str) -> str:
+def normalised(label: str) -> str:
     """The label in composed form (NFC), case-folded, with every run of space and `_` as one space."""
     return re.sub(r"[\s_]+", " ", unicodedata.normalize("NFC", label)).strip().casefold()

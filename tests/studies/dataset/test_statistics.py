@@ -212,7 +212,7 @@ def test_two_sources_of_one_name_do_not_share_a_folder(
     first = describe(source, tmp_path, tokens=False)
     other = tmp_path / "khác" / source.name
     shutil.copytree(source, other)
-    with pytest.raises(DataError, match=r"describes another source \(got .*góp ý\); --set name=NAME keeps both"):
+    with pytest.raises(DataError, match=r"describes another source \(got .*góp ý\); --force replaces it, --set name="):
         describe(other, tmp_path)
     assert describe(other, tmp_path, "name=khác-ý", tokens=False).path == str(tmp_path / "khác-ý")
     monkeypatch.chdir(tmp_path)
@@ -222,6 +222,7 @@ def test_two_sources_of_one_name_do_not_share_a_folder(
     with pytest.raises(DataError, match="chạy: a run or a study is there"):
         describe(source, tmp_path, "name=chạy")
     assert [path.name for path in (tmp_path / "chạy").iterdir()] == ["config.yaml"]
+    assert describe(other, tmp_path, tokens=False, near=False, force=True).source == str(other)
 
 
 def test_any_column_can_be_set_against_the_labels(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """Records of a data source's statistics: splits, lengths, the longest rows, and all of them (`data.json`)."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import model_validator
 
 from loraft.data.checks import Conflicts, Duplicates, Leaks, RowPlace
@@ -33,6 +36,13 @@ class Lengths(Flat, quantiles=map(quantile_name, QUANTILES)):
     mean: float
     quantiles: dict[str, int]
     longest: int
+
+    @classmethod
+    def of(cls, lengths_N: npt.NDArray[np.int64]) -> Self:
+        """Of N lengths; each quantile is a length that occurs, not an interpolated one."""
+        ordered = np.sort(lengths_N)
+        quantiles = {quantile_name(q): int(ordered[max(0, math.ceil(q * len(ordered)) - 1)]) for q in QUANTILES}
+        return cls(float(lengths_N.mean()), quantiles, int(ordered[-1]))
 
 
 @dataclass(frozen=True)

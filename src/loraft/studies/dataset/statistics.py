@@ -5,7 +5,6 @@ All rows are described: row limits are not applied, and duplicates are kept even
 Shapes: N rows of all splits together.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -20,11 +19,10 @@ from loraft.data.checks import SHOWN, RowPlace, conflicts, duplicates, leaks
 from loraft.data.dataset import KEEP_ALL, Split, load_data
 from loraft.data.near_duplicates import NEAR
 from loraft.data.sources import NoSplitError
-from loraft.errors import BackboneError, DataError
+from loraft.errors import BackboneError, DataError, first_line
 from loraft.runs.run import Run
 from loraft.runs.study_folders import DatasetFolder, FewshotFolder, SweepFolder
 from loraft.studies.dataset.records import (
-    QUANTILES,
     CrossTable,
     DatasetStatistics,
     Lengths,
@@ -32,7 +30,6 @@ from loraft.studies.dataset.records import (
     LongRow,
     SplitStatistics,
     TokenLengths,
-    quantile_name,
 )
 
 SPLITS = ("train", "validation", "test")
@@ -40,7 +37,9 @@ MOST_VALUES = 50  # of the second column, each of which is a row of a table
 Ints = npt.NDArray[np.int64]
 
 
-def describe(config: Config, *, by: str | None = None, tokens: bool = True, near: bool = True) -> DatasetStatistics:
+def describe(
+    config: Config, *, by: str | None = None, tokens: bool = True, near: bool = True, force: bool = False
+) -> DatasetStatistics:
     """Computes the statistics of a data source, and writes them with figures into the directory from `folder_of`.
 
     Args:
@@ -48,13 +47,14 @@ def describe(config: Config, *, by: str | None = None, tokens: bool = True, near
         by: a second column to count the labels by; by default the column of another task, where the rows have it.
         tokens: measure sentences and prompts with the backbone's tokenizer; a note says so where it cannot be loaded.
         near: look for near-duplicates between splits.
+        force: replace the statistics of another source with the same name.
 
     Raises:
         DataError: a split cannot be read, there is none, no row has the column `by`, or the directory holds something
             else.
         RunError: the statistics in the directory are damaged or of a later version.
     """
-    folder = folder_of(config)
+    folder = folder_of(config, force=force)
     splits, notes = load_splits(config)
     labels = config.prompt.labels or []
     rows = [(split, i) for split in splits for i in range(len(split))]
@@ -80,8 +80,8 @@ def describe(config: Config, *, by: str | None = None, tokens: bool = True, near
         splits=tuple(_split_statistics(split, labels, len(rows)) for split in splits),
         shares=cross_table(by_N, names, label_N, labels),
         lengths={
-            "all": _lengths(words_N),
-            **{name: _lengths(words_N[label_N == k]) for k, name in enumerate(labels) if (label_N == k).any()},
+            "all": Lengths.of(words_N),
+            **{name: Lengths.of(words_N[label_N == k]) for k, name in enumerate(labels) if (label_N == k).any()},
         },
         duplicates={split.name: duplicates(split) for split in splits},
         conflicts=conflicts(splits, labels),
@@ -102,22 +102,34 @@ def describe(config: Config, *, by: str | None = None, tokens: bool = True, near
     return result
 
 
-def folder_of(config: Config) -> DatasetFolder:
+def folder_of(config: Config, *, force: bool = False) -> DatasetFolder:
     """The directory for the statistics of the config's source; its name is `config.name`, or source and task.
 
     Raises:
-        DataError: the directory holds something else, or the statistics of another source with the same name.
+        DataError: the directory holds something else; or, without `force`, the statistics of another source.
         RunError: the statistics in it are damaged or of a later version.
     """
     default = f"data-{Path(config.data.source).name}-{Path(config.prompt.task).stem}"
     folder = DatasetFolder(Path(config.output) / (config.name or default))
     if any((folder.path / kind.config_file).is_file() for kind in (Run, SweepFolder, FewshotFolder)):
         raise DataError(f"{folder.path}: a run or a study is there; --set name=NAME names another folder")
-    if folder.finished:
+    if folder.finished and not force:
         other = str(folder.read_results().get("source"))
         if _identity(other) != _identity(config.data.source):
-            raise DataError(f"{folder.path}: describes another source (got {other}); --set name=NAME keeps both")
+            raise DataError(
+                f"{folder.path}: describes another source (got {other}); --force replaces it,"
+                " --set name=NAME keeps both"
+            )
     return folder
+
+
+def misfit(config: Config) -> str | None:
+    """Why the rows of a source cannot be read as those of the config's task; None if they can."""
+    try:
+        load_splits(config)
+    except DataError as error:
+        return first_line(error).split("; ")[0]
+    return None
 
 
 def load_splits(config: Config) -> tuple[list[Split], list[str]]:
@@ -215,8 +227,8 @@ def prompt_tokens(config: Config, splits: Sequence[Split]) -> TokenLengths:
         tokenizer=config.model.label,
         max_length=config.prompt.max_length,
         shortened=sum(prompt.cut > 0 for prompt in prompts),
-        sentence=_lengths(sentence_N),
-        prompt=_lengths(prompt_N),
+        sentence=Lengths.of(sentence_N),
+        prompt=Lengths.of(prompt_N),
         longest=tuple(
             LongPrompt(int(sentence_N[i]), int(prompt_N[i]), RowPlace.of(*rows[i]))
             for i in np.argsort(-sentence_N, kind="stable")[:SHOWN]
@@ -239,13 +251,6 @@ def _split_statistics(split: Split, labels: Sequence[str], total: int) -> SplitS
         share=len(split) / total,
         labels={label: int(count) for label, count in zip(labels, counts, strict=True)},
     )
-
-
-def _lengths(lengths_N: Ints) -> Lengths:
-    """Mean, quantiles and maximum; each quantile is a length that occurs, not an interpolated one."""
-    ordered = np.sort(lengths_N)
-    quantiles = {quantile_name(q): int(ordered[max(0, math.ceil(q * len(ordered)) - 1)]) for q in QUANTILES}
-    return Lengths(float(lengths_N.mean()), quantiles, int(ordered[-1]))
 
 
 def _draw(folder: DatasetFolder, source: str, words_N: Ints, columns: Mapping[str, tuple[Sequence[str], Ints]]) -> None:

@@ -1,0 +1,74 @@
+"""The commands `loraft task new` and `loraft task list`: a task file for one's own data, and the built-in tasks."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loraft.cli.console import say
+from loraft.cli.options import Data, Json, Sets, dotted
+from loraft.errors import ConfigError
+
+LANGUAGES = {"vi": "Vietnamese", "en": "English"}
+
+app = typer.Typer(no_args_is_help=True, help="Write a task file for your own data, or list the built-in tasks.")
+
+
+@app.command()
+def new(
+    data: Data = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: the data's name with .yaml.")] = None,
+    language: Annotated[str | None, typer.Option(help="vi or en; default: that of the texts.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    sets: Sets = None,
+) -> None:
+    """Write a short task file from the labels of a data source; print the command that trains with it."""
+    from loraft.config.resolve import resolve
+
+    resolved = resolve(overrides=sets or (), flags=dotted(data=data))
+    source = resolved.data.source
+    path = output or Path(f"{Path(source).name.partition('.')[0] or 'task'}.yaml")
+    if language not in (None, *LANGUAGES):
+        raise ConfigError(f"--language: unknown (got {language!r}); allowed: {', '.join(LANGUAGES)}")
+    if path.exists() and not force:
+        raise ConfigError(f"{path}: is there already; --force replaces it, --output FILE writes another one")
+
+    from loraft.studies.dataset import new_task, overview
+
+    found = overview.survey(resolved)
+    train = new_task.train_command(found, str(path), sets or ())
+    text = new_task.task_text(found, language=language or found.language, train=train)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another --output") from None
+    for line in overview.overview_lines(found):
+        say(line)
+    other = next(key for key in LANGUAGES if key != (language or found.language))
+    say(f"prompt in {LANGUAGES[language or found.language]}; --language {other} changes it")
+    say(f"task: {path}; look at it, and at the whole prompt: loraft config --task {shlex.quote(str(path))}")
+    say(f"next: {train}")
+
+
+@app.command("list")
+def list_tasks(json: Json = False) -> None:
+    """List the built-in tasks: their labels, and the files to start from."""
+    from loraft.config.resolve import TASKS, resolve, task_names
+    from loraft.display import table
+    from loraft.runs.atomic_files import to_json
+
+    rows = [
+        {
+            "name": name,
+            "labels": resolve(flags={"prompt.task": name}).prompt.labels or [],
+            "path": str(TASKS / f"{name}.yaml"),
+        }
+        for name in task_names()
+    ]
+    if json:
+        print(to_json(rows))
+    else:
+        cells = [[str(row["name"]), ", ".join(row["labels"]), str(row["path"])] for row in rows]
+        table.show([table.listing(["name", "labels", "path"], cells)])

@@ -1,0 +1,91 @@
+"""Writes a short task file for a data source, from what `overview` finds in it: `loraft task new`."""
+
+import re
+import shlex
+import textwrap
+from collections.abc import Sequence
+
+import yaml
+
+from loraft.config.data_section import DataConfig
+from loraft.config.wording import EN, VI, template_of
+from loraft.config.yaml_io import Dumper
+from loraft.errors import DataError
+from loraft.studies.dataset.overview import Overview
+
+# Label names that many data sets share, in the words of the language that the prompt is in.
+VIETNAMESE_WORDS = {
+    "positive": "tích cực", "pos": "tích cực", "negative": "tiêu cực", "neg": "tiêu cực", "neutral": "trung tính",
+    "neu": "trung tính", "other": "khác", "others": "khác", "yes": "có", "no": "không",
+}  # fmt: skip
+ENGLISH_WORDS = {"pos": "positive", "neg": "negative", "neu": "neutral"}
+WIDTH = 110
+
+
+def task_text(found: Overview, *, language: str, train: str) -> str:
+    """The YAML of a task for the labels of a data source.
+
+    Args:
+        found: what is in the source.
+        language: "vi" or "en", of the prompt.
+        train: the command that trains on it, for the first line.
+
+    Raises:
+        DataError: no column was found that holds labels, or there is one label only.
+    """
+    if found.label_column is None or len(found.labels) < 2:
+        names = ", ".join(column.name for column in found.columns)
+        what = f"no label column (got {names})" if found.label_column is None else f"one label (got {[*found.labels]})"
+        raise DataError(f"{found.source}: {what}; name another column with --set data.label_column=NAME")
+    labels = list(found.labels)
+    rows = ", ".join(f"{name} ({sum(counts.values()):,})" for name, counts in found.labels.items())
+    words = "the words that the model answers, one for each label in the same order, as a reader of the texts says them"
+    if found.ids:
+        words += "; the data holds numbers and does not say what they mean: write words in their place"
+    template = "the user message: say what the texts are and what is asked"
+    template += "; {label_words} and {input} stand for the words above and the text"
+    message = textwrap.indent(template_of(VI if language == "vi" else EN), "  ", lambda line: bool(line.strip()))
+    parts = [
+        f"# {train}",
+        _entry(f"the labels as the data has them, with their rows: {rows}", labels=labels),
+        _entry(words, label_words=label_words(labels, language)),
+        _entry("the column of the labels", label_column=found.label_column),
+        f"{_comment(template)}\ntemplate: |-\n{message}\n",
+    ]
+    return "\n\n".join(parts)
+
+
+def label_words(labels: Sequence[str], language: str) -> list[str]:
+    """A proposal for the words of labels: those of common names in the language, else the names with `_` as spaces."""
+    known = VIETNAMESE_WORDS if language == "vi" else ENGLISH_WORDS
+    words = [known.get(label.casefold(), re.sub(r"[\s_]+", " ", label).strip() or label) for label in labels]
+    return words if len(set(words)) == len(words) else list(labels)
+
+
+def train_command(found: Overview, task: str, sets: Sequence[str]) -> str:
+    """The command that trains on the source with a task file.
+
+    Args:
+        found: what is in the source.
+        task: the file.
+        sets: the values of `--set` with which the source was read.
+    """
+    own = [pair for pair in sets if pair.partition("=")[0].strip() not in ("data.text_column", "data.label_column")]
+    if found.text_column not in (None, DataConfig.model_fields["text_column"].default):
+        own.append(f"data.text_column={found.text_column}")
+    if len(found.rows) < 3 and not any(pair.startswith("data.split=") for pair in own):
+        own.append("data.split=[0.8, 0.1, 0.1]")
+    given = [word for pair in own for word in ("--set", pair)]
+    return shlex.join(["loraft", "train", "--task", task, "--data", found.source, *given])
+
+
+def _comment(text: str) -> str:
+    return textwrap.fill(
+        text[0].upper() + text[1:] + ".", WIDTH, initial_indent="# ", subsequent_indent="# ", break_long_words=False
+    )
+
+
+def _entry(comment: str, **entry: str | list[str]) -> str:
+    flow = any(isinstance(value, list) for value in entry.values())
+    line = yaml.dump(entry, Dumper=Dumper, allow_unicode=True, default_flow_style=None if flow else False, width=WIDTH)
+    return f"{_comment(comment)}\n{line.rstrip()}"

@@ -1,0 +1,109 @@
+"""The task file that is written for a data source: it resolves, names every label, and is in the texts' language."""
+
+from pathlib import Path
+
+import pytest
+from helpers.data import write_rows
+
+from loraft.config.resolve import resolve
+from loraft.config.schema import PromptConfig
+from loraft.data.dataset import load_data
+from loraft.errors import DataError
+from loraft.studies.dataset.new_task import label_words, task_text, train_command
+from loraft.studies.dataset.overview import Overview, survey
+
+
+def overview(folder: Path, *labels: str | int, text: str = "Máy chạy nóng", column: str = "loại") -> Overview:
+    rows = [{"câu": f"{text} {i}", column: label} for label in labels for i in range(2)]
+    return survey(resolve(flags={"data.source": str(write_rows(folder / "a.csv", rows))}))
+
+
+def written(found: Overview, folder: Path, language: str | None = None) -> PromptConfig:
+    path = folder / "task.yaml"
+    path.write_text(task_text(found, language=language or found.language, train="loraft train"), encoding="utf-8")
+    return resolve(flags={"prompt.task": str(path)}).prompt
+
+
+def test_a_task_file_is_short_and_resolves_to_a_whole_prompt_in_the_texts_language(tmp_path: Path) -> None:
+    found = overview(tmp_path, "khen", "lỗi")
+    text = task_text(found, language="vi", train="loraft train --task task.yaml")
+    assert text.startswith(
+        "# loraft train --task task.yaml\n\n# The labels as the data has them, with their rows: khen (2), lỗi (2).\n"
+    )
+    assert [line.split(":")[0] for line in text.splitlines() if line[:1] not in ("", "#", " ")] == [
+        "labels", "label_words", "label_column", "template"
+    ]  # fmt: skip
+    prompt = written(found, tmp_path)
+    assert (prompt.labels, prompt.label_column) == (["khen", "lỗi"], "loại")
+    assert '"khen" hoặc "lỗi"' in str(prompt.template)
+    assert (prompt.answer_prefix, str(prompt.example_template)) == ("Loại: ", "Văn bản: {input}\nLoại: {label}\n")
+    english = written(found, tmp_path, "en")
+    assert '"khen" or "lỗi"' in str(english.few_shot_template)
+    assert english.answer_prefix == "Label: "
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["yes", "no", "null"],
+        ["1e3", "0o7", "1:30"],
+        ["a: b", "#c", "'d", '"e"', "{f}"],
+        ["off", "- g", "\\h"],
+        [3, 1, 12],
+    ],
+)
+def test_the_labels_are_the_datas_whatever_yaml_makes_of_such_words(tmp_path: Path, labels: list[str | int]) -> None:
+    found = overview(tmp_path, *labels)
+    assert set(written(found, tmp_path).labels or []) == {str(label) for label in labels}
+    given = ["data.text_column=câu", "data.split=x"][:1]
+    config = resolve(overrides=given, flags={"data.source": found.source, "prompt.task": str(tmp_path / "task.yaml")})
+    assert sorted(load_data(config, "train").labels.tolist()) == sorted([*range(len(labels))] * 2)
+
+
+def test_eighty_labels_are_offered(tmp_path: Path) -> None:
+    prompt = written(overview(tmp_path, *(f"mục đích số {i}" for i in range(80))), tmp_path)
+    assert len(prompt.labels or []) == 80
+    assert all(f'"mục đích số {i}"' in str(prompt.template) for i in range(80))
+
+
+@pytest.mark.parametrize(
+    ("labels", "language", "words"),
+    [
+        (["NEG", "neutral", "Positive"], "vi", ["tiêu cực", "trung tính", "tích cực"]),
+        (["neg", "giao_hàng"], "en", ["negative", "giao hàng"]),
+        (["pos", "positive"], "vi", ["pos", "positive"]),  # two labels need two words
+        (["0", "1"], "vi", ["0", "1"]),
+    ],
+)
+def test_the_words_are_those_of_the_language(labels: list[str], language: str, words: list[str]) -> None:
+    assert label_words(labels, language) == words
+
+
+def test_numbers_stay_the_labels_and_the_file_asks_for_words(tmp_path: Path) -> None:
+    found = overview(tmp_path, 0, 1)
+    assert written(found, tmp_path).labels == ["0", "1"]
+    assert "does not say what they mean: write words" in " ".join(
+        task_text(found, language="vi", train="").split("\n# ")
+    )
+
+
+def test_the_command_carries_the_columns_settings_and_splits(tmp_path: Path) -> None:
+    found = overview(tmp_path, "khen", "lỗi")
+    columns = ["data.text_column=nội dung", "data.label_column=loại"]
+    assert train_command(found, "b c.yaml", [*columns, "data.encoding=cp1258"]) == (
+        f"loraft train --task 'b c.yaml' --data {found.source} --set data.encoding=cp1258 --set 'data.text_column=câu'"
+        " --set 'data.split=[0.8, 0.1, 0.1]'"
+    )
+    assert "data.split=[1, 0, 0]" in (one := train_command(found, "b.yaml", ["data.split=[1, 0, 0]"]))
+    assert one.count("data.split") == 1
+
+
+def test_without_two_labels_no_task_is_written(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"no label column \(got câu, loại\); name another column with --set data.label"
+    ):
+        task_text(overview(tmp_path, "khen"), language="vi", train="")
+    path = write_rows(tmp_path / "a.csv", [{"câu": "Máy nóng", "loại": "khen"}] * 2)
+    one = survey(resolve(overrides=["data.label_column=loại"], flags={"data.source": str(path)}))
+    with pytest.raises(DataError, match=r"one label \(got \['khen'\]\)"):
+        task_text(one, language="vi", train="")
