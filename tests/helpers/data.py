@@ -39,7 +39,7 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]] = ROWS) -> Path:
 
 def load(
     source: Path | str,
-    split: str | Path = "train",
+    name: str | Path = "train",
     limit: int | None = None,
     labels: Sequence[str] = LABELS,
     label_column: str = "sentiment",
@@ -47,4 +47,4 @@ def load(
 ) -> Split:
     """A split by `load_split`, with `section` for further keys of `data`."""
     config = DataConfig(source=str(source), **section)
-    return load_split(config, split, labels=labels, label_column=label_column, limit=limit)
+    return load_split(config, name, labels=labels, label_column=label_column, limit=limit)

@@ -160,7 +160,8 @@ def _train_and_judge(
         after, rows = judge(model, encoder, prompts, test, config)
         scores = {"accuracy": after.accuracy, "macro_f1": after.macro_f1}
         fingerprints = {name: split.fingerprint for name, split in splits.items()}
-        save_adapter(run, model, manifest.describe(config, encoder, identity, fingerprints, scores))
+        data = manifest.DataIdentity(config.data.source, fingerprints, splits["train"].pool)
+        save_adapter(run, model, manifest.describe(config, encoder, identity, data, scores))
     finally:
         remove_adapter(model)
     write_rows(run, rows)

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from loraft.config.resolve import load_config
 from loraft.config.schema import Config, FewshotConfig
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, load_data
@@ -23,6 +24,7 @@ from loraft.errors import RunError
 from loraft.evaluation.baselines import BASELINES
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
 from loraft.evaluation.evaluate import judge
+from loraft.models import manifest
 from loraft.models.adapter import MOVING_INITS
 from loraft.models.encoder import Encoder
 from loraft.models.load import build, load_run
@@ -100,6 +102,9 @@ def fewshot(
         _check_begun(folder, config)
     folder.check(force=force, resume=resume)
     train, test = load_data(config, "train"), load_data(config, "test")
+    if adapter_run is not None and adapter_run.finished:
+        trained = load_config(adapter_run.config_path)
+        manifest.check_drawn(manifest.read(adapter_run.adapter), trained, config, test)
     drawn = draws(
         train, test, max_shots=shots[-1], repeats=section.repeats, selection=section.selection, seed=config.seed
     )
