@@ -15,8 +15,9 @@ from scipy import stats
 
 from loraft.evaluation import intervals, metrics
 from loraft.evaluation.classification_report import classification_report
-from loraft.evaluation.intervals import Spread, bootstrap, differences, spread, spreads, tango, wilson
+from loraft.evaluation.intervals import Spread, bootstrap, differences, spread, spreads
 from loraft.evaluation.metrics import confusion
+from loraft.evaluation.shares import tango, wilson
 
 Ints = npt.NDArray[np.int64]
 

@@ -58,6 +58,7 @@ def train(
 
     from loraft.display import table
     from loraft.evaluation import tables
+    from loraft.evaluation.choosing import Metric
     from loraft.runs.atomic_files import to_json
     from loraft.runs.records import as_json
     from loraft.training import pipeline
@@ -66,7 +67,9 @@ def train(
     if json:
         print(to_json(as_json(result)))
     else:
-        table.show([tables.before_after(result.before, result.after), *tables.baselines({"": result.baselines})])
+        metric = Metric.of(resolved)
+        shown = tables.before_after(result.before, result.after, metric)
+        table.show([shown, *tables.baselines({"": result.baselines}, metric)])
         if result.baselines is not None:
             print(result.baselines.verdict)
     say(f"run: {result.run}")

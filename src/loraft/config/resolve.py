@@ -33,7 +33,7 @@ TASK_KEYS = (
 )  # fmt: skip
 # Keys whose value belongs to another key's value: a revision to a hub name, labels and prompt to a task.
 DEPENDENT_KEYS = {
-    ("prompt", "task"): (*TASK_KEYS, "id_columns"),
+    ("prompt", "task"): (*TASK_KEYS, "id_columns", "kind"),
     ("data", "source"): ("revision", "label_names"),
     ("model", "name"): ("revision",),
 }

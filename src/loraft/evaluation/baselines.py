@@ -15,9 +15,11 @@ import numpy.typing as npt
 from loraft.config.schema import Config
 from loraft.data.dataset import Split, load_data
 from loraft.errors import DataError, Note
-from loraft.evaluation import metrics, significance
+from loraft.evaluation import significance
+from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import classification_report
-from loraft.evaluation.intervals import Difference, Interval
+from loraft.evaluation.intervals import Difference
+from loraft.evaluation.shares import Interval
 from loraft.runs.kept import kept
 
 Ints = npt.NDArray[np.int64]
@@ -32,10 +34,9 @@ class ComparedBaseline:
 
     Attributes:
         name: one of `BASELINES`.
-        scores: each of `metrics.SCORES`, as fractions.
-        intervals: of `metrics.INTERVAL_SCORES`.
-        differences: the model's score minus the baseline's, for each of `metrics.INTERVAL_SCORES`, with interval and
-            p-value; see `significance.compared`.
+        scores, intervals: as in `EvaluationReport`.
+        differences: the model's score minus the baseline's, for each of `Metric.compared`, with interval and p-value;
+            see `significance.compared`.
         verdict: of the model: better, worse, or cannot be told apart.
     """
 
@@ -135,16 +136,19 @@ def compared_with(
         "bootstrap_samples": config.eval.bootstrap_samples, "confidence": config.eval.confidence, "seed": config.seed
     }  # fmt: skip
     pairs = [([predictions_N], [answers[name]]) for name in BASELINES]
-    found = significance.compared(test.labels, pairs, len(labels), **settings)
+    metric = Metric.of(config)
+    found = significance.compared(test.labels, pairs, len(labels), scores=metric.compared, **settings)
     rows = []
     for name, differences in zip(BASELINES, found, strict=True):
         report = classification_report(test.labels, None, answers[name], labels, **settings)
+        report = metric.added(report, config.eval.bootstrap_samples, config.seed)
         word = significance.verdict(differences, config.eval.confidence)
         rows.append(ComparedBaseline(name, report.scores, report.intervals, differences, word))
-    return Baselines(len(train), config.eval.confidence, tuple(rows), _sentence(rows, config.eval.confidence, model))
+    sentence = _sentence(rows, config.eval.confidence, model, metric)
+    return Baselines(len(train), config.eval.confidence, tuple(rows), sentence)
 
 
-def _sentence(rows: Sequence[ComparedBaseline], confidence: float, model: str) -> str:
+def _sentence(rows: Sequence[ComparedBaseline], confidence: float, model: str, metric: Metric) -> str:
     """The verdict on the model, against each baseline; the one that it loses to comes first."""
     order = [significance.WORSE, significance.UNCLEAR, significance.BETTER]
     ranks = {row.name: order.index(row.verdict) if row.verdict in order else 0 for row in rows}
@@ -152,8 +156,8 @@ def _sentence(rows: Sequence[ComparedBaseline], confidence: float, model: str) -
     for row in sorted(rows, key=lambda row: ranks[row.name]):
         joined = "from" if row.verdict == significance.UNCLEAR else "than"
         gaps = "; ".join(
-            f"{metrics.SCORES[score]} {significance.in_points(one, confidence)}"
-            for score, one in row.differences.items()
+            f"{metric.name(score)} {significance.in_points(row.differences[score], confidence, score)}"
+            for score in metric.shown(row.differences)
         )
         verb = "" if row.verdict == significance.UNCLEAR else "is "
         parts.append(f"the {model} {verb}{row.verdict} {joined} the {row.name}: {gaps}")

@@ -17,6 +17,7 @@ from loraft.engine import decoding, scorer
 from loraft.errors import RunError
 from loraft.evaluation import advice
 from loraft.evaluation.baselines import Baselines, compared_with, train_rows
+from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
 from loraft.evaluation.predict import warn_of_ties
 from loraft.models import manifest
@@ -170,6 +171,7 @@ def judge(
         confidence=config.eval.confidence,
         seed=config.seed,
     )
+    report = Metric.of(config).added(report, config.eval.bootstrap_samples, config.seed)
     rows = [
         PredictedRow(
             row=example.row,

@@ -22,6 +22,7 @@ from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, load_data
 from loraft.errors import RunError
 from loraft.evaluation.baselines import BASELINES
+from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
 from loraft.evaluation.evaluate import judge
 from loraft.models import manifest
@@ -197,6 +198,7 @@ def _baseline(name: str, config: Config, train: Split, test: Split) -> tuple[Eva
     predictions_N = BASELINES[name](train, test)
     labels = config.prompt.labels or []
     report = classification_report(test.labels, None, predictions_N, labels, **_bootstrap_settings(config))
+    report = Metric.of(config).added(report, config.eval.bootstrap_samples, config.seed)
     return replace(report, seconds=round(time.perf_counter() - started, 3)), tuple(predictions_N.tolist())
 
 
@@ -215,7 +217,8 @@ def _result(
     for record in records:
         predictions.setdefault(name_of(record.model, record.shots), []).append(record.predictions)
     labels = tuple(config.prompt.labels or ())
-    compared = compare_best(rows, predictions, test.labels, len(labels), **_bootstrap_settings(config))
+    metric, settings = Metric.of(config), _bootstrap_settings(config)
+    compared = compare_best(rows, predictions, test.labels, len(labels), metric, **settings)
     return FewshotResult(
         path=str(path),
         backbone=config.model.label,
@@ -231,8 +234,9 @@ def _result(
         confidence=config.eval.confidence,
         rows=tuple(rows),
         compared=tuple(compared),
-        verdict=verdict(compared, len(test), config.eval.confidence),
+        verdict=verdict(compared, len(test), config.eval.confidence, metric),
         draws=tuple(replace(r, predictions=(), sources="") for r in records if r.shots is not None),
+        metric=metric,
     )
 
 

@@ -17,6 +17,7 @@ from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import warn_of_notes
 from loraft.errors import BackboneError, ConfigError, LoraftError, NewerFileError, RunError, first_line
 from loraft.evaluation.baselines import Baselines
+from loraft.evaluation.choosing import Metric
 from loraft.evaluation.figures import draw_run_figures
 from loraft.models.adapter import MOVING_INITS, count_trainable
 from loraft.models.backbone import without_weights
@@ -182,7 +183,8 @@ def _run(
         else:
             error_path.unlink(missing_ok=True)
             shared.keep_scores(trial.config, result.before)
-            tell(f"{trial.name}: macro-F1 {result.after.macro_f1:.4f}, {result.train.seconds:.1f} s")
+            metric, scores = Metric.of(trial.config), result.after.scores
+            tell(f"{trial.name}: {metric.word} {scores[metric.key]:.4f}, {result.train.seconds:.1f} s")
     gc.unfreeze()  # frozen by `shared` when it loaded the backbone
     if not errors:
         joint_pass.clear(folder)
@@ -200,6 +202,7 @@ def _conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], erro
     records: list[TrialRecord] = []
     answers: dict[str, RunPredictions] = {}
     beside: dict[str, Baselines | None] = {}
+    metric = Metric.of(config)
     for trial in trials:
         run = run_of(trial)
         failure, measured = errors.get(trial.name), None
@@ -223,7 +226,7 @@ def _conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], erro
         )
         if failure is None:
             beside[trial.name] = found.baselines
-    ranking = rank_settings(records, answers, config.eval.confidence)
+    ranking = rank_settings(records, answers, config.eval.confidence, metric)
     return SweepResult(
         path=str(folder.path),
         backbone=config.model.label,
@@ -239,6 +242,7 @@ def _conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], erro
         best_setting=ranking.best_setting,
         best=ranking.best,
         baselines=None if ranking.best is None else beside[ranking.best.name],
+        metric=metric,
     )
 
 
@@ -257,6 +261,7 @@ def _measured(result: RunResult) -> TrialScores:
         n=after.n,
         trainable_parameters=train.parameters.trainable,
         validation_macro_f1=train.validation_macro_f1,
+        validation_score=train.validation_score,
         seconds=train.seconds,
         resumed_from_step=train.resumed_from_step,
         steps=train.steps,
