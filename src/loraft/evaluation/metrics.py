@@ -185,8 +185,8 @@ def _mcc(counts_SKK: Ints) -> Floats:
 def _ordinal(counts_SKK: Ints) -> dict[str, Floats]:
     """Quadratic weighted kappa, in [-1, 1], and the mean absolute error in steps of labels.
 
-    An answer that is no label counts as the label farthest from the reference: the largest error. Kappa is 0 where
-    references and predictions are all one label.
+    An answer that is no label counts as the label farthest from the reference, the largest error; of two equally far
+    ones as the last label. Kappa is 0 where references and predictions are all one label.
 
     Source:
         Cohen 1968, "Weighted kappa"; scikit-learn's `cohen_kappa_score(weights="quadratic")`.
