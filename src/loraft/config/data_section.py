@@ -39,6 +39,9 @@ class DataConfig(Section):
         None, description="shares of train, validation and test drawn from the train split; 0: the source's own"
     )
     split_seed: int = Field(42, ge=0, description="of that draw; not seed, so that runs with other seeds have its rows")
+    fold: str | None = Field(
+        None, pattern=r"^[1-9]\d*/[1-9]\d*$", description="2/5: fold 2 of 5 of the train split as test; by --folds 5"
+    )
     max_train_rows: int | None = Field(None, ge=1)
     max_eval_rows: int | None = Field(None, ge=1, description="of the validation split")
     max_test_rows: int | None = Field(None, ge=1)
@@ -55,6 +58,14 @@ class DataConfig(Section):
         except LookupError:
             raise ValueError(f"is no encoding that Python knows (got {name!r}); try cp1258, latin-1 or tcvn3") from None
         return name
+
+    @field_validator("fold")
+    @classmethod
+    def _one_of_the_folds(cls, fold: str | None) -> str | None:
+        number, _, folds = (fold or "1/2").partition("/")
+        if int(folds) < 2 or int(number) > int(folds):
+            raise ValueError("is no fold; for example 2/5, from 1/5 to 5/5")
+        return fold
 
     @field_validator("split")
     @classmethod

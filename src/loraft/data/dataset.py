@@ -30,6 +30,7 @@ from loraft.errors import DataError, Note
 
 SHOWN_ERRORS = 5  # rows named in one message
 LIMITS = {"train": "max_train_rows", "validation": "max_eval_rows", "test": "max_test_rows"}  # keys of `data`
+FOLD_VALIDATION = 0.1  # of the rows outside of a fold: picks its checkpoint
 KEEP_ALL = {"drop_duplicates": False, "drop_conflicts": False, "drop_leaked": False}  # for every split but train
 # Notes: of a limit, of rows without sentence, of rows without label.
 LEFT_OUT, BLANK, UNLABELLED = "rows left out by the limit", "blank rows skipped", "unlabelled rows skipped"
@@ -97,8 +98,30 @@ def load_data(config: Config, name: str) -> Split:
     prompt, data = config.prompt, config.data
     limit = getattr(data, LIMITS[name]) if name in LIMITS else None
     label_column = prompt.label_column or "label"
-    given: dict[str, Any] = {"id_columns": prompt.id_columns or (), "limit": limit}
-    return load_split(data, name, labels=prompt.labels or [], label_column=label_column, **given)
+    given: dict[str, Any] = {"id_columns": prompt.id_columns or (), "labels": prompt.labels or []}
+    if data.fold is None or name not in LIMITS:
+        return load_split(data, name, label_column=label_column, limit=limit, **given)
+    whole = load_split(data, "train", label_column=label_column, limit=data.max_train_rows, **given)
+    return _of_fold(whole, name, data, given["labels"])
+
+
+def _of_fold(whole: Split, name: str, section: DataConfig, labels: Sequence[str]) -> Split:
+    """The rows of `whole` that are the test rows of a fold, or of the others a tenth as validation, or the rest."""
+    fold, seed = str(section.fold), section.split_seed
+    number, folds = map(int, fold.split("/"))
+
+    def drawn(examples: Sequence[Example], shares: Sequence[float]) -> list[list[Example]]:
+        texts, ids = [example.text for example in examples], [example.label or 0 for example in examples]
+        found = assigned(texts, ids, shares, seed, labels, whole.source)
+        return [[e for e, one in zip(examples, found, strict=True) if one == s] for s in range(len(shares))]
+
+    parts = drawn(whole.examples, [1 / folds] * folds)
+    test, others = parts[number - 1], parts[: number - 1] + parts[number:]
+    rest = sorted((example for part in others for example in part), key=lambda example: example.row)
+    train, validation = drawn(rest, [1 - FOLD_VALIDATION, FOLD_VALIDATION])
+    rows = {"train": train, "validation": validation, "test": test}[name]
+    notes = whole.notes if name == "train" else {}
+    return Split(name, tuple(rows), f"{whole.source} ({name} of fold {fold}, seed {seed})", notes, whole.fingerprint)
 
 
 def load_split(

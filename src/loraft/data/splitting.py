@@ -56,7 +56,7 @@ def _assigned(
         listed = ", ".join(f"{names[k]}: {rows_K[k]} rows in {left_K[k]} groups of near-duplicates" for k in few)
         raise DataError(
             f"{where}: too few rows of a label to draw {len(drawn)} splits (got {listed}); each split needs one: add"
-            " rows, leave the label out, or give fewer splits a share in data.split"
+            " rows, leave the label out, or ask for fewer splits (data.split, --folds)"
         )
     missing = {(s, k): count for k in rows_K for s, count in enumerate(_targets(rows_K[k], shares))}
     empty = set(missing)

@@ -6,6 +6,7 @@ Shapes: N test rows, K labels.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class Baselines:
     """The baselines beside a model on the same test rows.
 
     Attributes:
-        train_rows: number of rows that the baselines were fitted on.
+        train_rows: number of rows that the baselines were fitted on; of folds, in the first.
         confidence: coverage of the intervals, in (0, 1).
         rows: one for each of `BASELINES`.
         verdict: on the model, in a sentence; what it loses to comes first.
@@ -120,32 +121,55 @@ def compared_with(
     Returns:
         None where they are off, where there are no training rows, and (with auto) where they would take minutes.
     """
+    return None if train is None else compared_over(config, [(train, test)], predictions_N, model)
+
+
+def compared_over(
+    config: Config, parts: Sequence[tuple[Split, Split]], predictions_N: npt.ArrayLike, model: str
+) -> Baselines | None:
+    """As `compared_with`, where the test rows are in parts: each with training rows of its own, as folds have them.
+
+    Args:
+        config, model: as there.
+        parts: training rows and test rows of each.
+        predictions_N: the model's label ids for the test rows of all parts, one part after the other.
+    """
     labels = config.prompt.labels or []
-    if train is None or config.eval.baselines == "off":
+    if config.eval.baselines == "off":
         return None
-    if config.eval.baselines == "auto" and sum(map(len, [*train.texts, *test.texts])) * len(labels) > MOST_WORK:
+    work = sum(len(text) for part in parts for split in part for text in split.texts) * len(labels)
+    if config.eval.baselines == "auto" and work > MOST_WORK:
         warnings.warn("no baselines: they would take minutes on so many rows; eval.baselines=on", Note, stacklevel=2)
         return None
-    answers: dict[str, list[int]] = kept(
-        Path(config.output),
-        "baselines",
-        [train.fingerprint, test.fingerprint],
-        lambda: {name: [int(k) for k in make(train, test)] for name, make in BASELINES.items()},
-    )
+    answers: dict[str, list[int]] = {name: [] for name in BASELINES}
+    for train, test in parts:
+        made: dict[str, list[int]] = kept(
+            Path(config.output),
+            "baselines",
+            [train.fingerprint, test.fingerprint],
+            partial(_answers, train, test),
+        )
+        for name, given in answers.items():
+            given += made[name]
+    references_N = np.concatenate([test.labels for _, test in parts])
     settings: dict[str, Any] = {
         "bootstrap_samples": config.eval.bootstrap_samples, "confidence": config.eval.confidence, "seed": config.seed
     }  # fmt: skip
     pairs = [([predictions_N], [answers[name]]) for name in BASELINES]
     metric = Metric.of(config)
-    found = significance.compared(test.labels, pairs, len(labels), scores=metric.compared, **settings)
+    found = significance.compared(references_N, pairs, len(labels), scores=metric.compared, **settings)
     rows = []
     for name, differences in zip(BASELINES, found, strict=True):
-        report = classification_report(test.labels, None, answers[name], labels, **settings)
+        report = classification_report(references_N, None, answers[name], labels, **settings)
         report = metric.added(report, config.eval.bootstrap_samples, config.seed)
         word = significance.verdict(differences, config.eval.confidence)
         rows.append(ComparedBaseline(name, report.scores, report.intervals, differences, word))
     sentence = _sentence(rows, config.eval.confidence, model, metric)
-    return Baselines(len(train), config.eval.confidence, tuple(rows), sentence)
+    return Baselines(len(parts[0][0]), config.eval.confidence, tuple(rows), sentence)
+
+
+def _answers(train: Split, test: Split) -> dict[str, list[int]]:
+    return {name: [int(k) for k in make(train, test)] for name, make in BASELINES.items()}
 
 
 def _sentence(rows: Sequence[ComparedBaseline], confidence: float, model: str, metric: Metric) -> str:

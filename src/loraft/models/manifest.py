@@ -195,6 +195,7 @@ def check_drawn(manifest: Manifest, trained: Config, config: Config, split: Spli
         return
     draws = {
         "data.split": (str(then.split), str(now.split)),
+        "data.fold": (str(then.fold), str(now.fold)),
         "data.split_seed": (str(then.split_seed), str(now.split_seed)),
         "fingerprint of all rows": (manifest.data.pool[:16], split.pool[:16]),
     }

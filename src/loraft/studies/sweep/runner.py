@@ -65,7 +65,7 @@ def sweep(
         [('r1', 'finished'), ('r2', 'finished')]
     """
     trials = expand(config)
-    waiting, errors = (list(trials), {}) if force else _unfinished_and_damaged(trials)
+    waiting, errors = (list(trials), {}) if force else unfinished_and_damaged(trials)
     shared = SharedBackbone(tell)
     for trial in waiting:
         warn_of_notes(shared.splits(trial.config).values())
@@ -76,7 +76,7 @@ def sweep(
     write_record(folder.environment_path, environment())
     if finished := len(trials) - len(waiting) - len(errors):
         tell(f"{finished} of {len(trials)} trials are finished already")
-    errors |= _run(waiting, folder, shared, config.sweep.joint, force=force, quiet=quiet)
+    errors |= run_trials(waiting, folder, shared, config.sweep.joint, force=force, quiet=quiet)
     result = _conclude(folder, config, trials, errors)
     if result.best is not None:
         try:
@@ -121,7 +121,7 @@ def count_parameters(trials: Sequence[Trial], tell: Tell) -> list[int | None]:
     return counts
 
 
-def _unfinished_and_damaged(trials: Sequence[Trial]) -> tuple[list[Trial], dict[str, str]]:
+def unfinished_and_damaged(trials: Sequence[Trial]) -> tuple[list[Trial], dict[str, str]]:
     """The trials that have to be run, and the error messages of those whose run is damaged, by name.
 
     Raises:
@@ -148,7 +148,7 @@ def _unfinished_and_damaged(trials: Sequence[Trial]) -> tuple[list[Trial], dict[
     return waiting, errors
 
 
-def _run(
+def run_trials(
     waiting: Sequence[Trial], folder: SweepFolder, shared: SharedBackbone, joint: str, *, force: bool, quiet: bool
 ) -> dict[str, str]:
     """Runs the trials; returns the error messages of those that failed, by name."""
