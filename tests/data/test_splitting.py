@@ -5,33 +5,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from helpers.data import LABELS, load, write_rows
+from helpers.data import LABELS, load, sentences, write_rows
 
 from loraft.data.near_duplicates import NEAR, near_duplicates
 from loraft.data.splitting import assigned
 from loraft.errors import ConfigError, DataError
 
 SHARES = [0.8, 0.1, 0.1]
-SUBJECTS = (
-    "thầy",
-    "cô",
-    "phòng học",
-    "giáo trình",
-    "bài tập",
-    "căn tin",
-    "thư viện",
-    "máy chiếu",
-    "lịch thi",
-    "đề thi",
-)
-WORDS = ("rất", "khá", "hơi", "quá", "chưa", "đã", "dễ", "khó", "hiểu", "nhiều", "ít", "sạch", "mới", "cũ", "nhanh",
-         "chậm", "vui", "chán", "bổ ích", "đầy đủ", "tận tâm")  # fmt: skip
-
-
-def sentences(count: int, seed: int = 0) -> list[str]:
-    """Different sentences of seven random words each; hardly any two are nearly the same."""
-    rng = random.Random(seed)
-    return [f"{rng.choice(SUBJECTS)} {' '.join(rng.choices(WORDS, k=6))} {rng.randrange(10**6)}" for _ in range(count)]
 
 
 def drawn(texts: list[str], labels: list[int], shares: list[float] = SHARES, seed: int = 42) -> list[int]:
@@ -76,10 +56,10 @@ def test_rare_labels_are_in_every_split_or_refused() -> None:
     counts = Counter(zip(drawn(texts, labels), labels, strict=True))
     assert [counts[split, 1] for split in range(3)] == [1, 1, 1]
     assert [counts[split, 2] for split in range(3)] == [5, 1, 1]
-    with pytest.raises(DataError, match=r"neutral: 2 rows in 2 groups .* 3 splits|3 splits .*neutral: 2 rows in 2"):
+    with pytest.raises(DataError, match=r"to draw 3 splits \(got neutral: 2 rows\); each split needs one"):
         drawn(texts[:59], [0] * 50 + [2] * 7 + [1] * 2)
     copies = [*texts[:50], texts[50], f"{texts[50]}.", f"{texts[50]} "]
-    with pytest.raises(DataError, match="neutral: 3 rows in 1 groups"):
+    with pytest.raises(DataError, match="neutral: 3 rows in 1 near-duplicate group"):
         drawn(copies, [0] * 50 + [1] * 3)
     assert set(drawn(texts[:52], [0] * 50 + [1] * 2, [0.9, 0.1, 0])) == {0, 1}
 

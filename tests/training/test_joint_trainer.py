@@ -149,7 +149,8 @@ def test_the_adapters_differ_and_have_best_steps_of_their_own(tmp_path: Path) ->
     for number, name in enumerate(names):
         scores = {line["step"]: line["eval_macro_f1"] for line in logs[number] if "eval_macro_f1" in line}
         assert list(scores) == [5, 10, 15, 20]
-        assert best[name] == BestStep(max(scores, key=scores.__getitem__), max(scores.values()))
+        top = max(scores.values())
+        assert best[name] == BestStep(max(scores, key=scores.__getitem__), top, top)
     assert len({tuple(line["loss"] for line in log if "loss" in line) for log in logs}) == len(names)
     # In the middle of the schedule (at its end all rates are 0): a cosine from step 3, after the warmup, to step 20.
     factor = (1 + math.cos(math.pi * (10 - 3) / (20 - 3))) / 2

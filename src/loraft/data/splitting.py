@@ -53,7 +53,8 @@ def _assigned(
     left_K, rows_K = Counter(primary_G), Counter(labels_N)
     few = [k for k in sorted(rows_K) if left_K[k] < len(drawn)]
     if few:
-        listed = ", ".join(f"{names[k]}: {rows_K[k]} rows in {left_K[k]} groups of near-duplicates" for k in few)
+        copies = {k: f" in {left_K[k]} near-duplicate groups" if left_K[k] < rows_K[k] else "" for k in few}
+        listed = ", ".join(f"{names[k]}: {rows_K[k]} rows{copies[k]}" for k in few)
         raise DataError(
             f"{where}: too few rows of a label to draw {len(drawn)} splits (got {listed}); each split needs one: add"
             " rows, leave the label out, or ask for fewer splits (data.split, --folds)"

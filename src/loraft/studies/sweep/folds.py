@@ -95,7 +95,7 @@ def train_folds(
             for trial, one, (train, test) in zip(trials, results, parts, strict=True)
         ),
         report=report,
-        baselines=compared_over(config, parts, predictions_N, "adapters"),
+        baselines=compared_over(config, parts, predictions_N, "adapter"),
         metric=metric,
     )
     write_rows(Run(folder.path), sorted(rows, key=lambda row: row.row))
