@@ -62,6 +62,13 @@ class Metric:
         order = dict.fromkeys([*first, *TABLE_SCORES, *(ORDINAL_SCORES if self.ordinal else ())])
         return [score for score in order if score in given]
 
+    def axis(self) -> tuple[str, str]:
+        """The score that figures draw beside accuracy, and the begin of its axis' label, which `)` ends."""
+        if self.key in ("accuracy", "macro_f1"):
+            return "macro_f1", "macro-F1 (fraction"
+        unit = "steps of labels" if self.key in LOWER_IS_BETTER else "at most 1"
+        return self.key, f"{self.word} ({unit}"
+
     def gain(self, value: float) -> float:
         """The value with the sign that makes a greater one the better one."""
         return gain(self.key, value)
