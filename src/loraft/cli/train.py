@@ -87,8 +87,9 @@ def train(
         if result.baselines is not None:
             print(result.baselines.verdict)
     say(f"run: {result.run}")
-    if result.data["train"].rows < FEW_ROWS and resolved.data.max_train_rows is None:
-        say(f"note: {result.data['train'].rows} training rows are few; --folds 5 gives scores over all of them")
+    few = [s.rows for name, s in result.data.items() if name == "train" and s.rows < FEW_ROWS]
+    if few and resolved.data.max_train_rows is None:
+        say(f"note: {few[0]} training rows are few; --folds 5 gives scores over all of them")
     say(f"next: loraft predict --run {shlex.quote(result.run)} 'thầy giảng bài rất dễ hiểu'")
 
 
