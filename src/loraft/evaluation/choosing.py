@@ -20,6 +20,8 @@ from loraft.evaluation.metrics import (
 
 TABLE_SCORES = ("accuracy", "macro_f1", "macro_precision", "macro_recall")  # in tables whatever the metric is
 
+SHORT = {"mean_absolute_error": "MAE", "quadratic_kappa": "kappa"}  # heads of columns
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -61,6 +63,11 @@ class Metric:
         first = [] if self.key == "macro_f1" else [self.key]
         order = dict.fromkeys([*first, *TABLE_SCORES, *(ORDINAL_SCORES if self.ordinal else ())])
         return [score for score in order if score in given]
+
+    def columns(self, scores: Iterable[str]) -> dict[str, str]:
+        """Those of the scores that are columns of wide tables, with their heads; a line has to fit 100 characters."""
+        room = TABLE_SCORES if self.key in TABLE_SCORES else INTERVAL_SCORES
+        return {one: SHORT.get(one, self.name(one)) for one in self.shown(scores) if one in (self.key, *room)}
 
     def axis(self) -> tuple[str, str]:
         """The score that figures draw beside accuracy, and the begin of its axis' label, which `)` ends."""

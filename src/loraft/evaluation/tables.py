@@ -61,8 +61,8 @@ def baselines(found: Mapping[str, Baselines | None], metric: Metric = DEFAULT) -
         One table; none where no baseline was measured.
     """
     given = [row for one in found.values() if one is not None for row in one.rows]
-    scores = metric.shown(set().union(*(row.differences for row in given)))
-    columns = [cell for score in scores for cell in (metric.name(score), "points")]
+    scores = metric.columns({score for row in given for score in row.differences})
+    columns = [cell for head in scores.values() for cell in (head, "difference" if head == "MAE" else "points")]
     table = number_table("baseline on the same rows", *columns, "the model is")
     table.columns[-1].justify = "left"
     rows = [(name, row) for name, one in found.items() if one is not None for row in one.rows]

@@ -16,8 +16,8 @@ def fewshot(study: FewshotResult) -> Table:
     Scores without an interval are shown by their mean only; their standard deviation is in the JSON.
     """
     generated = study.decode == "generate"
-    shown = study.metric.shown({score for row in study.rows for score in row.scores})
-    names = [SHORT_NAMES.get(score, study.metric.name(score)) for score in shown]
+    shown = study.metric.columns({score for row in study.rows for score in row.scores})
+    names = [SHORT_NAMES.get(score, head) for score, head in shown.items()]
     table = number_table("", *names, *(["no\nlabel"] if generated else []))
     table.padding, table.pad_edge = (0, 1, 0, 0), False
     for row in study.rows:
@@ -42,8 +42,9 @@ def fewshot_notes(study: FewshotResult) -> list[str]:
 
 def fewshot_draws(study: FewshotResult) -> Table:
     """The scores of each draw, as fractions, and the numbers of the training rows in its prompt, in their order."""
-    scores = [score for score in study.metric.shown(study.draws[0].report.scores) if score not in SHORT_NAMES]
-    names = [study.metric.name(score) for score in scores]
+    heads = study.metric.columns(study.draws[0].report.scores)
+    scores = [score for score in heads if score not in SHORT_NAMES]
+    names = [heads[score] for score in scores]
     table = number_table("", "draw", *names, "no label", "training rows in the prompt")
     table.columns[-1].justify = "left"
     for draw in study.draws:

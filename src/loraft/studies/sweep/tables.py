@@ -164,20 +164,21 @@ def setting_in_words(row: SettingRecord) -> str:
     return ", ".join(f"{key_word(key)} {in_words(value)}" for key, value in row.settings.items()) or "all seeds"
 
 
-def _scores(sweep: SweepResult) -> list[str]:
-    """The scores that have a column each."""
-    return sweep.metric.shown({score for trial in sweep.trials if trial.measured for score in trial.measured.scores})
+def _scores(sweep: SweepResult) -> dict[str, str]:
+    """The scores that have a column each, and their heads."""
+    given = {score for trial in sweep.trials if trial.measured for score in trial.measured.scores}
+    return sweep.metric.columns(given)
 
 
 def _score_names(sweep: SweepResult) -> list[str]:
-    # A line has to fit 100 characters.
     short = {"macro_precision": "precision", "macro_recall": "recall"}
-    return [short.get(score, sweep.metric.name(score)) for score in _scores(sweep)]
+    return [short.get(score, head) for score, head in _scores(sweep).items()]
 
 
 def _on_validation(sweep: SweepResult) -> str:
     """The head of the column of the score that chooses the best."""
-    return "val. F1" if sweep.metric.key == "macro_f1" else f"val. {sweep.metric.word}"
+    key = sweep.metric.key
+    return "val. F1" if key == "macro_f1" else f"val. {sweep.metric.columns([key])[key]}"
 
 
 def _against(row: SettingRecord, measured: SettingScores, best: SettingRecord | None) -> str:
