@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.command_line import Double, Says, finished
+
+from loraft.evaluation.classification_report import classification_report
 
 
 def test_train_resolves_the_short_flags(api: Double, here: Path, loraft_says: Says) -> None:
@@ -93,3 +96,27 @@ def test_the_main_process_alone_looks_for_an_earlier_run(
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", rank)
     assert loraft_says("train", "--set", "name=cũ")[0] == code
+
+
+def test_folds_are_trained_by_their_own_function(
+    here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from loraft.studies.sweep import fold_records, folds
+
+    settings: dict[str, Any] = {"bootstrap_samples": 100, "confidence": 0.95, "seed": 0}
+    report = classification_report([0, 0, 1, 1], None, [0, 0, 1, 0], ["chê", "khen"], **settings)
+    made = fold_records.FoldRecord("fold1", "runs/gấp/fold1", 20, 4, 3, 0.75)
+    result = fold_records.FoldsResult(
+        path="runs/gấp", backbone="x", data="y", task="z", labels=("chê", "khen"), folds=(made,), report=report
+    )
+    given: list[Any] = []
+    monkeypatch.setattr(folds, "train_folds", lambda *args, **named: given.append((args, named)) or result)
+    code, out, err = loraft_says("train", "--folds", "5", "--force")
+    assert code == 0
+    assert (given[0][0][1], given[0][1]["force"]) == (5, True)
+    rows = [line.split() for line in out.splitlines() if line.strip()]
+    assert ["fold1", "20", "4", "3", "0.7500"] in rows
+    assert next(row for row in rows if row[0] == "accuracy")[1] == "0.7500"
+    assert "folds: runs/gấp" in err
+    assert json.loads(loraft_says("train", "--folds", "5", "--json")[1])["report"]["accuracy"] == 0.75
+    assert loraft_says("train", "--folds", "1")[0] == 2

@@ -56,7 +56,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     model = add_adapter(base, config.lora, seed=1)
     awaken(model)
     model.save_pretrained(str(made.adapter))
-    write_record(made.adapter / MANIFEST_FILE, manifest.describe(config, encoder, identity, {}, {}))
+    write_record(
+        made.adapter / MANIFEST_FILE, manifest.describe(config, encoder, identity, manifest.DataIdentity("", {}), {})
+    )
     made.finish({})
     return made
 

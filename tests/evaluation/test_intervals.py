@@ -15,8 +15,9 @@ from scipy import stats
 
 from loraft.evaluation import intervals, metrics
 from loraft.evaluation.classification_report import classification_report
-from loraft.evaluation.intervals import Spread, bootstrap, differences, spread, spreads, tango, wilson
+from loraft.evaluation.intervals import Spread, bootstrap, differences, spread, spreads
 from loraft.evaluation.metrics import confusion
+from loraft.evaluation.shares import tango, wilson
 
 Ints = npt.NDArray[np.int64]
 
@@ -84,7 +85,8 @@ def test_of_one_answer_each_the_difference_is_the_paired_bootstraps(score: str) 
 @pytest.mark.parametrize("rows", [1, 30, 300])
 def test_a_classifier_does_not_differ_from_itself_but_that_is_not_certain(rows: int) -> None:
     a = right_on(0.8, 1)[:rows]
-    for score, found in differences(GOLD[:rows], [a], [a], 3, **SETTINGS).items():
+    gaps = differences(GOLD[:rows], [a], [a], 3, **SETTINGS)
+    for score, found in ((score, gaps[score]) for score in metrics.INTERVAL_SCORES):
         # Tango's bounds where no row differs: z^2 / (N + z^2).
         bound = 1.96**2 / (rows + 1.96**2)
         assert found.difference == 0.0
@@ -124,7 +126,8 @@ def test_tangos_bounds_are_roots_of_the_published_quartic(own: int, other: int, 
 
 def test_draws_that_differ_much_leave_no_interval_beyond_1() -> None:
     found = differences(GOLD, [GOLD], [right_on(0.0, 1), right_on(0.9, 1)], 3, **SETTINGS)
-    assert {one.interval[1] for one in found.values()} == {1.0}
+    assert {found[score].interval[1] for score in metrics.INTERVAL_SCORES} == {1.0}
+    assert found["mcc"].interval[1] == 2.0
 
 
 def test_the_difference_changes_sign_with_the_order() -> None:
@@ -132,9 +135,11 @@ def test_the_difference_changes_sign_with_the_order() -> None:
     found = differences(GOLD, [good], [bad], 3, **SETTINGS)
     other_way = differences(GOLD, [bad], [good], 3, **SETTINGS)
     for score, gap in found.items():
-        assert 0 < gap.interval[0] < gap.difference < gap.interval[1]
+        sign = -1 if score in metrics.LOWER_IS_BETTER else 1
+        low, high = sorted(sign * bound for bound in gap.interval)
+        assert 0 < low < sign * gap.difference < high
         assert other_way[score].difference == -gap.difference
-        assert other_way[score].interval[1] < 0
+        assert max(sign * bound for bound in other_way[score].interval) < 0
 
 
 def test_pairing_is_tighter_than_two_separate_intervals() -> None:

@@ -11,7 +11,15 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    cohen_kappa_score,
+    confusion_matrix,
+    f1_score,
+    matthews_corrcoef,
+    mean_absolute_error,
+    precision_recall_fscore_support,
+)
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from loraft.evaluation import metrics
@@ -42,6 +50,10 @@ def test_core_equals_scikit_learn(rows: Judged) -> None:
             "macro_f1": f1,
             "macro_precision": precision,
             "macro_recall": recall,
+            "weighted_f1": f1_score(
+                references, predictions, labels=range(num_labels), average="weighted", zero_division=0
+            ),
+            "mcc": matthews_corrcoef(references, predictions),
         },
         abs=1e-12,
     )
@@ -63,10 +75,35 @@ def test_core_equals_counting_by_hand(rows: Judged) -> None:
 
 def test_an_answer_that_is_no_label_is_wrong_and_no_class_of_its_own() -> None:
     # Recall 1/2 and 1, precision 1 and 1, so F1 2/3 and 1.
+    # Weighted F1 (2 * 2/3 + 1) / 3. MCC by hand: (2 * 3 - 2 - 1) / sqrt((9 - 5) * (9 - 3)) = 3 / sqrt(24).
     scores = metrics.core([0, 0, 1], [0, -1, 1], 2)
     assert scores == pytest.approx({
         "accuracy": 2 / 3, "macro_f1": 5 / 6, "macro_precision": 1.0, "macro_recall": 0.75,
+        "weighted_f1": 7 / 9, "mcc": 3 / math.sqrt(24),
     })  # fmt: skip
+
+
+@given(judged())
+def test_ordinal_scores_equal_scikit_learn_with_no_label_as_the_farthest_label(rows: Judged) -> None:
+    references, predictions, num_labels = rows
+    # The rule: an answer that is no label is the largest error that the reference allows, upwards if both ends are.
+    farthest = np.where(references <= num_labels - 1 - references, num_labels - 1, 0)
+    counted = np.where(predictions < 0, farthest, predictions)
+    scores = metrics.scores_of_one(metrics.confusion(references, predictions, num_labels))
+    assert scores["mean_absolute_error"] == pytest.approx(mean_absolute_error(references, counted))
+    if len(set(references) | set(counted)) == 1:  # scikit-learn's value is NaN
+        assert scores["quadratic_kappa"] == 0.0
+    else:
+        kappa = cohen_kappa_score(references, counted, labels=range(num_labels), weights="quadratic")
+        assert scores["quadratic_kappa"] == pytest.approx(kappa)
+
+
+@given(judged())
+def test_the_f1_of_each_label_equals_scikit_learn(rows: Judged) -> None:
+    references, predictions, num_labels = rows
+    scores = metrics.scores_of_one(metrics.confusion(references, predictions, num_labels))
+    expected = f1_score(references, predictions, labels=range(num_labels), average=None, zero_division=0)
+    assert [scores[f"label_f1:{k}"] for k in range(num_labels)] == pytest.approx(expected)
 
 
 def test_a_label_that_is_only_predicted_counts_in_the_average() -> None:

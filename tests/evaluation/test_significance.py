@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from loraft.evaluation import intervals, significance
 from loraft.evaluation.intervals import Difference
-from loraft.evaluation.metrics import core
+from loraft.evaluation.metrics import SCORES, core
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
@@ -152,7 +152,8 @@ def test_a_difference_is_shown_by_its_corrected_p_and_not_by_its_interval(
 def test_where_interval_and_test_disagree_a_note_says_that_the_test_decides(
     monkeypatch: pytest.MonkeyPatch, interval: tuple[float, float], p_holm: float, note: str | None
 ) -> None:
-    monkeypatch.setattr(significance, "differences", lambda *args, **kwargs: {"accuracy": Difference(0.2, interval)})
+    gap = Difference(0.2, interval)
+    monkeypatch.setattr(significance, "differences", lambda *args, **kwargs: dict.fromkeys(SCORES, gap))
     monkeypatch.setattr(significance, "_p_value", lambda *args: p_holm)
     assert significance.compared(GOLD, [([GOLD], [GOLD])], 3, **SETTINGS)[0]["accuracy"].note == note
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]] = ROWS) -> Path:
 
 def load(
     source: Path | str,
-    split: str | Path = "train",
+    name: str | Path = "train",
     limit: int | None = None,
     labels: Sequence[str] = LABELS,
     label_column: str = "sentiment",
@@ -47,4 +48,26 @@ def load(
 ) -> Split:
     """A split by `load_split`, with `section` for further keys of `data`."""
     config = DataConfig(source=str(source), **section)
-    return load_split(config, split, labels=labels, label_column=label_column, limit=limit)
+    return load_split(config, name, labels=labels, label_column=label_column, limit=limit)
+
+
+SUBJECTS = (
+    "thầy",
+    "cô",
+    "phòng học",
+    "giáo trình",
+    "bài tập",
+    "căn tin",
+    "thư viện",
+    "máy chiếu",
+    "lịch thi",
+    "đề thi",
+)
+WORDS = ("rất", "khá", "hơi", "quá", "chưa", "đã", "dễ", "khó", "hiểu", "nhiều", "ít", "sạch", "mới", "cũ", "nhanh",
+         "chậm", "vui", "chán", "bổ ích", "đầy đủ", "tận tâm")  # fmt: skip
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    """Different sentences of seven random words each; hardly any two are nearly the same."""
+    rng = random.Random(seed)
+    return [f"{rng.choice(SUBJECTS)} {' '.join(rng.choices(WORDS, k=6))} {rng.randrange(10**6)}" for _ in range(count)]

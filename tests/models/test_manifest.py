@@ -10,6 +10,7 @@ from helpers.tiny import backbone, encoder, tokenizer
 
 from loraft.config.resolve import resolve
 from loraft.config.schema import LoraSection
+from loraft.data.dataset import Split
 from loraft.errors import RunError
 from loraft.models import manifest
 from loraft.models.adapter import add_adapter
@@ -23,7 +24,9 @@ from loraft.runs.run import MANIFEST_FILE
 def described() -> Manifest:
     config = resolve(overrides=["model.name=của-em", "quant.method=nf4", "data.source=góp-ý"])
     identity = manifest.identify(config, backbone(), Path("runs/r2"))
-    return manifest.describe(config, encoder(), identity, {"test": "f" * 64}, {"accuracy": 0.5})
+    return manifest.describe(
+        config, encoder(), identity, manifest.DataIdentity("góp-ý", {"test": "f" * 64}, "p" * 64), {"accuracy": 0.5}
+    )
 
 
 def test_what_is_described_is_read_again(tmp_path: Path) -> None:
@@ -95,3 +98,27 @@ def test_a_manifest_from_before_the_schema_version_is_read(tmp_path: Path) -> No
     del content["schema_version"]
     (tmp_path / MANIFEST_FILE).write_text(json.dumps(content), encoding="utf-8")
     assert manifest.read(tmp_path) == described()
+
+
+@pytest.mark.parametrize(
+    ("changes", "pool", "message"),
+    [
+        ([], "p", None),
+        (["data.split_seed=7"], "p", r"data\.split_seed 42 then, 7 now"),
+        (["data.split=[0.6, 0.2, 0.2]"], "p", r"data\.split \[0\.8, 0\.1, 0\.1\] then"),
+        ([], "q", "fingerprint of all rows pppppppppppppppp then, qqqqqqqqqqqqqqqq now"),
+        (["data.split_seed=7", "data.source=khác"], "p", None),  # other rows altogether
+        (["data.split_seed=7"], None, None),  # a file that was named, or the source's own split
+    ],
+)
+def test_rows_that_would_be_drawn_otherwise_are_refused(
+    changes: list[str], pool: str | None, message: str | None
+) -> None:
+    given = ["data.source=góp-ý", "data.split=[0.8, 0.1, 0.1]"]
+    trained, now = resolve(overrides=given), resolve(overrides=[*given, *changes])
+    rows = Split("test", (), "góp-ý", pool=None if pool is None else pool * 64)
+    if message is None:
+        manifest.check_drawn(described(), trained, now, rows)
+    else:
+        with pytest.raises(RunError, match=message):
+            manifest.check_drawn(described(), trained, now, rows)

@@ -11,7 +11,8 @@ from loraft.errors import Note
 from loraft.training import memory
 from loraft.training.arguments import fitted_batches, sft_config
 
-OURS = {"early_stopping_patience", "class_weights", "sampling", "shared_prefix"}  # not among transformers' arguments
+# not among transformers' arguments
+OURS = {"metric", "early_stopping_patience", "class_weights", "sampling", "shared_prefix"}
 
 
 def test_every_key_of_the_section_reaches_the_trainer() -> None:
@@ -42,6 +43,16 @@ def test_upstream_defaults_that_would_surprise_are_set() -> None:
     assert {name: getattr(args, name) for name in expected} == expected
     assert args.dataset_kwargs == {"skip_prepare_dataset": True}
     assert [str(strategy.value) for strategy in (args.eval_strategy, args.save_strategy)] == ["steps", "steps"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "key", "greater"),
+    [("mcc", "mcc", True), ("f1:khen", "label_f1", True), ("mean_absolute_error", "mean_absolute_error", False)],
+)
+def test_the_metric_picks_the_checkpoint_in_its_direction(metric: str, key: str, greater: bool) -> None:
+    section = TrainConfig(metric=metric)
+    args = sft_config(section, learning_rate=1e-3, output_dir="x", seed=1, on_cpu=True, fp16=False)
+    assert (args.metric_for_best_model, args.greater_is_better) == (key, greater)
 
 
 WINDOW = TrainConfig(per_device_train_batch_size=2, gradient_accumulation_steps=3)

@@ -52,7 +52,7 @@ def test_the_log_holds_loss_and_scores_with_seconds_and_speed(clock: SimpleNames
     progress.on_log(ARGS, state, None, logs={"train_runtime": 9.0, "epoch": 1.0})  # the trainer's closing summary
     ours = {"step": 4, "seconds": 2.0, "tokens_per_second": 2500}  # 5001 / 2.0004
     assert lines == [{**ours, **logged}, {**ours, **scored}]
-    assert list(progress.notes.values()) == ["2,500 tok/s", "loss 1.2500", "macro-F1 0.6250"]
+    assert list(progress.notes.values()) == ["2,500 tok/s", "loss 1.2500", "macro F1 0.6250"]
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])

@@ -19,6 +19,7 @@ from loraft.engine import ranged_rows, scorer
 from loraft.engine.collator import TrainingRow, make_rows
 from loraft.engine.loss import BatchMethod
 from loraft.errors import BackboneError
+from loraft.evaluation.choosing import Metric
 from loraft.models.adapter import add_adapter, add_adapters, remove_adapter
 from loraft.models.backbone import load_backbone, weights_hash
 from loraft.models.quantization import check_nf4
@@ -149,7 +150,8 @@ def test_the_adapters_differ_and_have_best_steps_of_their_own(tmp_path: Path) ->
     for number, name in enumerate(names):
         scores = {line["step"]: line["eval_macro_f1"] for line in logs[number] if "eval_macro_f1" in line}
         assert list(scores) == [5, 10, 15, 20]
-        assert best[name] == BestStep(max(scores, key=scores.__getitem__), max(scores.values()))
+        top = max(scores.values())
+        assert best[name] == BestStep(max(scores, key=scores.__getitem__), top, top)
     assert len({tuple(line["loss"] for line in log if "loss" in line) for log in logs}) == len(names)
     # In the middle of the schedule (at its end all rates are 0): a cosine from step 3, after the warmup, to step 20.
     factor = (1 + math.cos(math.pi * (10 - 3) / (20 - 3))) / 2
@@ -255,3 +257,28 @@ def test_an_adapter_that_diverges_is_left_behind_and_the_others_go_on(tmp_path: 
     for was, line in zip([*logs[0][-3:], *logs[2][-3:]], [*later[0], *later[2]], strict=True):
         assert line == pytest.approx(was)
     assert later[1] == []
+
+
+@pytest.mark.parametrize(("key", "best"), [("macro_f1", 4), ("mean_absolute_error", 6), ("mcc", 2)])
+def test_alone_and_together_the_metric_picks_the_step(tmp_path: Path, key: str, best: int) -> None:
+    def scores() -> Any:
+        by_step = [(0.4, 0.9, -0.1), (0.6, 0.7, -0.2), (0.5, 0.2, -0.3)]  # best at step 4, 6 (the least error), 2
+        each = iter([dict(zip(("macro_f1", "mean_absolute_error", "mcc"), one, strict=True)) for one in by_step])
+        return lambda model: next(each)
+
+    metric = Metric(key, key, key)
+    section = training(metric=key, max_steps=6, eval_steps=2, learning_rate=1e-3)
+    trainer = LabelTrainer.build(
+        add_adapter(backbone(), SECTIONS[0], seed=5), TrainingData(rows(), tokenizer(), scores(), metric=metric),
+        section, output_dir=str(tmp_path / "alone"), seed=3,
+    )  # fmt: skip
+    trainer.train()
+    assert str(trainer.state.best_model_checkpoint).endswith(f"checkpoint-{best}")
+
+    model, names = add_adapters(backbone(), SECTIONS[:1], seed=5)
+    joint = JointAdapters(names, [1e-3], tmp_path / "best", lambda number, line: None)
+    (tmp_path / "best").mkdir()
+    data = TrainingData(rows(), tokenizer(), scores(), metric=metric)
+    JointTrainer.build(model, data, section, output_dir=str(tmp_path / "joint"), seed=3, joint=joint).train()
+    (found,) = read_best(tmp_path / "best").values()
+    assert (found.step, found.score) == (best, trainer.state.best_metric)

@@ -29,6 +29,7 @@ def test_a_report_holds_what_was_measured() -> None:
         steps=40,
         best_step=30,
         validation_macro_f1=0.75,
+        validation_score=0.75,
         tokens_computed=5000,
         truncated=2,
         shared_prefix=True,

@@ -59,13 +59,15 @@ def evaluate(
     from loraft.display import table
     from loraft.evaluation import evaluate as evaluation
     from loraft.evaluation import tables
+    from loraft.evaluation.choosing import Metric
     from loraft.runs.atomic_files import to_json
 
     result = evaluation.evaluate(config=resolved, run=path, adapter=adapter, split=split, zero_shot=zero_shot)
     if json:
         print(to_json(result.to_json()))
     else:
-        shown = [make(result.report) for make in (tables.summary, tables.per_class, tables.confusion)]
-        table.show([*shown, *tables.baselines({"": result.baselines})])
+        metric, report = Metric.of(resolved), result.report
+        shown = [tables.summary(report, metric), tables.per_class(report), tables.confusion(report)]
+        table.show([*shown, *tables.baselines({"": result.baselines}, metric)])
         if result.baselines is not None:
             print(result.baselines.verdict)

@@ -1,7 +1,7 @@
 """The command `loraft train`."""
 
 import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,11 @@ from loraft.cli.options import (
 )
 from loraft.errors import RunError
 
+if TYPE_CHECKING:
+    from loraft.config.schema import Config
+
+FEW_ROWS = 500  # training rows below which scores of all of them say more than those of a small test split
+
 
 def train(
     preset: Preset = None,
@@ -37,16 +42,25 @@ def train(
     output: Output = None,
     seed: Seed = None,
     force: Annotated[bool, typer.Option("--force", help="Delete an earlier run of the same name.")] = False,
+    folds: Annotated[
+        int | None, typer.Option(min=2, metavar="K", help="Out-of-fold scores of all training rows, by K adapters.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Fine-tune an adapter; print the test split's numbers before and after."""
+    """Fine-tune an adapter; print the test split's numbers before and after.
+
+    With --folds, which suits fewer than 500 rows, the same command goes on after an interruption.
+    """
     from loraft.config.resolve import resolve
     from loraft.runs.run import run_of
 
     flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
+    if folds is not None:
+        _train_folds(resolved, folds, force=force, json=json, verbose=verbose)
+        return
     run = run_of(resolved)
     if distributed.is_main_process():
         run.check(force=force, resume=resume)
@@ -58,6 +72,7 @@ def train(
 
     from loraft.display import table
     from loraft.evaluation import tables
+    from loraft.evaluation.choosing import Metric
     from loraft.runs.atomic_files import to_json
     from loraft.runs.records import as_json
     from loraft.training import pipeline
@@ -66,8 +81,32 @@ def train(
     if json:
         print(to_json(as_json(result)))
     else:
-        table.show([tables.before_after(result.before, result.after), *tables.baselines({"": result.baselines})])
+        metric = Metric.of(resolved)
+        shown = tables.before_after(result.before, result.after, metric)
+        table.show([shown, *tables.baselines({"": result.baselines}, metric)])
         if result.baselines is not None:
             print(result.baselines.verdict)
     say(f"run: {result.run}")
+    few = [s.rows for name, s in result.data.items() if name == "train" and s.rows < FEW_ROWS]
+    if few and resolved.data.max_train_rows is None:
+        say(f"note: {few[0]} training rows are few; --folds 5 gives scores over all of them")
     say(f"next: loraft predict --run {shlex.quote(result.run)} 'thầy giảng bài rất dễ hiểu'")
+
+
+def _train_folds(config: "Config", folds: int, *, force: bool, json: bool, verbose: bool) -> None:
+    start_command(config, verbose)
+
+    from loraft.display import table
+    from loraft.runs.atomic_files import to_json
+    from loraft.runs.records import as_json
+    from loraft.studies.sweep import fold_tables
+    from loraft.studies.sweep.folds import train_folds
+
+    result = train_folds(config, folds, force=force, tell=say)
+    if json:
+        print(to_json(as_json(result)))
+    else:
+        table.show(fold_tables.folds_tables(result))
+        print("\n".join(fold_tables.folds_notes(result)))
+    say(f"folds: {result.path}")
+    say(f"next: loraft report {shlex.quote(result.path)}, and loraft train without --folds for an adapter of all rows")

@@ -34,6 +34,13 @@ class DataConfig(Section):
     train_split: str = "train"
     validation_split: str = "validation"
     test_split: str = "test"
+    split: Annotated[list[Share], Field(min_length=3, max_length=3)] | None = Field(
+        None, description="shares of train, validation and test drawn from the train split; 0: the source's own"
+    )
+    split_seed: int = Field(42, ge=0, description="of that draw; not seed, so that runs with other seeds have its rows")
+    fold: str | None = Field(
+        None, pattern=r"^[1-9]\d*/[1-9]\d*$", description="2/5: fold 2 of 5 of the train split as test; by --folds 5"
+    )
     max_train_rows: int | None = Field(None, ge=1)
     max_eval_rows: int | None = Field(None, ge=1, description="of the validation split")
     max_test_rows: int | None = Field(None, ge=1)
@@ -50,6 +57,22 @@ class DataConfig(Section):
         except LookupError:
             raise ValueError(f"is no encoding that Python knows (got {name!r}); try cp1258, latin-1 or tcvn3") from None
         return name
+
+    @field_validator("fold")
+    @classmethod
+    def _one_of_the_folds(cls, fold: str | None) -> str | None:
+        number, _, folds = (fold or "1/2").partition("/")
+        if int(folds) < 2 or int(number) > int(folds):
+            raise ValueError("is no fold; for example 2/5, from 1/5 to 5/5")
+        return fold
+
+    @field_validator("split")
+    @classmethod
+    def _whole(cls, shares: list[float] | None) -> list[float] | None:
+        if shares is not None and (abs(sum(shares) - 1) > 1e-6 or not 0 < shares[0] < 1):
+            raise ValueError(f"must sum to 1, with rows for train and another split (sum {sum(shares):g}); for example"
+                             " [0.8, 0.1, 0.1], or [0.9, 0.1, 0] where the source has a test split")  # fmt: skip
+        return shares
 
     @field_validator("text_column", "label_column")
     @classmethod

@@ -21,6 +21,9 @@ class PromptConfig(Section):
     """The task: labels, their words, and the prompt around a sentence. Keys that are not set come from `task`."""
 
     task: str = Field("sentiment", description="sentiment, topic, or a YAML file with this section's keys")
+    kind: Literal["single", "ordinal"] = Field(
+        "single", description="ordinal: the labels are in order, which adds quadratic kappa and mean absolute error"
+    )
     labels: Annotated[list[str], Field(min_length=2)] | None = Field(None, description="label names, in id order")
     label_words: list[str] | None = Field(None, description="the model's answers; default: the label names")
     label_column: str | None = Field(None, description="column of the labels where data.label_column is not set")

@@ -35,7 +35,7 @@ TASK_KEYS = (
 )  # fmt: skip
 # Keys whose value belongs to another key's: revision to hub name, encoding to file, labels and prompt to task.
 DEPENDENT_KEYS = {
-    ("prompt", "task"): (*TASK_KEYS, "id_columns"),
+    ("prompt", "task"): (*TASK_KEYS, "id_columns", "kind"),
     ("data", "source"): ("revision", "subset", "encoding", "delimiter", "sheet", "label_names"),
     ("model", "name"): ("revision",),
 }

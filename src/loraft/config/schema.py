@@ -8,7 +8,7 @@ import os
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from loraft.bundled import bundled_backbones
 from loraft.config.data_section import DataConfig
@@ -121,6 +121,10 @@ Tracker = Literal[
 ]  # fmt: skip
 
 
+METRICS = ("macro_f1", "accuracy", "weighted_f1", "mcc")
+ORDINAL_METRICS = ("quadratic_kappa", "mean_absolute_error")  # need labels in order
+
+
 class TrainConfig(Section):
     """Training arguments, as in transformers' `TrainingArguments`, and a few of loraft's own."""
 
@@ -140,13 +144,24 @@ class TrainConfig(Section):
     logging_steps: int = Field(10, ge=1)
     eval_steps: int = Field(100, ge=1)
     save_total_limit: int = Field(2, ge=1)
-    early_stopping_patience: int | None = Field(None, ge=1, description="evaluations without a better macro-F1")
+    metric: str = Field(
+        "macro_f1", description="picks the checkpoint, on validation: " + ", ".join(METRICS) + ", f1:LABEL; ordinal "
+        "tasks also " + ", ".join(ORDINAL_METRICS)
+    )  # fmt: skip
+    early_stopping_patience: int | None = Field(None, ge=1, description="evaluations without a better train.metric")
     class_weights: Literal["none", "balanced"] = "none"
     sampling: Literal["natural", "balanced", "by_length"] = "natural"
     shared_prefix: Literal["auto", "off"] = Field(
         "auto", description="compute the batch's common prompt once; off: padded batches and peft's own layers"
     )
     report_to: list[Tracker] = Field(default_factory=list, description="trackers, for example wandb")
+
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, name: str) -> str:
+        if name not in (*METRICS, *ORDINAL_METRICS) and not name.startswith("f1:"):
+            raise ValueError(f"is no metric; {', '.join((*METRICS, 'f1:LABEL', *ORDINAL_METRICS))}")
+        return name
 
     @field_validator("max_steps")
     @classmethod
@@ -220,6 +235,19 @@ class Config(Section):
     eval: EvalConfig = Field(default_factory=EvalConfig)
     fewshot: FewshotConfig = Field(default_factory=FewshotConfig)
     sweep: SweepConfig = Field(default_factory=SweepConfig)
+
+    @field_validator("train")
+    @classmethod
+    def _metric_of_the_task(cls, train: TrainConfig, info: ValidationInfo) -> TrainConfig:
+        prompt = info.data.get("prompt")  # absent where it has mistakes of its own
+        if prompt is None or prompt.labels is None:
+            return train
+        if train.metric in ORDINAL_METRICS and prompt.kind != "ordinal":
+            raise ValueError(f"metric={train.metric} needs labels in order; set prompt.kind=ordinal, or another metric")
+        label = train.metric.removeprefix("f1:")
+        if label != train.metric and label not in prompt.labels:
+            raise ValueError(f"metric={train.metric} names no label of the task; labels: {', '.join(prompt.labels)}")
+        return train
 
     @field_validator("name")
     @classmethod

@@ -1,7 +1,7 @@
 """Load labelled splits: read the rows, match their labels, count duplicates, apply the row limits.
 
-Every row that cannot be used is reported with its file and row number. Rows that were skipped, dropped or left out are
-counted in the split's notes.
+With `data.split`, the splits are drawn from the rows of the train split. Every row that cannot be used is reported with
+its file and row number. Rows that were skipped, dropped or left out are counted in the split's notes.
 """
 
 import hashlib
@@ -26,10 +26,12 @@ from loraft.data.dropping import dropped
 from loraft.data.labels import allowed_labels, is_unlabelled, label_reader, whole_number
 from loraft.data.records import BadRow, Example, Row
 from loraft.data.sources import NoSplitError, open_source
+from loraft.data.splitting import assigned
 from loraft.errors import DataError, Note
 
 SHOWN_ERRORS = 5  # rows named in one message
 LIMITS = {"train": "max_train_rows", "validation": "max_eval_rows", "test": "max_test_rows"}  # keys of `data`
+FOLD_VALIDATION = 0.1  # of the rows outside of a fold: picks its checkpoint
 KEEP_ALL = {"drop_duplicates": False, "drop_conflicts": False, "drop_leaked": False}  # for every split but train
 # Notes: of a limit, of rows without sentence, of rows without label.
 LEFT_OUT, BLANK, UNLABELLED = "rows left out by the limit", "blank rows skipped", "unlabelled rows skipped"
@@ -54,6 +56,7 @@ class Split:
     examples: tuple[Example, ...]
     source: str  # file, or hub id with revision and split
     notes: dict[str, int] = field(default_factory=dict)  # what was found or left out: number of rows
+    pool: str | None = None  # with data.split: fingerprint of all the rows that the splits were drawn from
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -76,10 +79,14 @@ class Split:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over texts and label ids in their order, in hexadecimal: equal for equal data, however stored."""
-        digest = hashlib.sha256()
-        for example in self.examples:
-            digest.update(json.dumps([example.text, example.label]).encode() + b"\n")
-        return digest.hexdigest()
+        return _fingerprint(self.examples)
+
+
+def _fingerprint(examples: Iterable[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps([example.text, example.label]).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def training_splits(config: Config) -> dict[str, Split]:
@@ -92,8 +99,30 @@ def load_data(config: Config, name: str) -> Split:
     prompt, data = config.prompt, config.data
     limit = getattr(data, LIMITS[name]) if name in LIMITS else None
     label_column = prompt.label_column or "label"
-    given: dict[str, Any] = {"id_columns": prompt.id_columns or (), "limit": limit}
-    return load_split(data, name, labels=prompt.labels or [], label_column=label_column, **given)
+    given: dict[str, Any] = {"id_columns": prompt.id_columns or (), "labels": prompt.labels or []}
+    if data.fold is None or name not in LIMITS:
+        return load_split(data, name, label_column=label_column, limit=limit, **given)
+    whole = load_split(data, "train", label_column=label_column, limit=data.max_train_rows, **given)
+    return _of_fold(whole, name, data, given["labels"])
+
+
+def _of_fold(whole: Split, name: str, section: DataConfig, labels: Sequence[str]) -> Split:
+    """The rows of `whole` that are the test rows of a fold, or of the others a tenth as validation, or the rest."""
+    fold, seed = str(section.fold), section.split_seed
+    number, folds = map(int, fold.split("/"))
+
+    def drawn(examples: Sequence[Example], shares: Sequence[float]) -> list[list[Example]]:
+        texts, ids = [example.text for example in examples], [example.label or 0 for example in examples]
+        found = assigned(texts, ids, shares, seed, labels, whole.source)
+        return [[e for e, one in zip(examples, found, strict=True) if one == s] for s in range(len(shares))]
+
+    parts = drawn(whole.examples, [1 / folds] * folds)
+    test, others = parts[number - 1], parts[: number - 1] + parts[number:]
+    rest = sorted((example for part in others for example in part), key=lambda example: example.row)
+    train, validation = drawn(rest, [1 - FOLD_VALIDATION, FOLD_VALIDATION])
+    rows = {"train": train, "validation": validation, "test": test}[name]
+    notes = whole.notes if name == "train" else {}
+    return Split(name, tuple(rows), f"{whole.source} ({name} of fold {fold}, seed {seed})", notes, whole.fingerprint)
 
 
 def load_split(
@@ -124,10 +153,21 @@ def load_split(
             `section.unlabelled` is "skip") missing, or no row is left. Up to five rows are named.
     """
     column = section.label_column or label_column
-    name = str(getattr(section, f"{split}_split")) if split in LIMITS else str(split)
-    rows, source = open_source(section, name, (section.text_column, column), str(split), labels)
+    shares = dict(zip(LIMITS, section.split or (), strict=bool(section.split)))
+    role = "train" if shares.get(str(split)) else str(split)  # of the rows in the source
+    name = str(getattr(section, f"{role}_split")) if role in LIMITS else role
+    rows, source = open_source(section, name, (section.text_column, column), role, labels)
     notes: Counter[str] = Counter()
     examples = list(_examples(rows, source, section, column, _LabelIds(labels, id_columns), notes))
+    pool = None
+    if shares.get(str(split)):
+        pool, ids = _fingerprint(examples), [example.label or 0 for example in examples]
+        texts, number = [example.text for example in examples], list(LIMITS).index(str(split))
+        drawn = assigned(texts, ids, [*shares.values()], section.split_seed, labels, source)
+        examples = [example for example, one in zip(examples, drawn, strict=True) if one == number]
+        source += f" ({shares[str(split)]:.0%} drawn for {split}, seed {section.split_seed})"
+        if split != "train":
+            notes.clear()  # of all rows: told with those of train
 
     def measured_on() -> list[str]:
         """The sentences of the validation and the test split, of those that the source has."""
@@ -151,7 +191,7 @@ def load_split(
             f"{source}: no row with text and label (got {found or 'an empty source'}); add rows, or name another split"
             f" or data.label_column (now {column!r})"
         )
-    return Split(str(split), tuple(examples), source, dict(notes))
+    return Split(str(split), tuple(examples), source, dict(notes), pool)
 
 
 def _examples(

@@ -17,8 +17,9 @@ from loraft.config.schema import Config
 from loraft.data.checks import conflicts
 from loraft.data.dataset import LIMITS, Split
 from loraft.data.near_duplicates import rows_also_in
+from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
-from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES, core
+from loraft.evaluation.metrics import LOWER_IS_BETTER, confusion, scores_of_one
 from loraft.runs.kept import kept
 
 FEW_TRAIN, FEW_TEST = 20, 10  # rows of a label below which it is hard to learn, or to measure
@@ -77,27 +78,28 @@ def of_training(
     """Warnings about how a training went.
 
     Args:
-        log: of the trainer; rows with `step` and `eval_macro_f1`.
+        log: of the trainer; rows with `step` and the metric on validation.
         config: its `train` section.
         learning_rate: the highest of the schedule; None if not known.
         usual_rate: the usual one for the size of the backbone.
     """
-    found, section = [], config.train
-    by_step = {int(row["step"]): float(row["eval_macro_f1"]) for row in log if "eval_macro_f1" in row and "step" in row}
+    found, section, metric = [], config.train, Metric.of(config)
+    key = f"eval_{metric.key}"
+    by_step = {int(row["step"]): float(row[key]) for row in log if key in row and "step" in row}
     steps = sorted(by_step)
     if len(steps) > 1:
-        best = max(steps, key=lambda step: by_step[step])  # the first of equal ones
+        best = max(steps, key=lambda step: metric.gain(by_step[step]))  # the first of equal ones
         length = f"train.num_train_epochs (now {section.num_train_epochs:g})"
         length = f"train.max_steps (now {section.max_steps})" if section.max_steps > 0 else length
         if best == steps[-1]:
             found.append(
-                f"validation is best at the last step ({by_step[best]:.3f} macro F1 at step {best}), so more steps may"
-                f" help: raise {length}"
+                f"validation is best at the last step ({by_step[best]:.3f} {metric.word} at step {best}), so more steps"
+                f" may help: raise {length}"
             )
         elif best == steps[0]:
             found.append(
-                f"validation is best at its first evaluation ({by_step[best]:.3f} macro F1 at step {best}), so training"
-                " went on too long or too fast: lower train.learning_rate or train.eval_steps (now"
+                f"validation is best at its first evaluation ({by_step[best]:.3f} {metric.word} at step {best}), so"
+                " training went on too long or too fast: lower train.learning_rate or train.eval_steps (now"
                 f" {section.eval_steps})"
             )
     if learning_rate is not None and not 1 / UNUSUAL <= learning_rate / usual_rate <= UNUSUAL:
@@ -157,8 +159,9 @@ def _leaked(config: Config, train: Split, test: Split, answers_N: Any, num_label
     rest = np.array([i for i in range(len(test)) if i not in inside], dtype=np.int64)
     without = "no other row is left"
     if len(rest):
-        scores = core(test.labels[rest], answers_N[rest], num_labels)
-        without = ", ".join(f"{SCORES[score]} {scores[score]:.4f}" for score in INTERVAL_SCORES)
+        scores, metric = scores_of_one(confusion(test.labels[rest], answers_N[rest], num_labels)), Metric.of(config)
+        names = {one: metric.name(one.partition(":")[0]) for one in metric.compared}
+        without = ", ".join(f"{name} {scores[one]:.4f}" for one, name in names.items())
         without = f"on the other {len(rest):,}: {without}"
     counted = f"{len(exact):,} the same" + (f", {len(nearly):,} nearly the same" if near else "")
     yield (
@@ -168,7 +171,8 @@ def _leaked(config: Config, train: Split, test: Split, answers_N: Any, num_label
 
 
 def _imprecise(config: Config, report: EvaluationReport, split: str) -> Iterator[str]:
-    widths = {SCORES[score]: high - low for score, (low, high) in report.intervals.items() if high - low > WIDE}
+    metric, fractions = Metric.of(config), {k: v for k, v in report.intervals.items() if k not in LOWER_IS_BETTER}
+    widths = {metric.name(score): high - low for score, (low, high) in fractions.items() if high - low > WIDE}
     if widths:
         limit = LIMITS.get(split)
         value = None if limit is None else getattr(config.data, limit)

@@ -6,6 +6,7 @@ Shapes: N test rows, K labels.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import numpy.typing as npt
 from loraft.config.schema import Config
 from loraft.data.dataset import Split, load_data
 from loraft.errors import DataError, Note
-from loraft.evaluation import metrics, significance
+from loraft.evaluation import significance
+from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import classification_report
-from loraft.evaluation.intervals import Difference, Interval
+from loraft.evaluation.intervals import Difference
+from loraft.evaluation.shares import Interval
 from loraft.runs.kept import kept
 
 Ints = npt.NDArray[np.int64]
@@ -32,10 +35,9 @@ class ComparedBaseline:
 
     Attributes:
         name: one of `BASELINES`.
-        scores: each of `metrics.SCORES`, as fractions.
-        intervals: of `metrics.INTERVAL_SCORES`.
-        differences: the model's score minus the baseline's, for each of `metrics.INTERVAL_SCORES`, with interval and
-            p-value; see `significance.compared`.
+        scores, intervals: as in `EvaluationReport`.
+        differences: the model's score minus the baseline's, for each of `Metric.compared`, with interval and p-value;
+            see `significance.compared`.
         verdict: of the model: better, worse, or cannot be told apart.
     """
 
@@ -51,7 +53,7 @@ class Baselines:
     """The baselines beside a model on the same test rows.
 
     Attributes:
-        train_rows: number of rows that the baselines were fitted on.
+        train_rows: number of rows that the baselines were fitted on; of folds, in the first.
         confidence: coverage of the intervals, in (0, 1).
         rows: one for each of `BASELINES`.
         verdict: on the model, in a sentence; what it loses to comes first.
@@ -119,32 +121,58 @@ def compared_with(
     Returns:
         None where they are off, where there are no training rows, and (with auto) where they would take minutes.
     """
+    return None if train is None else compared_over(config, [(train, test)], predictions_N, model)
+
+
+def compared_over(
+    config: Config, parts: Sequence[tuple[Split, Split]], predictions_N: npt.ArrayLike, model: str
+) -> Baselines | None:
+    """As `compared_with`, where the test rows are in parts: each with training rows of its own, as folds have them.
+
+    Args:
+        config, model: as there.
+        parts: training rows and test rows of each.
+        predictions_N: the model's label ids for the test rows of all parts, one part after the other.
+    """
     labels = config.prompt.labels or []
-    if train is None or config.eval.baselines == "off":
+    if config.eval.baselines == "off":
         return None
-    if config.eval.baselines == "auto" and sum(map(len, [*train.texts, *test.texts])) * len(labels) > MOST_WORK:
+    work = sum(len(text) for part in parts for split in part for text in split.texts) * len(labels)
+    if config.eval.baselines == "auto" and work > MOST_WORK:
         warnings.warn("no baselines: they would take minutes on so many rows; eval.baselines=on", Note, stacklevel=2)
         return None
-    answers: dict[str, list[int]] = kept(
-        Path(config.output),
-        "baselines",
-        [train.fingerprint, test.fingerprint],
-        lambda: {name: [int(k) for k in make(train, test)] for name, make in BASELINES.items()},
-    )
+    answers: dict[str, list[int]] = {name: [] for name in BASELINES}
+    for train, test in parts:
+        made: dict[str, list[int]] = kept(
+            Path(config.output),
+            "baselines",
+            [train.fingerprint, test.fingerprint],
+            partial(_answers, train, test),
+        )
+        for name, given in answers.items():
+            given += made[name]
+    references_N = np.concatenate([test.labels for _, test in parts])
     settings: dict[str, Any] = {
         "bootstrap_samples": config.eval.bootstrap_samples, "confidence": config.eval.confidence, "seed": config.seed
     }  # fmt: skip
     pairs = [([predictions_N], [answers[name]]) for name in BASELINES]
-    found = significance.compared(test.labels, pairs, len(labels), **settings)
+    metric = Metric.of(config)
+    found = significance.compared(references_N, pairs, len(labels), scores=metric.compared, **settings)
     rows = []
     for name, differences in zip(BASELINES, found, strict=True):
-        report = classification_report(test.labels, None, answers[name], labels, **settings)
+        report = classification_report(references_N, None, answers[name], labels, **settings)
+        report = metric.added(report, config.eval.bootstrap_samples, config.seed)
         word = significance.verdict(differences, config.eval.confidence)
         rows.append(ComparedBaseline(name, report.scores, report.intervals, differences, word))
-    return Baselines(len(train), config.eval.confidence, tuple(rows), _sentence(rows, config.eval.confidence, model))
+    sentence = _sentence(rows, config.eval.confidence, model, metric)
+    return Baselines(len(parts[0][0]), config.eval.confidence, tuple(rows), sentence)
 
 
-def _sentence(rows: Sequence[ComparedBaseline], confidence: float, model: str) -> str:
+def _answers(train: Split, test: Split) -> dict[str, list[int]]:
+    return {name: [int(k) for k in make(train, test)] for name, make in BASELINES.items()}
+
+
+def _sentence(rows: Sequence[ComparedBaseline], confidence: float, model: str, metric: Metric) -> str:
     """The verdict on the model, against each baseline; the one that it loses to comes first."""
     order = [significance.WORSE, significance.UNCLEAR, significance.BETTER]
     ranks = {row.name: order.index(row.verdict) if row.verdict in order else 0 for row in rows}
@@ -152,8 +180,8 @@ def _sentence(rows: Sequence[ComparedBaseline], confidence: float, model: str) -
     for row in sorted(rows, key=lambda row: ranks[row.name]):
         joined = "from" if row.verdict == significance.UNCLEAR else "than"
         gaps = "; ".join(
-            f"{metrics.SCORES[score]} {significance.in_points(one, confidence)}"
-            for score, one in row.differences.items()
+            f"{metric.name(score)} {significance.in_points(row.differences[score], confidence, score)}"
+            for score in metric.shown(row.differences)
         )
         verb = "" if row.verdict == significance.UNCLEAR else "is "
         parts.append(f"the {model} {verb}{row.verdict} {joined} the {row.name}: {gaps}")

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from loraft.evaluation.intervals import Interval, bootstrap
+from loraft.evaluation.intervals import bootstrap
 from loraft.evaluation.metrics import (
-    SCORES,
+    ALL_SCORES,
     classification_metric,
     confusion,
     expected_calibration_error,
     log_loss,
     per_label,
 )
+from loraft.evaluation.shares import Interval
 from loraft.runs.records import Flat
 
 
@@ -33,16 +34,16 @@ class LabelScores:
 
 
 @dataclass(frozen=True)
-class EvaluationReport(Flat, scores=SCORES):
+class EvaluationReport(Flat, scores=ALL_SCORES):
     """The results of one evaluation.
 
     In JSON the scores are written beside the other fields: `{"accuracy": 0.9, ..., "n": 608, ...}`.
 
     Attributes:
-        scores: each of `metrics.SCORES`, as fractions.
+        scores: each of `metrics.SCORES`, as fractions, and what `choosing.Metric.added` adds.
         n: number of rows.
         confidence: coverage of the intervals, in (0, 1).
-        intervals: low and high bound of each of `metrics.INTERVAL_SCORES`, as fractions.
+        intervals: low and high bound of each of `metrics.INTERVAL_SCORES`, and of what was added.
         per_class: scores of each label, in id order.
         confusion: K x (K + 1) counts; row is the reference, column the prediction, the last column "no label".
         no_label: share of answers that are no label.

@@ -17,8 +17,10 @@ from loraft.engine import decoding, scorer
 from loraft.errors import RunError
 from loraft.evaluation import advice
 from loraft.evaluation.baselines import Baselines, compared_with, train_rows
+from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
 from loraft.evaluation.predict import warn_of_ties
+from loraft.models import manifest
 from loraft.models.encoder import Encoder, Prompt, warn_of_cuts
 from loraft.models.load import build, load_peft, load_run
 from loraft.runs.predictions import PredictedRow, predicted_ids
@@ -105,6 +107,8 @@ def evaluate(
         raise RunError(f"eval: no config (got {given[0]} alone); loraft.resolve makes one, only a run has its own")
     data = load_data(config, split)
     warn_of_notes([data])
+    if opened is not None and opened.finished:
+        manifest.check_drawn(manifest.read(opened.adapter), load_config(opened.config_path), config, data)
     if opened is not None:
         encoder, model = load_run(opened, config, switchable=False)
     else:
@@ -167,6 +171,7 @@ def judge(
         confidence=config.eval.confidence,
         seed=config.seed,
     )
+    report = Metric.of(config).added(report, config.eval.bootstrap_samples, config.seed)
     rows = [
         PredictedRow(
             row=example.row,

@@ -12,11 +12,20 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES, Floats, Ints, confusion, scores_of_many, scores_of_one
+from loraft.evaluation.metrics import (
+    ALL_SCORES,
+    INTERVAL_SCORES,
+    LOWER_IS_BETTER,
+    NOT_FRACTIONS,
+    Floats,
+    Ints,
+    confusion,
+    scores_of_many,
+    scores_of_one,
+)
+from loraft.evaluation.shares import Interval, tango, wilson
 
 CHUNK_CELLS = 4_000_000  # resamples are drawn in blocks of at most this many numbers, to bound memory
-
-Interval = tuple[float, float]
 
 
 class Scored(Protocol):
@@ -63,8 +72,10 @@ class Difference:
     note: str | None = None
 
 
-def bootstrap(counts_KK: Ints, samples: int, confidence: float, seed: int) -> dict[str, Interval]:
-    """Intervals of `metrics.INTERVAL_SCORES` for one classifier, as fractions: Wilson's for accuracy, else a bootstrap.
+def bootstrap(
+    counts_KK: Ints, samples: int, confidence: float, seed: int, scores: Sequence[str] = INTERVAL_SCORES
+) -> dict[str, Interval]:
+    """Intervals of these scores for one classifier, by name: Wilson's for accuracy, else a bootstrap.
 
     Resampling the N test rows alone gives [1, 1] where all are right. So the resamples are drawn from N + 2 rows: one
     more is right and one more wrong, shared among the labels by their numbers of rows, the wrong one also evenly among
@@ -75,6 +86,7 @@ def bootstrap(counts_KK: Ints, samples: int, confidence: float, seed: int) -> di
         samples: S, resamples of the rows.
         confidence: coverage of the intervals, in (0, 1).
         seed: of the resampling.
+        scores: names in `metrics.scores_of_many`; the interval of `label_f1:2` is called `label_f1`.
 
     Source:
         Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13 (percentiles); one success and one
@@ -93,61 +105,11 @@ def bootstrap(counts_KK: Ints, samples: int, confidence: float, seed: int) -> di
         blocks.append(scores_of_many(drawn_SKK))
     values = scores_of_one(counts_KK)
     found = {}
-    for name in INTERVAL_SCORES:
+    for name in scores:
         low, high = _percentiles(np.concatenate([one[name] for one in blocks]), confidence)
-        found[name] = min(low, values[name]), max(high, values[name])
-    return {**found, "accuracy": wilson(int(np.trace(counts_KK)), total, confidence)}
-
-
-def wilson(right: int, total: int, confidence: float) -> Interval:
-    """Wilson's score interval of a share: it contains the share, and has a width also at 0 and 1.
-
-    Source:
-        Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference".
-    """
-    from scipy.special import ndtri
-
-    share, z = right / total, float(ndtri((1 + confidence) / 2))
-    middle = share + z**2 / (2 * total)
-    half = z * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    # At 0 and 1 the bound is the share itself; rounding must not move it to the other side.
-    return min((middle - half) / (1 + z**2 / total), share), max((middle + half) / (1 + z**2 / total), share)
-
-
-def tango(own: int, other: int, total: int, confidence: float) -> Interval:
-    """Tango's score interval of the difference of two shares on the same rows: it has a width also where none differs.
-
-    The bounds are the differences that the score test of matched pairs does not reject, found by bisection.
-
-    Args:
-        own: rows that only the first model has right.
-        other: rows that only the second model has right.
-        total: number of rows.
-        confidence: coverage of the interval, in (0, 1).
-
-    Source:
-        Tango 1998, "Equivalence Test and Confidence Interval for the Difference in Proportions for the Paired-sample
-        Design"; recommended by Fagerland, Lydersen and Laake 2014, "Recommended Tests and Confidence Intervals for
-        Paired Binomial Proportions".
-    """
-    from scipy.special import ndtri
-
-    z = float(ndtri((1 + confidence) / 2))
-
-    def holds(gap: float) -> bool:
-        # The likeliest share of rows that only the second model has right, if `gap` is the true difference.
-        linear = (2 * total - own + other) * gap - own - other
-        share = (math.sqrt(max(0.0, linear**2 + 8 * total * other * gap * (1 - gap))) - linear) / (4 * total)
-        return (own - other - total * gap) ** 2 <= z**2 * total * (2 * share + gap * (1 - gap))
-
-    bounds = []
-    for outside in (-1.0, 1.0):
-        inside = (own - other) / total
-        for _ in range(50):  # halvings, down to the precision of floats
-            middle = (inside + outside) / 2
-            inside, outside = (middle, outside) if holds(middle) else (inside, middle)
-        bounds.append(inside)
-    return bounds[0], bounds[1]
+        found[name.partition(":")[0]] = min(low, values[name]), max(high, values[name])
+    exact = {"accuracy": wilson(int(np.trace(counts_KK)), total, confidence)} if "accuracy" in scores else {}
+    return {**found, **exact}
 
 
 def differences(
@@ -180,7 +142,7 @@ def differences(
         seed: of the resampling.
 
     Returns:
-        A difference for each of `metrics.INTERVAL_SCORES`.
+        A difference for each score of `metrics.scores_of_many`.
 
     Source:
         Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13, for percentile intervals; two rows
@@ -198,7 +160,7 @@ def differences(
     total = answers_DN.shape[1]
     resampled = _resampled(kinds[0], columns_DU, weights_U, total, num_labels, bootstrap_samples, seed)
     found = {}
-    for name in INTERVAL_SCORES:
+    for name in measured[0]:
         values_D, values_DS = np.array([scores[name] for scores in measured]), [scores[name] for scores in resampled]
         gap = float(values_D[:own].mean() - values_D[own:].mean())
         gap_S = np.mean(values_DS[:own], axis=0) - np.mean(values_DS[own:], axis=0)
@@ -208,7 +170,8 @@ def differences(
             low, high = tango(int((right & ~other_right).sum()), int((other_right & ~right).sum()), total, confidence)
         of_draws = math.hypot(_half_width(values_D[:own], confidence), _half_width(values_D[own:], confidence))
         low, high = _widened(gap, (min(low, gap), max(high, gap)), of_draws)
-        found[name] = Difference(gap, (max(-1.0, low), min(1.0, high)))
+        lowest, highest = _limits(name)
+        found[name] = Difference(gap, (max(lowest - highest, low), min(highest - lowest, high)))
     return found
 
 
@@ -221,7 +184,7 @@ def spread(draws: Sequence[Scored], score: str, confidence: float) -> Spread:
 
     Args:
         draws: R of them, at least one.
-        score: one of `metrics.SCORES`.
+        score: one of `metrics.ALL_SCORES`.
         confidence: coverage of the interval, in (0, 1); that of the draws' own intervals.
     """
     values_R = np.array([draw.scores[score] for draw in draws])
@@ -231,12 +194,18 @@ def spread(draws: Sequence[Scored], score: str, confidence: float) -> Spread:
         return Spread(mean, sd, None)
     low, high = np.mean([draw.intervals[score] for draw in draws], axis=0)
     low, high = _widened(mean, (float(low), float(high)), _half_width(values_R, confidence))
-    return Spread(mean, sd, (max(0.0, low), min(1.0, high)))
+    lowest, highest = _limits(score)
+    return Spread(mean, sd, (max(lowest, low), min(highest, high)))
 
 
 def spreads(draws: Sequence[Scored], confidence: float) -> dict[str, Spread]:
-    """The spread of each of `metrics.SCORES` that all draws have; files of an earlier version may lack one."""
-    return {score: spread(draws, score, confidence) for score in SCORES if all(score in d.scores for d in draws)}
+    """The spread of each of `metrics.ALL_SCORES` that all draws have; files of an earlier version may lack one."""
+    return {score: spread(draws, score, confidence) for score in ALL_SCORES if all(score in d.scores for d in draws)}
+
+
+def _limits(score: str) -> Interval:
+    """The lowest and the highest value that a score can have."""
+    return NOT_FRACTIONS.get(score, 0.0), math.inf if score in LOWER_IS_BETTER else 1.0
 
 
 def _one_right_each(references_N: npt.ArrayLike, own: int, draws: int, num_labels: int) -> tuple[Ints, Floats]:

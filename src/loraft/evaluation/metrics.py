@@ -3,8 +3,8 @@
 Shapes: N examples, K labels, S confusion matrices. Label ids run from 0 to K - 1; a prediction of -1 stands for an
 answer that is no label, and is always wrong. Accuracy, precision, recall and F1 are fractions.
 
-To add a score, add an entry to `SCORES` and a line to `scores_of_many`: tables, reports and files then show it. Where
-there is no room for all (comparisons of runs, lists of draws), those of `INTERVAL_SCORES` are shown.
+To add a score, add an entry to `SCORES` and a line to `scores_of_many`: files then hold it, and `train.metric` may name
+it. Tables show `choosing.TABLE_SCORES` and the score that `train.metric` names.
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,20 @@ SCORES = {
     "macro_f1": "macro F1",
     "macro_precision": "macro precision",
     "macro_recall": "macro recall",
+    "weighted_f1": "weighted F1",
+    "mcc": "MCC",
 }
-INTERVAL_SCORES = ("accuracy", "macro_f1")  # the scores that get a bootstrap interval
+# Of tasks whose labels are in order (`prompt.kind: ordinal`).
+ORDINAL_SCORES = {"quadratic_kappa": "quadratic kappa", "mean_absolute_error": "mean absolute error"}
+LABEL_F1 = "label_f1"  # of the label that `train.metric` names; `scores_of_many` has `label_f1:ID` for every label
+ALL_SCORES = {**SCORES, **ORDINAL_SCORES, LABEL_F1: "F1 of one label"}
+INTERVAL_SCORES = ("accuracy", "macro_f1")  # the scores that get an interval and tests, whatever `train.metric` is
+LOWER_IS_BETTER = ("mean_absolute_error",)
+NOT_FRACTIONS = {"mcc": -1.0, "quadratic_kappa": -1.0}  # their lowest value; the highest is 1
 
 
 def core(references_N: npt.ArrayLike, predictions_N: npt.ArrayLike, num_labels: int) -> dict[str, float]:
-    """Every one of `SCORES`: accuracy and macro-averaged F1, precision and recall, as fractions.
+    """Every one of `SCORES`: accuracy, macro-averaged F1, precision and recall, weighted F1, as fractions, and MCC.
 
     Macro averages run over the labels that occur among references or predictions. A precision or recall without any
     row to count counts as 0.
@@ -42,9 +50,10 @@ def core(references_N: npt.ArrayLike, predictions_N: npt.ArrayLike, num_labels: 
 
     Source:
         scikit-learn's `accuracy_score` and `precision_recall_fscore_support(average="macro", zero_division=0)` over
-        those labels.
+        those labels, `f1_score(average="weighted")` and `matthews_corrcoef`.
     """
-    return scores_of_one(confusion(references_N, predictions_N, num_labels))
+    scores = scores_of_one(confusion(references_N, predictions_N, num_labels))
+    return {name: scores[name] for name in SCORES}
 
 
 def confusion(references_N: npt.ArrayLike, predictions_N: npt.ArrayLike, num_labels: int) -> Ints:
@@ -112,7 +121,7 @@ def classification_metric(num_labels: int) -> Any:
     import evaluate
 
     class ClassificationMetric(evaluate.Metric):
-        """Accuracy, macro F1, macro precision and macro recall; a prediction of -1 is no label."""
+        """Every one of `SCORES`; a prediction of -1 is no label."""
 
         def _info(self) -> Any:
             whole = datasets.Value("int64")
@@ -130,23 +139,69 @@ def classification_metric(num_labels: int) -> Any:
 
 
 def scores_of_one(counts_KK: Ints) -> dict[str, float]:
-    """Every one of `SCORES` for one confusion matrix of shape K x (K + 1)."""
+    """The scores of `scores_of_many` for one confusion matrix of shape K x (K + 1)."""
     return {name: float(values[0]) for name, values in scores_of_many(counts_KK[None]).items()}
 
 
 def scores_of_many(counts_SKK: Ints) -> dict[str, Floats]:
-    """Every one of `SCORES`, each of shape (S,), for S confusion matrices of shape K x (K + 1)."""
+    """Every score, each of shape (S,), for S confusion matrices of shape K x (K + 1).
+
+    These are `SCORES`, `ORDINAL_SCORES` for the labels in their order, and `label_f1:ID` for each label.
+    """
     precision_SK, recall_SK, f1_SK, occurs_SK = per_label(counts_SKK)
-    right_S = np.trace(counts_SKK, axis1=1, axis2=2)
+    right_S, total_S = np.trace(counts_SKK, axis1=1, axis2=2), counts_SKK.sum(axis=(1, 2))
+    support_SK = counts_SKK.sum(axis=2)
 
     def macro(values_SK: Floats) -> Floats:
         return np.asarray((values_SK * occurs_SK).sum(axis=1) / occurs_SK.sum(axis=1))
 
     return {
-        "accuracy": right_S / counts_SKK.sum(axis=(1, 2)),
+        "accuracy": right_S / total_S,
         "macro_f1": macro(f1_SK),
         "macro_precision": macro(precision_SK),
         "macro_recall": macro(recall_SK),
+        "weighted_f1": (f1_SK * support_SK).sum(axis=1) / total_S,
+        "mcc": _mcc(counts_SKK),
+        **_ordinal(counts_SKK),
+        **{f"{LABEL_F1}:{k}": f1_SK[:, k] for k in range(f1_SK.shape[1])},
+    }
+
+
+def _mcc(counts_SKK: Ints) -> Floats:
+    """Matthews' correlation of references and predictions, in [-1, 1]; "no label" is one more class that never is true.
+
+    0 where all references, or all predictions, are one class.
+
+    Source:
+        Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation coefficient".
+    """
+    right_S, total_S = (x.astype(float) for x in (np.trace(counts_SKK, axis1=1, axis2=2), counts_SKK.sum(axis=(1, 2))))
+    true_SK, predicted_SK = counts_SKK.sum(axis=2).astype(float), counts_SKK.sum(axis=1).astype(float)
+    both_S = right_S * total_S - (true_SK * predicted_SK[:, :-1]).sum(axis=1)
+    spread_S = (total_S**2 - (true_SK**2).sum(axis=1)) * (total_S**2 - (predicted_SK**2).sum(axis=1))
+    return np.asarray(both_S / np.sqrt(np.where(spread_S > 0, spread_S, np.inf)))
+
+
+def _ordinal(counts_SKK: Ints) -> dict[str, Floats]:
+    """Quadratic weighted kappa, in [-1, 1], and the mean absolute error in steps of labels.
+
+    An answer that is no label counts as the label farthest from the reference, the largest error; of two equally far
+    ones as the last label. Kappa is 0 where references and predictions are all one label.
+
+    Source:
+        Cohen 1968, "Weighted kappa"; scikit-learn's `cohen_kappa_score(weights="quadratic")`.
+    """
+    ids_K = np.arange(counts_SKK.shape[1])
+    counts_SKK, none_SK = counts_SKK[:, :, :-1].copy(), counts_SKK[:, :, -1]
+    counts_SKK[:, ids_K, np.where(2 * ids_K < len(ids_K), len(ids_K) - 1, 0)] += none_SK
+    steps_KK, total_S = np.abs(ids_K[:, None] - ids_K).astype(float), counts_SKK.sum(axis=(1, 2))
+    true_SK, predicted_SK = counts_SKK.sum(axis=2).astype(float), counts_SKK.sum(axis=1).astype(float)
+    seen_S = np.einsum("sij,ij->s", counts_SKK, steps_KK**2)
+    by_chance_S = np.einsum("si,sj,ij->s", true_SK, predicted_SK, steps_KK**2, optimize=True) / total_S
+    kappa_S = np.where(by_chance_S > 0, 1 - seen_S / np.where(by_chance_S > 0, by_chance_S, 1), 0.0)
+    return {
+        "quadratic_kappa": kappa_S,
+        "mean_absolute_error": np.einsum("sij,ij->s", counts_SKK, steps_KK) / total_S,
     }
 
 

@@ -16,7 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from loraft.evaluation.intervals import Difference, blocks_of, confusions, differences
-from loraft.evaluation.metrics import SCORES, Floats, confusion, scores_of_many, scores_of_one
+from loraft.evaluation.metrics import (
+    ALL_SCORES,
+    INTERVAL_SCORES,
+    LOWER_IS_BETTER,
+    Floats,
+    confusion,
+    scores_of_many,
+    scores_of_one,
+)
 
 PERMUTATIONS = 9_999  # (1 + S) is then a round number; the smallest p-value is 0.0001
 
@@ -117,7 +125,7 @@ def permutation(
         answers_RN: the draws of one model.
         others_RN: those of the other; as many, or one of the two has one draw.
         num_labels: K.
-        score: one of `metrics.SCORES`.
+        score: a name in `metrics.scores_of_many`.
         permutations: S.
         seed: of the permutations.
 
@@ -163,8 +171,9 @@ def compared(
     bootstrap_samples: int,
     confidence: float,
     seed: int,
+    scores: Sequence[str] = INTERVAL_SCORES,
 ) -> list[dict[str, Difference]]:
-    """For each pair of models the differences of `metrics.INTERVAL_SCORES`, with intervals and corrected p-values.
+    """For each pair of models the differences of these scores, with intervals and corrected p-values.
 
     Accuracy is tested by McNemar's test (over several draws of a model by the sign-flip test over rows), all other
     scores by `permutation`; both take the draws as given. A model with several draws must also differ by Student's t
@@ -178,22 +187,21 @@ def compared(
         bootstrap_samples: resamples of the rows for the intervals.
         confidence: coverage of the intervals, in (0, 1).
         seed: of resampling and permutations.
+        scores: names in `metrics.scores_of_many`; the difference of `label_f1:2` is called `label_f1`.
 
     Source:
         The greater p-value: Berger 1982, "Multiparameter Hypothesis Testing and Acceptance Sampling"
         (intersection-union tests).
     """
     settings: dict[str, Any] = {"bootstrap_samples": bootstrap_samples, "confidence": confidence, "seed": seed}
-    found = [
-        {
-            score: replace(one, p_value=_p_value(score, references_N, own_RN, other_RN, num_labels, seed))
-            for score, one in differences(references_N, own_RN, other_RN, num_labels, **settings).items()
-        }
-        for own_RN, other_RN in pairs
-    ]
+    found = []
+    for own_RN, other_RN in pairs:
+        gaps = differences(references_N, own_RN, other_RN, num_labels, **settings)
+        tested = {one: _p_value(one, references_N, own_RN, other_RN, num_labels, seed) for one in scores}
+        found.append({one.partition(":")[0]: replace(gaps[one], p_value=p) for one, p in tested.items()})
     corrected = iter(holm([one.p_value or 0.0 for of_pair in found for one in of_pair.values()]))
-    tested = [{score: replace(one, p_holm=next(corrected)) for score, one in of_pair.items()} for of_pair in found]
-    return [{score: replace(one, note=_note(one, confidence)) for score, one in of_pair.items()} for of_pair in tested]
+    found = [{score: replace(one, p_holm=next(corrected)) for score, one in of_pair.items()} for of_pair in found]
+    return [{score: replace(one, note=_note(one, confidence)) for score, one in of_pair.items()} for of_pair in found]
 
 
 def rejects(p_holm: float | None, confidence: float) -> bool:
@@ -206,25 +214,36 @@ def shown(difference: Difference, confidence: float) -> int:
     return int(np.sign(difference.difference)) if rejects(difference.p_holm, confidence) else 0
 
 
+def better(score: str, difference: Difference, confidence: float) -> int:
+    """1 where the difference is shown to be for the better, -1 where for the worse, 0 where neither is shown."""
+    return shown(difference, confidence) * (-1 if score in LOWER_IS_BETTER else 1)
+
+
 def verdict(differences: Mapping[str, Difference], confidence: float) -> str:
     """A comparison in words: better, worse, or cannot be told apart.
 
     Where one score is shown to be higher and another one lower, both are named.
     """
-    signs = {score: shown(one, confidence) for score, one in differences.items()}
+    signs = {score: better(score, one, confidence) for score, one in differences.items()}
     if {1, -1} <= {*signs.values()}:
         words = {1: BETTER, -1: WORSE}
-        return ", ".join(f"{words[sign]} in {SCORES[score]}" for score, sign in signs.items() if sign)
+        return ", ".join(f"{words[sign]} in {ALL_SCORES[score]}" for score, sign in signs.items() if sign)
     return WORSE if -1 in signs.values() else BETTER if 1 in signs.values() else UNCLEAR
 
 
-def in_points(difference: Difference, confidence: float) -> str:
-    """A difference in percentage points with its interval and its p-value, for sentences."""
-    low, high = (f"{100 * bound:+.1f}" for bound in difference.interval)
+def in_points(difference: Difference, confidence: float, score: str = "") -> str:
+    """A difference in percentage points, or steps of labels, with its interval and its p-value, for sentences."""
+    low, high = (change(score, bound) for bound in difference.interval)
     tested = [] if difference.p_holm is None else [f"p={difference.p_holm:.2g}"]
     tested = [*tested, *([difference.note] if difference.note else [])]
     interval = f"{confidence:.0%} interval {low} to {high}" + (f", {'; '.join(tested)}" if tested else "")
-    return f"{100 * difference.difference:+.1f} points ({interval})"
+    unit = "steps" if score in LOWER_IS_BETTER else "points"
+    return f"{change(score, difference.difference)} {unit} ({interval})"
+
+
+def change(score: str, value: float) -> str:
+    """A difference of a score with its sign: in percentage points, a mean absolute error in steps of labels."""
+    return f"{value:+.2f}" if score in LOWER_IS_BETTER else f"{100 * value:+.1f}"
 
 
 def _note(difference: Difference, confidence: float) -> str | None:

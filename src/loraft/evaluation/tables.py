@@ -6,25 +6,28 @@ from rich.table import Table
 
 from loraft.display.table import add_row, number_table
 from loraft.evaluation.baselines import Baselines
+from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.classification_report import EvaluationReport
-from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES
+from loraft.evaluation.significance import change
 
 
-def before_after(before: EvaluationReport | None, after: EvaluationReport) -> Table:
+def before_after(before: EvaluationReport | None, after: EvaluationReport, metric: Metric = DEFAULT) -> Table:
     """Every score and every label's F1, as fractions: the backbone zero-shot, the adapter, the difference in points.
 
     Args:
         before: report of the backbone; None if it was not measured.
         after: report of the adapter.
+        metric: that picked the checkpoint.
     """
     table = number_table("", "before: zero-shot", "after: adapter", "points")
 
-    def add(name: str, old: float | None, new: float, interval: str = "") -> None:
-        change = "" if old is None else f"{100 * (new - old):+.1f}"
-        add_row(table, name, "" if old is None else f"{old:.4f}", f"{new:.4f}{interval}", change)
+    def add(name: str, old: float | None, new: float, interval: str = "", score: str = "") -> None:
+        gap = "" if old is None else change(score, new - old)
+        add_row(table, name, "" if old is None else f"{old:.4f}", f"{new:.4f}{interval}", gap)
 
-    for score, value in after.scores.items():
-        add(SCORES[score], None if before is None else before.scores.get(score), value, _interval(after, score))
+    for score in metric.shown(after.scores):
+        old = None if before is None else before.scores.get(score)
+        add(metric.name(score), old, after.scores[score], _interval(after, score), score)
     for k, label in enumerate(after.per_class):
         add(f"F1 {label.label} (n={label.support})", None if before is None else before.per_class[k].f1, label.f1)
     if after.no_label or (before is not None and before.no_label):
@@ -33,11 +36,11 @@ def before_after(before: EvaluationReport | None, after: EvaluationReport) -> Ta
     return table
 
 
-def summary(report: EvaluationReport) -> Table:
+def summary(report: EvaluationReport, metric: Metric = DEFAULT) -> Table:
     """The results of one evaluation that are not per label: fractions, and the log loss in nats."""
     table = number_table("", "value")
-    for score, value in report.scores.items():
-        add_row(table, SCORES[score], f"{value:.4f}{_interval(report, score)}")
+    for score in metric.shown(report.scores):
+        add_row(table, metric.name(score), f"{report.scores[score]:.4f}{_interval(report, score)}")
     if report.expected_calibration_error is not None:
         add_row(table, "calibration error", f"{report.expected_calibration_error:.4f}")
         add_row(table, "log loss", f"{report.log_loss:.4f}")
@@ -47,25 +50,28 @@ def summary(report: EvaluationReport) -> Table:
     return table
 
 
-def baselines(found: Mapping[str, Baselines | None]) -> list[Table]:
+def baselines(found: Mapping[str, Baselines | None], metric: Metric = DEFAULT) -> list[Table]:
     """The baselines beside each model: their scores as fractions, its difference to them in points, and the verdict.
 
     Args:
         found: by the name of the model; "" where there is one.
+        metric: that picked the checkpoint of each.
 
     Returns:
         One table; none where no baseline was measured.
     """
-    columns = [cell for score in INTERVAL_SCORES for cell in (SCORES[score], "points")]
+    given = [row for one in found.values() if one is not None for row in one.rows]
+    scores = metric.columns({score for row in given for score in row.differences})
+    columns = [cell for head in scores.values() for cell in (head, "difference" if head == "MAE" else "points")]
     table = number_table("baseline on the same rows", *columns, "the model is")
     table.columns[-1].justify = "left"
     rows = [(name, row) for name, one in found.items() if one is not None for row in one.rows]
     for name, row in rows:
         cells = []
-        for score in INTERVAL_SCORES:
+        for score in scores:
             gap = row.differences[score]
-            low, high = (f"{100 * bound:+.1f}" for bound in gap.interval)
-            cells += [f"{row.scores[score]:.4f}", f"{100 * gap.difference:+.1f} [{low}, {high}]"]
+            low, high = (change(score, bound) for bound in gap.interval)
+            cells += [f"{row.scores[score]:.4f}", f"{change(score, gap.difference)} [{low}, {high}]"]
         add_row(table, f"{name}: {row.name}" if name else row.name, *cells, row.verdict)
     return [table] if rows else []
 

@@ -12,6 +12,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from loraft.config.schema import Config
+from loraft.data.dataset import Split
 from loraft.errors import RunError
 from loraft.models.backbone import fingerprint
 from loraft.models.device import DTYPE_NAMES
@@ -45,10 +46,17 @@ class BackboneIdentity:
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """The data that an adapter was trained on: its source, and `Split.fingerprint` of each split by name."""
+    """The data that an adapter was trained on.
+
+    Attributes:
+        source: as in the config.
+        fingerprints: `Split.fingerprint` of each split by its name.
+        pool: fingerprint of the rows that `data.split` drew the splits from; None without it.
+    """
 
     source: str
     fingerprints: dict[str, str]
+    pool: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,7 @@ def describe(
     config: Config,
     encoder: Encoder,
     backbone: BackboneIdentity,
-    fingerprints: dict[str, str],
+    data: DataIdentity,
     scores: dict[str, float],
 ) -> Manifest:
     """Returns the manifest of an adapter.
@@ -104,7 +112,7 @@ def describe(
         config: of the training.
         encoder: of the training prompts.
         backbone: that the adapter was trained on.
-        fingerprints: of each split by its name.
+        data: of the training.
         scores: accuracy and macro_f1 on the test split, as fractions.
     """
     return Manifest(
@@ -115,7 +123,7 @@ def describe(
         prompt_sha256=encoder.prompt_hash,
         backbone=backbone,
         prompt=config.prompt.model_dump(),
-        data=DataIdentity(config.data.source, fingerprints),
+        data=data,
         scores=scores,
         versions=package_versions(VERSIONED),
     )
@@ -165,6 +173,37 @@ def check(manifest: Manifest, where: Path, encoder: Encoder, base: PreTrainedMod
             f"{where}: the adapter was trained with another backbone or prompt:\n" + "\n".join(differences) + "\n"
             f"use the backbone {manifest.backbone.name} (with --adapter: --model) and the prompt of the training, or"
             " train again"
+        )
+
+
+def check_drawn(manifest: Manifest, trained: Config, config: Config, split: Split) -> None:
+    """Raises an error if the rows of a split would be drawn otherwise than at the training.
+
+    Rows of the training could then be among those that the adapter is measured on. Another source is no mistake.
+
+    Args:
+        manifest: of the adapter.
+        trained: config of the training.
+        config: the present one.
+        split: rows that the adapter is to be measured on.
+
+    Raises:
+        RunError: shares, seed or the rows that they are drawn from differ.
+    """
+    then, now = trained.data, config.data
+    if manifest.data.pool is None or split.pool is None or now.source != then.source:
+        return
+    draws = {
+        "data.split": (str(then.split), str(now.split)),
+        "data.fold": (str(then.fold), str(now.fold)),
+        "data.split_seed": (str(then.split_seed), str(now.split_seed)),
+        "fingerprint of all rows": (manifest.data.pool[:16], split.pool[:16]),
+    }
+    changed = [f"{key} {old} then, {new} now" for key, (old, new) in draws.items() if old != new]
+    if changed:
+        raise RunError(
+            f"{split.source}: the run drew its splits otherwise (got {'; '.join(changed)}), so these rows may be"
+            " training rows; put the file and the keys back, or name a file of other rows with --split FILE"
         )
 
 

@@ -3,6 +3,7 @@
     runs/<run>/      config.yaml   environment.json  log.jsonl    checkpoints/  adapter/ (with loraft.json)
                      predictions.jsonl  before.json  plots/  report.html  metrics.json
     runs/<sweep>/    sweep.yaml    environment.json  <trial>/ ...  errors/  joint-<id>/  plots/  sweep.json
+    runs/<folds>/    folds.yaml    environment.json  fold<i>/ ...  errors/  predictions.jsonl  folds.json
     runs/<fewshot>/  fewshot.yaml  environment.json  draws.jsonl  plots/  fewshot.json
     runs/<data>/     plots/  data.json
 

@@ -42,6 +42,18 @@ class SweepFolder(RunFolder):
         return [JointPass(path) for path in sorted(self.path.glob("joint-*")) if JointPass(path).config_path.is_file()]
 
 
+class FoldsFolder(SweepFolder):
+    """The directory of a training by folds: each fold is a run in a folder of its own inside it."""
+
+    kind = "training by folds"
+    config_file, results_file = "folds.yaml", "folds.json"
+
+    @property
+    def predictions_path(self) -> Path:
+        """The out-of-fold prediction of each row, one JSON object a line."""
+        return self.path / "predictions.jsonl"
+
+
 class JointPass(RunFolder):
     """The directory of a joint training of several trials; it is deleted when each trial has a run directory.
 

@@ -11,16 +11,19 @@ from pathlib import Path
 from loraft.display import page
 from loraft.display.page import Code, Document, Part
 from loraft.errors import RunError
+from loraft.evaluation import tables as evaluation_tables
 from loraft.runs.atomic_files import write_text
 from loraft.runs.run import Run
-from loraft.runs.study_folders import DatasetFolder, FewshotFolder, SweepFolder
+from loraft.runs.study_folders import DatasetFolder, FewshotFolder, FoldsFolder, SweepFolder
 from loraft.studies.dataset import tables as dataset_tables
 from loraft.studies.dataset.records import DatasetStatistics
 from loraft.studies.fewshot import tables as fewshot_tables
 from loraft.studies.fewshot.records import FewshotResult
 from loraft.studies.report_sections import SENTENCE, config_and_environment, images, made_from, sources
 from loraft.studies.run_report import of_run
+from loraft.studies.sweep import fold_tables
 from loraft.studies.sweep import tables as sweep_tables
+from loraft.studies.sweep.fold_records import FoldsResult
 from loraft.studies.sweep.records import SweepResult
 
 
@@ -130,6 +133,22 @@ def of_sweep(folder: Path) -> Document:
     )
 
 
+def of_folds(folder: Path) -> Document:
+    """The report of a finished training by folds."""
+    folds = FoldsFolder(folder)
+    result = FoldsResult.of(folds)
+    results: list[Part] = [*fold_tables.folds_tables(result), *fold_tables.folds_notes(result)]
+    return Document(
+        title=f"Folds {folds.name}",
+        subtitle=made_from(folds, f"{len(result.folds)} folds of {result.report.n:,} rows"),
+        sections=[
+            ("Results", results),
+            ("Confusion", [evaluation_tables.confusion(result.report)]),
+            ("Config", config_and_environment(folds)),
+        ],
+    )
+
+
 def of_data(folder: Path) -> Document:
     """The report on a data source that `loraft data` has described."""
     statistics = DatasetFolder(folder)
@@ -155,6 +174,7 @@ def of_data(folder: Path) -> Document:
 KINDS: dict[str, Callable[[Path], Document]] = {
     Run.results_file: of_run,
     SweepFolder.results_file: of_sweep,
+    FoldsFolder.results_file: of_folds,
     FewshotFolder.results_file: of_fewshot,
     DatasetFolder.results_file: of_data,
 }

@@ -1,5 +1,6 @@
 """Builds the report of a finished run from its files: results, figures, mistakes, and how to use its adapter."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from loraft.config.schema import Config
 from loraft.display.page import Code, Document, Part
 from loraft.display.table import listing
 from loraft.evaluation import tables
+from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.figures import draw_run_figures
 from loraft.runs.predictions import read_rows
@@ -37,18 +39,23 @@ def of_run(folder: Path) -> Document:
     after, before = result.after, result.before
     if not run.plots.is_dir():
         draw_run_figures(run, after, result.labels)
-    low, high = after.intervals["macro_f1"]
+    metric = Metric.of(config)
+    key = metric.key if metric.key in after.scores else "macro_f1"
+    low, high = after.intervals[key]
+    name = metric.name(key)
     headline = (
-        f"Macro F1 {after.macro_f1:.3f} ({after.confidence:.0%} interval {low:.3f} to {high:.3f}) and accuracy"
-        f" {after.accuracy:.3f} on {after.n:,} test rows."
+        f"{name[0].upper()}{name[1:]} {after.scores[key]:.3f} ({after.confidence:.0%} interval {low:.3f} to"
+        f" {high:.3f}) and accuracy {after.accuracy:.3f} on {after.n:,} test rows."
     )
     if before is not None:
-        headline += f" The backbone without the adapter: {before.macro_f1:.3f} and {before.accuracy:.3f}."
+        headline += (
+            f" The backbone without the adapter: {before.scores.get(key, math.nan):.3f} and {before.accuracy:.3f}."
+        )
     return Document(
         title=f"Run {run.name}",
         subtitle=made_from(run, f"rank {config.lora.r}, {config.lora.alpha_policy}"),
         sections=[
-            ("Results", [headline, *_beside(result), tables.before_after(before, after)]),
+            ("Results", [headline, *_beside(result, metric), tables.before_after(before, after, metric)]),
             ("Warnings", [*result.warnings]),
             ("Labels", [tables.per_class(after), tables.confusion(after), *figure(run.confusion_matrix_path)]),
             ("Calibration", _calibration(run, after)),
@@ -61,9 +68,10 @@ def of_run(folder: Path) -> Document:
     )
 
 
-def _beside(result: RunResult) -> list[Part]:
+def _beside(result: RunResult, metric: Metric) -> list[Part]:
     """The verdict against the baselines, and their table; nothing where they were not measured."""
-    return [] if result.baselines is None else [result.baselines.verdict, *tables.baselines({"": result.baselines})]
+    found = result.baselines
+    return [] if found is None else [found.verdict, *tables.baselines({"": found}, metric)]
 
 
 def _calibration(run: Run, after: EvaluationReport) -> list[Part]:

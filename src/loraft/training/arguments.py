@@ -11,6 +11,7 @@ from loraft.config.schema import TrainConfig
 from loraft.engine import prefix_attention
 from loraft.engine.collator import TrainingRow
 from loraft.errors import Note
+from loraft.evaluation.choosing import gain, key_of
 from loraft.training import memory
 
 
@@ -48,8 +49,8 @@ def sft_config(
         save_steps=section.eval_steps,
         save_total_limit=section.save_total_limit,
         load_best_model_at_end=True,
-        metric_for_best_model="macro_f1",
-        greater_is_better=True,
+        metric_for_best_model=key_of(section.metric),
+        greater_is_better=gain(key_of(section.metric), 1) > 0,
         report_to=section.report_to,
         router_aux_loss_coef=0.0,  # routers are frozen; TRL would have them balanced, and that refuses packed rows
         seed=seed,

@@ -17,13 +17,14 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from loraft.errors import BackboneError
+from loraft.evaluation.choosing import DEFAULT, Metric
 
 SECONDS_APART = 60.0  # what an interruption that nobody asked for can cost
 KEPT = ("loss", "learning_rate", "grad_norm", "epoch", "eval_loss", "eval_accuracy", "eval_macro_f1")
 
 
 class ProgressCallback(TrainerCallback):
-    """Draws a bar with loss, macro-F1, tokens per second and time left, and logs every report of the trainer.
+    """Draws a bar with loss, metric, tokens per second and time left, and logs every report of the trainer.
 
     The bar is drawn inside the context `bar` and removed at its end, whatever ended the training.
 
@@ -33,10 +34,13 @@ class ProgressCallback(TrainerCallback):
     Args:
         append_log: takes one line of the log, ready for JSON.
         visible: draw the bar; nothing is drawn when stderr is no terminal.
+        metric: shown beside the bar.
     """
 
-    def __init__(self, append_log: Callable[[dict[str, Any]], None], *, visible: bool) -> None:
-        self.append_log = append_log
+    def __init__(
+        self, append_log: Callable[[dict[str, Any]], None], *, visible: bool, metric: Metric = DEFAULT
+    ) -> None:
+        self.append_log, self.metric = append_log, metric
         self.tokens_seen: Callable[[], int] = lambda: 0  # tokens that went through the model so far
         console = Console(stderr=True)
         self.bar = Progress(
@@ -67,15 +71,16 @@ class ProgressCallback(TrainerCallback):
                 f"training: the loss is not finite at step {state.global_step} (got {logs['loss']}); lower "
                 f"train.learning_rate (now {args.learning_rate:g})"
             )
-        entry = {key: value for key, value in logs.items() if key in KEPT}
-        if not any(key in entry for key in ("loss", "eval_macro_f1")):
+        score = f"eval_{self.metric.key}"
+        entry = {key: value for key, value in logs.items() if key in (*KEPT, score)}
+        if not any(key in entry for key in ("loss", score)):
             return
         elapsed = time.perf_counter() - self.started
         entry = {"step": state.global_step, **entry, "seconds": round(elapsed, 3)}
         entry["tokens_per_second"] = round(self.tokens_seen() / elapsed) if elapsed > 0 else 0
         self.append_log(entry)
         self.notes["speed"] = f"{entry['tokens_per_second']:,} tok/s"
-        for key, name in (("loss", "loss"), ("eval_macro_f1", "macro-F1")):
+        for key, name in (("loss", "loss"), (score, self.metric.word)):
             if key in entry:
                 self.notes[name] = f"{name} {entry[key]:.4f}"
 

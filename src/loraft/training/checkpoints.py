@@ -62,17 +62,24 @@ def _reads(path: Path, parse: Callable[[str], Any]) -> bool:
 
 @dataclass(frozen=True)
 class BestStep:
-    """The step after which an adapter scored best on validation, and its macro-F1; None where nothing was saved."""
+    """The step after which an adapter scored best on validation; None where nothing was saved.
+
+    Attributes:
+        step: of the trainer.
+        macro_f1: after that step, a fraction.
+        score: `train.metric` after that step; None in files of earlier versions, where it is the macro F1.
+    """
 
     step: int | None
     macro_f1: float | None
+    score: float | None = None
 
 
 def read_best(folder: Path) -> dict[str, BestStep]:
     """Returns where each adapter of a joint training scored best so far, by its name in peft."""
     path = folder / "best.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {name: BestStep(best["step"], best["macro_f1"]) for name, best in found.items()}
+    return {name: BestStep(**best) for name, best in found.items()}
 
 
 def keep_best(folder: Path, model: PeftModel, name: str, best: Mapping[str, BestStep]) -> None:

@@ -12,6 +12,7 @@ from loraft.data.dataset import Split
 from loraft.engine import scorer
 from loraft.engine.collator import TrainingRow, make_rows
 from loraft.evaluation import metrics
+from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.models.encoder import Encoder, warn_of_cuts
 
 
@@ -23,10 +24,11 @@ class TrainingData:
         rows: prompts and answers as token ids.
         tokenizer: whose padding token fills batches up.
         evaluate_with: takes the model in evaluation mode; returns its scores on the validation split, as fractions,
-            and its log loss in nats as `loss`. `macro_f1` must be among them.
+            and its log loss in nats as `loss`. `metric.key` must be among them.
         truncated: training sentences that were shortened.
         evaluate_adapters: takes the model and the names of several adapters; returns what `evaluate_with` returns for
             each of them, and None for one whose scores are NaN. None where one after the other is as fast.
+        metric: picks the checkpoint.
     """
 
     rows: list[TrainingRow]
@@ -34,6 +36,7 @@ class TrainingData:
     evaluate_with: Callable[[Any], dict[str, float]]
     truncated: int = 0
     evaluate_adapters: Callable[[Any, Sequence[str]], list[dict[str, float] | None]] | None = None
+    metric: Metric = DEFAULT
 
 
 def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Split) -> TrainingData:
@@ -47,12 +50,14 @@ def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Sp
     truncated = warn_of_cuts(prompts, "training")
     warn_of_cuts(validation_prompts, "validation")
 
-    labels_N = validation.labels
+    labels_N, metric = validation.labels, Metric.of(config)
     given: dict[str, Any] = {"unscored": encoder.unscored, "batch_tokens": config.eval.batch_tokens}
 
     def numbers_of(log_probs_NK: np.ndarray) -> dict[str, float]:
         probs_NK = scorer.to_probs(log_probs_NK)
-        numbers = metrics.core(labels_N, probs_NK.argmax(axis=1), len(encoder.task.labels))
+        predictions_N, num_labels = probs_NK.argmax(axis=1), len(encoder.task.labels)
+        numbers = metrics.core(labels_N, predictions_N, num_labels)
+        numbers[metric.key] = metric.value(metrics.confusion(labels_N, predictions_N, num_labels))
         numbers["loss"] = metrics.log_loss(labels_N, probs_NK)
         return numbers
 
@@ -63,4 +68,4 @@ def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Sp
         scores_ANK = scorer.score_adapters(current, adapters, validation_ids, encoder.completions_K, **given)
         return [None if np.isnan(scores_NK).any() else numbers_of(scores_NK) for scores_NK in scores_ANK]
 
-    return TrainingData(rows, encoder.tokenizer, evaluate_with, truncated, evaluate_adapters)
+    return TrainingData(rows, encoder.tokenizer, evaluate_with, truncated, evaluate_adapters, metric)

@@ -113,18 +113,20 @@ class JointTrainer(LabelTrainer):
         else:
             found = [self._scored_alone(model, name) for name in names]
             self._activate(list(names))
-        total = 0.0
+        total, metric = 0.0, self.data.metric
         for number, (name, numbers) in enumerate(zip(names, found, strict=True)):
             if numbers is None:  # its scores are NaN; the other adapters go on
                 self._leave_behind(name)
                 continue
-            total += numbers["macro_f1"]
+            total += numbers[metric.key]
             own = {f"eval_{key}": value for key, value in numbers.items()}
             self.joint.report(number, {"step": self.state.global_step, "epoch": self.state.epoch, **own})
-            if name not in self.best or numbers["macro_f1"] > (self.best[name].macro_f1 or 0.0):
-                self.best[name] = BestStep(self.state.global_step, numbers["macro_f1"])
+            best = self.best.get(name)
+            reached = None if best is None else best.macro_f1 if best.score is None else best.score
+            if reached is None or metric.gain(numbers[metric.key]) > metric.gain(reached):
+                self.best[name] = BestStep(self.state.global_step, numbers["macro_f1"], numbers[metric.key])
                 keep_best(self.joint.best, model, name, self.best)
-        return {"macro_f1": total / len(names)}
+        return {metric.key: total / len(names)}
 
     def _scored_alone(self, model: PeftModel, name: str) -> dict[str, float] | None:
         """Returns one adapter's numbers; None if its scores are NaN."""

@@ -45,6 +45,7 @@ class Measured:
             steps=self.trainer.state.global_step,
             best_step=best.step,
             validation_macro_f1=best.macro_f1,
+            validation_score=best.macro_f1 if best.score is None else best.score,
             tokens_computed=self.clock.tokens(),
             truncated=self.data.truncated,
             shared_prefix=self.trainer.shared_prefix,

@@ -16,6 +16,7 @@ from loraft.data.dataset import Split, training_splits, warn_of_notes
 from loraft.distributed import is_main_process
 from loraft.evaluation import advice
 from loraft.evaluation.baselines import compared_with
+from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.evaluate import judge
 from loraft.evaluation.figures import draw_run_figures
@@ -158,9 +159,10 @@ def _train_and_judge(
     try:
         report = fit(run, model)
         after, rows = judge(model, encoder, prompts, test, config)
-        scores = {"accuracy": after.accuracy, "macro_f1": after.macro_f1}
+        scores = {score: after.scores[score] for score in ("accuracy", "macro_f1", Metric.of(config).key)}
         fingerprints = {name: split.fingerprint for name, split in splits.items()}
-        save_adapter(run, model, manifest.describe(config, encoder, identity, fingerprints, scores))
+        data = manifest.DataIdentity(config.data.source, fingerprints, splits["train"].pool)
+        save_adapter(run, model, manifest.describe(config, encoder, identity, data, scores))
     finally:
         remove_adapter(model)
     write_rows(run, rows)
@@ -207,7 +209,7 @@ def fit_adapter(inputs: TrainingInputs, resume: bool, quiet: bool, run: Run, mod
         _print_settings(config, counts, learning_rate(config.train, model))
         for line in coverage(model):
             print(line, file=sys.stderr)
-    progress = ProgressCallback(run.append_log, visible=not quiet)
+    progress = ProgressCallback(run.append_log, visible=not quiet, metric=data.metric)
     interrupt = SaveOnInterrupt()
     checkpoint = newest_checkpoint(run.checkpoints) if resume else None
     clock = TrainingClock(checkpoint)
@@ -229,7 +231,11 @@ def fit_adapter(inputs: TrainingInputs, resume: bool, quiet: bool, run: Run, mod
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     model.eval()
     best = trainer.state.best_model_checkpoint
-    best_step = BestStep(None if best is None else step_of(Path(best)), trainer.state.best_metric)
+    step, score = None if best is None else step_of(Path(best)), trainer.state.best_metric
+    of_step = (
+        row["eval_macro_f1"] for row in trainer.state.log_history if row["step"] == step and "eval_macro_f1" in row
+    )
+    best_step = BestStep(step, next(of_step, score), score)
     return Measured(trainer, clock, peak, data, checkpoint).report(
         config.lora, counts, best_step, trainer.args.learning_rate
     )

@@ -40,6 +40,8 @@ class TrainReport:
         steps: optimizer steps.
         best_step: after which the adapter scored best on validation; None where nothing was saved.
         validation_macro_f1: of that step, a fraction.
+        validation_score: `train.metric` after that step, which chose it; None in files of earlier versions, which chose
+            by macro F1.
         tokens_computed: that went through the backbone.
         truncated: training sentences that were shortened to fit the prompt.
         shared_prefix: whether batches shared the computation of their prompt.
@@ -62,6 +64,7 @@ class TrainReport:
     alpha_policy: str
     joint: JointShare | None = None
     learning_rate: float | None = None
+    validation_score: float | None = None
 
 
 @dataclass(frozen=True)

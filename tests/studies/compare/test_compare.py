@@ -134,7 +134,7 @@ def test_unfinished_broken_and_single_runs_are_refused(tmp_path: Path) -> None:
 
 def test_in_json_scores_are_keys_of_the_run_itself(tmp_path: Path) -> None:
     content = as_json(compare([make_run(tmp_path / "a", GOLD), make_run(tmp_path / "b", wrong_on(3))]))
-    assert content.keys() == {"n", "labels", "confidence", "first", "others", "warnings"}
+    assert content.keys() == {"n", "labels", "confidence", "first", "others", "warnings", "metric"}
     assert content["first"].keys() == {"run", "accuracy", "macro_f1", "baselines"}
     (other,) = content["others"]
     assert other.keys() == {

@@ -9,6 +9,7 @@ import pytest
 from helpers.records import record, report
 
 from loraft.evaluation import metrics
+from loraft.evaluation.choosing import Metric
 from loraft.evaluation.intervals import Spread
 from loraft.studies.fewshot.records import ComparedRows, TableRow
 from loraft.studies.fewshot.summary import ADAPTER, BACKBONE, BASELINE, compare_best, summarise, verdict
@@ -102,6 +103,9 @@ def test_the_best_are_those_by_macro_f1_and_the_adapter_is_the_one_without_demon
     predictions = {row.name: [GOLD] for row in rows}
     pairs = [(one.of, one.against) for one in compare_best(rows, predictions, GOLD, 3, **SETTINGS)]
     assert pairs == [("adapter, 0 shots", "backbone, 1 shot"), ("adapter, 0 shots", "fair")]
+    by_accuracy = Metric("accuracy", "accuracy", "accuracy")
+    pairs = [(one.of, one.against) for one in compare_best(rows, predictions, GOLD, 3, by_accuracy, **SETTINGS)]
+    assert pairs == [("adapter, 0 shots", "backbone, 0 shots"), ("adapter, 0 shots", "often right")]
     alone = [row for row in rows if row.model != ADAPTER]
     pairs = [(one.of, one.against) for one in compare_best(alone, predictions, GOLD, 3, **SETTINGS)]
     assert pairs == [("backbone, 1 shot", "fair")]

@@ -1,5 +1,6 @@
 """The best setting is chosen on validation over its seeds, and the others are paired with it row by row on test."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -8,6 +9,7 @@ from helpers.sweeps import answered, failed_trial, trial
 from scipy.stats import binomtest
 
 from loraft.evaluation import significance
+from loraft.evaluation.choosing import Metric
 from loraft.evaluation.metrics import SCORES
 from loraft.runs.predictions import RunPredictions
 from loraft.studies.sweep.ranking import against, rank_settings
@@ -182,3 +184,18 @@ def test_failed_trials_are_counted_and_a_setting_of_nothing_else_has_no_scores()
     assert best_trial(found) == "r1-s1"
     nothing = rank_settings([failed_trial(first), *records[1:]], {}, 0.95)
     assert nothing.best is nothing.best_setting is None
+
+
+def test_the_best_is_chosen_by_the_metric_and_an_error_by_the_lowest() -> None:
+    answers = answered([True, False])
+    records = [trial({"lora.r": rank}, answers, f1, validation_score=error)
+               for rank, f1, error in ((1, 0.9, 0.5), (2, 0.5, 0.25), (4, 0.7, 0.75))]  # fmt: skip
+    told = {record.name: answers for record in records}
+    for key, rank in (("mean_absolute_error", 2), ("mcc", 4)):
+        found = rank_settings(records, told, 0.95, Metric(key, key, key))
+        assert found.best is not None
+        assert found.best.settings == {"lora.r": rank}
+    old = [replace(one, measured=replace(one.measured, validation_score=None)) for one in records if one.measured]
+    best = rank_settings(old, told, 0.95).best  # of an earlier version: by macro F1
+    assert best is not None
+    assert best.settings == {"lora.r": 1}

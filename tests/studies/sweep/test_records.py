@@ -12,14 +12,22 @@ from loraft.runs.records import SCHEMA_VERSION
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep.records import SweepResult
 
-SCORES = ["accuracy", "macro_f1", "macro_precision", "macro_recall"]
+SCORES = ["accuracy", "macro_f1", "macro_precision", "macro_recall", "weighted_f1", "mcc"]
 SWEEP = ["kind", "path", "backbone", "quant", "data", "task", "labels", "keys", "alpha_policies", "confidence",
-         "trials", "settings", "best_setting", "best", "baselines"]  # fmt: skip
+         "trials", "settings", "best_setting", "best", "baselines", "metric"]  # fmt: skip
 TRIAL = ["name", "run", "settings", "alpha_policy", "status"]
 MEASURED = [*SCORES, "intervals", "n", "trainable_parameters", "validation_macro_f1", "seconds", "resumed_from_step",
-            "steps", "peak_memory_mib", "joint"]  # fmt: skip
+            "steps", "peak_memory_mib", "joint", "validation_score"]  # fmt: skip
 SETTING = ["settings", "alpha_policy", "trials", "seeds", "failed"]
-MEANS = [*SCORES, "validation_macro_f1", "trainable_parameters", "seconds", "peak_memory_mib", "versus_best"]
+MEANS = [
+    *SCORES,
+    "validation_macro_f1",
+    "trainable_parameters",
+    "seconds",
+    "peak_memory_mib",
+    "versus_best",
+    "validation_score",
+]
 
 
 def written(folder: Path, sweep: SweepResult) -> SweepFolder:

@@ -14,6 +14,7 @@ from loraft.config.resolve import load_config
 from loraft.errors import RunError
 from loraft.evaluation import advice, metrics, significance
 from loraft.evaluation.baselines import Baselines
+from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.intervals import Difference
 from loraft.runs.predictions import RunPredictions, difference_of_rows, read_predictions
 from loraft.runs.records import flattened, record_from
@@ -115,6 +116,7 @@ class Comparison:
         first: the first run and its scores.
         others: the other runs, in the order given.
         warnings: what the comparison hides, in sentences.
+        metric: `train.metric` of the first run, which is compared beside accuracy and macro F1.
     """
 
     n: int
@@ -123,6 +125,7 @@ class Comparison:
     first: ComparedScores
     others: tuple[ComparedRun, ...]
     warnings: tuple[str, ...] = ()
+    metric: Metric = DEFAULT
 
 
 def compare(runs: Sequence[str | Path]) -> Comparison:
@@ -162,6 +165,7 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
                 f"{other.run}: has other test rows than {first.run} ({reason}); compare runs on the same data"
             )
     config = load_config(Run.open(first.run).config_path)
+    metric = Metric.of(config)
     found = significance.compared(
         first.references_N,
         [([other.predictions_N], [first.predictions_N]) for other in others],
@@ -169,33 +173,36 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
         bootstrap_samples=config.eval.bootstrap_samples,
         confidence=config.eval.confidence,
         seed=config.seed,
+        scores=metric.compared,
     )
     compared = []
     for other, difference in zip(others, found, strict=True):
         test = significance.mcnemar(other.correct, first.correct)
         mcnemar = McNemar(test.b, test.c, test.p_value, difference["accuracy"].p_holm or 0.0)
-        shown = {significance.shown(one, config.eval.confidence) for one in difference.values()}
+        shown = {significance.better(score, one, config.eval.confidence) for score, one in difference.items()}
         worse, better = -1 in shown, 1 in shown and -1 not in shown
         words, changed = significance.verdict(difference, config.eval.confidence), _changed(first, other)
-        compared.append(ComparedRun(_scores(other), difference, mcnemar, changed, worse, better, words))
+        compared.append(ComparedRun(_scores(other, metric), difference, mcnemar, changed, worse, better, words))
     support = {label: int((first.references_N == k).sum()) for k, label in enumerate(first.labels)}
     rare = advice.rare(support)
     return Comparison(
         n=len(first.texts),
         labels=first.labels,
         confidence=config.eval.confidence,
-        first=_scores(first),
+        first=_scores(first, metric),
         others=tuple(compared),
         warnings=() if rare is None else (rare,),
+        metric=metric,
     )
 
 
-def _scores(predicted: RunPredictions) -> ComparedScores:
-    scores = metrics.core(predicted.references_N, predicted.predictions_N, len(predicted.labels))
+def _scores(predicted: RunPredictions, metric: Metric) -> ComparedScores:
+    counts_KK = metrics.confusion(predicted.references_N, predicted.predictions_N, len(predicted.labels))
+    scores = metrics.scores_of_one(counts_KK)
     run = Run(predicted.run)
     content = run.read_results().get("baselines")
     baselines = None if content is None else record_from(content, Baselines, run.results_path, run.mend)
-    return ComparedScores(str(run.path), {score: scores[score] for score in metrics.INTERVAL_SCORES}, baselines)
+    return ComparedScores(str(run.path), {one.partition(":")[0]: scores[one] for one in metric.compared}, baselines)
 
 
 def _changed(first: RunPredictions, other: RunPredictions) -> tuple[ChangedRow, ...]:

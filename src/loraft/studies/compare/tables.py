@@ -5,7 +5,7 @@ from rich.table import Table
 from loraft.display.table import add_row, narrow_table, number_table
 from loraft.evaluation import significance
 from loraft.evaluation import tables as evaluation_tables
-from loraft.evaluation.metrics import SCORES
+from loraft.evaluation.metrics import LOWER_IS_BETTER
 from loraft.studies.compare.compare import OUTCOMES, ComparedScores, Comparison
 
 
@@ -17,26 +17,33 @@ def comparison(result: Comparison) -> Table:
     interval = f"{result.confidence:.0%} interval"
     table = narrow_table("run", "score", "value", "points", interval, "mended", "broken", "p", "verdict")
     word = "first"
-    for score, value in result.first.scores.items():
-        add_row(table, "1", SCORES[score], f"{value:.4f}", *[""] * 5, word)
+    for score, value in _in_order(result, result.first):
+        add_row(table, "1", result.metric.name(score), f"{value:.4f}", *[""] * 5, word)
         word = ""
     for number, run in enumerate(result.others, start=2):
         counts, word = [str(run.mcnemar.b), str(run.mcnemar.c)], run.verdict  # of the run: on its first line only
-        for score, value in run.compared.scores.items():
-            low, high = (100 * bound for bound in run.difference[score].interval)
-            gap = [f"{100 * run.difference[score].difference:+.2f}", f"{low:+.2f} to {high:+.2f}"]
+        for score, value in _in_order(result, run.compared):
+            points = 1 if score in LOWER_IS_BETTER else 100
+            low, high = (points * bound for bound in run.difference[score].interval)
+            gap = [f"{points * run.difference[score].difference:+.2f}", f"{low:+.2f} to {high:+.2f}"]
             p_value = run.difference[score].p_holm
             p_cell = "" if p_value is None else f"{p_value:.3g}"
-            add_row(table, str(number), SCORES[score], f"{value:.4f}", *gap, *counts, p_cell, word)
+            add_row(table, str(number), result.metric.name(score), f"{value:.4f}", *gap, *counts, p_cell, word)
             counts, word = ["", ""], ""
     table.columns[1].justify = "left"
     return table
 
 
+def _in_order(result: Comparison, scores: ComparedScores) -> list[tuple[str, float]]:
+    return [(score, scores.scores[score]) for score in result.metric.shown(scores.scores)]
+
+
 def baselines(result: Comparison) -> list[Table]:
     """The baselines beside each run; runs are numbered as in `comparison_notes`."""
     runs = [result.first, *(other.compared for other in result.others)]
-    return evaluation_tables.baselines({f"run {n}": run.baselines for n, run in enumerate(runs, start=1)})
+    return evaluation_tables.baselines(
+        {f"run {n}": run.baselines for n, run in enumerate(runs, start=1)}, result.metric
+    )
 
 
 def worse(result: Comparison) -> list[str]:
@@ -44,9 +51,9 @@ def worse(result: Comparison) -> list[str]:
     lines = []
     for other in result.others:
         gaps = [
-            f"{SCORES[score]} {significance.in_points(one, result.confidence)}"
+            f"{result.metric.name(score)} {significance.in_points(one, result.confidence, score)}"
             for score, one in other.difference.items()
-            if significance.shown(one, result.confidence) < 0
+            if significance.better(score, one, result.confidence) < 0
         ]
         if other.worse:
             lines.append(f"worse than {result.first.run}: {other.compared.run}: {', '.join(gaps)}")
@@ -64,7 +71,7 @@ def comparison_notes(result: Comparison) -> list[str]:
         "p: McNemar's exact test of the accuracy, a paired permutation of the rows for the macro F1; Holm-corrected for"
         f" {tests} tests; better or worse: a p of at most {1 - result.confidence:.2g}",
         *(
-            f"run {number}, {SCORES[score]}: {one.note}"
+            f"run {number}, {result.metric.name(score)}: {one.note}"
             for number, run in enumerate(result.others, start=2)
             for score, one in run.difference.items()
             if one.note

@@ -15,7 +15,7 @@ DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 
 
 def fewshot_curve(study: FewshotResult, path: Path) -> None:
-    """Draws accuracy and macro-F1 over the number of demonstrations, with each draw as a dot.
+    """Draws accuracy and the metric over the number of demonstrations, with each draw as a dot.
 
     Baselines, and the adapter with the prompt that it was trained with, are horizontal lines.
 
@@ -32,7 +32,8 @@ def fewshot_curve(study: FewshotResult, path: Path) -> None:
               for model in (BACKBONE, ADAPTER)}  # fmt: skip
     with drawing(path, (6.4, 6.4)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
-        for axes, score, name in ((upper, "accuracy", "accuracy"), (lower, "macro_f1", "macro-F1")):
+        key, axis = study.metric.axis()
+        for axes, score, name in ((upper, "accuracy", "accuracy (fraction"), (lower, key, axis)):
             _levels(axes, levels, score, len(shots))
             for model, marker, shade, shift in ((BACKBONE, "o", "0.0", -0.03), (ADAPTER, "s", "0.5", 0.03)):
                 rows = sorted(curves[model], key=lambda row: row.shots or 0)
@@ -40,7 +41,7 @@ def fewshot_curve(study: FewshotResult, path: Path) -> None:
                     continue  # the adapter without demonstrations is a level
                 x_shifted = {k: x + shift for k, x in x_of.items()}
                 _curve(axes, rows, study.draws, score, x_shifted, marker=marker, color=shade)
-            axes.set_ylabel(f"{name} (fraction)")
+            axes.set_ylabel(f"{name})")
         lower.set_xticks(list(x_of.values()), [str(k) for k in shots])
         lower.set_xlim(-0.4, len(shots) - 0.5 + 0.1 * len(levels))
         lower.set_xlabel("demonstrations in the prompt (shots)")

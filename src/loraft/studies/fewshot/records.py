@@ -4,13 +4,14 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
 from loraft.data.dataset import SplitSummary
+from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.intervals import Difference, Spread
-from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES
+from loraft.evaluation.metrics import ALL_SCORES
 from loraft.runs.records import Flat, record_from
 from loraft.runs.study_folders import FewshotFolder
 
-_REPORT = (*SCORES, *(field.name for field in fields(EvaluationReport) if field.name != "scores"))
+_REPORT = (*ALL_SCORES, *(field.name for field in fields(EvaluationReport) if field.name != "scores"))
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class DrawRecord(Flat, report=_REPORT):
 
 
 @dataclass(frozen=True)
-class TableRow(Flat, scores=SCORES):
+class TableRow(Flat, scores=ALL_SCORES):
     """One row of the table: a baseline, or a model with one number of shots, over all its draws.
 
     In JSON the scores are on the same level as the other fields.
@@ -58,7 +59,7 @@ class TableRow(Flat, scores=SCORES):
         tokens: length of the longest prompt with its answer; None for a baseline.
         no_label: share of answers that are no label, mean over draws.
         seconds: that all draws took together.
-        scores: each of `metrics.SCORES`, as fractions.
+        scores: as in `EvaluationReport`.
     """
 
     name: str
@@ -72,7 +73,7 @@ class TableRow(Flat, scores=SCORES):
 
 
 @dataclass(frozen=True)
-class ComparedRows(Flat, differences=INTERVAL_SCORES):
+class ComparedRows(Flat, differences=ALL_SCORES):
     """Differences in scores between two rows of the table on the same test rows: of `of`, minus those of `against`.
 
     In JSON the differences are on the same level as the other fields.
@@ -101,6 +102,7 @@ class FewshotResult:
         compared: comparisons of its best rows.
         verdict: whether fine-tuning pays, in two sentences.
         draws: every measurement but those of the baselines.
+        metric: by which the best rows are chosen.
     """
 
     kind: Literal["fewshot"] = field(default="fewshot", kw_only=True)  # first in the file
@@ -120,6 +122,7 @@ class FewshotResult:
     compared: tuple[ComparedRows, ...]
     verdict: str
     draws: tuple[DrawRecord, ...]
+    metric: Metric = DEFAULT
 
     @classmethod
     def of(cls, folder: FewshotFolder) -> Self:

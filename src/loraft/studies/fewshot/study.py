@@ -16,13 +16,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from loraft.config.resolve import load_config
 from loraft.config.schema import Config, FewshotConfig
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, load_data
 from loraft.errors import RunError
 from loraft.evaluation.baselines import BASELINES
+from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
 from loraft.evaluation.evaluate import judge
+from loraft.models import manifest
 from loraft.models.adapter import MOVING_INITS
 from loraft.models.encoder import Encoder
 from loraft.models.load import build, load_run
@@ -100,6 +103,9 @@ def fewshot(
         _check_begun(folder, config)
     folder.check(force=force, resume=resume)
     train, test = load_data(config, "train"), load_data(config, "test")
+    if adapter_run is not None and adapter_run.finished:
+        trained = load_config(adapter_run.config_path)
+        manifest.check_drawn(manifest.read(adapter_run.adapter), trained, config, test)
     drawn = draws(
         train, test, max_shots=shots[-1], repeats=section.repeats, selection=section.selection, seed=config.seed
     )
@@ -192,6 +198,7 @@ def _baseline(name: str, config: Config, train: Split, test: Split) -> tuple[Eva
     predictions_N = BASELINES[name](train, test)
     labels = config.prompt.labels or []
     report = classification_report(test.labels, None, predictions_N, labels, **_bootstrap_settings(config))
+    report = Metric.of(config).added(report, config.eval.bootstrap_samples, config.seed)
     return replace(report, seconds=round(time.perf_counter() - started, 3)), tuple(predictions_N.tolist())
 
 
@@ -210,7 +217,8 @@ def _result(
     for record in records:
         predictions.setdefault(name_of(record.model, record.shots), []).append(record.predictions)
     labels = tuple(config.prompt.labels or ())
-    compared = compare_best(rows, predictions, test.labels, len(labels), **_bootstrap_settings(config))
+    metric, settings = Metric.of(config), _bootstrap_settings(config)
+    compared = compare_best(rows, predictions, test.labels, len(labels), metric, **settings)
     return FewshotResult(
         path=str(path),
         backbone=config.model.label,
@@ -226,8 +234,9 @@ def _result(
         confidence=config.eval.confidence,
         rows=tuple(rows),
         compared=tuple(compared),
-        verdict=verdict(compared, len(test), config.eval.confidence),
+        verdict=verdict(compared, len(test), config.eval.confidence, metric),
         draws=tuple(replace(r, predictions=(), sources="") for r in records if r.shots is not None),
+        metric=metric,
     )
 
 

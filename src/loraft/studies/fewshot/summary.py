@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loraft.evaluation import significance
+from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.intervals import spreads
 from loraft.studies.fewshot.records import ComparedRows, DrawRecord, TableRow
@@ -53,11 +54,12 @@ def compare_best(
     predictions: Mapping[str, Sequence[npt.ArrayLike]],
     references_N: npt.ArrayLike,
     num_labels: int,
+    metric: Metric = DEFAULT,
     **settings: Any,
 ) -> list[ComparedRows]:
     """Compares the adapter with the best prompt and with the best baseline; without an adapter, those two.
 
-    The best prompt is the number of shots with the highest mean macro-F1 on these test rows; the best baseline is
+    The best prompt is the number of shots with the best mean of the metric on these test rows; the best baseline is
     chosen in the same way. Choosing on the test rows favours these two, never the adapter.
 
     Args:
@@ -65,6 +67,7 @@ def compare_best(
         predictions: label ids on the N test rows, of every draw, by the name of its row in the table.
         references_N: label ids.
         num_labels: K.
+        metric: by which the two are chosen.
         **settings: `bootstrap_samples`, `confidence` and `seed`, see `significance.compared`.
 
     Returns:
@@ -72,30 +75,32 @@ def compare_best(
         the best prompt with the best baseline.
     """
     prompt, plain = (
-        max((row for row in rows if row.model == model), key=lambda row: row.scores["macro_f1"].mean).name
+        max((row for row in rows if row.model == model), key=lambda row: metric.gain(row.scores[metric.key].mean)).name
         for model in (BACKBONE, BASELINE)
     )
     tuned = next((row.name for row in rows if row.model == ADAPTER and row.shots == 0), None)
     pairs = [(prompt, plain)] if tuned is None else [(tuned, prompt), (tuned, plain)]
     answers = [(predictions[one], predictions[other]) for one, other in pairs]
-    found = significance.compared(references_N, answers, num_labels, **settings)
+    found = significance.compared(references_N, answers, num_labels, scores=metric.compared, **settings)
     return [ComparedRows(one, other, differences) for (one, other), differences in zip(pairs, found, strict=True)]
 
 
-def verdict(compared: Sequence[ComparedRows], test_rows: int, confidence: float) -> str:
-    """Answers in two sentences whether fine-tuning pays, by the differences in macro-F1 that are shown.
+def verdict(compared: Sequence[ComparedRows], test_rows: int, confidence: float, metric: Metric = DEFAULT) -> str:
+    """Answers in two sentences whether fine-tuning pays, by the differences in the metric that are shown.
 
     Args:
         compared: the comparisons from `compare_best`.
         test_rows: N.
         confidence: coverage of the intervals, in (0, 1).
+        metric: of the comparisons.
     """
+    key, word = metric.key, metric.word
 
     def gap(comparison: ComparedRows, against: str) -> str:
-        return f"{significance.in_points(comparison.differences['macro_f1'], confidence)} against {against}"
+        return f"{significance.in_points(comparison.differences[key], confidence, key)} against {against}"
 
     tuned = len(compared) > 1
-    shown = [significance.shown(one.differences["macro_f1"], confidence) for one in compared]
+    shown = [significance.better(key, one.differences[key], confidence) for one in compared]
     better = [one.against for one, sign in zip(compared, shown, strict=True) if sign < 0]
     unclear = [one.against for one, sign in zip(compared, shown, strict=True) if sign == 0]
     of, plain = compared[0].of, compared[-1].against
@@ -107,10 +112,10 @@ def verdict(compared: Sequence[ComparedRows], test_rows: int, confidence: float)
         elif unclear:
             said = f"Fine-tuning is not shown to pay, as {' and '.join(unclear)} may do as well"
         gaps = [gap(compared[0], f"the best prompt ({compared[0].against})"), gap(compared[1], plain)]
-        return f"{said}: {rows} the adapter's macro F1 is {gaps[0]}, and {gaps[1]}. {picked}."
+        return f"{said}: {rows} the adapter's {word} is {gaps[0]}, and {gaps[1]}. {picked}."
     said = f"{plain} does better than the best prompt" if better else f"The best prompt does better than {plain}"
     said = f"The best prompt and {plain} {significance.UNCLEAR}" if unclear else said
     return (
-        f"{said}: {rows} the macro F1 of {of} is {gap(compared[0], plain)}. {picked}; --run NAME adds a tuned adapter"
+        f"{said}: {rows} the {word} of {of} is {gap(compared[0], plain)}. {picked}; --run NAME adds a tuned adapter"
         " to the table."
     )

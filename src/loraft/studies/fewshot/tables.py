@@ -4,7 +4,6 @@ from rich.table import Table
 
 from loraft.display.table import add_row, number_table
 from loraft.evaluation.intervals import Spread
-from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES
 from loraft.studies.fewshot.records import FewshotResult
 from loraft.studies.fewshot.summary import BACKBONE, name_of
 
@@ -17,11 +16,12 @@ def fewshot(study: FewshotResult) -> Table:
     Scores without an interval are shown by their mean only; their standard deviation is in the JSON.
     """
     generated = study.decode == "generate"
-    names = [SHORT_NAMES.get(score, name) for score, name in SCORES.items()]
+    shown = study.metric.columns({score for row in study.rows for score in row.scores})
+    names = [SHORT_NAMES.get(score, head) for score, head in shown.items()]
     table = number_table("", *names, *(["no\nlabel"] if generated else []))
     table.padding, table.pad_edge = (0, 1, 0, 0), False
     for row in study.rows:
-        cells = [_spread(row.scores[score]) if score in row.scores else "" for score in SCORES]
+        cells = [_spread(row.scores[score]) if score in row.scores else "" for score in shown]
         add_row(table, row.name, *cells, *([f"{row.no_label:.1%}"] if generated else []))
     return table
 
@@ -42,14 +42,16 @@ def fewshot_notes(study: FewshotResult) -> list[str]:
 
 def fewshot_draws(study: FewshotResult) -> Table:
     """The scores of each draw, as fractions, and the numbers of the training rows in its prompt, in their order."""
-    names = [SCORES[score] for score in INTERVAL_SCORES]
+    heads = study.metric.columns(study.draws[0].report.scores)
+    scores = [score for score in heads if score not in SHORT_NAMES]
+    names = [heads[score] for score in scores]
     table = number_table("", "draw", *names, "no label", "training rows in the prompt")
     table.columns[-1].justify = "left"
     for draw in study.draws:
         rows = "its own for every test row" if draw.train_rows is None else ", ".join(map(str, draw.train_rows))
-        scores = [f"{draw.report.scores[score]:.4f}" for score in INTERVAL_SCORES]
+        cells = [f"{draw.report.scores[score]:.4f}" for score in scores]
         name = name_of(draw.model, draw.shots)
-        add_row(table, name, str(draw.draw + 1), *scores, f"{draw.report.no_label:.1%}", rows)
+        add_row(table, name, str(draw.draw + 1), *cells, f"{draw.report.no_label:.1%}", rows)
     return table
 
 

@@ -1,4 +1,4 @@
-"""Draws the PNG figure of a sweep: macro-F1 and accuracy over the rank or another swept key."""
+"""Draws the PNG figure of a sweep: the metric and accuracy over the rank or another swept key."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 
 def sweep_curve(sweep: SweepResult, path: Path) -> None:
-    """Draws macro-F1 and accuracy over the rank, or over the first other key if no rank was swept.
+    """Draws the metric and accuracy over the rank, or over the first other key if no rank was swept.
 
     Each combination of the other keys is a line. The markers show the test against the best setting: filled where the
     difference is not significant, hollow where it is, crossed where there was nothing to compare.
@@ -49,7 +49,8 @@ def sweep_curve(sweep: SweepResult, path: Path) -> None:
         lines.setdefault(", ".join(rest), []).append(row)
     with drawing(path, (6.4, 6.8)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
-        for axes, score, name in ((upper, "macro_f1", "macro-F1"), (lower, "accuracy", "accuracy")):
+        key, axis = sweep.metric.axis()
+        for axes, score, name in ((upper, key, axis), (lower, "accuracy", "accuracy (fraction")):
             for number, (label, rows) in enumerate(lines.items()):
                 # Lines are shifted a little, from -0.1 to 0.1, so that their bars do not overlap.
                 shift = 0.2 * (number - (len(lines) - 1) / 2) / max(1, len(lines) - 1)
@@ -65,7 +66,7 @@ def sweep_curve(sweep: SweepResult, path: Path) -> None:
                     color="0.0",
                     **LOOKS[ONE_SEED],
                 )
-            axes.set_ylabel(f"{name} (fraction, test split)")
+            axes.set_ylabel(f"{name}, test split)")
         standings = [_standing(row, best) for row in finished]
         _explain(upper, best, [*standings, *([ONE_SEED] if seeds > 1 else [])], with_lines=len(lines) > 1)
         lower.set_xticks(list(positions.values()), [in_words(value) for value in values])

@@ -132,7 +132,8 @@ def _axes(config: Config) -> dict[str, list[Any]]:
 def _mistakes_of(config: Config, key: str, values: Sequence[Any]) -> Iterator[str]:
     """A message for each thing that is wrong with a key and its values; each value is tried alone."""
     where = f"--grid {key}" if key in config.sweep.grid else {RANK: "--ranks", SEED: "--seeds"}[key]
-    known = [name for name in known_keys() if not name.startswith(NOT_SWEPT)]
+    # Runs that are chosen by different metrics have no common score to choose the best by.
+    known = [name for name in known_keys() if not name.startswith((*NOT_SWEPT, "train.metric"))]
     if key not in known:
         what = "cannot be swept" if key in known_keys() else "unknown key"
         yield f"--grid: {what} (got {key!r}); {nearest(key, known) or 'loraft config shows the keys'}"

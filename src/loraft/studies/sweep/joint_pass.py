@@ -166,7 +166,7 @@ def _one_pass(
     try:
         checkpoint = newest_checkpoint(joint.checkpoints)
         clock, interrupt = TrainingClock(checkpoint), SaveOnInterrupt()
-        progress = ProgressCallback(lambda line: None, visible=not quiet)
+        progress = ProgressCallback(lambda line: None, visible=not quiet, metric=data.metric)
 
         def report(number: int, line: dict[str, Any]) -> None:
             append_line(joint.log_of(number), {**line, "seconds": round(clock.seconds(), 3)})

@@ -15,18 +15,22 @@ from typing import Any
 import numpy as np
 
 from loraft.evaluation import significance
+from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.intervals import spreads
 from loraft.runs.predictions import RunPredictions, difference_of_rows
 from loraft.studies.sweep.records import Ranking, SettingRecord, SettingScores, TrialRecord, VersusBest
 
 
-def rank_settings(records: Sequence[TrialRecord], answers: Mapping[str, RunPredictions], confidence: float) -> Ranking:
+def rank_settings(
+    records: Sequence[TrialRecord], answers: Mapping[str, RunPredictions], confidence: float, metric: Metric = DEFAULT
+) -> Ranking:
     """The settings of a sweep with means over their seeds, each tested against the best one.
 
     Args:
         records: one of each trial.
         answers: predictions on the test split of the finished trials, by name.
         confidence: coverage of the intervals, in (0, 1); 1 - confidence is the level of all tests together.
+        metric: of the records' `chosen_by`.
     """
     groups: dict[str, list[TrialRecord]] = {}
     for record in records:
@@ -35,7 +39,7 @@ def rank_settings(records: Sequence[TrialRecord], answers: Mapping[str, RunPredi
     finished = [(setting, setting.measured) for setting in settings if setting.measured is not None]
     if not finished:
         return Ranking(tuple(settings), None, None)
-    best, _ = min(finished, key=lambda pair: (-pair[1].validation_macro_f1, pair[1].trainable_parameters))
+    best, _ = min(finished, key=lambda pair: (-metric.gain(pair[1].chosen_by), pair[1].trainable_parameters))
 
     def by_seed(setting: SettingRecord) -> dict[Any, RunPredictions]:
         of_setting = [r for r in records if r.name in setting.trials and r.measured is not None]
@@ -54,7 +58,7 @@ def rank_settings(records: Sequence[TrialRecord], answers: Mapping[str, RunPredi
         versus_best = replace(test, p_holm=p_holm, same=not significance.rejects(p_holm, confidence))
         settings[number] = replace(settings[number], measured=replace(measured, versus_best=versus_best))
     of_best = [(r, r.measured) for r in records if r.name in best.trials and r.measured is not None]
-    trial, _ = max(of_best, key=lambda pair: pair[1].validation_macro_f1)
+    trial, _ = max(of_best, key=lambda pair: metric.gain(pair[1].chosen_by))
     return Ranking(tuple(settings), best, trial)
 
 
@@ -102,6 +106,7 @@ def _setting(group: Sequence[TrialRecord], confidence: float) -> SettingRecord:
             scores=spreads(finished, confidence),
             # fmean does not depend on the order, so the same scores in another order are a tie.
             validation_macro_f1=fmean(trial.validation_macro_f1 for trial in finished),
+            validation_score=fmean(trial.chosen_by for trial in finished),
             trainable_parameters=finished[0].trainable_parameters,
             seconds=round(fmean(trial.seconds for trial in finished), 1),
             peak_memory_mib=round(fmean(peaks)) if peaks else None,

@@ -7,22 +7,24 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
 from loraft.evaluation.baselines import Baselines
-from loraft.evaluation.intervals import Interval, Spread
-from loraft.evaluation.metrics import SCORES
+from loraft.evaluation.choosing import DEFAULT, Metric
+from loraft.evaluation.intervals import Spread
+from loraft.evaluation.metrics import ALL_SCORES
+from loraft.evaluation.shares import Interval
 from loraft.runs.records import Flat, record_from
 from loraft.runs.study_folders import SweepFolder
 
 
 @dataclass(frozen=True)
-class TrialScores(Flat, scores=SCORES):
+class TrialScores(Flat, scores=ALL_SCORES):
     """What was measured in the run of a finished trial.
 
     Attributes:
-        scores: each of `metrics.SCORES` on the test split, as fractions.
-        intervals: of `metrics.INTERVAL_SCORES`.
+        scores, intervals: on the test split, as in `EvaluationReport`.
         n: test rows.
         trainable_parameters: weights of the adapter.
         validation_macro_f1: of the best step, a fraction.
+        validation_score: `train.metric` of the best step.
         seconds, resumed_from_step, steps, peak_memory_mib: as in `training.results.TrainReport`.
         joint: whether the trial was trained in one pass with others.
     """
@@ -37,10 +39,16 @@ class TrialScores(Flat, scores=SCORES):
     steps: int
     peak_memory_mib: int | None
     joint: bool = False
+    validation_score: float | None = None  # not in files of earlier versions
+
+    @property
+    def chosen_by(self) -> float:
+        """The score on validation that the best trial is chosen by."""
+        return self.validation_macro_f1 if self.validation_score is None else self.validation_score
 
 
 @dataclass(frozen=True)
-class TrialRecord(Flat, measured=(*SCORES, *(field.name for field in fields(TrialScores)))):
+class TrialRecord(Flat, measured=(*ALL_SCORES, *(field.name for field in fields(TrialScores)))):
     """One trial of a sweep.
 
     Attributes:
@@ -93,12 +101,12 @@ class VersusBest:
 
 
 @dataclass(frozen=True)
-class SettingScores(Flat, scores=SCORES):
+class SettingScores(Flat, scores=ALL_SCORES):
     """What was measured in the finished trials of one setting: means over their seeds.
 
     Attributes:
-        scores: each of `metrics.SCORES` on the test split, as fractions.
-        validation_macro_f1, seconds: means.
+        scores: on the test split, as in `EvaluationReport`.
+        validation_macro_f1, validation_score, seconds: means.
         trainable_parameters: weights of the adapter, the same for all seeds.
         peak_memory_mib: mean over the trials that know it; None where none does.
         versus_best: None for the best setting, and where no seeds and rows can be paired.
@@ -110,10 +118,16 @@ class SettingScores(Flat, scores=SCORES):
     seconds: float
     peak_memory_mib: int | None
     versus_best: VersusBest | None = None
+    validation_score: float | None = None  # not in files of earlier versions
+
+    @property
+    def chosen_by(self) -> float:
+        """The mean score on validation that the best setting is chosen by."""
+        return self.validation_macro_f1 if self.validation_score is None else self.validation_score
 
 
 @dataclass(frozen=True)
-class SettingRecord(Flat, measured=(*SCORES, *(field.name for field in fields(SettingScores)))):
+class SettingRecord(Flat, measured=(*ALL_SCORES, *(field.name for field in fields(SettingScores)))):
     """One setting of a sweep.
 
     Attributes:
@@ -139,8 +153,8 @@ class Ranking:
 
     Attributes:
         settings: in the order of their trials.
-        best_setting: the one with the highest mean macro-F1 on the validation split; of equal ones, the one with the
-            fewest parameters. None if no trial finished.
+        best_setting: the one with the best mean of `train.metric` on the validation split; of equal ones, the one with
+            the fewest parameters. None if no trial finished.
         best: the trial of `best_setting` that scores best on the validation split.
     """
 
@@ -162,6 +176,7 @@ class SweepResult:
         trials: in the order of the grid.
         settings, best_setting, best: as in `Ranking`.
         baselines: beside the best trial, on its test rows; None where its run has none.
+        metric: that checkpoints and the best setting are chosen by.
     """
 
     kind: Literal["sweep"] = field(default="sweep", kw_only=True)  # first in the file
@@ -179,6 +194,7 @@ class SweepResult:
     best_setting: SettingRecord | None
     best: TrialRecord | None
     baselines: Baselines | None = None
+    metric: Metric = DEFAULT
 
     @property
     def failed(self) -> list[TrialRecord]:

@@ -17,6 +17,7 @@ from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import warn_of_notes
 from loraft.errors import BackboneError, ConfigError, LoraftError, NewerFileError, RunError, first_line
 from loraft.evaluation.baselines import Baselines
+from loraft.evaluation.choosing import Metric
 from loraft.evaluation.figures import draw_run_figures
 from loraft.models.adapter import MOVING_INITS, count_trainable
 from loraft.models.backbone import without_weights
@@ -64,7 +65,7 @@ def sweep(
         [('r1', 'finished'), ('r2', 'finished')]
     """
     trials = expand(config)
-    waiting, errors = (list(trials), {}) if force else _unfinished_and_damaged(trials)
+    waiting, errors = (list(trials), {}) if force else unfinished_and_damaged(trials)
     shared = SharedBackbone(tell)
     for trial in waiting:
         warn_of_notes(shared.splits(trial.config).values())
@@ -75,7 +76,7 @@ def sweep(
     write_record(folder.environment_path, environment())
     if finished := len(trials) - len(waiting) - len(errors):
         tell(f"{finished} of {len(trials)} trials are finished already")
-    errors |= _run(waiting, folder, shared, config.sweep.joint, force=force, quiet=quiet)
+    errors |= run_trials(waiting, folder, shared, config.sweep.joint, force=force, quiet=quiet)
     result = _conclude(folder, config, trials, errors)
     if result.best is not None:
         try:
@@ -120,7 +121,7 @@ def count_parameters(trials: Sequence[Trial], tell: Tell) -> list[int | None]:
     return counts
 
 
-def _unfinished_and_damaged(trials: Sequence[Trial]) -> tuple[list[Trial], dict[str, str]]:
+def unfinished_and_damaged(trials: Sequence[Trial]) -> tuple[list[Trial], dict[str, str]]:
     """The trials that have to be run, and the error messages of those whose run is damaged, by name.
 
     Raises:
@@ -147,7 +148,7 @@ def _unfinished_and_damaged(trials: Sequence[Trial]) -> tuple[list[Trial], dict[
     return waiting, errors
 
 
-def _run(
+def run_trials(
     waiting: Sequence[Trial], folder: SweepFolder, shared: SharedBackbone, joint: str, *, force: bool, quiet: bool
 ) -> dict[str, str]:
     """Runs the trials; returns the error messages of those that failed, by name."""
@@ -182,7 +183,8 @@ def _run(
         else:
             error_path.unlink(missing_ok=True)
             shared.keep_scores(trial.config, result.before)
-            tell(f"{trial.name}: macro-F1 {result.after.macro_f1:.4f}, {result.train.seconds:.1f} s")
+            metric, scores = Metric.of(trial.config), result.after.scores
+            tell(f"{trial.name}: {metric.word} {scores[metric.key]:.4f}, {result.train.seconds:.1f} s")
     gc.unfreeze()  # frozen by `shared` when it loaded the backbone
     if not errors:
         joint_pass.clear(folder)
@@ -200,6 +202,7 @@ def _conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], erro
     records: list[TrialRecord] = []
     answers: dict[str, RunPredictions] = {}
     beside: dict[str, Baselines | None] = {}
+    metric = Metric.of(config)
     for trial in trials:
         run = run_of(trial)
         failure, measured = errors.get(trial.name), None
@@ -223,7 +226,7 @@ def _conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], erro
         )
         if failure is None:
             beside[trial.name] = found.baselines
-    ranking = rank_settings(records, answers, config.eval.confidence)
+    ranking = rank_settings(records, answers, config.eval.confidence, metric)
     return SweepResult(
         path=str(folder.path),
         backbone=config.model.label,
@@ -239,6 +242,7 @@ def _conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], erro
         best_setting=ranking.best_setting,
         best=ranking.best,
         baselines=None if ranking.best is None else beside[ranking.best.name],
+        metric=metric,
     )
 
 
@@ -257,6 +261,7 @@ def _measured(result: RunResult) -> TrialScores:
         n=after.n,
         trainable_parameters=train.parameters.trainable,
         validation_macro_f1=train.validation_macro_f1,
+        validation_score=train.validation_score,
         seconds=train.seconds,
         resumed_from_step=train.resumed_from_step,
         steps=train.steps,

@@ -5,7 +5,7 @@ What a column shows comes from `records.SettingScores` and `records.TrialScores`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -13,7 +13,7 @@ from rich.table import Table
 from loraft.display.table import add_row, narrow_table, number_table
 
 if TYPE_CHECKING:  # so that a dry run does not import numpy
-    from loraft.evaluation.intervals import Interval
+    from loraft.evaluation.shares import Interval
     from loraft.studies.sweep.records import SettingRecord, SettingScores, SweepResult
     from loraft.studies.sweep.trials import PlannedTrial
 
@@ -56,8 +56,8 @@ def settings(sweep: SweepResult) -> Table:
     """
     keys, policies = [key for key in sweep.keys if key != "seed"], len(sweep.alpha_policies) > 1
     table = narrow_table(
-        *map(key_word, keys), *(["alpha policy"] if policies else []), *_score_names(), "val. F1", "parameters",
-        "seconds", "MiB", "against the best",
+        *map(key_word, keys), *(["alpha policy"] if policies else []), *_score_names(sweep), _on_validation(sweep),
+        "parameters", "seconds", "MiB", "against the best",
     )  # fmt: skip
     for row in sweep.settings:
         cells = [in_words(row.settings[key]) for key in keys] + ([row.alpha_policy] if policies else [])
@@ -66,12 +66,12 @@ def settings(sweep: SweepResult) -> Table:
             add_row(table, *cells, *[""] * (len(table.columns) - len(cells) - 1), "failed")
             continue
         some = f" ({row.seeds} of {len(row.trials)} seeds)" if row.failed else ""
-        spreads = (measured.scores.get(score) for score in _scores())  # a run of an earlier version may lack one
+        spreads = (measured.scores.get(score) for score in _scores(sweep))  # a run of an earlier version may lack one
         add_row(
             table,
             *cells,
             *("" if spread is None else _score(spread.mean, spread.sd, spread.interval) for spread in spreads),
-            f"{measured.validation_macro_f1:.4f}",
+            f"{measured.chosen_by:.4f}",
             f"{measured.trainable_parameters:,}",
             f"{measured.seconds:,.1f}",
             _mib(measured.peak_memory_mib),
@@ -82,7 +82,9 @@ def settings(sweep: SweepResult) -> Table:
 
 def trials(sweep: SweepResult) -> Table:
     """A row for each trial, for a sweep with several seeds: test scores as fractions, and costs."""
-    table = narrow_table(*map(key_word, sweep.keys), *_score_names(), "val. F1", "seconds", "MiB", "best")
+    table = narrow_table(
+        *map(key_word, sweep.keys), *_score_names(sweep), _on_validation(sweep), "seconds", "MiB", "best"
+    )
     for trial in sweep.trials:
         cells = [in_words(trial.settings[key]) for key in sweep.keys]
         measured = trial.measured
@@ -92,8 +94,8 @@ def trials(sweep: SweepResult) -> Table:
         add_row(
             table,
             *cells,
-            *(_score(measured.scores.get(score), None, measured.intervals.get(score)) for score in _scores()),
-            f"{measured.validation_macro_f1:.4f}",
+            *(_score(measured.scores.get(score), None, measured.intervals.get(score)) for score in _scores(sweep)),
+            f"{measured.chosen_by:.4f}",
             f"{measured.seconds:,.1f}",
             _mib(measured.peak_memory_mib),
             "best" if sweep.best is not None and trial.name == sweep.best.name else "",
@@ -106,7 +108,7 @@ def sweep_tables(sweep: SweepResult) -> list[Table]:
     from loraft.evaluation.tables import baselines  # imported here, so that a dry run does not import numpy
 
     several = [trials(sweep)] if most_seeds(sweep) > 1 else []
-    return [settings(sweep), *several, *baselines({"best trial": sweep.baselines})]
+    return [settings(sweep), *several, *baselines({"best trial": sweep.baselines}, sweep.metric)]
 
 
 def most_seeds(sweep: SweepResult) -> int:
@@ -126,16 +128,17 @@ def sweep_notes(sweep: SweepResult) -> list[str]:
     interval = f"in brackets: {sweep.confidence:.0%} interval over test rows"
     over_seeds = f"means over {seeds} seeds, also of seconds and MiB; ±: standard deviation over seeds"
     notes.append(f"{over_seeds}; {interval} and seeds" if seeds > 1 else interval)
-    notes.append("val. F1: macro F1 on validation, which chooses the best")
+    word, key = sweep.metric.word, sweep.metric.key
+    notes.append(f"{_on_validation(sweep)}: {word} on validation, which chooses the best")
     notes.append("MiB: peak memory of training; on a CPU that of the process, which may hold memory of earlier trials")
     if any(trial.measured is not None and trial.measured.joint for trial in sweep.trials):
         notes.append("trials that were trained in one pass: seconds are each trial's share, MiB are of the whole pass")
-    chosen = f"by macro F1 on validation ({best.measured.validation_macro_f1:.4f})"
-    on_test = f"on test {best.measured.scores['macro_f1']:.4f}"
+    chosen = f"by {word} on validation ({best.measured.chosen_by:.4f})"
+    on_test = f"on test {best.measured.scores[key]:.4f}"
     if seeds > 1:
         notes.append(
-            f"best setting: {setting_in_words(setting)}, by mean macro F1 on validation "
-            f"({setting.measured.validation_macro_f1:.4f}); on test {setting.measured.scores['macro_f1'].mean:.4f}"
+            f"best setting: {setting_in_words(setting)}, by mean {word} on validation "
+            f"({setting.measured.chosen_by:.4f}); on test {setting.measured.scores[key].mean:.4f}"
         )
         notes.append(f"best trial: {best.name}, of this setting's seeds {chosen}; {on_test}")
     else:
@@ -161,18 +164,21 @@ def setting_in_words(row: SettingRecord) -> str:
     return ", ".join(f"{key_word(key)} {in_words(value)}" for key, value in row.settings.items()) or "all seeds"
 
 
-def _scores() -> Iterable[str]:
-    """The scores that have a column each. Imported late, so that a dry run does not import numpy."""
-    from loraft.evaluation.metrics import SCORES
+def _scores(sweep: SweepResult) -> dict[str, str]:
+    """The scores that have a column each, and their heads."""
+    given = {score for trial in sweep.trials if trial.measured for score in trial.measured.scores}
+    return sweep.metric.columns(given)
 
-    return SCORES
+
+def _score_names(sweep: SweepResult) -> list[str]:
+    short = {"macro_precision": "precision", "macro_recall": "recall"}
+    return [short.get(score, head) for score, head in _scores(sweep).items()]
 
 
-def _score_names() -> list[str]:
-    from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES
-
-    # A line has to fit 100 characters: what has no interval gets a short name.
-    return [name if score in INTERVAL_SCORES else name.removeprefix("macro ") for score, name in SCORES.items()]
+def _on_validation(sweep: SweepResult) -> str:
+    """The head of the column of the score that chooses the best."""
+    key = sweep.metric.key
+    return "val. F1" if key == "macro_f1" else f"val. {sweep.metric.columns([key])[key]}"
 
 
 def _against(row: SettingRecord, measured: SettingScores, best: SettingRecord | None) -> str:

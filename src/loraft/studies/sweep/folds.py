@@ -1,0 +1,119 @@
+"""`loraft train --folds K`: K adapters on stratified folds of the train split, and the scores of all its rows.
+
+Each row is predicted by the one adapter that was trained without its fold. The checkpoint of a fold is picked on a
+tenth of the other folds' rows, which is not trained on either: the fold's own rows decide nothing about its adapter.
+Each fold is an ordinary run with `data.fold`, so that the same command goes on after an interruption.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from loraft.config.resolve import load_config
+from loraft.config.schema import Config
+from loraft.config.yaml_io import dump_config
+from loraft.data.dataset import warn_of_notes
+from loraft.errors import RunError
+from loraft.evaluation.baselines import compared_over
+from loraft.evaluation.choosing import Metric
+from loraft.evaluation.classification_report import EvaluationReport, classification_report
+from loraft.models import manifest
+from loraft.runs.atomic_files import write_text
+from loraft.runs.environment import environment
+from loraft.runs.predictions import PredictedRow, predicted_ids, read_rows, write_rows
+from loraft.runs.records import write_record
+from loraft.runs.run import Run, default_name
+from loraft.runs.study_folders import FoldsFolder
+from loraft.studies.sweep.fold_records import FoldRecord, FoldsResult
+from loraft.studies.sweep.runner import run_trials, unfinished_and_damaged
+from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell
+from loraft.studies.sweep.trials import Trial, run_of
+from loraft.training.results import RunResult
+
+
+def fold_trials(config: Config, folds: int) -> list[Trial]:
+    """One trial for each fold: the config with `data.fold`, in a folder named after the config."""
+    folder = config.name or f"{default_name(config)}-{folds}folds"
+    trials = []
+    for number in range(1, folds + 1):
+        fold = f"{number}/{folds}"
+        data = config.data.model_copy(update={"fold": fold})
+        changes = {"data": data, "name": f"{folder}/fold{number}"}
+        trials.append(Trial(f"fold{number}", {"data.fold": fold}, config.model_copy(update=changes)))
+    return trials
+
+
+def train_folds(
+    config: Config, folds: int, *, force: bool = False, quiet: bool = False, tell: Tell = lambda message: None
+) -> FoldsResult:
+    """Trains the folds that are not finished yet, and judges the out-of-fold predictions of all rows.
+
+    Args:
+        config: everything that the result depends on.
+        folds: K, at least 2.
+        force: train finished folds again.
+        quiet: draw no progress bars.
+        tell: called with each line for the user.
+
+    Raises:
+        LoraftError: a mistake in the config or data; a label with fewer rows than folds; rows that changed since a fold
+            was trained; a fold that failed.
+    """
+    trials = fold_trials(config, folds)
+    shared = SharedBackbone(tell)
+    parts = [(splits["train"], splits["test"]) for splits in (shared.splits(trial.config) for trial in trials)]
+    warn_of_notes(train for train, _ in parts[:1])
+    waiting, errors = (trials, {}) if force else unfinished_and_damaged(trials)
+    for trial, (_, test) in zip(trials, parts, strict=True):
+        run = run_of(trial)
+        if trial not in waiting and trial.name not in errors:
+            manifest.check_drawn(manifest.read(run.adapter), load_config(run.config_path), trial.config, test)
+    folder = FoldsFolder.create(Path(config.output), str(Path(str(trials[0].config.name)).parent))
+    folder.results_path.unlink(missing_ok=True)
+    write_text(folder.config_path, dump_config(config))
+    write_record(folder.environment_path, environment())
+    if finished := len(trials) - len(waiting) - len(errors):
+        tell(f"{finished} of {folds} folds are finished already")
+    errors |= run_trials(waiting, folder, shared, "off", force=force, quiet=quiet)
+    if errors:
+        failed = "; ".join(f"{name}: {error}" for name, error in errors.items())
+        raise RunError(f"{folder.path}: {len(errors)} of {folds} folds failed ({failed}); the same command goes on")
+    runs = [run_of(trial) for trial in trials]
+    rows = [row for run in runs for row in read_rows(run)]
+    results = [RunResult.of(run) for run in runs]
+    metric, labels = Metric.of(config), tuple(config.prompt.labels or ())
+    report, predictions_N = _judged(config, rows, labels)
+    result = FoldsResult(
+        path=str(folder.path),
+        backbone=config.model.label,
+        data=config.data.source,
+        task=config.prompt.task,
+        labels=labels,
+        folds=tuple(
+            FoldRecord(trial.name, one.run, len(train), len(test), one.train.best_step, one.after.scores[metric.key])
+            for trial, one, (train, test) in zip(trials, results, parts, strict=True)
+        ),
+        report=report,
+        baselines=compared_over(config, parts, predictions_N, "adapter"),
+        metric=metric,
+    )
+    write_rows(Run(folder.path), sorted(rows, key=lambda row: row.row))
+    folder.finish(result)
+    return result
+
+
+def _judged(config: Config, rows: Sequence[PredictedRow], labels: Sequence[str]) -> tuple[EvaluationReport, np.ndarray]:
+    """The report on the out-of-fold predictions, and their label ids."""
+    predictions_N = predicted_ids(rows, labels)
+    probs = [[row.probs[label] for label in labels] for row in rows if row.probs is not None]
+    report = classification_report(
+        [list(labels).index(row.label) for row in rows],
+        probs or None,
+        predictions_N,
+        labels,
+        bootstrap_samples=config.eval.bootstrap_samples,
+        confidence=config.eval.confidence,
+        seed=config.seed,
+    )
+    return Metric.of(config).added(report, config.eval.bootstrap_samples, config.seed), predictions_N

@@ -1,0 +1,105 @@
+"""Drawn splits: disjoint, complete, stratified, near-duplicates together, and the same rows again."""
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from helpers.data import LABELS, load, sentences, write_rows
+
+from loraft.data.near_duplicates import NEAR, near_duplicates
+from loraft.data.splitting import assigned
+from loraft.errors import ConfigError, DataError
+
+SHARES = [0.8, 0.1, 0.1]
+
+
+def drawn(texts: list[str], labels: list[int], shares: list[float] = SHARES, seed: int = 42) -> list[int]:
+    return assigned(texts, labels, shares, seed, LABELS, "tệp.csv")
+
+
+def test_each_label_is_within_one_row_of_its_share() -> None:
+    texts = sentences(437)
+    labels = [0] * 211 + [1] * 29 + [2] * 197
+    assert not [pair for pair in near_duplicates(texts, texts, threshold=NEAR) if pair.left != pair.right]
+    counts = Counter(zip(drawn(texts, labels), labels, strict=True))
+    for label, rows in enumerate([211, 29, 197]):
+        assert [abs(counts[split, label] - share * rows) < 1 for split, share in enumerate(SHARES)] == [True] * 3
+    assert sum(counts.values()) == 437
+
+
+def test_near_duplicates_are_in_one_split_and_each_label_within_one_group_of_its_share() -> None:
+    # Groups of four: a sentence, the same again, and two copies with one character more; the last has another label.
+    texts = [copy for text in sentences(100) for copy in (text, text, f"{text}.", f"{text}1")]
+    labels = [label for i in range(100) for label in (i % 2, i % 2, i % 2, (i + i % 3 // 2) % 2)]
+    splits = drawn(texts, labels, [0.6, 0.2, 0.2])
+    for start in range(0, 400, 4):
+        assert len(set(splits[start : start + 4])) == 1
+    for pair in near_duplicates(texts, texts, threshold=NEAR):
+        assert splits[pair.left] == splits[pair.right]
+    counts, rows = Counter(zip(splits, labels, strict=True)), Counter(labels)
+    for (split, label), count in counts.items():
+        assert abs(count - [0.6, 0.2, 0.2][split] * rows[label]) <= 4
+
+
+def test_rows_in_another_order_are_drawn_alike_and_another_seed_draws_others() -> None:
+    texts, labels = sentences(120), [i % 3 for i in range(120)]
+    by_text = dict(zip(texts, drawn(texts, labels), strict=True))
+    order = random.Random(1).sample(range(120), 120)
+    mixed = drawn([texts[i] for i in order], [labels[i] for i in order])
+    assert mixed == [by_text[texts[i]] for i in order]
+    assert drawn(texts, labels, seed=43) != drawn(texts, labels)
+
+
+def test_rare_labels_are_in_every_split_or_refused() -> None:
+    texts, labels = sentences(60), [0] * 50 + [1] * 3 + [2] * 7
+    counts = Counter(zip(drawn(texts, labels), labels, strict=True))
+    assert [counts[split, 1] for split in range(3)] == [1, 1, 1]
+    assert [counts[split, 2] for split in range(3)] == [5, 1, 1]
+    with pytest.raises(DataError, match=r"to draw 3 splits \(got neutral: 2 rows\); each split needs one"):
+        drawn(texts[:59], [0] * 50 + [2] * 7 + [1] * 2)
+    copies = [*texts[:50], texts[50], f"{texts[50]}.", f"{texts[50]} "]
+    with pytest.raises(DataError, match="neutral: 3 rows in 1 near-duplicate group"):
+        drawn(copies, [0] * 50 + [1] * 3)
+    assert set(drawn(texts[:52], [0] * 50 + [1] * 2, [0.9, 0.1, 0])) == {0, 1}
+
+
+def one_file(folder: Path, name: str = "góp ý.csv", count: int = 60) -> Path:
+    rows = [{"sentence": text, "sentiment": i % 3} for i, text in enumerate(sentences(count))]
+    return write_rows(folder / name, rows)
+
+
+def test_one_file_gives_three_splits_that_share_no_row_and_leave_none_out(tmp_path: Path) -> None:
+    path = one_file(tmp_path)
+    splits = [load(path, name, split=SHARES) for name in ("train", "validation", "test")]
+    assert [len(split) for split in splits] == [48, 6, 6]
+    assert sorted(example.row for split in splits for example in split.examples) == list(range(1, 61))
+    assert {split.pool for split in splits} == {load(path).fingerprint}
+    assert splits[1].source == f"{path} (10% drawn for validation, seed 42)"
+    assert load(path, "test", split=SHARES).fingerprint == splits[2].fingerprint
+    assert load(path, "test", split=SHARES, split_seed=7).fingerprint != splits[2].fingerprint
+    assert len(load(path, str(path), split=SHARES)) == 60  # a file that is named is read whole
+
+
+def test_a_share_of_0_keeps_the_split_of_the_source(tmp_path: Path) -> None:
+    one_file(tmp_path, "train.csv")
+    write_rows(tmp_path / "test.csv")
+    splits = {name: load(tmp_path, name, split=[0.9, 0.1, 0]) for name in ("train", "validation", "test")}
+    assert {name: len(split) for name, split in splits.items()} == {"train": 54, "validation": 6, "test": 3}
+    assert splits["test"].pool is None
+    with pytest.raises(DataError, match=r"data\.split=\[0\.8, 0\.1, 0\.1\]"):
+        load(tmp_path / "train.csv", "test", split=[0.9, 0.1, 0])
+
+
+def test_leaked_rows_are_those_of_the_drawn_splits(tmp_path: Path) -> None:
+    path = one_file(tmp_path)
+    dropped = load(path, split=SHARES, drop_leaked=True)
+    assert dropped.fingerprint == load(path, split=SHARES).fingerprint  # near-duplicates are in one split already
+
+
+@pytest.mark.parametrize("shares", ["[0.8, 0.1]", "[0.8, 0.1, 0.2]", "[1, 0, 0]", "[0, 0.5, 0.5]", "[1.2, -0.1, -0.1]"])
+def test_shares_that_do_not_sum_to_1_are_refused(shares: str) -> None:
+    from loraft.config.resolve import resolve
+
+    with pytest.raises(ConfigError, match=r"^data\.split(\[\d\])?: "):
+        resolve(overrides=[f"data.split={shares}"])

@@ -1,0 +1,124 @@
+"""Training by folds: every row is predicted once, by the adapter that saw neither it nor a copy of it."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.data import sentences, write_rows
+
+from loraft.config.resolve import load_config, resolve
+from loraft.config.schema import Config
+from loraft.data.dataset import load_data
+from loraft.errors import ConfigError, DataError, RunError
+from loraft.evaluation.evaluate import evaluate
+from loraft.evaluation.metrics import core
+from loraft.runs.predictions import read_rows
+from loraft.runs.run import Run
+from loraft.runs.study_folders import FoldsFolder
+from loraft.studies import report
+from loraft.studies.sweep import runner
+from loraft.studies.sweep.fold_records import FoldsResult
+from loraft.studies.sweep.folds import train_folds
+
+pytestmark = pytest.mark.usefixtures("loads")
+
+LABELS = ["negative", "neutral", "positive"]
+# 36 sentences, the first four of each label twice: the copies differ in a full stop.
+PAIRS = [(text, LABELS[i % 3]) for i, text in enumerate(sentences(36))]
+PAIRS += [(f"{text}.", label) for text, label in PAIRS[:12]]
+
+
+def written(path: Path, pairs: list[tuple[str, str]]) -> Path:
+    return write_rows(path, [{"sentence": text, "sentiment": label} for text, label in pairs])
+
+
+def config(source: Path, output: Path) -> Config:
+    return resolve(
+        overrides=["train.max_steps=2", "train.eval_steps=1", "train.metric=f1:positive", "lora.r=2", "name=gấp",
+                   "train.per_device_train_batch_size=4", "eval.bootstrap_samples=100", f"data.source={source}",
+                   f"output={output}"]
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folded(tmp_path_factory: pytest.TempPathFactory, loads: list[Any]) -> tuple[Config, FoldsResult]:
+    folder = tmp_path_factory.mktemp("gấp")
+    section = config(written(folder / "một tệp.csv", PAIRS), folder / "runs")
+    return section, train_folds(section, 3, quiet=True)
+
+
+def test_every_row_is_predicted_once_by_an_adapter_that_saw_no_copy_of_it(folded: tuple[Config, FoldsResult]) -> None:
+    rows = read_rows(Run(Path(folded[1].path)))
+    assert [row.row for row in rows] == list(range(1, 49))
+    assert [row.text for row in rows] == [text for text, _ in PAIRS]
+    for fold in folded[1].folds:
+        own = load_config(Path(fold.run) / "config.yaml")
+        train, validation, test = (load_data(own, name) for name in ("train", "validation", "test"))
+        assert [len(train), len(test)] == [fold.train_rows, fold.n]
+        assert sorted(e.row for part in (train, validation, test) for e in part.examples) == list(range(1, 49))
+        stems = [{text.rstrip(".") for text in part.texts} for part in (train, validation, test)]
+        assert sum(map(len, stems)) == len(set.union(*stems))
+        assert set(Counter(test.labels.tolist()).values()) <= {4, 5, 6}  # 16 rows of a label in 12 groups, 3 folds
+
+
+def test_the_scores_are_those_of_all_rows_together(folded: tuple[Config, FoldsResult]) -> None:
+    result = folded[1]
+    rows = read_rows(Run(Path(result.path)))
+    ids = {label: k for k, label in enumerate(LABELS)}
+    references, predictions = ([ids[str(label)] for label in one]
+                               for one in zip(*((row.label, row.predicted) for row in rows), strict=True))  # fmt: skip
+    expected = core(references, predictions, 3)
+    assert {score: result.report.scores[score] for score in expected} == pytest.approx(expected)
+    assert result.report.n == 48
+    low, high = result.report.intervals["label_f1"]
+    assert low <= result.report.scores["label_f1"] <= high
+    assert result.report.scores["label_f1"] == pytest.approx(result.report.per_class[2].f1)
+    assert result.baselines is not None
+    # The majority label of each fold's training rows, on that fold.
+    right = 0
+    for fold in result.folds:
+        own = load_config(Path(fold.run) / "config.yaml")
+        majority = np.bincount(load_data(own, "train").labels).argmax()
+        right += int((load_data(own, "test").labels == majority).sum())
+    assert result.baselines.rows[0].scores["accuracy"] == pytest.approx(right / 48)
+
+
+def test_the_same_command_trains_nothing_again_and_reports(
+    folded: tuple[Config, FoldsResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section, result = folded
+    monkeypatch.setattr(runner, "run_training", lambda *given, **named: pytest.fail("a fold was trained"))
+    assert train_folds(section, 3, quiet=True) == result
+    assert FoldsResult.of(FoldsFolder(Path(result.path))) == result
+    page = report.markdown(Path(result.path))
+    assert "F1 of positive" in page
+    assert "fold3" in page
+    fold = Run.open(result.folds[1].run)
+    assert list(evaluate(run=fold.path).rows) == read_rows(fold)
+
+
+def test_rows_that_changed_are_refused(folded: tuple[Config, FoldsResult], tmp_path: Path) -> None:
+    section, result = folded
+    shutil.copytree(section.output, tmp_path / "runs")
+    source = Path(section.data.source)
+    kept = source.read_bytes()
+    try:
+        written(source, [*PAIRS, ("thêm một câu", "neutral")])
+        with pytest.raises(RunError, match=r"drew its splits otherwise \(got fingerprint of all rows .* then"):
+            train_folds(section.model_copy(update={"output": str(tmp_path / "runs")}), 3, quiet=True)
+        with pytest.raises(RunError, match="may be training rows; put the file"):
+            evaluate(run=result.folds[0].run)
+    finally:
+        source.write_bytes(kept)
+
+
+def test_a_label_with_fewer_rows_than_folds_and_a_fold_that_is_none_are_refused(tmp_path: Path) -> None:
+    section = config(written(tmp_path / "ít.csv", PAIRS[:7]), tmp_path)
+    with pytest.raises(DataError, match=r"to draw 3 splits \(got neutral: 2 rows, positive: 2 rows.*--folds"):
+        train_folds(section, 3, quiet=True)
+    for fold in ("3/2", "1/1", "x"):
+        with pytest.raises(ConfigError, match=r"^data\.fold: "):
+            resolve(overrides=[f"data.fold={fold}"])
