@@ -18,7 +18,7 @@ def measured(checkpoint: Path | None = None) -> Measured:
     trainer: Any = SimpleNamespace(state=SimpleNamespace(global_step=40), shared_prefix=True)
     clock: Any = SimpleNamespace(seconds=lambda: 61.26, tokens=lambda: 5000)
     peak: Any = SimpleNamespace(mib=lambda: 700)
-    data: Any = SimpleNamespace(truncated=2)
+    data: Any = SimpleNamespace(truncated=2, cut=0.25)
     return Measured(trainer, clock, peak, data, checkpoint)
 
 
@@ -31,6 +31,7 @@ def test_a_report_holds_what_was_measured() -> None:
         validation_macro_f1=0.75,
         tokens_computed=5000,
         truncated=2,
+        cut=0.25,
         shared_prefix=True,
         peak_memory_mib=700,
         parameters=COUNTS,

@@ -51,7 +51,7 @@ class EvaluationReport(Flat, scores=SCORES):
         truncated: number of sentences that were shortened to fit the prompt.
         decode: `score` or `generate`.
         seconds: duration of scoring.
-        cut: share of the sentences' characters that were left out to fit the prompt.
+        cut: share of all sentences' tokens that were left out to fit the prompt.
     """
 
     scores: dict[str, float]

@@ -30,6 +30,8 @@ def before_after(before: EvaluationReport | None, after: EvaluationReport) -> Ta
     if after.no_label or (before is not None and before.no_label):
         shares = [0.0 if report is None else report.no_label for report in (before, after)]
         add_row(table, "answers that are no label", *(f"{share:.4f}" for share in shares), "")
+    if after.truncated:
+        add_row(table, "rows shortened, share of all tokens", "", _shortened(after), "")
     return table
 
 
@@ -44,6 +46,8 @@ def summary(report: EvaluationReport) -> Table:
     if report.no_label:
         add_row(table, "answers that are no label", f"{report.no_label:.4f}")
     add_row(table, "rows", str(report.n))
+    if report.truncated:
+        add_row(table, "rows shortened, share of all tokens", _shortened(report))
     return table
 
 
@@ -87,6 +91,10 @@ def confusion(report: EvaluationReport) -> Table:
     for label, counts in zip(labels, report.confusion, strict=True):
         add_row(table, label, *map(str, counts[:width]))
     return table
+
+
+def _shortened(report: EvaluationReport) -> str:
+    return f"{report.truncated:,} of {report.n:,}, {report.cut:.1%}"
 
 
 def _interval(report: EvaluationReport, score: str) -> str:

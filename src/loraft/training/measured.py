@@ -47,6 +47,7 @@ class Measured:
             validation_macro_f1=best.macro_f1,
             tokens_computed=self.clock.tokens(),
             truncated=self.data.truncated,
+            cut=self.data.cut,
             shared_prefix=self.trainer.shared_prefix,
             peak_memory_mib=self.peak.mib(),
             parameters=parameters,
