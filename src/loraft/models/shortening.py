@@ -16,7 +16,7 @@ FEWEST = 8  # tokens of a demonstration that is shortened; with fewer it shows n
 
 def characters(text: str) -> list[str]:
     """Returns the characters of a text as a reader sees them: extended grapheme clusters."""
-    return regex.findall(r"\X", text)
+    return [str(found) for found in regex.findall(r"\X", text)]
 
 
 def words(text: str) -> list[str]:
