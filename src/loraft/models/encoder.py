@@ -249,8 +249,8 @@ class Encoder:
             rest = self.max_length - available
             raise DataError(
                 f"prompt: {len(whole) + rest} tokens do not fit, and the instruction and demonstrations alone take "
-                f"{len(empty) + rest} (got prompt.max_length={self.max_length}); use fewer shots or --set "
-                "prompt.max_length=..."
+                f"{len(empty) + rest} (got prompt.max_length={self.max_length}); use fewer shots, a shorter "
+                "prompt.template, or --set prompt.max_length=..."
             )
         expected = len(units) * (available - len(empty)) // (len(whole) - len(empty))
         found = with_units(shortening.most(len(units), expected, lambda count: len(with_units(count)) <= available))
