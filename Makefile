@@ -51,7 +51,7 @@ bench-smollm2: $(STAMP) ## run the tutorial's programme on SmolLM2-135M (docs/sm
 	@test -n "$(MODEL)" || { echo "make bench-smollm2: MODEL is not set; docs/smollm2.md says where the file comes from" >&2; exit 2; }
 	$(BIN)/python benchmarks/tutorial.py --model "$(MODEL)" $(if $(DATA),--data "$(DATA)")
 
-bench-vsfc: $(STAMP) ## measure LoRA and QLoRA on UIT-VSFC: make bench-vsfc DATA=<folder of its jsonl files>
+bench-vsfc: $(STAMP) ## measure LoRA, QLoRA, a head and full fine-tuning on UIT-VSFC: make bench-vsfc DATA=<folder of its jsonl files>
 	@test -n "$(DATA)" || { echo "make bench-vsfc: DATA is not set; DATA=<folder with train, validation and test.jsonl>" >&2; exit 2; }
 	$(BIN)/python benchmarks/vsfc.py "$(DATA)"
 

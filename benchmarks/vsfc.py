@@ -1,10 +1,12 @@
-"""LoRA and QLoRA of the bundled backbone on UIT-VSFC, beside TF-IDF with a linear SVM, on the official test split.
+"""LoRA and QLoRA of the bundled backbone on UIT-VSFC, beside other ways to the same end, on the official test split.
 
-    python benchmarks/vsfc.py FOLDER [--seeds 42,43,44] [--qlora-seeds 42] [--reuse] [--model BACKBONE] [--out FILE]
+    python benchmarks/vsfc.py FOLDER [--seeds 42,43,44] [--qlora-seeds 42] [--other-seeds 42] [--reuse]
+        [--model BACKBONE] [--out FILE]
 
-FOLDER holds train.jsonl, validation.jsonl and test.jsonl (`sentence, sentiment, topic`). Each training is a process of
-its own, so that its time and peak memory are its own; the runs are kept under runs/vsfc, and `--reuse` takes finished
-ones. The JSON tells commit, versions and machine; the table on stdout is made from it.
+The others are TF-IDF with a linear SVM, a classification head with the same LoRA, and full fine-tuning (vsfc_others.py
+says how). FOLDER holds train.jsonl, validation.jsonl and test.jsonl (`sentence, sentiment, topic`). Each training is a
+process of its own, so that its time and peak memory are its own; the runs are kept under runs/vsfc, and `--reuse` takes
+finished ones. The JSON tells commit, versions and machine; the table on stdout is made from it.
 """
 
 import json
@@ -29,6 +31,7 @@ from loraft.runs.records import as_json
 CONFIG = Path(__file__).with_name("vsfc.yaml")
 BUNDLED = "loraft-vi-tiny"
 METRICS = ("accuracy", "macro_f1")
+OTHERS = {"head": "head + LoRA r=16", "full": "full fine-tuning"}
 
 
 def baseline(folder: Path) -> dict[str, float]:
@@ -55,10 +58,23 @@ def trained(folder: Path, quant: str, seed: int, model: str, *, reuse: bool) -> 
     return {**result, "commit": made_in["git_commit"]}
 
 
+def trained_otherwise(folder: Path, way: str, seed: int, model: str, *, reuse: bool) -> dict[str, Any]:
+    """Returns what `vsfc_others.py` wrote of one training; `reuse` as in `trained`."""
+    name = f"{way}-s{seed}" if model == BUNDLED else f"{Path(model).name}-{way}-s{seed}"
+    out = Path("runs/vsfc") / f"{name}.json"
+    if not (reuse and out.exists()):
+        script = Path(__file__).with_name("vsfc_others.py")
+        command = [sys.executable, str(script), way, str(folder), str(out), "--seed", str(seed), "--model", model]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    result: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    return result
+
+
 def main(
     folder: Path,
     seeds: Annotated[str, typer.Option(help="Of LoRA, comma-separated.")] = "42,43,44",
     qlora_seeds: Annotated[str, typer.Option(help="Of QLoRA.")] = "42,43,44",
+    other_seeds: Annotated[str, typer.Option(help="Of the head and of full fine-tuning.")] = "42",
     reuse: Annotated[bool, typer.Option("--reuse", help="Take finished runs as they are.")] = False,
     model: Annotated[str, typer.Option(help="A bundled name or a folder.")] = BUNDLED,
     out: Path = Path("benchmarks/results/vsfc.json"),
@@ -70,6 +86,10 @@ def main(
     runs = {
         quant: [trained(folder, quant, int(seed), model, reuse=reuse) for seed in chosen[quant].split(",")]
         for quant in chosen
+    }
+    others = {
+        way: [trained_otherwise(folder, way, int(seed), model, reuse=reuse) for seed in other_seeds.split(",")]
+        for way in OTHERS
     }
     record = {
         "date": datetime.now(UTC).date().isoformat(),
@@ -92,6 +112,19 @@ def main(
                 for run in results
             ]
             for quant, results in runs.items()
+        }
+        | {
+            way: [
+                {
+                    "run": run["run"],
+                    "commit": run["commit"],
+                    "after": {key: run["after"][key] for key in METRICS},
+                    "intervals": run["after"]["intervals"],
+                    "train": run["train"],
+                }
+                for run in results
+            ]
+            for way, results in others.items()
         },
     }
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -102,17 +135,19 @@ def main(
 def show(record: dict[str, Any]) -> None:
     """Prints the table: medians over the seeds, intervals of the median run by macro-F1."""
     table = Table("", "accuracy", "macro-F1", "95 % interval of macro-F1", "training, s", "peak memory, MiB")
-    for quant, name in (("none", "LoRA r=16"), ("nf4", "QLoRA r=16")):
-        results = sorted(record["runs"][quant], key=lambda run: run["after"]["macro_f1"])
+    names = {"none": "LoRA r=16", "nf4": "QLoRA r=16", **OTHERS}
+    for quant in (quant for quant in names if quant in record["runs"]):
+        name, results = names[quant], sorted(record["runs"][quant], key=lambda run: run["after"]["macro_f1"])
         middle = results[(len(results) - 1) // 2]
         interval = middle["intervals"]["macro_f1"]
-        zero = [statistics.median(run["before"][key] for run in results) for key in METRICS]
         after = [statistics.median(run["after"][key] for run in results) for key in METRICS]
         seconds = statistics.median(run["train"]["seconds"] for run in results)
         peaks = [peak for run in results if (peak := run["train"]["peak_memory_mib"]) is not None]
         memory = f"{statistics.median(peaks):.0f}" if peaks else "?"
-        backbone = "backbone, zero-shot" if quant == "none" else "backbone in NF4, zero-shot"
-        table.add_row(backbone, *(f"{value:.4f}" for value in zero), "", "", "")
+        if quant not in OTHERS:
+            zero = [statistics.median(run["before"][key] for run in results) for key in METRICS]
+            backbone = "backbone, zero-shot" if quant == "none" else "backbone in NF4, zero-shot"
+            table.add_row(backbone, *(f"{value:.4f}" for value in zero), "", "", "")
         table.add_row(
             f"{name} (median of {len(results)})", *(f"{value:.4f}" for value in after),
             f"{interval[0]:.4f} to {interval[1]:.4f}", f"{seconds:.0f}", memory,

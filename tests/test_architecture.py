@@ -29,7 +29,7 @@ AT_THE_TOP = {
     "engine": {"numpy", "triton"} | HEAVY,  # triton in files that are imported where there is a GPU
     "data": {"numpy"},
     "runs": {"numpy", "pydantic"},
-    "models": {"jinja2", "numpy"} | HEAVY,
+    "models": {"jinja2", "numpy", "regex"} | HEAVY,
     "display": {"jinja2", "rich"},
     "evaluation": {"numpy", "pydantic", "rich"},
     "training": {"datasets", "numpy", "psutil", "rich"} | HEAVY,

@@ -7,6 +7,7 @@ from helpers.plain_scoring import score_plainly
 from helpers.tiny import CONFIGS, SENTENCES, backbone, encoder, prompts, tokenizer
 from transformers import GPT2Config
 
+from loraft.engine.layout import bucket_size
 from loraft.engine.scorer import answer_tokens, score, to_probs
 from loraft.errors import BackboneError
 
@@ -22,6 +23,24 @@ def test_scores_equal_full_sequences(architecture: str, completions: str) -> Non
     expected = score_plainly(model, prompts(), answers)
     assert np.ptp(expected, axis=0).min() > 1e-3  # the rows do differ, so agreement means something
     np.testing.assert_allclose(score(model, prompts(), answers), expected, atol=1e-5)
+
+
+# 80 answers of three tokens and an end: four first tokens, after each of them four second ones, after those five.
+EIGHTY = [[10 + a, 20 + b, 30 + c, 4] for a in range(4) for b in range(4) for c in range(5)]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])  # fused layers, and a mask
+def test_answers_that_begin_alike_are_computed_token_by_token_once(architecture: str) -> None:
+    model, rows = backbone(architecture), [[*range(100, 112), 200 + n, 300 + n] for n in range(2)]
+    computed: list[int] = []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: computed.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    found = score(model, rows, EIGHTY)
+    # The prefix of 12 tokens; then of each row 2 tokens of its own and 4 + 16 of the tree, as the last tokens of
+    # answers predict nothing. Rows are rounded up to 24 cells. Answer by answer they would have 2 + 80 * 2.
+    assert computed[-2:] == [12, 2 * 24 if architecture == "qwen3" else bucket_size(2 * 22)]
+    np.testing.assert_allclose(found, score_plainly(model, rows, EIGHTY), atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 100, 10_000])

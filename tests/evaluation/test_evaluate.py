@@ -111,7 +111,9 @@ def test_shortened_sentences_are_counted_and_told_with_the_splits_name() -> None
     with pytest.warns(UserWarning, match=f"{cut} of 6 test sentences were shortened"):
         report, _ = judge(backbone(), short, prompts, SPLIT, config())
     assert report.truncated == cut
-    assert report.cut == sum(prompt.cut for prompt in prompts) / sum(map(len, SENTENCES))
+    whole = encoder().encode(SPLIT.texts)
+    left_out = sum(len(one.ids) - len(other.ids) for one, other in zip(whole, prompts, strict=True))
+    assert report.cut == left_out / sum(len(one.ids) - len(encoder().encode([""])[0].ids) for one in whole)
 
 
 # --- evaluate ---------------------------------------------------------------------------------------------------------

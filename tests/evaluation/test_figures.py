@@ -92,6 +92,21 @@ def test_answers_that_are_no_label_get_a_column(tmp_path, drawn):
     assert texts(drawn[0])[7] == "2\n33.3%"
 
 
+def test_of_many_labels_the_most_frequent_confusions_are_bars_of_one_size(tmp_path, drawn):
+    labels = [f"nhãn {n}" for n in range(80)]
+    counts = np.zeros((80, 81), int)
+    for n in range(79):
+        counts[n, n + 1], counts[n, n] = n + 1, n + 1
+    confusion_matrix(counts.tolist(), labels, tmp_path / "a.png")
+    bars = drawn[0].axes[0]
+    assert [bar.get_width() for bar in bars.patches] == list(range(79, 64, -1))
+    assert bars.get_yticklabels()[0].get_text() == "nhãn 78 → nhãn 79"
+    assert texts(drawn[0])[0] == "79 (50%)"
+    assert max(imread(tmp_path / "a.png").shape) < 1200  # pixels
+    confusion_matrix(np.eye(80, 81, dtype=int).tolist(), labels, tmp_path / "b.png")
+    assert drawn[1].axes[0].get_title() == "No confusions"
+
+
 def test_reliability_diagram_shows_accuracy_and_rows_by_confidence(tmp_path, drawn):
     # Four rows at confidence 0.7, three of them right: |0.75 - 0.7| = 0.05.
     reliability_diagram([0, 0, 0, 1], np.array([[0.7, 0.3]] * 4), tmp_path / "a.png")

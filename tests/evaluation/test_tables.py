@@ -1,8 +1,11 @@
 """Tables of an evaluation: what stands in which cell."""
 
+import io
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -86,3 +89,55 @@ def test_the_confusion_has_true_labels_as_rows() -> None:
     assert cells(confusion(UNSURE)) == [
         ["true / predicted", "[chê]", "khen", "no label"], ["[chê]", "1", "0", "1"], ["khen", "0", "1", "1"],
     ]  # fmt: skip
+
+
+# --- many labels ------------------------------------------------------------------------------------------------------
+
+EIGHTY = [f"dịch vụ {n:02}: giờ mở cửa" for n in range(80)]
+
+
+def many() -> EvaluationReport:
+    """Label n has n % 4 + 1 rows; of every fifth label all are taken for label 7, and of label 1 one is no label."""
+    references = [n for n in range(80) for _ in range(n % 4 + 1)]
+    answers = [7 if n % 5 == 0 else n for n in references]
+    answers[references.index(1)] = -1
+    return classification_report(references, None, answers, EIGHTY, bootstrap_samples=100, confidence=0.95, seed=0)
+
+
+def test_of_many_labels_the_worst_are_listed_and_the_most_frequent_confusions() -> None:
+    found = many()
+    rows = cells(per_class(found))[1:]
+    assert len(rows) == 16
+    assert rows[0] == [
+        EIGHTY[15],
+        "0.0000",
+        "0.0000",
+        "0.0000",
+        "4",
+    ]  # of the labels without any right row, the largest
+    assert {row[3] for row in rows[:15]} == {"0.0000"}
+    assert rows[-1][0] == "the worst of 80 labels; 65 more"
+    assert [row[0] for row in cells(before_after(found, found))[5:20]] == [
+        f"F1 {row[0]} (n={row[4]})" for row in rows[:15]
+    ]
+    head, *wrong, rest = cells(confusion(found))
+    assert head == ["true", "predicted", "rows", "of its rows"]
+    assert wrong[0] == [EIGHTY[15], EIGHTY[7], "4", "100.0%"]
+    assert [int(row[2]) for row in wrong] == [4] * 4 + [3] * 4 + [2] * 4 + [1] * 3
+    # 40 rows of 16 labels go to label 7, and one is no label: what 15 lines do not show is the 16th label's and that.
+    assert rest == ["all other confusions", "", "2", ""]
+
+
+@pytest.mark.parametrize("make", [per_class, confusion, summary])
+def test_many_labels_fit_80_columns_one_line_each(make: Callable[[EvaluationReport], Table]) -> None:
+    table = make(many())
+    console = Console(width=80, file=io.StringIO())
+    console.print(table)
+    lines = [line for line in console.file.getvalue().splitlines() if line.strip()]  # type: ignore[attr-defined]
+    assert len(lines) == table.row_count + 2  # head and rule
+
+
+def test_rows_that_were_shortened_are_in_the_tables() -> None:
+    short = replace(GOOD, truncated=2, cut=0.375)
+    assert cells(summary(short))[-1] == ["rows shortened, share of all tokens", "2 of 4, 37.5%"]
+    assert cells(before_after(GOOD, short))[-1] == ["rows shortened, share of all tokens", "", "2 of 4, 37.5%", ""]

@@ -6,14 +6,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import regex
 from helpers.tiny import SENTENCES, encoder, tokenizer
 from helpers.tokenizers import made
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import tokenization_utils_base
 
 from loraft.data.prompt import Task, answer, messages
 from loraft.errors import BackboneError, ConfigError, DataError
-from loraft.models.encoder import KEPT_CALLS, PROBE, Encoder, Prompt, warn_of_cuts
+from loraft.models.encoder import KEPT_CALLS, PROBE, Encoder
+from loraft.models.prompts import Prompt, Shown, warn_of_cuts
+from loraft.models.shortening import MARK
 
 SPECIALS = [str(token) for token in tokenizer().added_tokens_decoder.values()]
 hostile = st.lists(
@@ -67,31 +71,119 @@ def test_the_end_of_turn_token_ends_every_completion_and_is_not_the_pad_token() 
     assert tokenizer().pad_token_id != end
 
 
+def sentence_in(found: Encoder, prompt: Prompt) -> str:
+    """The sentence of a prompt, as its ids have it."""
+    text = found.tokenizer.decode(prompt.ids)
+    before, after = (text.rindex("Sentence: ") + len("Sentence: ")), text.rindex("<|eot_id|>")
+    return str(text[before:after])
+
+
 def test_truncation_shortens_only_the_sentence_and_says_by_how_much() -> None:
-    long = "thầy giảng rất hay và dễ hiểu " * 200
+    long = ("thầy giảng rất hay và dễ hiểu " * 200).strip()
     short = encoder(max_length=160)
-    whole, cut = encoder(max_length=4096).encode([long.strip()])[0], short.encode([long.strip()])[0]
+    whole, cut = encoder(max_length=4096).encode([long])[0], short.encode([long])[0]
     longest_answer = max(map(len, short.completions_K))
-    assert whole.cut == 0
+    empty = len(short.encode([""])[0].ids)
+    assert (whole.cut, whole.sentence) == (0, len(whole.ids) - empty)
+    assert (cut.cut, cut.sentence) == (len(whole.ids) - len(cut.ids), whole.sentence)
     assert 158 - longest_answer <= len(cut.ids) <= 160 - longest_answer
-    kept = long.strip()[: len(long.strip()) - cut.cut].rstrip()
-    assert cut.ids == short.encode([kept])[0].ids
+    assert long.startswith(sentence_in(short, cut))
+    assert cut.ids == short.encode([sentence_in(short, cut)])[0].ids
     assert tokenizer().decode(cut.ids).endswith("<|start_header_id|>assistant<|end_header_id|>\n\n")
 
 
 def test_a_prompt_that_cannot_fit_is_refused_with_its_length() -> None:
-    with pytest.raises(DataError, match=r"prompt\.max_length=160"):
+    with pytest.raises(DataError, match=r"18 demonstrations leave 0 tokens .*prompt\.max_length=160"):
         encoder(max_length=160).encode(["ổn"], tuple((sentence, "positive") for sentence in SENTENCES * 3))
+
+
+PEOPLE, FLAG, DOTS = "👨‍👩‍👧‍👦", "🇻🇳", "q\u0323\u0302"  # seven code points, two, and three: one character each
+MANY = f"Thầy giảng đẹp lắm {PEOPLE} ạ {FLAG}{FLAG} ừ {DOTS} <|eot_id|> ngờ nghệch 👍🏽 " * 30
+
+
+@pytest.mark.parametrize("truncation", ["tail", "head", "middle"])
+@pytest.mark.parametrize("kind", ["bundled", "byte-level"])
+def test_a_cut_leaves_whole_characters_of_the_part_that_is_kept(kind: str, truncation: str) -> None:
+    own = tokenizer() if kind == "bundled" else made("byte-level", CHATML)
+    task = replace(encoder().task, system="", template="{input}", truncation=truncation)
+    around = Encoder(own, task, date_string="", max_length=4096)
+    empty = len(around.encode([""])[0].ids) + max(map(len, around.completions_K))
+    whole, clusters = MANY.strip(), regex.findall(r"\X", MANY.strip())
+    starts = {"".join(clusters[:n]).rstrip() for n in range(len(clusters))}
+    ends = {"".join(clusters[n:]).lstrip() for n in range(len(clusters) + 1)}
+    special = set(own.added_tokens_decoder)
+    shortened = 0
+    for length in range(empty + 9, empty + 90, 20):
+        found = Encoder(own, task, date_string="", max_length=length)
+        (prompt,) = found.encode([whole])
+        text = own.decode([i for i in prompt.ids if i not in special], clean_up_tokenization_spaces=False)
+        plain = own.decode([i for i in around.encode(["§"])[0].ids if i not in special])
+        before, after = plain.split("§")
+        text = text.removeprefix(before).removesuffix(after)
+        assert "\ufffd" not in text
+        head, mark, tail = (text + " ").partition(MARK) if truncation == "middle" else (text, "", "")
+        head, tail = ("", head) if truncation == "head" else (head, tail)
+        assert head in starts
+        assert tail.rstrip() in ends
+        assert bool(mark) == (truncation == "middle")
+        assert len(prompt.ids) + max(map(len, found.completions_K)) <= length
+        shortened += prompt.cut > 0
+    assert shortened == 5  # all of them
+
+
+def test_demonstrations_share_what_the_prompt_has_for_sentences_and_none_vanishes() -> None:
+    long, short = "thầy giảng rất hay và dễ hiểu " * 60, "lớp vui"
+    shown = [(long, "positive"), (short, "neutral"), (long + "ạ", "negative")]
+    found = limited(replace(encoder().task, system=""), 300)
+    pairs, tokens, cut = found.fit(shown)
+    assert [word for _, word in pairs] == ["positive", "neutral", "negative"]
+    assert pairs[1][0] == short  # short ones stay whole, and leave the longer ones more
+    counts = [len(tokenizer()(text, add_special_tokens=False)["input_ids"]) for text, _ in pairs]
+    whole = [len(tokenizer()(text, add_special_tokens=False)["input_ids"]) for text, _ in shown]
+    assert (tokens, cut) == (sum(whole), sum(whole) - sum(counts))
+    for text, count in ((pairs[0][0], counts[0]), (pairs[2][0], counts[2])):
+        assert long.startswith(text + " ")  # whole words
+        assert abs(count - counts[0]) < 5  # a common limit, up to a word
+    empty = len(found.encode([""], [("", word) for _, word in shown])[0].ids) + max(map(len, found.completions_K))
+    assert sum(counts) <= (300 - empty) * 3 // 4 < sum(counts) + 8  # a quarter is the sentence's
+
+    assert [found.encode([text], shown)[0] for text in (long, short)] == found.encode([long, short], shown)
+    prompts = found.encode([long, short], shown)
+    assert [(prompt.shown, prompt.shown_cut) for prompt in prompts] == [(tokens, cut)] * 2
+    assert [prompt.cut > 0 for prompt in prompts] == [True, False]
+    assert len(prompts[0].ids) + max(map(len, found.completions_K)) in (299, 300)
+    texts = [tokenizer().decode(prompt.ids) for prompt in prompts]
+    assert texts[0].partition("negative\n")[0] == texts[1].partition("negative\n")[0]  # whatever sentence comes after
+    assert found.fit(pairs).pairs == pairs  # they are not cut again
+    assert encoder().fit([(short, "positive")]) == Shown(((short, "positive"),), counts[1], 0)
+
+
+def test_a_prompt_that_fits_is_whole_whatever_share_its_demonstrations_take() -> None:
+    shown = tuple((sentence, "positive") for sentence in SENTENCES)
+    prompt = encoder().encode(["ổn"], shown)[0]
+    needed = len(prompt.ids) + max(map(len, encoder().completions_K))
+    found = limited(encoder().task, needed)
+    assert found.encode(["ổn", "ổn lắm ạ " * 9], shown)[0].ids == prompt.ids
+    assert found.encode(["ổn lắm ạ " * 9], shown)[0].shown_cut > 0
+
+
+def test_no_library_says_that_a_text_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = copy.deepcopy(tokenizer())
+    own.model_max_length = 8
+    monkeypatch.setattr(tokenization_utils_base.logger, "warning", lambda *said: pytest.fail(str(said)))
+    found = Encoder(own, encoder().task, date_string="", max_length=512)
+    found.encode(["thầy dạy hay " * 300])
+    found.read([found.completions_K[0] * 9])
 
 
 def test_the_longest_start_that_fits_is_kept() -> None:
     long = "thầy giảng rất hay và dễ hiểu " * 200
     short = encoder(max_length=160)
-    kept = len(long) - short.encode([long])[0].cut
+    kept = len(sentence_in(short, short.encode([long])[0]))
     available = 160 - max(map(len, short.completions_K))
     whole = encoder(max_length=4096)
     assert len(whole.encode([long[:kept].rstrip()])[0].ids) <= available
-    assert len(whole.encode([long[: kept + 1].rstrip()])[0].ids) > available
+    assert len(whole.encode([long[: kept + 1 + (long[kept] == " ")]])[0].ids) > available
 
 
 def test_a_prompt_and_its_longest_answer_fit_the_limit_to_the_token() -> None:
@@ -116,8 +208,8 @@ def test_a_shortened_sentence_ends_with_a_letter() -> None:
 
 
 def test_shortened_sentences_are_counted_and_told() -> None:
-    prompts = [Prompt([1], cut) for cut in (0, 7, 0, 1)]
-    with pytest.warns(UserWarning, match=r"2 of 4 test sentences were shortened to fit prompt\.max_length"):
+    prompts = [Prompt([1], 10, cut) for cut in (0, 7, 0, 1)]
+    with pytest.warns(UserWarning, match=r"2 of 4 test sentences were .*max_length; of all their tokens 20\.0% were"):
         assert warn_of_cuts(prompts, "test") == 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -141,7 +233,7 @@ def test_the_same_texts_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> Non
     for texts in others:
         own.encode(texts)
     assert own.encode(SENTENCES) == first  # three calls later it is encoded again
-    assert calls == [len(SENTENCES)] * 5
+    assert calls == [1 + len(SENTENCES)] * 5  # and what is around a sentence
     assert len(own._encoded) == KEPT_CALLS
 
 

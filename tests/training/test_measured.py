@@ -18,7 +18,7 @@ def measured(checkpoint: Path | None = None) -> Measured:
     trainer: Any = SimpleNamespace(state=SimpleNamespace(global_step=40), shared_prefix=True)
     clock: Any = SimpleNamespace(seconds=lambda: 61.26, tokens=lambda: 5000)
     peak: Any = SimpleNamespace(mib=lambda: 700)
-    data: Any = SimpleNamespace(truncated=2)
+    data: Any = SimpleNamespace(truncated=2, cut=0.25)
     return Measured(trainer, clock, peak, data, checkpoint)
 
 
@@ -32,6 +32,7 @@ def test_a_report_holds_what_was_measured() -> None:
         validation_score=0.75,
         tokens_computed=5000,
         truncated=2,
+        cut=0.25,
         shared_prefix=True,
         peak_memory_mib=700,
         parameters=COUNTS,

@@ -49,6 +49,9 @@ class PromptConfig(Section):
     )
     score_end_of_turn: bool = Field(False, description="label scores count the end of turn after the answer, too")
     max_length: int = Field(1024, ge=32, description="tokens of prompt and answer; longer sentences are shortened")
+    truncation: Literal["tail", "head", "middle"] = Field(
+        "tail", description="the part of a too long sentence that is cut out; middle keeps its start and its end"
+    )
 
     @field_validator("labels", "label_words")
     @classmethod

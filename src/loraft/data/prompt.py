@@ -38,6 +38,7 @@ class Task:
     template_kwargs: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     system_role: str = "auto"
     score_end_of_turn: bool = False
+    truncation: str = "tail"
 
     def __post_init__(self) -> None:
         """Refuses fewer than two labels, which a config made by `model_copy` can still have.
@@ -81,6 +82,7 @@ class Task:
             template_kwargs=section.template_kwargs,
             system_role=section.system_role,
             score_end_of_turn=section.score_end_of_turn,
+            truncation=section.truncation,
         )
 
 

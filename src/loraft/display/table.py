@@ -7,6 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+MANY_LABELS = 8  # above so many, tables and figures show `SHOWN_LABELS` of them: the worst, the largest or the rarest
+SHOWN_LABELS = 15
+
 
 def show(tables: Sequence[Table]) -> None:
     """Prints tables on stdout; where stdout is not a terminal, without frames, colours and line breaks in cells."""

@@ -10,12 +10,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from loraft.engine.layout import common_prefix
 from loraft.engine.lm_head import Read
 from loraft.engine.transfer import sent
 
 
 class Answers(NamedTuple):
-    """The logits that answers need behind a row: at its last tokens, then at the tokens of all branches.
+    """The logits that answers need behind a row: at its last tokens, then at the nodes of the tree of all branches.
+
+    Branches that begin alike share the nodes of that beginning, so each of its tokens has one logit: see `tree_of`.
 
     Attributes:
         branches: token ids behind the row: the answers without their last tokens, which predict nothing, and without
@@ -31,19 +34,37 @@ class Answers(NamedTuple):
     @property
     def cells(self) -> int:
         """Q."""
-        return self.last + sum(map(len, self.branches))
+        return self.last + len(tree_of(self.branches))
 
 
 def answers_of(endings_K: Sequence[Sequence[int]], last: int = 1) -> Answers:
     """Returns what is needed for the given token ids of each answer behind a row of whose tokens `last` are needed."""
     all_branches = [list(ending[:-1]) for ending in endings_K]
     branches = distinct_branches(all_branches)
-    steps_K = []
+    nodes, steps_K = tree_of(branches), []
     for ending, branch in zip(endings_K, all_branches, strict=True):
-        own = next(i for i, other in enumerate(branches) if other[: len(branch)] == branch)
-        start = last + sum(map(len, branches[:own]))
-        steps_K.append([*zip([last - 1, *range(start, start + len(branch))], ending, strict=True)])
+        own = [last + nodes[tuple(branch[: n + 1])] for n in range(len(branch))]
+        steps_K.append([*zip([last - 1, *own], ending, strict=True)])
     return Answers(branches, last, steps_K)
+
+
+def tree_of(branches: Sequence[Sequence[int]]) -> dict[tuple[int, ...], int]:
+    """Returns the nodes of the tree of branches: each beginning of one of them once, with its number.
+
+    Numbers ascend along each branch, and over the branches. The node of a beginning is that of its last token.
+    """
+    nodes: dict[tuple[int, ...], int] = {}
+    for branch in branches:
+        for n in range(len(branch)):
+            nodes.setdefault(tuple(branch[: n + 1]), len(nodes))
+    return nodes
+
+
+def shared_starts(branches: Sequence[Sequence[int]]) -> list[int]:
+    """Returns for each branch how many of its first tokens an earlier one begins with."""
+    return [
+        max((common_prefix([branch, other]) for other in branches[:i]), default=0) for i, branch in enumerate(branches)
+    ]
 
 
 def distinct_branches(branches: Sequence[list[int]]) -> list[list[int]]:

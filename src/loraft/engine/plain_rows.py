@@ -17,6 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 from loraft.engine import fused_layer, prefix_attention
+from loraft.engine.answers import shared_starts
 from loraft.engine.architecture import UNLIMITED, longest_fast_row, rope_limit, takes
 from loraft.engine.layout import unwrap
 from loraft.engine.lm_head import exact_logits
@@ -51,7 +52,8 @@ def plain_logits(model: PreTrainedModel, rows: list[list[int]], branches: list[l
             input_ids=ids_RT.to(model.device), **{name: value for name, value in given.items() if takes(model, name)}
         ).logits
     logits = logits_RQV.unflatten(0, (len(rows), len(branches)))
-    of_branches = [logits[:, i, last : last + len(branch)] for i, branch in enumerate(branches)]
+    starts = shared_starts(branches)  # their logits are those of an earlier branch
+    of_branches = [logits[:, i, last + starts[i] : last + len(branch)] for i, branch in enumerate(branches)]
     return torch.cat([logits[:, 0, :last], *of_branches], dim=1)
 
 

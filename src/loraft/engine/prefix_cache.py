@@ -15,6 +15,8 @@ from the end of the prefix.
                                                     y   1 1 1 0 0 1 1
                                                     z   1 1 1 0 0 0 0 1
 
+Branches that begin alike share the cells of that beginning: they are a tree, of which a token sees its ancestors.
+
 Models that `fused_layer` supports use one copy of the cached prefix for all rows, and skip padding (but for a few cells
 that round the number of tokens). For other models the prefix is expanded over the rows in transformers' own cache, and
 there is a mask where there are branches: one of global attention, so `plain_rows` says where it is right.
@@ -32,6 +34,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from loraft.engine import fused_layer
+from loraft.engine.answers import tree_of
 from loraft.engine.layout import (
     Cache,
     PackedSuffixes,
@@ -85,8 +88,7 @@ def logits_after(
         last: number of tokens at the end of each suffix whose logits are returned; no suffix is shorter.
 
     Returns:
-        (B, Q, V): the logits at the last tokens of each suffix, then at the tokens of all branches, one branch after
-        the other.
+        (B, Q, V): the logits at the last tokens of each suffix, then at the nodes of `answers.tree_of(branches)`.
     """
     tree = _tree(suffixes, branches, last)
     if fused_layer.supports(model) and tree.ids_BS.shape[1] <= MAX_FUSED_CELLS:
@@ -117,7 +119,8 @@ class _Tree:
 def _tree(suffixes: list[list[int]], branches: list[list[int]], last: int) -> _Tree:
     """Returns the cells of all rows; arguments as in `logits_after`."""
     batch, lengths = len(suffixes), [len(suffix) for suffix in suffixes]
-    branch_tokens = sum(map(len, branches))
+    nodes = tree_of(branches)
+    branch_tokens = len(nodes)
     total, extra = padded_sizes([length + branch_tokens for length in lengths], 0)
     branch_start = total - branch_tokens  # in all rows, after the longest suffix
 
@@ -126,15 +129,15 @@ def _tree(suffixes: list[list[int]], branches: list[list[int]], last: int) -> _T
     positions_BS = torch.arange(total).repeat(batch, 1)
     for row, suffix in enumerate(suffixes):
         ids_BS[row, : len(suffix)] = torch.tensor(suffix)
-    start = branch_start
-    for branch in branches:
-        stop = start + len(branch)
-        ids_BS[:, start:stop] = torch.tensor(branch)
-        visible_BSS[:, start:stop, branch_start:start] = False  # the branches before it
+    if nodes:
+        ids_BS[:, branch_start:] = torch.tensor([node[-1] for node in nodes])
+        depth_W = torch.tensor([len(node) - 1 for node in nodes])
+        visible_BSS[:, branch_start:, branch_start:] = torch.tensor(
+            [[node[: len(other)] == other for other in nodes] for node in nodes]
+        )
         for row, length in enumerate(lengths):
-            visible_BSS[row, start:stop, length:branch_start] = False  # padding
-            positions_BS[row, start:stop] = torch.arange(length, length + len(branch))
-        start = stop
+            visible_BSS[row, branch_start:, length:branch_start] = False  # padding
+            positions_BS[row, branch_start:] = length + depth_W
     # Clamp padding to the largest position of a token, so that learned position embeddings suffice.
     positions_BS.clamp_(max=max(lengths) - 1 + max(map(len, branches), default=0))
 

@@ -30,7 +30,7 @@ import torch
 from transformers import PreTrainedModel
 
 from loraft.engine import fused_layer
-from loraft.engine.answers import Answers
+from loraft.engine.answers import Answers, shared_starts
 from loraft.engine.fused_operations import has_kernels
 from loraft.engine.key_ranges import FlatCache, KeyRanges, RangedLayout, query_bounds
 from loraft.engine.layout import bucket_size, head_counts, no_mask, unwrap
@@ -88,7 +88,10 @@ def cells_of(suffixes: Sequence[Sequence[int]], branches: Sequence[Sequence[int]
     queries_4T[1, :used] = start_U + np.where(in_branch_U, length_U + first_W[number_U], 0) + prefix
     queries_4T[2, :used][in_branch_U] = (start_U + prefix)[in_branch_U]
     queries_4T[3, :used][in_branch_U] = (start_U + length_U + prefix)[in_branch_U]
-    return Cells(ids_T, positions_T, queries_4T, np.flatnonzero(offset_U >= length_U - last))
+    # Ranges cannot name the ancestors in a tree, so branches that begin alike are computed whole; what they share is
+    # read once.
+    read_W = np.append(index_W[:width] >= np.repeat(np.array(shared_starts(branches), np.int64), sizes), True)
+    return Cells(ids_T, positions_T, queries_4T, np.flatnonzero((offset_U >= length_U - last) & read_W[number_U]))
 
 
 def prefix_cache(model: PreTrainedModel, ids: list[int], copies: int = 1) -> FlatCache:

@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from loraft.engine import plain_rows, ranged_rows
-from loraft.engine.answers import Answers, score_reader
+from loraft.engine.answers import Answers, score_reader, tree_of
 from loraft.engine.architecture import rope_limit
 from loraft.engine.key_ranges import FlatCache
 from loraft.engine.layout import Cache, bucket_size, common_prefix
@@ -154,7 +154,7 @@ def _batches_of(
         return _even_batches(lengths, (batch_tokens or ranged_rows.batch_limit(model)) // route.copies)
     if batch_tokens is None:
         batch_tokens = CPU_TOKENS if model.device.type == "cpu" else TOKENS
-    copies = 1
+    copies, branch_tokens = 1, len(tree_of(branches))
     if route.plain:
         copies, branch_tokens = len(branches), max(map(len, branches))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))

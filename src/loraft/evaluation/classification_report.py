@@ -52,7 +52,7 @@ class EvaluationReport(Flat, scores=ALL_SCORES):
         truncated: number of sentences that were shortened to fit the prompt.
         decode: `score` or `generate`.
         seconds: duration of scoring.
-        cut: share of the sentences' characters that were left out to fit the prompt.
+        cut: share of all sentences' tokens that were left out to fit the prompt.
     """
 
     scores: dict[str, float]
@@ -78,6 +78,32 @@ class EvaluationReport(Flat, scores=ALL_SCORES):
     def macro_f1(self) -> float:
         """Mean F1 over the labels that occur."""
         return self.scores["macro_f1"]
+
+
+@dataclass(frozen=True)
+class Confused:
+    """How many rows of a label are predicted to be another one, or no label, and their share of the label's rows."""
+
+    reference: str
+    predicted: str
+    count: int
+    share: float
+
+
+def confusions(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> list[Confused]:
+    """Returns the kinds of wrong answers that occur, the most frequent first; of equal ones, the higher share.
+
+    Args:
+        confusion: K x (K + 1) counts, row is the reference, the last column "no label".
+        labels: the K names.
+    """
+    found = [
+        Confused(label, (*labels, "no label")[k], int(count), count / sum(counts))
+        for n, (label, counts) in enumerate(zip(labels, confusion, strict=True))
+        for k, count in enumerate(counts)
+        if count and k != n
+    ]
+    return sorted(found, key=lambda one: (-one.count, -one.share, one.reference, one.predicted))
 
 
 def classification_report(

@@ -21,8 +21,9 @@ from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
 from loraft.evaluation.predict import warn_of_ties
 from loraft.models import manifest
-from loraft.models.encoder import Encoder, Prompt, warn_of_cuts
+from loraft.models.encoder import Encoder
 from loraft.models.load import build, load_peft, load_run
+from loraft.models.prompts import Prompt, cut_share, warn_of_cuts
 from loraft.runs.predictions import PredictedRow, predicted_ids
 from loraft.runs.records import as_json
 from loraft.runs.run import Run
@@ -185,5 +186,5 @@ def judge(
     ]
     truncated = warn_of_cuts(prompts, split.name)
     seconds = round(time.perf_counter() - started, 3)
-    cut = sum(prompt.cut for prompt in prompts) / max(1, sum(map(len, split.texts)))
+    cut = cut_share(prompts)
     return replace(report, truncated=truncated, decode=config.eval.decode, seconds=seconds, cut=cut), rows

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from loraft.display.figure import drawing
+from loraft.display.table import MANY_LABELS, SHOWN_LABELS
 from loraft.errors import RunError
-from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.classification_report import Confused, EvaluationReport, confusions
 from loraft.evaluation.metrics import expected_calibration_error, reliability_bins
 from loraft.runs.predictions import read_rows
 from loraft.runs.run import Run
@@ -63,11 +64,15 @@ def learning_curve(log_rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 def confusion_matrix(confusion: Sequence[Sequence[int]], labels: Sequence[str], path: Path) -> None:
     """Draws counts and shares of each row; the column "no label" only where it is not empty.
 
+    Of many labels the most frequent confusions are drawn as bars, since a matrix of them could not be read.
+
     Args:
         confusion: K x (K + 1) counts, row is the reference, the last column "no label".
         labels: the K names.
         path: of the PNG.
     """
+    if len(labels) > MANY_LABELS:
+        return _confusion_bars(confusions(confusion, labels)[:SHOWN_LABELS], path)
     counts = np.asarray(confusion)
     columns = list(labels)
     if counts[:, -1].any():
@@ -92,6 +97,20 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], labels: Sequence[str], 
         axes.set_title("Confusion matrix")
         axes.grid(False)
         figure.colorbar(image, ax=axes, label="share of the reference's rows", fraction=0.046)
+
+
+def _confusion_bars(worst: Sequence[Confused], path: Path) -> None:
+    """Draws a bar for each kind of wrong answer, the most frequent at the top."""
+    with drawing(path, (7.2, 1.2 + 0.28 * max(1, len(worst)))) as figure:
+        axes = figure.subplots()
+        bars = axes.barh(range(len(worst)), [one.count for one in worst], color="0.75", edgecolor="0.4")
+        axes.bar_label(bars, [f"{one.count:,} ({one.share:.0%})" for one in worst], padding=3, fontsize=8)
+        axes.set_yticks(range(len(worst)), [f"{one.reference} → {one.predicted}" for one in worst])
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.grid(False, axis="y")
+        axes.set_xlabel("rows (share of the reference's rows)")
+        axes.set_title("Most frequent confusions: reference → predicted" if worst else "No confusions")
 
 
 def reliability_diagram(references: npt.ArrayLike, probs: npt.ArrayLike, path: Path) -> None:

@@ -17,8 +17,8 @@ from loraft.data.stream import groups
 from loraft.engine import scorer
 from loraft.engine.row_batches import KeptPrefix
 from loraft.errors import ConfigError, Note, RunError
-from loraft.models.encoder import warn_of_cuts
 from loraft.models.load import load_peft, load_run
+from loraft.models.prompts import warn_of_cuts
 from loraft.runs.run import Run
 
 PREDICT_ROWS, GPU_PREDICT_ROWS = 512, 2048  # rows scored together: bounds memory, does not change results

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from loraft.display.table import add_row, number_table
+from loraft.display.table import MANY_LABELS, SHOWN_LABELS, add_row, number_table
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import DEFAULT, Metric
-from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.classification_report import EvaluationReport, confusions
 from loraft.evaluation.significance import change
 
 
@@ -28,11 +28,15 @@ def before_after(before: EvaluationReport | None, after: EvaluationReport, metri
     for score in metric.shown(after.scores):
         old = None if before is None else before.scores.get(score)
         add(metric.name(score), old, after.scores[score], _interval(after, score), score)
-    for k, label in enumerate(after.per_class):
+    for k in _worst(after):
+        label = after.per_class[k]
         add(f"F1 {label.label} (n={label.support})", None if before is None else before.per_class[k].f1, label.f1)
+    _add_rest(table, after, 4)
     if after.no_label or (before is not None and before.no_label):
         shares = [0.0 if report is None else report.no_label for report in (before, after)]
         add_row(table, "answers that are no label", *(f"{share:.4f}" for share in shares), "")
+    if after.truncated:
+        add_row(table, "rows shortened, share of all tokens", "", _shortened(after), "")
     return table
 
 
@@ -47,6 +51,8 @@ def summary(report: EvaluationReport, metric: Metric = DEFAULT) -> Table:
     if report.no_label:
         add_row(table, "answers that are no label", f"{report.no_label:.4f}")
     add_row(table, "rows", str(report.n))
+    if report.truncated:
+        add_row(table, "rows shortened, share of all tokens", _shortened(report))
     return table
 
 
@@ -77,22 +83,56 @@ def baselines(found: Mapping[str, Baselines | None], metric: Metric = DEFAULT) -
 
 
 def per_class(report: EvaluationReport) -> Table:
-    """Precision, recall and F1 of every label, as fractions, and its number of rows."""
+    """Precision, recall and F1 of every label, as fractions, and its number of rows; of many labels the worst only."""
     table = number_table("label", "precision", "recall", "F1", "rows")
-    for label in report.per_class:
+    for k in _worst(report):
+        label = report.per_class[k]
         scores = (f"{value:.4f}" for value in (label.precision, label.recall, label.f1))
         add_row(table, label.label, *scores, str(label.support))
+    _add_rest(table, report, 5)
     return table
 
 
+def _worst(report: EvaluationReport) -> list[int]:
+    """The ids of the labels that tables show: all of them, or the worst of many, that with the lowest F1 first."""
+    labels = report.per_class
+    if len(labels) <= MANY_LABELS:
+        return list(range(len(labels)))
+    tested = [k for k in range(len(labels)) if labels[k].support]  # without rows, an F1 says nothing
+    return sorted(tested, key=lambda k: (labels[k].f1, -labels[k].support))[:SHOWN_LABELS]
+
+
+def _add_rest(table: Table, report: EvaluationReport, columns: int) -> None:
+    """Adds a row that says how many labels the table leaves out."""
+    left = len(report.per_class) - len(_worst(report))
+    if left:
+        add_row(table, f"the worst of {len(report.per_class)} labels; {left} more", *[""] * (columns - 1))
+
+
 def confusion(report: EvaluationReport) -> Table:
-    """Counts: a row for each true label, a column for each predicted one, and one for "no label" if that occurs."""
+    """Counts: a row for each true label, a column for each predicted one, and one for "no label" if that occurs.
+
+    Of many labels the most frequent confusions only, one a row.
+    """
     labels = [label.label for label in report.per_class]
+    if len(labels) > MANY_LABELS:
+        wrong = confusions(report.confusion, labels)
+        table = number_table("true", "predicted", "rows", "of its rows")
+        table.columns[1].justify = "left"
+        for one in wrong[:SHOWN_LABELS]:
+            add_row(table, one.reference, one.predicted, f"{one.count:,}", f"{one.share:.1%}")
+        left = sum(one.count for one in wrong[SHOWN_LABELS:])
+        add_row(table, "all other confusions" if wrong else "none", "", f"{left:,}", "")
+        return table
     width = len(labels) + (1 if report.no_label else 0)
     table = number_table("true / predicted", *[*labels, "no label"][:width])
     for label, counts in zip(labels, report.confusion, strict=True):
         add_row(table, label, *map(str, counts[:width]))
     return table
+
+
+def _shortened(report: EvaluationReport) -> str:
+    return f"{report.truncated:,} of {report.n:,}, {report.cut:.1%}"
 
 
 def _interval(report: EvaluationReport, score: str) -> str:

@@ -20,34 +20,30 @@ after and tail; here is a Llama 3 prompt of the shipped task "sentiment", with t
 
 An answer's ids are those that the template gives the assistant's message, where it prints one after the same prompt.
 
+A prompt that does not fit is shortened, first its demonstrations (`Encoder.fit`), then its sentence; instruction,
+labels and answer never are.
+
 Letters: N sentences, K labels.
 """
 
 import hashlib
 import json
 import unicodedata
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 
 from transformers import PreTrainedTokenizerBase
 
 from loraft.data.prompt import Task, messages, parse_answer, user_parts
 from loraft.errors import BackboneError, ConfigError, DataError
+from loraft.models import shortening
 from loraft.models.chat_template import AnswerFrame, ChatTemplate
+from loraft.models.prompts import Prompt, Shown
 from loraft.models.suitability import FEWEST, warn_of_tokenizer
 
 PROBE = "thầy dạy rất nhiệt tình , dễ hiểu ."  # the sentence of the check in step 3
 KEPT_CALLS = 3  # of `Encoder.encode`: train, validation and test
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Token ids of one prompt, up to where the answer begins; `cut` characters of its sentence were left out."""
-
-    ids: list[int]
-    cut: int = 0
 
 
 class Encoder:
@@ -114,7 +110,8 @@ class Encoder:
         parts = [self._head_ids, self._before, instruction, self._after, self._tail_ids, self.completions_K]
         self.prompt_hash = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         (middle,) = self._middle_ids([self._piece(PROBE, user_parts(task))])
-        whole = tokenizer(template.render(chat), add_special_tokens=False, split_special_tokens=False)["input_ids"]
+        given = {"add_special_tokens": False, "split_special_tokens": False, "verbose": False}
+        whole = tokenizer(template.render(chat), **given)["input_ids"]
         if whole != [*self._head_ids, *middle, *self._tail_ids]:
             raise BackboneError(
                 f"{tokenizer.name_or_path}: encoding the chat in pieces differs from encoding it whole, so user text "
@@ -125,8 +122,10 @@ class Encoder:
     def encode(self, texts: Sequence[str], demonstrations: Sequence[tuple[str, str]] = ()) -> list[Prompt]:
         """Returns one prompt for each text, with the same demonstrations in each.
 
-        Warns once if the tokenizer does not suit the sentences. Prompts without demonstrations are kept for the next
-        call with the same texts: the trials of a sweep share their splits and their encoder.
+        Prompts that do not fit are shortened: their demonstrations as `fit` does it, then their sentence. A prompt does
+        not depend on the other sentences. Prompts without demonstrations are kept for the next call with the same
+        texts: the trials of a sweep share their splits and their encoder. Warns once if the tokenizer does not suit the
+        sentences.
 
         Args:
             texts: N sentences in NFC.
@@ -146,15 +145,16 @@ class Encoder:
                 self._tokens.ids,
                 lambda ids: self.tokenizer.batch_decode(ids, skip_special_tokens=True),
             )
+        whole = Shown(tuple(demonstrations), sum(self._count(text) for text, _ in demonstrations))
         around = user_parts(self.task, demonstrations)
-        available = self.max_length - len(self._head_ids) - len(self._tail_ids) - max(map(len, self.completions_K))
+        (empty, *pieces) = self._middle_ids([self._piece(text, around) for text in ("", *texts)])
+        short = self.fit(demonstrations) if any(len(ids) > self._available for ids in pieces) else whole
         prompts: list[Prompt] = []
-        for text, ids in zip(texts, self._middle_ids([self._piece(text, around) for text in texts]), strict=True):
-            cut = 0
-            if len(ids) > available:
-                kept, ids = self._shorten(text, around, len(ids), available)
-                cut = len(text) - kept
-            prompts.append(Prompt([*self._head_ids, *ids, *self._tail_ids], cut))
+        for text, ids in zip(texts, pieces, strict=True):
+            shown = whole if len(ids) <= self._available else short
+            kept, cut = (ids, 0) if shown is whole else self._shorten(text, user_parts(self.task, shown.pairs))
+            sentence = len(ids) - len(empty)
+            prompts.append(Prompt([*self._head_ids, *kept, *self._tail_ids], sentence, cut, shown.tokens, shown.cut))
         if not demonstrations:
             self._encoded = dict([*self._encoded.items(), (key, [*prompts])][-KEPT_CALLS:])
         return prompts
@@ -164,6 +164,38 @@ class Encoder:
         """Tokens of the prompt with an empty sentence and the longest answer."""
         (middle,) = self._middle_ids([self._piece("", user_parts(self.task))])
         return len(self._head_ids) + len(middle) + len(self._tail_ids) + max(map(len, self.completions_K))
+
+    def fit(self, demonstrations: Sequence[tuple[str, str]]) -> Shown:
+        """Returns the demonstrations of a prompt that does not fit.
+
+        Of the tokens that the prompt has for sentences, an equal share is the sentence's own: 1 / (k + 1) beside k
+        demonstrations. Where the demonstrations do not fit the rest, the longest of them are cut to a common limit, by
+        whole words and as `prompt.truncation` says; none vanishes. They do not depend on the sentence, so that all
+        prompts that do not fit have the same ones.
+
+        Args:
+            demonstrations: k pairs of sentence and label word.
+
+        Raises:
+            DataError: the limit is below `shortening.FEWEST` tokens.
+        """
+        pairs = tuple(demonstrations)
+        if not pairs:
+            return Shown(())
+        frame = user_parts(self.task, [("", word) for _, word in pairs])
+        left = self._available - len(self._middle_ids([self._piece("", frame)])[0])
+        texts, words = zip(*pairs, strict=True)
+        short, limit = shortening.shared(
+            texts, left * len(pairs) // (len(pairs) + 1), self._count, self.task.truncation
+        )
+        if limit < shortening.FEWEST:
+            raise DataError(
+                f"prompt: {len(pairs)} demonstrations leave {max(0, limit)} tokens for each of their sentences, of at"
+                f" least {shortening.FEWEST} (got prompt.max_length={self.max_length}); use fewer shots or --set"
+                " prompt.max_length=..."
+            )
+        tokens = sum(map(self._count, texts))
+        return Shown(tuple(zip(short, words, strict=True)), tokens, tokens - sum(map(self._count, short)))
 
     def read(self, answers: Sequence[Sequence[int]]) -> list[tuple[str, int | None]]:
         """Returns each generated answer as text, and the id of the label that it names, None if it names none.
@@ -177,7 +209,7 @@ class Encoder:
 
         def kept(text: str) -> str:
             """What is left of a text that was encoded and decoded."""
-            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
             return unicodedata.normalize("NFC", str(self.tokenizer.decode(ids, skip_special_tokens=True))).strip()
 
         words = tuple(kept(word) or word for word in self.task.label_words)
@@ -196,32 +228,43 @@ class Encoder:
         """Piece 2 of the prompt: before, message and after. `around` is the text on both sides of the sentence."""
         return self._before + (around[0] + sentence + around[1]).strip() + self._after
 
-    def _shorten(self, text: str, around: tuple[str, str], length: int, available: int) -> tuple[int, list[int]]:
-        """Returns the number of characters kept, and the ids of piece 2, for the longest start of a sentence that fits.
+    @property
+    def _available(self) -> int:
+        """The tokens that piece 2 may have."""
+        return self.max_length - len(self._head_ids) - len(self._tail_ids) - max(map(len, self.completions_K))
+
+    def _shorten(self, text: str, around: tuple[str, str]) -> tuple[list[int], int]:
+        """Returns the ids of piece 2 with as much of the sentence as fits, and the number of tokens left out.
 
         Args:
             text: the sentence.
             around: the text on both sides of it in the message.
-            length: tokens of piece 2 with the whole sentence.
-            available: tokens that piece 2 may have.
         """
+        units, available = shortening.characters(text), self._available
 
-        def ids_of(characters: int) -> list[int]:
-            return self._middle_ids([self._piece(text[:characters].rstrip(), around)])[0]
+        def ids_of(sentence: str) -> list[int]:
+            return self._middle_ids([self._piece(sentence, around)])[0]
 
-        empty = ids_of(0)
+        def with_units(count: int) -> list[int]:
+            return ids_of(shortening.kept(units, count, self.task.truncation))
+
+        empty, whole = ids_of(""), ids_of(text)
+        if len(whole) <= available:
+            return whole, 0
         if len(empty) > available:
             rest = self.max_length - available
             raise DataError(
-                f"prompt: {length + rest} tokens do not fit, and the instruction and demonstrations alone take "
-                f"{len(empty) + rest} (got prompt.max_length={self.max_length}); use fewer shots or --set "
-                "prompt.max_length=..."
+                f"prompt: {len(whole) + rest} tokens do not fit, and the instruction and demonstrations alone take "
+                f"{len(empty) + rest} (got prompt.max_length={self.max_length}); use fewer shots, a shorter "
+                "prompt.template, or --set prompt.max_length=..."
             )
-        low, high = 0, len(text)  # bisection: `low` characters fit, more than `high` do not
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if len(ids_of(middle)) <= available else (low, middle - 1)
-        return low, ids_of(low)
+        expected = len(units) * (available - len(empty)) // (len(whole) - len(empty))
+        found = with_units(shortening.most(len(units), expected, lambda count: len(with_units(count)) <= available))
+        return found, len(whole) - len(found)
+
+    def _count(self, text: str) -> int:
+        """The tokens of a text by itself."""
+        return len(self._tokens.ids([text])[0])
 
     def _middle_ids(self, pieces: Sequence[str]) -> list[list[int]]:
         """The ids of each piece 2, encoded between the special tokens that stand beside it."""
@@ -258,11 +301,3 @@ class Encoder:
                     f"prompt.label_words: to the tokenizer of {self.tokenizer.name_or_path} the labels {one!r} and "
                     f"{other!r} are the same (got the tokens {tokens} for both); give them other prompt.label_words"
                 )
-
-
-def warn_of_cuts(prompts: Sequence[Prompt], what: str) -> int:
-    """Warns if sentences were shortened, and returns their number; `what` says which sentences, for the message."""
-    cut = sum(prompt.cut > 0 for prompt in prompts)
-    if cut:
-        warnings.warn(f"{cut} of {len(prompts)} {what} sentences were shortened to fit prompt.max_length", stacklevel=2)
-    return cut

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from loraft.display import page
 from loraft.display.page import Code, Document, Part
+from loraft.display.table import MANY_LABELS
 from loraft.errors import RunError
 from loraft.evaluation import tables as evaluation_tables
 from loraft.runs.atomic_files import write_text
@@ -158,10 +159,11 @@ def of_data(folder: Path) -> Document:
         counts, *pairs = dataset_tables.leak_tables(data)
         others = [counts, dataset_tables.near_legend(data), *pairs]
     others += [dataset_tables.conflict_total(data), *dataset_tables.conflict_tables(data)]
-    rows: list[Part] = [dataset_tables.shares(data), dataset_tables.splits(data), *dataset_tables.data_notes(data)]
+    rows: list[Part] = [*dataset_tables.row_tables(data), *dataset_tables.data_notes(data)]
+    labels = f"labels {', '.join(data.labels)}" if len(data.labels) <= MANY_LABELS else f"{len(data.labels)} labels"
     return Document(
         title=f"Data {data.source}",
-        subtitle=f"{data.rows:,} rows, task {data.task}, labels {', '.join(data.labels)}",
+        subtitle=f"{data.rows:,} rows, task {data.task}, {labels}",
         sections=[
             ("Rows", rows),
             ("Lengths", [dataset_tables.lengths(data), *images(statistics.plots), dataset_tables.longest(data)]),

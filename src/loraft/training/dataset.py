@@ -13,7 +13,8 @@ from loraft.engine import scorer
 from loraft.engine.collator import TrainingRow, make_rows
 from loraft.evaluation import metrics
 from loraft.evaluation.choosing import DEFAULT, Metric
-from loraft.models.encoder import Encoder, warn_of_cuts
+from loraft.models.encoder import Encoder
+from loraft.models.prompts import cut_share, warn_of_cuts
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class TrainingData:
         evaluate_with: takes the model in evaluation mode; returns its scores on the validation split, as fractions,
             and its log loss in nats as `loss`. `metric.key` must be among them.
         truncated: training sentences that were shortened.
+        cut: share of all their tokens that were left out.
         evaluate_adapters: takes the model and the names of several adapters; returns what `evaluate_with` returns for
             each of them, and None for one whose scores are NaN. None where one after the other is as fast.
         metric: picks the checkpoint.
@@ -35,6 +37,7 @@ class TrainingData:
     tokenizer: PreTrainedTokenizerBase
     evaluate_with: Callable[[Any], dict[str, float]]
     truncated: int = 0
+    cut: float = 0.0
     evaluate_adapters: Callable[[Any, Sequence[str]], list[dict[str, float] | None]] | None = None
     metric: Metric = DEFAULT
 
@@ -68,4 +71,5 @@ def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Sp
         scores_ANK = scorer.score_adapters(current, adapters, validation_ids, encoder.completions_K, **given)
         return [None if np.isnan(scores_NK).any() else numbers_of(scores_NK) for scores_NK in scores_ANK]
 
-    return TrainingData(rows, encoder.tokenizer, evaluate_with, truncated, evaluate_adapters, metric)
+    cut = cut_share(prompts)
+    return TrainingData(rows, encoder.tokenizer, evaluate_with, truncated, cut, evaluate_adapters, metric)

@@ -48,6 +48,7 @@ class Measured:
             validation_score=best.macro_f1 if best.score is None else best.score,
             tokens_computed=self.clock.tokens(),
             truncated=self.data.truncated,
+            cut=self.data.cut,
             shared_prefix=self.trainer.shared_prefix,
             peak_memory_mib=self.peak.mib(),
             parameters=parameters,

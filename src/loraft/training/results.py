@@ -44,6 +44,7 @@ class TrainReport:
             by macro F1.
         tokens_computed: that went through the backbone.
         truncated: training sentences that were shortened to fit the prompt.
+        cut: share of all their tokens that were left out; None in files of earlier versions.
         shared_prefix: whether batches shared the computation of their prompt.
         peak_memory_mib: None where it is not known.
         alpha_policy: how the scale of the update follows the rank, in words.
@@ -65,6 +66,7 @@ class TrainReport:
     joint: JointShare | None = None
     learning_rate: float | None = None
     validation_score: float | None = None
+    cut: float | None = None
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,14 @@ def test_lengths_share_one_scale_and_add_up_to_all_rows(tmp_path: Path, drawn: l
     assert "%" in drawn[0].get_supylabel()
 
 
+def test_of_many_labels_those_with_the_most_rows_are_drawn(tmp_path: Path, drawn: list[Any]) -> None:
+    words = {f"nhãn {n}": np.arange(n + 1) + 1 for n in range(80)}
+    length_distributions(words, tmp_path / "a.png", title="a")
+    assert len(drawn[0].axes) == 8
+    assert drawn[0].axes[0].texts[0].get_text().startswith("nhãn 79\n80 rows")
+    assert drawn[0].axes[0].get_title() == "a; 8 of 80"
+
+
 @pytest.mark.parametrize("lengths", [[1], [5, 5, 5], [1, 2], list(range(1, 2000))])
 def test_any_lengths_can_be_drawn(tmp_path: Path, lengths: list[int]) -> None:
     length_distributions({"a": np.array(lengths)}, tmp_path / "a.png", title="a")

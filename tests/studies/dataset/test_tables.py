@@ -71,6 +71,24 @@ def test_shares_are_percent_of_all_rows_with_totals(data: DatasetStatistics) -> 
     )  # fmt: skip
 
 
+def test_many_labels_are_rows_and_a_part_of_them_is_shown(data: DatasetStatistics) -> None:
+    names = tuple(f"nhãn {n:02}" for n in range(80))
+    split = replace(data.splits[0], labels={name: n for n, name in enumerate(names)})
+    shares = CrossTable(("Toán", "Tin"), names, (tuple(range(80)), tuple(range(80))))
+    found = replace(data, labels=names, splits=(split,), shares=shares, rows=3160,
+                    lengths={"all": lengths(1), **{name: lengths(n) for n, name in enumerate(names)}})  # fmt: skip
+    most, splits, rarest = (cells(table) for table in tables.row_tables(found))
+    assert most[0] == ["cảm xúc / khoa (%), the most frequent first", "Toán", "Tin", "total"]
+    assert most[1][0] == ["nhãn 79", "2.50", "2.50", "5.00"]  # 79 and 79 of 3,160
+    assert len(most[1]) == len(rarest[1]) == 16
+    assert splits[0] == ["split", "rows", "share", "repeated rows"]
+    assert rarest[0] == ["label, the rarest first", "train", "share of all rows"]
+    assert rarest[1][1] == ["nhãn 01", "1", "0.03 %"]
+    assert rarest[1][-1] == ["65 more", "", ""]
+    assert [row[0] for row in cells(tables.lengths(found))[1][:3]] == ["words, all", "words, nhãn 79", "words, nhãn 78"]
+    assert len(cells(tables.row_tables(replace(found, by=None))[0])[0]) == 2
+
+
 def test_lengths_are_in_words_and_where_they_were_measured_in_tokens(data: DatasetStatistics) -> None:
     heads, rows = cells(tables.lengths(data))
     assert heads == ["length", "mean", "50% up to", "90% up to", "95% up to", "99% up to", "longest"]

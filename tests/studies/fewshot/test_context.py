@@ -1,12 +1,13 @@
-"""Which few-shot prompts fit: what is measured before any weights are loaded, and what is refused."""
+"""Few-shot prompts that do not fit: what is shortened, what is told about it, and what is refused."""
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.fewshots import config, rows_file
-from helpers.tiny import backbone
+from helpers.tiny import tokenizer
 
 from loraft.config.schema import Config
 from loraft.data.dataset import load_data
@@ -18,6 +19,7 @@ from loraft.studies.fewshot import study as fewshot_study
 from loraft.studies.fewshot.context import check_context
 from loraft.studies.fewshot.demonstrations import draws
 from loraft.studies.fewshot.summary import BACKBONE
+from loraft.studies.fewshot.tables import fewshot_notes
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
@@ -37,43 +39,26 @@ def test_where_answers_are_generated_their_limit_counts_instead_of_the_longest_l
         assert generated == {k: tokens - answer + counted for k, tokens in scored.items()}
 
 
-def test_a_prompt_may_fill_its_limit(tmp_path: Path) -> None:
+def test_a_prompt_may_fill_its_limit_and_never_passes_it(tmp_path: Path) -> None:
     tokens = longest(config(tmp_path))
     assert longest(config(tmp_path, f"prompt.max_length={tokens[2]}")) == tokens
-    with pytest.raises(DataError, match=rf"with 2 shots takes {tokens[2]} tokens"):
-        longest(config(tmp_path, f"prompt.max_length={tokens[2] - 1}"))
+    for limit in (tokens[2] - 1, tokens[0] + 40):  # demonstrations end with a word
+        found = longest(config(tmp_path, f"prompt.max_length={limit}"))
+        assert found[0] == tokens[0]
+        assert limit - 10 < found[2] <= limit
 
 
-def test_the_limit_that_is_suggested_is_rounded_up_to_64_where_the_context_allows_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tokens = longest(config(tmp_path))[2]
-    rounded = -(-tokens // 64) * 64
-    assert tokens < rounded
-    for limit, suggested in ((rounded, rounded), (rounded - 1, tokens)):
-        monkeypatch.setattr(positions, "positions", lambda section, limit=limit: limit)
-        with pytest.raises(DataError, match=rf"; --set prompt.max_length={suggested}, or fewer --shots$"):
-            longest(config(tmp_path, f"prompt.max_length={tokens - 1}"))
-
-
-def test_a_prompt_that_does_not_fit_is_refused_before_anything_runs(
+def test_demonstrations_that_would_show_nothing_are_refused_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fewshot_study, "build", lambda config: pytest.fail("weights were loaded"))
     with pytest.raises(DataError) as refused:
         fewshot_study.fewshot(config(tmp_path, "prompt.max_length=200", "fewshot.shots=[1,16]"), quiet=True)
-    message = str(refused.value)
-    assert "prompt with 16 shots takes" in message
-    assert "(got prompt.max_length=200)" in message
-    assert message.endswith("or --shots 1")
+    assert str(refused.value) == (
+        "fewshot.shots: 16 demonstrations leave 0 tokens for each of their sentences, of at least 8 (got"
+        " prompt.max_length=200); --shots 1, or a larger prompt.max_length"
+    )
     assert not list(tmp_path.iterdir())
-
-    tokens = int(message.split("takes ")[1].split()[0])
-    enough = f"prompt.max_length={tokens}"
-    monkeypatch.setattr(fewshot_study, "build", lambda config: (build_encoder(config), backbone()))
-    study = fewshot_study.fewshot(config(tmp_path, enough, "fewshot.shots=[1,16]"), quiet=True)
-    assert max(row.tokens or 0 for row in study.rows) == tokens
-    assert [draw.report.truncated for draw in study.draws] == [0] * 5
 
 
 @pytest.mark.parametrize("selection", ["random", "balanced", "nearest"])
@@ -81,24 +66,21 @@ def test_the_longest_prompt_is_measured_exactly(
     tmp_path: Path, asked: list[list[str]], monkeypatch: pytest.MonkeyPatch, selection: str
 ) -> None:
     lengths: list[int] = []
-    encode = Encoder.encode
+    judge = fewshot_study.judge
 
-    def measure(self: Encoder, texts: Any, demonstrations: Any = ()) -> Any:
-        prompts = encode(self, texts, demonstrations)
-        if demonstrations and self.max_length == 1024:  # the encoder of the evaluation
-            answer = max(map(len, self.completions_K))
-            lengths.extend(len(prompt.ids) + answer for prompt in prompts)
-        return prompts
+    def measure(model: Any, encoder: Encoder, prompts: Any, *given: Any) -> Any:
+        lengths.extend(len(prompt.ids) + max(map(len, encoder.completions_K)) for prompt in prompts)
+        return judge(model, encoder, prompts, *given)
 
-    monkeypatch.setattr(Encoder, "encode", measure)
+    monkeypatch.setattr(fewshot_study, "judge", measure)
     overrides = (f"fewshot.selection={selection}", "fewshot.shots=[6]", "data.max_test_rows=30")
     study = fewshot_study.fewshot(config(tmp_path, *overrides), quiet=True)
-    assert len(lengths) == 60
+    assert len(lengths) == 90
     assert study.rows[-1].tokens == max(lengths)
 
 
 def test_the_backbones_context_counts_too(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"takes \d+ tokens .*; the backbone's context leaves 2048 .*, choose another"):
+    with pytest.raises(DataError, match=r"150 demonstrations leave \d tokens .*got prompt.max_length=2048\); fewer"):
         fewshot_study.fewshot(
             config(tmp_path, "prompt.max_length=9000", "fewshot.shots=[150]", "data.max_train_rows=400"), quiet=True
         )
@@ -107,29 +89,40 @@ def test_the_backbones_context_counts_too(tmp_path: Path) -> None:
 LONG = "thầy dạy rất hay , dễ hiểu " * 60
 
 
-def test_a_sentence_that_is_shortened_anyway_refuses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("selection", ["random", "nearest"])
+def test_long_demonstrations_are_shortened_and_the_study_says_by_how_much(
+    tmp_path: Path, asked: list[list[str]], selection: str
+) -> None:
+    train = rows_file(tmp_path, "train.jsonl", *(f"{n} {LONG}" for n in range(9)))
+    test = rows_file(tmp_path, "test.jsonl", LONG, "tốt")
+    settings = config(tmp_path, f"data.train_split={train}", f"data.test_split={test}", "prompt.max_length=400",
+                      "fewshot.shots=[4]", f"fewshot.selection={selection}", "fewshot.repeats=1")  # fmt: skip
+    with pytest.warns(UserWarning, match="1 of 2 test sentences were shortened"):
+        study = fewshot_study.fewshot(settings, quiet=True)
+    row = study.rows[-1]
+    assert (row.name, row.tokens, row.truncated) == ("backbone, 4 shots", 400, 1)
+    text = asked[-1][1]
+    shown = re.findall(r"Sentence: (\d .*)\nSentiment: positive", text)
+    assert len(shown) == 4
+    whole = sum(len(tokenizer()(f"{text[0]} {LONG.strip()}", add_special_tokens=False).input_ids) for text in shown)
+    left = sum(len(tokenizer()(text, add_special_tokens=False).input_ids) for text in shown)
+    assert row.demonstrations_cut == pytest.approx(1 - left / whole)
+    assert fewshot_notes(study)[-1] == (
+        f"shortened to fit, backbone, 4 shots: {1 - left / whole:.1%} of the demonstrations' tokens; 1 of 2 test rows,"
+        f" {row.cut:.1%} of all rows' tokens"
+    )
+    assert 0.5 < row.cut < 1
+    assert len(fewshot_notes(study)) == 5  # the prompt without demonstrations is shortened, too
+
+
+def test_a_long_sentence_alone_is_shortened_as_in_an_evaluation(tmp_path: Path) -> None:
     test = rows_file(tmp_path, "dài.jsonl", LONG, "tốt")
     overrides = (f"data.test_split={test}", "prompt.max_length=256", "fewshot.shots=[1]")
     with pytest.warns(UserWarning, match="shortened"):
         study = fewshot_study.fewshot(config(tmp_path, *overrides), quiet=True)
     assert [draw.report.truncated for draw in study.draws] == [1, 1, 1]
+    assert [draw.demonstrations_cut for draw in study.draws] == [0, 0, 0]
     assert [row.tokens for row in study.rows if row.model == BACKBONE] == [256, 256]  # filled up
-
-
-@pytest.mark.parametrize("selection", ["random", "nearest"])
-@pytest.mark.parametrize("others", [[], ["tốt"]], ids=["only long rows", "one short row"])
-def test_demonstrations_that_leave_no_room_are_refused_where_the_sentence_is_shortened_anyway(
-    tmp_path: Path, selection: str, others: list[str]
-) -> None:
-    # The long sentences are most like the long one, so with `nearest` it is the long test row that they push out.
-    train = rows_file(tmp_path, "train.jsonl", *(f"{LONG}{n}" for n in range(9)), "tốt lắm", "tốt quá")
-    test = rows_file(tmp_path, "test.jsonl", LONG, *others)
-    settings = config(tmp_path, f"data.train_split={train}", f"data.test_split={test}", "prompt.max_length=256",
-                      "fewshot.shots=[6]", f"fewshot.selection={selection}")  # fmt: skip
-    with pytest.raises(DataError, match=r"prompt with 6 shots takes \d{4} tokens for test row") as refused:
-        fewshot_study.fewshot(settings, quiet=True)
-    assert ("row 1 without its sentence" in str(refused.value)) == (selection == "nearest" or not others)
-    assert not any(path.is_dir() for path in tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("decode", ["score", "generate"])

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loraft.display.figure import drawing
+from loraft.display.table import MANY_LABELS
 
 SHOWN_SHARE = 0.99  # lengths up to this quantile get bars of their own; all longer ones are in the last bar
 
@@ -18,13 +19,17 @@ def length_distributions(
     """Draws a histogram of sentence lengths for each label, all with the same axes.
 
     Args:
-        words_by_name: lengths in words of the rows of each label; a label without rows is left out.
+        words_by_name: lengths in words of the rows of each label; a label without rows is left out, and of many labels
+            those with the most rows are drawn.
         path: the PNG.
         title: title of the figure.
         bins: largest number of bars up to the quantile `SHOWN_SHARE`.
     """
     shown = {name: words for name, words in words_by_name.items() if len(words)}
     everything = np.concatenate(list(shown.values()))
+    if len(shown) > MANY_LABELS:
+        largest = sorted(shown, key=lambda name: -len(shown[name]))[:MANY_LABELS]
+        title, shown = f"{title}; {MANY_LABELS} of {len(shown)}", {name: shown[name] for name in largest}
     longest = max(int(np.quantile(everything, SHOWN_SHARE)), int(everything.min()) + 1)
     width = -(-longest // bins)  # of a bar, in words, rounded up
     # Edges lie between whole numbers. The last bar starts above `longest`, and `clipped` puts all longer rows into it.

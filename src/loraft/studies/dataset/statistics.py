@@ -220,7 +220,8 @@ def prompt_tokens(config: Config, splits: Sequence[Split]) -> TokenLengths:
     rows = [(split, i) for split in splits for i in range(len(split))]
     texts = [text for split in splits for text in split.texts]
     prompts = encoder.encode(texts)
-    ids = encoder.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    # verbose=False: no warning that a sentence is longer than the tokenizer's limit, since prompts are shortened.
+    ids = encoder.tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
     sentence_N = np.array([len(row) for row in ids])
     prompt_N = np.array([len(prompt.ids) + answer for prompt in prompts])
     return TokenLengths(

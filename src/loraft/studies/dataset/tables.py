@@ -2,30 +2,54 @@
 
 from rich.table import Table
 
-from loraft.display.table import add_row, number_table, shorten
+from loraft.display.table import MANY_LABELS, SHOWN_LABELS, add_row, number_table, shorten
 from loraft.studies.dataset.records import DatasetStatistics
 
 NEAR_SHOWN = 3  # near-duplicates shown for each pair of splits
 
 
 def splits(data: DatasetStatistics) -> Table:
-    """Rows of each split, their share of all rows, the share of each label in the split, and duplicates."""
-    table = number_table("split", "rows", "share", *data.labels, "repeated rows")
+    """Rows of each split, their share of all rows, the share of each label in the split, and duplicates.
+
+    Many labels are in a table of their own, see `labels`.
+    """
+    columns = data.labels if len(data.labels) <= MANY_LABELS else ()
+    table = number_table("split", "rows", "share", *columns, "repeated rows")
     for split in data.splits:
-        shares = [f"{100 * count / split.rows:.2f} %" for count in split.labels.values()]
+        shares = [f"{100 * split.labels[label] / split.rows:.2f} %" for label in columns]
         repeated = data.duplicates[split.name].total
         add_row(table, split.name, f"{split.rows:,}", f"{split.share:.1%}", *shares, f"{repeated:,}")
-    totals = [sum(split.labels[label] for split in data.splits) for label in data.labels]
+    totals = _totals(data)
     repeated = sum(found.total for found in data.duplicates.values())
-    shares = [f"{100 * count / data.rows:.2f} %" for count in totals]
+    shares = [f"{100 * totals[label] / data.rows:.2f} %" for label in columns]
     add_row(table, "all", f"{data.rows:,}", "100.0%", *shares, f"{repeated:,}")
     return table
 
 
+def _totals(data: DatasetStatistics) -> dict[str, int]:
+    return {label: sum(split.labels[label] for split in data.splits) for label in data.labels}
+
+
+def labels(data: DatasetStatistics) -> Table:
+    """The rarest of many labels: their rows in each split and their share of all rows."""
+    totals = _totals(data)
+    table = number_table("label, the rarest first", *(split.name for split in data.splits), "share of all rows")
+    for label in sorted(totals, key=lambda label: totals[label])[:SHOWN_LABELS]:
+        counts = [f"{split.labels[label]:,}" for split in data.splits]
+        add_row(table, label, *counts, f"{100 * totals[label] / data.rows:.2f} %")
+    add_row(table, f"{len(totals) - SHOWN_LABELS} more", *[""] * (len(data.splits) + 1))
+    return table
+
+
 def shares(data: DatasetStatistics) -> Table:
-    """The second column by the labels, in percent of all rows, with totals; without a second column the totals only."""
+    """The second column by the labels, in percent of all rows, with totals; without a second column the totals only.
+
+    Of many labels the most frequent ones are rows, if the second column has few values.
+    """
     cross, total = data.shares, data.rows
     first = f"{data.by} / {data.label_column} (%)" if data.by else f"{data.label_column} (%)"
+    if len(cross.columns) > MANY_LABELS:
+        return _most_frequent(data)
     table = number_table(first, *cross.columns, "total")
     for name, counts in zip(cross.rows, cross.counts, strict=True):
         if data.by:
@@ -35,13 +59,33 @@ def shares(data: DatasetStatistics) -> Table:
     return table
 
 
+def _most_frequent(data: DatasetStatistics) -> Table:
+    cross, total = data.shares, data.rows
+    values = cross.rows if data.by and len(cross.rows) <= MANY_LABELS else ()
+    first = f"{data.label_column} / {data.by} (%)" if values else f"{data.label_column} (%)"
+    table = number_table(f"{first}, the most frequent first", *values, "total")
+    columns = list(zip(*cross.counts, strict=True))
+    for k in sorted(range(len(columns)), key=lambda k: -sum(columns[k]))[:SHOWN_LABELS]:
+        counts = [*(columns[k] if values else ()), sum(columns[k])]
+        add_row(table, cross.columns[k], *(f"{100 * count / total:.2f}" for count in counts))
+    add_row(table, f"{len(columns) - SHOWN_LABELS} more", *[""] * (len(values) + 1))
+    return table
+
+
 def lengths(data: DatasetStatistics) -> Table:
-    """Sentence lengths in words for each label; lengths of sentences and prompts in tokens where they were measured."""
-    rows = {f"words, {name}": of_label for name, of_label in data.lengths.items()}
+    """Sentence lengths in words for each label; lengths of sentences and prompts in tokens where they were measured.
+
+    Of many labels those with the longest sentences.
+    """
+    names = list(data.lengths)
+    if len(data.labels) > MANY_LABELS:
+        of_labels = sorted(names[1:], key=lambda name: -data.lengths[name].mean)
+        names = [names[0], *of_labels[:SHOWN_LABELS]]
+    rows = {f"words, {name}": data.lengths[name] for name in names}
     if data.tokens is not None:
         rows |= {"tokens, sentence": data.tokens.sentence, "tokens, prompt and answer": data.tokens.prompt}
-    names = next(iter(rows.values())).quantiles
-    table = number_table("length", "mean", *(f"{name} up to" for name in names), "longest")
+    quantiles = next(iter(rows.values())).quantiles
+    table = number_table("length", "mean", *(f"{name} up to" for name in quantiles), "longest")
     for name, row in rows.items():
         add_row(table, name, f"{row.mean:.1f}", *map(str, row.quantiles.values()), str(row.longest))
     return table
@@ -120,8 +164,13 @@ def near_copies(data: DatasetStatistics) -> Table:
 
 def data_tables(data: DatasetStatistics) -> list[Table]:
     """All tables that are not empty, in the order in which they are printed."""
-    tables = [shares(data), splits(data), lengths(data), *leak_tables(data), *conflict_tables(data)]
+    tables = [*row_tables(data), lengths(data), *leak_tables(data), *conflict_tables(data)]
     return [*tables, longest(data)]
+
+
+def row_tables(data: DatasetStatistics) -> list[Table]:
+    """The tables of rows by label and split."""
+    return [shares(data), splits(data), *([labels(data)] if len(data.labels) > MANY_LABELS else [])]
 
 
 def leak_tables(data: DatasetStatistics) -> list[Table]:

@@ -1,4 +1,4 @@
-"""Checks, before any weights are loaded, that every few-shot prompt fits the context; builds demonstrations from draws.
+"""Measures, before any weights are loaded, the prompts of a few-shot study; builds demonstrations from draws.
 
 Shapes: N test rows, k demonstrations in a prompt, R lists of demonstrations: 1 where all test rows have the same, N
 where each has its own.
@@ -6,17 +6,14 @@ where each has its own.
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from loraft.config.schema import Config
 from loraft.data.dataset import Split
 from loraft.data.prompt import Task
 from loraft.errors import DataError
 from loraft.models.load import build_encoder
-from loraft.models.positions import longest_prompt, positions_of_prompts
+from loraft.models.positions import longest_prompt
+from loraft.models.prompts import Demonstrations
 from loraft.studies.fewshot.demonstrations import Draw, Ints
-
-Demonstrations = tuple[tuple[str, str], ...]  # pairs of sentence and label word, in the order of the prompt
 
 LONGEST_ROWS = 3  # test rows that are measured where all of them have the same demonstrations
 
@@ -26,9 +23,7 @@ def check_context(
 ) -> dict[int, int]:
     """Returns the length in tokens of the longest prompt with its answer, for each number of shots.
 
-    Test sentences that are too long without any demonstration are shortened in the evaluation, which reports their
-    number, as in `loraft eval`. They are measured here with an empty sentence: only demonstrations that leave no tokens
-    at all are refused.
+    Demonstrations and sentences that do not fit are shortened, see `Encoder.fit`; the study reports by how much.
 
     Args:
         config: gives tokenizer, prompt, `prompt.max_length` and how answers are decoded.
@@ -38,36 +33,35 @@ def check_context(
         shots: numbers of demonstrations.
 
     Raises:
-        DataError: a prompt with demonstrations is longer than `prompt.max_length` or the backbone's context.
+        DataError: so many demonstrations leave too few tokens for each of their sentences.
     """
-    encoder = build_encoder(config, whole=True)  # so that true lengths are measured
+    encoder = build_encoder(config)
     completion = max(map(len, encoder.completions_K))
-    room = longest_prompt(config) - completion  # tokens up to the answer, as in `Encoder.encode`
-    plain_N = np.array([len(prompt.ids) for prompt in encoder.encode(test.texts)])
-    cut_N = plain_N > room
     nearest = config.fewshot.selection == "nearest"
-    texts = ["" if cut else text for cut, text in zip(cut_N, test.texts, strict=True)]
     # Rows to measure. With `nearest` all of them, since each has its own demonstrations. Otherwise the longest ones:
-    # the same demonstrations are added to each row. Rows without their sentence come last. More than one is measured
-    # because the tokens of a sentence may depend on the text before it.
-    rows = list(range(len(test)))
-    if not nearest:
-        rows = sorted(rows, key=lambda i: -1 if cut_N[i] else -plain_N[i])[:LONGEST_ROWS]
+    # the same demonstrations are added to each row. More than one is measured because the tokens of a sentence may
+    # depend on the text before it.
+    lengths_N = [len(prompt.ids) + prompt.cut for prompt in encoder.encode(test.texts)]
+    rows = sorted(range(len(test)), key=lambda i: -lengths_N[i])[: None if nearest else LONGEST_ROWS]
     answer = max(completion, config.eval.max_new_tokens) if config.eval.decode == "generate" else completion
     longest = {}
     for k in shots:
         # The draws of `nearest` differ only in the order of the demonstrations: one of them is enough.
-        lengths = [
-            (len(encoder.encode([texts[i]], own)[0].ids), i)
-            for draw in (drawn[:1] if nearest else drawn)
-            for i, own in zip(rows, of_rows(demonstrations_of(train, encoder.task, draw, k), rows), strict=True)
-        ]
-        tokens, i = max(lengths)
-        if tokens > room:
-            smaller = [s for s in shots if 0 < s < k]
-            row = f"test row {test.examples[i].row}{' without its sentence' if cut_N[i] else ''}"
-            raise DataError(_too_long(config, k, tokens + completion, row, smaller))
-        longest[k] = (room if cut_N.any() else tokens) + answer
+        try:
+            prompts = [
+                encoder.encode([test.texts[i]], own)[0]
+                for draw in (drawn[:1] if nearest else drawn)
+                for i, own in zip(rows, of_rows(demonstrations_of(train, encoder.task, draw, k), rows), strict=True)
+            ]
+        except DataError as error:
+            fits = [s for s in shots if 0 < s < k]
+            fewer = f"--shots {','.join(map(str, fits))}" if fits else "fewer --shots"
+            what = str(error).partition(": ")[2].partition("; ")[0]
+            raise DataError(f"fewshot.shots: {what}; {fewer}, or a larger prompt.max_length") from None
+        # Shortened prompts fill the limit, but for the tokens of a word or character that does not fit.
+        shortened = any(prompt.cut or prompt.shown_cut for prompt in prompts)
+        filled = longest_prompt(config) - completion if shortened else 0
+        longest[k] = max(filled, *(len(prompt.ids) for prompt in prompts)) + answer
     return longest
 
 
@@ -87,18 +81,3 @@ def chosen_rows(draw: Draw, shots: int) -> Ints:
 def of_rows(demonstrations: list[Demonstrations], rows: Sequence[int]) -> list[Demonstrations]:
     """The demonstrations of some test rows, given the one list for all of them or the N lists."""
     return demonstrations * len(rows) if len(demonstrations) == 1 else [demonstrations[i] for i in rows]
-
-
-def _too_long(config: Config, k: int, tokens: int, row: str, smaller: Sequence[int]) -> str:
-    """The message for a prompt that does not fit; `smaller` are the numbers of shots that do."""
-    context = positions_of_prompts(config)
-    if tokens <= context:
-        rounded = -(-tokens // 64) * 64
-        remedy = f"--set prompt.max_length={rounded if rounded <= context else tokens}"
-    else:
-        remedy = f"the backbone's context leaves {context} for prompts, choose another --model"
-    fewer = f", or --shots {','.join(map(str, smaller))}" if smaller else ", or fewer --shots"
-    return (
-        f"fewshot.shots: the prompt with {k} shots takes {tokens} tokens for {row} (got"
-        f" prompt.max_length={config.prompt.max_length}); {remedy}{fewer}"
-    )

@@ -29,6 +29,7 @@ class DrawRecord(Flat, report=_REPORT):
             row has demonstrations of its own.
         predictions: label ids on the test split, -1 for no label; written to the study's log only.
         sources: hash of the rows, and of the adapter, that were measured; written to the study's log only.
+        demonstrations_cut: share of the demonstrations' tokens that were left out to fit the prompt.
     """
 
     model: str
@@ -38,6 +39,7 @@ class DrawRecord(Flat, report=_REPORT):
     train_rows: tuple[int, ...] | None = None
     predictions: tuple[int, ...] = ()
     sources: str = ""
+    demonstrations_cut: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The fields, with those of the report on the same level; without predictions and sources where empty."""
@@ -60,6 +62,8 @@ class TableRow(Flat, scores=ALL_SCORES):
         no_label: share of answers that are no label, mean over draws.
         seconds: that all draws took together.
         scores: as in `EvaluationReport`.
+        demonstrations_cut: share of the demonstrations' tokens that were left out to fit the prompt, mean over draws.
+        truncated, cut: test rows that were shortened, and the share of all rows' tokens left out; means over draws.
     """
 
     name: str
@@ -70,6 +74,9 @@ class TableRow(Flat, scores=ALL_SCORES):
     no_label: float
     seconds: float
     scores: dict[str, Spread]
+    demonstrations_cut: float = 0.0
+    truncated: float = 0.0
+    cut: float = 0.0
 
 
 @dataclass(frozen=True)

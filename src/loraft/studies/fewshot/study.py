@@ -29,6 +29,7 @@ from loraft.models import manifest
 from loraft.models.adapter import MOVING_INITS
 from loraft.models.encoder import Encoder
 from loraft.models.load import build, load_run
+from loraft.models.prompts import Demonstrations
 from loraft.models.source import located
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
@@ -37,7 +38,7 @@ from loraft.runs.records import as_json, record_from, write_record
 from loraft.runs.resume import OUTPUT_KEYS, check_same_config
 from loraft.runs.run import Run
 from loraft.runs.study_folders import FewshotFolder
-from loraft.studies.fewshot.context import Demonstrations, check_context, chosen_rows, demonstrations_of
+from loraft.studies.fewshot.context import check_context, chosen_rows, demonstrations_of
 from loraft.studies.fewshot.demonstrations import Draw, draws
 from loraft.studies.fewshot.figures import fewshot_curve
 from loraft.studies.fewshot.records import DrawRecord, FewshotResult
@@ -83,7 +84,8 @@ def fewshot(
         The table with scores as fractions, every draw, the comparisons with their intervals, and a verdict in words.
 
     Raises:
-        DataError: a prompt does not fit the context, or there are too few training rows; raised before any measurement.
+        DataError: too many demonstrations for the context, or there are too few training rows; raised before
+            any measurement.
         RunError: a study of that name exists, or the run is not finished or does not match.
 
     Example:
@@ -130,7 +132,7 @@ def fewshot(
     visible = not quiet and sys.stderr.isatty()
     try:
         for job in track(left, "draws", console=Console(stderr=True), disable=not visible):
-            train_rows = None
+            train_rows, cut = None, 0.0
             if job.shots is None:
                 report, predictions = _baseline(job.model, config, train, test)
             else:
@@ -138,9 +140,11 @@ def fewshot(
                 demonstrations = demonstrations_of(train, encoder.task, drawn[job.draw], job.shots)
                 bare = job.model == BACKBONE
                 with model.disable_adapter() if bare and adapter_run is not None else nullcontext():
-                    report, predictions = _judge(backbone if bare else model, encoder, test, config, demonstrations)
+                    report, predictions, cut = _judge(
+                        backbone if bare else model, encoder, test, config, demonstrations
+                    )
             source = sources[job.model]
-            done[job] = DrawRecord(job.model, job.shots, job.draw, report, train_rows, predictions, source)
+            done[job] = DrawRecord(job.model, job.shots, job.draw, report, train_rows, predictions, source, cut)
             study.append_log(as_json(done[job]))
     except KeyboardInterrupt:
         tell(f"interrupted: {len(done)} of {len(jobs)} measurements are saved; {study.how_to_resume} continues")
@@ -182,14 +186,18 @@ def plan(section: FewshotConfig, shots: Sequence[int], *, adapter: bool, adapter
 
 def _judge(
     model: Any, encoder: Encoder, test: Split, config: Config, demonstrations: Sequence[Demonstrations]
-) -> tuple[EvaluationReport, tuple[int, ...]]:
-    """Scores and predicted label ids on the test split; `demonstrations` has one list for all rows or one for each."""
+) -> tuple[EvaluationReport, tuple[int, ...], float]:
+    """Scores and predicted label ids on the test split, and the share of the demonstrations' tokens that was left out.
+
+    `demonstrations` has one list for all rows or one for each.
+    """
     if len(demonstrations) == 1:
         prompts = encoder.encode(test.texts, demonstrations[0])
     else:
         prompts = [encoder.encode([text], own)[0] for text, own in zip(test.texts, demonstrations, strict=True)]
     report, rows = judge(model, encoder, prompts, test, config)
-    return report, tuple(predicted_ids(rows, encoder.task.labels).tolist())
+    cut = sum(prompt.shown_cut for prompt in prompts) / max(1, sum(prompt.shown for prompt in prompts))
+    return report, tuple(predicted_ids(rows, encoder.task.labels).tolist()), cut
 
 
 def _baseline(name: str, config: Config, train: Split, test: Split) -> tuple[EvaluationReport, tuple[int, ...]]:

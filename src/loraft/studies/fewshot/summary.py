@@ -26,21 +26,29 @@ def summarise(records: Sequence[DrawRecord], tokens: Mapping[int, int], confiden
         tokens: length of the longest prompt with its answer, by number of shots.
         confidence: coverage of the intervals, in (0, 1).
     """
-    grouped: dict[tuple[str, int | None], list[EvaluationReport]] = {}
+    grouped: dict[tuple[str, int | None], list[DrawRecord]] = {}
     for record in records:
-        grouped.setdefault((record.model, record.shots), []).append(record.report)
+        grouped.setdefault((record.model, record.shots), []).append(record)
+
+    def mean(reports: Sequence[EvaluationReport], key: str) -> float:
+        return float(np.mean([getattr(report, key) for report in reports]))
+
     return [
         TableRow(
             name=name_of(model, k),
             model=BASELINE if k is None else model,
             shots=k,
-            draws=len(group),
+            draws=len(reports),
             tokens=None if k is None else tokens.get(k),
-            no_label=float(np.mean([report.no_label for report in group])),
-            seconds=round(sum(report.seconds for report in group), 1),
-            scores=spreads(group, confidence),
+            no_label=mean(reports, "no_label"),
+            seconds=round(sum(report.seconds for report in reports), 1),
+            scores=spreads(reports, confidence),
+            demonstrations_cut=float(np.mean([record.demonstrations_cut for record in group])),
+            truncated=mean(reports, "truncated"),
+            cut=mean(reports, "cut"),
         )
         for (model, k), group in grouped.items()
+        for reports in [[record.report for record in group]]
     ]
 
 

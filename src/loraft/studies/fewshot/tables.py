@@ -4,7 +4,7 @@ from rich.table import Table
 
 from loraft.display.table import add_row, number_table
 from loraft.evaluation.intervals import Spread
-from loraft.studies.fewshot.records import FewshotResult
+from loraft.studies.fewshot.records import FewshotResult, TableRow
 from loraft.studies.fewshot.summary import BACKBONE, name_of
 
 SHORT_NAMES = {"macro_precision": "prec.", "macro_recall": "recall"}  # a line has to fit 100 columns
@@ -37,7 +37,20 @@ def fewshot_notes(study: FewshotResult) -> list[str]:
         f"±: standard deviation over draws; [ ]: {study.confidence:.0%} interval over draws and test rows;"
         " precision, recall: macro averages",
         f"tokens of the longest prompt and answer by shots: {tokens}",
+        *(f"shortened to fit, {row.name}: {_cut(row, study.data['test'].rows)}" for row in study.rows if _cuts(row)),
     ]
+
+
+def _cuts(row: TableRow) -> bool:
+    return row.demonstrations_cut > 0 or row.truncated > 0
+
+
+def _cut(row: TableRow, rows: int) -> str:
+    """How much of a row's prompts was cut away: mean over draws, in words."""
+    parts = [f"{row.demonstrations_cut:.1%} of the demonstrations' tokens"] if row.demonstrations_cut else []
+    if row.truncated:
+        parts.append(f"{row.truncated:,.0f} of {rows:,} test rows, {row.cut:.1%} of all rows' tokens")
+    return "; ".join(parts)
 
 
 def fewshot_draws(study: FewshotResult) -> Table:

@@ -1,0 +1,51 @@
+"""What the encoder returns: prompts as token ids, demonstrations as they stand in them, and what was left out."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+Demonstrations = tuple[tuple[str, str], ...]  # pairs of sentence and label word, in the order of the prompt
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids of one prompt, up to where the answer begins.
+
+    Attributes:
+        ids: of the whole prompt.
+        sentence: tokens that its whole sentence adds to the prompt.
+        cut: by how many tokens the sentence was shortened, so that the prompt fits.
+        shown, shown_cut: the same of the sentences of all its demonstrations.
+    """
+
+    ids: list[int]
+    sentence: int = 0
+    cut: int = 0
+    shown: int = 0
+    shown_cut: int = 0
+
+
+class Shown(NamedTuple):
+    """Demonstrations as they stand in a prompt, the tokens of their whole sentences, and those that were left out."""
+
+    pairs: Demonstrations
+    tokens: int = 0
+    cut: int = 0
+
+
+def cut_share(prompts: Sequence[Prompt]) -> float:
+    """Returns the share of all sentences' tokens that were left out, in [0, 1]."""
+    return sum(prompt.cut for prompt in prompts) / max(1, sum(prompt.sentence for prompt in prompts))
+
+
+def warn_of_cuts(prompts: Sequence[Prompt], what: str) -> int:
+    """Warns if sentences were shortened, and returns their number; `what` says which sentences, for the message."""
+    cut = sum(prompt.cut > 0 for prompt in prompts)
+    if cut:
+        warnings.warn(
+            f"{cut} of {len(prompts)} {what} sentences were shortened to fit prompt.max_length; of all their tokens"
+            f" {cut_share(prompts):.1%} were left out",
+            stacklevel=2,
+        )
+    return cut
