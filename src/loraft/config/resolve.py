@@ -33,7 +33,7 @@ TASK_KEYS = (
 )  # fmt: skip
 # Keys whose value belongs to another key's value: a revision to a hub name, labels and prompt to a task.
 DEPENDENT_KEYS = {
-    ("prompt", "task"): (*TASK_KEYS, "id_columns"),
+    ("prompt", "task"): (*TASK_KEYS, "id_columns", "kind", "yes_word", "no_word"),
     ("data", "source"): ("revision", "label_names"),
     ("model", "name"): ("revision",),
 }
@@ -201,6 +201,8 @@ def _fill_in_task(merged: dict[str, Any], config_file: Path | None, mistakes: li
         # The task's words belong to the task's labels; other labels are their own words.
         own["label_words"] = prompt["labels"] if _is_text_list(prompt["labels"]) else None
         own["id_columns"] = None  # the user says what the ids mean
+    if prompt.get("kind") == "multilabel" and own.get("kind") != "multilabel":
+        own = _reworded(own, prompt)
     prompt.update({key: value for key, value in own.items() if prompt.get(key) is None})
 
     # With other labels or words, the task's template must still name every word that the model may answer.
@@ -213,6 +215,15 @@ def _fill_in_task(merged: dict[str, Any], config_file: Path | None, mistakes: li
         )
     mistakes += contradictions(prompt)
     return Layer(f"task {task}", {"prompt": own})
+
+
+def _reworded(own: dict[str, Any], prompt: Mapping[str, Any]) -> dict[str, Any]:
+    """A task that asks for one label, as one that asks about each label: its texts are worded anew."""
+    kept = {key: own.get(key) for key in ("labels", "label_words", "label_column", "id_columns", "system")}
+    given = {key: prompt.get(key) for key in ("kind", "labels", "label_words", "yes_word", "no_word")}
+    values = kept | {key: value for key, value in given.items() if value is not None}
+    texts = all(isinstance(values[key], str) for key in ("yes_word", "no_word") if key in values)
+    return worded(values) if texts and _is_text_list(values["label_words"] or values["labels"]) else own
 
 
 def _is_text_list(words: Any) -> bool:
