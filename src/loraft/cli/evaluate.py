@@ -65,7 +65,6 @@ def evaluate(
     if json:
         print(to_json(result.to_json()))
     else:
-        shown = [make(result.report) for make in (tables.summary, tables.per_class, tables.confusion)]
-        table.show([*shown, *tables.baselines({"": result.baselines})])
+        table.show([*tables.parts(result.report), *tables.baselines({"": result.baselines})])
         if result.baselines is not None:
             print(result.baselines.verdict)

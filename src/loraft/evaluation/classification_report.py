@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from loraft.evaluation.intervals import Interval, bootstrap
 from loraft.evaluation.metrics import (
+    MULTILABEL_SCORES,
     SCORES,
     classification_metric,
     confusion,
@@ -33,18 +34,20 @@ class LabelScores:
 
 
 @dataclass(frozen=True)
-class EvaluationReport(Flat, scores=SCORES):
+class EvaluationReport(Flat, scores=[*SCORES, *MULTILABEL_SCORES]):
     """The results of one evaluation.
 
     In JSON the scores are written beside the other fields: `{"accuracy": 0.9, ..., "n": 608, ...}`.
 
     Attributes:
-        scores: each of `metrics.SCORES`, as fractions.
+        scores: each of `metrics.SCORES`, or of `MULTILABEL_SCORES`, as fractions.
         n: number of rows.
         confidence: coverage of the intervals, in (0, 1).
-        intervals: low and high bound of each of `metrics.INTERVAL_SCORES`, as fractions.
+        intervals: low and high bound of each of `metrics.INTERVAL_SCORES` (of several labels a row: of each score), as
+            fractions.
         per_class: scores of each label, in id order.
-        confusion: K x (K + 1) counts; row is the reference, column the prediction, the last column "no label".
+        confusion: K x (K + 1) counts; row is the reference, column the prediction, the last column "no label";
+            empty with several labels a row.
         no_label: share of answers that are no label.
         expected_calibration_error: over 15 bins, in [0, 1]; None without probabilities.
         log_loss: nats; None without probabilities.
@@ -52,6 +55,7 @@ class EvaluationReport(Flat, scores=SCORES):
         decode: `score` or `generate`.
         seconds: duration of scoring.
         cut: share of the sentences' characters that were left out to fit the prompt.
+        thresholds: probability of each label from which on it is predicted; None with one label a row.
     """
 
     scores: dict[str, float]
@@ -67,11 +71,12 @@ class EvaluationReport(Flat, scores=SCORES):
     decode: str = "score"
     seconds: float = 0.0
     cut: float = 0.0
+    thresholds: tuple[float, ...] | None = None
 
     @property
     def accuracy(self) -> float:
-        """Share of the rows that are right."""
-        return self.scores["accuracy"]
+        """Share of the rows that are right; with several labels a row, of those with all labels right."""
+        return self.scores["accuracy" if self.thresholds is None else "subset_accuracy"]
 
     @property
     def macro_f1(self) -> float:

@@ -23,6 +23,13 @@ SCORES = {
     "macro_precision": "macro precision",
     "macro_recall": "macro recall",
 }
+# The same where a row has any number of labels; `multilabel` computes them.
+MULTILABEL_SCORES = {
+    "subset_accuracy": "subset accuracy",  # share of the rows whose labels are all right
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "hamming_loss": "Hamming loss",  # share of the labels of all rows that are wrong
+}
 INTERVAL_SCORES = ("accuracy", "macro_f1")  # the scores that get a bootstrap interval
 
 

@@ -7,7 +7,9 @@ from rich.table import Table
 from loraft.display.table import add_row, number_table
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.classification_report import EvaluationReport
-from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES
+from loraft.evaluation.metrics import INTERVAL_SCORES, MULTILABEL_SCORES, SCORES
+
+NAMES = {**SCORES, **MULTILABEL_SCORES}
 
 
 def before_after(before: EvaluationReport | None, after: EvaluationReport) -> Table:
@@ -24,7 +26,7 @@ def before_after(before: EvaluationReport | None, after: EvaluationReport) -> Ta
         add_row(table, name, "" if old is None else f"{old:.4f}", f"{new:.4f}{interval}", change)
 
     for score, value in after.scores.items():
-        add(SCORES[score], None if before is None else before.scores.get(score), value, _interval(after, score))
+        add(NAMES[score], None if before is None else before.scores.get(score), value, _interval(after, score))
     for k, label in enumerate(after.per_class):
         add(f"F1 {label.label} (n={label.support})", None if before is None else before.per_class[k].f1, label.f1)
     if after.no_label or (before is not None and before.no_label):
@@ -37,7 +39,7 @@ def summary(report: EvaluationReport) -> Table:
     """The results of one evaluation that are not per label: fractions, and the log loss in nats."""
     table = number_table("", "value")
     for score, value in report.scores.items():
-        add_row(table, SCORES[score], f"{value:.4f}{_interval(report, score)}")
+        add_row(table, NAMES[score], f"{value:.4f}{_interval(report, score)}")
     if report.expected_calibration_error is not None:
         add_row(table, "calibration error", f"{report.expected_calibration_error:.4f}")
         add_row(table, "log loss", f"{report.log_loss:.4f}")
@@ -70,12 +72,18 @@ def baselines(found: Mapping[str, Baselines | None]) -> list[Table]:
     return [table] if rows else []
 
 
+def parts(report: EvaluationReport) -> list[Table]:
+    """The tables of one evaluation; without a confusion matrix where a row has several labels."""
+    return [make(report) for make in (summary, per_class, confusion)[: 3 if report.confusion else 2]]
+
+
 def per_class(report: EvaluationReport) -> Table:
-    """Precision, recall and F1 of every label, as fractions, and its number of rows."""
-    table = number_table("label", "precision", "recall", "F1", "rows")
-    for label in report.per_class:
+    """Precision, recall and F1 of every label, as fractions, its number of rows and its threshold if it has one."""
+    thresholds = report.thresholds or ()
+    table = number_table("label", "precision", "recall", "F1", "rows", *["threshold"] * bool(thresholds))
+    for k, label in enumerate(report.per_class):
         scores = (f"{value:.4f}" for value in (label.precision, label.recall, label.f1))
-        add_row(table, label.label, *scores, str(label.support))
+        add_row(table, label.label, *scores, str(label.support), *(f"{one:.3f}" for one in thresholds[k : k + 1]))
     return table
 
 
