@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from loraft.config.schema import Config
 from loraft.data.dataset import Split
 from loraft.engine import scorer
+from loraft.errors import ConfigError
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.multilabel import EVEN, best_thresholds, label_set_report, probabilities
@@ -54,7 +55,14 @@ def judged(
         split: N labelled rows.
         config: its `eval` section and `seed` give the intervals.
         thresholds: of each label; none: 0.5 each.
+
+    Raises:
+        ConfigError: the config asks for generated answers, each of which names one label.
     """
+    if config.eval.decode == "generate":
+        raise ConfigError(
+            "eval.decode: generates one label a row (got generate with prompt.kind=multilabel); use score"
+        )
     labels = encoder.task.labels
     settings: dict[str, Any] = {
         "bootstrap_samples": config.eval.bootstrap_samples, "confidence": config.eval.confidence, "seed": config.seed

@@ -102,11 +102,16 @@ def read_predictions(run: Run) -> RunPredictions:
     """The predictions of a finished run, as label ids.
 
     Raises:
-        RunError: the run is not finished, or its predictions are missing or damaged.
+        RunError: the run is not finished, its predictions are missing or damaged, or a row has any number of labels.
     """
     labels = run.read_labels()
     ids = {label: k for k, label in enumerate(labels)}
     rows = read_rows(run)
+    if any(not isinstance(row.label, str) for row in rows):
+        raise RunError(
+            f"{run.path}: loraft compare counts one label a row (got a run with prompt.kind=multilabel); loraft eval"
+            " --json --run gives the scores of each run"
+        )
     unknown = next((row for row in rows if row.label not in ids), None)
     if unknown is not None:
         raise RunError(
