@@ -18,6 +18,8 @@ from loraft.runs.run import Run
 from loraft.training.pipeline import train
 from loraft.training.results import RunResult
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # about few rows
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> RunResult:

@@ -121,3 +121,23 @@ def test_a_report_holds_scores_and_thresholds() -> None:
     expected = reference.log_loss(references.ravel(), probs.ravel())
     assert report.log_loss == pytest.approx(expected, rel=1e-6)
     assert report.to_json()["micro_f1"] == report.scores["micro_f1"]
+
+
+def test_the_permutation_test_equals_all_swaps_by_brute_force() -> None:
+    references, probs = random_sets(5, rows=9)
+    own, other = probs >= 0.5, probs >= 0.75
+    swaps = np.array(np.meshgrid(*[[False, True]] * 9)).reshape(9, -1).T[:, :, None]  # all 512
+
+    def gaps(name: str) -> list[float]:
+        return [
+            multilabel.scores(references, np.where(swap, other, own))[name]
+            - multilabel.scores(references, np.where(swap, own, other))[name]
+            for swap in swaps
+        ]
+
+    found = multilabel.permutation(references, own, other, seed=1)
+    for name in ("micro_f1", "macro_f1"):
+        values = gaps(name)  # the first one swaps nothing
+        exact = np.mean([abs(value) >= abs(values[0]) - 1e-12 for value in values])
+        assert found[name] == pytest.approx(exact, abs=0.02)
+    assert multilabel.permutation(references, own, own) == dict.fromkeys(found, 1.0)

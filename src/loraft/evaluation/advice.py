@@ -6,7 +6,7 @@ Shapes: N test rows, K labels.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from loraft.data.checks import conflicts
 from loraft.data.dataset import LIMITS, Split
 from loraft.data.near_duplicates import rows_also_in
 from loraft.evaluation.classification_report import EvaluationReport
-from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES, core
+from loraft.evaluation.metrics import INTERVAL_SCORES, NAMES, core
+from loraft.evaluation.multilabel import scores
 from loraft.runs.kept import kept
 
 FEW_TRAIN, FEW_TEST = 20, 10  # rows of a label below which it is hard to learn, or to measure
@@ -49,25 +50,31 @@ def of_evaluation(
     found = [*_never_predicted(labels, given_K, counts_K)]
     if train is not None:
         trained_K = np.bincount(train.labels, minlength=len(labels))
-        few = {label: int(n) for label, n in zip(labels, trained_K, strict=True) if n < FEW_TRAIN}
-        if few:
-            found.append(f"fewer than {FEW_TRAIN} training rows: {_listed(few)}; add rows, or {RARE_HELPS}")
+        found += _hard_to_learn(labels, trained_K)
         origin = f"data.train_split and {_key_of(test.name)} may have different origins"
         shifted = [*_shifts(labels, trained_K, counts_K, f"of the {test.name} rows", origin)]
         # Predictions that follow other shares of the test rows are no fault of the model.
         found += shifted or _shifts(labels, trained_K, given_K, "of the predictions", RARE_HELPS)
-        found += _leaked(config, train, test, answers_N, len(labels))
+        found += _leaked(config, train, test, lambda rest: core(test.labels[rest], answers_N[rest], len(labels)))
         conflicting = conflicts([train], labels)
         if conflicting.rows:
             found.append(
                 f"{conflicting.rows:,} training rows have a text that also stands with another label;"
                 " data.drop_conflicts=true leaves them out"
             )
-    if report.cut > MOST:
-        found.append(
-            f"{report.cut:.0%} of the text of the {test.name} rows was cut away; raise prompt.max_length (now"
-            f" {config.prompt.max_length})"
-        )
+    return [*found, *_imprecise(config, report, test.name)]
+
+
+def of_label_sets(
+    config: Config, report: EvaluationReport, test: Split, predictions_NK: npt.NDArray[np.bool_], train: Split | None
+) -> list[str]:
+    """What `of_evaluation` returns, where a row has any number of labels; without conflicts and shifted shares."""
+    labels = [row.label for row in report.per_class]
+    references_NK = test.label_sets(len(labels))
+    found = [*_never_predicted(labels, predictions_NK.sum(axis=0), references_NK.sum(axis=0))]
+    if train is not None:
+        found += _hard_to_learn(labels, train.label_sets(len(labels)).sum(axis=0))
+        found += _leaked(config, train, test, lambda rest: scores(references_NK[rest], predictions_NK[rest]))
     return [*found, *_imprecise(config, report, test.name)]
 
 
@@ -121,6 +128,12 @@ def rare(support: Mapping[str, int]) -> str | None:
     )
 
 
+def _hard_to_learn(labels: Sequence[str], trained_K: npt.ArrayLike) -> Iterator[str]:
+    few = {label: int(n) for label, n in zip(labels, np.asarray(trained_K), strict=True) if n < FEW_TRAIN}
+    if few:
+        yield f"fewer than {FEW_TRAIN} training rows: {_listed(few)}; add rows, or {RARE_HELPS}"
+
+
 def _never_predicted(labels: Sequence[str], given_K: npt.ArrayLike, counts_K: npt.ArrayLike) -> Iterator[str]:
     triples = zip(labels, np.asarray(given_K), np.asarray(counts_K), strict=True)
     never = {label: int(n) for label, given, n in triples if n and not given}
@@ -142,8 +155,10 @@ def _shifts(labels: Sequence[str], trained_K: Any, other_K: Any, of: str, key: s
         yield f"label shares differ: {labels[k]} is {before:.0%} of the training rows and {after:.0%} {of}; {key}"
 
 
-def _leaked(config: Config, train: Split, test: Split, answers_N: Any, num_labels: int) -> Iterator[str]:
-    """How many test rows stand in train, and the scores on the rest."""
+def _leaked(
+    config: Config, train: Split, test: Split, scored: Callable[[npt.NDArray[np.int64]], dict[str, float]]
+) -> Iterator[str]:
+    """How many test rows stand in train, and the scores on the rest, which `scored` returns for their numbers."""
     near = len(train) * len(test) <= MOST_PAIRS
 
     def find() -> list[list[int]]:
@@ -157,8 +172,9 @@ def _leaked(config: Config, train: Split, test: Split, answers_N: Any, num_label
     rest = np.array([i for i in range(len(test)) if i not in inside], dtype=np.int64)
     without = "no other row is left"
     if len(rest):
-        scores = core(test.labels[rest], answers_N[rest], num_labels)
-        without = ", ".join(f"{SCORES[score]} {scores[score]:.4f}" for score in INTERVAL_SCORES)
+        values = scored(rest)
+        shown = INTERVAL_SCORES if "accuracy" in values else ("subset_accuracy", "micro_f1", "macro_f1")
+        without = ", ".join(f"{NAMES[score]} {values[score]:.4f}" for score in shown)
         without = f"on the other {len(rest):,}: {without}"
     counted = f"{len(exact):,} the same" + (f", {len(nearly):,} nearly the same" if near else "")
     yield (
@@ -168,7 +184,12 @@ def _leaked(config: Config, train: Split, test: Split, answers_N: Any, num_label
 
 
 def _imprecise(config: Config, report: EvaluationReport, split: str) -> Iterator[str]:
-    widths = {SCORES[score]: high - low for score, (low, high) in report.intervals.items() if high - low > WIDE}
+    if report.cut > MOST:
+        yield (
+            f"{report.cut:.0%} of the text of the {split} rows was cut away; raise prompt.max_length (now"
+            f" {config.prompt.max_length})"
+        )
+    widths = {NAMES[score]: high - low for score, (low, high) in report.intervals.items() if high - low > WIDE}
     if widths:
         limit = LIMITS.get(split)
         value = None if limit is None else getattr(config.data, limit)

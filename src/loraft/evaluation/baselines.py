@@ -120,10 +120,7 @@ def compared_with(
         None where they are off, where there are no training rows, and (with auto) where they would take minutes.
     """
     labels = config.prompt.labels or []
-    if train is None or config.eval.baselines == "off":
-        return None
-    if config.eval.baselines == "auto" and sum(map(len, [*train.texts, *test.texts])) * len(labels) > MOST_WORK:
-        warnings.warn("no baselines: they would take minutes on so many rows; eval.baselines=on", Note, stacklevel=2)
+    if train is None or config.eval.baselines == "off" or takes_minutes(config, train, test):
         return None
     answers: dict[str, list[int]] = kept(
         Path(config.output),
@@ -141,10 +138,19 @@ def compared_with(
         report = classification_report(test.labels, None, answers[name], labels, **settings)
         word = significance.verdict(differences, config.eval.confidence)
         rows.append(ComparedBaseline(name, report.scores, report.intervals, differences, word))
-    return Baselines(len(train), config.eval.confidence, tuple(rows), _sentence(rows, config.eval.confidence, model))
+    return Baselines(len(train), config.eval.confidence, tuple(rows), verdict_of(rows, config.eval.confidence, model))
 
 
-def _sentence(rows: Sequence[ComparedBaseline], confidence: float, model: str) -> str:
+def takes_minutes(config: Config, train: Split, test: Split) -> bool:
+    """Whether the baselines are left out since they would take minutes, with `eval.baselines` auto; says so."""
+    work = sum(map(len, [*train.texts, *test.texts])) * len(config.prompt.labels or [])
+    if config.eval.baselines != "auto" or work <= MOST_WORK:
+        return False
+    warnings.warn("no baselines: they would take minutes on so many rows; eval.baselines=on", Note, stacklevel=2)
+    return True
+
+
+def verdict_of(rows: Sequence[ComparedBaseline], confidence: float, model: str) -> str:
     """The verdict on the model, against each baseline; the one that it loses to comes first."""
     order = [significance.WORSE, significance.UNCLEAR, significance.BETTER]
     ranks = {row.name: order.index(row.verdict) if row.verdict in order else 0 for row in rows}
@@ -152,7 +158,7 @@ def _sentence(rows: Sequence[ComparedBaseline], confidence: float, model: str) -
     for row in sorted(rows, key=lambda row: ranks[row.name]):
         joined = "from" if row.verdict == significance.UNCLEAR else "than"
         gaps = "; ".join(
-            f"{metrics.SCORES[score]} {significance.in_points(one, confidence)}"
+            f"{metrics.NAMES[score]} {significance.in_points(one, confidence)}"
             for score, one in row.differences.items()
         )
         verb = "" if row.verdict == significance.UNCLEAR else "is "

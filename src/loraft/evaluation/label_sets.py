@@ -13,6 +13,7 @@ from loraft.config.schema import Config
 from loraft.data.dataset import Split
 from loraft.engine import scorer
 from loraft.errors import ConfigError
+from loraft.evaluation import advice, label_set_baselines
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.multilabel import EVEN, best_thresholds, label_set_report, probabilities
@@ -90,5 +91,8 @@ def judged(
 def beside(
     config: Config, report: EvaluationReport, rows: Sequence[PredictedRow], train: Split | None, test: Split, model: str
 ) -> tuple[Baselines | None, list[str]]:
-    """Returns baselines on the same rows, and warnings about the result."""
-    return None, []
+    """Returns baselines on the same rows, and warnings about the result; see `baselines` and `advice`."""
+    labels = [row.label for row in report.per_class]
+    predictions_NK = np.array([[label in (row.predicted or ()) for label in labels] for row in rows])
+    told = advice.of_label_sets(config, report, test, predictions_NK, train)
+    return label_set_baselines.compared_with(config, train, test, predictions_NK, model), told

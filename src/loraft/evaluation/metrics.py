@@ -30,6 +30,7 @@ MULTILABEL_SCORES = {
     "macro_f1": "macro F1",
     "hamming_loss": "Hamming loss",  # share of the labels of all rows that are wrong
 }
+NAMES = {**SCORES, **MULTILABEL_SCORES}
 INTERVAL_SCORES = ("accuracy", "macro_f1")  # the scores that get a bootstrap interval
 
 

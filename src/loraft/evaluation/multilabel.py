@@ -14,6 +14,7 @@ import numpy.typing as npt
 from loraft.evaluation.classification_report import EvaluationReport, LabelScores
 from loraft.evaluation.intervals import Interval, blocks_of, wilson
 from loraft.evaluation.metrics import Floats, expected_calibration_error, log_loss
+from loraft.evaluation.significance import PERMUTATIONS
 
 Bools = npt.NDArray[np.bool_]
 EVEN = 0.5  # the threshold of a label without one: where yes and no are as likely
@@ -166,6 +167,34 @@ def intervals(
         right = int((references_NK == predictions_MNK[0]).all(axis=1).sum())
         found["subset_accuracy"] = wilson(right, rows, confidence)
     return found
+
+
+def permutation(
+    references_NK: Bools, own_NK: Bools, other_NK: Bools, *, permutations: int = PERMUTATIONS, seed: int = 0
+) -> dict[str, float]:
+    """Returns the p-value of each score's difference between two models, by a paired permutation of rows.
+
+    Null hypothesis and p-value are those of `significance.permutation`: the label sets of a row are as likely the other
+    way round.
+    """
+    kinds, counts_U = np.unique(np.hstack([references_NK, own_NK, other_NK]), axis=0, return_counts=True)
+    references_UK, own_UK, other_UK = np.split(kinds, 3, axis=1)
+    references, predictions = np.concatenate([references_UK] * 2), np.concatenate([own_UK, other_UK])
+
+    def gaps(swapped_SU: Floats) -> dict[str, Floats]:
+        """The first model's score minus the second's, where so many rows of each kind are swapped."""
+        kept_SU = counts_U - swapped_SU
+        first = _weighted(np.hstack([kept_SU, swapped_SU]), references, predictions)
+        second = _weighted(np.hstack([swapped_SU, kept_SU]), references, predictions)
+        return {name: first[name] - second[name] for name in first}
+
+    observed = gaps(np.zeros((1, len(counts_U))))
+    generator, as_far = np.random.default_rng(seed), dict.fromkeys(observed, 0)
+    for block in blocks_of(permutations, 2 * len(counts_U)):
+        drawn = gaps(generator.binomial(counts_U, 0.5, size=(block, len(counts_U))).astype(np.float64))
+        for name, values_S in drawn.items():
+            as_far[name] += int((np.abs(values_S) >= np.abs(observed[name]) - 1e-12).sum())
+    return {name: (1 + count) / (1 + permutations) for name, count in as_far.items()}
 
 
 def _answers(references_NK: Bools, probs_NK: Floats) -> tuple[npt.NDArray[np.int64], Floats]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loraft.evaluation.intervals import Difference, blocks_of, confusions, differences
-from loraft.evaluation.metrics import SCORES, Floats, confusion, scores_of_many, scores_of_one
+from loraft.evaluation.metrics import NAMES, Floats, confusion, scores_of_many, scores_of_one
 
 PERMUTATIONS = 9_999  # (1 + S) is then a round number; the smallest p-value is 0.0001
 
@@ -191,8 +191,13 @@ def compared(
         }
         for own_RN, other_RN in pairs
     ]
-    corrected = iter(holm([one.p_value or 0.0 for of_pair in found for one in of_pair.values()]))
-    tested = [{score: replace(one, p_holm=next(corrected)) for score, one in of_pair.items()} for of_pair in found]
+    return corrected(found, confidence)
+
+
+def corrected(found: Sequence[Mapping[str, Difference]], confidence: float) -> list[dict[str, Difference]]:
+    """The differences of each comparison with p-values that Holm's correction covers all together, and with notes."""
+    p_values = iter(holm([one.p_value or 0.0 for of_pair in found for one in of_pair.values()]))
+    tested = [{score: replace(one, p_holm=next(p_values)) for score, one in of_pair.items()} for of_pair in found]
     return [{score: replace(one, note=_note(one, confidence)) for score, one in of_pair.items()} for of_pair in tested]
 
 
@@ -214,7 +219,7 @@ def verdict(differences: Mapping[str, Difference], confidence: float) -> str:
     signs = {score: shown(one, confidence) for score, one in differences.items()}
     if {1, -1} <= {*signs.values()}:
         words = {1: BETTER, -1: WORSE}
-        return ", ".join(f"{words[sign]} in {SCORES[score]}" for score, sign in signs.items() if sign)
+        return ", ".join(f"{words[sign]} in {NAMES[score]}" for score, sign in signs.items() if sign)
     return WORSE if -1 in signs.values() else BETTER if 1 in signs.values() else UNCLEAR
 
 

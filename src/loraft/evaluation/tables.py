@@ -7,9 +7,7 @@ from rich.table import Table
 from loraft.display.table import add_row, number_table
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.classification_report import EvaluationReport
-from loraft.evaluation.metrics import INTERVAL_SCORES, MULTILABEL_SCORES, SCORES
-
-NAMES = {**SCORES, **MULTILABEL_SCORES}
+from loraft.evaluation.metrics import NAMES
 
 
 def before_after(before: EvaluationReport | None, after: EvaluationReport) -> Table:
@@ -58,14 +56,13 @@ def baselines(found: Mapping[str, Baselines | None]) -> list[Table]:
     Returns:
         One table; none where no baseline was measured.
     """
-    columns = [cell for score in INTERVAL_SCORES for cell in (SCORES[score], "points")]
+    rows = [(name, row) for name, one in found.items() if one is not None for row in one.rows]
+    columns = [cell for score in (rows[0][1].differences if rows else ()) for cell in (NAMES[score], "points")]
     table = number_table("baseline on the same rows", *columns, "the model is")
     table.columns[-1].justify = "left"
-    rows = [(name, row) for name, one in found.items() if one is not None for row in one.rows]
     for name, row in rows:
         cells = []
-        for score in INTERVAL_SCORES:
-            gap = row.differences[score]
+        for score, gap in row.differences.items():
             low, high = (f"{100 * bound:+.1f}" for bound in gap.interval)
             cells += [f"{row.scores[score]:.4f}", f"{100 * gap.difference:+.1f} [{low}, {high}]"]
         add_row(table, f"{name}: {row.name}" if name else row.name, *cells, row.verdict)
