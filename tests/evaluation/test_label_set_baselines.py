@@ -61,6 +61,18 @@ def test_a_model_stands_beside_the_baselines_with_a_verdict(feedback: tuple[Conf
         assert found.verdict.startswith("The adapter")
 
 
+def test_kept_baselines_are_not_taken_for_a_task_with_another_number_of_labels(
+    feedback: tuple[Config, Split, Split], tmp_path: Path
+) -> None:
+    section, train, test = feedback
+    for labels in (section.prompt.labels or [], [*(section.prompt.labels or []), "chưa có"]):
+        prompt = section.prompt.model_copy(update={"labels": labels})
+        given = section.model_copy(update={"prompt": prompt, "output": str(tmp_path)})
+        found = label_set_baselines.compared_with(given, train, test, test.label_sets(len(labels)), "adapter")
+        assert found is not None
+        assert found.rows[0].verdict == BETTER
+
+
 def test_warnings_name_labels_that_are_never_predicted_or_rare(feedback: tuple[Config, Split, Split]) -> None:
     section, train, test = feedback
     probs = np.where(test.label_sets(8), 0.9, 0.1)

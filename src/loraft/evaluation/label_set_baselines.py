@@ -58,7 +58,7 @@ def compared_with(
     answers: dict[str, list[list[bool]]] = kept(
         Path(config.output),
         "label-set-baselines",
-        [train.fingerprint, test.fingerprint],
+        [train.fingerprint, test.fingerprint, str(num_labels)],
         lambda: {name: make(train, test, num_labels).tolist() for name, make in BASELINES.items()},
     )
     settings: dict[str, Any] = {
