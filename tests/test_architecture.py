@@ -37,8 +37,8 @@ AT_THE_TOP = {
     "cli": {"typer", "rich"},
 }
 MODELS_LOADED_HERE = {
-    "evaluation.evaluate", "evaluation.predict", "studies.sweep.runner", "studies.sweep.joint_pass",
-    "studies.sweep.shared_backbone", "studies.fewshot.study", "studies.fewshot.context",
+    "evaluation.evaluate", "evaluation.predict", "evaluation.label_sets", "studies.sweep.runner",
+    "studies.sweep.joint_pass", "studies.sweep.shared_backbone", "studies.fewshot.study", "studies.fewshot.context",
 }  # fmt: skip
 SEES_SEVERAL_STUDIES = {"studies.report", "studies.run_report", "studies.report_sections"}
 

@@ -43,10 +43,11 @@ SIGNATURES = {
     " tell: collections.abc.Callable[[str], None]) -> loraft.studies.sweep.records.SweepResult",
     "train": "(config: loraft.config.schema.Config, *, force: bool = False, resume: bool = False, quiet: bool = False)"
     " -> loraft.training.results.RunResult",
-    "Example": "(text: str, label: int | None = None, row: int = 0, extra: dict[str, typing.Any] = ...) -> None",
+    "Example": "(text: str, label: int | tuple[int, ...] | None = None, row: int = 0,"
+    " extra: dict[str, typing.Any] = ...) -> None",
     "BadRow": "(row: int, reason: str) -> None",
-    "Prediction": "(row: int, text: str, label: str | None, probs: dict[str, float] = ..., extra: dict[str, typing.Any]"
-    " = ..., error: str | None = None) -> None",
+    "Prediction": "(row: int, text: str, label: str | tuple[str, ...] | None, probs: dict[str, float] = ...,"
+    " extra: dict[str, typing.Any] = ..., error: str | None = None) -> None",
     "Run": "(path: pathlib.Path) -> None",
 }
 

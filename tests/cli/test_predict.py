@@ -11,6 +11,7 @@ from helpers.command_line import SURE, Double, Says, finished
 
 from loraft.cli.predict import WAIT
 from loraft.config.resolve import resolve
+from loraft.evaluation.predict import Prediction
 
 
 def feed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -49,6 +50,19 @@ def test_predict_gives_probabilities_and_the_other_columns_as_json(
     assert api.given["wait"] is None  # a file's groups do not depend on the clock
     assert "thầy giảng hay" in out  # readable, not escaped
     assert "extra" not in json.loads(loraft_says("predict", "--json", "câu")[1])
+
+
+def test_predict_prints_label_sets_as_data_files_hold_them(
+    run_dir: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [
+        Prediction(1, "a", ("giảng viên", "tích cực"), {"giảng viên": 0.9, "tích cực": 0.7}),
+        Prediction(2, "b", (), {"giảng viên": 0.1, "tích cực": 0.2}),
+    ]
+    monkeypatch.setattr("loraft.evaluation.predict.predict", lambda *given, **named: iter(found))
+    assert loraft_says("predict", "a", "b")[1] == "giảng viên|tích cực\n\n"
+    rows = [json.loads(line) for line in loraft_says("predict", "--json", "a", "b")[1].splitlines()]
+    assert rows[1] == {"row": 2, "text": "b", "label": [], "probs": found[1].probs}
 
 
 def test_the_sentence_is_in_the_column_of_the_training(api: Double, here: Path, loraft_says: Says) -> None:

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from helpers import label_sets
 from helpers.tiny import encoder
 from helpers.training import PAD, rows
 
@@ -14,6 +16,7 @@ from loraft.engine.collator import (
     make_rows,
     pack,
     pad,
+    question_rows,
     rows_of,
     unpack,
     uses_whole_row_attention,
@@ -128,3 +131,25 @@ def test_a_label_that_does_not_occur_takes_no_part_in_the_weights() -> None:
     made = make_rows([[1], [2], [3], [4]], [0, 0, 0, 2], [[5], [6], [7, 8]], "balanced")
     assert [row.weight for row in made] == pytest.approx([4 / (2 * 3)] * 3 + [4 / (2 * 1)])  # N / (K n_k)
     assert [(row.input_ids, row.answer_start, row.label) for row in made[2:]] == [([3, 5], 1, 0), ([4, 7, 8], 1, 2)]
+
+
+def test_each_label_of_each_prompt_is_a_row_that_predicts_its_answer_alone() -> None:
+    made = label_sets.encoder()
+    prompts = [prompt.ids for prompt in made.encode(["thầy dạy hay", "phòng nóng"])]
+    applies = np.array([[True, False, False], [False, False, True]])
+    rows = question_rows(prompts, applies, made.completions_K, "none")
+    assert [row.label for row in rows] == [0, 4, 5, 3, 4, 2]
+    asked = [made.tokenizer.decode(row.input_ids[len(prompts[0]) : row.answer_start]) for row in rows[:3]]
+    assert asked == ["giảng viên:", "cơ sở vật chất:", "học phí:"]
+    learnt = [made.tokenizer.decode(row.input_ids[row.answer_start :]) for row in rows]
+    yes, no = " có<|eot_id|>", " không<|eot_id|>"
+    assert learnt == [yes, no, no, no, no, yes]
+
+
+def test_balanced_weights_count_the_answers_of_every_question() -> None:
+    made, applies = label_sets.encoder(), np.array([[True, False, False]] * 3 + [[False, False, False]])
+    rows = question_rows([[1]] * 4, applies, made.completions_K, "balanced")
+    weights = np.zeros(6)
+    for row in rows:
+        weights[row.label] += row.weight
+    np.testing.assert_allclose(weights, [3, 0, 0, 3, 3, 3])  # 12 rows, shared by the four answers that occur

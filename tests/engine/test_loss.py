@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.training import PAD, assert_same, rows, with_adapter
+from helpers import label_sets
+from helpers.tiny import SENTENCES, tokenizer
+from helpers.training import PAD, assert_same, loss_and_gradients, rows, with_adapter
 
-from loraft.engine.collator import IGNORE, pack, pad
+from loraft.engine.collator import IGNORE, pack, pad, question_rows
 from loraft.engine.loss import answer_loss_sum, packed_suffixes, shared_prefix_mask, visible
 
 SEGMENTS = torch.tensor([0, 0, 1, 1, 2])
@@ -67,3 +69,32 @@ def test_whole_row_attention_takes_the_row_as_one_suffix() -> None:
             assert suffixes.prefix == int((inputs["segments"] == 0).sum())
         kept = suffixes.index_BS.gather(1, suffixes.kept_BQ.clamp(min=0))[suffixes.kept_BQ >= 0]
         assert kept.tolist() == positions.tolist()
+
+
+def test_the_loss_of_label_sets_is_that_of_each_answer_after_its_question() -> None:
+    """Rows with 0, 1 and 3 labels; each question by itself in transformers, in fp32, without padding."""
+    model, made = with_adapter(), label_sets.encoder()
+    prompts = [prompt.ids for prompt in made.encode(SENTENCES[:3])]
+    applies_NK = label_sets.applies()[:3]
+    batch = question_rows(prompts, applies_NK, made.completions_K, "none")
+    expected, count = torch.zeros(()), 0
+    for prompt, applies_K in zip(prompts, applies_NK, strict=True):
+        for label, applies in zip(label_sets.LABELS, applies_K, strict=True):
+            question = tokenizer()(f"{label}:", add_special_tokens=False)["input_ids"]
+            word = tokenizer()(" có" if applies else " không", add_special_tokens=False)["input_ids"]
+            answer = [*word, made.end_of_turn]
+            ids_1T = torch.tensor([[*prompt, *question, *answer]])
+            logits_LV = model(input_ids=ids_1T).logits[0, -len(answer) - 1 : -1]
+            expected = expected + torch.nn.functional.cross_entropy(logits_LV, torch.tensor(answer), reduction="sum")
+            count += len(answer)
+    model.zero_grad()
+    expected.backward()
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    assert len(gradients) >= 4
+    for inputs in (pack(batch), pad(batch, PAD)):
+        loss, found = loss_and_gradients(model, inputs)
+        assert loss == pytest.approx(expected.item(), rel=1e-5)
+        assert len(inputs["weights"]) == count  # which the trainer divides by
+        for name, gradient in gradients.items():
+            assert torch.linalg.norm(found[name] - gradient) <= 1e-5 * torch.linalg.norm(gradient) + 1e-7, name
+    assert_same(model, batch)

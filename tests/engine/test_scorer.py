@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from helpers import label_sets
 from helpers.plain_scoring import score_plainly
 from helpers.tiny import CONFIGS, SENTENCES, backbone, encoder, prompts, tokenizer
 from transformers import GPT2Config
 
-from loraft.engine.layout import bucket_size
+from loraft.engine.layout import bucket_size, common_prefix
 from loraft.engine.scorer import answer_tokens, score, to_probs
 from loraft.errors import BackboneError
+from loraft.evaluation.multilabel import probabilities
 
 # Answers that share first tokens, differ in length, and one that is the beginning of another; 4 ends a turn.
 NESTED = [[5, 6, 7, 4], [5, 6, 8, 9, 4], [5, 6, 8, 9, 10, 4], [5, 7, 4]]
@@ -100,3 +102,21 @@ def test_a_model_that_diverged_is_an_error_not_a_label() -> None:
         score(model, prompts(), encoder().completions_K)
     with pytest.raises(BackboneError, match=r"6 of 6 rows have no score .*model.dtype=fp32"):
         score(model.half(), prompts(), encoder().completions_K)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_one_pass_gives_the_odds_of_yes_of_every_label(architecture: str) -> None:
+    model, made = backbone(architecture), label_sets.encoder()
+    ids = [prompt.ids for prompt in made.encode(SENTENCES)]
+    found = probabilities(score(model, ids, made.completions_K, unscored=made.unscored))
+    for n, prompt in enumerate(ids):
+        for k in range(3):
+            yes, no = made.completions_K[k], made.completions_K[3 + k]
+            asked = common_prefix([yes, no])
+            ids_1T = torch.tensor([[*prompt, *yes[:asked]]])
+            with torch.inference_mode():
+                logits_V = model(input_ids=ids_1T).logits[0, -1].double()
+            odds = float(logits_V[yes[asked]] - logits_V[no[asked]])  # each answer's last word is one token
+            assert len(yes) == len(no) == asked + 2
+            assert found[n, k] == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-5)
+    assert np.ptp(found, axis=0).min() > 1e-3  # the rows do differ

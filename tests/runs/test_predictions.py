@@ -74,7 +74,7 @@ def test_a_reference_that_is_no_label_of_the_run_is_an_error(run: Run) -> None:
         "[1]",
         "5",
         '{"row": 1, "text": "a", "label": "xấu"}',
-        '{"row": 1, "text": "a", "label": ["xấu"], "predicted": null}',
+        '{"row": 1, "text": "a", "label": 3, "predicted": null}',
         '{"row": 1, "text": "a", "label": "xấu", "predicted": null, "probs": [0.5]}',
         "\udcff",
     ],
@@ -111,3 +111,12 @@ def test_the_first_difference_of_the_rows_is_told() -> None:
 def test_long_texts_are_shown_by_their_beginning() -> None:
     found = difference_of_rows(predictions(texts=("a" * 41, "b")), predictions(texts=("a" * 40, "b")))
     assert found == f"row 3: '{'a' * 37}...' and '{'a' * 40}'"
+
+
+def test_label_sets_are_kept_as_lists_and_are_not_compared(run: Run) -> None:
+    rows = [replace(ROWS[0], label=("xấu", "tốt"), predicted=())]
+    write_rows(run, rows)
+    assert '"label": ["xấu", "tốt"], "predicted": []' in run.predictions_path.read_text(encoding="utf-8")
+    assert read_rows(run) == rows
+    with pytest.raises(RunError, match=r"loraft compare counts one label a row .*prompt\.kind=multilabel"):
+        read_predictions(run)

@@ -66,8 +66,7 @@ def evaluate(
     if json:
         print(to_json(result.to_json()))
     else:
-        metric, report = Metric.of(resolved), result.report
-        shown = [tables.summary(report, metric), tables.per_class(report), tables.confusion(report)]
-        table.show([*shown, *tables.baselines({"": result.baselines}, metric)])
+        metric = Metric.of(resolved)
+        table.show([*tables.parts(result.report, metric), *tables.baselines({"": result.baselines}, metric)])
         if result.baselines is not None:
             print(result.baselines.verdict)

@@ -109,7 +109,7 @@ def predict(
         elif json:
             print(to_json(_as_json(row), indent=None), flush=True)
         else:
-            print(row.label or "", flush=True)
+            print("|".join(row.label) if isinstance(row.label, tuple) else row.label or "", flush=True)
     if output_file is not None:
         write_predictions(output_file, written, file)
         say(f"{len(written)} {'row' if len(written) == 1 else 'rows'} in {output_file}")
@@ -152,5 +152,6 @@ def _as_json(row: Any) -> dict[str, Any]:
     if row.error is not None:
         return {"row": row.row, "label": None, "error": row.error}
     extra = {"extra": row.extra} if row.extra else {}
-    confidence = max(row.probs.values())
-    return {"row": row.row, "text": row.text, "label": row.label, "confidence": confidence, "probs": row.probs, **extra}
+    # Each of several labels has a probability of its own, and an empty label set has none.
+    confidence = {} if isinstance(row.label, tuple) else {"confidence": max(row.probs.values())}
+    return {"row": row.row, "text": row.text, "label": row.label, **confidence, "probs": row.probs, **extra}

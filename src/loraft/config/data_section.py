@@ -28,6 +28,9 @@ class DataConfig(Section):
     sheet: str | None = Field(None, description="of an Excel file; null: the only one with cells")
     text_column: str = "sentence"
     label_column: str | None = Field(None, description="default: the task's name")
+    label_separator: str | None = Field(
+        None, min_length=1, description="between the labels of one cell (prompt.kind=multilabel); null: | ; or ,"
+    )
     label_names: Annotated[list[str], Field(min_length=2)] | None = Field(
         None, description="what the ids 0, 1, ... in the label column mean, where the source does not say"
     )

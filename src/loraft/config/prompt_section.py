@@ -21,8 +21,8 @@ class PromptConfig(Section):
     """The task: labels, their words, and the prompt around a sentence. Keys that are not set come from `task`."""
 
     task: str = Field("sentiment", description="sentiment, topic, or a YAML file with this section's keys")
-    kind: Literal["single", "ordinal"] = Field(
-        "single", description="ordinal: the labels are in order, which adds quadratic kappa and mean absolute error"
+    kind: Literal["single", "ordinal", "multilabel"] = Field(
+        "single", description="one label a row; ordinal: of labels in order; multilabel: any number of labels a row"
     )
     labels: Annotated[list[str], Field(min_length=2)] | None = Field(None, description="label names, in id order")
     label_words: list[str] | None = Field(None, description="the model's answers; default: the label names")
@@ -37,6 +37,8 @@ class PromptConfig(Section):
     few_shot_template: str | None = Field(None, description="user message with {few_shot_examples} and {input}")
     example_template: str | None = Field(None, description="one demonstration, with {input} and {label}")
     answer_prefix: str | None = Field(None, description="text before the label in the answer")
+    yes_word: str | None = Field(None, min_length=1, description="multilabel: the answer where a label applies")
+    no_word: str | None = Field(None, min_length=1, description="multilabel: the answer where it does not")
     date_string: str = Field("26 Jul 2024", description="the date that chat templates write into the prompt")
     chat_template: str | None = Field(
         None, min_length=1, description="one of the tokenizer's templates, or a Jinja file (./FILE); null: the default"

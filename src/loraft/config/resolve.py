@@ -35,7 +35,7 @@ TASK_KEYS = (
 )  # fmt: skip
 # Keys whose value belongs to another key's: revision to hub name, encoding to file, labels and prompt to task.
 DEPENDENT_KEYS = {
-    ("prompt", "task"): (*TASK_KEYS, "id_columns", "kind"),
+    ("prompt", "task"): (*TASK_KEYS, "id_columns", "kind", "yes_word", "no_word"),
     ("data", "source"): ("revision", "subset", "encoding", "delimiter", "sheet", "label_names"),
     ("model", "name"): ("revision",),
 }
@@ -212,6 +212,8 @@ def _fill_in_task(merged: dict[str, Any], config_file: Path | None, mistakes: li
         # The task's words belong to the task's labels; other labels are their own words.
         own["label_words"] = _texts(prompt["labels"]) or None
         own["id_columns"] = None  # the user says what the ids mean
+    if prompt.get("kind") == "multilabel" and own.get("kind") != "multilabel":
+        own = _reworded(own, prompt)
     prompt.update({key: value for key, value in own.items() if prompt.get(key) is None})
     words = _texts(prompt["label_words"])
     for key in ("template", "few_shot_template"):
@@ -235,6 +237,17 @@ def _texts(words: Any) -> list[str]:
     """A list of texts; empty where the validation will report something else."""
     texts = [text_of(word) for word in words] if isinstance(words, list) else []
     return texts if all(isinstance(text, str) for text in texts) else []
+
+
+def _reworded(own: dict[str, Any], prompt: Mapping[str, Any]) -> dict[str, Any]:
+    """A task that asks for one label, as one that asks about each label: its texts are worded anew."""
+    kept = {key: own.get(key) for key in ("labels", "label_words", "label_column", "id_columns", "system")}
+    given = {key: text_of(prompt.get(key)) for key in ("kind", "labels", "label_words", "yes_word", "no_word")}
+    values = kept | {key: value for key, value in given.items() if value is not None}
+    for key in ("labels", "label_words"):
+        values[key] = _texts(values[key]) or values[key]
+    texts = all(isinstance(values[key], str) for key in ("yes_word", "no_word") if key in values)
+    return worded(values) if texts and _texts(values["label_words"] or values["labels"]) else own
 
 
 def _task_values(task: str, config_file: Path | None) -> dict[str, Any]:

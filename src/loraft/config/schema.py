@@ -122,6 +122,7 @@ Tracker = Literal[
 
 
 METRICS = ("macro_f1", "accuracy", "weighted_f1", "mcc")
+MULTILABEL_METRICS = ("micro_f1", "subset_accuracy")
 ORDINAL_METRICS = ("quadratic_kappa", "mean_absolute_error")  # need labels in order
 
 
@@ -145,8 +146,9 @@ class TrainConfig(Section):
     eval_steps: int = Field(100, ge=1)
     save_total_limit: int = Field(2, ge=1)
     metric: str = Field(
-        "macro_f1", description="picks the checkpoint, on validation: " + ", ".join(METRICS) + ", f1:LABEL; ordinal "
-        "tasks also " + ", ".join(ORDINAL_METRICS)
+        "macro_f1", description="picks the checkpoint, on validation: " + ", ".join(METRICS) + ", f1:LABEL; with "
+        "prompt.kind ordinal also " + ", ".join(ORDINAL_METRICS) + "; multilabel: macro_f1, "
+        + ", ".join(MULTILABEL_METRICS)
     )  # fmt: skip
     early_stopping_patience: int | None = Field(None, ge=1, description="evaluations without a better train.metric")
     class_weights: Literal["none", "balanced"] = "none"
@@ -159,8 +161,10 @@ class TrainConfig(Section):
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, name: str) -> str:
-        if name not in (*METRICS, *ORDINAL_METRICS) and not name.startswith("f1:"):
-            raise ValueError(f"is no metric; {', '.join((*METRICS, 'f1:LABEL', *ORDINAL_METRICS))}")
+        if name not in (*METRICS, *ORDINAL_METRICS, *MULTILABEL_METRICS) and not name.startswith("f1:"):
+            raise ValueError(
+                f"is no metric; {', '.join((*METRICS, 'f1:LABEL', *ORDINAL_METRICS, *MULTILABEL_METRICS))}"
+            )
         return name
 
     @field_validator("max_steps")
@@ -242,6 +246,12 @@ class Config(Section):
         prompt = info.data.get("prompt")  # absent where it has mistakes of its own
         if prompt is None or prompt.labels is None:
             return train
+        several = prompt.kind == "multilabel"
+        if several != (train.metric in MULTILABEL_METRICS) and train.metric != "macro_f1":
+            allowed = ", ".join(("macro_f1", *MULTILABEL_METRICS))
+            raise ValueError(
+                f"metric={train.metric} does not go with prompt.kind={prompt.kind}; multilabel has {allowed}"
+            )
         if train.metric in ORDINAL_METRICS and prompt.kind != "ordinal":
             raise ValueError(f"metric={train.metric} needs labels in order; set prompt.kind=ordinal, or another metric")
         label = train.metric.removeprefix("f1:")

@@ -28,6 +28,9 @@ class Wording:
     either: str  # "or", before the last word
     text: str
     examples: str
+    several: str  # the instruction and the rule where a text may have several labels, with {words}, {yes} and {no}
+    yes: str
+    no: str
 
 
 VI = Wording(
@@ -38,6 +41,10 @@ VI = Wording(
     either="hoặc",
     text="Văn bản: {input}",
     examples="Dưới đây là vài ví dụ:",
+    several="Hãy cho biết những nhãn nào đúng với văn bản sau đây; có thể có nhiều nhãn hoặc không có nhãn nào.\n\n"
+    'Các nhãn: {words}. Câu trả lời cho mỗi nhãn có dạng "NHÃN: {yes}" hoặc "NHÃN: {no}".',
+    yes="có",
+    no="không",
 )
 EN = Wording(
     system="You are a helpful assistant. You must fulfill the user request.",
@@ -47,6 +54,10 @@ EN = Wording(
     either="or",
     text="Text: {input}",
     examples="Here are a few examples:",
+    several="Say which labels apply to the following text; several may apply, or none.\n\n"
+    'The labels: {words}. The answer for each label has the form "LABEL: {yes}" or "LABEL: {no}".',
+    yes="yes",
+    no="no",
 )
 
 
@@ -73,6 +84,12 @@ def with_words(template: str, words: Sequence[str]) -> str:
     return template.replace(WORDS_SLOT, f"{', '.join(quoted[:-1])} {either} {quoted[-1]}" if quoted else "")
 
 
+def questions_of(words: Sequence[str], wording: Wording, yes: str, no: str) -> str:
+    """The user message that asks which of these label words apply; `{input}` stands for the text."""
+    asked = wording.several.format(words=", ".join(f'"{word}"' for word in words), yes=yes, no=no)
+    return f"{asked}\n\n{wording.text}"
+
+
 def worded(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a task with every text that it does not give.
 
@@ -84,8 +101,12 @@ def worded(values: Mapping[str, Any]) -> dict[str, Any]:
         begin of the answer follow the template, also where it is the task's own. `{label_words}` stays in templates.
     """
     given = {key: value for key, value in values.items() if value is not None}
-    given.setdefault("label_words", given["labels"])
-    wording = wording_of(given.get("template"), given["label_words"])
+    words: list[str] = given.setdefault("label_words", given["labels"])
+    wording = wording_of(given.get("template"), words)
+    if given.get("kind") == "multilabel":
+        yes, no = given.setdefault("yes_word", wording.yes), given.setdefault("no_word", wording.no)
+        given.setdefault("template", questions_of(words, wording, yes, no))
+        given.setdefault("answer_prefix", "")
     given.setdefault("template", template_of(wording))
     given.setdefault("system", wording.system)
     begins = _begins_asked(given["template"])

@@ -101,7 +101,7 @@ class Leaks:
 
 def duplicates(split: Split) -> Duplicates:
     """Numbers of rows whose sentence is that of an earlier row of the split."""
-    first: dict[str, int | None] = {}
+    first: dict[str, int | tuple[int, ...] | None] = {}
     same = other = 0
     for example in split.examples:
         if example.text in first:

@@ -9,7 +9,7 @@ import json
 import shlex
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,10 +23,11 @@ from loraft.config.data_section import DataConfig
 from loraft.config.schema import Config
 from loraft.data.columns import missing_column, sentence
 from loraft.data.dropping import dropped
-from loraft.data.labels import allowed_labels, is_unlabelled, label_reader, whole_number
+from loraft.data.label_sets import label_set_reader
+from loraft.data.labels import allowed_labels, is_unlabelled, label_named, label_reader, whole_number
 from loraft.data.records import BadRow, Example, Row
 from loraft.data.sources import NoSplitError, open_source
-from loraft.data.splitting import assigned
+from loraft.data.splitting import drawn_splits
 from loraft.errors import DataError, Note
 
 SHOWN_ERRORS = 5  # rows named in one message
@@ -76,6 +77,13 @@ class Split:
         """The N label ids."""
         return np.array([example.label for example in self.examples], dtype=np.int64)
 
+    def label_sets(self, num_labels: int) -> npt.NDArray[np.bool_]:
+        """Whether each of the N rows has each of the K labels, (N, K), of a split with any number of labels a row."""
+        found_NK = np.zeros((len(self), num_labels), dtype=bool)
+        for row, example in zip(found_NK, self.examples, strict=True):
+            row[list(example.label) if isinstance(example.label, tuple) else []] = True
+        return found_NK
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over texts and label ids in their order, in hexadecimal: equal for equal data, however stored."""
@@ -99,7 +107,8 @@ def load_data(config: Config, name: str) -> Split:
     prompt, data = config.prompt, config.data
     limit = getattr(data, LIMITS[name]) if name in LIMITS else None
     label_column = prompt.label_column or "label"
-    given: dict[str, Any] = {"id_columns": prompt.id_columns or (), "labels": prompt.labels or []}
+    several = prompt.kind == "multilabel"
+    given: dict[str, Any] = {"id_columns": prompt.id_columns or (), "labels": prompt.labels or [], "several": several}
     if data.fold is None or name not in LIMITS:
         return load_split(data, name, label_column=label_column, limit=limit, **given)
     whole = load_split(data, "train", label_column=label_column, limit=data.max_train_rows, **given)
@@ -112,8 +121,7 @@ def _of_fold(whole: Split, name: str, section: DataConfig, labels: Sequence[str]
     number, folds = map(int, fold.split("/"))
 
     def drawn(examples: Sequence[Example], shares: Sequence[float]) -> list[list[Example]]:
-        texts, ids = [example.text for example in examples], [example.label or 0 for example in examples]
-        found = assigned(texts, ids, shares, seed, labels, whole.source)
+        found = drawn_splits(examples, shares, seed, labels, whole.source)
         return [[e for e, one in zip(examples, found, strict=True) if one == s] for s in range(len(shares))]
 
     parts = drawn(whole.examples, [1 / folds] * folds)
@@ -133,6 +141,7 @@ def load_split(
     label_column: str,
     id_columns: Sequence[str] = (),
     limit: int | None = None,
+    several: bool = False,
 ) -> Split:
     """The labelled rows of one split.
 
@@ -145,6 +154,7 @@ def load_split(
             names come first, and where a name is itself a whole number there are no ids.
         label_column: the task's column; `section.label_column` comes first.
         id_columns: ids count only in rows with all these columns; in others they may mean anything, and are refused.
+        several: whether a row has any number of labels, see `label_sets`.
         limit: at most so many rows, taken at even distances, so that a file sorted by label keeps all labels.
 
     Raises:
@@ -158,12 +168,11 @@ def load_split(
     name = str(getattr(section, f"{role}_split")) if role in LIMITS else role
     rows, source = open_source(section, name, (section.text_column, column), role, labels)
     notes: Counter[str] = Counter()
-    examples = list(_examples(rows, source, section, column, _LabelIds(labels, id_columns), notes))
+    examples = list(_examples(rows, source, section, column, _LabelIds(labels, id_columns, section, several), notes))
     pool = None
     if shares.get(str(split)):
-        pool, ids = _fingerprint(examples), [example.label or 0 for example in examples]
-        texts, number = [example.text for example in examples], list(LIMITS).index(str(split))
-        drawn = assigned(texts, ids, [*shares.values()], section.split_seed, labels, source)
+        pool, number = _fingerprint(examples), list(LIMITS).index(str(split))
+        drawn = drawn_splits(examples, [*shares.values()], section.split_seed, labels, source)
         examples = [example for example, one in zip(examples, drawn, strict=True) if one == number]
         source += f" ({shares[str(split)]:.0%} drawn for {split}, seed {section.split_seed})"
         if split != "train":
@@ -175,7 +184,7 @@ def load_split(
         for other in ("validation", "test"):
             with suppress(NoSplitError):
                 texts += load_split(
-                    section, other, labels=labels, label_column=label_column, id_columns=id_columns
+                    section, other, labels=labels, label_column=label_column, id_columns=id_columns, several=several
                 ).texts
         return texts
 
@@ -237,14 +246,14 @@ def _example(row: Row, section: DataConfig, label_column: str, ids: "_LabelIds")
     if not text:
         return BLANK
     cell = row.columns.get(label_column)
-    if is_unlabelled(cell) and section.unlabelled == "skip":
+    if ids.unlabelled(cell) and section.unlabelled == "skip":
         return UNLABELLED
     if label_column not in row.columns:
         return BadRow(row.row, f"{NO_LABEL}: {missing_column(label_column, row.columns)}")
     label = ids.of(cell, row)
     if label is None:
         number = whole_number(cell) is not None and ids.columns
-        what = NO_LABEL if is_unlabelled(cell) else UNNAMED_ID if number else UNKNOWN_LABEL
+        what = NO_LABEL if ids.unlabelled(cell) else UNNAMED_ID if number else UNKNOWN_LABEL
         return BadRow(row.row, f"{what} in {label_column!r} (got {cell!r})")
     extra = {key: value for key, value in row.columns.items() if key not in (section.text_column, label_column)}
     return Example(text, label, row.row, extra)
@@ -253,12 +262,23 @@ def _example(row: Row, section: DataConfig, label_column: str, ids: "_LabelIds")
 class _LabelIds:
     """From a cell to a label id, where ids count only in rows with certain columns."""
 
-    def __init__(self, labels: Sequence[str], columns: Sequence[str]) -> None:
-        self.labels, self.columns = labels, set(columns)
-        self._named, self._any = label_reader(labels, ids_count=False), label_reader(labels)
+    def __init__(self, labels: Sequence[str], columns: Sequence[str], section: DataConfig, several: bool) -> None:
+        self.labels, self.columns, self._several = labels, set(columns), several
+        self._named: Callable[[Any], int | tuple[int, ...] | None]
+        self._any: Callable[[Any], int | tuple[int, ...] | None]
+        names = section.label_names or []  # of the ids in a text with several; a single id has its name already
+        one, by_id = label_reader(labels, ids_count=False), label_reader(labels)
+        self._named, self._any = one, by_id
+        if several:
+            self._named = label_set_reader(one, section.label_separator)
+            self._any = label_set_reader(lambda value: by_id(label_named(value, names)), section.label_separator)
 
-    def of(self, cell: Any, row: Row) -> int | None:
-        """The label id of a cell; None for no label, and for an id in another data set's row."""
+    def unlabelled(self, cell: Any) -> bool:
+        """Whether a cell holds no label: null, NaN, or blank text where a row has one label."""
+        return is_unlabelled(cell) and not (self._several and isinstance(cell, str))
+
+    def of(self, cell: Any, row: Row) -> int | tuple[int, ...] | None:
+        """The label id of a cell, or its label ids; None for no label, and for an id in another data set's row."""
         return self._any(cell) if self.columns <= row.columns.keys() else self._named(cell)
 
     def allowed(self, bad: Sequence[BadRow]) -> str:

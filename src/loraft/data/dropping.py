@@ -21,7 +21,7 @@ def dropped(
     """
     left = list(examples)
     if section.drop_conflicts:
-        labels_of: defaultdict[str, set[int | None]] = defaultdict(set)
+        labels_of: defaultdict[str, set[int | tuple[int, ...] | None]] = defaultdict(set)
         for example in left:
             labels_of[example.text].add(example.label)
         kept = [example for example in left if len(labels_of[example.text]) == 1]
@@ -31,7 +31,7 @@ def dropped(
         inside = {*exact, *(pair.left for pair in near)}
         kept = [example for i, example in enumerate(left) if i not in inside]
         notes["rows of validation or test dropped"], left = len(left) - len(kept), kept
-    first_of: dict[tuple[str, int | None], Example] = {}
+    first_of: dict[tuple[str, int | tuple[int, ...] | None], Example] = {}
     for example in left:
         first_of.setdefault((example.text, example.label), example)
     what = "duplicate rows dropped" if section.drop_duplicates else "duplicate rows"

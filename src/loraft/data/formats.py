@@ -164,8 +164,9 @@ def parquet_label_names(path: Path, column: str) -> list[str]:
     with _open_parquet(path) as file:
         metadata = file.schema_arrow.metadata or {}
     try:
-        return [str(name) for name in json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]]
-    except (KeyError, TypeError, ValueError):  # written by another program, or a column without names
+        feature = json.loads(metadata[b"huggingface"])["info"]["features"][column]
+        return [str(name) for name in feature.get("feature", feature)["names"]]  # "feature": of the labels in a list
+    except (AttributeError, KeyError, TypeError, ValueError):  # written by another program, or a column without names
         return []
 
 

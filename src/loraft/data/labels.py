@@ -84,12 +84,20 @@ def ids_to_names(
 
     def named(item: Row | BadRow) -> Row | BadRow:
         value = item.columns.get(label_column) if isinstance(item, Row) else None
+        if isinstance(item, Row) and isinstance(value, list):
+            return Row(item.row, {**item.columns, label_column: [label_named(one, names) for one in value]})
         number = whole_number(value)
         if not isinstance(item, Row) or number is None or not -1 <= number < len(names):
             return item
         return Row(item.row, {**item.columns, label_column: names[number] if number >= 0 else None})
 
     return map(named, rows)
+
+
+def label_named(value: Any, names: Sequence[str]) -> Any:
+    """The name of the label with that id; any other value as it is."""
+    number = whole_number(value)
+    return value if number is None or not 0 <= number < len(names) else names[number]
 
 
 def whole_number(value: Any) -> int | None:

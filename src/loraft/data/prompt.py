@@ -39,6 +39,9 @@ class Task:
     system_role: str = "auto"
     score_end_of_turn: bool = False
     truncation: str = "tail"
+    kind: str = "single"
+    yes_word: str = ""
+    no_word: str = ""
 
     def __post_init__(self) -> None:
         """Refuses fewer than two labels, which a config made by `model_copy` can still have.
@@ -63,7 +66,10 @@ class Task:
         if labels is None:
             raise _unfilled("labels")
         words = labels if section.label_words is None else section.label_words
-        for key, values in (("labels", labels), ("label_words", words)):
+        several = section.kind == "multilabel"
+        yes, no = (_filled(section, key) if several else "" for key in ("yes_word", "no_word"))
+        answers = (("yes_word", [yes]), ("no_word", [no])) if several else ()
+        for key, values in (("labels", labels), ("label_words", words), *answers):
             for value in values:
                 if not value or value != value.strip():
                     raise ConfigError(
@@ -83,6 +89,9 @@ class Task:
             system_role=section.system_role,
             score_end_of_turn=section.score_end_of_turn,
             truncation=section.truncation,
+            kind=section.kind,
+            yes_word=yes,
+            no_word=no,
         )
 
 
@@ -126,6 +135,18 @@ def messages(task: Task, text: str, demonstrations: Sequence[tuple[str, str]] = 
 def answer(task: Task, label_id: int) -> str:
     """The assistant's message for a label, for example `Sentiment: positive`."""
     return task.answer_prefix + task.label_words[label_id]
+
+
+def answers(task: Task) -> list[str]:
+    """All assistant's messages that are scored or trained, in the order of `Encoder.completions_K`.
+
+    One for each label. Of a task with several labels a row 2 K: that each label applies, `facility: yes`, and then that
+    each does not, `facility: no`. The two answers to a label's question differ in their last word alone.
+    """
+    one_each = [answer(task, k) for k in range(len(task.labels))]
+    if task.kind != "multilabel":
+        return one_each
+    return [f"{asked}: {word}" for word in (task.yes_word, task.no_word) for asked in one_each]
 
 
 def parse_answer(task: Task, generated: str) -> int | None:

@@ -42,6 +42,9 @@ class BadRow:
 class Example:
     """One sentence, in Unicode's composed form (NFC) and stripped, with its label id if it has one.
 
+    With `prompt.kind=multilabel` the label is the tuple of the ids of all its labels in ascending order, and may be
+    empty.
+
     Example:
         >>> import loraft
         >>> loraft.Example("thầy dạy hay", row=1, extra={"mã": "a1"})
@@ -49,6 +52,6 @@ class Example:
     """
 
     text: str
-    label: int | None = None
+    label: int | tuple[int, ...] | None = None
     row: int = 0  # counts as in `Row`
     extra: dict[str, Any] = field(default_factory=dict)  # the other columns

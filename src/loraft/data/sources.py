@@ -101,7 +101,9 @@ def _named(
     loaded: Any, section: DataConfig, label_column: str, where: str, labels: Sequence[str]
 ) -> Iterable[Row | BadRow]:
     """The rows of a data set of `datasets`, with names for the ids of its labels where it has them."""
-    names = section.label_names or getattr(loaded.features.get(label_column), "names", None) or []
+    feature = loaded.features.get(label_column)
+    feature = getattr(feature, "feature", feature)  # of the labels in a list
+    names = section.label_names or getattr(feature, "names", None) or []
     return ids_to_names(itertools.starmap(Row, enumerate(loaded, start=1)), names, label_column, where, labels)
 
 

@@ -13,9 +13,29 @@ from functools import lru_cache
 import numpy as np
 
 from loraft.data.near_duplicates import NEAR, near_duplicates
+from loraft.data.records import Example
 from loraft.errors import DataError, Note
 
+COMMON = 10  # rows of a label from which on it decides where a row with several labels is drawn to
 MOST_TEXTS = 30_000  # different sentences up to which near-duplicates are looked for: a minute of one CPU core
+
+
+def drawn_splits(
+    examples: Sequence[Example], shares: Sequence[float], seed: int, labels: Sequence[str], where: str
+) -> list[int]:
+    """The number of the split of each example, see `assigned`.
+
+    A row with any number of labels counts for the rarest of its labels that has `COMMON` rows, or for none.
+    """
+    rows = Counter(k for example in examples if isinstance(example.label, tuple) for k in example.label)
+
+    def stratum(label: int | tuple[int, ...] | None) -> int:
+        if isinstance(label, tuple):
+            return min((k for k in label if rows[k] >= COMMON), key=lambda k: rows[k], default=len(labels))
+        return label or 0
+
+    strata = [stratum(example.label) for example in examples]
+    return assigned([example.text for example in examples], strata, shares, seed, [*labels, "no label"], where)
 
 
 def assigned(

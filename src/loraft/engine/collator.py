@@ -64,6 +64,34 @@ def make_rows(
     ]
 
 
+def question_rows(
+    prompts: Sequence[Sequence[int]],
+    applies_NK: np.ndarray,
+    completions_2K: Sequence[Sequence[int]],
+    class_weights: str,
+) -> list[TrainingRow]:
+    """Returns N K training rows: each prompt with the question of each label, prompt by prompt.
+
+    The loss of a row is the cross-entropy, over the whole vocabulary, of the tokens of its right answer after those
+    that yes and no share: prompt and label are given, the last word and the end of turn are learnt. The loss of a batch
+    is the mean over its answer tokens, as of any other rows; the questions of a prompt are drawn independently.
+
+    Args:
+        prompts: token ids of each of the N prompts.
+        applies_NK: whether each label applies.
+        completions_2K: token ids of the answer that label k applies, for each k, and then that it does not.
+        class_weights: as in `make_rows`, where each of the 2 K answers is a class.
+    """
+    num_labels = applies_NK.shape[1]
+    answers = np.where(applies_NK, np.arange(num_labels), num_labels + np.arange(num_labels)).ravel().tolist()
+    repeated = [prompt for prompt in prompts for _ in range(num_labels)]
+    rows = make_rows(repeated, answers, completions_2K, class_weights)
+    for row in rows:
+        label = row.label % num_labels
+        row.answer_start += common_prefix([completions_2K[label], completions_2K[num_labels + label]])
+    return rows
+
+
 def pack(rows: Sequence[TrainingRow]) -> dict[str, torch.Tensor]:
     """Returns the examples as one packed row.
 

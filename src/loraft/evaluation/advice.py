@@ -6,7 +6,7 @@ Shapes: N test rows, K labels.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from loraft.data.near_duplicates import rows_also_in
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.metrics import LOWER_IS_BETTER, confusion, scores_of_one
+from loraft.evaluation.multilabel import scores
 from loraft.runs.kept import kept
 
 FEW_TRAIN, FEW_TEST = 20, 10  # rows of a label below which it is hard to learn, or to measure
@@ -48,27 +49,37 @@ def of_evaluation(
     given_K = np.bincount(answers_N[answers_N >= 0], minlength=len(labels))
     counts_K = np.bincount(test.labels, minlength=len(labels))
     found = [*_never_predicted(labels, given_K, counts_K)]
+
+    def scored(rest: npt.NDArray[np.int64]) -> dict[str, float]:
+        return scores_of_one(confusion(test.labels[rest], answers_N[rest], len(labels)))
+
     if train is not None:
         trained_K = np.bincount(train.labels, minlength=len(labels))
-        few = {label: int(n) for label, n in zip(labels, trained_K, strict=True) if n < FEW_TRAIN}
-        if few:
-            found.append(f"fewer than {FEW_TRAIN} training rows: {_listed(few)}; add rows, or {RARE_HELPS}")
+        found += _hard_to_learn(labels, trained_K)
         origin = f"data.train_split and {_key_of(test.name)} may have different origins"
         shifted = [*_shifts(labels, trained_K, counts_K, f"of the {test.name} rows", origin)]
         # Predictions that follow other shares of the test rows are no fault of the model.
         found += shifted or _shifts(labels, trained_K, given_K, "of the predictions", RARE_HELPS)
-        found += _leaked(config, train, test, answers_N, len(labels))
+        found += _leaked(config, train, test, scored)
         conflicting = conflicts([train], labels)
         if conflicting.rows:
             found.append(
                 f"{conflicting.rows:,} training rows have a text that also stands with another label;"
                 " data.drop_conflicts=true leaves them out"
             )
-    if report.cut > MOST:
-        found.append(
-            f"{report.cut:.0%} of the text of the {test.name} rows was cut away; raise prompt.max_length (now"
-            f" {config.prompt.max_length})"
-        )
+    return [*found, *_imprecise(config, report, test.name)]
+
+
+def of_label_sets(
+    config: Config, report: EvaluationReport, test: Split, predictions_NK: npt.NDArray[np.bool_], train: Split | None
+) -> list[str]:
+    """What `of_evaluation` returns, where a row has any number of labels; without conflicts and shifted shares."""
+    labels = [row.label for row in report.per_class]
+    references_NK = test.label_sets(len(labels))
+    found = [*_never_predicted(labels, predictions_NK.sum(axis=0), references_NK.sum(axis=0))]
+    if train is not None:
+        found += _hard_to_learn(labels, train.label_sets(len(labels)).sum(axis=0))
+        found += _leaked(config, train, test, lambda rest: scores(references_NK[rest], predictions_NK[rest]))
     return [*found, *_imprecise(config, report, test.name)]
 
 
@@ -123,6 +134,12 @@ def rare(support: Mapping[str, int]) -> str | None:
     )
 
 
+def _hard_to_learn(labels: Sequence[str], trained_K: npt.ArrayLike) -> Iterator[str]:
+    few = {label: int(n) for label, n in zip(labels, np.asarray(trained_K), strict=True) if n < FEW_TRAIN}
+    if few:
+        yield f"fewer than {FEW_TRAIN} training rows: {_listed(few)}; add rows, or {RARE_HELPS}"
+
+
 def _never_predicted(labels: Sequence[str], given_K: npt.ArrayLike, counts_K: npt.ArrayLike) -> Iterator[str]:
     triples = zip(labels, np.asarray(given_K), np.asarray(counts_K), strict=True)
     never = {label: int(n) for label, given, n in triples if n and not given}
@@ -144,8 +161,10 @@ def _shifts(labels: Sequence[str], trained_K: Any, other_K: Any, of: str, key: s
         yield f"label shares differ: {labels[k]} is {before:.0%} of the training rows and {after:.0%} {of}; {key}"
 
 
-def _leaked(config: Config, train: Split, test: Split, answers_N: Any, num_labels: int) -> Iterator[str]:
-    """How many test rows stand in train, and the scores on the rest."""
+def _leaked(
+    config: Config, train: Split, test: Split, scored: Callable[[npt.NDArray[np.int64]], dict[str, float]]
+) -> Iterator[str]:
+    """How many test rows stand in train, and the scores on the rest, which `scored` returns for their numbers."""
     near = len(train) * len(test) <= MOST_PAIRS
 
     def find() -> list[list[int]]:
@@ -159,9 +178,11 @@ def _leaked(config: Config, train: Split, test: Split, answers_N: Any, num_label
     rest = np.array([i for i in range(len(test)) if i not in inside], dtype=np.int64)
     without = "no other row is left"
     if len(rest):
-        scores, metric = scores_of_one(confusion(test.labels[rest], answers_N[rest], num_labels)), Metric.of(config)
-        names = {one: metric.name(one.partition(":")[0]) for one in metric.compared}
-        without = ", ".join(f"{name} {scores[one]:.4f}" for one, name in names.items())
+        values, metric = scored(rest), Metric.of(config)
+        names = {one: metric.name(one.partition(":")[0]) for one in metric.compared if one in values}
+        if config.prompt.kind == "multilabel":
+            names = {one: metric.name(one) for one in ("subset_accuracy", "micro_f1", "macro_f1")}
+        without = ", ".join(f"{name} {values[one]:.4f}" for one, name in names.items())
         without = f"on the other {len(rest):,}: {without}"
     counted = f"{len(exact):,} the same" + (f", {len(nearly):,} nearly the same" if near else "")
     yield (
@@ -171,6 +192,11 @@ def _leaked(config: Config, train: Split, test: Split, answers_N: Any, num_label
 
 
 def _imprecise(config: Config, report: EvaluationReport, split: str) -> Iterator[str]:
+    if report.cut > MOST:
+        yield (
+            f"{report.cut:.0%} of the text of the {split} rows was cut away; raise prompt.max_length (now"
+            f" {config.prompt.max_length})"
+        )
     metric, fractions = Metric.of(config), {k: v for k, v in report.intervals.items() if k not in LOWER_IS_BETTER}
     widths = {metric.name(score): high - low for score, (low, high) in fractions.items() if high - low > WIDE}
     if widths:

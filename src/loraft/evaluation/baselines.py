@@ -135,11 +135,7 @@ def compared_over(
         predictions_N: the model's label ids for the test rows of all parts, one part after the other.
     """
     labels = config.prompt.labels or []
-    if config.eval.baselines == "off":
-        return None
-    work = sum(len(text) for part in parts for split in part for text in split.texts) * len(labels)
-    if config.eval.baselines == "auto" and work > MOST_WORK:
-        warnings.warn("no baselines: they would take minutes on so many rows; eval.baselines=on", Note, stacklevel=2)
+    if config.eval.baselines == "off" or takes_minutes(config, [split for part in parts for split in part]):
         return None
     answers: dict[str, list[int]] = {name: [] for name in BASELINES}
     for train, test in parts:
@@ -164,7 +160,7 @@ def compared_over(
         report = metric.added(report, config.eval.bootstrap_samples, config.seed)
         word = significance.verdict(differences, config.eval.confidence)
         rows.append(ComparedBaseline(name, report.scores, report.intervals, differences, word))
-    sentence = _sentence(rows, config.eval.confidence, model, metric)
+    sentence = verdict_of(rows, config.eval.confidence, model, metric)
     return Baselines(len(parts[0][0]), config.eval.confidence, tuple(rows), sentence)
 
 
@@ -172,7 +168,16 @@ def _answers(train: Split, test: Split) -> dict[str, list[int]]:
     return {name: [int(k) for k in make(train, test)] for name, make in BASELINES.items()}
 
 
-def _sentence(rows: Sequence[ComparedBaseline], confidence: float, model: str, metric: Metric) -> str:
+def takes_minutes(config: Config, splits: Sequence[Split]) -> bool:
+    """Whether the baselines are left out since they would take minutes, with `eval.baselines` auto; says so."""
+    work = sum(len(text) for split in splits for text in split.texts) * len(config.prompt.labels or [])
+    if config.eval.baselines != "auto" or work <= MOST_WORK:
+        return False
+    warnings.warn("no baselines: they would take minutes on so many rows; eval.baselines=on", Note, stacklevel=2)
+    return True
+
+
+def verdict_of(rows: Sequence[ComparedBaseline], confidence: float, model: str, metric: Metric) -> str:
     """The verdict on the model, against each baseline; the one that it loses to comes first."""
     order = [significance.WORSE, significance.UNCLEAR, significance.BETTER]
     ranks = {row.name: order.index(row.verdict) if row.verdict in order else 0 for row in rows}

@@ -13,6 +13,7 @@ from loraft.evaluation.metrics import (
     INTERVAL_SCORES,
     LABEL_F1,
     LOWER_IS_BETTER,
+    MULTILABEL_SCORES,
     ORDINAL_SCORES,
     Ints,
     scores_of_one,
@@ -61,12 +62,13 @@ class Metric:
         """Those of the scores that tables show, in their order: a metric that is not the default comes first."""
         given = set(scores)
         first = [] if self.key == "macro_f1" else [self.key]
-        order = dict.fromkeys([*first, *TABLE_SCORES, *(ORDINAL_SCORES if self.ordinal else ())])
+        more = (*MULTILABEL_SCORES, *(ORDINAL_SCORES if self.ordinal else ()))
+        order = dict.fromkeys([*first, *TABLE_SCORES, *more])
         return [score for score in order if score in given]
 
     def columns(self, scores: Iterable[str]) -> dict[str, str]:
         """Those of the scores that are columns of wide tables, with their heads; a line has to fit 100 characters."""
-        room = TABLE_SCORES if self.key in TABLE_SCORES else INTERVAL_SCORES
+        room = (*(TABLE_SCORES if self.key in TABLE_SCORES else INTERVAL_SCORES), *MULTILABEL_SCORES)
         return {one: SHORT.get(one, self.name(one)) for one in self.shown(scores) if one in (self.key, *room)}
 
     def axis(self) -> tuple[str, str]:

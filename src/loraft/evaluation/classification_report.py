@@ -40,12 +40,15 @@ class EvaluationReport(Flat, scores=ALL_SCORES):
     In JSON the scores are written beside the other fields: `{"accuracy": 0.9, ..., "n": 608, ...}`.
 
     Attributes:
-        scores: each of `metrics.SCORES`, as fractions, and what `choosing.Metric.added` adds.
+        scores: each of `metrics.SCORES`, or of `MULTILABEL_SCORES`, as fractions; and what `choosing.Metric.added`
+            adds.
         n: number of rows.
         confidence: coverage of the intervals, in (0, 1).
-        intervals: low and high bound of each of `metrics.INTERVAL_SCORES`, and of what was added.
+        intervals: low and high bound of each of `metrics.INTERVAL_SCORES` (of several labels a row: of each score), and
+            of what was added.
         per_class: scores of each label, in id order.
-        confusion: K x (K + 1) counts; row is the reference, column the prediction, the last column "no label".
+        confusion: K x (K + 1) counts; row is the reference, column the prediction, the last column "no label";
+            empty with several labels a row.
         no_label: share of answers that are no label.
         expected_calibration_error: over 15 bins, in [0, 1]; None without probabilities.
         log_loss: nats; None without probabilities.
@@ -53,6 +56,7 @@ class EvaluationReport(Flat, scores=ALL_SCORES):
         decode: `score` or `generate`.
         seconds: duration of scoring.
         cut: share of all sentences' tokens that were left out to fit the prompt.
+        thresholds: probability of each label from which on it is predicted; None with one label a row.
     """
 
     scores: dict[str, float]
@@ -68,11 +72,12 @@ class EvaluationReport(Flat, scores=ALL_SCORES):
     decode: str = "score"
     seconds: float = 0.0
     cut: float = 0.0
+    thresholds: tuple[float, ...] | None = None
 
     @property
     def accuracy(self) -> float:
-        """Share of the rows that are right."""
-        return self.scores["accuracy"]
+        """Share of the rows that are right; with several labels a row, of those with all labels right."""
+        return self.scores["accuracy" if self.thresholds is None else "subset_accuracy"]
 
     @property
     def macro_f1(self) -> float:

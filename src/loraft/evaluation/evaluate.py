@@ -15,7 +15,7 @@ from loraft.config.schema import Config
 from loraft.data.dataset import Split, load_data, warn_of_notes
 from loraft.engine import decoding, scorer
 from loraft.errors import RunError
-from loraft.evaluation import advice
+from loraft.evaluation import advice, label_sets
 from loraft.evaluation.baselines import Baselines, compared_with, train_rows
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
@@ -114,21 +114,29 @@ def evaluate(
         encoder, model = load_run(opened, config, switchable=False)
     else:
         encoder, model = build(config) if adapter is None else load_peft(Path(adapter), config)
-    report, rows = judge(model, encoder, encoder.encode(data.texts), data, config)
-    folder = None if adapter is None else str(adapter)
-    train, predictions_N = train_rows(config, split), predicted_ids(rows, encoder.task.labels)
-    baselines = compared_with(config, train, data, predictions_N, "backbone" if zero_shot else "adapter")
-    told = advice.of_evaluation(config, report, data, predictions_N, train)
+    folder, labels = None if adapter is None else str(adapter), encoder.task.labels
+    thresholds = manifest.thresholds(None if adapter is None else Path(adapter), len(labels))
+    report, rows = judge(model, encoder, encoder.encode(data.texts), data, config, thresholds)
+    train, name = train_rows(config, split), "backbone" if zero_shot else "adapter"
+    if encoder.task.kind == "multilabel":
+        baselines, told = label_sets.beside(config, report, rows, train, data, name)
+    else:
+        predictions_N = predicted_ids(rows, labels)
+        baselines = compared_with(config, train, data, predictions_N, name)
+        told = advice.of_evaluation(config, report, data, predictions_N, train)
     for sentence in told:
         warnings.warn(sentence, stacklevel=2)
     notes = data.notes
-    return Evaluation(
-        report, encoder.task.labels, split, data.source, notes, tuple(rows), folder, baselines, tuple(told)
-    )
+    return Evaluation(report, labels, split, data.source, notes, tuple(rows), folder, baselines, tuple(told))
 
 
 def judge(
-    model: PreTrainedModel, encoder: Encoder, prompts: Sequence[Prompt], split: Split, config: Config
+    model: PreTrainedModel,
+    encoder: Encoder,
+    prompts: Sequence[Prompt],
+    split: Split,
+    config: Config,
+    thresholds: Sequence[float] = (),
 ) -> tuple[EvaluationReport, list[PredictedRow]]:
     """Returns the scores of a model on a split, and its prediction for each row.
 
@@ -138,8 +146,23 @@ def judge(
         prompts: one for each row of the split.
         split: N labelled rows.
         config: its `eval` section selects scoring or generation; its `seed` is that of the bootstrap.
+        thresholds: of each label, where a row has any number of labels; 0.5 each if none are given.
     """
     started = time.perf_counter()
+    if encoder.task.kind == "multilabel":
+        report, rows = label_sets.judged(model, encoder, prompts, split, config, thresholds)
+    else:
+        report, rows = _judged(model, encoder, prompts, split, config)
+    truncated = warn_of_cuts(prompts, split.name)
+    seconds = round(time.perf_counter() - started, 3)
+    cut = cut_share(prompts)
+    return replace(report, truncated=truncated, decode=config.eval.decode, seconds=seconds, cut=cut), rows
+
+
+def _judged(
+    model: PreTrainedModel, encoder: Encoder, prompts: Sequence[Prompt], split: Split, config: Config
+) -> tuple[EvaluationReport, list[PredictedRow]]:
+    """What `judge` returns, without `truncated`, `seconds` and `cut`, where a row has one label."""
     ids = [prompt.ids for prompt in prompts]
     batch_tokens = config.eval.batch_tokens
     probs_NK: np.ndarray | None = None
@@ -184,7 +207,4 @@ def judge(
         )
         for i, (example, predicted) in enumerate(zip(split.examples, predictions_N.tolist(), strict=True))
     ]
-    truncated = warn_of_cuts(prompts, split.name)
-    seconds = round(time.perf_counter() - started, 3)
-    cut = cut_share(prompts)
-    return replace(report, truncated=truncated, decode=config.eval.decode, seconds=seconds, cut=cut), rows
+    return report, rows

@@ -142,6 +142,8 @@ def reliability_diagram(references: npt.ArrayLike, probs: npt.ArrayLike, path: P
 def draw_run_figures(run: Run, after: EvaluationReport, labels: Sequence[str]) -> None:
     """Draws the learning curve, the confusion matrix and, with probabilities, the reliability diagram of a run.
 
+    Where a row has any number of labels, it draws the learning curve alone.
+
     Args:
         run: a run whose log and predictions are written.
         after: the report of the adapter.
@@ -152,12 +154,14 @@ def draw_run_figures(run: Run, after: EvaluationReport, labels: Sequence[str]) -
     """
     run.plots.mkdir(exist_ok=True)
     learning_curve(run.read_log(), run.learning_curve_path)
+    if not after.confusion:  # several labels a row
+        return
     confusion_matrix(after.confusion, labels, run.confusion_matrix_path)
     rows = read_rows(run)
     probs = [row.probs for row in rows if row.probs is not None]
     if probs:
         probs_NK = np.array([[of_row[label] for label in labels] for of_row in probs])
-        references_N = np.array([list(labels).index(row.label) for row in rows])
+        references_N = np.array([list(labels).index(str(row.label)) for row in rows])
         reliability_diagram(references_N, probs_NK, run.reliability_path)
 
 

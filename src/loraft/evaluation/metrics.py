@@ -27,8 +27,15 @@ SCORES = {
 }
 # Of tasks whose labels are in order (`prompt.kind: ordinal`).
 ORDINAL_SCORES = {"quadratic_kappa": "quadratic kappa", "mean_absolute_error": "mean absolute error"}
+# Where a row has any number of labels (`prompt.kind: multilabel`); `multilabel` computes them.
+MULTILABEL_SCORES = {
+    "subset_accuracy": "subset accuracy",  # share of the rows whose labels are all right
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "hamming_loss": "Hamming loss",  # share of the labels of all rows that are wrong
+}
 LABEL_F1 = "label_f1"  # of the label that `train.metric` names; `scores_of_many` has `label_f1:ID` for every label
-ALL_SCORES = {**SCORES, **ORDINAL_SCORES, LABEL_F1: "F1 of one label"}
+ALL_SCORES = {**SCORES, **ORDINAL_SCORES, LABEL_F1: "F1 of one label", **MULTILABEL_SCORES}
 INTERVAL_SCORES = ("accuracy", "macro_f1")  # the scores that get an interval and tests, whatever `train.metric` is
 LOWER_IS_BETTER = ("mean_absolute_error",)
 NOT_FRACTIONS = {"mcc": -1.0, "quadratic_kappa": -1.0}  # their lowest value; the highest is 1

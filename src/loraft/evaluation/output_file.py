@@ -102,6 +102,8 @@ def _free(name: str, taken: Sequence[str]) -> str:
 
 
 def _best(found: "Prediction") -> tuple[str | None, float | None]:
+    if isinstance(found.label, tuple):  # several labels have a probability each, and no common one
+        return "|".join(found.label), None
     return found.label, max(found.probs.values(), default=None)
 
 

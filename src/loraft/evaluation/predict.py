@@ -17,6 +17,8 @@ from loraft.data.stream import groups
 from loraft.engine import scorer
 from loraft.engine.row_batches import KeptPrefix
 from loraft.errors import ConfigError, Note, RunError
+from loraft.evaluation import multilabel
+from loraft.models import manifest
 from loraft.models.load import load_peft, load_run
 from loraft.models.prompts import warn_of_cuts
 from loraft.runs.run import Run
@@ -34,7 +36,8 @@ class Prediction:
     Attributes:
         row: number of the row in its input, from 1.
         text: the sentence; empty where the row could not be read.
-        label: None where the row could not be read, or where the model is less sure than `min_confidence`.
+        label: None where the row could not be read, or where the model is less sure than `min_confidence`. With
+            `prompt.kind=multilabel` a tuple of labels, which may be empty.
         probs: probability of each label, in [0, 1].
         extra: the row's other columns.
         error: why the row could not be read; None for a good row.
@@ -48,7 +51,7 @@ class Prediction:
 
     row: int
     text: str
-    label: str | None
+    label: str | tuple[str, ...] | None
     probs: dict[str, float] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
@@ -81,7 +84,7 @@ def predict(
         The label, and the probability of each label in [0, 1].
 
     Raises:
-        ConfigError: `min_confidence` is no probability.
+        ConfigError: `min_confidence` is no probability, or is given where each label has a threshold of its own.
         RunError: the run is not finished, or was trained with another backbone, prompt or labels than `config` has; or
             not exactly one of a run, and an adapter with a config, is given.
         BackboneError: the adapter cannot be loaded, or does not fit the backbone.
@@ -107,7 +110,14 @@ def predict(
     else:
         assert adapter is not None
         encoder, model = load_peft(Path(adapter), config)
-    labels = encoder.task.labels
+    labels, several = encoder.task.labels, encoder.task.kind == "multilabel"
+    if several and min_confidence is not None:
+        raise ConfigError(
+            f"min_confidence: with prompt.kind=multilabel each label has its own threshold (got {min_confidence});"
+            " leave it out, and read the probabilities"
+        )
+    folder = opened.adapter if opened is not None else Path(str(adapter))
+    thresholds = manifest.thresholds(folder, len(labels)) if several else ()
     rows = (
         item if isinstance(item, Example | BadRow) else given_sentence(item, row)
         for row, item in enumerate([inputs] if isinstance(inputs, str | bytes | Example | BadRow) else inputs, start=1)
@@ -124,8 +134,9 @@ def predict(
     def finished(started: _Started) -> Iterator[Prediction]:
         group, fetch = started
         log_probs_NK = fetch()
-        warn_of_ties(log_probs_NK)
-        probs = iter(scorer.to_probs(log_probs_NK))
+        if not several:
+            warn_of_ties(log_probs_NK)
+        probs = iter((multilabel.probabilities if several else scorer.to_probs)(log_probs_NK))
         for item in group:
             if isinstance(item, BadRow):
                 yield Prediction(item.row, "", None, error=item.reason)
@@ -134,7 +145,10 @@ def predict(
             best = int(probs_K.argmax())
             sure = min_confidence is None or probs_K[best] >= min_confidence
             named = {label: float(p) for label, p in zip(labels, probs_K, strict=True)}
-            yield Prediction(item.row, item.text, labels[best] if sure else None, named, item.extra)
+            found: str | tuple[str, ...] | None = labels[best] if sure else None
+            if several:
+                found = tuple(label for label, least in zip(labels, thresholds, strict=True) if named[label] >= least)
+            yield Prediction(item.row, item.text, found, named, item.extra)
 
     overlap = computes_meanwhile(model)
     most = GPU_PREDICT_ROWS if overlap else PREDICT_ROWS

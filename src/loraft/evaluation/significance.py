@@ -199,9 +199,14 @@ def compared(
         gaps = differences(references_N, own_RN, other_RN, num_labels, **settings)
         tested = {one: _p_value(one, references_N, own_RN, other_RN, num_labels, seed) for one in scores}
         found.append({one.partition(":")[0]: replace(gaps[one], p_value=p) for one, p in tested.items()})
-    corrected = iter(holm([one.p_value or 0.0 for of_pair in found for one in of_pair.values()]))
-    found = [{score: replace(one, p_holm=next(corrected)) for score, one in of_pair.items()} for of_pair in found]
-    return [{score: replace(one, note=_note(one, confidence)) for score, one in of_pair.items()} for of_pair in found]
+    return corrected(found, confidence)
+
+
+def corrected(found: Sequence[Mapping[str, Difference]], confidence: float) -> list[dict[str, Difference]]:
+    """The differences of each comparison with p-values that Holm's correction covers all together, and with notes."""
+    p_values = iter(holm([one.p_value or 0.0 for of_pair in found for one in of_pair.values()]))
+    tested = [{score: replace(one, p_holm=next(p_values)) for score, one in of_pair.items()} for of_pair in found]
+    return [{score: replace(one, note=_note(one, confidence)) for score, one in of_pair.items()} for of_pair in tested]
 
 
 def rejects(p_holm: float | None, confidence: float) -> bool:

@@ -66,12 +66,11 @@ def baselines(found: Mapping[str, Baselines | None], metric: Metric = DEFAULT) -
     Returns:
         One table; none where no baseline was measured.
     """
-    given = [row for one in found.values() if one is not None for row in one.rows]
-    scores = metric.columns({score for row in given for score in row.differences})
+    rows = [(name, row) for name, one in found.items() if one is not None for row in one.rows]
+    scores = metric.columns({score for _, row in rows for score in row.differences})
     columns = [cell for head in scores.values() for cell in (head, "difference" if head == "MAE" else "points")]
     table = number_table("baseline on the same rows", *columns, "the model is")
     table.columns[-1].justify = "left"
-    rows = [(name, row) for name, one in found.items() if one is not None for row in one.rows]
     for name, row in rows:
         cells = []
         for score in scores:
@@ -82,14 +81,20 @@ def baselines(found: Mapping[str, Baselines | None], metric: Metric = DEFAULT) -
     return [table] if rows else []
 
 
+def parts(report: EvaluationReport, metric: Metric = DEFAULT) -> list[Table]:
+    """The tables of one evaluation; without a confusion matrix where a row has several labels."""
+    return [summary(report, metric), per_class(report), *([confusion(report)] if report.confusion else [])]
+
+
 def per_class(report: EvaluationReport) -> Table:
-    """Precision, recall and F1 of every label, as fractions, and its number of rows; of many labels the worst only."""
-    table = number_table("label", "precision", "recall", "F1", "rows")
+    """Precision, recall and F1 of every label, as fractions, its rows and its threshold; of many labels the worst."""
+    thresholds = report.thresholds or ()
+    table = number_table("label", "precision", "recall", "F1", "rows", *["threshold"] * bool(thresholds))
     for k in _worst(report):
         label = report.per_class[k]
         scores = (f"{value:.4f}" for value in (label.precision, label.recall, label.f1))
-        add_row(table, label.label, *scores, str(label.support))
-    _add_rest(table, report, 5)
+        add_row(table, label.label, *scores, str(label.support), *(f"{one:.3f}" for one in thresholds[k : k + 1]))
+    _add_rest(table, report, len(table.columns))
     return table
 
 

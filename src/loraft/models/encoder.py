@@ -35,7 +35,7 @@ from itertools import combinations
 
 from transformers import PreTrainedTokenizerBase
 
-from loraft.data.prompt import Task, messages, parse_answer, user_parts
+from loraft.data.prompt import Task, answers, messages, parse_answer, user_parts
 from loraft.errors import BackboneError, ConfigError, DataError
 from loraft.models import shortening
 from loraft.models.chat_template import AnswerFrame, ChatTemplate
@@ -52,7 +52,8 @@ class Encoder:
     Attributes:
         tokenizer, date_string, max_length: as given.
         task: as given; its system message is part of the user message where the chat template has no system role.
-        completions_K: token ids of each label's answer: answer prefix, label word, end-of-turn token.
+        completions_K: token ids of each of `prompt.answers`: answer prefix, label word, end-of-turn token; with several
+            labels a row, yes for each label and then no for each.
         end_of_turn: id of the token after an assistant's answer.
         unscored: number of tokens at the end of each completion that label scores leave out: the end of turn, or none
             with `prompt.score_end_of_turn`.
@@ -96,14 +97,14 @@ class Encoder:
         # The special tokens on both sides of piece 2: the last one of the head, and the first one of the tail.
         self._opening = frame.head[slice(*self._tokens.find(frame.head)[-1])] if frame.head else ""
         self._closing = frame.tail[slice(*self._tokens.find(frame.tail)[0])] if frame.tail else ""
-        answers = template.answer_frame([*chat[:-1], {"role": "user", "content": PROBE}])
-        end = tokenizer.eos_token_id if answers.end is None else tokenizer.convert_tokens_to_ids(answers.end)
+        answer_frame = template.answer_frame([*chat[:-1], {"role": "user", "content": PROBE}])
+        end = tokenizer.eos_token_id if answer_frame.end is None else tokenizer.convert_tokens_to_ids(answer_frame.end)
         if end is None:
             raise BackboneError(
                 f"{tokenizer.name_or_path}: has no end-of-turn or end-of-sequence token; choose another backbone"
             )
         self.end_of_turn = int(end)
-        self.completions_K, end_tokens = self._completions(answers)
+        self.completions_K, end_tokens = self._completions(answer_frame)
         self.unscored = 0 if task.score_end_of_turn else end_tokens
         self._refuse_equal_answers(end_tokens)
         instruction = task.user_preamble + task.template
@@ -275,12 +276,12 @@ class Encoder:
     def _completions(self, frame: AnswerFrame) -> tuple[list[list[int]], int]:
         """The ids of each label's answer with its end of turn, and the number of tokens of the end of turn."""
         context, before, after = map(self._tokens.rename, (frame.prompt, frame.before, frame.after))
-        answers = [before + self.task.answer_prefix + word for word in self.task.label_words]
+        texts = [before + text for text in answers(self.task)]
 
         def continued(context: str) -> tuple[list[list[int]], int] | None:
             """Answers after a context; None if a token reaches over the border between the two."""
             (base,) = self._tokens.ids([context])
-            without, whole = (self._tokens.ids([context + text + end for text in answers]) for end in ("", after))
+            without, whole = (self._tokens.ids([context + text + end for text in texts]) for end in ("", after))
             if any(ids[: len(base)] != base for ids in whole):
                 return None
             parted = all(ids[: len(short)] == short for ids, short in zip(whole, without, strict=True))
@@ -294,7 +295,8 @@ class Encoder:
         return (found, end_tokens) if after else ([[*ids, self.end_of_turn] for ids in found], 1)
 
     def _refuse_equal_answers(self, end_tokens: int) -> None:
-        for (one, ids), (other, same) in combinations(zip(self.task.labels, self.completions_K, strict=True), 2):
+        names = answers(self.task) if self.task.kind == "multilabel" else self.task.labels
+        for (one, ids), (other, same) in combinations(zip(names, self.completions_K, strict=True), 2):
             if ids == same:
                 tokens = self.tokenizer.convert_ids_to_tokens(ids[:-end_tokens])
                 raise ConfigError(

@@ -71,6 +71,7 @@ class Manifest:
         backbone, data: the backbone and the data of the training.
         prompt: the config's `prompt` section.
         scores: accuracy and macro_f1 on the test split, as fractions.
+        thresholds: of each label, chosen on validation; None with one label a row.
         versions: of the libraries at training; None where one was not installed.
     """
 
@@ -84,6 +85,7 @@ class Manifest:
     data: DataIdentity
     scores: dict[str, float]
     versions: dict[str, str | None]
+    thresholds: tuple[float, ...] | None = None
 
 
 def identify(config: Config, base: PreTrainedModel, run: Path) -> BackboneIdentity:
@@ -105,6 +107,7 @@ def describe(
     backbone: BackboneIdentity,
     data: DataIdentity,
     scores: dict[str, float],
+    thresholds: tuple[float, ...] | None = None,
 ) -> Manifest:
     """Returns the manifest of an adapter.
 
@@ -114,6 +117,7 @@ def describe(
         backbone: that the adapter was trained on.
         data: of the training.
         scores: accuracy and macro_f1 on the test split, as fractions.
+        thresholds: of each label, where a row has several.
     """
     return Manifest(
         labels=encoder.task.labels,
@@ -126,6 +130,7 @@ def describe(
         data=data,
         scores=scores,
         versions=package_versions(VERSIONED),
+        thresholds=thresholds,
     )
 
 
@@ -139,6 +144,12 @@ def read(adapter: Path) -> Manifest:
     if not path.exists():
         raise RunError(f"{path}: is missing, so the adapter's labels and prompt are unknown; train with loraft train")
     return read_record(path, Manifest, "train again with --force")
+
+
+def thresholds(adapter: Path | None, num_labels: int) -> tuple[float, ...]:
+    """Returns the threshold of each label that was chosen for an adapter; 0.5 without one, or if it has no manifest."""
+    found = read(adapter).thresholds if adapter is not None and (adapter / MANIFEST_FILE).exists() else None
+    return found or (0.5,) * num_labels
 
 
 def check(manifest: Manifest, where: Path, encoder: Encoder, base: PreTrainedModel) -> None:

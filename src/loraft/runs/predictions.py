@@ -26,16 +26,16 @@ class PredictedRow:
 
     Attributes:
         row: number of the row in its file.
-        text, label: the sentence and its reference label.
-        predicted: the predicted label; None where the generated answer is no label.
+        text, label: the sentence and its reference label; a tuple where a row has any number of labels.
+        predicted: the predicted label, or labels; None where the generated answer is no label.
         probs: probability of each label, in [0, 1]; None where the answer was generated.
         answer: the generated answer; None where labels were scored.
     """
 
     row: int
     text: str
-    label: str
-    predicted: str | None
+    label: str | tuple[str, ...]
+    predicted: str | tuple[str, ...] | None
     probs: dict[str, float] | None = None
     answer: str | None = None
 
@@ -75,7 +75,7 @@ class RunPredictions:
 def predicted_ids(rows: Sequence[PredictedRow], labels: Sequence[str]) -> npt.NDArray[np.int64]:
     """Label ids of the predictions, (N,); -1 where an answer was no label."""
     ids = {label: k for k, label in enumerate(labels)}
-    return np.array([-1 if row.predicted is None else ids.get(row.predicted, -1) for row in rows], dtype=np.int64)
+    return np.array([ids.get(str(row.predicted), -1) for row in rows], dtype=np.int64)
 
 
 def write_rows(run: Run, rows: Sequence[PredictedRow]) -> None:
@@ -102,18 +102,23 @@ def read_predictions(run: Run) -> RunPredictions:
     """The predictions of a finished run, as label ids.
 
     Raises:
-        RunError: the run is not finished, or its predictions are missing or damaged.
+        RunError: the run is not finished, its predictions are missing or damaged, or a row has any number of labels.
     """
     labels = run.read_labels()
     ids = {label: k for k, label in enumerate(labels)}
     rows = read_rows(run)
+    if any(not isinstance(row.label, str) for row in rows):
+        raise RunError(
+            f"{run.path}: loraft compare counts one label a row (got a run with prompt.kind=multilabel); loraft eval"
+            " --json --run gives the scores of each run"
+        )
     unknown = next((row for row in rows if row.label not in ids), None)
     if unknown is not None:
         raise RunError(
             f"{run.predictions_path}: row {unknown.row} has a label that is not the run's (got {unknown.label!r}, the"
             f" run has {', '.join(labels)}); {MEND}"
         )
-    references = np.array([ids[row.label] for row in rows], dtype=np.int64)
+    references = np.array([ids[str(row.label)] for row in rows], dtype=np.int64)
     numbers, texts = tuple(row.row for row in rows), tuple(row.text for row in rows)
     return RunPredictions(run.path, labels, numbers, texts, references, predicted_ids(rows, labels))
 

@@ -43,9 +43,10 @@ def of_run(folder: Path) -> Document:
     key = metric.key if metric.key in after.scores else "macro_f1"
     low, high = after.intervals[key]
     name = metric.name(key)
+    accuracy = "accuracy" if after.thresholds is None else "subset accuracy"
     headline = (
         f"{name[0].upper()}{name[1:]} {after.scores[key]:.3f} ({after.confidence:.0%} interval {low:.3f} to"
-        f" {high:.3f}) and accuracy {after.accuracy:.3f} on {after.n:,} test rows."
+        f" {high:.3f}) and {accuracy} {after.accuracy:.3f} on {after.n:,} test rows."
     )
     if before is not None:
         headline += (
@@ -57,7 +58,7 @@ def of_run(folder: Path) -> Document:
         sections=[
             ("Results", [headline, *_beside(result, metric), tables.before_after(before, after, metric)]),
             ("Warnings", [*result.warnings]),
-            ("Labels", [tables.per_class(after), tables.confusion(after), *figure(run.confusion_matrix_path)]),
+            ("Labels", [*tables.parts(after)[1:], *figure(run.confusion_matrix_path)]),
             ("Calibration", _calibration(run, after)),
             ("Most confident mistakes", _mistakes(run, after)),
             ("Training", [*figure(run.learning_curve_path), _pairs(as_json(result.train))]),
@@ -86,19 +87,29 @@ def _calibration(run: Run, after: EvaluationReport) -> list[Part]:
 
 
 def _mistakes(run: Run, after: EvaluationReport) -> list[Part]:
-    """The wrong rows with the highest probability of their wrong label; the first ones where answers were generated."""
+    """The wrong rows with the highest probability of their wrong label; the first ones where answers were generated.
+
+    Where a row has any number of labels, those with the most wrong ones.
+    """
     rows = read_rows(run) if run.predictions_path.is_file() else []
     wrong = [row for row in rows if row.predicted != row.label]
     if not wrong:
         return ["None: every test row is right."]
     total = f"{len(wrong):,} of {after.n:,} test rows are wrong"
     if wrong[0].probs is None:
-        answers = [(row.text, row.label, str(row.answer), str(row.row)) for row in wrong[:MISTAKES]]
+        answers = [(row.text, str(row.label), str(row.answer), str(row.row)) for row in wrong[:MISTAKES]]
         return [f"{total}; the first of them:", listing(("sentence", "reference", "answer", "row"), answers)]
+    if after.thresholds is not None:
+        sets = [(row, set(row.label), set(row.predicted or ())) for row in wrong]
+        sets.sort(key=lambda one: -len(one[1] ^ one[2]))
+        shown = [(row.text, *(", ".join(sorted(one)) or "-" for one in both), str(row.row)) for row, *both in sets]
+        made = listing(("sentence", "reference", "predicted", "row"), shown[:MISTAKES])
+        return [f"{total}; those with the most wrong labels:", made]
     confident = [(row, (row.probs or {}).get(str(row.predicted), 0.0)) for row in wrong]
     confident.sort(key=lambda pair: -pair[1])
     cells = [
-        (row.text, row.label, str(row.predicted), f"{prob:.3f}", str(row.row)) for row, prob in confident[:MISTAKES]
+        (row.text, str(row.label), str(row.predicted), f"{prob:.3f}", str(row.row))
+        for row, prob in confident[:MISTAKES]
     ]
     made = listing(("sentence", "reference", "predicted", "probability", "row"), cells)
     return [f"{total}; those with the highest probability of the wrong label:", made]

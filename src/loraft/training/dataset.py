@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerBase
 from loraft.config.schema import Config
 from loraft.data.dataset import Split
 from loraft.engine import scorer
-from loraft.engine.collator import TrainingRow, make_rows
-from loraft.evaluation import metrics
+from loraft.engine.collator import TrainingRow, make_rows, question_rows
+from loraft.evaluation import metrics, multilabel
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.models.encoder import Encoder
 from loraft.models.prompts import cut_share, warn_of_cuts
@@ -45,20 +45,25 @@ class TrainingData:
 def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Split) -> TrainingData:
     """Returns the encoded training rows, and the function that scores a model on the validation split."""
     prompts = encoder.encode(train_split.texts)
-    rows = make_rows(
-        [p.ids for p in prompts], train_split.labels.tolist(), encoder.completions_K, config.train.class_weights
-    )
+    ids, weights = [prompt.ids for prompt in prompts], config.train.class_weights
+    several, num_labels = encoder.task.kind == "multilabel", len(encoder.task.labels)
+    if several:
+        rows = question_rows(ids, train_split.label_sets(num_labels), encoder.completions_K, weights)
+    else:
+        rows = make_rows(ids, train_split.labels.tolist(), encoder.completions_K, weights)
     validation_prompts = encoder.encode(validation.texts)
     validation_ids = [prompt.ids for prompt in validation_prompts]
     truncated = warn_of_cuts(prompts, "training")
     warn_of_cuts(validation_prompts, "validation")
 
-    labels_N, metric = validation.labels, Metric.of(config)
+    labels_N, metric = validation.label_sets(num_labels) if several else validation.labels, Metric.of(config)
     given: dict[str, Any] = {"unscored": encoder.unscored, "batch_tokens": config.eval.batch_tokens}
 
     def numbers_of(log_probs_NK: np.ndarray) -> dict[str, float]:
+        if several:
+            return multilabel.numbers(labels_N, multilabel.probabilities(log_probs_NK))
         probs_NK = scorer.to_probs(log_probs_NK)
-        predictions_N, num_labels = probs_NK.argmax(axis=1), len(encoder.task.labels)
+        predictions_N = probs_NK.argmax(axis=1)
         numbers = metrics.core(labels_N, predictions_N, num_labels)
         numbers[metric.key] = metric.value(metrics.confusion(labels_N, predictions_N, num_labels))
         numbers["loss"] = metrics.log_loss(labels_N, probs_NK)

@@ -14,7 +14,7 @@ from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, training_splits, warn_of_notes
 from loraft.distributed import is_main_process
-from loraft.evaluation import advice
+from loraft.evaluation import advice, label_sets
 from loraft.evaluation.baselines import compared_with
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
@@ -158,11 +158,13 @@ def _train_and_judge(
     model = add_adapter(base, config.lora, seed=config.seed, empty=empty)
     try:
         report = fit(run, model)
-        after, rows = judge(model, encoder, prompts, test, config)
-        scores = {score: after.scores[score] for score in ("accuracy", "macro_f1", Metric.of(config).key)}
+        thresholds = label_sets.fitted_thresholds(model, encoder, splits["validation"], config)
+        after, rows = judge(model, encoder, prompts, test, config, thresholds or ())
+        scores = {"accuracy": after.accuracy, "macro_f1": after.macro_f1}
+        scores[Metric.of(config).key] = after.scores[Metric.of(config).key]
         fingerprints = {name: split.fingerprint for name, split in splits.items()}
         data = manifest.DataIdentity(config.data.source, fingerprints, splits["train"].pool)
-        save_adapter(run, model, manifest.describe(config, encoder, identity, data, scores))
+        save_adapter(run, model, manifest.describe(config, encoder, identity, data, scores, thresholds))
     finally:
         remove_adapter(model)
     write_rows(run, rows)
@@ -189,12 +191,15 @@ def _with_baselines_and_warnings(
 ) -> RunResult:
     """The result with the baselines on the same test rows, and with what its scores hide."""
     train, test = splits["train"] if config.eval.baselines != "off" else None, splits["test"]
-    predictions_N = predicted_ids(rows, result.labels)
     parameters = result.train.parameters
     usual = rate_for(parameters.all - parameters.trainable)
-    told = advice.of_evaluation(config, result.after, test, predictions_N, train)
+    if config.prompt.kind == "multilabel":
+        baselines, told = label_sets.beside(config, result.after, rows, train, test, "adapter")
+    else:
+        predictions_N = predicted_ids(rows, result.labels)
+        told = advice.of_evaluation(config, result.after, test, predictions_N, train)
+        baselines = compared_with(config, train, test, predictions_N, "adapter")
     told += advice.of_training(run.read_log(), config, result.train.learning_rate, usual)
-    baselines = compared_with(config, train, test, predictions_N, "adapter")
     return replace(result, baselines=baselines, warnings=tuple(told))
 
 

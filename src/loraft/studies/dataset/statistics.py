@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loraft.bundled import bundled_data
+from loraft.config.kinds import refuse_label_sets
 from loraft.config.resolve import resolve, task_names
 from loraft.config.schema import Config
 from loraft.data.checks import SHOWN, RowPlace, conflicts, duplicates, leaks
@@ -50,10 +51,12 @@ def describe(
         force: replace the statistics of another source with the same name.
 
     Raises:
+        ConfigError: a row has any number of labels (`prompt.kind=multilabel`).
         DataError: a split cannot be read, there is none, no row has the column `by`, or the directory holds something
             else.
         RunError: the statistics in the directory are damaged or of a later version.
     """
+    refuse_label_sets(config, "data")
     folder = folder_of(config, force=force)
     splits, notes = load_splits(config)
     labels = config.prompt.labels or []

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from loraft.config.kinds import refuse_label_sets
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config, FewshotConfig
 from loraft.config.yaml_io import dump_config
@@ -84,6 +85,7 @@ def fewshot(
         The table with scores as fractions, every draw, the comparisons with their intervals, and a verdict in words.
 
     Raises:
+        ConfigError: a row has any number of labels (`prompt.kind=multilabel`).
         DataError: too many demonstrations for the context, or there are too few training rows; raised before
             any measurement.
         RunError: a study of that name exists, or the run is not finished or does not match.
@@ -96,6 +98,7 @@ def fewshot(
         >>> [row.name for row in study.rows]
         ['majority label', 'TF-IDF + linear SVM', 'backbone, 0 shots', 'backbone, 1 shot']
     """
+    refuse_label_sets(config, "fewshot")
     section, shots = config.fewshot, sorted({0, *config.fewshot.shots})
     adapter_run = None if run is None else Run(Path(run))
     if adapter_run is not None and adapter_run.finished:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from loraft.config.kinds import refuse_label_sets
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
@@ -60,6 +61,7 @@ def train_folds(
         LoraftError: a mistake in the config or data; a label with fewer rows than folds; rows that changed since a fold
             was trained; a fold that failed.
     """
+    refuse_label_sets(config, "train --folds")
     trials = fold_trials(config, folds)
     shared = SharedBackbone(tell)
     parts = [(splits["train"], splits["test"]) for splits in (shared.splits(trial.config) for trial in trials)]
@@ -103,12 +105,14 @@ def train_folds(
     return result
 
 
-def _judged(config: Config, rows: Sequence[PredictedRow], labels: Sequence[str]) -> tuple[EvaluationReport, np.ndarray]:
+def _judged(
+    config: Config, rows: Sequence[PredictedRow], labels: tuple[str, ...]
+) -> tuple[EvaluationReport, np.ndarray]:
     """The report on the out-of-fold predictions, and their label ids."""
     predictions_N = predicted_ids(rows, labels)
     probs = [[row.probs[label] for label in labels] for row in rows if row.probs is not None]
     report = classification_report(
-        [list(labels).index(row.label) for row in rows],
+        [labels.index(row.label) for row in rows if isinstance(row.label, str)],
         probs or None,
         predictions_N,
         labels,

@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from loraft.config.diagnostics import known_keys, nearest, report
+from loraft.config.kinds import refuse_label_sets
 from loraft.config.resolve import DEPENDENT_KEYS, resolve
 from loraft.config.schema import Config, SweepConfig
 from loraft.config.yaml_io import Dumper, Loader
@@ -85,8 +86,9 @@ def expand(config: Config) -> list[Trial]:
     Each has a valid config of its own. If the config has a grid but sets no ranks, the default ranks are not swept.
 
     Raises:
-        ConfigError: with every key and value that cannot be swept.
+        ConfigError: with every key and value that cannot be swept; or a row has any number of labels.
     """
+    refuse_label_sets(config, "sweep")
     axes = _axes(config)
     mistakes = [line for key, values in axes.items() for line in _mistakes_of(config, key, values)]
     if mistakes:

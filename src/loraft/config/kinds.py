@@ -1,0 +1,17 @@
+"""Which commands work with which kind of task."""
+
+from loraft.config.schema import Config
+from loraft.errors import ConfigError
+
+
+def refuse_label_sets(config: Config, command: str) -> None:
+    """Refuses a task with any number of labels a row, for a command that counts one label a row.
+
+    Raises:
+        ConfigError: `prompt.kind` is multilabel.
+    """
+    if config.prompt.kind == "multilabel":
+        raise ConfigError(
+            f"loraft {command}: counts one label a row (got prompt.kind=multilabel); loraft train, eval, predict and"
+            " report take any number"
+        )

@@ -1,0 +1,99 @@
+"""Judge a model where a row has any number of labels, each of which is asked and scored as yes or no.
+
+Letters: N rows, K labels.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from loraft.config.schema import Config
+from loraft.data.dataset import Split
+from loraft.engine import scorer
+from loraft.errors import ConfigError
+from loraft.evaluation import advice, label_set_baselines
+from loraft.evaluation.baselines import Baselines
+from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.multilabel import EVEN, best_thresholds, label_set_report, probabilities
+from loraft.models.encoder import Encoder
+from loraft.models.prompts import Prompt
+from loraft.runs.predictions import PredictedRow
+
+
+def label_probs(model: PreTrainedModel, encoder: Encoder, prompts: Sequence[Prompt], config: Config) -> np.ndarray:
+    """Returns the probability that each label applies, (N, K), from one scoring pass for all labels."""
+    ids, batch_tokens = [prompt.ids for prompt in prompts], config.eval.batch_tokens
+    return probabilities(
+        scorer.score(model, ids, encoder.completions_K, unscored=encoder.unscored, batch_tokens=batch_tokens)
+    )
+
+
+def fitted_thresholds(
+    model: PreTrainedModel, encoder: Encoder, validation: Split, config: Config
+) -> tuple[float, ...] | None:
+    """Returns the threshold of each label with the best F1 on the validation split; None where a row has one label."""
+    if encoder.task.kind != "multilabel":
+        return None
+    probs_NK = label_probs(model, encoder, encoder.encode(validation.texts), config)
+    return best_thresholds(validation.label_sets(len(encoder.task.labels)), probs_NK)
+
+
+def judged(
+    model: PreTrainedModel,
+    encoder: Encoder,
+    prompts: Sequence[Prompt],
+    split: Split,
+    config: Config,
+    thresholds: Sequence[float],
+) -> tuple[EvaluationReport, list[PredictedRow]]:
+    """Returns the scores of a model on a split, and its label set for each row, as `evaluate.judge` does.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        encoder: the encoder that made the prompts.
+        prompts: one for each row of the split.
+        split: N labelled rows.
+        config: its `eval` section and `seed` give the intervals.
+        thresholds: of each label; none: 0.5 each.
+
+    Raises:
+        ConfigError: the config asks for generated answers, each of which names one label.
+    """
+    if config.eval.decode == "generate":
+        raise ConfigError(
+            "eval.decode: generates one label a row (got generate with prompt.kind=multilabel); use score"
+        )
+    labels = encoder.task.labels
+    settings: dict[str, Any] = {
+        "bootstrap_samples": config.eval.bootstrap_samples, "confidence": config.eval.confidence, "seed": config.seed
+    }  # fmt: skip
+    references_NK, probs_NK = split.label_sets(len(labels)), label_probs(model, encoder, prompts, config)
+    least_K = [*thresholds] or [EVEN] * len(labels)
+    report = label_set_report(references_NK, probs_NK, least_K, labels, **settings)
+
+    def names(applies_K: np.ndarray) -> tuple[str, ...]:
+        return tuple(label for label, applies in zip(labels, applies_K, strict=True) if applies)
+
+    rows = [
+        PredictedRow(
+            row=example.row,
+            text=example.text,
+            label=names(own_K),
+            predicted=names(probs_K >= least_K),
+            probs=dict(zip(labels, map(float, probs_K), strict=True)),
+        )
+        for example, own_K, probs_K in zip(split.examples, references_NK, probs_NK, strict=True)
+    ]
+    return report, rows
+
+
+def beside(
+    config: Config, report: EvaluationReport, rows: Sequence[PredictedRow], train: Split | None, test: Split, model: str
+) -> tuple[Baselines | None, list[str]]:
+    """Returns baselines on the same rows, and warnings about the result; see `baselines` and `advice`."""
+    labels = [row.label for row in report.per_class]
+    predictions_NK = np.array([[label in (row.predicted or ()) for label in labels] for row in rows])
+    told = advice.of_label_sets(config, report, test, predictions_NK, train)
+    return label_set_baselines.compared_with(config, train, test, predictions_NK, model), told
