@@ -177,6 +177,11 @@ def test_delimiters_are_found_told_by_the_file_or_named(tmp_path: Path, delimite
     assert list(read_inputs(file(tmp_path, f"sep={delimiter}\r\n{content}"))) == expected
 
 
+def test_a_delimiter_inside_a_quoted_column_name_is_none(tmp_path: Path) -> None:
+    path = file(tmp_path, '"sentence"|"nhãn, khác"\nhay|1\n')
+    assert list(read_rows(path)) == [Row(1, {"sentence": "hay", "nhãn, khác": "1"})]
+
+
 def test_a_text_file_or_each_file_of_a_folder_is_one_text(tmp_path: Path) -> None:
     path = file(tmp_path, "\ufeffmột\nhai\n", "b.txt")
     file(tmp_path, "ba", "a.txt")
