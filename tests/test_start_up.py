@@ -28,7 +28,7 @@ except SystemExit as end:
     print(end.code, sorted(set(sys.argv[2:]) & set(sys.modules)), file=sys.stderr)
 """
 # Of training, studies and reports; networkx and inductor belong to torch's compiler.
-UNUSED = ["trl", "datasets", "evaluate", "sklearn", "pandas", "matplotlib", "pyarrow", "ray", "peft",
+UNUSED = ["trl", "datasets", "openpyxl", "evaluate", "sklearn", "pandas", "matplotlib", "pyarrow", "ray", "peft",
           "networkx", "torch._inductor.compile_fx", "transformers.trainer"]  # fmt: skip
 
 

@@ -162,10 +162,10 @@ def with_tone_marks(text: str) -> str:
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1258", "tcvn3"])
 def test_an_encoding_of_the_config_is_used_for_header_and_rows(tmp_path: Path, encoding: str) -> None:
     text = "très bien é" if encoding == "latin-1" else "thầy rất nhiệt tình"
-    content = f"sentence,é\n{text},1\n"
+    content = f"sentence,é\n{text},{text}\n"
     path = file(tmp_path, (with_tone_marks(content) if encoding == "cp1258" else content).encode(encoding))
     settings = FileSettings(encoding=encoding)
-    assert list(read_inputs(path, settings=settings)) == [Example(text, None, 1, {"é": "1"})]
+    assert list(read_inputs(path, settings=settings)) == [Example(text, None, 1, {"é": text})]
 
 
 @pytest.mark.parametrize("delimiter", ["|", "\t", ";", "#"])
@@ -175,6 +175,11 @@ def test_delimiters_are_found_told_by_the_file_or_named(tmp_path: Path, delimite
     expected = [Example(content.split("\n")[1][2:], None, 1, {"mã, số": "1"})]
     assert list(read_inputs(file(tmp_path, content), settings=settings)) == expected
     assert list(read_inputs(file(tmp_path, f"sep={delimiter}\r\n{content}"))) == expected
+
+
+def test_a_delimiter_inside_a_quoted_column_name_is_none(tmp_path: Path) -> None:
+    path = file(tmp_path, '"sentence"|"nhãn, khác"\nhay|1\n')
+    assert list(read_rows(path)) == [Row(1, {"sentence": "hay", "nhãn, khác": "1"})]
 
 
 def test_a_text_file_or_each_file_of_a_folder_is_one_text(tmp_path: Path) -> None:

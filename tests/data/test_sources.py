@@ -142,6 +142,12 @@ def test_subset_split_names_in_any_case_and_compressed_files(tmp_path: Path) -> 
     assert [row["sentence"] for row in rows_of(tmp_path, "validation", "validation", subset="vi")] == TEXTS
     with pytest.raises(DataError, match=r"no such folder \(got data.subset='en'\)"):
         rows_of(tmp_path, subset="en")
+    for source in ("feedback", tmp_path / "vi" / "Train.csv"):
+        with pytest.raises(DataError, match=r"data.subset: .* has none \(got 'vi'\)"):
+            rows_of(source, subset="vi")
+    (tmp_path / "en" / "positive").mkdir(parents=True)
+    (tmp_path / "en" / "positive" / "a.txt").write_text("hay", encoding="utf-8")
+    assert [row["sentiment"] for row in rows_of(tmp_path, subset="en")] == ["positive"]
 
 
 def test_texts_by_label_lie_in_folders_or_in_a_file_of_lines(tmp_path: Path) -> None:

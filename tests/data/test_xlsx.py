@@ -1,5 +1,6 @@
 """Excel files as openpyxl writes them."""
 
+import zipfile
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -81,3 +82,11 @@ def test_what_is_no_excel_file_is_refused(tmp_path: Path) -> None:
         list(xlsx_rows(tmp_path / "a.xlsx", None, ()))
     with pytest.raises(DataError, match="no such file"):
         list(xlsx_rows(tmp_path / "b.xlsx", None, ()))
+
+
+def test_the_size_that_a_program_writes_of_a_sheet_does_not_count(tmp_path: Path) -> None:
+    book(tmp_path / "a.xlsx", [["sentence", "nhãn"], ["hay", 2]])
+    with zipfile.ZipFile(tmp_path / "a.xlsx") as whole, zipfile.ZipFile(tmp_path / "b.xlsx", "w") as changed:
+        for name in whole.namelist():
+            changed.writestr(name, whole.read(name).replace(b'<dimension ref="A1:B2"', b'<dimension ref="A1:A1"'))
+    assert list(xlsx_rows(tmp_path / "b.xlsx", None, ())) == [Row(1, {"sentence": "hay", "nhãn": 2})]

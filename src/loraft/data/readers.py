@@ -245,7 +245,8 @@ def _delimiter(first: str, required: Sequence[str]) -> str:
 
     def fit(delimiter: str) -> tuple[int, int]:
         header = _header(first, delimiter)
-        return len(set(required) & set(header)), len(header)
+        # A quote inside a name shows that a wrong delimiter cut through a quoted one.
+        return len(set(required) & set(header)), sum('"' not in name for name in header)
 
     return max(",;\t|", key=fit)
 

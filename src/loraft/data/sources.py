@@ -46,19 +46,22 @@ def open_source(
         DataError: the source does not exist, or cannot be read.
     """
     source = Path(section.source).expanduser()
+    folder = source / section.subset if section.subset else source
+    if section.subset and (section.source in bundled_data() or _is_file(section.source)):
+        raise DataError(f"data.subset: {section.source} has none (got {section.subset!r}); leave it out")
     if _is_file(name):
         paths = [Path(name).expanduser()]
     elif section.source in bundled_data():
         paths = _files_of_split(bundled_data()[section.source], name)
-    elif source.is_dir() and not _is_one_split(source, name):
-        paths = _files_of_split(source / section.subset if section.subset else source, name)
+    elif source.is_dir() and not (folder.is_dir() and _is_one_split(folder, name)):
+        paths = _files_of_split(folder, name)
     elif source.is_dir() or _is_file(section.source):
         if role != "train":  # measuring on the rows of the training would give scores that mean nothing
             raise NoSplitError(
                 f"{source}: one file holds one split, the train split (got a request for {role}); give a folder with"
                 f" train and {role} files, --set data.{role}_split=FILE, or --set 'data.split=[0.8, 0.1, 0.1]'"
             )
-        paths = [source]
+        paths = [folder]
     elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?", section.source) and not section.source.startswith("."):
         return _hub_rows(section, name, required[1] if required else "", labels)
     else:
