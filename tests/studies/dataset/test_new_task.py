@@ -87,6 +87,13 @@ def test_numbers_stay_the_labels_and_the_file_asks_for_words(tmp_path: Path) -> 
     )
 
 
+def test_a_source_with_several_labels_a_row_gets_a_task_of_that_kind(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("__label__khen máy tốt\n__label__chê __label__lỗi máy nóng\n", encoding="utf-8")
+    text = task_text(survey(resolve(flags={"data.source": str(tmp_path / "a.txt")})), language="vi", train="")
+    assert text.endswith("\nkind: multilabel\n")
+    assert "template:" not in text
+
+
 def test_the_command_carries_the_columns_settings_and_splits(tmp_path: Path) -> None:
     found = overview(tmp_path, "khen", "lỗi")
     columns = ["data.text_column=nội dung", "data.label_column=loại"]

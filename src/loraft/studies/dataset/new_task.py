@@ -44,15 +44,19 @@ def task_text(found: Overview, *, language: str, train: str) -> str:
         words += "; the data holds numbers and does not say what they mean: write words in their place"
     template = "the user message: say what the texts are and what is asked"
     template += "; {label_words} and {input} stand for the words above and the text"
-    message = textwrap.indent(template_of(VI if language == "vi" else EN), "  ", lambda line: bool(line.strip()))
     parts = [
         f"# {train}",
         _entry(f"the labels as the data has them, with their rows: {rows}", labels=labels),
         _entry(words, label_words=label_words(labels, language)),
         _entry("the column of the labels", label_column=found.label_column),
-        f"{_comment(template)}\ntemplate: |-\n{message}\n",
     ]
-    return "\n\n".join(parts)
+    if found.several:  # such a task has a default question of its own
+        parts.append(_entry("rows have several labels: the model is asked about each of them", kind="multilabel"))
+    else:
+        lines = template_of(VI if language == "vi" else EN)
+        message = textwrap.indent(lines, "  ", lambda line: bool(line.strip()))
+        parts.append(f"{_comment(template)}\ntemplate: |-\n{message}")
+    return "\n\n".join(parts) + "\n"
 
 
 def label_words(labels: Sequence[str], language: str) -> list[str]:

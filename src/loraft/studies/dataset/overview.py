@@ -49,6 +49,7 @@ class Overview:
         candidates: other columns that can hold labels.
         labels: rows of each label in each split, labels in the order of a task's.
         ids: whether the labels are whole numbers for which the source has no names.
+        several: whether rows have several labels, in a list.
         language: "vi" or "en", of the texts.
         vietnamese: share of the texts looked at that have a letter that only Vietnamese has.
         words, characters: lengths of the texts; None without texts.
@@ -63,6 +64,7 @@ class Overview:
     candidates: tuple[str, ...]
     labels: dict[str, dict[str, int]]
     ids: bool
+    several: bool
     language: str
     vietnamese: float
     words: Lengths | None
@@ -113,6 +115,7 @@ def survey(config: Config) -> Overview:
         candidates=tuple(candidates[1:]),
         labels=counts if label_column else {},
         ids=bool(label_column) and all(re.fullmatch(r"-?\d+", name) for name in counts),
+        several=found["rows with several labels"] > 0,
         # A tenth, since many short texts and all without diacritics have no such letter, and no other language has any.
         language="vi" if 10 * vietnamese >= 1 else "en",
         vietnamese=vietnamese,
