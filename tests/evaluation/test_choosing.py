@@ -1,5 +1,7 @@
 """The score that `train.metric` names: how a config gives it, where it stands in tables, what it adds to reports."""
 
+from pathlib import Path
+
 import pytest
 
 from loraft.config.resolve import resolve
@@ -83,3 +85,11 @@ def test_a_lower_error_is_better() -> None:
 def test_a_metric_that_the_task_does_not_have_is_refused(given: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolve(overrides=given)
+
+
+def test_a_task_file_says_that_its_labels_are_in_order(tmp_path: Path) -> None:
+    task = tmp_path / "sao.yaml"
+    task.write_text("labels: [tệ, thường, tốt]\nkind: ordinal\n", encoding="utf-8")
+    config = resolve(overrides=[f"prompt.task={task}", "train.metric=quadratic_kappa"])
+    assert Metric.of(config) == Metric("quadratic_kappa", "quadratic kappa", "quadratic_kappa", True)
+    assert resolve(overrides=[f"prompt.task={task}"], flags={"prompt.task": "topic"}).prompt.kind == "single"
