@@ -58,6 +58,11 @@ def test_rare_labels_are_in_every_split_or_refused() -> None:
     assert [counts[split, 2] for split in range(3)] == [5, 1, 1]
     with pytest.raises(DataError, match=r"to draw 3 splits \(got neutral: 2 rows\); each split needs one"):
         drawn(texts[:59], [0] * 50 + [2] * 7 + [1] * 2)
+    # Groups of 3, 2 and 2 copies: the largest shares would leave the third split without one.
+    groups = [
+        f"{text}{dot}" for text, size in zip(texts[50:], (3, 2, 2), strict=False) for dot in (".", "!", "?")[:size]
+    ]
+    assert sorted(Counter(drawn([*texts[:50], *groups], [0] * 50 + [1] * 7)[50:]).values()) == [2, 2, 3]
     copies = [*texts[:50], texts[50], f"{texts[50]}.", f"{texts[50]} "]
     with pytest.raises(DataError, match="neutral: 3 rows in 1 near-duplicate group"):
         drawn(copies, [0] * 50 + [1] * 3)

@@ -1,11 +1,14 @@
 """The score that `train.metric` names: how a config gives it, where it stands in tables, what it adds to reports."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from loraft.config.resolve import resolve
 from loraft.errors import ConfigError
 from loraft.evaluation.choosing import DEFAULT, Metric
-from loraft.evaluation.classification_report import classification_report
+from loraft.evaluation.classification_report import EvaluationReport, classification_report
 from loraft.evaluation.metrics import confusion
 from loraft.evaluation.significance import compared, verdict
 from loraft.evaluation.tables import before_after, summary
@@ -14,16 +17,16 @@ from loraft.runs.records import as_json, record_from
 LABELS = ["chê", "thường", "khen"]
 REFERENCES, GOOD, BAD = [0, 0, 0, 1, 1, 2, 2, 2], [0, 0, 1, 1, 1, 2, 2, 1], [2, 2, 1, 1, 0, 0, 0, 2]
 
+SETTINGS: dict[str, Any] = {"bootstrap_samples": 200, "confidence": 0.95, "seed": 1}
+
 
 def metric(name: str, kind: str = "single") -> Metric:
     labels = "[negative, neutral, positive]"
     return Metric.of(resolve(overrides=[f"train.metric={name}", f"prompt.kind={kind}", f"prompt.labels={labels}"]))
 
 
-def report(answers: list[int], of: Metric = DEFAULT):  # type: ignore[no-untyped-def]
-    settings = {"bootstrap_samples": 200, "confidence": 0.95, "seed": 1}
-    found = classification_report(REFERENCES, None, answers, LABELS, **settings)  # type: ignore[arg-type]
-    return of.added(found, 200, 1)
+def report(answers: list[int], of: Metric = DEFAULT) -> EvaluationReport:
+    return of.added(classification_report(REFERENCES, None, answers, LABELS, **SETTINGS), 200, 1)
 
 
 def test_the_default_adds_nothing_to_a_report_and_leaves_the_order_of_tables() -> None:
@@ -50,13 +53,12 @@ def test_another_metric_heads_the_table_with_its_interval(name: str, word: str, 
     assert low <= found.scores[of.key] <= high
     assert of.value(confusion(REFERENCES, GOOD, 3)) == found.scores[of.key]
     assert "quadratic kappa" in rows[0]
-    assert record_from(as_json(found), type(found), None, "") == found  # type: ignore[arg-type]
+    assert record_from(as_json(found), EvaluationReport, Path(), "") == found
 
 
 def test_a_lower_error_is_better() -> None:
     of, many = metric("mean_absolute_error", "ordinal"), 20
-    settings = {"bootstrap_samples": 200, "confidence": 0.95, "seed": 1}
-    (gaps,) = compared(REFERENCES * many, [([GOOD * many], [BAD * many])], 3, scores=of.compared, **settings)  # type: ignore[arg-type]
+    (gaps,) = compared(REFERENCES * many, [([GOOD * many], [BAD * many])], 3, scores=of.compared, **SETTINGS)
     # GOOD is wrong by 2 / 8 steps, BAD by (2 + 2 + 1 + 1 + 2 + 2) / 8.
     assert gaps["mean_absolute_error"].difference == pytest.approx(-1.0)
     assert gaps["mean_absolute_error"].interval[1] < 0
@@ -83,3 +85,11 @@ def test_a_lower_error_is_better() -> None:
 def test_a_metric_that_the_task_does_not_have_is_refused(given: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolve(overrides=given)
+
+
+def test_a_task_file_says_that_its_labels_are_in_order(tmp_path: Path) -> None:
+    task = tmp_path / "sao.yaml"
+    task.write_text("labels: [tệ, thường, tốt]\nkind: ordinal\n", encoding="utf-8")
+    config = resolve(overrides=[f"prompt.task={task}", "train.metric=quadratic_kappa"])
+    assert Metric.of(config) == Metric("quadratic_kappa", "quadratic kappa", "quadratic_kappa", True)
+    assert resolve(overrides=[f"prompt.task={task}"], flags={"prompt.task": "topic"}).prompt.kind == "single"

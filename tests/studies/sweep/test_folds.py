@@ -37,7 +37,7 @@ def written(path: Path, pairs: list[tuple[str, str]]) -> Path:
 
 def config(source: Path, output: Path) -> Config:
     return resolve(
-        overrides=["train.max_steps=2", "train.eval_steps=1", "train.metric=f1:positive", "lora.r=2", "name=gấp",
+        overrides=["train.max_steps=2", "train.eval_steps=2", "train.metric=f1:positive", "lora.r=2", "name=gấp",
                    "train.per_device_train_batch_size=4", "eval.bootstrap_samples=100", f"data.source={source}",
                    f"output={output}"]
     )  # fmt: skip

@@ -62,13 +62,15 @@ def worse(result: Comparison) -> list[str]:
 
 def comparison_notes(result: Comparison) -> list[str]:
     """The number of each run, and what the columns mean: one sentence a line."""
+    others = " and ".join(result.metric.name(one) for one in result.first.scores if one != "accuracy")
     tests = sum(len(other.difference) for other in result.others)
     runs: list[ComparedScores] = [result.first, *(other.compared for other in result.others)]
     return [
         *(f"run {number}: {run.run}" for number, run in enumerate(runs, start=1)),
         f"points: difference to run 1 on {result.n:,} test rows; mended, broken: rows that only the run, or only run 1,"
         " has right",
-        "p: McNemar's exact test of the accuracy, a paired permutation of the rows for the macro F1; Holm-corrected for"
+        "p: McNemar's exact test of the accuracy, a paired permutation of the rows for the"
+        f" {others}; Holm-corrected for"
         f" {tests} tests; better or worse: a p of at most {1 - result.confidence:.2g}",
         *(
             f"run {number}, {result.metric.name(score)}: {one.note}"

@@ -30,12 +30,13 @@ def fewshot_notes(study: FewshotResult) -> list[str]:
     """What the numbers of the few-shot table are, one sentence a line."""
     prompted = {row.shots: row for row in study.rows if row.model == BACKBONE}
     draws = f"{study.repeats} draws" if study.repeats > 1 else "one draw"
+    shown = study.metric.columns({score for row in study.rows for score in row.scores})
     tokens = ", ".join(f"{row.tokens:,} with {k}" for k, row in prompted.items())
     return [
         f"{draws} of {study.selection} demonstrations for each number of shots,"
         f" on the same {study.data['test'].rows:,} test rows",
-        f"±: standard deviation over draws; [ ]: {study.confidence:.0%} interval over draws and test rows;"
-        " precision, recall: macro averages",
+        f"±: standard deviation over draws; [ ]: {study.confidence:.0%} interval over draws and test rows"
+        + ("; precision, recall: macro averages" if SHORT_NAMES.keys() <= shown.keys() else ""),
         f"tokens of the longest prompt and answer by shots: {tokens}",
         *(f"shortened to fit, {row.name}: {_cut(row, study.data['test'].rows)}" for row in study.rows if _cuts(row)),
     ]
