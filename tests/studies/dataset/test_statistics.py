@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+from transformers import tokenization_utils_base
 
 from loraft.config.resolve import resolve
 from loraft.data.checks import Duplicates
@@ -16,6 +17,7 @@ from loraft.data.dataset import Split
 from loraft.data.records import Example
 from loraft.display.page import cells
 from loraft.errors import DataError, RunError
+from loraft.models import load as encoders
 from loraft.models.load import build_encoder
 from loraft.runs.records import SCHEMA_VERSION
 from loraft.runs.study_folders import DatasetFolder
@@ -269,11 +271,24 @@ def test_tokens_that_control_a_chat_are_counted_as_the_text_that_they_are_in_a_s
     assert longer.prompt - plain.prompt == longer.tokens - plain.tokens
 
 
-def test_the_longest_rows_by_tokens_are_those_with_the_longest_sentences_also_where_prompts_are_shortened() -> None:
+def test_the_longest_rows_by_tokens_are_those_with_the_longest_sentences_also_where_prompts_are_shortened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # No library says that a sentence is too long for the tokenizer.
+    monkeypatch.setattr(tokenization_utils_base.logger, "warning", lambda *said: pytest.fail(str(said)))
+    load = encoders.load_tokenizer
+
+    def limited(*given: Any) -> Any:
+        tokenizer = load(*given)
+        tokenizer.model_max_length = 30
+        return tokenizer
+
+    monkeypatch.setattr(encoders, "load_tokenizer", limited)
     rows = tuple(Example("từ " * n, 0, n) for n in (40, 60, 50))
     found = statistics.prompt_tokens(resolve(overrides=["prompt.max_length=120"]), [Split("train", rows, "a.csv")])
     assert [row.place.row for row in found.longest] == [60, 50, 40]
     assert found.shortened == 3
+    assert 0 < found.cut < 1
 
 
 def test_counts_of_two_columns_add_up_rows_that_are_alike() -> None:

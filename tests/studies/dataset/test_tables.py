@@ -134,6 +134,11 @@ def test_conflicts_give_the_rows_of_each_label_and_the_total(data: DatasetStatis
 
 def test_notes_of_reading_come_before_those_on_what_is_not_described(data: DatasetStatistics) -> None:
     assert tables.data_notes(data) == ["train: 1,234 blank rows skipped", "no validation split: a"]
+    assert data.tokens is not None
+    assert tables.data_notes(replace(data, tokens=replace(data.tokens, shortened=3, cut=0.25)))[1] == (
+        "3 of 30 sentences are shortened to fit prompt.max_length (1,024 tokens), by 25.0% of the tokens of all"
+        " sentences"
+    )
 
 
 def test_tables_without_rows_are_left_out(data: DatasetStatistics) -> None:

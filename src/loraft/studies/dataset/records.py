@@ -101,6 +101,7 @@ class TokenLengths:
         sentence: of the sentences.
         prompt: of the prompts with their longest answer, after shortening.
         longest: the rows with the most tokens.
+        cut: share of all sentences' tokens that are left out by shortening.
     """
 
     tokenizer: str
@@ -109,6 +110,7 @@ class TokenLengths:
     sentence: Lengths
     prompt: Lengths
     longest: tuple[LongPrompt, ...]
+    cut: float = 0.0
 
 
 @dataclass(frozen=True)

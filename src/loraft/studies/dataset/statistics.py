@@ -217,6 +217,7 @@ def prompt_tokens(config: Config, splits: Sequence[Split]) -> TokenLengths:
         BackboneError: the tokenizer cannot be loaded, or its chat template cannot be used.
     """
     from loraft.models.load import build_encoder  # imported here, since it imports torch
+    from loraft.models.prompts import cut_share
 
     encoder = build_encoder(config)
     answer = max(map(len, encoder.completions_K))
@@ -237,6 +238,7 @@ def prompt_tokens(config: Config, splits: Sequence[Split]) -> TokenLengths:
             LongPrompt(int(sentence_N[i]), int(prompt_N[i]), RowPlace.of(*rows[i]))
             for i in np.argsort(-sentence_N, kind="stable")[:SHOWN]
         ),
+        cut=cut_share(prompts),
     )
 
 

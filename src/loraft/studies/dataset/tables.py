@@ -143,6 +143,12 @@ def data_notes(data: DatasetStatistics) -> list[str]:
         for split in data.splits
         if split.notes
     ]
+    tokens = data.tokens
+    if tokens is not None and tokens.shortened:
+        found.append(
+            f"{tokens.shortened:,} of {data.rows:,} sentences are shortened to fit prompt.max_length"
+            f" ({tokens.max_length:,} tokens), by {tokens.cut:.1%} of the tokens of all sentences"
+        )
     return [*found, *data.notes]
 
 
