@@ -62,9 +62,10 @@ def test_ids_are_ids_unless_the_source_or_the_user_names_them(tmp_path: Path) ->
     rows = [{"text": "thầy dạy hay", "label": 10 * (i % 2)} for i in range(4)]
     assert list(seen(write_rows(tmp_path / "a.csv", rows)).labels) == ["0", "10"]
     assert seen(tmp_path / "a.csv").ids
+    assert "data.label_names" not in " ".join(overview_lines(seen(tmp_path / "a.csv")))  # which names 0, 1, ...
     rows = [{"text": "thầy dạy hay", "label": i % 2} for i in range(4)]
     path = write_rows(tmp_path / "b.jsonl", rows)
-    assert any(line.startswith("labels are numbers") for line in overview_lines(seen(path)))
+    assert any(line.endswith("[NAME OF 0, NAME OF 1, ...]'") for line in overview_lines(seen(path)))
     named = seen(path, "data.label_names=[khen, chê]")
     assert (named.ids, named.labels) == (False, {"chê": {"train": 2}, "khen": {"train": 2}})
     features = datasets.Features(

@@ -153,9 +153,10 @@ def overview_lines(found: Overview) -> list[str]:
     also = f" (also possible: {', '.join(found.candidates)})" if found.candidates else ""
     lines = [text, label + also]
     if found.ids:
+        named = ", or name them by --set 'data.label_names=[NAME OF 0, NAME OF 1, ...]'"
         lines.append(
             "labels are numbers, and the source does not say what they mean: write words for them into the task's"
-            " label_words, or name 0, 1, ... by --set 'data.label_names=[NAME OF 0, NAME OF 1, ...]'"
+            f" label_words{named if [*found.labels] == [str(i) for i in range(len(found.labels))] else ''}"
         )
     if len(found.labels) > LABELS_SHOWN:
         lines.append(f"{len(found.labels) - LABELS_SHOWN:,} more labels")
