@@ -1,13 +1,17 @@
 """Tables of an evaluation: what stands in which cell."""
 
+import io
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from loraft.evaluation.baselines import Baselines, ComparedBaseline
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
-from loraft.evaluation.tables import before_after, confusion, per_class, summary
+from loraft.evaluation.intervals import Difference
+from loraft.evaluation.tables import baselines, before_after, confusion, per_class, summary
 
 
 def cells(table: Table) -> list[list[str]]:
@@ -86,3 +90,33 @@ def test_the_confusion_has_true_labels_as_rows() -> None:
     assert cells(confusion(UNSURE)) == [
         ["true / predicted", "[chê]", "khen", "no label"], ["[chê]", "1", "0", "1"], ["khen", "0", "1", "1"],
     ]  # fmt: skip
+
+
+def beside() -> Baselines:
+    gaps = {
+        "accuracy": Difference(-0.2, (-0.249, -0.151), 0.001, 0.004),
+        "macro_f1": Difference(0.123, (-0.1, 0.25), 0.2, 0.2),
+    }
+    scores = {"accuracy": 0.9, "macro_f1": 0.5}
+    return Baselines(7, 0.95, (ComparedBaseline("TF-IDF + linear SVM", scores, gaps, "worse"),), "Nó kém hơn.")
+
+
+def test_a_baseline_has_a_line_for_each_score_with_the_models_difference_and_what_is_shown() -> None:
+    (table,) = baselines({"": beside()})
+    assert cells(table) == [
+        ["baseline", "score", "value", "points [95% interval]", "shown to be"],
+        ["TF-IDF + linear SVM", "accuracy", "0.9000", "-20.0 [-24.9, -15.1]", "worse"],
+        ["", "macro F1", "0.5000", "+12.3 [-10.0, +25.0]", "neither"],
+    ]
+    assert baselines({"": None}) == []
+
+
+def test_several_models_are_named_in_a_column_and_the_table_fits_80_columns() -> None:
+    (table,) = baselines({"1": beside(), "2": None, "3": beside()}, "run")
+    assert [row[:3] for row in cells(table)] == [
+        ["run", "baseline", "score"],
+        *([[n, "TF-IDF + linear SVM", "accuracy"], ["", "", "macro F1"]][i] for n in "13" for i in (0, 1)),
+    ]
+    console = Console(width=80, file=io.StringIO())
+    console.print(table)
+    assert len(console.file.getvalue().splitlines()) == 2 + 4  # type: ignore[attr-defined]  # no cell is folded

@@ -8,6 +8,7 @@ Shapes: N test rows, K labels.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ from loraft.runs.kept import kept
 
 FEW_TRAIN, FEW_TEST = 20, 10  # rows of a label below which it is hard to learn, or to measure
 WIDE = 0.10  # width of an interval, a fraction
-SHIFT, ERRORS = 0.10, 3.0  # difference of a label's shares: at least so much, and so many standard errors
+SHIFT, LEVEL = 0.10, 0.01  # difference of a label's shares: at least so much, and significant at this level,
+ENOUGH = 50  # with so many rows or predictions; below, the normal approximation does not hold
+MOST_NAMED_ROWS = 3  # rows of a label up to which they are named
 MOST = 0.5  # of the text
 UNUSUAL = 5.0  # ratio of a learning rate to the usual one, in either direction
 NAMED = 5  # labels named in one sentence
@@ -68,17 +71,32 @@ def of_evaluation(
             f"{report.cut:.0%} of the text of the {test.name} rows was cut away; raise prompt.max_length (now"
             f" {config.prompt.max_length})"
         )
-    return [*found, *_imprecise(config, report, test.name)]
+    found += _imprecise(config, report, test.name)
+    rare_rows = rare(labels, test.labels, [example.row for example in test.examples])
+    return [*found, *([] if rare_rows is None else [f"{rare_rows}; more rows in {_key_of(test.name)} help"])]
+
+
+def of_predictions(trained: Mapping[str, int], predicted: Mapping[str, int]) -> list[str]:
+    """A warning where the shares of predicted labels differ from those of the training rows.
+
+    Args:
+        trained: number of training rows of each label; without any there is nothing to compare with.
+        predicted: number of predictions of each label.
+    """
+    trained_K, predicted_K = (np.array([of.get(label, 0) for label in trained]) for of in (trained, predicted))
+    key = "these rows may be unlike those of data.train_split; loraft eval --split FILE measures some that have labels"
+    return [*_shifts([*trained], trained_K, predicted_K, f"of {predicted_K.sum():,} predictions", key)]
 
 
 def of_training(
-    log: Sequence[Mapping[str, Any]], config: Config, learning_rate: float | None, usual_rate: float
+    log: Sequence[Mapping[str, Any]], config: Config, rows: int, learning_rate: float | None, usual_rate: float
 ) -> list[str]:
     """Warnings about how a training went.
 
     Args:
         log: of the trainer; rows with `step` and `eval_macro_f1`.
         config: its `train` section.
+        rows: of validation: two of its scores differ where they do by more than the standard error of a share of them.
         learning_rate: the highest of the schedule; None if not known.
         usual_rate: the usual one for the size of the backbone.
     """
@@ -86,15 +104,19 @@ def of_training(
     by_step = {int(row["step"]): float(row["eval_macro_f1"]) for row in log if "eval_macro_f1" in row and "step" in row}
     steps = sorted(by_step)
     if len(steps) > 1:
-        best = max(steps, key=lambda step: by_step[step])  # the first of equal ones
+        best = max(steps, key=lambda step: by_step[step])
+        error = math.sqrt(by_step[best] * (1 - by_step[best]) / rows)
+        first_differs, last_differs = (
+            by_step[best] - max(by_step[step] for step in others) > error for others in (steps[1:], steps[:-1])
+        )
         length = f"train.num_train_epochs (now {section.num_train_epochs:g})"
         length = f"train.max_steps (now {section.max_steps})" if section.max_steps > 0 else length
-        if best == steps[-1]:
+        if best == steps[-1] and last_differs:
             found.append(
-                f"validation is best at the last step ({by_step[best]:.3f} macro F1 at step {best}), so more steps may"
-                f" help: raise {length}"
+                f"validation still rises at the last step ({by_step[best]:.3f} macro F1 at step {best}), so more steps"
+                f" may help: raise {length}"
             )
-        elif best == steps[0]:
+        elif best == steps[0] and first_differs:
             found.append(
                 f"validation is best at its first evaluation ({by_step[best]:.3f} macro F1 at step {best}), so training"
                 " went on too long or too fast: lower train.learning_rate or train.eval_steps (now"
@@ -110,14 +132,24 @@ def of_training(
     return found
 
 
-def rare(support: Mapping[str, int]) -> str | None:
-    """A sentence about labels with too few test rows for an interval of the macro F1; None if there are none."""
-    few = {label: n for label, n in support.items() if 0 < n < FEW_TEST}
+def rare(labels: Sequence[str], references_N: npt.NDArray[np.int64], rows: Sequence[int]) -> str | None:
+    """A sentence about labels with too few test rows for an interval of the macro F1; None if there are none.
+
+    Args:
+        labels: names of the K labels.
+        references_N: label ids of the test rows.
+        rows: their numbers in their file; those of the rarest labels are named.
+    """
+    counts_K = np.bincount(references_N, minlength=len(labels))
+    few = {label: int(n) for label, n in zip(labels, counts_K, strict=True) if 0 < n < FEW_TEST}
     if not few:
         return None
+    named = np.flatnonzero((counts_K > 0) & (counts_K <= MOST_NAMED_ROWS))[:NAMED].tolist()
+    of_label = [(labels[k], [rows[i] for i, label in enumerate(references_N) if label == k]) for k in named]
+    where = ", ".join(f"{label} in row {' and '.join(map(str, numbers))}" for label, numbers in of_label)
     return (
         f"fewer than {FEW_TEST} test rows: {_listed(few)}; each counts as much in the macro F1 as any other label, so"
-        " its interval is rough"
+        " its interval is rough" + (f" and hangs on single rows: {where}" if where else "")
     )
 
 
@@ -129,15 +161,20 @@ def _never_predicted(labels: Sequence[str], given_K: npt.ArrayLike, counts_K: np
 
 
 def _shifts(labels: Sequence[str], trained_K: Any, other_K: Any, of: str, key: str) -> Iterator[str]:
-    """The label whose share differs most between training rows and others, if that is more than chance."""
+    """The label whose share differs most between training rows and others, if that is more than chance.
+
+    The z-test of two shares at `LEVEL`, corrected for the number of labels. Among few rows it shows nothing.
+    """
     total, other = int(trained_K.sum()), int(other_K.sum())
-    if not total or not other:
+    if min(total, other) < ENOUGH:
         return
     gaps_K = other_K / other - trained_K / total
     k = int(np.abs(gaps_K).argmax())
     share = (trained_K[k] + other_K[k]) / (total + other)
     error = math.sqrt(share * (1 - share) * (1 / total + 1 / other))
-    if abs(gaps_K[k]) > max(SHIFT, ERRORS * error):
+    # Bonferroni: the label was picked among K. Two-sided.
+    bound = NormalDist().inv_cdf(1 - LEVEL / (2 * len(labels))) * error
+    if abs(gaps_K[k]) > max(SHIFT, bound):
         before, after = trained_K[k] / total, other_K[k] / other
         yield f"label shares differ: {labels[k]} is {before:.0%} of the training rows and {after:.0%} {of}; {key}"
 
@@ -175,8 +212,6 @@ def _imprecise(config: Config, report: EvaluationReport, split: str) -> Iterator
         key = f"raise data.{limit} (now {value})" if value is not None else f"more rows in {_key_of(split)} help"
         wide = ", ".join(f"{name} {100 * width:.0f} points" for name, width in widths.items())
         yield f"{report.confidence:.0%} intervals are wide on {report.n:,} rows: {wide}; {key}"
-    if (sentence := rare({row.label: row.support for row in report.per_class})) is not None:
-        yield sentence + f"; more rows in {_key_of(split)} help"
 
 
 def _key_of(split: str) -> str:

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from loraft.display.table import add_row, number_table
+from loraft.display.table import add_row, narrow_table, number_table
+from loraft.evaluation import significance
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.classification_report import EvaluationReport
-from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES
+from loraft.evaluation.metrics import SCORES
+
+SHOWN = {1: significance.BETTER, -1: significance.WORSE, 0: "neither"}  # by the sign of a difference that is shown
 
 
 def before_after(before: EvaluationReport | None, after: EvaluationReport) -> Table:
@@ -47,27 +50,32 @@ def summary(report: EvaluationReport) -> Table:
     return table
 
 
-def baselines(found: Mapping[str, Baselines | None]) -> list[Table]:
-    """The baselines beside each model: their scores as fractions, its difference to them in points, and the verdict.
+def baselines(found: Mapping[str, Baselines | None], models: str = "") -> list[Table]:
+    """The baselines beside each model, a line for each score: its value, and the model's difference to it in points.
 
     Args:
-        found: by the name of the model; "" where there is one.
+        found: by the name of the model, which has a column of its own where there are several.
+        models: head of that column.
 
     Returns:
         One table; none where no baseline was measured.
     """
-    columns = [cell for score in INTERVAL_SCORES for cell in (SCORES[score], "points")]
-    table = number_table("baseline on the same rows", *columns, "the model is")
-    table.columns[-1].justify = "left"
-    rows = [(name, row) for name, one in found.items() if one is not None for row in one.rows]
-    for name, row in rows:
-        cells = []
-        for score in INTERVAL_SCORES:
-            gap = row.differences[score]
+    measured = {name: one for name, one in found.items() if one is not None}
+    if not measured:
+        return []
+    named, confidence = len(found) > 1, next(iter(measured.values())).confidence
+    heads = ("baseline", "score", "value", f"points [{confidence:.0%} interval]", "shown to be")
+    table = narrow_table(*([models] if named else []), *heads)
+    for name, row in [(name, row) for name, one in measured.items() for row in one.rows]:
+        for n, (score, gap) in enumerate(row.differences.items()):
             low, high = (f"{100 * bound:+.1f}" for bound in gap.interval)
-            cells += [f"{row.scores[score]:.4f}", f"{100 * gap.difference:+.1f} [{low}, {high}]"]
-        add_row(table, f"{name}: {row.name}" if name else row.name, *cells, row.verdict)
-    return [table] if rows else []
+            points = f"{100 * gap.difference:+.1f} [{low}, {high}]"
+            word = SHOWN[significance.shown(gap, confidence)]
+            first = [name] * named + [row.name] if n == 0 else [""] * (1 + named)
+            add_row(table, *first, SCORES[score], f"{row.scores[score]:.4f}", points, word)
+    for column in table.columns[: 2 + named]:
+        column.justify = "left"
+    return [table]
 
 
 def per_class(report: EvaluationReport) -> Table:

@@ -5,7 +5,7 @@ It is checked before prediction, since an adapter gives wrong answers with anoth
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,17 @@ class BackboneIdentity:
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """The data that an adapter was trained on: its source, and `Split.fingerprint` of each split by name."""
+    """The data that an adapter was trained on.
+
+    Attributes:
+        source: as in the config.
+        fingerprints: `Split.fingerprint` of each split by name.
+        train_labels: number of training rows of each label; empty in files of earlier versions.
+    """
 
     source: str
     fingerprints: dict[str, str]
+    train_labels: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ def describe(
     config: Config,
     encoder: Encoder,
     backbone: BackboneIdentity,
-    fingerprints: dict[str, str],
+    data: DataIdentity,
     scores: dict[str, float],
 ) -> Manifest:
     """Returns the manifest of an adapter.
@@ -104,7 +111,7 @@ def describe(
         config: of the training.
         encoder: of the training prompts.
         backbone: that the adapter was trained on.
-        fingerprints: of each split by its name.
+        data: of the training.
         scores: accuracy and macro_f1 on the test split, as fractions.
     """
     return Manifest(
@@ -115,7 +122,7 @@ def describe(
         prompt_sha256=encoder.prompt_hash,
         backbone=backbone,
         prompt=config.prompt.model_dump(),
-        data=DataIdentity(config.data.source, fingerprints),
+        data=data,
         scores=scores,
         versions=package_versions(VERSIONED),
     )

@@ -160,7 +160,9 @@ def _train_and_judge(
         after, rows = judge(model, encoder, prompts, test, config)
         scores = {"accuracy": after.accuracy, "macro_f1": after.macro_f1}
         fingerprints = {name: split.fingerprint for name, split in splits.items()}
-        save_adapter(run, model, manifest.describe(config, encoder, identity, fingerprints, scores))
+        counts = {label: int((splits["train"].labels == k).sum()) for k, label in enumerate(encoder.task.labels)}
+        data = manifest.DataIdentity(config.data.source, fingerprints, counts)
+        save_adapter(run, model, manifest.describe(config, encoder, identity, data, scores))
     finally:
         remove_adapter(model)
     write_rows(run, rows)
@@ -186,12 +188,12 @@ def _with_baselines_and_warnings(
     result: RunResult, run: Run, config: Config, splits: Mapping[str, Split], rows: Sequence[PredictedRow]
 ) -> RunResult:
     """The result with the baselines on the same test rows, and with what its scores hide."""
-    train, test = splits["train"] if config.eval.baselines != "off" else None, splits["test"]
+    train, test = splits["train"], splits["test"]
     predictions_N = predicted_ids(rows, result.labels)
     parameters = result.train.parameters
     usual = rate_for(parameters.all - parameters.trainable)
     told = advice.of_evaluation(config, result.after, test, predictions_N, train)
-    told += advice.of_training(run.read_log(), config, result.train.learning_rate, usual)
+    told += advice.of_training(run.read_log(), config, len(splits["validation"]), result.train.learning_rate, usual)
     baselines = compared_with(config, train, test, predictions_N, "adapter")
     return replace(result, baselines=baselines, warnings=tuple(told))
 

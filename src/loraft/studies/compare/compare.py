@@ -178,8 +178,7 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
         worse, better = -1 in shown, 1 in shown and -1 not in shown
         words, changed = significance.verdict(difference, config.eval.confidence), _changed(first, other)
         compared.append(ComparedRun(_scores(other), difference, mcnemar, changed, worse, better, words))
-    support = {label: int((first.references_N == k).sum()) for k, label in enumerate(first.labels)}
-    rare = advice.rare(support)
+    rare = advice.rare(first.labels, first.references_N, first.rows)
     return Comparison(
         n=len(first.texts),
         labels=first.labels,

@@ -36,7 +36,7 @@ def comparison(result: Comparison) -> Table:
 def baselines(result: Comparison) -> list[Table]:
     """The baselines beside each run; runs are numbered as in `comparison_notes`."""
     runs = [result.first, *(other.compared for other in result.others)]
-    return evaluation_tables.baselines({f"run {n}": run.baselines for n, run in enumerate(runs, start=1)})
+    return evaluation_tables.baselines({str(n): run.baselines for n, run in enumerate(runs, start=1)}, "run")
 
 
 def worse(result: Comparison) -> list[str]:
