@@ -36,7 +36,7 @@ def test_compare_prints_differences_in_points_and_changed_rows(tmp_path: Path) -
     assert table[4].split()[:4] == ["2", "macro", "F1", "0.9499"]
     assert sum(line.lstrip().startswith("mended") for line in table) == 3  # two rows and the number of the others
     assert any("16 more" in line for line in table)
-    assert table[-4:-2] == [f"run 1: {tmp_path / 'a'}", f"run 2: {tmp_path / 'b'}"]
+    assert table[-5:-3] == [f"run 1: {tmp_path / 'a'}", f"run 2: {tmp_path / 'b'}"]
 
 
 def test_changed_rows_can_be_left_out(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The baselines are what they say they are."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from loraft.data.records import Example
 from loraft.errors import DataError, Note
 from loraft.evaluation import baselines, metrics
 from loraft.evaluation.baselines import compared_with, linear_svm, majority, tfidf, train_rows
-from loraft.evaluation.intervals import Difference
 
 
 def split(rows: list[tuple[str, int]]) -> Split:
@@ -77,11 +75,6 @@ def test_the_verdict_begins_with_what_the_model_loses_to(tmp_path: Path) -> None
     mixed = beside(tmp_path, [0] * 10 + [2] * 80 + [0] * 10)  # all ten found, ten wrong: equal accuracy
     assert (mixed.rows[0].differences["accuracy"].difference, mixed.rows[0].verdict) == (0.0, "better")
     assert "better than the majority label (macro F1)" in mixed.verdict
-    gap = Difference(0.1, (0.05, 0.15), 0.01, 0.01)
-    found = {"accuracy": replace(gap, difference=-0.1), "macro_f1": gap}
-    row = baselines.ComparedBaseline("majority label", {}, found, "")
-    said = baselines._sentence([row], 0.95, "adapter")
-    assert said == "The adapter is worse than the majority label (accuracy) and better (macro F1)."
 
 
 def test_answers_are_kept_for_the_same_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,12 @@ import io
 from dataclasses import replace
 
 import pytest
+from helpers.baselines import ROWS, beside
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loraft.evaluation.baselines import Baselines, ComparedBaseline
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
-from loraft.evaluation.intervals import Difference
 from loraft.evaluation.tables import baselines, before_after, confusion, per_class, summary
 
 
@@ -92,21 +91,11 @@ def test_the_confusion_has_true_labels_as_rows() -> None:
     ]  # fmt: skip
 
 
-def beside() -> Baselines:
-    gaps = {
-        "accuracy": Difference(-0.2, (-0.249, -0.151), 0.001, 0.004),
-        "macro_f1": Difference(0.123, (-0.1, 0.25), 0.2, 0.2),
-    }
-    scores = {"accuracy": 0.9, "macro_f1": 0.5}
-    return Baselines(7, 0.95, (ComparedBaseline("TF-IDF + linear SVM", scores, gaps, "worse"),), "Nó kém hơn.")
-
-
 def test_a_baseline_has_a_line_for_each_score_with_the_models_difference_and_what_is_shown() -> None:
     (table,) = baselines({"": beside()})
     assert cells(table) == [
         ["baseline", "score", "value", "points [95% interval]", "shown to be"],
-        ["TF-IDF + linear SVM", "accuracy", "0.9000", "-20.0 [-24.9, -15.1]", "worse"],
-        ["", "macro F1", "0.5000", "+12.3 [-10.0, +25.0]", "neither"],
+        *ROWS,
     ]
     assert baselines({"": None}) == []
 

@@ -71,9 +71,10 @@ def of_evaluation(
             f"{report.cut:.0%} of the text of the {test.name} rows was cut away; raise prompt.max_length (now"
             f" {config.prompt.max_length})"
         )
-    found += _imprecise(config, report, test.name)
+    more = _more_rows(config, test.name)
+    found += _imprecise(report, more)
     rare_rows = rare(labels, test.labels, [example.row for example in test.examples])
-    return [*found, *([] if rare_rows is None else [f"{rare_rows}; more rows in {_key_of(test.name)} help"])]
+    return [*found, *([] if rare_rows is None else [f"{rare_rows}; {more}"])]
 
 
 def of_predictions(trained: Mapping[str, int], predicted: Mapping[str, int]) -> list[str]:
@@ -204,14 +205,18 @@ def _leaked(config: Config, train: Split, test: Split, answers_N: Any, num_label
     )
 
 
-def _imprecise(config: Config, report: EvaluationReport, split: str) -> Iterator[str]:
+def _imprecise(report: EvaluationReport, more: str) -> Iterator[str]:
     widths = {SCORES[score]: high - low for score, (low, high) in report.intervals.items() if high - low > WIDE}
     if widths:
-        limit = LIMITS.get(split)
-        value = None if limit is None else getattr(config.data, limit)
-        key = f"raise data.{limit} (now {value})" if value is not None else f"more rows in {_key_of(split)} help"
         wide = ", ".join(f"{name} {100 * width:.0f} points" for name, width in widths.items())
-        yield f"{report.confidence:.0%} intervals are wide on {report.n:,} rows: {wide}; {key}"
+        yield f"{report.confidence:.0%} intervals are wide on {report.n:,} rows: {wide}; {more}"
+
+
+def _more_rows(config: Config, split: str) -> str:
+    """How to measure on more rows: by a limit that is set, or by a larger split."""
+    limit = LIMITS.get(split)
+    value = None if limit is None else getattr(config.data, limit)
+    return f"more rows in {_key_of(split)} help" if value is None else f"raise data.{limit} (now {value})"
 
 
 def _key_of(split: str) -> str:

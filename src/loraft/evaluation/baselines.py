@@ -154,19 +154,15 @@ def compared_with(
 
 def _sentence(rows: Sequence[ComparedBaseline], confidence: float, model: str) -> str:
     """The verdict on the model, against each baseline; the one that it loses to comes first."""
-    parts = []
-    for row in rows:
-        of_sign: dict[int, list[str]] = {-1: [], 0: [], 1: []}
-        for score, one in row.differences.items():
-            of_sign[significance.shown(one, confidence)].append(metrics.SCORES[score])
-        lower, equal, higher = (f"({', '.join(of_sign[sign])})" if of_sign[sign] else "" for sign in (-1, 0, 1))
-        said = f"{significance.UNCLEAR} from the {row.name} {equal}"
-        if lower:
-            said = f"is worse than the {row.name} {lower}" + (f" and better {higher}" if higher else "")
-        elif higher:
-            said = f"is better than the {row.name} {higher}"
-        parts.append((not lower, bool(higher), said))
-    return f"The {model} {'; it '.join(said for *_, said in sorted(parts))}."
+    order = (significance.WORSE, significance.UNCLEAR, significance.BETTER)
+    found = [
+        (
+            order.index(row.verdict) if row.verdict in order else 0,
+            significance.against(row.differences, confidence, f"the {row.name}"),
+        )
+        for row in rows
+    ]
+    return f"The {model} {'; it '.join(said for _, said in sorted(found))}."
 
 
 # Words of one letter or more, and runs of punctuation: emoticons and "!" carry sentiment.

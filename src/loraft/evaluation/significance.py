@@ -218,6 +218,17 @@ def verdict(differences: Mapping[str, Difference], confidence: float) -> str:
     return WORSE if -1 in signs.values() else BETTER if 1 in signs.values() else UNCLEAR
 
 
+def against(differences: Mapping[str, Difference], confidence: float, other: str) -> str:
+    """The verdict as the end of a sentence that begins with a model: against which other, and in which scores."""
+    names: dict[int, list[str]] = {-1: [], 0: [], 1: []}
+    for score, one in differences.items():
+        names[shown(one, confidence)].append(SCORES[score])
+    lower, equal, higher = (f"({', '.join(names[sign])})" for sign in (-1, 0, 1))
+    if names[-1]:
+        return f"is {WORSE} than {other} {lower}" + (f" and {BETTER} {higher}" if names[1] else "")
+    return f"is {BETTER} than {other} {higher}" if names[1] else f"{UNCLEAR} from {other} {equal}"
+
+
 def in_points(difference: Difference, confidence: float) -> str:
     """A difference in percentage points with its interval and its p-value, for sentences."""
     low, high = (f"{100 * bound:+.1f}" for bound in difference.interval)
