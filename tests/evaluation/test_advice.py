@@ -46,6 +46,13 @@ def test_labels_that_are_never_predicted_or_have_few_rows_are_named(tmp_path: Pa
     assert rare.endswith("more rows in data.test_split help")
 
 
+def test_a_label_without_test_rows_that_is_predicted_is_told_since_it_lowers_the_macro_f1(tmp_path: Path) -> None:
+    train, test = split("train", (200, 200, 200)), split("test", (200, 0, 200))
+    found = said(train, test, [1, *test.labels.tolist()[1:]], tmp_path)
+    assert "predicted, but no test row has it: neutral (1); the macro F1 counts it as an F1 of 0" in found[1]
+    assert not any("neutral (" in sentence for sentence in said(train, test, test.labels.tolist(), tmp_path))
+
+
 def test_shares_that_differ_between_splits_or_at_prediction_are_told(tmp_path: Path) -> None:
     train, test = split("train", (300, 300, 300)), split("test", (300, 100, 100))
     (between,) = said(train, test, test.labels.tolist(), tmp_path)

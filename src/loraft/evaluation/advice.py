@@ -72,6 +72,11 @@ def of_evaluation(
             f" {config.prompt.max_length})"
         )
     more = _more_rows(config, test.name)
+    absent = {label: int(n) for label, n, rows in zip(labels, given_K, counts_K, strict=True) if n and not rows}
+    if absent:
+        found.append(
+            f"predicted, but no test row has it: {_listed(absent)}; the macro F1 counts it as an F1 of 0; {more}"
+        )
     found += _imprecise(report, more)
     rare_rows = rare(labels, test.labels, [example.row for example in test.examples])
     return [*found, *([] if rare_rows is None else [f"{rare_rows}; {more}"])]

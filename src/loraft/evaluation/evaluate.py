@@ -113,7 +113,7 @@ def evaluate(
     folder = None if adapter is None else str(adapter)
     train, predictions_N = train_rows(config, split), predicted_ids(rows, encoder.task.labels)
     baselines = compared_with(config, train, data, predictions_N, "backbone" if zero_shot else "adapter")
-    told = advice.of_evaluation(config, report, data, predictions_N, train)
+    told = advice.of_evaluation(config, report, data, predictions_N, None if zero_shot else train)
     for sentence in told:
         warnings.warn(sentence, stacklevel=2)
     notes = data.notes
