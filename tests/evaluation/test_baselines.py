@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
 
 from loraft.config.resolve import resolve
-from loraft.data.dataset import Split, load_split
+from loraft.data.dataset import Split, load_data, load_split
 from loraft.data.records import Example
 from loraft.errors import DataError, Note
 from loraft.evaluation import baselines, metrics
@@ -110,6 +112,17 @@ def test_training_rows_are_read_where_they_are_at_hand(tmp_path: Path) -> None:
     assert found is not None
     assert len(found) == 5
     assert train_rows(resolve(), "train") is None
+
+
+@pytest.mark.parametrize("task", ["sentiment", "topic"])
+@pytest.mark.parametrize("source", ["feedback", os.environ.get("LORAFT_VSFC")])
+def test_the_answers_are_those_of_scikit_learns_default_tolerance(source: str | None, task: str) -> None:
+    if source is None:
+        pytest.skip("LORAFT_VSFC does not name the folder of UIT-VSFC")
+    config = resolve(flags={"data.source": source, "prompt.task": task})
+    train, test = load_data(config, "train"), load_data(config, "test")
+    exact = make_pipeline(tfidf(len(train)), LinearSVC(random_state=0)).fit(train.texts, train.labels)
+    assert np.array_equal(linear_svm(train, test), exact.predict(test.texts))
 
 
 @pytest.mark.skipif("LORAFT_VSFC" not in os.environ, reason="LORAFT_VSFC does not name the folder of UIT-VSFC")
