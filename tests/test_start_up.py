@@ -45,7 +45,10 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Run, str]:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
     model.save_pretrained(str(found.adapter))
-    write_record(found.adapter / MANIFEST_FILE, manifest.describe(config, encoder, identity, {}, {}))
+    write_record(
+        found.adapter / MANIFEST_FILE,
+        manifest.describe(config, encoder, identity, manifest.DataIdentity("feedback", {}), {}),
+    )
     write_text(found.config_path, dump_config(config))
     found.finish({})
     return found, "dora" if more else quant

@@ -53,7 +53,10 @@ def run_over(config: Config, tmp_path: Path) -> Run:
     model = add_adapter(base, config.lora, seed=1)
     awaken(model)
     model.save_pretrained(str(made.adapter))
-    write_record(made.adapter / MANIFEST_FILE, manifest.describe(config, encoder, identity, {}, {}))
+    write_record(
+        made.adapter / MANIFEST_FILE,
+        manifest.describe(config, encoder, identity, manifest.DataIdentity("feedback", {}), {}),
+    )
     made.finish({})
     return made
 

@@ -69,7 +69,7 @@ def linear_svm(train: Split, test: Split) -> Ints:
     """Label ids of the test rows from a linear SVM, one label against the rest, on TF-IDF of words and word pairs.
 
     Scikit-learn's defaults (C = 1, squared hinge loss), but a tolerance of 0.01 instead of 0.0001: the answers on the
-    bundled data and on UIT-VSFC are the same, and 80 labels take a quarter of the time.
+    bundled data and on UIT-VSFC are the same, in less time.
 
     Source:
         Joachims 1998, "Text Categorization with Support Vector Machines"; Fan et al. 2008, "LIBLINEAR".
