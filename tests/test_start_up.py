@@ -46,7 +46,8 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Run, str]:
             torch.nn.init.normal_(parameter, std=0.05)
     model.save_pretrained(str(found.adapter))
     write_record(
-        found.adapter / MANIFEST_FILE, manifest.describe(config, encoder, identity, manifest.DataIdentity("", {}), {})
+        found.adapter / MANIFEST_FILE,
+        manifest.describe(config, encoder, identity, manifest.DataIdentity("feedback", {}), {}),
     )
     write_text(found.config_path, dump_config(config))
     found.finish({})

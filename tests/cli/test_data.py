@@ -1,5 +1,7 @@
 """`loraft data` on the command line: what is parsed, printed where, and refused."""
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -58,3 +60,20 @@ def test_data_names_a_column_that_is_not_there(tmp_path: Path, loraft_says: Says
     code, _, err = loraft_says("data", "--output", str(tmp_path), "--no-tokens", "--by", "lớp")
     assert code == 1
     assert "--by: no column 'lớp' in 3462 rows (got topic); name one of these" in err
+
+
+def test_the_list_of_rows_is_csv_on_stdout_and_everything_else_on_stderr(tmp_path: Path, loraft_says: Says) -> None:
+    text = 'phòng nóng, "máy chiếu" mờ'  # a comma and quotes come back as they were
+    lines = [json.dumps({"sentence": text, "sentiment": label}) + "\n" for label in ("negative", "neutral")]
+    (tmp_path / "train.jsonl").write_text("".join(lines), encoding="utf-8")
+    given = ("data", "--data", str(tmp_path), "--output", str(tmp_path), "--list")
+    code, out, err = loraft_says(*given, "conflicts")
+    assert code == 0
+    found = [(row["row"], row["text"], row["label"], row["other_row"]) for row in csv.DictReader(io.StringIO(out))]
+    assert found == [("1", text, "negative", "2"), ("2", text, "neutral", "1")]
+    assert err.endswith("conflicts: 2 rows\n")
+    assert json.loads(loraft_says(*given, "conflicts", "--json")[1])[0]["other_label"] == "neutral"
+    code, out, _ = loraft_says(*given, "leaks")
+    assert (code, out) == (0, "split,row,text,label,other_split,other_row,other_text,other_label,jaccard\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]  # nothing is written beside the list
+    assert "allowed: leaks, conflicts, duplicates, shortened" in loraft_says(*given, "all")[2]

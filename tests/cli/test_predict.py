@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,7 +60,11 @@ def test_predict_prints_label_sets_as_data_files_hold_them(
         Prediction(1, "a", ("giảng viên", "tích cực"), {"giảng viên": 0.9, "tích cực": 0.7}),
         Prediction(2, "b", (), {"giảng viên": 0.1, "tích cực": 0.2}),
     ]
-    monkeypatch.setattr("loraft.evaluation.predict.predict", lambda *given, **named: iter(found))
+
+    def predict(rows: Iterable[object], **named: object) -> Iterable[Prediction]:
+        return (one for _, one in zip(rows, found, strict=True))
+
+    monkeypatch.setattr("loraft.evaluation.predict.predict", predict)
     assert loraft_says("predict", "a", "b")[1] == "giảng viên|tích cực\n\n"
     rows = [json.loads(line) for line in loraft_says("predict", "--json", "a", "b")[1].splitlines()]
     assert rows[1] == {"row": 2, "text": "b", "label": [], "probs": found[1].probs}

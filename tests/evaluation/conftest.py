@@ -56,9 +56,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     model = add_adapter(base, config.lora, seed=1)
     awaken(model)
     model.save_pretrained(str(made.adapter))
-    write_record(
-        made.adapter / MANIFEST_FILE, manifest.describe(config, encoder, identity, manifest.DataIdentity("", {}), {})
-    )
+    data = manifest.DataIdentity("feedback", {}, train_labels=dict(zip(encoder.task.labels, (998, 1, 1), strict=True)))
+    write_record(made.adapter / MANIFEST_FILE, manifest.describe(config, encoder, identity, data, {}))
     made.finish({})
     return made
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from loraft.config.resolve import resolve
@@ -45,6 +46,13 @@ def test_labels_that_are_never_predicted_or_have_few_rows_are_named(tmp_path: Pa
     assert rare.endswith("more rows in data.test_split help")
 
 
+def test_a_label_without_test_rows_that_is_predicted_is_told_since_it_lowers_the_macro_f1(tmp_path: Path) -> None:
+    train, test = split("train", (200, 200, 200)), split("test", (200, 0, 200))
+    found = said(train, test, [1, *test.labels.tolist()[1:]], tmp_path)
+    assert "predicted, but no test row has it: neutral (1); the macro F1 counts it as an F1 of 0" in found[1]
+    assert not any("neutral (" in sentence for sentence in said(train, test, test.labels.tolist(), tmp_path))
+
+
 def test_shares_that_differ_between_splits_or_at_prediction_are_told(tmp_path: Path) -> None:
     train, test = split("train", (300, 300, 300)), split("test", (300, 100, 100))
     (between,) = said(train, test, test.labels.tolist(), tmp_path)
@@ -57,9 +65,22 @@ def test_shares_that_differ_between_splits_or_at_prediction_are_told(tmp_path: P
 
 
 def test_a_difference_of_shares_by_chance_is_not_told(tmp_path: Path) -> None:
-    # 5 of 8 rows instead of a third: three standard errors of 8 rows are 50 points.
-    found = said(split("train", (300, 300, 300)), split("test", (5, 2, 1)), [0] * 5 + [1, 1, 2], tmp_path)
-    assert not any("shares" in sentence for sentence in found)
+    # 46 % of 63 rows instead of a third: z = 2.05. Level 0.01 for 3 labels needs 2.94, which 54 % have (z = 3.31).
+    train = split("train", (300, 300, 300))
+    for counts, told in (((29, 17, 17), False), ((34, 15, 14), True)):
+        test = split("test", counts)
+        found = said(train, test, test.labels.tolist(), tmp_path)
+        assert any("shares" in sentence for sentence in found) == told
+
+
+def test_shares_of_predictions_that_are_unlike_those_of_training_are_told() -> None:
+    trained = {"negative": 300, "neutral": 0, "positive": 300}
+    (found,) = advice.of_predictions(trained, {"positive": 70, "negative": 30})
+    assert found.startswith("label shares differ: negative is 50% of the training rows and 30% of 100 predictions;")
+    assert "loraft eval --split FILE" in found
+    assert advice.of_predictions(trained, {"positive": 49}) == []  # fewer than 50
+    assert advice.of_predictions(trained, {"positive": 59, "negative": 41}) == []  # 9 points
+    assert advice.of_predictions({}, {"positive": 70}) == []  # a bundle of an earlier version
 
 
 def test_rows_that_stand_in_train_are_counted_with_the_scores_on_the_rest(tmp_path: Path) -> None:
@@ -104,20 +125,22 @@ def log(*scores: float) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("scores", "begins", "key"),
     [
-        ((0.5, 0.6, 0.7), "validation is best at the last step (0.700", "train.num_train_epochs (now 3)"),
-        ((0.7, 0.6, 0.7), "validation is best at its first evaluation (0.700", "train.learning_rate"),
+        ((0.5, 0.6, 0.7), "validation still rises at the last step (0.700", "train.num_train_epochs (now 3)"),
+        ((0.7, 0.6, 0.6), "validation is best at its first evaluation (0.700", "train.learning_rate"),
+        ((0.5, 0.68, 0.7), "", ""),  # the standard error of 0.7 on 300 rows is 0.026
+        ((0.7, 0.6, 0.68), "", ""),
         ((0.5, 0.7, 0.6), "", ""),
         ((0.5,), "", ""),
     ],
 )  # fmt: skip
 def test_validation_that_is_best_at_either_end_is_told(scores: tuple[float, ...], begins: str, key: str) -> None:
-    found = advice.of_training(log(*scores), resolve(), 2e-3, 2e-3)
+    found = advice.of_training(log(*scores), resolve(), 300, 2e-3, 2e-3)
     assert len(found) == (1 if begins else 0)
     assert all(sentence.startswith(begins) and key in sentence for sentence in found)
 
 
 def test_the_steps_are_named_where_they_count() -> None:
-    (found,) = advice.of_training(log(0.5, 0.6), resolve(overrides=["train.max_steps=20"]), None, 2e-3)
+    (found,) = advice.of_training(log(0.5, 0.6), resolve(overrides=["train.max_steps=20"]), 300, None, 2e-3)
     assert found.endswith("raise train.max_steps (now 20)")
 
 
@@ -125,15 +148,19 @@ def test_the_steps_are_named_where_they_count() -> None:
     ("rate", "words"), [(2e-2, "10 times above"), (1e-4, "20 times below"), (1e-2, ""), (4e-4, "")]
 )
 def test_an_unusual_learning_rate_is_told(rate: float, words: str) -> None:
-    found = advice.of_training([], resolve(), rate, 2e-3)
+    found = advice.of_training([], resolve(), 300, rate, 2e-3)
     assert len(found) == (1 if words else 0)
     assert all(words in one and one.endswith("leave train.learning_rate unset") for one in found)
 
 
-def test_many_labels_are_counted_and_the_rarest_named() -> None:
-    found = advice.rare({f"nhãn {n}": n for n in range(12)})
+def test_many_labels_are_counted_and_the_rows_of_the_rarest_named() -> None:
+    labels = [f"nhãn {n}" for n in range(12)]
+    ids = np.repeat(range(12), range(12))
+    found = advice.rare(labels, ids, range(1, len(ids) + 1))
     assert found is not None
     assert found.startswith(
         "fewer than 10 test rows: nhãn 1 (1), nhãn 2 (2), nhãn 3 (3), nhãn 4 (4), nhãn 5 (5) and 4 more;"
     )
-    assert advice.rare({"a": 0, "b": 10}) is None
+    assert found.endswith("on single rows: nhãn 1 in row 1, nhãn 2 in row 2 and 3, nhãn 3 in row 4 and 5 and 6")
+    assert advice.rare(["a", "b"], np.ones(10, dtype=np.int64), range(10)) is None
+    assert "single rows" not in (advice.rare(["a"], np.zeros(4, dtype=np.int64), range(4)) or "")

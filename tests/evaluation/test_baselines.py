@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
 
 from loraft.config.resolve import resolve
-from loraft.data.dataset import Split, load_split
+from loraft.data.dataset import Split, load_data, load_split
 from loraft.data.records import Example
 from loraft.errors import DataError, Note
 from loraft.evaluation import baselines, metrics
@@ -66,12 +68,15 @@ def test_a_model_that_always_says_the_largest_label_is_no_success(tmp_path: Path
 
 def test_the_verdict_begins_with_what_the_model_loses_to(tmp_path: Path) -> None:
     said = beside(tmp_path, [2] * 100).verdict
-    assert said.startswith("The adapter is worse than the TF-IDF + linear SVM: accuracy -10.0 points (95% interval -")
-    assert ". The adapter cannot be told apart from the majority label: accuracy +0.0 points" in said
+    assert said == (
+        "The adapter is worse than the TF-IDF + linear SVM (accuracy, macro F1); it cannot be told apart from the"
+        " majority label (accuracy, macro F1)."
+    )
     good = beside(tmp_path, ROWS.labels.tolist()).verdict
-    assert "The adapter is better than the majority label: accuracy +10.0 points" in good
-    mixed = beside(tmp_path, [0] * 10 + [2] * 80 + [0] * 10).rows[0]  # all ten found, ten wrong: equal accuracy
-    assert (mixed.differences["accuracy"].difference, mixed.verdict) == (0.0, "better")
+    assert good.endswith("it is better than the majority label (accuracy, macro F1).")
+    mixed = beside(tmp_path, [0] * 10 + [2] * 80 + [0] * 10)  # all ten found, ten wrong: equal accuracy
+    assert (mixed.rows[0].differences["accuracy"].difference, mixed.rows[0].verdict) == (0.0, "better")
+    assert "better than the majority label (macro F1)" in mixed.verdict
 
 
 def test_answers_are_kept_for_the_same_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +112,17 @@ def test_training_rows_are_read_where_they_are_at_hand(tmp_path: Path) -> None:
     assert found is not None
     assert len(found) == 5
     assert train_rows(resolve(), "train") is None
+
+
+@pytest.mark.parametrize("task", ["sentiment", "topic"])
+@pytest.mark.parametrize("source", ["feedback", os.environ.get("LORAFT_VSFC")])
+def test_the_answers_are_those_of_scikit_learns_default_tolerance(source: str | None, task: str) -> None:
+    if source is None:
+        pytest.skip("LORAFT_VSFC does not name the folder of UIT-VSFC")
+    config = resolve(flags={"data.source": source, "prompt.task": task})
+    train, test = load_data(config, "train"), load_data(config, "test")
+    exact = make_pipeline(tfidf(len(train)), LinearSVC(random_state=0)).fit(train.texts, train.labels)
+    assert np.array_equal(linear_svm(train, test), exact.predict(test.texts))
 
 
 @pytest.mark.skipif("LORAFT_VSFC" not in os.environ, reason="LORAFT_VSFC does not name the folder of UIT-VSFC")

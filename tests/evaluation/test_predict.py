@@ -2,6 +2,7 @@
 
 import threading
 import unicodedata
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -199,3 +200,13 @@ def test_predictions_tell_of_ties(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.warns(Note, match="1 of 1 rows: the best labels tie"):
         (found,) = predict(SENTENCES[0], run=run.path)
     assert found.label == NAMES[0]
+
+
+def test_shares_unlike_those_of_the_training_rows_are_told_at_the_end(run: Run, expected: list[list[float]]) -> None:
+    other = next(n for n, probs_K in enumerate(expected) if int(np.argmax(probs_K)))  # training had 998 of label 0
+    found = predict([SENTENCES[other]] * 50, run=run.path)
+    with pytest.warns(UserWarning, match="0% of the training rows and 100% of 50 predictions"):
+        list(found)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        list(predict([SENTENCES[other]] * 49, run=run.path))

@@ -173,3 +173,20 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p_values: list[float]
             break
         rejected.add(index)
     assert {i for i, p in enumerate(significance.holm(p_values)) if p <= level} == rejected
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "macro_f1", "said"),
+    [
+        ((-0.1, 0.01), (0.1, 0.01), "is worse than it (accuracy) and better (macro F1)"),
+        ((-0.1, 0.01), (-0.1, 0.06), "is worse than it (accuracy)"),
+        ((0.1, 0.05), (0.1, 0.01), "is better than it (accuracy, macro F1)"),
+        ((0.1, 0.06), (-0.1, 0.9), "cannot be told apart from it (accuracy, macro F1)"),
+    ],
+)
+def test_a_verdict_names_the_scores_that_it_rests_on(
+    accuracy: tuple[float, float], macro_f1: tuple[float, float], said: str
+) -> None:
+    found = {"accuracy": accuracy, "macro_f1": macro_f1}
+    differences = {score: Difference(gap, (0.0, 0.0), p, p) for score, (gap, p) in found.items()}
+    assert significance.against(differences, 0.95, "it") == said

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from helpers.baselines import ROWS, beside
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
-from loraft.evaluation.tables import before_after, confusion, per_class, summary
+from loraft.evaluation.tables import baselines, before_after, confusion, per_class, summary
 
 
 def cells(table: Table) -> list[list[str]]:
@@ -141,3 +142,23 @@ def test_rows_that_were_shortened_are_in_the_tables() -> None:
     short = replace(GOOD, truncated=2, cut=0.375)
     assert cells(summary(short))[-1] == ["rows shortened, share of all tokens", "2 of 4, 37.5%"]
     assert cells(before_after(GOOD, short))[-1] == ["rows shortened, share of all tokens", "", "2 of 4, 37.5%", ""]
+
+
+def test_a_baseline_has_a_line_for_each_score_with_the_models_difference_and_what_is_shown() -> None:
+    (table,) = baselines({"": beside()})
+    assert cells(table) == [
+        ["baseline", "score", "value", "points [95% interval]", "shown to be"],
+        *ROWS,
+    ]
+    assert baselines({"": None}) == []
+
+
+def test_several_models_are_named_in_a_column_and_the_table_fits_80_columns() -> None:
+    (table,) = baselines({"1": beside(), "2": None, "3": beside()}, "run")
+    assert [row[:3] for row in cells(table)] == [
+        ["run", "baseline", "score"],
+        *([[n, "TF-IDF + linear SVM", "accuracy"], ["", "", "macro F1"]][i] for n in "13" for i in (0, 1)),
+    ]
+    console = Console(width=80, file=io.StringIO())
+    console.print(table)
+    assert len(console.file.getvalue().splitlines()) == 2 + 4  # type: ignore[attr-defined]  # no cell is folded

@@ -54,7 +54,8 @@ def run_over(config: Config, tmp_path: Path) -> Run:
     awaken(model)
     model.save_pretrained(str(made.adapter))
     write_record(
-        made.adapter / MANIFEST_FILE, manifest.describe(config, encoder, identity, manifest.DataIdentity("", {}), {})
+        made.adapter / MANIFEST_FILE,
+        manifest.describe(config, encoder, identity, manifest.DataIdentity("feedback", {}), {}),
     )
     made.finish({})
     return made

@@ -24,9 +24,8 @@ from loraft.runs.run import MANIFEST_FILE
 def described() -> Manifest:
     config = resolve(overrides=["model.name=của-em", "quant.method=nf4", "data.source=góp-ý"])
     identity = manifest.identify(config, backbone(), Path("runs/r2"))
-    return manifest.describe(
-        config, encoder(), identity, manifest.DataIdentity("góp-ý", {"test": "f" * 64}, "p" * 64), {"accuracy": 0.5}
-    )
+    data = manifest.DataIdentity(config.data.source, {"test": "f" * 64}, "p" * 64, {"negative": 3})
+    return manifest.describe(config, encoder(), identity, data, {"accuracy": 0.5})
 
 
 def test_what_is_described_is_read_again(tmp_path: Path) -> None:
@@ -42,6 +41,7 @@ def test_it_holds_labels_prompt_backbone_data_scores_and_versions() -> None:
     assert (found.backbone.name, found.backbone.quant["method"]) == ("của-em", "nf4")
     assert found.backbone.fingerprint == fingerprint(backbone())
     assert (found.data.source, found.data.fingerprints) == ("góp-ý", {"test": "f" * 64})
+    assert found.data.train_labels == {"negative": 3}
     assert found.scores == {"accuracy": 0.5}
     assert found.versions["peft"]
     assert found.prompt["answer_prefix"] == "Sentiment: "

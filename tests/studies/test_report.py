@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.baselines import ROWS, beside
 from helpers.folders import HOSTILE, LABELS, answers, make_data, make_fewshot, make_run
 from helpers.records import report as judgement
 
@@ -324,6 +325,20 @@ def test_the_headline_has_the_backbones_scores_where_they_were_measured(tmp_path
     assert dict(report.document(run.path).sections)["Results"][0] == after + backbone
     run.finish(replace(result, before=None))
     assert dict(report.document(run.path).sections)["Results"][0] == after
+
+
+def test_a_run_is_shown_beside_the_baselines_and_with_its_warnings(tmp_path: Path) -> None:
+    run = Run(make_run(tmp_path / "a"))
+    plain = dict(report.document(run.path).sections)
+    assert (len(plain["Results"]), plain["Warnings"]) == (2, [])
+    assert "Warnings" not in report.markdown(run.path)  # a section without parts has no heading
+    told = ("never predicted: neutral (3); train.sampling=balanced", "rows conflict")
+    run.finish(replace(RunResult.of(run), baselines=beside(), warnings=told))
+    _, verdict, table, _ = dict(report.document(run.path).sections)["Results"]
+    assert verdict == "The adapter is worse."
+    assert cells(table)[1] == ROWS  # type: ignore[arg-type]
+    for text in (report.markdown(run.path), report.write_page(run.path).read_text(encoding="utf-8")):
+        assert all(sentence in text for sentence in (*told, verdict, "-20.0 [-24.9, -15.1]"))
 
 
 def test_the_training_is_told_with_its_nested_values_and_short_numbers(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_process_that_is_killed_leaves_the_earlier_best_weights(
 
 def bundle() -> manifest.Manifest:
     identity = manifest.BackboneIdentity("loraft-vi-tiny", None, "0" * 64, {})
-    return manifest.describe(resolve(), encoder(), identity, manifest.DataIdentity("", {}), {"accuracy": 0.5})
+    return manifest.describe(resolve(), encoder(), identity, manifest.DataIdentity("feedback", {}), {"accuracy": 0.5})
 
 
 def test_an_adapter_is_saved_whole_and_names_its_backbone(tmp_path: Path) -> None:

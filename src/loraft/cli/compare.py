@@ -17,7 +17,7 @@ def compare(
     ],
     rows: Annotated[int, typer.Option(min=0, help="Changed rows to show for each outcome.")] = 5,
     fail_if_worse: Annotated[
-        bool, typer.Option("--fail-if-worse", help=f"Exit code {WORSE} if a run is worse than the first beyond chance.")
+        bool, typer.Option("--fail-if-worse", help=f"Exit code {WORSE} if accuracy or macro F1 is lower beyond chance.")
     ] = False,
     output: Output = None,
     json: Json = False,

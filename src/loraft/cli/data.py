@@ -1,6 +1,8 @@
 """`loraft data`: parses the flags and prints the tables; `studies.dataset.statistics` does the work."""
 
+import csv
 import shlex
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +21,10 @@ def data(
     by: Annotated[str | None, typer.Option(help="Column for the table of shares; default: another task's.")] = None,
     tokens: Annotated[bool, typer.Option(help="Measure lengths with the backbone's tokenizer.")] = True,
     near: Annotated[bool, typer.Option(help="Search for near-duplicates between splits.")] = True,
+    list_rows: Annotated[
+        str | None,
+        typer.Option("--list", metavar="KIND", help="Only print, as CSV: leaks, conflicts, duplicates or shortened."),
+    ] = None,
     preset: Preset = None,
     config: ConfigFile = None,
     sets: Sets = None,
@@ -45,6 +51,19 @@ def data(
     flags = dotted(model=model, data=data or source, task=task, output=output)
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
     start_command(resolved, verbose=False)
+
+    if list_rows is not None:
+        from loraft.studies.dataset.listing import listed
+
+        columns, rows = listed(resolved, list_rows)
+        if json:
+            print(to_json(rows))
+        else:
+            writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        say(f"{list_rows}: {len(rows):,} {'row' if len(rows) == 1 else 'rows'}")
+        return
 
     from loraft.studies.dataset import statistics
 

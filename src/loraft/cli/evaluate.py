@@ -67,6 +67,6 @@ def evaluate(
         print(to_json(result.to_json()))
     else:
         metric = Metric.of(resolved)
-        table.show([*tables.parts(result.report, metric), *tables.baselines({"": result.baselines}, metric)])
+        table.show([*tables.parts(result.report, metric), *tables.baselines({"": result.baselines}, metric=metric)])
         if result.baselines is not None:
             print(result.baselines.verdict)

@@ -83,7 +83,7 @@ def train(
     else:
         metric = Metric.of(resolved)
         shown = tables.before_after(result.before, result.after, metric)
-        table.show([shown, *tables.baselines({"": result.baselines}, metric)])
+        table.show([shown, *tables.baselines({"": result.baselines}, metric=metric)])
         if result.baselines is not None:
             print(result.baselines.verdict)
     say(f"run: {result.run}")

@@ -8,6 +8,7 @@ Shapes: N test rows, K labels.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,9 @@ from loraft.runs.kept import kept
 
 FEW_TRAIN, FEW_TEST = 20, 10  # rows of a label below which it is hard to learn, or to measure
 WIDE = 0.10  # width of an interval, a fraction
-SHIFT, ERRORS = 0.10, 3.0  # difference of a label's shares: at least so much, and so many standard errors
+SHIFT, LEVEL = 0.10, 0.01  # difference of a label's shares: at least so much, and significant at this level,
+ENOUGH = 50  # with so many rows or predictions; below, the normal approximation does not hold
+MOST_NAMED_ROWS = 3  # rows of a label up to which they are named
 MOST = 0.5  # of the text
 UNUSUAL = 5.0  # ratio of a learning rate to the usual one, in either direction
 NAMED = 5  # labels named in one sentence
@@ -67,7 +70,15 @@ def of_evaluation(
                 f"{conflicting.rows:,} training rows have a text that also stands with another label;"
                 " data.drop_conflicts=true leaves them out"
             )
-    return [*found, *_imprecise(config, report, test.name)]
+    found += _cut_away(config, report, test.name)
+    more = _more_rows(config, test.name)
+    absent = {label: int(n) for label, n, rows in zip(labels, given_K, counts_K, strict=True) if n and not rows}
+    if absent:
+        found.append(
+            f"predicted, but no test row has it: {_listed(absent)}; the macro F1 counts it as an F1 of 0; {more}"
+        )
+    rows_of = {label: [one.row for one in test.examples if one.label == k] for k, label in enumerate(labels)}
+    return [*found, *_imprecise(config, report, more), *rare(rows_of, more)]
 
 
 def of_label_sets(
@@ -80,17 +91,34 @@ def of_label_sets(
     if train is not None:
         found += _hard_to_learn(labels, train.label_sets(len(labels)).sum(axis=0))
         found += _leaked(config, train, test, lambda rest: scores(references_NK[rest], predictions_NK[rest]))
-    return [*found, *_imprecise(config, report, test.name)]
+    found += _cut_away(config, report, test.name)
+    more = _more_rows(config, test.name)
+    numbers = np.array([example.row for example in test.examples])
+    rows_of = {label: numbers[has_N].tolist() for label, has_N in zip(labels, references_NK.T, strict=True)}
+    return [*found, *_imprecise(config, report, more), *rare(rows_of, more)]
+
+
+def of_predictions(trained: Mapping[str, int], predicted: Mapping[str, int]) -> list[str]:
+    """A warning where the shares of predicted labels differ from those of the training rows.
+
+    Args:
+        trained: number of training rows of each label; without any there is nothing to compare with.
+        predicted: number of predictions of each label.
+    """
+    trained_K, predicted_K = (np.array([of.get(label, 0) for label in trained]) for of in (trained, predicted))
+    key = "these rows may be unlike those of data.train_split; loraft eval --split FILE measures some that have labels"
+    return [*_shifts([*trained], trained_K, predicted_K, f"of {predicted_K.sum():,} predictions", key)]
 
 
 def of_training(
-    log: Sequence[Mapping[str, Any]], config: Config, learning_rate: float | None, usual_rate: float
+    log: Sequence[Mapping[str, Any]], config: Config, rows: int, learning_rate: float | None, usual_rate: float
 ) -> list[str]:
     """Warnings about how a training went.
 
     Args:
         log: of the trainer; rows with `step` and the metric on validation.
         config: its `train` section.
+        rows: of validation: two of its scores differ where they do by more than the standard error of a share of them.
         learning_rate: the highest of the schedule; None if not known.
         usual_rate: the usual one for the size of the backbone.
     """
@@ -100,14 +128,21 @@ def of_training(
     steps = sorted(by_step)
     if len(steps) > 1:
         best = max(steps, key=lambda step: metric.gain(by_step[step]))  # the first of equal ones
+        share = by_step[best]
+        # Of a score that is no share, such as an error in steps of labels, any difference counts.
+        error = math.sqrt(share * (1 - share) / rows) if 0 <= share <= 1 else 0.0
+        first_differs, last_differs = (
+            metric.gain(share) - max(metric.gain(by_step[step]) for step in others) > error
+            for others in (steps[1:], steps[:-1])
+        )
         length = f"train.num_train_epochs (now {section.num_train_epochs:g})"
         length = f"train.max_steps (now {section.max_steps})" if section.max_steps > 0 else length
-        if best == steps[-1]:
+        if best == steps[-1] and last_differs:
             found.append(
-                f"validation is best at the last step ({by_step[best]:.3f} {metric.word} at step {best}), so more steps"
-                f" may help: raise {length}"
+                f"validation still gets better at the last step ({by_step[best]:.3f} {metric.word} at step {best}),"
+                f" so more steps may help: raise {length}"
             )
-        elif best == steps[0]:
+        elif best == steps[0] and first_differs:
             found.append(
                 f"validation is best at its first evaluation ({by_step[best]:.3f} {metric.word} at step {best}), so"
                 " training went on too long or too fast: lower train.learning_rate or train.eval_steps (now"
@@ -123,15 +158,24 @@ def of_training(
     return found
 
 
-def rare(support: Mapping[str, int]) -> str | None:
-    """A sentence about labels with too few test rows for an interval of the macro F1; None if there are none."""
-    few = {label: n for label, n in support.items() if 0 < n < FEW_TEST}
+def rare(rows_of: Mapping[str, Sequence[int]], more: str = "") -> list[str]:
+    """A sentence about labels with too few test rows for an interval of the macro F1, or none.
+
+    Args:
+        rows_of: the numbers of each label's test rows; those of the rarest labels are named.
+        more: how to measure on more rows.
+    """
+    few = {label: len(rows) for label, rows in rows_of.items() if 0 < len(rows) < FEW_TEST}
     if not few:
-        return None
-    return (
+        return []
+    named = [(label, rows_of[label]) for label, n in few.items() if n <= MOST_NAMED_ROWS][:NAMED]
+    where = ", ".join(f"{label} in row {' and '.join(map(str, rows))}" for label, rows in named)
+    return [
         f"fewer than {FEW_TEST} test rows: {_listed(few)}; each counts as much in the macro F1 as any other label, so"
         " its interval is rough"
-    )
+        + (f" and hangs on single rows: {where}" if where else "")
+        + (f"; {more}" if more else "")
+    ]
 
 
 def _hard_to_learn(labels: Sequence[str], trained_K: npt.ArrayLike) -> Iterator[str]:
@@ -148,15 +192,20 @@ def _never_predicted(labels: Sequence[str], given_K: npt.ArrayLike, counts_K: np
 
 
 def _shifts(labels: Sequence[str], trained_K: Any, other_K: Any, of: str, key: str) -> Iterator[str]:
-    """The label whose share differs most between training rows and others, if that is more than chance."""
+    """The label whose share differs most between training rows and others, if that is more than chance.
+
+    The z-test of two shares at `LEVEL`, corrected for the number of labels. Among few rows it shows nothing.
+    """
     total, other = int(trained_K.sum()), int(other_K.sum())
-    if not total or not other:
+    if min(total, other) < ENOUGH:
         return
     gaps_K = other_K / other - trained_K / total
     k = int(np.abs(gaps_K).argmax())
     share = (trained_K[k] + other_K[k]) / (total + other)
     error = math.sqrt(share * (1 - share) * (1 / total + 1 / other))
-    if abs(gaps_K[k]) > max(SHIFT, ERRORS * error):
+    # Bonferroni: the label was picked among K. Two-sided.
+    bound = NormalDist().inv_cdf(1 - LEVEL / (2 * len(labels))) * error
+    if abs(gaps_K[k]) > max(SHIFT, bound):
         before, after = trained_K[k] / total, other_K[k] / other
         yield f"label shares differ: {labels[k]} is {before:.0%} of the training rows and {after:.0%} {of}; {key}"
 
@@ -191,22 +240,27 @@ def _leaked(
     )
 
 
-def _imprecise(config: Config, report: EvaluationReport, split: str) -> Iterator[str]:
+def _cut_away(config: Config, report: EvaluationReport, split: str) -> Iterator[str]:
     if report.cut > MOST:
         yield (
             f"{report.cut:.0%} of the text of the {split} rows was cut away; raise prompt.max_length (now"
-            f" {config.prompt.max_length})"
+            f" {config.prompt.max_length}), or choose what is cut by prompt.truncation"
         )
+
+
+def _imprecise(config: Config, report: EvaluationReport, more: str) -> Iterator[str]:
     metric, fractions = Metric.of(config), {k: v for k, v in report.intervals.items() if k not in LOWER_IS_BETTER}
     widths = {metric.name(score): high - low for score, (low, high) in fractions.items() if high - low > WIDE}
     if widths:
-        limit = LIMITS.get(split)
-        value = None if limit is None else getattr(config.data, limit)
-        key = f"raise data.{limit} (now {value})" if value is not None else f"more rows in {_key_of(split)} help"
         wide = ", ".join(f"{name} {100 * width:.0f} points" for name, width in widths.items())
-        yield f"{report.confidence:.0%} intervals are wide on {report.n:,} rows: {wide}; {key}"
-    if (sentence := rare({row.label: row.support for row in report.per_class})) is not None:
-        yield sentence + f"; more rows in {_key_of(split)} help"
+        yield f"{report.confidence:.0%} intervals are wide on {report.n:,} rows: {wide}; {more}"
+
+
+def _more_rows(config: Config, split: str) -> str:
+    """How to measure on more rows: by a limit that is set, or by a larger split."""
+    limit = LIMITS.get(split)
+    value = None if limit is None else getattr(config.data, limit)
+    return f"more rows in {_key_of(split)} help" if value is None else f"raise data.{limit} (now {value})"
 
 
 def _key_of(split: str) -> str:

@@ -118,12 +118,13 @@ def evaluate(
     thresholds = manifest.thresholds(None if adapter is None else Path(adapter), len(labels))
     report, rows = judge(model, encoder, encoder.encode(data.texts), data, config, thresholds)
     train, name = train_rows(config, split), "backbone" if zero_shot else "adapter"
+    trained = None if zero_shot else train  # what warnings about the training rows are about
     if encoder.task.kind == "multilabel":
         baselines, told = label_sets.beside(config, report, rows, train, data, name)
     else:
         predictions_N = predicted_ids(rows, labels)
         baselines = compared_with(config, train, data, predictions_N, name)
-        told = advice.of_evaluation(config, report, data, predictions_N, train)
+        told = advice.of_evaluation(config, report, data, predictions_N, trained)
     for sentence in told:
         warnings.warn(sentence, stacklevel=2)
     notes = data.notes

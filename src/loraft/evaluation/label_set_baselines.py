@@ -84,8 +84,7 @@ def compared_with(
         sides.items(), significance.corrected(found, config.eval.confidence), strict=True
     ):
         scored = multilabel.scores(references_NK, other_NK)
-        alone = multilabel.intervals(references_NK, [other_NK], **settings)
         word = significance.verdict(gaps, config.eval.confidence)
-        rows.append(ComparedBaseline(name, scored, alone, gaps, word))
+        rows.append(ComparedBaseline(name, scored, gaps, word))
     sentence = verdict_of(rows, config.eval.confidence, model, Metric.of(config))
     return Baselines(len(train), config.eval.confidence, tuple(rows), sentence)

@@ -1,6 +1,7 @@
 """Predict labels with a finished run or another adapter: `loraft.predict` takes sentences, yields labels in order."""
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,11 @@ from loraft.data.stream import groups
 from loraft.engine import scorer
 from loraft.engine.row_batches import KeptPrefix
 from loraft.errors import ConfigError, Note, RunError
-from loraft.evaluation import multilabel
+from loraft.evaluation import advice, multilabel
 from loraft.models import manifest
 from loraft.models.load import load_peft, load_run
 from loraft.models.prompts import warn_of_cuts
-from loraft.runs.run import Run
+from loraft.runs.run import MANIFEST_FILE, Run
 
 PREDICT_ROWS, GPU_PREDICT_ROWS = 512, 2048  # rows scored together: bounds memory, does not change results
 Group = TypeVar("Group", bound=Sequence[Any])
@@ -69,7 +70,8 @@ def predict(
     """Yields one prediction for each input, in order.
 
     Rows are scored in groups, small ones first, so that the first predictions come soon. While a GPU scores a group,
-    the next one is read and encoded.
+    the next one is read and encoded. At the end a warning says where the shares of the predicted labels differ from
+    those of the training rows.
 
     Args:
         inputs: one sentence or row, or many; for a BadRow the prediction holds its reason as `error`.
@@ -107,22 +109,24 @@ def predict(
         )
     if opened is not None:
         encoder, model = load_run(opened, config, switchable=False)
+        folder = opened.adapter
     else:
         assert adapter is not None
-        encoder, model = load_peft(Path(adapter), config)
+        folder = Path(adapter)
+        encoder, model = load_peft(folder, config)
     labels, several = encoder.task.labels, encoder.task.kind == "multilabel"
     if several and min_confidence is not None:
         raise ConfigError(
             f"min_confidence: with prompt.kind=multilabel each label has its own threshold (got {min_confidence});"
             " leave it out, and read the probabilities"
         )
-    folder = opened.adapter if opened is not None else Path(str(adapter))
     thresholds = manifest.thresholds(folder, len(labels)) if several else ()
     rows = (
         item if isinstance(item, Example | BadRow) else given_sentence(item, row)
         for row, item in enumerate([inputs] if isinstance(inputs, str | bytes | Example | BadRow) else inputs, start=1)
     )
     kept = KeptPrefix()
+    predicted: Counter[str] = Counter()
     batch_tokens = config.eval.batch_tokens
 
     def start(group: Sequence[Example | BadRow]) -> _Started:
@@ -143,6 +147,7 @@ def predict(
                 continue
             probs_K = next(probs)
             best = int(probs_K.argmax())
+            predicted[labels[best]] += 1
             sure = min_confidence is None or probs_K[best] >= min_confidence
             named = {label: float(p) for label, p in zip(labels, probs_K, strict=True)}
             found: str | tuple[str, ...] | None = labels[best] if sure else None
@@ -154,6 +159,9 @@ def predict(
     most = GPU_PREDICT_ROWS if overlap else PREDICT_ROWS
     for started in one_behind(groups(rows, most=most, wait=wait), start, overlap=overlap):
         yield from finished(started)
+    if (folder / MANIFEST_FILE).is_file():  # not in an adapter that was made elsewhere
+        for sentence in advice.of_predictions(manifest.read(folder).data.train_labels, predicted):
+            warnings.warn(sentence, stacklevel=2)
 
 
 def computes_meanwhile(model: PreTrainedModel) -> bool:

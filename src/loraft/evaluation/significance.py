@@ -8,7 +8,7 @@ Shapes: N examples, K labels, R draws of one model, S permutations, U kinds of r
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -234,6 +234,22 @@ def verdict(differences: Mapping[str, Difference], confidence: float) -> str:
         words = {1: BETTER, -1: WORSE}
         return ", ".join(f"{words[sign]} in {ALL_SCORES[score]}" for score, sign in signs.items() if sign)
     return WORSE if -1 in signs.values() else BETTER if 1 in signs.values() else UNCLEAR
+
+
+def against(
+    differences: Mapping[str, Difference],
+    confidence: float,
+    other: str,
+    name: Callable[[str], str] = ALL_SCORES.__getitem__,
+) -> str:
+    """The verdict as the end of a sentence that begins with a model: against which other, and in which scores."""
+    names: dict[int, list[str]] = {-1: [], 0: [], 1: []}
+    for score, one in differences.items():
+        names[better(score, one, confidence)].append(name(score))
+    lower, equal, higher = (f"({', '.join(names[sign])})" for sign in (-1, 0, 1))
+    if names[-1]:
+        return f"is {WORSE} than {other} {lower}" + (f" and {BETTER} {higher}" if names[1] else "")
+    return f"is {BETTER} than {other} {higher}" if names[1] else f"{UNCLEAR} from {other} {equal}"
 
 
 def in_points(difference: Difference, confidence: float, score: str = "") -> str:

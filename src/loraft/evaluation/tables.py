@@ -4,11 +4,14 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from loraft.display.table import MANY_LABELS, SHOWN_LABELS, add_row, number_table
+from loraft.display.table import MANY_LABELS, SHOWN_LABELS, add_row, narrow_table, number_table
+from loraft.evaluation import significance
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.classification_report import EvaluationReport, confusions
 from loraft.evaluation.significance import change
+
+SHOWN = {1: significance.BETTER, -1: significance.WORSE, 0: "neither"}  # by the sign of a difference that is shown
 
 
 def before_after(before: EvaluationReport | None, after: EvaluationReport, metric: Metric = DEFAULT) -> Table:
@@ -56,29 +59,34 @@ def summary(report: EvaluationReport, metric: Metric = DEFAULT) -> Table:
     return table
 
 
-def baselines(found: Mapping[str, Baselines | None], metric: Metric = DEFAULT) -> list[Table]:
-    """The baselines beside each model: their scores as fractions, its difference to them in points, and the verdict.
+def baselines(found: Mapping[str, Baselines | None], models: str = "", metric: Metric = DEFAULT) -> list[Table]:
+    """The baselines beside each model, a line for each score: its value, and the model's difference to it in points.
 
     Args:
-        found: by the name of the model; "" where there is one.
+        found: by the name of the model, which has a column of its own where there are several.
+        models: head of that column.
         metric: that picked the checkpoint of each.
 
     Returns:
         One table; none where no baseline was measured.
     """
-    rows = [(name, row) for name, one in found.items() if one is not None for row in one.rows]
-    scores = metric.columns({score for _, row in rows for score in row.differences})
-    columns = [cell for head in scores.values() for cell in (head, "difference" if head == "MAE" else "points")]
-    table = number_table("baseline on the same rows", *columns, "the model is")
-    table.columns[-1].justify = "left"
-    for name, row in rows:
-        cells = []
-        for score in scores:
+    measured = {name: one for name, one in found.items() if one is not None}
+    if not measured:
+        return []
+    named, confidence = len(found) > 1, next(iter(measured.values())).confidence
+    heads = ("baseline", "score", "value", f"points [{confidence:.0%} interval]", "shown to be")
+    table = narrow_table(*([models] if named else []), *heads)
+    for name, row in [(name, row) for name, one in measured.items() for row in one.rows]:
+        for n, score in enumerate(metric.shown(row.differences)):
             gap = row.differences[score]
             low, high = (change(score, bound) for bound in gap.interval)
-            cells += [f"{row.scores[score]:.4f}", f"{change(score, gap.difference)} [{low}, {high}]"]
-        add_row(table, f"{name}: {row.name}" if name else row.name, *cells, row.verdict)
-    return [table] if rows else []
+            points = f"{change(score, gap.difference)} [{low}, {high}]"
+            word = SHOWN[significance.better(score, gap, confidence)]
+            first = [name] * named + [row.name] if n == 0 else [""] * (1 + named)
+            add_row(table, *first, metric.name(score), f"{row.scores[score]:.4f}", points, word)
+    for column in table.columns[: 2 + named]:
+        column.justify = "left"
+    return [table]
 
 
 def parts(report: EvaluationReport, metric: Metric = DEFAULT) -> list[Table]:

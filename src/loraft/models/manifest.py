@@ -5,7 +5,7 @@ It is checked before prediction, since an adapter gives wrong answers with anoth
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,13 @@ class DataIdentity:
         source: as in the config.
         fingerprints: `Split.fingerprint` of each split by its name.
         pool: fingerprint of the rows that `data.split` drew the splits from; None without it.
+        train_labels: number of training rows of each label; empty in files of earlier versions.
     """
 
     source: str
     fingerprints: dict[str, str]
     pool: str | None = None
+    train_labels: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def of_run(folder: Path) -> Document:
 def _beside(result: RunResult, metric: Metric) -> list[Part]:
     """The verdict against the baselines, and their table; nothing where they were not measured."""
     found = result.baselines
-    return [] if found is None else [found.verdict, *tables.baselines({"": found}, metric)]
+    return [] if found is None else [found.verdict, *tables.baselines({"": found}, metric=metric)]
 
 
 def _calibration(run: Run, after: EvaluationReport) -> list[Part]:

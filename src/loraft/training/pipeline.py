@@ -163,7 +163,9 @@ def _train_and_judge(
         scores = {"accuracy": after.accuracy, "macro_f1": after.macro_f1}
         scores[Metric.of(config).key] = after.scores[Metric.of(config).key]
         fingerprints = {name: split.fingerprint for name, split in splits.items()}
-        data = manifest.DataIdentity(config.data.source, fingerprints, splits["train"].pool)
+        labels, rows_of = encoder.task.labels, [example.label for example in splits["train"].examples]
+        counts = {} if thresholds else {label: rows_of.count(k) for k, label in enumerate(labels)}
+        data = manifest.DataIdentity(config.data.source, fingerprints, splits["train"].pool, counts)
         save_adapter(run, model, manifest.describe(config, encoder, identity, data, scores, thresholds))
     finally:
         remove_adapter(model)
@@ -190,7 +192,7 @@ def _with_baselines_and_warnings(
     result: RunResult, run: Run, config: Config, splits: Mapping[str, Split], rows: Sequence[PredictedRow]
 ) -> RunResult:
     """The result with the baselines on the same test rows, and with what its scores hide."""
-    train, test = splits["train"] if config.eval.baselines != "off" else None, splits["test"]
+    train, test = splits["train"], splits["test"]
     parameters = result.train.parameters
     usual = rate_for(parameters.all - parameters.trainable)
     if config.prompt.kind == "multilabel":
@@ -199,7 +201,7 @@ def _with_baselines_and_warnings(
         predictions_N = predicted_ids(rows, result.labels)
         told = advice.of_evaluation(config, result.after, test, predictions_N, train)
         baselines = compared_with(config, train, test, predictions_N, "adapter")
-    told += advice.of_training(run.read_log(), config, result.train.learning_rate, usual)
+    told += advice.of_training(run.read_log(), config, len(splits["validation"]), result.train.learning_rate, usual)
     return replace(result, baselines=baselines, warnings=tuple(told))
 
 

@@ -1,14 +1,16 @@
 """Tables of a comparison: differences in points, the verdict, and the rows that changed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.baselines import ROWS, beside
 from helpers.compared_runs import GOLD, make_run, wrong_on
 
 from loraft.display.page import cells
 from loraft.evaluation.intervals import Difference
 from loraft.studies.compare.compare import ComparedRun, ComparedScores, Comparison, McNemar, compare
-from loraft.studies.compare.tables import changed, comparison, comparison_notes
+from loraft.studies.compare.tables import baselines, changed, comparison, comparison_notes
 
 
 @pytest.fixture
@@ -44,7 +46,9 @@ def test_p_values_are_the_corrected_ones() -> None:
 
 
 def test_the_notes_number_the_runs_and_name_the_rule(three: Comparison, tmp_path: Path) -> None:
-    *runs, legend, rule = comparison_notes(three)
+    *runs, second, third, legend, rule = comparison_notes(three)
+    assert second == "run 2 is better than run 1 (accuracy, macro F1)"
+    assert third == "run 3 cannot be told apart from run 1 (accuracy, macro F1)"
     assert runs == [f"run {n}: {tmp_path / name}" for n, name in enumerate("abc", start=1)]
     assert legend.startswith("points: difference to run 1 on 60 test rows")
     assert rule.startswith("p: McNemar's exact test of the accuracy, a paired permutation of the rows for the macro F1")
@@ -69,3 +73,11 @@ def test_an_answer_that_is_no_label_is_shown_as_that(tmp_path: Path) -> None:
     one, other = make_run(tmp_path / "a", GOLD), make_run(tmp_path / "b", silent)
     assert cells(changed(compare([one, other]), 2, 5))[1][0][2:5] == ["negative", "negative", "no label"]
     assert cells(changed(compare([other, one]), 2, 5))[1][0][2:5] == ["negative", "no label", "negative"]
+
+
+def test_baselines_are_shown_beside_each_run_whose_results_have_them(three: Comparison) -> None:
+    assert baselines(three) == []
+    result = replace(three, first=replace(three.first, baselines=beside()))
+    (table,) = baselines(result)
+    assert cells(table)[1] == [["1", *ROWS[0]], ["", *ROWS[1]]]
+    assert comparison_notes(result)[5] == "run 1: The adapter is worse."

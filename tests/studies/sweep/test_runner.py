@@ -120,6 +120,10 @@ def test_the_record_of_a_trial_holds_what_its_run_measured(swept: tuple[Config, 
         assert scores.peak_memory_mib is not None
         assert scores.peak_memory_mib > 0
         assert (scores.resumed_from_step, scores.steps, scores.joint) == (None, 4, False)
+    assert swept[1].best is not None
+    of_best = RunResult.of(Run.open(Path(swept[1].best.run))).baselines
+    assert of_best is not None
+    assert swept[1].baselines == of_best
 
 
 def tiny_parameters() -> int:

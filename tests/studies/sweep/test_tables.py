@@ -4,6 +4,7 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
+from helpers.baselines import ROWS, beside
 from helpers.sweeps import POLICY, result
 from rich.console import Console
 from rich.table import Table
@@ -213,3 +214,9 @@ def test_in_a_hundred_columns_no_number_is_cut(seeds: tuple[int, ...]) -> None:
         assert "…" not in "".join(words)
         numbers = {word for row in cells(table)[1] for cell in row for word in cell.split()}
         assert numbers <= words
+
+
+def test_the_baselines_beside_the_best_trial_have_a_table_and_a_verdict() -> None:
+    sweep = replace(result((4, 8)), baselines=beside())
+    assert cells(sweep_tables(sweep)[-1])[1] == ROWS
+    assert "the best trial beside the baselines: The adapter is worse." in sweep_notes(sweep)

@@ -183,15 +183,16 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
         worse, better = -1 in shown, 1 in shown and -1 not in shown
         words, changed = significance.verdict(difference, config.eval.confidence), _changed(first, other)
         compared.append(ComparedRun(_scores(other, metric), difference, mcnemar, changed, worse, better, words))
-    support = {label: int((first.references_N == k).sum()) for k, label in enumerate(first.labels)}
-    rare = advice.rare(support)
+    rows_of = {
+        label: [first.rows[i] for i in np.flatnonzero(first.references_N == k)] for k, label in enumerate(first.labels)
+    }
     return Comparison(
         n=len(first.texts),
         labels=first.labels,
         confidence=config.eval.confidence,
         first=_scores(first, metric),
         others=tuple(compared),
-        warnings=() if rare is None else (rare,),
+        warnings=tuple(advice.rare(rows_of)),
         metric=metric,
     )
 

@@ -42,7 +42,7 @@ def baselines(result: Comparison) -> list[Table]:
     """The baselines beside each run; runs are numbered as in `comparison_notes`."""
     runs = [result.first, *(other.compared for other in result.others)]
     return evaluation_tables.baselines(
-        {f"run {n}": run.baselines for n, run in enumerate(runs, start=1)}, result.metric
+        {str(n): run.baselines for n, run in enumerate(runs, start=1)}, "run", result.metric
     )
 
 
@@ -61,12 +61,18 @@ def worse(result: Comparison) -> list[str]:
 
 
 def comparison_notes(result: Comparison) -> list[str]:
-    """The number of each run, and what the columns mean: one sentence a line."""
+    """The number of each run, the verdicts, and what the columns mean: one sentence a line."""
     others = " and ".join(result.metric.name(one) for one in result.first.scores if one != "accuracy")
     tests = sum(len(other.difference) for other in result.others)
     runs: list[ComparedScores] = [result.first, *(other.compared for other in result.others)]
+    verdicts = [
+        f"run {number} {significance.against(run.difference, result.confidence, 'run 1', result.metric.name)}"
+        for number, run in enumerate(result.others, start=2)
+    ]
+    verdicts += [f"run {n}: {run.baselines.verdict}" for n, run in enumerate(runs, start=1) if run.baselines]
     return [
         *(f"run {number}: {run.run}" for number, run in enumerate(runs, start=1)),
+        *verdicts,
         f"points: difference to run 1 on {result.n:,} test rows; mended, broken: rows that only the run, or only run 1,"
         " has right",
         "p: McNemar's exact test of the accuracy, a paired permutation of the rows for the"

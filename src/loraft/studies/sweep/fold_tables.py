@@ -13,7 +13,7 @@ def folds_tables(result: FoldsResult) -> list[Table]:
     return [
         tables.summary(report, metric),
         tables.per_class(report),
-        *tables.baselines({"": result.baselines}, metric),
+        *tables.baselines({"": result.baselines}, metric=metric),
         _each(result),
     ]
 

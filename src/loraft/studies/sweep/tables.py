@@ -108,7 +108,7 @@ def sweep_tables(sweep: SweepResult) -> list[Table]:
     from loraft.evaluation.tables import baselines  # imported here, so that a dry run does not import numpy
 
     several = [trials(sweep)] if most_seeds(sweep) > 1 else []
-    return [settings(sweep), *several, *baselines({"best trial": sweep.baselines}, sweep.metric)]
+    return [settings(sweep), *several, *baselines({"": sweep.baselines}, metric=sweep.metric)]
 
 
 def most_seeds(sweep: SweepResult) -> int:
@@ -144,7 +144,7 @@ def sweep_notes(sweep: SweepResult) -> list[str]:
     else:
         notes.append(f"best: {best.name}, {chosen}; {on_test}")
     if sweep.baselines is not None:
-        notes.append(f"best trial beside the baselines: {sweep.baselines.verdict}")
+        notes.append(f"the best trial beside the baselines: {sweep.baselines.verdict}")
     of_settings = [row.measured.versus_best for row in sweep.settings if row.measured is not None]
     tests = [test for test in of_settings if test is not None]
     if tests:

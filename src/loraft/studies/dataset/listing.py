@@ -1,0 +1,97 @@
+"""Lists the rows behind the numbers of `loraft data`: those that leak, conflict, repeat others or are shortened."""
+
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from typing import Any
+
+from loraft.config.schema import Config
+from loraft.data.dataset import Split
+from loraft.data.near_duplicates import rows_also_in
+from loraft.errors import ConfigError
+from loraft.studies.dataset.statistics import load_splits
+
+Listed = dict[str, Any]  # a line of the list: a value for each column
+ROW = ("split", "row", "text", "label")
+OTHER = tuple(f"other_{column}" for column in ROW)
+
+
+def listed(config: Config, kind: str) -> tuple[tuple[str, ...], list[Listed]]:
+    """The columns of a list, and the rows of that kind by split and row; those that conflict by text.
+
+    A line holds the row (`split`, `row`, `text`, `label`), and the row that it matches under the same names with
+    `other_` before them; or, of a shortened row, how many of its characters are left out of the prompt.
+
+    Args:
+        config: gives source and task; row limits are not applied, and nothing is dropped.
+        kind: one of `KINDS`.
+
+    Raises:
+        ConfigError: `kind` is none of them.
+        DataError: a split cannot be read, or the source has none.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"--list: unknown (got {kind!r}); allowed: {', '.join(KINDS)}")
+    columns, find = KINDS[kind]
+    return columns, list(find(config, load_splits(config)[0]))
+
+
+def _leaks(config: Config, splits: list[Split]) -> Iterator[Listed]:
+    """Rows that an earlier split holds, the same or nearly; see `checks.leaks`."""
+    for left, right in combinations(splits, 2):
+        first_of = {text: i for i, text in reversed([*enumerate(left.texts)])}
+        exact, near = rows_also_in(left.texts, right.texts, near=True)
+        found = [(i, first_of[right.texts[i]], 1.0) for i in exact]
+        found += [(pair.left, pair.right, round(pair.jaccard, 3)) for pair in near]
+        for i, j, jaccard in sorted(found):
+            yield _pair(config, right, i, left, j) | {"jaccard": jaccard}
+
+
+def _conflicts(config: Config, splits: list[Split]) -> Iterator[Listed]:
+    """Rows whose text has another label elsewhere, each with the first row that has another label."""
+    places: dict[str, list[tuple[Split, int]]] = {}
+    for split in splits:
+        for i, text in enumerate(split.texts):
+            places.setdefault(text, []).append((split, i))
+    for same in places.values():
+        for split, i in same:
+            others = [(other, j) for other, j in same if other.labels[j] != split.labels[i]]
+            if others:
+                yield _pair(config, split, i, *others[0])
+
+
+def _duplicates(config: Config, splits: list[Split]) -> Iterator[Listed]:
+    """Rows whose text is that of an earlier row of their split, whatever their label; see `checks.duplicates`."""
+    for split in splits:
+        first_of: dict[str, int] = {}
+        for i, text in enumerate(split.texts):
+            if first_of.setdefault(text, i) != i:
+                yield _pair(config, split, i, split, first_of[text])
+
+
+def _shortened(config: Config, splits: list[Split]) -> Iterator[Listed]:
+    """Rows whose text does not fit into `prompt.max_length` tokens with the rest of the prompt."""
+    from loraft.models.load import build_encoder  # imported here, since it imports torch
+
+    encoder = build_encoder(config)
+    for split in splits:
+        for i, prompt in enumerate(encoder.encode(split.texts)):
+            if prompt.cut:
+                characters = len(split.texts[i])
+                yield _row(config, split, i) | {"characters": characters, "characters_left_out": prompt.cut}
+
+
+def _row(config: Config, split: Split, i: int, columns: tuple[str, ...] = ROW) -> Listed:
+    example, labels = split.examples[i], config.prompt.labels or []
+    return dict(zip(columns, (split.name, example.row, example.text, labels[split.labels[i]]), strict=True))
+
+
+def _pair(config: Config, split: Split, i: int, other: Split, j: int) -> Listed:
+    return _row(config, split, i) | _row(config, other, j, OTHER)
+
+
+KINDS: dict[str, tuple[tuple[str, ...], Callable[[Config, list[Split]], Iterator[Listed]]]] = {
+    "leaks": ((*ROW, *OTHER, "jaccard"), _leaks),
+    "conflicts": ((*ROW, *OTHER), _conflicts),
+    "duplicates": ((*ROW, *OTHER), _duplicates),
+    "shortened": ((*ROW, "characters", "characters_left_out"), _shortened),
+}
