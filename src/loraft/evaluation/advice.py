@@ -139,7 +139,7 @@ def of_training(
         length = f"train.max_steps (now {section.max_steps})" if section.max_steps > 0 else length
         if best == steps[-1] and last_differs:
             found.append(
-                f"validation still gets better at the last step ({by_step[best]:.3f} {metric.word} at step {best}),"
+                f"validation still improves at the last step ({by_step[best]:.3f} {metric.word} at step {best}),"
                 f" so more steps may help: raise {length}"
             )
         elif best == steps[0] and first_differs:
