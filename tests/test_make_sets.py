@@ -58,7 +58,7 @@ def test_a_training_that_says_one_label_for_everything_is_called_no_success(tmp_
     assert found.after.accuracy == 0.99  # which looks like a success
     assert found.baselines is not None
     assert found.baselines.rows[0].verdict == "cannot be told apart"  # from the majority label
-    assert "The adapter cannot be told apart from the majority label" in found.baselines.verdict
+    assert "cannot be told apart from the majority label" in found.baselines.verdict
     warned = "\n".join(found.warnings)
     for what in ("never predicted: khẩn cấp (1)", "fewer than 20 training rows: khẩn cấp (3)", "train.class_weights"):
         assert what in warned
