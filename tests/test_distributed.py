@@ -78,6 +78,6 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     metrics = [json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in (one, two)]
     assert metrics[1]["after"]["macro_f1"] == pytest.approx(metrics[0]["after"]["macro_f1"])
     assert metrics[1]["train"]["shared_prefix"] is True
-    assert said.stdout.count("macro F1") == 1
+    assert said.stdout.count("after: adapter") == 1
     assert said.stderr.count("next: loraft predict") == 1
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["run"]
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == [".rows", "run"]
