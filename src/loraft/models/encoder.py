@@ -147,7 +147,7 @@ class Encoder:
                 lambda ids: self.tokenizer.batch_decode(ids, skip_special_tokens=True),
             )
         around = user_parts(self.task, demonstrations)
-        available = self.max_length - len(self._head_ids) - len(self._tail_ids) - max(map(len, self.completions_K))
+        available = self.max_length - len(self._head_ids) - len(self._tail_ids) - self.longest_answer
         prompts: list[Prompt] = []
         for text, ids in zip(texts, self._middle_ids([self._piece(text, around) for text in texts]), strict=True):
             cut = 0
@@ -160,10 +160,15 @@ class Encoder:
         return prompts
 
     @property
+    def longest_answer(self) -> int:
+        """Tokens of the longest answer with its end of turn."""
+        return max(map(len, self.completions_K))
+
+    @property
     def shortest(self) -> int:
         """Tokens of the prompt with an empty sentence and the longest answer."""
         (middle,) = self._middle_ids([self._piece("", user_parts(self.task))])
-        return len(self._head_ids) + len(middle) + len(self._tail_ids) + max(map(len, self.completions_K))
+        return len(self._head_ids) + len(middle) + len(self._tail_ids) + self.longest_answer
 
     def read(self, answers: Sequence[Sequence[int]]) -> list[tuple[str, int | None]]:
         """Returns each generated answer as text, and the id of the label that it names, None if it names none.

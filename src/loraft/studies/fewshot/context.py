@@ -41,8 +41,8 @@ def check_context(
         DataError: a prompt with demonstrations is longer than `prompt.max_length` or the backbone's context.
     """
     encoder = build_encoder(config, whole=True)  # so that true lengths are measured
-    completion = max(map(len, encoder.completions_K))
-    room = longest_prompt(config) - completion  # tokens up to the answer, as in `Encoder.encode`
+    completion = encoder.longest_answer
+    room = longest_prompt(config, completion) - completion  # tokens up to the answer, as in `Encoder.encode`
     plain_N = np.array([len(prompt.ids) for prompt in encoder.encode(test.texts)])
     cut_N = plain_N > room
     nearest = config.fewshot.selection == "nearest"
@@ -66,7 +66,7 @@ def check_context(
         if tokens > room:
             smaller = [s for s in shots if 0 < s < k]
             row = f"test row {test.examples[i].row}{' without its sentence' if cut_N[i] else ''}"
-            raise DataError(_too_long(config, k, tokens + completion, row, smaller))
+            raise DataError(_too_long(config, k, (tokens, completion), row, smaller))
         longest[k] = (room if cut_N.any() else tokens) + answer
     return longest
 
@@ -89,9 +89,9 @@ def of_rows(demonstrations: list[Demonstrations], rows: Sequence[int]) -> list[D
     return demonstrations * len(rows) if len(demonstrations) == 1 else [demonstrations[i] for i in rows]
 
 
-def _too_long(config: Config, k: int, tokens: int, row: str, smaller: Sequence[int]) -> str:
-    """The message for a prompt that does not fit; `smaller` are the numbers of shots that do."""
-    context = positions_of_prompts(config)
+def _too_long(config: Config, k: int, lengths: tuple[int, int], row: str, smaller: Sequence[int]) -> str:
+    """The message for a prompt and answer of these lengths; `smaller` are the numbers of shots that fit."""
+    tokens, context = sum(lengths), positions_of_prompts(config, lengths[1])
     if tokens <= context:
         rounded = -(-tokens // 64) * 64
         remedy = f"--set prompt.max_length={rounded if rounded <= context else tokens}"
