@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from loraft.bundled import bundled_backbones
-from loraft.config.section import Section
+from loraft.config.section import BareWord, Section
 
 
 class ModelConfig(Section):
@@ -130,7 +130,6 @@ class DataConfig(Section):
     drop_duplicates: bool = Field(False, description="drop repeated (text, label) rows of the train split")
 
 
-BOOLEAN_WORDS = ("yes", "no", "on", "off", "true", "false")
 SLOTS = {
     "template": ("{input}",),
     "few_shot_template": ("{few_shot_examples}", "{input}"),
@@ -188,11 +187,11 @@ class PromptConfig(Section):
             raise ValueError("is a file without Jinja; give one that prints the messages")
         return text
 
-    @field_validator("template_kwargs")
+    @field_validator("template_kwargs", mode="before")
     @classmethod
-    def _no_words_for_booleans(cls, given: dict[str, Any]) -> dict[str, Any]:
-        for name, value in given.items():
-            if str(value).lower() in BOOLEAN_WORDS and not isinstance(value, bool):
+    def _no_words_for_booleans(cls, given: Any) -> Any:
+        for name, value in given.items() if isinstance(given, dict) else ():
+            if isinstance(value, BareWord) or (isinstance(value, str) and value.lower() in ("true", "false")):
                 raise ValueError(f"{name}: {value!r} is text, which templates take for true; write true or false")
         return given
 
