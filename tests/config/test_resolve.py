@@ -109,7 +109,7 @@ def test_all_mistakes_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("override", "message"),
     [
         ("lora.rank=8", r"lora.rank: unknown key \(got 8, from --set\); did you mean lora.r\?"),
-        ("lr=1e-4", r"lr: unknown key \(got 0.0001, from --set\); did you mean train.learning_rate\?"),
+        ("lr=1e-4", r"lr: unknown key \(got 1e-4, from --set\); did you mean train.learning_rate\?"),
         ("learning_rate=1", r"learning_rate: unknown key .*; did you mean train.learning_rate\?"),
         ("train.r=8", r"train.r: unknown key .*; did you mean lora.r\?"),
         ("lora.target_module=x", r"lora.target_module: unknown key .*; did you mean lora.target_modules\?"),
@@ -129,18 +129,25 @@ def test_all_mistakes_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             "prompt.task=topics",
             r"prompt.task: no such task .*; did you mean topic\? allowed: app-reviews, .*",
         ),
-        ("prompt.task=[a]", r"prompt.task: not allowed \(got \['a'\], from --set\); should be a valid string"),
+        ("prompt.task=[a]", r"prompt.task: is a list \(got \['a'\], .*put such a text in quotes"),
+        (
+            "prompt.template=Câu: {input}",
+            r"prompt.template: is a mapping \(got {'Câu': {'input': None}}, .*reads unquoted `a: b` .* text in quotes",
+        ),
+        ("prompt.labels=[a: b, c]", r"prompt.labels: holds a mapping \(got \[{'a': 'b'}, 'c'\], .* text in quotes"),
+        ("prompt.labels=[null, x]", r"prompt.labels: holds null \(got \[None, 'x'\], .* word in quotes"),
+        ("data={label_column: {a: 08}}", r"data.label_column: is a mapping \(got {'a': 08}, .*"),
         (
             "prompt.labels=[true, false]",
             r"prompt.labels: holds a boolean \(got \[True, False\], .*put such a word in quotes",
         ),
         (
             "prompt.template_kwargs={enable_thinking: no}",
-            r"prompt.template_kwargs: enable_thinking: 'no' is text, which .*for true; write true or false",
+            r"prompt.template_kwargs: enable_thinking: 'no' is text, which .*for true .*; write true or false",
         ),
         (
             "prompt.template_kwargs={a: {b: no}}",
-            r"prompt.template_kwargs: not allowed; should be a valid boolean or .*",
+            r"prompt.template_kwargs: not allowed \(got {'b': 'no'}, from --set\); should be a valid boolean or .*",
         ),
         ("train.optim=adam", r"train.optim: not allowed \(got 'adam', from --set\); should be 'adamw_torch', .*"),
         ("train.report_to=[tensorbord]", r"train.report_to\[0\]: not allowed \(got 'tensorbord', .*'tensorboard'.*"),
@@ -204,6 +211,13 @@ def test_words_for_booleans_are_refused_where_a_template_would_take_them_for_tru
     assert list(map(repr, kept.values())) == ["False", "'nonsense'", "1", "0.5"]
 
 
+@pytest.mark.parametrize("word", ["on", "Off", "yes", "no"])
+def test_such_a_word_in_quotes_is_text_for_a_template_that_compares_with_it(word: str, tmp_path: Path) -> None:
+    config = resolve(overrides=[f"prompt.template_kwargs={{thinking: '{word}'}}"])
+    assert config.prompt.template_kwargs == {"thinking": word}
+    assert load_config(file(tmp_path, dump_config(config))) == config
+
+
 def test_an_equals_sign_and_a_colon_in_a_value_are_text() -> None:
     assert resolve(overrides=["name=a=b"]).name == "a=b"
     assert resolve(overrides=["prompt.system='Ý: '"]).prompt.system == "Ý: "
@@ -257,6 +271,8 @@ def test_labels_that_the_tasks_prompt_does_not_offer_are_refused() -> None:
     assert mistakes(overrides=["prompt.labels=[08, 1e3]"])[0].startswith(
         "prompt.template: the prompt of task sentiment does not name every label word (got '08');"
     )
+    same = mistakes(overrides=["prompt.labels=[08, 08]"])
+    assert any(line.startswith("prompt.labels: must differ ") and "(got [08, 08], from --set)" in line for line in same)
     assert mistakes(overrides=["prompt.labels=[a, b]"]) == [
         "prompt.template: the prompt of task sentiment does not name every label word (got 'a'); set prompt.template"
         f" and prompt.few_shot_template too, or write a task file like {WORKED_EXAMPLE}"

@@ -17,6 +17,7 @@ from helpers.tiny import (
     RECURRENT,
     SMALL,
     WINDOWED,
+    awaken,
     backbone,
     random_model,
     special,
@@ -27,6 +28,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from loraft.bundled import bundled_backbones
 from loraft.config.schema import LoraSection, ModelConfig, QuantConfig
+from loraft.engine.quantized_linear import dense_weight, is_4bit
 from loraft.errors import BackboneError
 from loraft.models import backbone as backbone_module
 from loraft.models.adapter import add_adapter
@@ -35,14 +37,15 @@ from loraft.models.backbone import (
     _factors,
     _word_sums,
     cast,
-    check_causal,
     fingerprint,
     load_backbone,
     load_tokenizer,
     weights_hash,
     without_weights,
 )
+from loraft.models.causality import check_causal
 from loraft.models.device import DTYPES, has_bf16, pick_compute_dtype, pick_device, pick_dtype
+from loraft.models.quantization import check_nf4
 from loraft.models.source import resolve_name
 
 HIDDEN = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -66,8 +69,8 @@ DECODERS: dict[str, dict[str, Any]] = {
     "ctrl": {"vocab_size": 512, "n_embd": 32, "dff": 48, "n_layer": 2, "n_head": 4},
     "roberta-prelayernorm": {"vocab_size": 512, **HIDDEN, "is_decoder": True},
     "rwkv": {"vocab_size": 512, "hidden_size": 32, "num_hidden_layers": 2},
-    "xlstm": {"vocab_size": 512, "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4},
 }
+XLSTM = {"vocab_size": 512, "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4, "chunk_size": 16}
 SPECIAL = {**WINDOWED, **EXPERTS, **RECURRENT, **ALIBI, **DECODERS}
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -143,14 +146,61 @@ def test_a_decoder_is_not_taken_for_an_encoder(kind: str, dtype: str) -> None:
 def test_a_backbone_that_cannot_run_is_refused(kind: str) -> None:
     own = {"xmod": {**HIDDEN, "is_decoder": True}, "prophetnet": {"hidden_size": 32, "num_decoder_layers": 1}}
     model = random_model(AutoConfig.for_model(kind, vocab_size=512, **own[kind]))
-    with pytest.raises(BackboneError, match=r"^model\.name: của em cannot run three tokens .*language"):
+    with pytest.raises(BackboneError, match=r"^model\.name: của em cannot run 3 tokens .*language"):
         check_causal("của em", model)
 
 
 def test_a_backbone_that_cannot_run_in_nf4_is_told_of_quant_none(tmp_path: Path) -> None:
     special("mamba").save_pretrained(tmp_path)
-    with pytest.raises(BackboneError, match=r"cannot run three tokens .*; try --quant none, or choose"):
+    with pytest.raises(
+        BackboneError, match=r"cannot run 3 tokens .*; try --quant none, or --set model\.dtype=fp32, or choose"
+    ):
         load_backbone(ModelConfig(name=str(tmp_path)), QuantConfig(method="nf4", allow_partial=True))
+
+
+@pytest.mark.parametrize("method", ["none", "nf4"])
+def test_a_backbone_that_fails_on_a_whole_chunk_only_is_refused(method: Any, tmp_path: Path) -> None:
+    random_model(AutoConfig.for_model("xlstm", **XLSTM)).save_pretrained(tmp_path)
+    ways = {"none": "", "nf4": "--quant none, or "}[method] + "--set model.dtype=fp32, or choose"
+    with pytest.raises(BackboneError, match=rf"cannot run 16 tokens .*; try {ways}"):
+        load_backbone(ModelConfig(name=str(tmp_path), dtype="bf16"), QuantConfig(method=method))
+    load_backbone(ModelConfig(name=str(tmp_path), dtype="fp32"), QuantConfig(method=method))
+
+
+def test_an_encoder_that_runs_in_fp32_only_is_refused_at_once(tmp_path: Path) -> None:
+    config = AutoConfig.for_model("xlnet", vocab_size=512, **SEES_ALL["xlnet"])
+    random_model(config).save_pretrained(tmp_path)  # loaded in bf16, a part of it computes in fp32
+    with pytest.raises(BackboneError, match="is no causal language model"):
+        load_backbone(ModelConfig(name=str(tmp_path), dtype="bf16"), QuantConfig())
+
+
+@pytest.mark.parametrize("method", ["none", "nf4"])
+def test_rwkv_computes_the_same_in_training_and_evaluation_and_stays_as_it_was_stored(
+    method: Any, tmp_path: Path
+) -> None:
+    settings = {"hidden_size": 64, "num_hidden_layers": 4, "rescale_every": 2}  # layers are rescaled from the third on
+    random_model(AutoConfig.for_model("rwkv", vocab_size=512, **settings)).save_pretrained(tmp_path)
+    base = load_backbone(ModelConfig(name=str(tmp_path), dtype="fp32"), QuantConfig(method=method))
+    before = weights_hash(base)
+    ids = torch.arange(24)[None]
+    plain = base(ids, use_cache=False).logits
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    whole.config.rescale_every = 0
+    if method == "nf4":
+        check_nf4(base, double_quant=True)
+    for name, layer in base.named_modules():
+        if is_4bit(layer):
+            whole.get_submodule(name).weight.data = dense_weight(layer, torch.float32)
+    torch.testing.assert_close(plain, whole(ids, use_cache=False).logits)
+    assert weights_hash(base) == before
+    model = add_adapter(base, LoraSection(r=2), seed=1)
+    awaken(model)
+    evaluated = model(ids, use_cache=False).logits
+    model.train()
+    trained = model(ids, use_cache=False).logits
+    torch.testing.assert_close(trained, evaluated)
+    trained.logsumexp(-1).sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters() if p.requires_grad)
 
 
 def test_the_bundled_folder_loads_with_transformers_alone() -> None:

@@ -185,10 +185,25 @@ def test_an_open_block_of_thoughts_is_closed(opening: str) -> None:
     assert made.render(USER, add_generation_prompt=False).endswith("câu<|eot_id|>")
     for closed in (opening + closing, opening + "\n" + closing + "\n"):
         assert prompt_of(begun(closed, seen=closing)) == ROLE + closed
-    # The whole chat knows better: it closes the block in its own layout, or the answer stands in the block.
+    # The whole chat knows better: it closes the block in its own layout.
     closed = opening.strip() + closing
     assert prompt_of(begun(opening, before=closed)) == ROLE + closed
-    assert prompt_of(begun(opening, before=opening, seen=closing)) == ROLE + opening
+    # An answer that stands right behind it is no thought, but for a name that says so.
+    found = prompt_of(begun(opening, before=opening, seen=closing))
+    assert found == ROLE + (opening if "mull" in opening else f"{opening.strip()}\n\n{closing}\n\n")
+
+
+def test_a_block_of_thoughts_around_the_answer_is_closed_or_refused() -> None:
+    assert prompt_of(begun("<think>\n", before="<think>\n")) == f"{ROLE}<think>\n\n</think>\n\n"
+    for opening in ("[THINK]", "<|channel|>analysis<|message|>"):
+        with pytest.raises(BackboneError, match="opens a block of thoughts, and nothing says how it ends"):
+            prompt_of(begun(opening, before=opening))
+
+
+def test_what_follows_the_message_may_not_depend_on_it() -> None:
+    template = CHATML + "{% if add_generation_prompt and 'câu' in messages[-1].content %}" + ROLE + "<think>{% endif %}"
+    with pytest.raises(BackboneError, match=r"prints something else after a message with another text .*<think>'"):
+        prompt_of(template)
 
 
 def test_a_block_that_nothing_closes_is_left_out_as_before_the_answer_of_a_whole_chat() -> None:

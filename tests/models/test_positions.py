@@ -57,11 +57,14 @@ def test_sentences_are_shortened_to_the_positions_and_scored(tmp_path: Path) -> 
 def test_the_config_counts_where_it_is_lower_and_generated_answers_need_room(tmp_path: Path) -> None:
     GPT2.save_pretrained(tmp_path)
     name = f"model.name={tmp_path}"
-    assert longest_prompt(resolve(overrides=[name, "prompt.max_length=128"])) == 128
+    assert longest_prompt(resolve(overrides=[name, "prompt.max_length=128"]), 6) == 128
     generating = [name, "eval.decode=generate", "eval.max_new_tokens=20"]
-    assert longest_prompt(resolve(overrides=[*generating, "prompt.max_length=108"])) == 108
-    with pytest.warns(Note, match="may take 108 tokens, this backbone's positions less eval.max_new_tokens=20"):
-        assert longest_prompt(resolve(overrides=[*generating, "prompt.max_length=109"])) == 108
+    # Of 128 positions, an answer takes the last 20, whether it is generated or one of 6 tokens: 128 - (20 - 6).
+    assert longest_prompt(resolve(overrides=[*generating, "prompt.max_length=114"]), 6) == 114
+    with pytest.warns(Note, match=r"may take 114 tokens, this .* less the 14 by which eval\.max_new_tokens is longer"):
+        assert longest_prompt(resolve(overrides=[*generating, "prompt.max_length=115"]), 6) == 114
+    with pytest.warns(Note, match=r"may take 128 tokens, this backbone's positions \(got 256\)"):
+        assert longest_prompt(resolve(overrides=[*generating, "prompt.max_length=256"]), 30) == 128
 
 
 @pytest.mark.parametrize(("task", "shots"), [("sentiment", False), ("topic", True)])
@@ -80,7 +83,7 @@ def test_answers_that_leave_no_room_for_the_prompt_are_refused_with_a_number_tha
     works = int(re.search(r"--set eval\.max_new_tokens=(\d+)", str(caught.value))[1])  # type: ignore[index]
     with pytest.warns(Note, match="positions less"):
         encoder = build_encoder(resolve(overrides=[*given, f"eval.max_new_tokens={works}"]))
-    assert len(encoder.encode([""])[0].ids) + max(map(len, encoder.completions_K)) + works == 256
+    assert len(encoder.encode([""])[0].ids) + works == 256
     with pytest.raises(ConfigError, match=rf"eval\.max_new_tokens: .*got {works + 1}"):
         build_encoder(resolve(overrides=[*given, f"eval.max_new_tokens={works + 1}"]))
 

@@ -114,6 +114,16 @@ def test_gradients_of_each_kind_of_projection_may_differ_by_rounding_only(
             assert check(model, BatchMethod.FUSED, dtype=dtype) is BatchMethod.ATTENTION
 
 
+def test_a_batch_without_any_finite_loss_is_told_and_not_compared() -> None:
+    model, names = add_adapters(backbone(), SECTIONS, seed=5)
+    for adapters, given in ((None, fresh()), (names, model)):
+        for name, weight in given.named_parameters():
+            if "lora_A" in name:
+                weight.data.fill_(float("nan"))
+        with pytest.warns(UserWarning, match=r"first batch's loss is not finite \(got nan\), .* not checked"):
+            assert check(given, BatchMethod.FUSED, adapters) is BatchMethod.FUSED
+
+
 def test_adapters_that_train_together_are_compared_with_each_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     model, names = add_adapters(backbone(), SECTIONS, seed=5)
     assert check(model, BatchMethod.FUSED, names) is BatchMethod.FUSED

@@ -53,15 +53,15 @@ def report(error: ValidationError, model: type[BaseModel], origin: Callable[[str
         what, allowed = _explain(item["type"], item["msg"], key, known)
         by_key.setdefault(key, (what, item["input"], []))[2].append(allowed)
     return [
-        mistake(key, what, got, origin(key), " or ".join(dict.fromkeys(filter(None, allowed))))
+        mistake(key, what, got, origin(key), " or ".join(dict.fromkeys(filter(None, allowed))), key in known)
         for key, (what, got, allowed) in by_key.items()
     ]
 
 
-def mistake(where: str, what: str, got: Any, origin: str, allowed: str) -> str:
-    """One line of a report. The value got is left out where it is a mapping, which would be too long."""
+def mistake(where: str, what: str, got: Any, origin: str, allowed: str, is_key: bool = False) -> str:
+    """One line of a report. Of a section the values are left out, which would be too long; `is_key`: it is none."""
     source = f", from {origin}" if origin else ""
-    shown = f" (got {show(got)}{source})" if not isinstance(got, dict) else ""
+    shown = f" (got {show(got)}{source})" if is_key or not isinstance(got, dict) else ""
     return f"{where}: {what}{shown}" + (f"; {allowed}" if allowed else "")
 
 

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from loraft.config.section import Section
+from loraft.config.section import BareWord, Section
 
-BOOLEAN_WORDS = ("yes", "no", "on", "off", "true", "false")
 SLOTS = {
     "template": ("{input}",),
     "few_shot_template": ("{few_shot_examples}", "{input}"),
@@ -80,11 +79,11 @@ class PromptConfig(Section):
             raise ValueError("is a file without Jinja; give one that prints the messages")
         return text
 
-    @field_validator("template_kwargs")
+    @field_validator("template_kwargs", mode="before")
     @classmethod
-    def _no_words_for_booleans(cls, given: dict[str, Any]) -> dict[str, Any]:
-        for name, value in given.items():
-            if str(value).lower() in BOOLEAN_WORDS and not isinstance(value, bool):
+    def _no_words_for_booleans(cls, given: Any) -> Any:
+        for name, value in given.items() if isinstance(given, dict) else ():
+            if isinstance(value, BareWord) or (isinstance(value, str) and value.lower() in ("true", "false")):
                 raise ValueError(f"{name}: {value!r} is text, which templates take for true; write true or false")
         return given
 

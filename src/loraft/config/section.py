@@ -10,11 +10,25 @@ class WrittenInt(int):
 
     written: str
 
+    def __repr__(self) -> str:
+        return self.written
+
+    __str__ = int.__repr__
+
 
 class WrittenFloat(float):
     """Any other number of a YAML file, with its text."""
 
     written: str
+
+    def __repr__(self) -> str:
+        return self.written
+
+    __str__ = float.__repr__
+
+
+class BareWord(str):
+    """A word of a YAML file that YAML 1.1 takes for a boolean, without quotes: yes, no, on or off."""
 
 
 def text_of(value: Any) -> Any:
@@ -29,14 +43,25 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_boolean_by_accident(cls, value: Any, info: ValidationInfo) -> Any:
-        # YAML reads unquoted true and false as booleans, which pydantic would turn into the numbers 1 and 0.
+    def _no_accident_of_yaml(cls, value: Any, info: ValidationInfo) -> Any:
+        # YAML reads some text without quotes as something else, and pydantic would turn booleans into 1 and 0.
         # For a Literal, pydantic's own message is better: it lists the allowed words.
-        given = value if isinstance(value, list) else [value]
-        if any(isinstance(one, bool) for one in given) and not _takes(_annotation(cls, info), bool, Literal):
-            what = "holds a boolean" if isinstance(value, list) else "is a boolean"
-            raise ValueError(f"{what}; YAML reads unquoted true and false so: put such a word in quotes")
-        return value
+        annotation = _annotation(cls, info)
+        listed = isinstance(value, list) and _takes(annotation, list)
+        given = value if listed else [value]
+        text = _takes(annotation, str)
+        if any(isinstance(one, bool) for one in given) and not _takes(annotation, bool, Literal):
+            found, written = "a boolean", "unquoted true and false"
+        elif text and any(isinstance(one, dict) for one in given) and not _takes(annotation, dict):
+            found, written = "a mapping", "unquoted `a: b` and {a}"
+        elif text and any(isinstance(one, list) for one in given):
+            found, written = "a list", "unquoted [a] and `- a`"
+        elif text and listed and None in given:
+            found, written = "null", "null, ~ and nothing"
+        else:
+            return value
+        what = "word" if found in ("a boolean", "null") else "text"
+        raise ValueError(f"{'holds' if listed else 'is'} {found}; YAML reads {written} so: put such a {what} in quotes")
 
     @field_validator("*", mode="before")
     @classmethod

@@ -8,7 +8,7 @@ import yaml
 
 from loraft.config.diagnostics import show
 from loraft.config.schema import Config
-from loraft.config.section import WrittenFloat, WrittenInt
+from loraft.config.section import BareWord, WrittenFloat, WrittenInt
 from loraft.errors import ConfigError
 
 
@@ -89,6 +89,11 @@ def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> WrittenF
     return number
 
 
+def _construct_text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    is_bare = node.style is None and node.value.lower() in ("yes", "no", "on", "off")
+    return BareWord(node.value) if is_bare else str(node.value)
+
+
 # Of YAML 1.1, null and the merge key stay.
 Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith(("null", "merge"))]
@@ -107,6 +112,7 @@ for kind, pattern, firsts in (
         reader_or_writer.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"(?:{pattern})$"), list(firsts))
 Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+Loader.add_constructor("tag:yaml.org,2002:str", _construct_text)
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -122,5 +128,6 @@ def _represent_number(dumper: yaml.SafeDumper, number: WrittenInt | WrittenFloat
 
 
 Dumper.add_representer(str, _represent_text)
+Dumper.add_representer(BareWord, _represent_text)
 Dumper.add_representer(WrittenInt, _represent_number)
 Dumper.add_representer(WrittenFloat, _represent_number)

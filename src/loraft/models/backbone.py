@@ -20,10 +20,9 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from loraft.config.schema import ModelConfig, QuantConfig
-from loraft.engine import prefix_attention
-from loraft.engine.lm_head import exact_logits
 from loraft.engine.quantized_linear import is_4bit, keep_dense, keeps_dense
-from loraft.errors import BackboneError, first_line
+from loraft.errors import BackboneError
+from loraft.models.causality import check_causal
 from loraft.models.device import pick_device, pick_dtype
 from loraft.models.quantization import (
     cache_weights,
@@ -92,6 +91,9 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
         check_share(base, allow_partial=quant.allow_partial)
         cache_weights(base, quant)
     base.requires_grad_(False)  # `from_pretrained` has put it into evaluation mode
+    if hasattr(base.config, "rescale_every"):
+        # In evaluation RWKV would divide some weights, but no adapter's, and quantise them again in another format.
+        base.config.rescale_every = 0
     check_causal(model.name, base)
     return base
 
@@ -146,54 +148,6 @@ def check_keys(name: str, info: dict[str, Any]) -> None:
         raise BackboneError(
             f"model.name: the weights of {name} do not fit its architecture: {'; '.join(said)}; get the whole "
             "checkpoint again, and one of a causal language model"
-        )
-
-
-@torch.enable_grad()
-def check_causal(name: str, base: PreTrainedModel) -> None:
-    """Checks that a token does not see later ones: transformers loads encoders such as BERT as causal models, too.
-
-    Scores three tokens, and takes the gradient of the first one's logits for the embedding of the last one. In a causal
-    model it is exactly zero, in every dtype and however small the weights are. Architectures that `prefix_attention`
-    knows are causal.
-
-    Args:
-        name: of the backbone, for the message.
-        base: in evaluation mode.
-
-    Raises:
-        BackboneError: the last token reaches the logits of the first one, or the backbone cannot run.
-    """
-    if prefix_attention.supports(base):
-        return
-    size = base.get_input_embeddings().weight.shape[0]
-    embedded: list[torch.Tensor] = []  # (1, T, D), where T counts tokens that some architectures put in front, too
-
-    def keep(layer: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        embedded.append(output.detach().requires_grad_())
-        return embedded[-1].clone()  # which a model may change in place
-
-    hook = base.get_input_embeddings().register_forward_hook(keep)
-    try:
-        ids_1T = torch.tensor([[size // 2, size // 3, size // 4]], device=base.device)
-        with exact_logits(base, torch.arange(3, device=base.device)[None]):  # as in scoring
-            first_V = base(input_ids=ids_1T, use_cache=False).logits[0, 0].float()
-    except Exception as error:  # an architecture may want other inputs, and say so in any way
-        way = "--quant none" if getattr(base, "is_quantized", False) else "--set model.dtype=fp32"
-        raise BackboneError(
-            f"model.name: {name} cannot run three tokens ({type(base).__name__}: {first_line(error)}); try {way}, or "
-            "choose a causal language model"
-        ) from error
-    finally:
-        hook.remove()
-    try:
-        (gradient_1TD,) = torch.autograd.grad(first_V.sum(), embedded[:1])
-    except Exception:  # some quantised layers have no backward pass; encoders do not come with such
-        return
-    if gradient_1TD[:, -1].nan_to_num().any():
-        raise BackboneError(
-            f"model.name: {name} is no causal language model: its tokens see later ones, as in an encoder or a prefix "
-            f"language model (got {type(base).__name__}); choose a decoder, such as Llama, Qwen or Gemma"
         )
 
 

@@ -163,15 +163,21 @@ class ChatTemplate:
         A block of thoughts that the template leaves open there is closed, since the answer stands after it.
 
         Raises:
-            BackboneError: the template refuses the chat, or nothing says how its block of thoughts ends.
+            BackboneError: the template refuses the chat, what it prints after the message depends on the message, or
+                nothing says how its block of thoughts ends.
         """
         prompt = self._rendered(chat, add_generation_prompt)
         if not add_generation_prompt:
             return prompt
         marked = [*chat[:-1], {**chat[-1], "content": MARK}]
-        tail = self._rendered(marked, True).rpartition(MARK)[2]
-        if not tail or not prompt.endswith(tail):
+        _, found, tail = self._rendered(marked, True).rpartition(MARK)
+        if not found or not tail:  # `fit` refuses a template that does not print the message
             return prompt
+        if not prompt.endswith(tail):
+            raise BackboneError(
+                f"{self._who} prints something else after a message with another text (got {prompt[-40:]!r}); set "
+                "prompt.chat_template to another template"
+            )
         try:
             before, mark, _ = self._rendered([*chat, {"role": "assistant", "content": MARK}], False).rpartition(MARK)
         except BackboneError:

@@ -161,10 +161,15 @@ class Encoder:
         return prompts
 
     @property
+    def longest_answer(self) -> int:
+        """Tokens of the longest answer with its end of turn."""
+        return max(map(len, self.completions_K))
+
+    @property
     def shortest(self) -> int:
         """Tokens of the prompt with an empty sentence and the longest answer."""
         (middle,) = self._middle_ids([self._piece("", user_parts(self.task))])
-        return len(self._head_ids) + len(middle) + len(self._tail_ids) + max(map(len, self.completions_K))
+        return len(self._head_ids) + len(middle) + len(self._tail_ids) + self.longest_answer
 
     def fit(self, demonstrations: Sequence[tuple[str, str]]) -> Shown:
         """Returns the demonstrations of a prompt that does not fit.
@@ -232,7 +237,7 @@ class Encoder:
     @property
     def _available(self) -> int:
         """The tokens that piece 2 may have."""
-        return self.max_length - len(self._head_ids) - len(self._tail_ids) - max(map(len, self.completions_K))
+        return self.max_length - len(self._head_ids) - len(self._tail_ids) - self.longest_answer
 
     def _shorten(self, text: str, around: tuple[str, str]) -> tuple[list[int], int]:
         """Returns the ids of piece 2 with as much of the sentence as fits, and the number of tokens left out.

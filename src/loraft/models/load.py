@@ -37,12 +37,14 @@ def build_encoder(config: Config, *, whole: bool = False) -> Encoder:
     def encoder(most: int) -> Encoder:
         return Encoder(tokenizer, task, date_string=section.date_string, max_length=most)
 
-    if whole or positions_of_prompts(config) < section.max_length:
+    answer = 0  # with longer ones, prompts may be longer
+    if whole or positions_of_prompts(config, answer) < section.max_length:
         unlimited = encoder(NO_LIMIT)
-        check_positions(config, unlimited.shortest)  # before `longest_prompt` tells how long prompts may be
+        answer = unlimited.longest_answer
+        check_positions(config, unlimited.shortest, answer)  # before `longest_prompt` tells how long prompts may be
         if whole:
             return unlimited
-    return encoder(longest_prompt(config))
+    return encoder(longest_prompt(config, answer))
 
 
 def load_peft(folder: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:

@@ -6,8 +6,9 @@ Templates of reasoning models end the prompt inside such a block, and a classifi
     <|im_start|>assistant\n<think>\n\n</think>\n\n                  what the same template prints before an answer
 
 No list has all names of such blocks, so the template itself is asked first. A tag or token at the end of the prompt is
-no opening where the answer of a whole chat stands right behind it. Where the whole chat closes it before the answer,
-the prompt is that of the whole chat. Elsewhere it is open if its name speaks of thoughts, or if it has a counterpart.
+no opening where the answer of a whole chat stands right behind it, unless its name speaks of thoughts. Where the whole
+chat closes it before the answer, the prompt is that of the whole chat. Elsewhere it is open if its name speaks of
+thoughts, or if it has a counterpart.
 """
 
 import re
@@ -53,7 +54,11 @@ def close_thoughts(prompt: str, tail: str, answered: str, known: str) -> str | N
         return prompt
     start = prompt.rstrip()
     if answered.startswith(start):
-        return answered if piece and _closing(piece, answered[len(start) :]) else prompt
+        if piece and _closing(piece, answered[len(start) :]):
+            return answered
+        if not THOUGHTS.search(name):
+            return prompt
+        answered = ""  # it holds the answer as a thought: no layout to follow
     closing = _closing(piece, known) if piece else None
     if not THOUGHTS.search(name) and (closing is None or not answered or ANSWERS.search(name)):
         return prompt

@@ -35,7 +35,8 @@ def check_first_batch(
     The loss of a few packed rows is compared with that of the same rows, padded, by the library's own layers. LoRA's B
     starts at zero, so it is perturbed during the check: a wrong LoRA product would go unnoticed otherwise. The
     gradients of fused layers are compared with autograd's. A method that raises an error counts as a wrong one.
-    Adapters whose plain loss is not finite have diverged, in a training that is resumed: they are left out.
+    Adapters whose plain loss is not finite have diverged, in a training that is resumed: they are left out. If none is
+    finite, nothing is compared, and a warning says so.
 
     Args:
         model: with the layers, attention and LoRA products of `method` enabled.
@@ -55,6 +56,13 @@ def check_first_batch(
         # In evaluation mode and without a layout, the layers of transformers and peft run, though others are enabled.
         plain_A = _plain_losses(model, padded, adapters, dtype)
         finite_A = plain_A.isfinite()
+        if not finite_A.any():
+            warnings.warn(
+                f"the first batch's loss is not finite (got {float(plain_A[0])}), so the fast methods are not checked",
+                stacklevel=2,
+            )
+            model.train(was_training)
+            return method
         plain_loss = float(plain_A[finite_A].sum())
         tokens = float(padded["weights"].sum()) * max(1, int(finite_A.sum()))
         dead = [name for name, finite in zip(adapters or (), finite_A, strict=False) if not finite]

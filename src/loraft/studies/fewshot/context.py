@@ -36,7 +36,7 @@ def check_context(
         DataError: so many demonstrations leave too few tokens for each of their sentences.
     """
     encoder = build_encoder(config)
-    completion = max(map(len, encoder.completions_K))
+    completion = encoder.longest_answer
     nearest = config.fewshot.selection == "nearest"
     # Rows to measure. With `nearest` all of them, since each has its own demonstrations. Otherwise the longest ones:
     # the same demonstrations are added to each row. More than one is measured because the tokens of a sentence may
@@ -60,7 +60,7 @@ def check_context(
             raise DataError(f"fewshot.shots: {what}; {fewer}, or a larger prompt.max_length") from None
         # Shortened prompts fill the limit, but for the tokens of a word or character that does not fit.
         shortened = any(prompt.cut or prompt.shown_cut for prompt in prompts)
-        filled = longest_prompt(config) - completion if shortened else 0
+        filled = longest_prompt(config, completion) - completion if shortened else 0
         longest[k] = max(filled, *(len(prompt.ids) for prompt in prompts)) + answer
     return longest
 
