@@ -102,10 +102,7 @@ def test_conflicting_rows_and_cut_text_are_told(tmp_path: Path) -> None:
     train = Split("train", (*train.examples, Example(train.examples[0].text, 2, 601)), "rows")
     conflict, cut = said(train, test, test.labels.tolist(), tmp_path, cut=0.61)
     assert conflict.startswith("2 training rows have a text that also stands with another label; data.drop_conflicts")
-    assert (
-        cut
-        == "61% of the text of the test rows was cut away; raise prompt.max_length (now 1024), or choose what is cut by prompt.truncation"
-    )
+    assert cut.startswith("61% of the text of the test rows was cut away; raise prompt.max_length (now 1024), or")
     assert len(said(train, test, test.labels.tolist(), tmp_path, cut=0.5)) == 1
 
 
