@@ -11,8 +11,10 @@ from helpers.tiny import CONFIGS, awaken, prompts, tokenizer
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from loraft.cli.finished_run import made_elsewhere
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
+from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import load_data
 from loraft.engine.scorer import score
 from loraft.errors import BackboneError, Note, RunError
@@ -21,6 +23,7 @@ from loraft.models.adapter import add_adapter
 from loraft.models.backbone import cast
 from loraft.models.device import DTYPES
 from loraft.models.load import build, build_encoder, load_peft, load_run
+from loraft.runs.peft_folder import CONFIG_FILE
 from loraft.runs.records import write_record
 from loraft.runs.run import MANIFEST_FILE, Run, default_name
 
@@ -184,6 +187,7 @@ def test_a_bundle_without_a_dtype_is_loaded_in_the_dtype_that_gives_its_fingerpr
         load_run(run, config)
 
 
+@pytest.mark.filterwarnings("error::loraft.errors.Note")
 def test_a_relative_backbone_is_kept_absolute_and_found_again_when_it_moved_with_the_run(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,8 +205,40 @@ def test_a_relative_backbone_is_kept_absolute_and_found_again_when_it_moved_with
     (tmp_path / "nơi khác").mkdir()
     for name in ("backbone", "runs"):
         (tmp_path / name).rename(tmp_path / "nơi khác" / name)
-    load_run(Run(tmp_path / "nơi khác" / "runs" / "r2"), relative)
+    moved = Run(tmp_path / "nơi khác" / "runs" / "r2")
+    load_run(moved, relative)
+    monkeypatch.chdir(moved.path)
+    for adapter in (moved.adapter, Path("adapter")):
+        alone = made_elsewhere(adapter, ["prompt.task=topic", "lora.r=2"], {})
+        assert alone.model.name == f"{tmp_path}/nơi khác/backbone"
+        load_peft(adapter, alone)
     (tmp_path / "nơi khác" / "backbone").rename(tmp_path / "đi rồi")
     looked = f"{tmp_path}/backbone and {tmp_path}/nơi khác/backbone"
-    with pytest.raises(BackboneError, match=rf"r2: its backbone is not there any more \(looked for {looked}\); put"):
-        load_run(Run(tmp_path / "nơi khác" / "runs" / "r2"), relative)
+    run = moved
+    way = rf"put it back .* eval: --adapter '{run.adapter}' --config '{run.config_path}' --model FOLDER$"
+    with pytest.raises(BackboneError, match=rf"r2: its backbone is not there any more \(looked for {looked}\); {way}"):
+        load_run(run, relative)
+    run.config_path.write_text(dump_config(relative), encoding="utf-8")  # what the message says works, without a note
+    given: dict[str, str | None] = {"model.name": str(tmp_path / "đi rồi")}
+    load_peft(run.adapter, made_elsewhere(run.adapter, (), given, config_file=run.config_path))
+
+
+@pytest.mark.filterwarnings("error::loraft.errors.Note")
+def test_the_same_folder_under_another_name_is_not_another_backbone(
+    config: Config, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = run_over(config, tmp_path).adapter
+    (adapter / MANIFEST_FILE).unlink()
+    (tmp_path / "liên kết").symlink_to(folder)
+    monkeypatch.chdir(folder.parent)
+    for own in (folder.name, f"./{folder.name}/", str(tmp_path / "liên kết")):  # peft writes the path as it was given
+        path = adapter / CONFIG_FILE
+        path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": own}), encoding="utf-8")
+        load_peft(adapter, config)
+    broken = tmp_path / "hỏng"
+    shutil.copytree(folder, broken)
+    (broken / "model.safetensors").write_text("")
+    monkeypatch.chdir(tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": broken.name}))
+    with pytest.raises(BackboneError, match=r"adapter: its backbone cannot be loaded \(got hỏng: .*name it by --model"):
+        load_peft(adapter, resolve(overrides=["model.name=hỏng", "prompt.task=topic"]))

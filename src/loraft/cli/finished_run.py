@@ -65,13 +65,14 @@ def made_elsewhere(
     preset: str | None = None,
     config_file: Path | None = None,
 ) -> "Config":
-    """The config for an adapter that no run made; its backbone is the one that a flag names, else the adapter's own.
+    """The config for an adapter by itself; its backbone is the one that a flag names, else the adapter's own.
 
     Raises:
         BackboneError: the folder has no LoRA adapter, or neither it nor a flag names a backbone.
     """
     from loraft.config.resolve import resolve
     from loraft.errors import BackboneError
+    from loraft.models.source import located
     from loraft.runs.peft_folder import CONFIG_FILE, read_peft_folder
 
     found = read_peft_folder(adapter)
@@ -82,7 +83,8 @@ def made_elsewhere(
                 f"{adapter}: {CONFIG_FILE} names no backbone (got no base_model_name_or_path); use --model"
             )
         own = [f"model.name={json.dumps(found.backbone)}", f"model.revision={json.dumps(found.revision)}"]
-    return resolve(preset=preset, config_file=config_file, overrides=[*own, *sets], flags=flags)
+    config = resolve(preset=preset, config_file=config_file, overrides=[*own, *sets], flags=flags)
+    return located(adapter, config) if own else config
 
 
 def refuse_several(given: Mapping[str, object]) -> None:

@@ -14,7 +14,7 @@ from loraft.models.backbone import cast, fingerprint, load_backbone, load_tokeni
 from loraft.models.device import DTYPE_NAMES, pick_compute_dtype, pick_dtype
 from loraft.models.encoder import Encoder
 from loraft.models.positions import NO_LIMIT, check_positions, longest_prompt, positions_of_prompts
-from loraft.models.source import located
+from loraft.models.source import located, same_backbone
 from loraft.runs.peft_folder import read_peft_folder
 from loraft.runs.run import MANIFEST_FILE, Run
 
@@ -60,12 +60,12 @@ def load_peft(folder: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
     try:
         encoder, base = _checked(folder, config) if made_by_a_run else build(config)
     except BackboneError as error:
-        if own != config.model.name:
+        if own is None or not same_backbone(own, config.model.name):
             raise
         raise BackboneError(
             f"{folder}: its backbone cannot be loaded (got {own}: {error}); name it by --model"
         ) from error
-    if own not in (None, config.model.name):
+    if own is not None and not made_by_a_run and not same_backbone(own, config.model.name):
         text = f"{folder}: was trained with the backbone {own}, and is used with {config.model.name}"
         warnings.warn(Note(text), stacklevel=2)
     return encoder, apply_adapter(base, folder)
@@ -89,7 +89,7 @@ def load_run(run: Run, config: Config, *, switchable: bool = True) -> tuple[Enco
     """
     if not run.finished:
         raise RunError(f"{run.path}: the run is not finished (no {run.results_file}); {run.how_to_resume} finishes it")
-    encoder, base = _checked(run.adapter, located(run, config, needed=True))
+    encoder, base = _checked(run.adapter, located(run.adapter, config, needed=True))
     return encoder, (load_adapter if switchable else apply_adapter)(base, run.adapter)
 
 

@@ -2,8 +2,9 @@
 
 import importlib.util
 import os
+import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from loraft.bundled import bundled_backbones
 from loraft.config.schema import Config, ModelConfig
 from loraft.errors import BackboneError, first_line
 from loraft.runs.records import read_object
-from loraft.runs.run import MANIFEST_FILE, Run
+from loraft.runs.run import MANIFEST_FILE
 
 
 def resolve_name(name: str) -> str:
@@ -51,6 +52,16 @@ def resolve_name(name: str) -> str:
     return name
 
 
+def same_backbone(one: str, other: str) -> bool:
+    """Says whether two names mean one backbone here: a bundled name or relative path is also its absolute path."""
+    places = []
+    for name in (one, other):
+        with suppress(BackboneError):  # a folder that is not here is equal to its own name only
+            name = resolve_name(name)
+        places.append(os.path.realpath(name) if os.path.exists(name) else name)
+    return places[0] == places[1]
+
+
 def is_gguf(name: str) -> bool:
     """Says whether this is the name of a GGUF file; some write it in capitals."""
     return name.lower().endswith(".gguf")
@@ -67,8 +78,8 @@ def recorded(adapter: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def located(run: Run, config: Config, *, needed: bool = False) -> Config:
-    """Returns the config of a run with the present path of its backbone, where that was moved with the run.
+def located(adapter: Path, config: Config, *, needed: bool = False) -> Config:
+    """Returns the config of a run's adapter with the present path of its backbone, where that was moved with the run.
 
     Raises:
         BackboneError: it is needed, and is a folder or file that is in none of the places where it may be.
@@ -76,13 +87,18 @@ def located(run: Run, config: Config, *, needed: bool = False) -> Config:
     name = config.model.name
     if name in bundled_backbones() or os.path.exists(os.path.expanduser(name)):
         return config
-    relatives = (recorded(run.adapter).get("relative_path"), name)
-    looked = [os.path.normpath(run.path.absolute() / relative) for relative in relatives if relative]
+    relatives = (recorded(adapter).get("relative_path"), name)
+    looked = [os.path.normpath(adapter.absolute() / ".." / relative) for relative in relatives if relative]
     for path in filter(os.path.exists, looked):
         return config.model_copy(update={"model": config.model.model_copy(update={"name": path})})
     if needed and (os.path.isabs(name) or name.startswith(".")):
         places = " and ".join(dict.fromkeys([name, *looked]))
-        raise BackboneError(f"{run.path}: its backbone is not there any more (looked for {places}); put it back there")
+        run = adapter.parent
+        beside = f"--adapter {shlex.quote(str(adapter))} --config {shlex.quote(str(run / 'config.yaml'))}"
+        raise BackboneError(
+            f"{run}: its backbone is not there any more (looked for {places}); put it back there, or name its present "
+            f"folder to predict or eval: {beside} --model FOLDER"
+        )
     return config
 
 

@@ -77,7 +77,7 @@ def _from_the_run(run: Run, config: Config) -> str:
 
     A local backbone that is gone is named by its path relative to the run's folder when the run was trained.
     """
-    found = located(run, config).model.name
+    found = located(run.adapter, config).model.name
     with suppress(BackboneError):
         found = resolve_name(found)
     if Path(found).exists():

@@ -102,7 +102,7 @@ def fewshot(
     section, shots = config.fewshot, sorted({0, *config.fewshot.shots})
     adapter_run = None if run is None else Run(Path(run))
     if adapter_run is not None and adapter_run.finished:
-        config = located(adapter_run, config)
+        config = located(adapter_run.adapter, config)
     folder = FewshotFolder(Path(config.output) / fewshot_name(config, adapter_run))
     if resume:
         _check_begun(folder, config)
