@@ -175,6 +175,19 @@ def test_a_row_without_label_is_refused_or_counted_and_never_the_label_none(tmp_
     assert split.notes == {"unlabelled rows skipped": 3}
 
 
+def test_skipping_unlabelled_rows_is_not_advised_where_no_row_would_be_left(tmp_path: Path) -> None:
+    first, second = {"sentence": "hay"}, {"sentence": "dở"}
+    for rows, skipping in (
+        ([first, second], False),  # no such column
+        ([{**first, "sentiment": None}, second], False),
+        ([{**first, "sentiment": "0"}, second], True),
+        ([{**first, "sentiment": "lạ"}, second], True),
+    ):
+        with pytest.raises(DataError, match=": no label") as error:
+            load(write_rows(tmp_path / "train.jsonl", rows))
+        assert ("data.unlabelled=skip" in str(error.value)) == skipping, rows
+
+
 def test_a_source_without_any_label_is_refused_with_the_column(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "train.jsonl", [{"sentence": "hay", "sentimen": 1}] * 2)
     with pytest.raises(DataError, match=r"got 2 unlabelled rows\); .* data.label_column \(now 'sentiment'\)"):

@@ -213,13 +213,16 @@ def _examples(
 ) -> Iterator[Example]:
     """Yields the rows with sentence and label; counts what is left out; refuses all bad rows together at the end."""
     bad: list[BadRow] = []
+    labelled = False  # whether any row has a label, allowed or not
     for row in rows:
         example = row if isinstance(row, BadRow) else _example(row, section, label_column, ids)
         if isinstance(example, str):
             notes[example] += 1
         elif isinstance(example, BadRow):
             bad.append(example)
+            labelled |= example.reason.startswith((UNKNOWN_LABEL, UNNAMED_ID))
         else:
+            labelled = True
             yield example
     if bad:
         lines = [f"{source} row {item.row}: {item.reason}" for item in bad[:SHOWN_ERRORS]]
@@ -230,7 +233,8 @@ def _examples(
             hint = "name them with --set 'data.label_names=[NAME OF 0, NAME OF 1, ...]'"
         if any(item.reason.startswith((UNKNOWN_LABEL, UNNAMED_ID)) for item in bad):
             hint += f", or write a task for these labels: loraft task new --data {shlex.quote(section.source)}"
-        hint += ", or data.unlabelled=skip" if any(item.reason.startswith(NO_LABEL) for item in bad) else ""
+        if labelled and any(item.reason.startswith(NO_LABEL) for item in bad):  # skipping leaves rows
+            hint += ", or data.unlabelled=skip"
         lines.append(f"allowed labels are {ids.allowed(bad)}; {hint}")
         raise DataError("\n".join(lines))
 
