@@ -1,5 +1,8 @@
 """The engine equals a plain full-sequence computation, whatever the batch, the padding, the cache and the labels."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +11,12 @@ from helpers.plain_scoring import score_plainly
 from helpers.tiny import CONFIGS, SENTENCES, backbone, encoder, prompts, tokenizer
 from transformers import GPT2Config
 
+from loraft.config.schema import LoraSection
 from loraft.engine.layout import bucket_size, common_prefix
 from loraft.engine.scorer import answer_tokens, score, to_probs
 from loraft.errors import BackboneError
 from loraft.evaluation.multilabel import probabilities
+from loraft.models.adapter import add_adapter, apply_adapter
 
 # Answers that share first tokens, differ in length, and one that is the beginning of another; 4 ends a turn.
 NESTED = [[5, 6, 7, 4], [5, 6, 8, 9, 4], [5, 6, 8, 9, 10, 4], [5, 7, 4]]
@@ -95,13 +100,25 @@ def test_scores_are_those_of_the_label_words() -> None:
     np.testing.assert_allclose(log_probs_NK[0], expected, atol=1e-5)
 
 
-def test_a_model_that_diverged_is_an_error_not_a_label() -> None:
-    model = backbone()
-    model.model.norm.weight.data.fill_(float("nan"))
-    with pytest.raises(BackboneError, match=r"6 of 6 rows have no score .*train.learning_rate"):
-        score(model, prompts(), encoder().completions_K)
-    with pytest.raises(BackboneError, match=r"6 of 6 rows have no score .*model.dtype=fp32"):
-        score(model.half(), prompts(), encoder().completions_K)
+def test_a_score_that_is_not_a_number_is_an_error_with_its_causes_and_not_a_label(tmp_path: Path) -> None:
+    def told(model: Any) -> str:
+        with pytest.raises(BackboneError, match=r"6 of 6 rows have no score \(got NaN\); probably ") as error:
+            score(model, prompts(), encoder().completions_K)
+        return str(error.value).partition("probably ")[2]
+
+    damaged = backbone()
+    damaged.model.norm.weight.data.fill_(float("nan"))
+    files, rate = "weights of the backbone are NaN or infinite: get its files again", "train.learning_rate"
+    fp16 = "; or fp16, which holds numbers up to 65,504, overflows: --set model.dtype=fp32"
+    assert told(damaged) == files
+    assert told(damaged.half()) == files + fp16
+    diverged = add_adapter(backbone(), LoraSection(r=2), seed=1)
+    for name, weight in diverged.named_parameters():
+        weight.data.fill_(float("nan")) if "lora_B" in name else None
+    diverged.save_pretrained(str(tmp_path))
+    for model in (diverged, apply_adapter(backbone(), tmp_path)):  # by peft, and by hooks
+        assert told(model).endswith(f"lower {rate}")
+        assert told(model.half()).endswith(f"lower {rate}{fp16}")
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])

@@ -63,7 +63,7 @@ def score(
             one; None chooses by device.
 
     Raises:
-        BackboneError: if a score is not a number, as after a training that diverged.
+        BackboneError: if a score is not a number, as after a training that diverged, or over damaged weights.
     """
     return start(model, prompts, completions_K, unscored=unscored, batch_tokens=batch_tokens)()
 
@@ -93,10 +93,14 @@ def start(
         log_probs_NK: np.ndarray = fetch()[0]
         if np.isnan(log_probs_NK).any():
             without = int(np.isnan(log_probs_NK).any(axis=1).sum())
-            cause = "the adapter's training has probably diverged: repeat it with a lower train.learning_rate"
+            # An adapter is peft's, or hooks on layers (`models.lora_hooks`).
+            adapted = hasattr(model, "peft_config") or any(layer._forward_hooks for layer in model.modules())
+            cause = "weights of the backbone are NaN or infinite: get its files again"
+            if adapted:
+                cause = "the adapter's training diverged: repeat it with a lower train.learning_rate"
             if model.dtype == torch.float16:
-                cause = "fp16 holds numbers up to 65,504, which this backbone probably exceeds: --set model.dtype=fp32"
-            raise BackboneError(f"scoring: {without} of {len(prompts)} rows have no score (got NaN); {cause}")
+                cause += "; or fp16, which holds numbers up to 65,504, overflows: --set model.dtype=fp32"
+            raise BackboneError(f"scoring: {without} of {len(prompts)} rows have no score (got NaN); probably {cause}")
         return log_probs_NK
 
     return finished
