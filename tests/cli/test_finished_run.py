@@ -65,6 +65,9 @@ def test_an_adapter_made_elsewhere_brings_its_backbone_unless_a_flag_names_one(h
     assert made_elsewhere(adapter, (), {}, preset="tutorial").model.name == own["model.name"]
     for sets, flags in (((), {"model.name": "khác"}), (("model.name=khác",), {})):
         assert made_elsewhere(adapter, sets, flags) == resolve(flags={"model.name": "khác"})
+    of_run = made(here / "của lượt", base_model_name_or_path="ai/mô-hình: một")  # peft leaves the revision out
+    (of_run / "loraft.json").write_text(json.dumps({"backbone": {"revision": "v2"}}), encoding="utf-8")
+    assert made_elsewhere(of_run, (), {}) == resolve(flags=own)
     nameless = made(here / "không tên")
     assert made_elsewhere(nameless, (), {"model.name": "khác"}).model.name == "khác"
     with pytest.raises(BackboneError, match=r"names no backbone .*use --model"):

@@ -72,7 +72,7 @@ def made_elsewhere(
     """
     from loraft.config.resolve import resolve
     from loraft.errors import BackboneError
-    from loraft.models.source import located
+    from loraft.models.source import located, recorded
     from loraft.runs.peft_folder import CONFIG_FILE, read_peft_folder
 
     found = read_peft_folder(adapter)
@@ -82,7 +82,8 @@ def made_elsewhere(
             raise BackboneError(
                 f"{adapter}: {CONFIG_FILE} names no backbone (got no base_model_name_or_path); use --model"
             )
-        own = [f"model.name={json.dumps(found.backbone)}", f"model.revision={json.dumps(found.revision)}"]
+        revision = found.revision or recorded(adapter).get("revision")  # peft does not write a run's
+        own = [f"model.name={json.dumps(found.backbone)}", f"model.revision={json.dumps(revision)}"]
     config = resolve(preset=preset, config_file=config_file, overrides=[*own, *sets], flags=flags)
     return located(adapter, config) if own else config
 
