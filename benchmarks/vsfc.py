@@ -149,7 +149,7 @@ def show(record: dict[str, Any]) -> None:
             backbone = "backbone, zero-shot" if quant == "none" else "backbone in NF4, zero-shot"
             table.add_row(backbone, *(f"{value:.4f}" for value in zero), "", "", "")
         table.add_row(
-            f"{name} (median of {len(results)})", *(f"{value:.4f}" for value in after),
+            f"{name} ({f'median of {len(results)}' if len(results) > 1 else '1 run'})", *(f"{value:.4f}" for value in after),
             f"{interval[0]:.4f} to {interval[1]:.4f}", f"{seconds:.0f}", memory,
         )  # fmt: skip
     table.add_row("TF-IDF + linear SVM", *(f"{record['baseline'][key]:.4f}" for key in METRICS), "", "", "")
