@@ -144,12 +144,13 @@ def show(record: dict[str, Any]) -> None:
         seconds = statistics.median(run["train"]["seconds"] for run in results)
         peaks = [peak for run in results if (peak := run["train"]["peak_memory_mib"]) is not None]
         memory = f"{statistics.median(peaks):.0f}" if peaks else "?"
+        runs = f"median of {len(results)}" if len(results) > 1 else "1 run"
         if quant not in OTHERS:
             zero = [statistics.median(run["before"][key] for run in results) for key in METRICS]
             backbone = "backbone, zero-shot" if quant == "none" else "backbone in NF4, zero-shot"
             table.add_row(backbone, *(f"{value:.4f}" for value in zero), "", "", "")
         table.add_row(
-            f"{name} ({f'median of {len(results)}' if len(results) > 1 else '1 run'})", *(f"{value:.4f}" for value in after),
+            f"{name} ({runs})", *(f"{value:.4f}" for value in after),
             f"{interval[0]:.4f} to {interval[1]:.4f}", f"{seconds:.0f}", memory,
         )  # fmt: skip
     table.add_row("TF-IDF + linear SVM", *(f"{record['baseline'][key]:.4f}" for key in METRICS), "", "", "")
