@@ -73,7 +73,7 @@ def test_the_list_of_rows_is_csv_on_stdout_and_everything_else_on_stderr(tmp_pat
     assert found == [("1", text, "negative", "2"), ("2", text, "neutral", "1")]
     assert err.endswith("conflicts: 2 rows\n")
     assert json.loads(loraft_says(*given, "conflicts", "--json")[1])[0]["other_label"] == "neutral"
-    code, out, _ = loraft_says(*given, "leaks")
-    assert (code, out) == (0, "split,row,text,label,other_split,other_row,other_text,other_label,jaccard\n")
+    code, out, err = loraft_says(*given, "duplicates")
+    assert (code, out) == (0, "split,row,text,label,other_split,other_row,other_text,other_label\n")
     assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]  # nothing is written beside the list
     assert "allowed: leaks, conflicts, duplicates, shortened" in loraft_says(*given, "all")[2]
