@@ -10,8 +10,8 @@ from helpers.data import LABELS, load, sentences, write_rows
 
 from loraft.config.resolve import resolve
 from loraft.data.near_duplicates import NEAR, near_duplicates
-from loraft.data.splitting import assigned
 from loraft.data.records import Example
+from loraft.data.splitting import assigned
 from loraft.errors import ConfigError, DataError
 
 SHARES = [0.8, 0.1, 0.1]
@@ -67,7 +67,7 @@ def test_rare_labels_are_in_every_split_or_refused() -> None:
     ]
     assert sorted(Counter(drawn([*texts[:50], *groups], [0] * 50 + [1] * 7)[50:]).values()) == [2, 2, 3]
     copies = [*texts[:50], texts[50], f"{texts[50]}.", f"{texts[50]} "]
-    with pytest.raises(DataError, match="neutral: 3 rows in 1 near-duplicate groups.*held together.*test_split=FILE"):
+    with pytest.raises(DataError, match=r"neutral: 3 rows in 1 near-duplicate groups.*held together.*test_split=FILE"):
         drawn(copies, [0] * 50 + [1] * 3)
     assert set(drawn(texts[:52], [0] * 50 + [1] * 2, [0.9, 0.1, 0])) == {0, 1}
 
@@ -118,9 +118,9 @@ def test_splits_of_the_source_that_are_drawn_instead_are_counted(tmp_path: Path)
 @pytest.mark.parametrize(
     ("shares", "named", "ways"),
     [
-        ([0.7, 0.1, 0.2], {"test_split": "ý.csv"}, "data.test_split=ý.csv out, or give it no share: data.split=[0.9, 0.1, 0]"),
+        ([0.7, 0.1, 0.2], {"test_split": "ý.csv"}, "ý.csv out, or give it no share: data.split=[0.9, 0.1, 0]"),
         ([0.9, 0.1, 0], {"validation_split": "dev"}, "data.validation_split=dev out, or leave data.split out"),
-        ([0.8, 0.1, 0.1], {"validation_split": "a", "test_split": "b"}, "data.test_split=b out, or leave data.split out"),
+        ([0.8, 0.1, 0.1], {"validation_split": "a", "test_split": "b"}, "=b out, or leave data.split out"),
     ],
 )  # fmt: skip
 def test_a_split_that_is_named_and_drawn_is_refused(shares: list[float], named: dict[str, str], ways: str) -> None:

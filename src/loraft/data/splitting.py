@@ -77,9 +77,11 @@ def _assigned(
         listed = ", ".join(f"{names[k]}: {rows_K[k]} rows{copies[k]}" for k in few)
         hint = "each split needs one: add rows, leave the label out, or ask for fewer splits (data.split, --folds)"
         if any(copies.values()):
-            hint = ("the rows of a group have nearly the same text and are held together, so that none is measured on"
-                    " after training on its copy: name files of your own, data.validation_split=FILE and"
-                    " data.test_split=FILE, in the place of data.split or --folds, or add rows that differ")  # fmt: skip
+            hint = (
+                "the rows of a group have nearly the same text and are held together, so that none is measured on after"
+                " training on its copy: name files of your own, data.validation_split=FILE and data.test_split=FILE, in"
+                " the place of data.split or --folds, or add rows that differ"
+            )
         raise DataError(f"{where}: too few rows of a label to draw {len(drawn)} splits (got {listed}); {hint}")
     missing = {(s, k): count for k in rows_K for s, count in enumerate(_targets(rows_K[k], shares))}
     empty = set(missing)
