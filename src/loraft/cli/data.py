@@ -32,7 +32,9 @@ def data(
     data: Data = None,
     task: Task = None,
     output: Output = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the description of another source.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the description of another source or other splits.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Describe a data source: splits, label shares, lengths, duplicates, leaks, conflicting labels.

@@ -48,7 +48,7 @@ def describe(
         by: a second column to count the labels by; by default the column of another task, where the rows have it.
         tokens: measure sentences and prompts with the backbone's tokenizer; a note says so where it cannot be loaded.
         near: look for near-duplicates between splits.
-        force: replace the statistics of another source with the same name.
+        force: replace the statistics of another source, or of other splits, with the same name.
 
     Raises:
         ConfigError: a row has any number of labels (`prompt.kind=multilabel`).
@@ -96,6 +96,7 @@ def describe(
         ),
         tokens=measured,
         notes=tuple(notes),
+        drawn=_drawn(config),
     )
     columns: dict[str, tuple[Sequence[str], Ints]] = {label_column: (labels, label_N)}
     if column:
@@ -109,7 +110,8 @@ def folder_of(config: Config, *, force: bool = False) -> DatasetFolder:
     """The directory for the statistics of the config's source; its name is `config.name`, or source and task.
 
     Raises:
-        DataError: the directory holds something else; or, without `force`, the statistics of another source.
+        DataError: the directory holds something else; or, without `force`, the statistics of another source or of
+            splits that are drawn otherwise.
         RunError: the statistics in it are damaged or of a later version.
     """
     default = f"data-{Path(config.data.source).name}-{Path(config.prompt.task).stem}"
@@ -122,6 +124,12 @@ def folder_of(config: Config, *, force: bool = False) -> DatasetFolder:
             raise DataError(
                 f"{folder.path}: describes another source (got {other}); --force replaces it,"
                 " --set name=NAME keeps both"
+            )
+        then = folder.read_results().get("drawn")
+        if then != (now := _drawn(config)):
+            raise DataError(
+                f"{folder.path}: describes other splits of the source (got {then or 'its own'} then, {now or 'its own'}"
+                " now); --force replaces it, --set name=NAME keeps both"
             )
     return folder
 
@@ -151,8 +159,23 @@ def load_splits(config: Config) -> tuple[list[Split], list[str]]:
             missing.append((name, error))
     if not splits:
         raise missing[0][1]
-    names = " and no ".join(name for name, _ in missing)
-    return splits, [f"no {names} split: {str(missing[0][1]).split('; ')[0]}"] if missing else []
+    if not missing:
+        return splits, []
+    absent = [name for name, _ in missing]
+    note = f"no {' and no '.join(absent)} split: {str(missing[0][1]).split('; ')[0]}"
+    if "train" not in absent:
+        shares = config.data.split or [0, 0, 0]
+        kept = [0.1 if name in absent or share else 0 for name, share in zip(SPLITS[1:], shares[1:], strict=True)]
+        note += f"; --set 'data.split={[round(1 - sum(kept), 1), *kept]}' draws what is missing from the train split"
+    return splits, [note]
+
+
+def _drawn(config: Config) -> str | None:
+    """How the splits are drawn, for messages; None for the source's own."""
+    data = config.data
+    given = {"split": data.split, "fold": data.fold, "split_seed": data.split_seed}
+    drawn = data.split is not None or data.fold is not None
+    return ", ".join(f"data.{key}={value}" for key, value in given.items() if value is not None) if drawn else None
 
 
 def second_column(config: Config, splits: Sequence[Split], by: str | None) -> tuple[str | None, list[str], Ints]:

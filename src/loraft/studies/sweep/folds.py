@@ -33,9 +33,18 @@ from loraft.studies.sweep.trials import Trial, run_of
 from loraft.training.results import RunResult
 
 
+def folds_folder(config: Config, folds: int) -> FoldsFolder:
+    """The directory of the training by folds of this config; it may not exist yet."""
+    return FoldsFolder(Path(config.output) / _name(config, folds))
+
+
+def _name(config: Config, folds: int) -> str:
+    return config.name or f"{default_name(config)}-{folds}folds"
+
+
 def fold_trials(config: Config, folds: int) -> list[Trial]:
     """One trial for each fold: the config with `data.fold`, in a folder named after the config."""
-    folder = config.name or f"{default_name(config)}-{folds}folds"
+    folder = _name(config, folds)
     trials = []
     for number in range(1, folds + 1):
         fold = f"{number}/{folds}"
@@ -71,7 +80,7 @@ def train_folds(
         run = run_of(trial)
         if trial not in waiting and trial.name not in errors:
             manifest.check_drawn(manifest.read(run.adapter), load_config(run.config_path), trial.config, test)
-    folder = FoldsFolder.create(Path(config.output), str(Path(str(trials[0].config.name)).parent))
+    folder = FoldsFolder.create(Path(config.output), _name(config, folds))
     folder.results_path.unlink(missing_ok=True)
     write_text(folder.config_path, dump_config(config))
     write_record(folder.environment_path, environment())
