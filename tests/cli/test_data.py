@@ -5,7 +5,7 @@ import io
 import json
 from pathlib import Path
 
-from helpers.command_line import Says
+from helpers.command_line import LABELS, Says
 
 
 def test_data_prints_tables_and_says_where_the_figures_are(tmp_path: Path, loraft_says: Says) -> None:
@@ -54,6 +54,15 @@ def test_data_looks_for_near_duplicates_and_counts_the_column_that_is_asked_for(
     assert err.endswith(f"figures and numbers: {folder}\nnext: loraft report '{folder}'\n")
     (source / "test.csv").unlink()
     assert "nearly the same" not in loraft_says(*given)[1]  # of one split
+
+
+def test_rows_that_are_too_alike_to_draw_splits_are_no_rows_of_another_task(tmp_path: Path, loraft_says: Says) -> None:
+    rows = [f"em thấy thầy giảng bài rất hay và dễ hiểu lần thứ {i},{label}" for i in range(9) for label in LABELS[::2]]
+    (tmp_path / "số.csv").write_text("\n".join(["sentence,sentiment", *rows]) + "\n", encoding="utf-8")
+    code, out, err = loraft_says("data", str(tmp_path / "số.csv"), "--set", "data.split=[0.8, 0.1, 0.1]")
+    assert (code, out) == (1, "")
+    assert "held together" in err
+    assert "data.validation_split=FILE and data.test_split=FILE" in err
 
 
 def test_data_names_a_column_that_is_not_there(tmp_path: Path, loraft_says: Says) -> None:

@@ -20,6 +20,7 @@ from loraft.data.checks import SHOWN, RowPlace, conflicts, duplicates, leaks
 from loraft.data.dataset import KEEP_ALL, Split, load_data
 from loraft.data.near_duplicates import NEAR
 from loraft.data.sources import NoSplitError
+from loraft.data.splitting import DrawError
 from loraft.errors import BackboneError, DataError, first_line
 from loraft.runs.run import Run
 from loraft.runs.study_folders import DatasetFolder, FewshotFolder, SweepFolder
@@ -138,6 +139,8 @@ def misfit(config: Config) -> str | None:
     """Why the rows of a source cannot be read as those of the config's task; None if they can."""
     try:
         load_splits(config)
+    except DrawError:  # the rows are read already
+        return None
     except DataError as error:
         return first_line(error).split("; ")[0]
     return None
