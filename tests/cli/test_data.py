@@ -5,7 +5,7 @@ import io
 import json
 from pathlib import Path
 
-from helpers.command_line import Says
+from helpers.command_line import LABELS, Says
 
 
 def test_data_prints_tables_and_says_where_the_figures_are(tmp_path: Path, loraft_says: Says) -> None:
@@ -56,6 +56,15 @@ def test_data_looks_for_near_duplicates_and_counts_the_column_that_is_asked_for(
     assert "nearly the same" not in loraft_says(*given)[1]  # of one split
 
 
+def test_rows_that_are_too_alike_to_draw_splits_are_no_rows_of_another_task(tmp_path: Path, loraft_says: Says) -> None:
+    rows = [f"em thấy thầy giảng bài rất hay và dễ hiểu lần thứ {i},{label}" for i in range(9) for label in LABELS[::2]]
+    (tmp_path / "số.csv").write_text("\n".join(["sentence,sentiment", *rows]) + "\n", encoding="utf-8")
+    code, out, err = loraft_says("data", str(tmp_path / "số.csv"), "--set", "data.split=[0.8, 0.1, 0.1]")
+    assert (code, out) == (1, "")
+    assert "held together" in err
+    assert "data.validation_split=FILE and data.test_split=FILE" in err
+
+
 def test_data_names_a_column_that_is_not_there(tmp_path: Path, loraft_says: Says) -> None:
     code, _, err = loraft_says("data", "--output", str(tmp_path), "--no-tokens", "--by", "lớp")
     assert code == 1
@@ -73,7 +82,7 @@ def test_the_list_of_rows_is_csv_on_stdout_and_everything_else_on_stderr(tmp_pat
     assert found == [("1", text, "negative", "2"), ("2", text, "neutral", "1")]
     assert err.endswith("conflicts: 2 rows\n")
     assert json.loads(loraft_says(*given, "conflicts", "--json")[1])[0]["other_label"] == "neutral"
-    code, out, _ = loraft_says(*given, "leaks")
-    assert (code, out) == (0, "split,row,text,label,other_split,other_row,other_text,other_label,jaccard\n")
+    code, out, err = loraft_says(*given, "duplicates")
+    assert (code, out) == (0, "split,row,text,label,other_split,other_row,other_text,other_label\n")
     assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]  # nothing is written beside the list
     assert "allowed: leaks, conflicts, duplicates, shortened" in loraft_says(*given, "all")[2]

@@ -1,5 +1,7 @@
 """`loraft task new`, `loraft task list`, and `loraft data` before there is a task."""
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -43,6 +45,20 @@ def test_data_describes_a_source_under_a_task_that_is_named_or_fits(data: Path, 
     assert "sentiment (%)" in loraft_says(*given)[1]
     write_rows(data, [{"sentence": "Máy nóng", "sentiment": "chê"}])
     assert "unknown label in 'sentiment' (got 'chê')" in loraft_says(*given)[2]
+
+
+def test_rows_are_listed_before_there_is_a_task(data: Path, loraft_says: Says) -> None:
+    rows = [{"câu": text, "loại": label} for text, label in [("Máy nóng", 1), ("Máy nóng", 0), ("Máy nóng", 1)]]
+    write_rows(data, rows + [{"câu": f"Pin tốt {i}", "loại": 0} for i in range(4)] + [{"câu": "Pin yếu", "loại": ""}])
+    for kind, expected in (("duplicates", ["3"]), ("conflicts", ["1", "2", "3"]), ("shortened", [])):
+        code, out, err = loraft_says("data", str(data), "--list", kind)
+        assert code == 0
+        assert [row["row"] for row in csv.DictReader(io.StringIO(out))] == expected
+        assert "text column: câu; label column: loại; " in err
+    write_rows(data, [{"câu": "Máy nóng"}] * 3)
+    assert "no label column (got câu); name it: --set data.label_column=NAME" in loraft_says(
+        "data", str(data), "--list", "conflicts"
+    )[2]  # fmt: skip
 
 
 def test_data_names_one_source(data: Path, loraft_says: Says) -> None:

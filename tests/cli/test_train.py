@@ -120,3 +120,11 @@ def test_folds_are_trained_by_their_own_function(
     assert "folds: runs/gấp" in err
     assert json.loads(loraft_says("train", "--folds", "5", "--json")[1])["report"]["accuracy"] == 0.75
     assert loraft_says("train", "--folds", "1")[0] == 2
+    given.clear()
+    assert "--resume" in loraft_says("train", "--folds", "5", "--force", "--resume")[2]
+    code, _, err = loraft_says("train", "--folds", "5", "--resume", "--set", "name=gấp")
+    assert (code, given) == (1, [])
+    assert err.endswith("--resume: no training by folds was begun in runs/gấp; leave --resume out\n")
+    (here / "runs" / "gấp").mkdir(parents=True)
+    (here / "runs" / "gấp" / "folds.yaml").touch()
+    assert loraft_says("train", "--folds", "5", "--resume", "--set", "name=gấp")[0] == 0

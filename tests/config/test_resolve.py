@@ -296,6 +296,16 @@ def test_a_task_files_mistakes_come_together_with_its_name(tmp_path: Path) -> No
     assert sorted(keys) == ["few_shot_template", "labels", "sytem", "template"]
 
 
+def test_a_missing_label_word_is_told_with_the_other_mistakes(tmp_path: Path) -> None:
+    path = tmp_path / "tệp.yaml"
+    path.write_text("labels: [khen, chê]\nlabel_words: [tốt]\nfoo: 3\ntemplate: x\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as found:
+        resolve(flags={"prompt.task": str(path)})
+    lines = str(found.value).split("\n")
+    assert lines[0] == (f"{path}: label_words: 1 label_words for 2 labels (got ['tốt']); give one word for each label")
+    assert [line.split(": ")[1] for line in lines] == ["label_words", "template", "foo"]
+
+
 def test_unquoted_true_and_false_as_a_task_files_labels_are_one_mistake(tmp_path: Path) -> None:
     path = file(tmp_path, TASK.replace("[khen, chê]", "[true, false]").replace("label_words", "#"))
     (found,) = mistakes(flags={"prompt.task": str(path)})

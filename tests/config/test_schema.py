@@ -88,7 +88,8 @@ def test_labels_and_words_are_different_and_as_many() -> None:
     found = problems(PromptConfig, labels=["khen", "khen"], label_words=["a", "a"])
     assert set(found) == {"labels", "label_words"}
     assert (
-        "3 label_words for 2 labels" in problems(PromptConfig, labels=["khen", "chê"], label_words=["a", "b", "c"])[""]
+        "3 label_words for 2 labels"
+        in problems(PromptConfig, labels=["khen", "chê"], label_words=["a", "b", "c"])["label_words"]
     )
     same = problems(PromptConfig, labels=["tích cực", "ti\u0301ch c\u01b0\u0323c"])["labels"]
     assert "composed form (NFC); 'tích cực' does not" in same

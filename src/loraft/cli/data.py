@@ -32,7 +32,9 @@ def data(
     data: Data = None,
     task: Task = None,
     output: Output = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the description of another source.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the description of another source or other splits.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Describe a data source: splits, label shares, lengths, duplicates, leaks, conflicting labels.
@@ -52,9 +54,15 @@ def data(
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
     start_command(resolved, verbose=False)
 
+    from loraft.studies.dataset import statistics
+
+    asked = task or config or by or any(pair.strip().startswith("prompt.") for pair in sets or ())
+    reason = None if asked else statistics.misfit(resolved)
     if list_rows is not None:
         from loraft.studies.dataset.listing import listed
 
+        if reason is not None:
+            resolved = _guessed(resolved, reason)
         columns, rows = listed(resolved, list_rows)
         if json:
             print(to_json(rows))
@@ -65,10 +73,7 @@ def data(
         say(f"{list_rows}: {len(rows):,} {'row' if len(rows) == 1 else 'rows'}")
         return
 
-    from loraft.studies.dataset import statistics
-
-    asked = task or config or by or any(pair.strip().startswith("prompt.") for pair in sets or ())
-    if not asked and (reason := statistics.misfit(resolved)) is not None:
+    if reason is not None:
         _overview(resolved, reason, sets or (), json=json)
         return
     found = statistics.describe(resolved, by=by, tokens=tokens, near=near, force=force)
@@ -80,6 +85,17 @@ def data(
         print("\n".join([*legend, tables.conflict_total(found), *tables.data_notes(found)]))
     say(f"figures and numbers: {found.path}")
     say(f"next: loraft report {shlex.quote(found.path)}")
+
+
+def _guessed(config: "Config", reason: str) -> "Config":
+    """The config for a source that is not the task's, with guessed columns and labels; says so."""
+    from loraft.studies.dataset import new_task, overview
+
+    found = new_task.guessed(config, overview.survey(config))
+    say(f"listed as it is, not as rows of task {config.prompt.task}: {reason}")
+    say(f"text column: {found.data.text_column}; label column: {found.data.label_column}; --set data.text_column=NAME"
+        " and data.label_column=NAME name others")  # fmt: skip
+    return found
 
 
 def _overview(config: "Config", reason: str, sets: Sequence[str], *, json: bool) -> None:

@@ -54,12 +54,14 @@ def train(
     With --folds, which suits fewer than 500 rows, the same command goes on after an interruption.
     """
     from loraft.config.resolve import resolve
+    from loraft.runs.folders import refuse_force_and_resume
     from loraft.runs.run import run_of
 
     flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
     if folds is not None:
-        _train_folds(resolved, folds, force=force, json=json, verbose=verbose)
+        refuse_force_and_resume(force=force, resume=resume)
+        _train_folds(resolved, folds, force=force, resume=resume, json=json, verbose=verbose)
         return
     run = run_of(resolved)
     if distributed.is_main_process():
@@ -93,15 +95,18 @@ def train(
     say(f"next: loraft predict --run {shlex.quote(result.run)} 'thầy giảng bài rất dễ hiểu'")
 
 
-def _train_folds(config: "Config", folds: int, *, force: bool, json: bool, verbose: bool) -> None:
+def _train_folds(config: "Config", folds: int, *, force: bool, resume: bool, json: bool, verbose: bool) -> None:
     start_command(config, verbose)
 
     from loraft.display import table
     from loraft.runs.atomic_files import to_json
     from loraft.runs.records import as_json
     from loraft.studies.sweep import fold_tables
-    from loraft.studies.sweep.folds import train_folds
+    from loraft.studies.sweep.folds import folds_folder, train_folds
 
+    folder = folds_folder(config, folds)
+    if resume and not folder.config_path.is_file():  # without --resume the same command goes on, too
+        raise RunError(f"--resume: no training by folds was begun in {folder.path}; leave --resume out")
     result = train_folds(config, folds, force=force, tell=say)
     if json:
         print(to_json(as_json(result)))

@@ -1,13 +1,14 @@
 """The section `data` of the config: where the rows come from, how files are read and split, and limits."""
 
+import re
 import unicodedata
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from loraft.config.section import Section
 
-Share = Annotated[float, Field(ge=0, le=1)]
+DRAWN = ("train", "validation", "test")  # the splits that `split` has a share for
 
 
 class DataConfig(Section):
@@ -37,13 +38,11 @@ class DataConfig(Section):
     train_split: str = "train"
     validation_split: str = "validation"
     test_split: str = "test"
-    split: Annotated[list[Share], Field(min_length=3, max_length=3)] | None = Field(
+    split: list[float] | None = Field(
         None, description="shares of train, validation and test drawn from the train split; 0: the source's own"
     )
     split_seed: int = Field(42, ge=0, description="of that draw; not seed, so that runs with other seeds have its rows")
-    fold: str | None = Field(
-        None, pattern=r"^[1-9]\d*/[1-9]\d*$", description="2/5: fold 2 of 5 of the train split as test; by --folds 5"
-    )
+    fold: str | None = Field(None, description="2/5: fold 2 of 5 of the train split as test; by --folds 5")
     max_train_rows: int | None = Field(None, ge=1)
     max_eval_rows: int | None = Field(None, ge=1, description="of the validation split")
     max_test_rows: int | None = Field(None, ge=1)
@@ -64,17 +63,39 @@ class DataConfig(Section):
     @field_validator("fold")
     @classmethod
     def _one_of_the_folds(cls, fold: str | None) -> str | None:
-        number, _, folds = (fold or "1/2").partition("/")
-        if int(folds) < 2 or int(number) > int(folds):
+        parts = re.fullmatch(r"(\d+)/(\d+)", fold or "1/2")
+        if parts is None or not 1 <= int(parts[1]) <= int(parts[2]) or int(parts[2]) < 2:
             raise ValueError("is no fold; for example 2/5, from 1/5 to 5/5")
         return fold
 
+    @field_validator("split", mode="before")
+    @classmethod
+    def _three_shares(cls, shares: Any) -> Any:
+        three = isinstance(shares, list | tuple) and len(shares) == len(DRAWN)
+        if shares is not None and not (three and all(_is_share(share) for share in shares)):
+            raise ValueError("must be three shares from 0 to 1, of train, validation and test; for example"
+                             " [0.8, 0.1, 0.1], or [0.9, 0.1, 0] where the source has a test split")  # fmt: skip
+        return shares
+
     @field_validator("split")
     @classmethod
-    def _whole(cls, shares: list[float] | None) -> list[float] | None:
-        if shares is not None and (abs(sum(shares) - 1) > 1e-6 or not 0 < shares[0] < 1):
+    def _whole(cls, shares: list[float] | None, info: ValidationInfo) -> list[float] | None:
+        if shares is None:
+            return None
+        if abs(sum(shares) - 1) > 1e-6 or not 0 < shares[0] < 1:
             raise ValueError(f"must sum to 1, with rows for train and another split (sum {sum(shares):g}); for example"
                              " [0.8, 0.1, 0.1], or [0.9, 0.1, 0] where the source has a test split")  # fmt: skip
+        keys = {role: f"{role}_split" for role, share in zip(DRAWN, shares, strict=True) if share and role != "train"}
+        own = [role for role, key in keys.items() if info.data.get(key, role) != role]
+        if own:
+            named = ", ".join(f"data.{keys[role]}={info.data[keys[role]]}" for role in own)
+            kept = [0 if role in own else share for role, share in zip(DRAWN, shares, strict=True)]
+            kept[0] += 1 - sum(kept)
+            without = f"give it no share: data.split=[{', '.join(f'{share:.6g}' for share in kept)}]"
+            raise ValueError(
+                f"draws the {' and '.join(own)} rows from the train split, so that {named} would not be read; leave"
+                f" {named} out, or {'leave data.split out' if len(own) == len(keys) else without}"
+            )
         return shares
 
     @field_validator("text_column", "label_column")
@@ -82,3 +103,7 @@ class DataConfig(Section):
     def _composed(cls, name: str | None) -> str | None:
         # Columns are compared in composed form (NFC), as the sentences are.
         return None if name is None else unicodedata.normalize("NFC", name)
+
+
+def _is_share(share: Any) -> bool:
+    return isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1

@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from loraft.config.section import BareWord, Section
 
@@ -65,6 +65,14 @@ class PromptConfig(Section):
                 raise ValueError(f"{name!r} is blank or has spaces around it; remove the spaces")
         return names
 
+    @field_validator("label_words")
+    @classmethod
+    def _one_word_per_label(cls, words: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        labels = info.data.get("labels")
+        if labels is not None and words is not None and len(labels) != len(words):
+            raise ValueError(f"{len(words)} label_words for {len(labels)} labels; give one word for each label")
+        return words
+
     @field_validator("chat_template")
     @classmethod
     def _text_of_file(cls, name: str | None) -> str | None:
@@ -94,10 +102,3 @@ class PromptConfig(Section):
             if text is not None and text.count(slot) != 1:
                 raise ValueError(f"must contain {slot} exactly once")
         return text
-
-    @model_validator(mode="after")
-    def _one_word_per_label(self) -> "PromptConfig":
-        if self.labels is not None and self.label_words is not None and len(self.labels) != len(self.label_words):
-            counts = f"{len(self.label_words)} label_words for {len(self.labels)} labels"
-            raise ValueError(f"{counts}; give one word for each label")
-        return self

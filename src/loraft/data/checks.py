@@ -31,17 +31,12 @@ class Duplicates:
     """Numbers of rows of a split whose sentence is that of an earlier row.
 
     Attributes:
-        same: the first row with the sentence has the same label.
-        other: the first row with the sentence has another label.
+        same: of them, those of which an earlier one has the label too: what `data.drop_duplicates` drops.
+        other: the others, whose sentence conflicts.
     """
 
     same: int
     other: int
-
-    @property
-    def total(self) -> int:
-        """Rows whose sentence is that of an earlier row, whatever their label."""
-        return self.same + self.other
 
 
 @dataclass(frozen=True)
@@ -101,16 +96,8 @@ class Leaks:
 
 def duplicates(split: Split) -> Duplicates:
     """Numbers of rows whose sentence is that of an earlier row of the split."""
-    first: dict[str, int | tuple[int, ...] | None] = {}
-    same = other = 0
-    for example in split.examples:
-        if example.text in first:
-            if first[example.text] == example.label:
-                same += 1
-            else:
-                other += 1
-        first.setdefault(example.text, example.label)
-    return Duplicates(same, other)
+    texts, rows = len(set(split.texts)), len({(example.text, example.label) for example in split.examples})
+    return Duplicates(same=len(split) - rows, other=rows - texts)
 
 
 def conflicts(splits: Sequence[Split], labels: Sequence[str]) -> Conflicts:

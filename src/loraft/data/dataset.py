@@ -36,6 +36,7 @@ FOLD_VALIDATION = 0.1  # of the rows outside of a fold: picks its checkpoint
 KEEP_ALL = {"drop_duplicates": False, "drop_conflicts": False, "drop_leaked": False}  # for every split but train
 # Notes: of a limit, of rows without sentence, of rows without label.
 LEFT_OUT, BLANK, UNLABELLED = "rows left out by the limit", "blank rows skipped", "unlabelled rows skipped"
+UNUSED = "rows of the source's own {} split unused (data.split)"
 UNKNOWN_LABEL, UNNAMED_ID = "unknown label", "a number that does not say which label it means"
 NO_LABEL = "no label"  # how the reason begins for which a row without label is refused
 
@@ -57,7 +58,7 @@ class Split:
     examples: tuple[Example, ...]
     source: str  # file, or hub id with revision and split
     notes: dict[str, int] = field(default_factory=dict)  # what was found or left out: number of rows
-    pool: str | None = None  # with data.split: fingerprint of all the rows that the splits were drawn from
+    pool: str | None = None  # with data.split: fingerprint of all the rows they were drawn from, whatever their order
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -90,10 +91,11 @@ class Split:
         return _fingerprint(self.examples)
 
 
-def _fingerprint(examples: Iterable[Example]) -> str:
+def _fingerprint(examples: Iterable[Example], *, ordered: bool = True) -> str:
     digest = hashlib.sha256()
-    for example in examples:
-        digest.update(json.dumps([example.text, example.label]).encode() + b"\n")
+    lines = (json.dumps([example.text, example.label]) for example in examples)
+    for line in lines if ordered else sorted(lines):
+        digest.update(line.encode() + b"\n")
     return digest.hexdigest()
 
 
@@ -129,8 +131,8 @@ def _of_fold(whole: Split, name: str, section: DataConfig, labels: Sequence[str]
     rest = sorted((example for part in others for example in part), key=lambda example: example.row)
     train, validation = drawn(rest, [1 - FOLD_VALIDATION, FOLD_VALIDATION])
     rows = {"train": train, "validation": validation, "test": test}[name]
-    notes = whole.notes if name == "train" else {}
-    return Split(name, tuple(rows), f"{whole.source} ({name} of fold {fold}, seed {seed})", notes, whole.fingerprint)
+    notes, pool = whole.notes if name == "train" else {}, _fingerprint(whole.examples, ordered=False)
+    return Split(name, tuple(rows), f"{whole.source} ({name} of fold {fold}, seed {seed})", notes, pool)
 
 
 def load_split(
@@ -171,11 +173,13 @@ def load_split(
     examples = list(_examples(rows, source, section, column, _LabelIds(labels, id_columns, section, several), notes))
     pool = None
     if shares.get(str(split)):
-        pool, number = _fingerprint(examples), list(LIMITS).index(str(split))
+        pool, number = _fingerprint(examples, ordered=False), list(LIMITS).index(str(split))
         drawn = drawn_splits(examples, [*shares.values()], section.split_seed, labels, source)
         examples = [example for example, one in zip(examples, drawn, strict=True) if one == number]
         source += f" ({shares[str(split)]:.0%} drawn for {split}, seed {section.split_seed})"
-        if split != "train":
+        if split == "train":
+            notes.update(_unused(section, [role for role, share in shares.items() if share and role != "train"]))
+        else:
             notes.clear()  # of all rows: told with those of train
 
     def measured_on() -> list[str]:
@@ -201,6 +205,16 @@ def load_split(
             f" or data.label_column (now {column!r})"
         )
     return Split(str(split), tuple(examples), source, dict(notes), pool)
+
+
+def _unused(section: DataConfig, drawn: Iterable[str]) -> dict[str, int]:
+    """Rows of the splits that the source has itself although they are drawn from its train split, as notes."""
+    notes = {}
+    for role in drawn:
+        with suppress(DataError):  # most sources have no such split
+            rows, _ = open_source(section, str(getattr(section, f"{role}_split")), (), role, ())
+            notes[UNUSED.format(role)] = sum(1 for _ in rows)
+    return {what: number for what, number in notes.items() if number}
 
 
 def _examples(
@@ -305,7 +319,7 @@ def warn_of_notes(splits: Iterable[Split]) -> None:
         if (key := (split.source, str(split.notes))) in _reported:
             continue
         _reported.add(key)
-        by_setting = {what for what in split.notes if what == UNLABELLED or what.endswith(" dropped")}
+        by_setting = {what for what in split.notes if what == UNLABELLED or what.endswith((" dropped", "(data.split)"))}
         for asked, category in ((False, UserWarning), (True, Note)):
             found = {what: n for what, n in split.notes.items() if what != LEFT_OUT and (what in by_setting) == asked}
             if found:

@@ -106,6 +106,11 @@ def guess_label_columns(columns: dict[str, Column], text_column: str | None) -> 
     return [column.name for column in able]
 
 
+def is_label_name(column: str) -> bool:
+    """Whether a column is called as columns of labels usually are."""
+    return _rank(column, LABEL_NAMES) > 0
+
+
 def _rank(column: str, names: tuple[str, ...]) -> int:
     """How usual a column's name is: 0 where it holds none of the names, more for one that stands earlier."""
     letters = unicodedata.normalize("NFD", column.casefold().replace("đ", "d"))

@@ -20,6 +20,10 @@ COMMON = 10  # rows of a label from which on it decides where a row with several
 MOST_TEXTS = 30_000  # different sentences up to which near-duplicates are looked for: a minute of one CPU core
 
 
+class DrawError(DataError):
+    """The rows are in order, but too few for the splits that are to be drawn."""
+
+
 def drawn_splits(
     examples: Sequence[Example], shares: Sequence[float], seed: int, labels: Sequence[str], where: str
 ) -> list[int]:
@@ -56,7 +60,7 @@ def assigned(
         where: the source, for messages.
 
     Raises:
-        DataError: a label has fewer groups than there are splits with a share.
+        DrawError: a label has fewer groups than there are splits with a share.
     """
     return list(_assigned(tuple(texts), tuple(labels_N), tuple(shares), seed, tuple(names), where))
 
@@ -75,10 +79,14 @@ def _assigned(
     if few:
         copies = {k: f" in {left_K[k]} near-duplicate groups" if left_K[k] < rows_K[k] else "" for k in few}
         listed = ", ".join(f"{names[k]}: {rows_K[k]} rows{copies[k]}" for k in few)
-        raise DataError(
-            f"{where}: too few rows of a label to draw {len(drawn)} splits (got {listed}); each split needs one: add"
-            " rows, leave the label out, or ask for fewer splits (data.split, --folds)"
-        )
+        hint = "each split needs one: add rows, leave the label out, or ask for fewer splits (data.split, --folds)"
+        if any(copies.values()):
+            hint = (
+                "the rows of a group have nearly the same text and are held together, so that none is measured on after"
+                " training on its copy: name files of your own, data.validation_split=FILE and data.test_split=FILE, in"
+                " the place of data.split or --folds, or add rows that differ"
+            )
+        raise DrawError(f"{where}: too few rows of a label to draw {len(drawn)} splits (got {listed}); {hint}")
     missing = {(s, k): count for k in rows_K for s, count in enumerate(_targets(rows_K[k], shares))}
     empty = set(missing)
 

@@ -7,7 +7,8 @@ import pytest
 
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
-from loraft.errors import ConfigError
+from loraft.data.dataset import load_data
+from loraft.errors import ConfigError, DataError
 from loraft.models.load import build_encoder
 from loraft.studies.dataset.listing import listed
 
@@ -38,7 +39,7 @@ def config_of(source: Path, *overrides: str) -> Config:
         ("leaks", [("validation", 1, "train", 5), ("test", 1, "train", 1), ("test", 2, "train", 1)]),
         ("conflicts", [("train", 3, "train", 4), ("train", 4, "train", 3), ("train", 5, "validation", 1),
                        ("validation", 1, "train", 5)]),
-        ("duplicates", [("train", 2, "train", 1), ("train", 4, "train", 3)]),
+        ("duplicates", [("train", 2, "train", 1)]),
     ],
 )  # fmt: skip
 def test_rows_are_listed_with_the_row_that_they_match(
@@ -65,6 +66,18 @@ def test_shortened_rows_say_how_many_characters_are_left_out(source: Path) -> No
     assert [row["characters_left_out"] for row in rows if row["split"] == "train"] == [n for n in by_hand if n]
     assert {row["row"] for row in rows if row["split"] == "train"} >= {3, 4}
     assert listed(config_of(source), "shortened") == (columns, [])
+
+
+def test_leaks_of_one_split_are_refused(source: Path) -> None:
+    with pytest.raises(DataError, match=r"train\.jsonl: one split.*data\.test_split=FILE.*'data\.split="):
+        listed(config_of(source / "train.jsonl"), "leaks")
+
+
+def test_duplicates_are_the_rows_that_training_would_drop(source: Path) -> None:
+    for name in ROWS:
+        path = str(source / f"{name}.jsonl")
+        dropped = len(ROWS[name]) - len(load_data(config_of(Path(path), "data.drop_duplicates=true"), "train"))
+        assert len(listed(config_of(Path(path)), "duplicates")[1]) == dropped
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones(source: Path) -> None:

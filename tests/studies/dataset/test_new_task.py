@@ -105,11 +105,18 @@ def test_the_command_carries_the_columns_settings_and_splits(tmp_path: Path) -> 
     assert one.count("data.split") == 1
 
 
+def test_a_label_that_is_a_slot_gets_a_word_without_braces(tmp_path: Path) -> None:
+    prompt = written(overview(tmp_path, "{input}", "lỗi"), tmp_path)
+    assert (prompt.labels, prompt.label_words) == (["lỗi", "{input}"], ["lỗi", "input"])
+
+
 def test_without_two_labels_no_task_is_written(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"no label column \(got câu, loại\); name another column with --set data.label"
+        DataError, match=r"one label in column 'label' \(got 'khen' in all rows\), and a task needs two"
     ):
-        task_text(overview(tmp_path, "khen"), language="vi", train="")
+        task_text(overview(tmp_path, "khen", column="label"), language="vi", train="")
+    with pytest.raises(DataError, match=r"no label column \(got câu, mã\); name another column with --set data.label"):
+        task_text(overview(tmp_path, "khen", column="mã"), language="vi", train="")
     path = write_rows(tmp_path / "a.csv", [{"câu": "Máy nóng", "loại": "khen"}] * 2)
     one = survey(resolve(overrides=["data.label_column=loại"], flags={"data.source": str(path)}))
     with pytest.raises(DataError, match=r"one label \(got \['khen'\]\)"):

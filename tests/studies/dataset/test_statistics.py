@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+from helpers.data import sentences, write_rows
 from transformers import tokenization_utils_base
 
 from loraft.config.resolve import resolve
@@ -165,6 +166,7 @@ def test_one_file_is_one_split_and_a_table_without_a_second_column(tmp_path: Pat
     assert len(data_tables(found)) == 4  # nothing to say of leaks and conflicts
     (note,) = found.notes
     assert note.startswith(f"no validation and no test split: {path}: one file holds one split")
+    assert note.endswith("; --set 'data.split=[0.8, 0.1, 0.1]' draws what is missing from the train split")
 
 
 def test_a_folder_without_a_validation_split_is_described(source: Path, tmp_path: Path) -> None:
@@ -172,7 +174,9 @@ def test_a_folder_without_a_validation_split_is_described(source: Path, tmp_path
     found = describe(source, tmp_path)
     assert [split.name for split in found.splits] == ["train", "test"]
     (note,) = found.notes
-    assert note == f"no validation split: {source}: no file for split validation (got test.jsonl, train.jsonl)"
+    assert note == f"no validation split: {source}: no file for split validation (got test.jsonl, train.jsonl);" + (
+        " --set 'data.split=[0.9, 0.1, 0]' draws what is missing from the train split"
+    )
 
 
 def test_a_hub_source_without_a_test_split_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,6 +229,19 @@ def test_two_sources_of_one_name_do_not_share_a_folder(
         describe(source, tmp_path, "name=chạy")
     assert [path.name for path in (tmp_path / "chạy").iterdir()] == ["config.yaml"]
     assert describe(other, tmp_path, tokens=False, near=False, force=True).source == str(other)
+
+
+def test_splits_that_are_drawn_otherwise_do_not_share_a_folder(tmp_path: Path) -> None:
+    names = ("negative", "neutral", "positive")
+    rows = [{"sentence": text, "sentiment": names[i % 3]} for i, text in enumerate(sentences(30))]
+    path = write_rows(tmp_path / "góp ý.csv", rows)
+    fast: dict[str, Any] = {"tokens": False, "near": False}
+    assert describe(path, tmp_path, **fast).drawn is None
+    with pytest.raises(DataError, match=r"other splits of the source \(got its own then, data\.split=\[0\.8.*--force"):
+        describe(path, tmp_path, "data.split=[0.8, 0.1, 0.1]", **fast)
+    found = describe(path, tmp_path, "data.split=[0.8, 0.1, 0.1]", force=True, **fast)
+    assert found.drawn == "data.split=[0.8, 0.1, 0.1], data.split_seed=42"
+    assert describe(path, tmp_path, "data.split=[0.8, 0.1, 0.1]", **fast) == found
 
 
 def test_any_column_can_be_set_against_the_labels(tmp_path: Path) -> None:

@@ -53,9 +53,9 @@ def test_each_split_has_its_rows_and_shares_and_the_last_line_has_those_of_all(d
     heads, rows = cells(tables.splits(data))
     assert heads == ["split", "rows", "share", "xấu", "tốt", "repeated rows"]
     assert rows == [
-        ["train", "24", "80.0%", "25.00 %", "75.00 %", "3"],
-        ["test", "6", "20.0%", "50.00 %", "50.00 %", "4"],
-        ["all", "30", "100.0%", "30.00 %", "70.00 %", "7"],  # 9 and 21 of 30
+        ["train", "24", "80.0%", "25.00 %", "75.00 %", "2"],
+        ["test", "6", "20.0%", "50.00 %", "50.00 %", "0"],
+        ["all", "30", "100.0%", "30.00 %", "70.00 %", "2"],  # 9 and 21 of 30
     ]
 
 

@@ -1,5 +1,6 @@
 """Training by folds: every row is predicted once, by the adapter that saw neither it nor a copy of it."""
 
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -113,6 +114,15 @@ def test_rows_that_changed_are_refused(folded: tuple[Config, FoldsResult], tmp_p
             evaluate(run=result.folds[0].run)
     finally:
         source.write_bytes(kept)
+
+
+@pytest.mark.parametrize("given", [{"split": [0.8, 0.1, 0.1]}, {"test_split": "khác.csv"}, {"validation_split": "dev"}])
+def test_splits_that_folds_would_leave_unread_are_refused(tmp_path: Path, given: dict[str, Any]) -> None:
+    section = config(tmp_path / "một tệp.csv", tmp_path)
+    named = section.model_copy(update={"data": section.data.model_copy(update=given)})
+    ((key, value),) = given.items()
+    with pytest.raises(ConfigError, match=rf"--folds: .*data\.{key}={re.escape(str(value))}\); leave out this"):
+        train_folds(named, 3, quiet=True)
 
 
 def test_a_label_with_fewer_rows_than_folds_and_a_fold_that_is_none_are_refused(tmp_path: Path) -> None:

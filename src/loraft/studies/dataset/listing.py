@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import Any
 
+from loraft.config.kinds import refuse_label_sets
 from loraft.config.schema import Config
 from loraft.data.dataset import Split
 from loraft.data.near_duplicates import rows_also_in
-from loraft.errors import ConfigError
+from loraft.errors import ConfigError, DataError
 from loraft.studies.dataset.statistics import load_splits
 
 Listed = dict[str, Any]  # a line of the list: a value for each column
@@ -26,17 +27,23 @@ def listed(config: Config, kind: str) -> tuple[tuple[str, ...], list[Listed]]:
         kind: one of `KINDS`.
 
     Raises:
-        ConfigError: `kind` is none of them.
+        ConfigError: `kind` is none of them, or a row has any number of labels (`prompt.kind=multilabel`).
         DataError: a split cannot be read, or the source has none.
     """
     if kind not in KINDS:
         raise ConfigError(f"--list: unknown (got {kind!r}); allowed: {', '.join(KINDS)}")
+    refuse_label_sets(config, "data --list")
     columns, find = KINDS[kind]
     return columns, list(find(config, load_splits(config)[0]))
 
 
 def _leaks(config: Config, splits: list[Split]) -> Iterator[Listed]:
     """Rows that an earlier split holds, the same or nearly; see `checks.leaks`."""
+    if len(splits) == 1:
+        raise DataError(
+            f"{splits[0].source}: one split, so that there is nothing to compare (got {splits[0].name} only); name"
+            " another with --set data.test_split=FILE, or draw some with --set 'data.split=[0.8, 0.1, 0.1]'"
+        )
     for left, right in combinations(splits, 2):
         first_of = {text: i for i, text in reversed([*enumerate(left.texts)])}
         exact, near = rows_also_in(left.texts, right.texts, near=True)
@@ -60,12 +67,12 @@ def _conflicts(config: Config, splits: list[Split]) -> Iterator[Listed]:
 
 
 def _duplicates(config: Config, splits: list[Split]) -> Iterator[Listed]:
-    """Rows whose text is that of an earlier row of their split, whatever their label; see `checks.duplicates`."""
+    """Rows whose text and label are those of an earlier row of their split; see `checks.duplicates`."""
     for split in splits:
-        first_of: dict[str, int] = {}
-        for i, text in enumerate(split.texts):
-            if first_of.setdefault(text, i) != i:
-                yield _pair(config, split, i, split, first_of[text])
+        first_of: dict[tuple[str, int], int] = {}
+        for i, row in enumerate(zip(split.texts, split.labels.tolist(), strict=True)):
+            if first_of.setdefault(row, i) != i:
+                yield _pair(config, split, i, split, first_of[row])
 
 
 def _shortened(config: Config, splits: list[Split]) -> Iterator[Listed]:

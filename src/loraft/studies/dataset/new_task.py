@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import yaml
 
 from loraft.config.data_section import DataConfig
-from loraft.config.wording import EN, VI, template_of
+from loraft.config.schema import Config
+from loraft.config.wording import EN, VI, template_of, with_words, worded
 from loraft.config.yaml_io import Dumper
+from loraft.data.guess import is_label_name
 from loraft.errors import DataError
 from loraft.studies.dataset.overview import Overview
 
@@ -36,6 +38,9 @@ def task_text(found: Overview, *, language: str, train: str) -> str:
     if found.label_column is None or len(found.labels) < 2:
         names = ", ".join(column.name for column in found.columns)
         what = f"no label column (got {names})" if found.label_column is None else f"one label (got {[*found.labels]})"
+        alike = [one for one in found.columns if one.different == 1 and is_label_name(one.name)]
+        if found.label_column is None and alike:
+            what = f"one label in column {alike[0].name!r} (got {alike[0].example!r} in all rows), and a task needs two"
         raise DataError(f"{found.source}: {what}; name another column with --set data.label_column=NAME")
     labels = list(found.labels)
     rows = ", ".join(f"{name} ({sum(counts.values()):,})" for name, counts in found.labels.items())
@@ -59,10 +64,34 @@ def task_text(found: Overview, *, language: str, train: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def guessed(config: Config, found: Overview) -> Config:
+    """The config with the columns, labels and prompt of what was found, for reading rows before a task exists.
+
+    Raises:
+        DataError: no column was found that holds texts, or none that holds labels.
+    """
+    columns = {"text_column": found.text_column, "label_column": found.label_column}
+    for key, column in columns.items():
+        if column is None:
+            names = ", ".join(one.name for one in found.columns)
+            raise DataError(f"{found.source}: no {key.replace('_', ' ')} (got {names}); name it: --set data.{key}=NAME")
+    labels = list(found.labels)
+    words = label_words(labels, found.language)
+    template = template_of(VI if found.language == "vi" else EN)
+    prompt = worded({"labels": labels, "label_words": words, "template": template})
+    prompt |= {key: with_words(prompt[key], words) for key in ("template", "few_shot_template")}
+    prompt |= {"kind": "multilabel" if found.several else "single", "id_columns": None}
+    data = config.data.model_copy(update={**columns, "unlabelled": "skip"})
+    return config.model_copy(update={"data": data, "prompt": config.prompt.model_copy(update=prompt)})
+
+
 def label_words(labels: Sequence[str], language: str) -> list[str]:
-    """A proposal for the words of labels: those of common names in the language, else the names with `_` as spaces."""
+    """A proposal for the words of labels: those of common names in the language, else the names, `_` as spaces.
+
+    Braces are left out, since `{input}` in a word would be a second place for the text.
+    """
     known = VIETNAMESE_WORDS if language == "vi" else ENGLISH_WORDS
-    words = [known.get(label.casefold(), re.sub(r"[\s_]+", " ", label).strip() or label) for label in labels]
+    words = [known.get(label.casefold(), re.sub(r"[\s_{}]+", " ", label).strip() or label) for label in labels]
     return words if len(set(words)) == len(words) else list(labels)
 
 

@@ -134,6 +134,7 @@ class DatasetStatistics:
         longest: the rows with the most words.
         tokens: lengths in tokens; None where they were not measured.
         notes: sentences on what is not described, and why.
+        drawn: the keys by which the splits are drawn; None for the source's own.
     """
 
     kind: Literal["data"] = field(default="data", kw_only=True)  # first in the file
@@ -154,6 +155,7 @@ class DatasetStatistics:
     longest: tuple[LongRow, ...]
     tokens: TokenLengths | None
     notes: tuple[str, ...]
+    drawn: str | None = None
 
     @classmethod
     def of(cls, folder: DatasetFolder) -> Self:

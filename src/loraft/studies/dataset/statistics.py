@@ -20,6 +20,7 @@ from loraft.data.checks import SHOWN, RowPlace, conflicts, duplicates, leaks
 from loraft.data.dataset import KEEP_ALL, Split, load_data
 from loraft.data.near_duplicates import NEAR
 from loraft.data.sources import NoSplitError
+from loraft.data.splitting import DrawError
 from loraft.errors import BackboneError, DataError, first_line
 from loraft.runs.run import Run
 from loraft.runs.study_folders import DatasetFolder, FewshotFolder, SweepFolder
@@ -48,7 +49,7 @@ def describe(
         by: a second column to count the labels by; by default the column of another task, where the rows have it.
         tokens: measure sentences and prompts with the backbone's tokenizer; a note says so where it cannot be loaded.
         near: look for near-duplicates between splits.
-        force: replace the statistics of another source with the same name.
+        force: replace the statistics of another source, or of other splits, with the same name.
 
     Raises:
         ConfigError: a row has any number of labels (`prompt.kind=multilabel`).
@@ -96,6 +97,7 @@ def describe(
         ),
         tokens=measured,
         notes=tuple(notes),
+        drawn=_drawn(config),
     )
     columns: dict[str, tuple[Sequence[str], Ints]] = {label_column: (labels, label_N)}
     if column:
@@ -109,7 +111,8 @@ def folder_of(config: Config, *, force: bool = False) -> DatasetFolder:
     """The directory for the statistics of the config's source; its name is `config.name`, or source and task.
 
     Raises:
-        DataError: the directory holds something else; or, without `force`, the statistics of another source.
+        DataError: the directory holds something else; or, without `force`, the statistics of another source or of
+            splits that are drawn otherwise.
         RunError: the statistics in it are damaged or of a later version.
     """
     default = f"data-{Path(config.data.source).name}-{Path(config.prompt.task).stem}"
@@ -123,6 +126,12 @@ def folder_of(config: Config, *, force: bool = False) -> DatasetFolder:
                 f"{folder.path}: describes another source (got {other}); --force replaces it,"
                 " --set name=NAME keeps both"
             )
+        then = folder.read_results().get("drawn")
+        if then != (now := _drawn(config)):
+            raise DataError(
+                f"{folder.path}: describes other splits of the source (got {then or 'its own'} then, {now or 'its own'}"
+                " now); --force replaces it, --set name=NAME keeps both"
+            )
     return folder
 
 
@@ -130,6 +139,8 @@ def misfit(config: Config) -> str | None:
     """Why the rows of a source cannot be read as those of the config's task; None if they can."""
     try:
         load_splits(config)
+    except DrawError:  # the rows are read already
+        return None
     except DataError as error:
         return first_line(error).split("; ")[0]
     return None
@@ -151,8 +162,23 @@ def load_splits(config: Config) -> tuple[list[Split], list[str]]:
             missing.append((name, error))
     if not splits:
         raise missing[0][1]
-    names = " and no ".join(name for name, _ in missing)
-    return splits, [f"no {names} split: {str(missing[0][1]).split('; ')[0]}"] if missing else []
+    if not missing:
+        return splits, []
+    absent = [name for name, _ in missing]
+    note = f"no {' and no '.join(absent)} split: {str(missing[0][1]).split('; ')[0]}"
+    if "train" not in absent:
+        shares = config.data.split or [0, 0, 0]
+        kept = [0.1 if name in absent or share else 0 for name, share in zip(SPLITS[1:], shares[1:], strict=True)]
+        note += f"; --set 'data.split={[round(1 - sum(kept), 1), *kept]}' draws what is missing from the train split"
+    return splits, [note]
+
+
+def _drawn(config: Config) -> str | None:
+    """How the splits are drawn, for messages; None for the source's own."""
+    data = config.data
+    given = {"split": data.split, "fold": data.fold, "split_seed": data.split_seed}
+    drawn = data.split is not None or data.fold is not None
+    return ", ".join(f"data.{key}={value}" for key, value in given.items() if value is not None) if drawn else None
 
 
 def second_column(config: Config, splits: Sequence[Split], by: str | None) -> tuple[str | None, list[str], Ints]:

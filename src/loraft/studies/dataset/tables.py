@@ -17,10 +17,10 @@ def splits(data: DatasetStatistics) -> Table:
     table = number_table("split", "rows", "share", *columns, "repeated rows")
     for split in data.splits:
         shares = [f"{100 * split.labels[label] / split.rows:.2f} %" for label in columns]
-        repeated = data.duplicates[split.name].total
+        repeated = data.duplicates[split.name].same
         add_row(table, split.name, f"{split.rows:,}", f"{split.share:.1%}", *shares, f"{repeated:,}")
     totals = _totals(data)
-    repeated = sum(found.total for found in data.duplicates.values())
+    repeated = sum(found.same for found in data.duplicates.values())
     shares = [f"{100 * totals[label] / data.rows:.2f} %" for label in columns]
     add_row(table, "all", f"{data.rows:,}", "100.0%", *shares, f"{repeated:,}")
     return table

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from loraft.config.data_section import DataConfig
 from loraft.config.kinds import refuse_label_sets
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import warn_of_notes
-from loraft.errors import RunError
+from loraft.errors import ConfigError, RunError
 from loraft.evaluation.baselines import compared_over
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
@@ -33,9 +34,18 @@ from loraft.studies.sweep.trials import Trial, run_of
 from loraft.training.results import RunResult
 
 
+def folds_folder(config: Config, folds: int) -> FoldsFolder:
+    """The directory of the training by folds of this config; it may not exist yet."""
+    return FoldsFolder(Path(config.output) / _name(config, folds))
+
+
+def _name(config: Config, folds: int) -> str:
+    return config.name or f"{default_name(config)}-{folds}folds"
+
+
 def fold_trials(config: Config, folds: int) -> list[Trial]:
     """One trial for each fold: the config with `data.fold`, in a folder named after the config."""
-    folder = config.name or f"{default_name(config)}-{folds}folds"
+    folder = _name(config, folds)
     trials = []
     for number in range(1, folds + 1):
         fold = f"{number}/{folds}"
@@ -58,10 +68,11 @@ def train_folds(
         tell: called with each line for the user.
 
     Raises:
-        LoraftError: a mistake in the config or data; a label with fewer rows than folds; rows that changed since a fold
-            was trained; a fold that failed.
+        LoraftError: a mistake in the config or data, such as a split that would not be read; a label with fewer rows
+            than folds; rows that changed since a fold was trained; a fold that failed.
     """
     refuse_label_sets(config, "train --folds")
+    _refuse_own_splits(config)
     trials = fold_trials(config, folds)
     shared = SharedBackbone(tell)
     parts = [(splits["train"], splits["test"]) for splits in (shared.splits(trial.config) for trial in trials)]
@@ -71,7 +82,7 @@ def train_folds(
         run = run_of(trial)
         if trial not in waiting and trial.name not in errors:
             manifest.check_drawn(manifest.read(run.adapter), load_config(run.config_path), trial.config, test)
-    folder = FoldsFolder.create(Path(config.output), str(Path(str(trials[0].config.name)).parent))
+    folder = FoldsFolder.create(Path(config.output), _name(config, folds))
     folder.results_path.unlink(missing_ok=True)
     write_text(folder.config_path, dump_config(config))
     write_record(folder.environment_path, environment())
@@ -103,6 +114,17 @@ def train_folds(
     write_rows(Run(folder.path), sorted(rows, key=lambda row: row.row))
     folder.finish(result)
     return result
+
+
+def _refuse_own_splits(config: Config) -> None:
+    data, default = config.data, DataConfig()
+    named = [key for key in ("split", "validation_split", "test_split") if getattr(data, key) != getattr(default, key)]
+    if named:
+        given = ", ".join(f"data.{key}={getattr(data, key)}" for key in named)
+        raise ConfigError(
+            "--folds: draws validation and test rows from the whole train split, and reads no other (got"
+            f" {given}); leave out {'this' if len(named) == 1 else 'these'}, or --folds"
+        )
 
 
 def _judged(
