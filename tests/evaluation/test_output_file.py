@@ -42,6 +42,12 @@ def test_csv_has_a_column_for_each_label_and_a_row_for_each_row(tmp_path: Path) 
         ]
 
 
+def test_csv_has_nothing_where_a_number_is_not_finite(tmp_path: Path) -> None:
+    given = {"câu": "hay", "số": float("nan"), "tỉ lệ": float("-inf")}
+    path = written(tmp_path, "a.csv", [PredictedInput(given, Prediction(1, "x", "khen", PROBS))])
+    assert path.read_text(encoding="utf-8").splitlines()[1] == "hay,,,khen,0.75,0.25,0.75"
+
+
 def test_json_lines_keep_each_rows_keys_and_types(tmp_path: Path) -> None:
     lines = written(tmp_path, "a.jsonl").read_text(encoding="utf-8").splitlines()
     nothing = {"label": None, "confidence": None, "probs": None}

@@ -185,8 +185,8 @@ def _text_rows(
     _refuse_binary(head[-1], where)
     delimiter = settings.delimiter
     # Excel is told the delimiter by a line of its own.
-    if format in ("auto", "csv", "tsv") and (named := re.fullmatch(r"sep=(.)\r?\n?", head[-1])):
-        format, delimiter, head = "csv", delimiter or named[1], [next(lines, "")]
+    if format in ("auto", "csv", "tsv") and (named := re.fullmatch(r'("?)sep=(.)\1\r?\n?', head[-1])):
+        format, delimiter, head = "csv", delimiter or named[2], [next(lines, "")]
     first, whole = head[-1], itertools.chain(head, lines)
     if format == "auto":
         format = _detect_format(first, where, required[0])

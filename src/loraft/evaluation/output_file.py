@@ -120,11 +120,13 @@ def _encodable(row: PredictedInput) -> Mapping[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    """A value as CSV has it: text as it is, no value as nothing, everything else as in JSON."""
+    """A value as CSV has it: text as it is, no value and no finite number as nothing, everything else as in JSON."""
     if value is None or isinstance(value, str):
         return value or ""
     text = to_json(value, indent=None)
-    return str(json.loads(text)) if text.startswith('"') else text
+    if text.startswith('"'):
+        return str(json.loads(text))
+    return "" if text == "null" else text  # NaN and infinities, for which JSON has no number
 
 
 def _write_parquet(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import Any
 
+from loraft.config.kinds import refuse_label_sets
 from loraft.config.schema import Config
 from loraft.data.dataset import Split
 from loraft.data.near_duplicates import rows_also_in
@@ -26,11 +27,12 @@ def listed(config: Config, kind: str) -> tuple[tuple[str, ...], list[Listed]]:
         kind: one of `KINDS`.
 
     Raises:
-        ConfigError: `kind` is none of them.
+        ConfigError: `kind` is none of them, or a row has any number of labels (`prompt.kind=multilabel`).
         DataError: a split cannot be read, or the source has none.
     """
     if kind not in KINDS:
         raise ConfigError(f"--list: unknown (got {kind!r}); allowed: {', '.join(KINDS)}")
+    refuse_label_sets(config, f"data --list {kind}")
     columns, find = KINDS[kind]
     return columns, list(find(config, load_splits(config)[0]))
 
