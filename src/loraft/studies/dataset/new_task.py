@@ -1,5 +1,6 @@
 """Writes a short task file for a data source, from what `overview` finds in it: `loraft task new`."""
 
+import json
 import re
 import shlex
 import textwrap
@@ -8,10 +9,10 @@ from collections.abc import Sequence
 import yaml
 
 from loraft.config.data_section import DataConfig
-from loraft.config.wording import EN, VI, template_of
+from loraft.config.wording import EN, VI, questions_of, template_of
 from loraft.config.yaml_io import Dumper
 from loraft.errors import DataError
-from loraft.studies.dataset.overview import Overview
+from loraft.studies.dataset.overview import ENCODINGS, Overview
 
 # Label names that many data sets share, in the words of the language that the prompt is in.
 VIETNAMESE_WORDS = {
@@ -36,7 +37,8 @@ def task_text(found: Overview, *, language: str, train: str) -> str:
     if found.label_column is None or len(found.labels) < 2:
         names = ", ".join(column.name for column in found.columns)
         what = f"no label column (got {names})" if found.label_column is None else f"one label (got {[*found.labels]})"
-        raise DataError(f"{found.source}: {what}; name another column with --set data.label_column=NAME")
+        more = f", or the encoding with {ENCODINGS}" if found.undecodable else ""
+        raise DataError(f"{found.source}: {what}; name another column with --set data.label_column=NAME{more}")
     labels = list(found.labels)
     rows = ", ".join(f"{name} ({sum(counts.values()):,})" for name, counts in found.labels.items())
     words = "the words that the model answers, one for each label in the same order, as a reader of the texts says them"
@@ -50,12 +52,15 @@ def task_text(found: Overview, *, language: str, train: str) -> str:
         _entry(words, label_words=label_words(labels, language)),
         _entry("the column of the labels", label_column=found.label_column),
     ]
-    if found.several:  # such a task has a default question of its own
+    wording = VI if language == "vi" else EN
+    lines = template_of(wording)
+    if found.several:
         parts.append(_entry("rows have several labels: the model is asked about each of them", kind="multilabel"))
-    else:
-        lines = template_of(VI if language == "vi" else EN)
-        message = textwrap.indent(lines, "  ", lambda line: bool(line.strip()))
-        parts.append(f"{_comment(template)}\ntemplate: |-\n{message}")
+        what = "the answers where a label applies and where it does not; the message below names them, too"
+        parts.append(_entry(what, yes_word=wording.yes, no_word=wording.no))
+        lines = questions_of(None, wording, wording.yes, wording.no)
+    message = textwrap.indent(lines, "  ", lambda line: bool(line.strip()))
+    parts.append(f"{_comment(template)}\ntemplate: |-\n{message}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -77,6 +82,8 @@ def train_command(found: Overview, task: str, sets: Sequence[str]) -> str:
     own = [pair for pair in sets if pair.partition("=")[0].strip() not in ("data.text_column", "data.label_column")]
     if found.text_column not in (None, DataConfig.model_fields["text_column"].default):
         own.append(f"data.text_column={found.text_column}")
+    if found.separator is not None and not any(pair.startswith("data.label_separator=") for pair in own):
+        own.append(f"data.label_separator={json.dumps(found.separator)}")
     if len(found.rows) < 3 and not any(pair.startswith("data.split=") for pair in own):
         own.append("data.split=[0.8, 0.1, 0.1]")
     given = [word for pair in own for word in ("--set", pair)]
