@@ -15,7 +15,9 @@ _Cells = tuple[list[Any], list[int]]  # the values of a row, and which of them a
 TITLE_ROWS = 20  # the header is looked for in so many rows
 
 
-def xlsx_rows(path: Path, sheet: str | None, required: Sequence[str]) -> Iterator[Row | BadRow]:
+def xlsx_rows(
+    path: Path, sheet: str | None, required: Sequence[str], seen: list[str] | None = None
+) -> Iterator[Row | BadRow]:
     """The rows of one sheet below its header; empty rows between others count, at the end they are no rows.
 
     The header is the first row that has all required columns, so that titles may stand above it; otherwise the first
@@ -27,6 +29,7 @@ def xlsx_rows(path: Path, sheet: str | None, required: Sequence[str]) -> Iterato
         path: the file.
         sheet: its name; None is the only sheet that has cells.
         required: columns that the header must have.
+        seen: takes the header.
 
     Raises:
         DataError: the file is no Excel file, has no such sheet or several, or the header lacks a column.
@@ -42,6 +45,8 @@ def xlsx_rows(path: Path, sheet: str | None, required: Sequence[str]) -> Iterato
             filled = [at for at, names in enumerate(named) if any(names)]
             start = next((at for at in filled if {*required} <= {*named[at]}), filled[0] if filled else 0)
             header = column_names(named[start] if named else [], required, str(path))
+            if seen is not None:
+                seen += header
             yield from without_empty_end(_below(header, required, chain(above[start + 1 :], rows)))
         finally:
             book.close()
