@@ -102,6 +102,8 @@ def test_bytes_that_are_no_utf8_are_counted_and_shown_as_question_marks(tmp_path
     with pytest.raises(DataError, match=r"or the encoding with --set data\.encoding=cp1258"):
         task_text(found, language="vi", train="")
     assert seen(path, "data.encoding=latin-1").notes == ()
+    path.write_bytes("à,y\n1,2\n3,2\n1,4\n3,4\n".encode("latin-1"))  # without texts
+    assert (seen(path).text_column, seen(path).undecodable, seen(path).labels) == (None, 4, {})
 
 
 def test_unreadable_rows_are_counted_and_an_empty_or_missing_source_is_refused(tmp_path: Path) -> None:

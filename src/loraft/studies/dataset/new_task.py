@@ -98,5 +98,6 @@ def _comment(text: str) -> str:
 
 def _entry(comment: str, **entry: str | list[str]) -> str:
     flow = any(isinstance(value, list) for value in entry.values())
-    line = yaml.dump(entry, Dumper=Dumper, allow_unicode=True, default_flow_style=None if flow else False, width=WIDTH)
+    style = None if flow else False
+    line = yaml.dump(entry, Dumper=Dumper, allow_unicode=True, default_flow_style=style, sort_keys=False, width=WIDTH)
     return f"{_comment(comment)}\n{line.rstrip()}"

@@ -105,11 +105,11 @@ def survey(config: Config) -> Overview:
         if isinstance(row, BadRow):
             found[f"rows cannot be read, such as row {row.row}: {row.reason}"] += 1
             continue
-        text, reason = sentence(row.columns, text_column or "")
+        text, reason = sentence(row.columns, text_column or label_column or "")
         if reason is not None and reason.startswith(UNDECODABLE):
             undecodable += 1
             continue
-        texts += [text] if text else []
+        texts += [text] if text and text_column else []
         found["rows without text"] += not text and text_column is not None
         labels = _labels_of(row.columns.get(label_column or ""), separator, lists, data.label_names or ())
         found["rows without label"] += not labels and label_column is not None
