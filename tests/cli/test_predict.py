@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
+import openpyxl
+import pyarrow
+import pyarrow.parquet
 import pytest
 from helpers.command_line import SURE, Double, Says, finished
 
@@ -158,13 +161,31 @@ def test_a_file_gets_the_inputs_columns_and_stdout_nothing(
         "câu.tsv row 2: no text", "2 rows in ra/đây.csv", "1 row could not be read"
     ]  # fmt: skip
     assert (here / "ra" / "đây.csv").read_text(encoding="utf-8").splitlines() == [
-        "mã,sentence,ý,label,confidence,prob_negative,prob_positive",
-        f"007, hay quá ,x,positive,{SURE},{1 - SURE},{SURE}",
-        "008,,y,,,,",
+        "mã,sentence,ý,label,confidence,prob_negative,prob_neutral,prob_positive",
+        f"007, hay quá ,x,positive,{SURE},{1 - SURE},,{SURE}",  # the double knows two labels only
+        "008,,y,,,,,",
     ]
     assert loraft_says("predict", "hay", "--output-file", "ra/a.jsonl")[0] == 0
     found = json.loads((here / "ra" / "a.jsonl").read_text(encoding="utf-8"))
     assert (found["sentence"], found["label"]) == ("hay", "positive")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx", ".parquet"])
+def test_a_file_without_rows_keeps_its_columns(
+    suffix: str, api: Double, run_dir: Path, here: Path, loraft_says: Says
+) -> None:
+    names = ["mã", "sentence"]
+    if suffix == ".csv":
+        Path("câu.csv").write_text(",".join(names), encoding="utf-8")
+    elif suffix == ".xlsx":
+        book = openpyxl.Workbook()
+        book.active.append(names)
+        book.save("câu.xlsx")
+    else:
+        pyarrow.parquet.write_table(pyarrow.table(dict.fromkeys(names, pyarrow.array([], "string"))), "câu.parquet")
+    assert loraft_says("predict", "--input", f"câu{suffix}", "--output-file", "ra.csv")[0] == 0
+    header = "mã,sentence,label,confidence,prob_negative,prob_neutral,prob_positive\n"
+    assert (here / "ra.csv").read_text(encoding="utf-8") == header
 
 
 def test_the_inputs_encoding_is_told_by_set_and_not_taken_from_the_training(

@@ -34,6 +34,13 @@ def test_data_describes_a_source_without_a_task_and_says_how_to_go_on(data: Path
     assert not Path("runs").exists()
 
 
+def test_data_asks_for_the_encoding_before_a_task(here: Path, loraft_says: Says) -> None:
+    Path("a.csv").write_bytes("câu,loai\nà la mode,présent\nok,côté\n".encode("latin-1"))
+    code, out, err = loraft_says("data", "a.csv")
+    assert (code, "name the encoding" in out) == (0, True)
+    assert err.splitlines()[-1] == "next: loraft data a.csv --set data.encoding=cp1258"
+
+
 def test_data_describes_a_source_under_a_task_that_is_named_or_fits(data: Path, loraft_says: Says) -> None:
     given = ["data", str(data), "--no-tokens", "--no-near"]
     for asked in (["--task", "sentiment"], ["--by", "loại"], ["--set", "prompt.labels=[positive, negative]"]):

@@ -1,12 +1,15 @@
 """`loraft train`: what is handed over, printed, and refused before anything loads."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.command_line import Double, Says, finished
 
+from loraft.config.resolve import resolve
+from loraft.data.dataset import SplitSummary
 from loraft.evaluation.classification_report import classification_report
 
 
@@ -37,6 +40,15 @@ def test_train_prints_before_and_after_and_then_the_next_command(api: Double, he
     assert err.splitlines()[-2] == "run: runs/của tôi"
     assert err.splitlines()[-1].startswith("next: loraft predict --run 'runs/của tôi' '")
     assert "\x1b" not in out
+
+
+def test_folds_are_proposed_for_few_rows_with_one_label_each(
+    api: Double, here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = replace(api.train(resolve()), data={"train": SplitSummary("phản hồi", 100, {})})
+    monkeypatch.setattr(api, "train", lambda *given, **named: few)
+    assert "note: 100 training rows are few; --folds 5" in loraft_says("train")[2]
+    assert "--folds" not in loraft_says("train", "--set", "prompt.kind=multilabel")[2]
 
 
 def test_train_prints_json_on_request(api: Double, here: Path, loraft_says: Says) -> None:

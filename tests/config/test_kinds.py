@@ -1,5 +1,6 @@
 """A task with any number of labels a row is worded, and refused by the commands that count one label a row."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from loraft.config.schema import Config
 from loraft.data.prompt import Task, answers
 from loraft.errors import ConfigError
 from loraft.models.encoder import Encoder
+from loraft.studies.dataset.listing import listed
 from loraft.studies.dataset.statistics import describe
 from loraft.studies.fewshot.study import fewshot
 from loraft.studies.sweep.grid import expand
@@ -45,7 +47,10 @@ def test_answers_that_are_the_same_are_refused() -> None:
         Encoder(label_sets.tokenizer(), same, date_string="26 Jul 2024", max_length=512)
 
 
-@pytest.mark.parametrize("command", [describe, fewshot, expand])
+@pytest.mark.parametrize("command", [describe, fewshot, expand, partial(listed, kind="conflicts")])
 def test_commands_that_count_one_label_a_row_refuse_it_by_name(section: Config, command: object) -> None:
-    with pytest.raises(ConfigError, match=r"loraft (data|fewshot|sweep): .*got prompt\.kind=multilabel.*train, eval"):
+    with pytest.raises(
+        ConfigError, match=r"loraft (data|data --list conflicts|fewshot|sweep): .*train, eval"
+    ) as caught:
         command(section)  # type: ignore[operator]
+    assert str(caught.value).endswith(f": loraft train --task {section.prompt.task} --data feedback")

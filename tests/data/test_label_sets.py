@@ -8,7 +8,7 @@ from helpers.data import TEXTS, write_rows
 
 from loraft.config.data_section import DataConfig
 from loraft.data.dataset import Split, load_split
-from loraft.data.label_sets import label_set_reader
+from loraft.data.label_sets import label_set_reader, separator_in
 from loraft.data.labels import label_reader
 from loraft.errors import DataError
 
@@ -50,6 +50,23 @@ def load(path: Path, **section: Any) -> Split:
 )
 def test_a_cell_gives_the_ids_of_its_labels(cell: Any, ids: tuple[int, ...] | None) -> None:
     assert label_set_reader(label_reader(LABELS))(cell) == ids
+
+
+@pytest.mark.parametrize(
+    ("values", "separator"),
+    [
+        (["học phí|thầy cô", "thầy cô"], "|"),
+        (["phòng, máy|học phí", "học phí", "phòng, máy"], "|"),
+        (["học phí, thầy cô", "thầy cô, bài tập", "học phí"], ","),
+        (["kinh tế, xã hội", "chính trị, xã hội", "thể thao"], None),  # one label each
+        (["1,5", "2", "2,5", "1", "5"], None),
+        (["0|1", "1"], "|"),
+        (["khen", "chê"], None),
+        (["học phí+thầy cô", "thầy cô", "học phí"], "+"),
+    ],
+)
+def test_a_separator_is_seen_where_the_parts_recur(values: list[str], separator: str | None) -> None:
+    assert separator_in(values) == separator
 
 
 def test_a_separator_that_is_given_is_the_only_one() -> None:

@@ -175,6 +175,7 @@ def test_delimiters_are_found_told_by_the_file_or_named(tmp_path: Path, delimite
     expected = [Example(content.split("\n")[1][2:], None, 1, {"mã, số": "1"})]
     assert list(read_inputs(file(tmp_path, content), settings=settings)) == expected
     assert list(read_inputs(file(tmp_path, f"sep={delimiter}\r\n{content}"))) == expected
+    assert list(read_inputs(file(tmp_path, f'"sep={delimiter}"\r\n{content}'))) == expected  # as some programs save it
 
 
 def test_a_delimiter_inside_a_quoted_column_name_is_none(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def test_cells_keep_their_type_and_empty_ones_are_none(tmp_path: Path) -> None:
         [True, None, datetime(2024, 1, 1, 12)],
         [None, None, date(2024, 1, 2)],
         ["#N/A", None, 1],
+        ["khá", None, "#DIV/0!"],
         ["hay", None, 1, "bên cạnh"],
         [None, " "],
         [],
@@ -47,8 +48,9 @@ def test_cells_keep_their_type_and_empty_ones_are_none(tmp_path: Path) -> None:
         Row(3, {"sentence": "một\r\nhai", "column 2": None, "nhãn": 0.5}),
         Row(4, {"sentence": True, "column 2": None, "nhãn": datetime(2024, 1, 1, 12)}),
         Row(5, {"sentence": None, "column 2": None, "nhãn": datetime(2024, 1, 2)}),
-        BadRow(6, "a cell holds the error #N/A"),
-        BadRow(7, "a cell beside the named columns"),
+        BadRow(6, "'sentence' holds the error #N/A"),
+        Row(7, {"sentence": "khá", "column 2": None, "nhãn": "#DIV/0!"}),
+        BadRow(8, "a cell beside the named columns"),
     ]
 
 

@@ -1,6 +1,7 @@
 """Rows with 0 to 3 labels: a training learns them, and eval and predict use the thresholds that it chose."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from helpers.data import write_rows
 
 from loraft.data.dataset import load_data
 from loraft.errors import ConfigError
+from loraft.evaluation import advice
 from loraft.evaluation.evaluate import Evaluation, evaluate
 from loraft.evaluation.predict import predict
 from loraft.models import manifest
@@ -23,9 +25,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # about few rows
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    """Eight steps of the bundled backbone on made rows."""
+    """Eight steps of the bundled backbone on made rows, whose checkpoint is picked by the F1 of one label."""
     folder = tmp_path_factory.mktemp("nhãn")
-    steps = ("train.max_steps=8", "train.eval_steps=8", "train.learning_rate=2e-3")
+    steps = ("train.max_steps=8", "train.eval_steps=8", "train.learning_rate=2e-3", "train.metric=f1:học phí")
     return train(label_sets.made_config(folder, *steps), quiet=True)
 
 
@@ -35,6 +37,15 @@ def test_a_training_learns_label_sets(trained: RunResult) -> None:
     assert trained.after.log_loss < trained.before.log_loss  # type: ignore[operator]
     assert trained.train.validation_macro_f1 is not None
     assert RunResult.of(Run.open(trained.run)) == trained
+
+
+def test_the_f1_of_one_label_picks_the_checkpoint_and_has_an_interval(trained: RunResult) -> None:
+    (f1,) = (row.f1 for row in trained.after.per_class if row.label == "học phí")
+    assert trained.after.scores["label_f1"] == pytest.approx(f1)
+    low, high = trained.after.intervals["label_f1"]
+    assert low <= f1 <= high
+    log = Run.open(trained.run).read_log()
+    assert any("eval_label_f1" in row for row in log)
 
 
 def test_eval_and_predict_use_the_thresholds_of_the_training(trained: RunResult) -> None:
@@ -52,6 +63,15 @@ def test_eval_and_predict_use_the_thresholds_of_the_training(trained: RunResult)
     for one in found:
         applies = [p >= least for p, least in zip(one.probs.values(), thresholds or (), strict=True)]
         assert one.label == tuple(label for label, yes in zip(one.probs, applies, strict=True) if yes)
+
+
+def test_the_likeliest_labels_are_not_counted_as_the_predicted_ones(
+    trained: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[Counter[str]] = []
+    monkeypatch.setattr(advice, "of_predictions", lambda _, predicted: counted.append(predicted) or [])
+    list(predict(label_sets.NOTHING, run=trained.run))
+    assert counted == [Counter()]
 
 
 def test_a_confidence_below_which_rows_are_undecided_is_refused(trained: RunResult) -> None:

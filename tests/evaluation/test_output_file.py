@@ -25,8 +25,10 @@ ROWS = [
 ]
 
 
-def written(folder: Path, name: str, rows: list[PredictedInput] = ROWS, source: Path | None = None) -> Path:
-    write_predictions(folder / name, rows, source)
+def written(
+    folder: Path, name: str, rows: list[PredictedInput] = ROWS, source: Path | None = None, **given: Any
+) -> Path:
+    write_predictions(folder / name, rows, source, labels=[*PROBS], **given)
     assert [path for path in folder.iterdir() if path.name.startswith(".")] == []
     return folder / name
 
@@ -40,6 +42,12 @@ def test_csv_has_a_column_for_each_label_and_a_row_for_each_row(tmp_path: Path) 
             ["", "", "", "", "", "", ""],
             ["a", "dở", "[1.5, true]", "", "0.75", "0.25", "0.75"],
         ]
+
+
+def test_csv_has_nothing_where_a_number_is_not_finite(tmp_path: Path) -> None:
+    given = {"câu": "hay", "số": float("nan"), "tỉ lệ": float("-inf")}
+    path = written(tmp_path, "a.csv", [PredictedInput(given, Prediction(1, "x", "khen", PROBS))])
+    assert path.read_text(encoding="utf-8").splitlines()[1] == "hay,,,khen,0.75,0.25,0.75"
 
 
 def test_json_lines_keep_each_rows_keys_and_types(tmp_path: Path) -> None:
@@ -97,6 +105,35 @@ def test_bytes_that_are_no_text_and_no_rows_at_all_can_be_written(tmp_path: Path
         path = written(tmp_path, f"a{suffix}", rows)
         assert suffix == ".parquet" or "d?" in path.read_text(encoding="utf-8")
         written(tmp_path, f"b{suffix}", [])
+
+
+@pytest.mark.parametrize("rows", [[], [PredictedInput({}, Prediction(1, "", None, error="not JSON"))]])
+@pytest.mark.parametrize("several", [True, False])
+def test_the_columns_are_there_where_no_row_is_predicted(
+    tmp_path: Path, rows: list[PredictedInput], several: bool
+) -> None:
+    names = ["mã", "câu", "label", "confidence", "prob_chê", "prob_khen"]
+    path = written(tmp_path, "a.csv", rows, header=["mã", "câu"], several=several)
+    assert path.read_text(encoding="utf-8") == ",".join(names) + "\n" + len(rows) * ",,,,,\n"
+    found = pyarrow.parquet.read_table(written(tmp_path, "a.parquet", rows, header=["mã", "câu"], several=several))
+    assert (found.column_names, found.schema.field("prob_khen").type) == (names, pyarrow.float64())
+    label = pyarrow.list_(pyarrow.string()) if several else pyarrow.string()
+    assert found.schema.field("label").type == label
+
+
+def test_several_labels_are_a_list_and_in_csv_a_text(tmp_path: Path) -> None:
+    sets: list[tuple[str, ...] | None] = [("chê", "khen"), (), None]
+    rows = [
+        PredictedInput({"câu": "x"}, Prediction(n, "x", one, {} if one is None else PROBS))
+        for n, one in enumerate(sets, start=1)
+    ]
+    lists = [["chê", "khen"], [], None]
+    lines = written(tmp_path, "a.jsonl", rows, several=True).read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["label"] for line in lines] == lists
+    table = pyarrow.parquet.read_table(written(tmp_path, "a.parquet", rows, several=True))
+    assert table["label"].to_pylist() == lists
+    text = written(tmp_path, "a.csv", rows, several=True).read_text(encoding="utf-8")
+    assert text.splitlines()[1:] == ["x,chê|khen,,0.25,0.75", "x,,,0.25,0.75", "x,,,,"]
 
 
 def test_what_cannot_be_written_is_refused_before_anything_is_scored(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def _overview(config: "Config", reason: str, sets: Sequence[str], *, json: bool)
         table.show(overview.overview_tables(found))
         print("\n".join(overview.overview_lines(found)))
     say(f"described as it is, not as rows of task {config.prompt.task}: {reason}")
-    say(
-        "next: "
-        + shlex.join(["loraft", "task", "new", "--data", found.source, *(w for s in sets for w in ("--set", s))])
-    )
+    command, given = ["task", "new", "--data", found.source], [*sets]
+    if found.undecodable and not found.vietnamese:  # no row shows that the file is UTF-8 for the most part
+        command, given = ["data", found.source], [*sets, "data.encoding=cp1258"]
+    say("next: " + shlex.join(["loraft", *command, *(word for one in given for word in ("--set", one))]))

@@ -82,7 +82,8 @@ def predict(
     flags = dotted(model=model, task=task, quant=quant)
     path, resolved = run_or_adapter(run, adapter, sets or (), flags, output=output, preset=preset, config_file=config)
     text_column = unicodedata.normalize("NFC", text_column or resolved.data.text_column)  # as all column names
-    rows, source = _inputs(texts or [], file, format, text_column, _settings(resolved.data, sets or ()))
+    header: list[str] = []
+    rows, source = _inputs(texts or [], file, format, text_column, _settings(resolved.data, sets or ()), header)
     start_command(resolved, verbose, adapter=path or adapter, source=source)
 
     from loraft.evaluation import predict as prediction
@@ -111,7 +112,9 @@ def predict(
         else:
             print("|".join(row.label) if isinstance(row.label, tuple) else row.label or "", flush=True)
     if output_file is not None:
-        write_predictions(output_file, written, file)
+        several = resolved.prompt.kind == "multilabel"
+        labels = resolved.prompt.labels or []
+        write_predictions(output_file, written, file, labels=labels, header=header, several=several)
         say(f"{len(written)} {'row' if len(written) == 1 else 'rows'} in {output_file}")
     if bad:
         say(f"{bad} {'row' if bad == 1 else 'rows'} could not be read")
@@ -126,7 +129,7 @@ def _settings(data: "DataConfig", sets: Sequence[str]) -> FileSettings:
 
 
 def _inputs(
-    texts: list[str], file: Path | None, format: str, text_column: str, settings: FileSettings
+    texts: list[str], file: Path | None, format: str, text_column: str, settings: FileSettings, header: list[str]
 ) -> tuple[Iterable[Row | BadRow], str]:
     formats: tuple[Format, ...] = get_args(Format)
     known = next((one for one in formats if one == format), None)
@@ -140,12 +143,12 @@ def _inputs(
         sentences = (Row(row, {text_column: text}) for row, text in enumerate(texts, start=1))
         return sentences, f"{len(texts)} {'sentence' if len(texts) == 1 else 'sentences'}"
     if file is not None:
-        rows = input_rows(file, known, text_column, settings)
+        rows = input_rows(file, known, text_column, settings, header)
         # The first row is read now: a missing file or column is told before a backbone is loaded.
         return chain(list(islice(rows, 1)), rows), str(file)
     if sys.stdin is None or (not texts and sys.stdin.isatty()):
         raise ConfigError("predict: nothing to label; loraft predict 'câu phản hồi', --input FILE, or lines on stdin")
-    return input_rows(sys.stdin, known, text_column, settings), "stdin"
+    return input_rows(sys.stdin, known, text_column, settings, header), "stdin"
 
 
 def _as_json(row: Any) -> dict[str, Any]:

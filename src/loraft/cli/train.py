@@ -90,7 +90,7 @@ def train(
             print(result.baselines.verdict)
     say(f"run: {result.run}")
     few = [s.rows for name, s in result.data.items() if name == "train" and s.rows < FEW_ROWS]
-    if few and resolved.data.max_train_rows is None:
+    if few and resolved.data.max_train_rows is None and resolved.prompt.kind != "multilabel":
         say(f"note: {few[0]} training rows are few; --folds 5 gives scores over all of them")
     say(f"next: loraft predict --run {shlex.quote(result.run)} 'thầy giảng bài rất dễ hiểu'")
 

@@ -1,5 +1,7 @@
 """Which commands work with which kind of task."""
 
+import shlex
+
 from loraft.config.schema import Config
 from loraft.errors import ConfigError
 
@@ -11,7 +13,8 @@ def refuse_label_sets(config: Config, command: str) -> None:
         ConfigError: `prompt.kind` is multilabel.
     """
     if config.prompt.kind == "multilabel":
+        train = ["loraft", "train", "--task", config.prompt.task, "--data", config.data.source]
         raise ConfigError(
             f"loraft {command}: counts one label a row (got prompt.kind=multilabel); loraft train, eval, predict and"
-            " report take any number"
+            f" report take any number: {shlex.join(train)}"
         )

@@ -147,7 +147,7 @@ class TrainConfig(Section):
     save_total_limit: int = Field(2, ge=1)
     metric: str = Field(
         "macro_f1", description="picks the checkpoint, on validation: " + ", ".join(METRICS) + ", f1:LABEL; with "
-        "prompt.kind ordinal also " + ", ".join(ORDINAL_METRICS) + "; multilabel: macro_f1, "
+        "prompt.kind ordinal also " + ", ".join(ORDINAL_METRICS) + "; multilabel: macro_f1, f1:LABEL, "
         + ", ".join(MULTILABEL_METRICS)
     )  # fmt: skip
     early_stopping_patience: int | None = Field(None, ge=1, description="evaluations without a better train.metric")
@@ -246,9 +246,9 @@ class Config(Section):
         prompt = info.data.get("prompt")  # absent where it has mistakes of its own
         if prompt is None or prompt.labels is None:
             return train
-        several = prompt.kind == "multilabel"
-        if several != (train.metric in MULTILABEL_METRICS) and train.metric != "macro_f1":
-            allowed = ", ".join(("macro_f1", *MULTILABEL_METRICS))
+        several, of_any = prompt.kind == "multilabel", train.metric == "macro_f1" or train.metric.startswith("f1:")
+        if several != (train.metric in MULTILABEL_METRICS) and not of_any:
+            allowed = ", ".join(("macro_f1", "f1:LABEL", *MULTILABEL_METRICS))
             raise ValueError(
                 f"metric={train.metric} does not go with prompt.kind={prompt.kind}; multilabel has {allowed}"
             )

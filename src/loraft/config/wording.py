@@ -84,10 +84,10 @@ def with_words(template: str, words: Sequence[str]) -> str:
     return template.replace(WORDS_SLOT, f"{', '.join(quoted[:-1])} {either} {quoted[-1]}" if quoted else "")
 
 
-def questions_of(words: Sequence[str], wording: Wording, yes: str, no: str) -> str:
-    """The user message that asks which of these label words apply; `{input}` stands for the text."""
-    asked = wording.several.format(words=", ".join(f'"{word}"' for word in words), yes=yes, no=no)
-    return f"{asked}\n\n{wording.text}"
+def questions_of(words: Sequence[str] | None, wording: Wording, yes: str, no: str) -> str:
+    """The user message that asks which of these label words apply, with `{label_words}` for None, to an `{input}`."""
+    listed = WORDS_SLOT if words is None else ", ".join(f'"{word}"' for word in words)
+    return f"{wording.several.format(words=listed, yes=yes, no=no)}\n\n{wording.text}"
 
 
 def worded(values: Mapping[str, Any]) -> dict[str, Any]:

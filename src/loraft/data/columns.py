@@ -13,6 +13,8 @@ from typing import Any
 from loraft.data.records import BadRow, Example
 from loraft.errors import DataError
 
+UNDECODABLE = "not valid UTF-8"  # how the reason begins for which such a row is refused
+
 
 def sentence(columns: dict[str, Any], text_column: str) -> tuple[str, str | None]:
     """The row's sentence, and None; or an empty text and the reason why the row has no usable sentence.
@@ -37,7 +39,7 @@ def sentence(columns: dict[str, Any], text_column: str) -> tuple[str, str | None
         # since predictions are written with the other columns beside them.
         json.dumps(columns, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
-        return "", "not valid UTF-8; save the file as UTF-8, or set data.encoding"
+        return "", f"{UNDECODABLE}; save the file as UTF-8, or set data.encoding"
     value = value.replace("\r\n", "\n").replace("\r", "\n")  # the same text, whichever system wrote it
     return unicodedata.normalize("NFC", value).strip(), None
 

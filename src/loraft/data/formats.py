@@ -87,8 +87,10 @@ def _object_row(row: int, value: Any) -> Row | BadRow:
     return BadRow(row, f"not a JSON object (got {type(value).__name__})")
 
 
-def table_rows(lines: Iterable[str], delimiter: str, where: str, required: Sequence[str]) -> Iterator[Row | BadRow]:
-    """The rows of a table whose first line that is not blank is the header.
+def table_rows(
+    lines: Iterable[str], delimiter: str, where: str, required: Sequence[str], seen: list[str] | None = None
+) -> Iterator[Row | BadRow]:
+    """The rows of a table whose first line that is not blank is the header, which is added to `seen`.
 
     Blank lines, and at the end rows in which every field is blank, are no rows.
 
@@ -104,6 +106,8 @@ def table_rows(lines: Iterable[str], delimiter: str, where: str, required: Seque
         header = column_names(next(not_blank, []), required, where)
     except csv.Error as error:
         raise DataError(f"{where}: the header line is malformed ({error}); fix its quotes") from error
+    if seen is not None:
+        seen += header
     yield from without_empty_end(_fields(reader, header, f"quote fields with {delimiter!r}"))
 
 
@@ -142,8 +146,8 @@ def column_names(header: Iterable[str], required: Sequence[str], where: str) -> 
     return names
 
 
-def parquet_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
-    """The rows of a Parquet file, read in batches.
+def parquet_rows(path: Path, required: Sequence[str], seen: list[str] | None = None) -> Iterator[Row]:
+    """The rows of a Parquet file, read in batches; its columns are added to `seen`.
 
     Raises:
         DataError: the file cannot be read, or lacks a required column.
@@ -151,6 +155,8 @@ def parquet_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
     with _open_parquet(path) as file:
         names = [unicodedata.normalize("NFC", name) for name in file.schema_arrow.names]
         require_columns(names, required, str(path))
+        if seen is not None:
+            seen += names
         rows = (columns for batch in file.iter_batches() for columns in batch.rename_columns(names).to_pylist())
         yield from itertools.starmap(Row, enumerate(rows, start=1))
 

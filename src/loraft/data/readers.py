@@ -42,7 +42,12 @@ def unlabelled(item: Row | BadRow, text_column: str) -> Example | BadRow:
     return Example(text, None, item.row, {key: item.columns[key] for key in item.columns if key != text_column})
 
 
-def read_rows(path: Path, required: Sequence[str] = (), settings: FileSettings = AS_IT_IS) -> Iterator[Row | BadRow]:
+def read_rows(
+    path: Path,
+    required: Sequence[str] = (),
+    settings: FileSettings = AS_IT_IS,
+    header: list[str] | None = None,
+) -> Iterator[Row | BadRow]:
     """The rows of a file with columns, in order; its format is known by the suffix.
 
     Args:
@@ -52,18 +57,19 @@ def read_rows(path: Path, required: Sequence[str] = (), settings: FileSettings =
         required: columns that a file with a header must have. JSON rows are left to the caller. A fastText file gives
             its text and labels these names.
         settings: encoding, delimiter and sheet.
+        header: takes the names of the columns before the first row, also where there is no row; not those of JSON.
 
     Raises:
         DataError: no such file, an unknown suffix, a file that is not what its suffix says, a missing column.
     """
     suffix = suffix_of(path)
     if suffix == ".parquet":
-        yield from formats.parquet_rows(path, required)
+        yield from formats.parquet_rows(path, required, header)
     elif suffix == ".xlsx":
-        yield from xlsx_rows(path, settings.sheet, required)
+        yield from xlsx_rows(path, settings.sheet, required, header)
     else:
         format = suffix.removeprefix(".").removesuffix(".gz") if suffix in SUFFIXES else "fasttext"
-        yield from _file_rows(path, format, required, settings)
+        yield from _file_rows(path, format, required, settings, header)
 
 
 def suffix_of(path: Path) -> str:
@@ -77,7 +83,11 @@ def stem_of(path: Path) -> str:
 
 
 def input_rows(
-    source: Path | TextIO, format: Format = "auto", text_column: str = "sentence", settings: FileSettings = AS_IT_IS
+    source: Path | TextIO,
+    format: Format = "auto",
+    text_column: str = "sentence",
+    settings: FileSettings = AS_IT_IS,
+    header: list[str] | None = None,
 ) -> Iterator[Row | BadRow]:
     """The rows of a file or stream of unlabelled sentences, one by one; memory does not grow with their number.
 
@@ -90,6 +100,7 @@ def input_rows(
             its name in the column `file`.
         text_column: the column that holds the sentence; rows keep all others, too.
         settings: encoding, delimiter and sheet.
+        header: as in `read_rows`.
 
     Raises:
         DataError: the file is missing, is no text, is cut off, has an unknown suffix, or has no such column.
@@ -100,11 +111,11 @@ def input_rows(
         if format == "text":
             yield from _whole_texts(source, text_column, settings)
         elif format != "auto" or suffix in ("", ".gz"):
-            yield from _file_rows(source, format, required, settings)
+            yield from _file_rows(source, format, required, settings, header)
         elif suffix in TEXT_SUFFIXES:
             yield from _file_rows(source, "txt", required, settings)
         else:
-            yield from read_rows(source, required, settings)
+            yield from read_rows(source, required, settings, header)
         return
     if isinstance(source, io.TextIOWrapper):
         # Undecodable bytes become lone surrogates, so that one bad byte makes its own row bad and no other.
@@ -112,7 +123,7 @@ def input_rows(
     if format == "text":
         yield _whole(source, 1, text_column, "stdin")
     else:
-        yield from _text_rows(source, format, getattr(source, "name", "stdin"), required, settings)
+        yield from _text_rows(source, format, getattr(source, "name", "stdin"), required, settings, header)
 
 
 def _whole_texts(path: Path, text_column: str, settings: FileSettings) -> Iterator[Row | BadRow]:
@@ -132,11 +143,13 @@ def _whole(stream: TextIO, row: int, text_column: str, where: str) -> Row:
     return Row(row, {text_column: text})
 
 
-def _file_rows(path: Path, format: str, required: Sequence[str], settings: FileSettings) -> Iterator[Row | BadRow]:
+def _file_rows(
+    path: Path, format: str, required: Sequence[str], settings: FileSettings, header: list[str] | None = None
+) -> Iterator[Row | BadRow]:
     with _opened(path, settings) as stream:
         # Some encodings write a tone as a character of its own, after the vowel.
         lines = (unicodedata.normalize("NFC", line) for line in stream) if settings.encoding else stream
-        yield from _text_rows(lines, format, str(path), required, settings)
+        yield from _text_rows(lines, format, str(path), required, settings, header)
 
 
 @contextlib.contextmanager
@@ -175,7 +188,12 @@ def _refuse_binary(text: str, where: str) -> None:
 
 
 def _text_rows(
-    stream: Iterable[str], format: str, where: str, required: Sequence[str], settings: FileSettings
+    stream: Iterable[str],
+    format: str,
+    where: str,
+    required: Sequence[str],
+    settings: FileSettings,
+    header: list[str] | None,
 ) -> Iterator[Row | BadRow]:
     # Read up to the first line that is not blank, which decides the format; then parse these lines and the rest.
     lines = iter(stream)
@@ -185,8 +203,8 @@ def _text_rows(
     _refuse_binary(head[-1], where)
     delimiter = settings.delimiter
     # Excel is told the delimiter by a line of its own.
-    if format in ("auto", "csv", "tsv") and (named := re.fullmatch(r"sep=(.)\r?\n?", head[-1])):
-        format, delimiter, head = "csv", delimiter or named[1], [next(lines, "")]
+    if format in ("auto", "csv", "tsv") and (named := re.fullmatch(r'("?)sep=(.)\1\r?\n?', head[-1])):
+        format, delimiter, head = "csv", delimiter or named[2], [next(lines, "")]
     first, whole = head[-1], itertools.chain(head, lines)
     if format == "auto":
         format = _detect_format(first, where, required[0])
@@ -210,7 +228,7 @@ def _text_rows(
         yield from formats.array_rows("".join(whole), where)
     else:
         delimiter = delimiter or ("\t" if format == "tsv" else _delimiter(first, required))
-        yield from formats.table_rows(whole, delimiter, where, required)
+        yield from formats.table_rows(whole, delimiter, where, required, header)
 
 
 def _detect_format(first: str, where: str, text_column: str) -> str:

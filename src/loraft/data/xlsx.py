@@ -11,21 +11,25 @@ from loraft.data.formats import column_names, is_blank, without_empty_end
 from loraft.data.records import BadRow, Row
 from loraft.errors import DataError
 
-_Cells = tuple[list[Any], str | None]  # the values of a row, and the first error among them, such as #N/A
+_Cells = tuple[list[Any], list[int]]  # the values of a row, and which of them are errors, such as #N/A
 TITLE_ROWS = 20  # the header is looked for in so many rows
 
 
-def xlsx_rows(path: Path, sheet: str | None, required: Sequence[str]) -> Iterator[Row | BadRow]:
+def xlsx_rows(
+    path: Path, sheet: str | None, required: Sequence[str], seen: list[str] | None = None
+) -> Iterator[Row | BadRow]:
     """The rows of one sheet below its header; empty rows between others count, at the end they are no rows.
 
     The header is the first row that has all required columns, so that titles may stand above it; otherwise the first
     row that is not empty. Numbers and dates keep their type; an empty cell is None, a formula the value that was saved
-    with it. Of merged cells only the first has a value.
+    with it. Of merged cells only the first has a value. An error such as #N/A makes its row bad in a required column
+    only; elsewhere it is text.
 
     Args:
         path: the file.
         sheet: its name; None is the only sheet that has cells.
         required: columns that the header must have.
+        seen: takes the header.
 
     Raises:
         DataError: the file is no Excel file, has no such sheet or several, or the header lacks a column.
@@ -41,7 +45,9 @@ def xlsx_rows(path: Path, sheet: str | None, required: Sequence[str]) -> Iterato
             filled = [at for at, names in enumerate(named) if any(names)]
             start = next((at for at in filled if {*required} <= {*named[at]}), filled[0] if filled else 0)
             header = column_names(named[start] if named else [], required, str(path))
-            yield from without_empty_end(_below(header, chain(above[start + 1 :], rows)))
+            if seen is not None:
+                seen += header
+            yield from without_empty_end(_below(header, required, chain(above[start + 1 :], rows)))
         finally:
             book.close()
     except FileNotFoundError as error:
@@ -71,14 +77,15 @@ def _rows(sheet: Any) -> Iterator[_Cells]:
     for cells in sheet.iter_rows():
         # Excel writes a carriage return as _x000D_ (ECMA-376, part 1, 22.9.2.19), which openpyxl leaves so.
         values = [c.value.replace("_x000D_", "\r") if isinstance(c.value, str) else c.value for c in cells]
-        yield values, next((c.value for c in cells if c.data_type == "e"), None)
+        yield values, [at for at, cell in enumerate(cells) if cell.data_type == "e"]
 
 
-def _below(header: Sequence[str], rows: Iterable[_Cells]) -> Iterator[Row | BadRow]:
-    for row, (values, error) in enumerate(rows, start=1):
+def _below(header: Sequence[str], required: Sequence[str], rows: Iterable[_Cells]) -> Iterator[Row | BadRow]:
+    for row, (values, errors) in enumerate(rows, start=1):
         values += [None] * (len(header) - len(values))
+        error = next((at for at in errors if at < len(header) and header[at] in required), None)
         if error is not None:
-            yield BadRow(row, f"a cell holds the error {error}")
+            yield BadRow(row, f"{header[error]!r} holds the error {values[error]}")
         elif not all(map(is_blank, values[len(header) :])):
             yield BadRow(row, "a cell beside the named columns")
         else:

@@ -54,6 +54,11 @@ class Metric:
         """The names in `scores_of_many` of the scores that have intervals and tests: the metric's last."""
         return tuple(dict.fromkeys((*INTERVAL_SCORES, self.computed)))
 
+    @property
+    def label(self) -> int | None:
+        """The id of the label whose F1 it is; None for any other score."""
+        return int(self.computed.partition(":")[2]) if self.key == LABEL_F1 else None
+
     def name(self, score: str) -> str:
         """What tables call a score."""
         return self.word if score == self.key else ALL_SCORES[score]

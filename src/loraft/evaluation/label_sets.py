@@ -4,6 +4,7 @@ Letters: N rows, K labels.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from loraft.engine import scorer
 from loraft.errors import ConfigError
 from loraft.evaluation import advice, label_set_baselines
 from loraft.evaluation.baselines import Baselines
+from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.multilabel import EVEN, best_thresholds, label_set_report, probabilities
 from loraft.models.encoder import Encoder
@@ -72,6 +74,13 @@ def judged(
     references_NK, probs_NK = split.label_sets(len(labels)), label_probs(model, encoder, prompts, config)
     least_K = [*thresholds] or [EVEN] * len(labels)
     report = label_set_report(references_NK, probs_NK, least_K, labels, **settings)
+    metric = Metric.of(config)
+    if (k := metric.label) is not None:
+        own = label_set_report(
+            references_NK[:, [k]], probs_NK[:, [k]], least_K[k : k + 1], labels[k : k + 1], **settings
+        )
+        scores = {**report.scores, metric.key: own.scores["micro_f1"]}
+        report = replace(report, scores=scores, intervals={**report.intervals, metric.key: own.intervals["micro_f1"]})
 
     def names(applies_K: np.ndarray) -> tuple[str, ...]:
         return tuple(label for label, applies in zip(labels, applies_K, strict=True) if applies)

@@ -53,22 +53,32 @@ def check_output(path: Path, source: Path | None) -> None:
         raise ConfigError(f"--output-file: {what}; name a file in a folder that can be written to") from error
 
 
-def write_predictions(path: Path, rows: Sequence[PredictedInput], source: Path | None) -> None:
+def write_predictions(
+    path: Path,
+    rows: Sequence[PredictedInput],
+    source: Path | None,
+    *,
+    labels: Sequence[str],
+    header: Sequence[str] = (),
+    several: bool = False,
+) -> None:
     """Writes a row for each row of the input, in order: its columns, then the prediction; the whole file or none.
 
     The columns of the prediction are `label`, `confidence` (the highest probability) and, in CSV and Parquet,
     `prob_LABEL` for each label; in JSON lines the object `probs`. A name that the input has itself begins with
     `predicted_` instead. A row without text, or one that could not be read, has no prediction; a row below
-    `min_confidence` has no label.
+    `min_confidence` has no label. Several labels are a list; in CSV their names with | between them.
 
     Args:
         path: a file with one of `FORMATS`.
         rows: the input's rows.
         source: the input's file. A Parquet file gives its columns' types; elsewhere Parquet takes those of the values,
             and a column with values of several types becomes text.
+        labels: the task's, which have a probability each.
+        header: the input's columns, as far as they are known without its rows.
+        several: whether a row has any number of labels.
     """
-    inputs = list(dict.fromkeys(key for row in rows for key in row.columns))
-    labels = next((list(row.prediction.probs) for row in rows if row.prediction.probs), [])
+    inputs = list(dict.fromkeys([*header, *(key for row in rows for key in row.columns)]))
     suffix = path.suffix.lower()
     wanted = ["label", "confidence", *(["probs"] if suffix == ".jsonl" else [f"prob_{label}" for label in labels])]
     added = [_free(name, inputs) for name in wanted]
@@ -89,10 +99,15 @@ def write_predictions(path: Path, rows: Sequence[PredictedInput], source: Path |
             for given, one in zip(columns, found, strict=True)
         ]
         if suffix == ".parquet":
-            _write_parquet(temporary, inputs, added, table, source)
+            _write_parquet(temporary, inputs, added, table, source, several=several)
             return
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([[*inputs, *added], *(map(_cell, row) for row in table)])
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([*inputs, *added])
+            for row in table:
+                best = row[len(inputs)]
+                row[len(inputs)] = "|".join(best) if isinstance(best, list) else best
+                writer.writerow(map(_cell, row))
 
 
 def _free(name: str, taken: Sequence[str]) -> str:
@@ -101,9 +116,9 @@ def _free(name: str, taken: Sequence[str]) -> str:
     return name
 
 
-def _best(found: "Prediction") -> tuple[str | None, float | None]:
+def _best(found: "Prediction") -> tuple[str | list[str] | None, float | None]:
     if isinstance(found.label, tuple):  # several labels have a probability each, and no common one
-        return "|".join(found.label), None
+        return [*found.label], None
     return found.label, max(found.probs.values(), default=None)
 
 
@@ -120,20 +135,29 @@ def _encodable(row: PredictedInput) -> Mapping[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    """A value as CSV has it: text as it is, no value as nothing, everything else as in JSON."""
+    """A value as CSV has it: text as it is, no value and no finite number as nothing, everything else as in JSON."""
     if value is None or isinstance(value, str):
         return value or ""
     text = to_json(value, indent=None)
-    return str(json.loads(text)) if text.startswith('"') else text
+    if text.startswith('"'):
+        return str(json.loads(text))
+    return "" if text == "null" else text  # NaN and infinities, for which JSON has no number
 
 
 def _write_parquet(
-    path: Path, inputs: Sequence[str], added: Sequence[str], table: Sequence[Sequence[Any]], source: Path | None
+    path: Path,
+    inputs: Sequence[str],
+    added: Sequence[str],
+    table: Sequence[Sequence[Any]],
+    source: Path | None,
+    *,
+    several: bool,
 ) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    known: dict[str, Any] = {name: pyarrow.float64() for name in added} | {added[0]: pyarrow.string()}
+    label = pyarrow.list_(pyarrow.string()) if several else pyarrow.string()
+    known: dict[str, Any] = {name: pyarrow.float64() for name in added} | {added[0]: label}
     if source is not None and source.suffix.lower() == ".parquet":
         known |= {unicodedata.normalize("NFC", field.name): field.type for field in pyarrow.parquet.read_schema(source)}
     columns = {}

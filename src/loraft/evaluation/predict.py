@@ -147,7 +147,8 @@ def predict(
                 continue
             probs_K = next(probs)
             best = int(probs_K.argmax())
-            predicted[labels[best]] += 1
+            if not several:  # the shares of label sets are not kept with the adapter
+                predicted[labels[best]] += 1
             sure = min_confidence is None or probs_K[best] >= min_confidence
             named = {label: float(p) for label, p in zip(labels, probs_K, strict=True)}
             found: str | tuple[str, ...] | None = labels[best] if sure else None

@@ -61,7 +61,11 @@ def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Sp
 
     def numbers_of(log_probs_NK: np.ndarray) -> dict[str, float]:
         if several:
-            return multilabel.numbers(labels_N, multilabel.probabilities(log_probs_NK))
+            probs_NK = multilabel.probabilities(log_probs_NK)
+            numbers = multilabel.numbers(labels_N, probs_NK)
+            if (k := metric.label) is not None:  # of one label alone, whose threshold is its own
+                numbers[metric.key] = multilabel.numbers(labels_N[:, [k]], probs_NK[:, [k]])["micro_f1"]
+            return numbers
         probs_NK = scorer.to_probs(log_probs_NK)
         predictions_N = probs_NK.argmax(axis=1)
         numbers = metrics.core(labels_N, predictions_N, num_labels)

@@ -1,5 +1,6 @@
 """The task file that is written for a data source: it resolves, names every label, and is in the texts' language."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -89,9 +90,37 @@ def test_numbers_stay_the_labels_and_the_file_asks_for_words(tmp_path: Path) -> 
 
 def test_a_source_with_several_labels_a_row_gets_a_task_of_that_kind(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("__label__khen máy tốt\n__label__chê __label__lỗi máy nóng\n", encoding="utf-8")
-    text = task_text(survey(resolve(flags={"data.source": str(tmp_path / "a.txt")})), language="vi", train="")
-    assert text.endswith("\nkind: multilabel\n")
-    assert "template:" not in text
+    found = survey(resolve(flags={"data.source": str(tmp_path / "a.txt")}))
+    assert "\nkind: multilabel\n" in task_text(found, language="vi", train="")
+    vietnamese, english = written(found, tmp_path, "vi"), written(found, tmp_path, "en")
+    assert 'Các nhãn: "chê", "khen" hoặc "lỗi". ' in str(vietnamese.template)
+    assert '"LABEL: yes" or "LABEL: no"' in str(english.template)
+    assert (vietnamese.yes_word, english.yes_word, english.no_word) == ("có", "yes", "no")
+    assert str(english.system).startswith("You are")
+
+
+@pytest.mark.parametrize(
+    ("cells", "named"),
+    [
+        (["bài tập|thầy cô", "thầy cô", "bài tập", ""], None),
+        (["['bài tập', 'thầy cô']", "['thầy cô']", "[]", '["bài tập"]'], None),
+        (["bài tập / thầy cô", "thầy cô", "bài tập", "thầy cô/bài tập"], "/"),
+    ],
+)
+def test_texts_with_several_labels_give_a_task_of_that_kind_that_reads_them(
+    tmp_path: Path, cells: list[str], named: str | None
+) -> None:
+    rows = [{"sentence": f"Máy chạy nóng {i}", "nhãn": cell} for i, cell in enumerate(cells)]
+    source = {"data.source": str(write_rows(tmp_path / "a.csv", rows))}
+    found = survey(resolve(flags=source))
+    assert found.labels == {label: {"train": 3 if named else 2} for label in ("bài tập", "thầy cô")}
+    assert (found.several, found.separator, "kind: multilabel" in found.notes[0]) == (True, named, True)
+    assert written(found, tmp_path).kind == "multilabel"
+    command = train_command(found, "t.yaml", [])
+    assert ("data.label_separator" in command) == (named is not None)
+    given = [f"data.label_separator={json.dumps(named)}"] if named else []
+    config = resolve(overrides=given, flags={**source, "prompt.task": str(tmp_path / "task.yaml")})
+    assert [example.label for example in load_data(config, "train").examples][:2] == [(0, 1), (1,)]
 
 
 def test_the_command_carries_the_columns_settings_and_splits(tmp_path: Path) -> None:

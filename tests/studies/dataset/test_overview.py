@@ -11,6 +11,7 @@ from helpers.data import write_rows
 from loraft.config.resolve import resolve
 from loraft.display.page import cells
 from loraft.errors import DataError
+from loraft.studies.dataset.new_task import task_text
 from loraft.studies.dataset.overview import Overview, overview_lines, overview_tables, survey
 from loraft.studies.dataset.records import Lengths
 
@@ -86,6 +87,23 @@ def test_a_source_without_labels_or_texts_or_names_for_columns_is_described(tmp_
     )
     several = seen(tmp_path / "fasttext.txt")
     assert ([*several.labels], several.notes) == (["chê", "khen", "lỗi"], ("1 rows with several labels",))
+
+
+def test_bytes_that_are_no_utf8_are_counted_and_shown_as_question_marks(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    content = "câu,loại\nà la mode,présent\nok,côté\n"
+    path.write_bytes(content.replace("ạ", "a").encode("latin-1"))
+    found = seen(path)
+    note = "2 rows are not valid UTF-8; name the encoding: --set data.encoding=cp1258, latin-1 or tcvn3"
+    assert (found.notes, found.undecodable, found.labels) == ((note,), 2, {})
+    assert [one.name for one in found.columns] == ["c?u", "loai"]
+    assert found.columns[0].example == "? la mode"
+    "\n".join(overview_lines(found)).encode()
+    with pytest.raises(DataError, match=r"or the encoding with --set data\.encoding=cp1258"):
+        task_text(found, language="vi", train="")
+    assert seen(path, "data.encoding=latin-1").notes == ()
+    path.write_bytes("à,y\n1,2\n3,2\n1,4\n3,4\n".encode("latin-1"))  # without texts
+    assert (seen(path).text_column, seen(path).undecodable, seen(path).labels) == (None, 4, {})
 
 
 def test_unreadable_rows_are_counted_and_an_empty_or_missing_source_is_refused(tmp_path: Path) -> None:

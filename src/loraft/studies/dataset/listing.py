@@ -32,7 +32,7 @@ def listed(config: Config, kind: str) -> tuple[tuple[str, ...], list[Listed]]:
     """
     if kind not in KINDS:
         raise ConfigError(f"--list: unknown (got {kind!r}); allowed: {', '.join(KINDS)}")
-    refuse_label_sets(config, "data --list")
+    refuse_label_sets(config, f"data --list {kind}")
     columns, find = KINDS[kind]
     return columns, list(find(config, load_splits(config)[0]))
 

@@ -1,5 +1,6 @@
 """Writes a short task file for a data source, from what `overview` finds in it: `loraft task new`."""
 
+import json
 import re
 import shlex
 import textwrap
@@ -9,11 +10,11 @@ import yaml
 
 from loraft.config.data_section import DataConfig
 from loraft.config.schema import Config
-from loraft.config.wording import EN, VI, template_of, with_words, worded
+from loraft.config.wording import EN, VI, questions_of, template_of, with_words, worded
 from loraft.config.yaml_io import Dumper
 from loraft.data.guess import is_label_name
 from loraft.errors import DataError
-from loraft.studies.dataset.overview import Overview
+from loraft.studies.dataset.overview import ENCODINGS, Overview
 
 # Label names that many data sets share, in the words of the language that the prompt is in.
 VIETNAMESE_WORDS = {
@@ -41,7 +42,8 @@ def task_text(found: Overview, *, language: str, train: str) -> str:
         alike = [one for one in found.columns if one.different == 1 and is_label_name(one.name)]
         if found.label_column is None and alike:
             what = f"one label in column {alike[0].name!r} (got {alike[0].example!r} in all rows), and a task needs two"
-        raise DataError(f"{found.source}: {what}; name another column with --set data.label_column=NAME")
+        more = f", or the encoding with {ENCODINGS}" if found.undecodable else ""
+        raise DataError(f"{found.source}: {what}; name another column with --set data.label_column=NAME{more}")
     labels = list(found.labels)
     rows = ", ".join(f"{name} ({sum(counts.values()):,})" for name, counts in found.labels.items())
     words = "the words that the model answers, one for each label in the same order, as a reader of the texts says them"
@@ -55,12 +57,15 @@ def task_text(found: Overview, *, language: str, train: str) -> str:
         _entry(words, label_words=label_words(labels, language)),
         _entry("the column of the labels", label_column=found.label_column),
     ]
-    if found.several:  # such a task has a default question of its own
+    wording = VI if language == "vi" else EN
+    lines = template_of(wording)
+    if found.several:
         parts.append(_entry("rows have several labels: the model is asked about each of them", kind="multilabel"))
-    else:
-        lines = template_of(VI if language == "vi" else EN)
-        message = textwrap.indent(lines, "  ", lambda line: bool(line.strip()))
-        parts.append(f"{_comment(template)}\ntemplate: |-\n{message}")
+        what = "the answers where a label applies and where it does not; the message below names them, too"
+        parts.append(_entry(what, yes_word=wording.yes, no_word=wording.no))
+        lines = questions_of(None, wording, wording.yes, wording.no)
+    message = textwrap.indent(lines, "  ", lambda line: bool(line.strip()))
+    parts.append(f"{_comment(template)}\ntemplate: |-\n{message}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -106,6 +111,8 @@ def train_command(found: Overview, task: str, sets: Sequence[str]) -> str:
     own = [pair for pair in sets if pair.partition("=")[0].strip() not in ("data.text_column", "data.label_column")]
     if found.text_column not in (None, DataConfig.model_fields["text_column"].default):
         own.append(f"data.text_column={found.text_column}")
+    if found.separator is not None and not any(pair.startswith("data.label_separator=") for pair in own):
+        own.append(f"data.label_separator={json.dumps(found.separator)}")
     if len(found.rows) < 3 and not any(pair.startswith("data.split=") for pair in own):
         own.append("data.split=[0.8, 0.1, 0.1]")
     given = [word for pair in own for word in ("--set", pair)]
@@ -120,5 +127,6 @@ def _comment(text: str) -> str:
 
 def _entry(comment: str, **entry: str | list[str]) -> str:
     flow = any(isinstance(value, list) for value in entry.values())
-    line = yaml.dump(entry, Dumper=Dumper, allow_unicode=True, default_flow_style=None if flow else False, width=WIDTH)
+    style = None if flow else False
+    line = yaml.dump(entry, Dumper=Dumper, allow_unicode=True, default_flow_style=style, sort_keys=False, width=WIDTH)
     return f"{_comment(comment)}\n{line.rstrip()}"

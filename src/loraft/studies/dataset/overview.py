@@ -2,18 +2,20 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from rich.table import Table
 
 from loraft.config.schema import Config
 from loraft.config.wording import number_in_vietnamese
-from loraft.data.columns import sentence
+from loraft.data.columns import UNDECODABLE, sentence
 from loraft.data.guess import MOST_VALUES, Column, columns_of, guess_label_columns, guess_text_column, names_in
-from loraft.data.labels import normalised
+from loraft.data.label_sets import SEPARATORS, list_in, parts, separator_in
+from loraft.data.labels import label_named, normalised
 from loraft.data.records import BadRow, Row
 from loraft.data.sources import NoSplitError, open_source
 from loraft.display.table import add_row, number_table, shorten
@@ -23,6 +25,7 @@ from loraft.studies.dataset.statistics import SPLITS
 
 SEEN_FOR_LANGUAGE = 1000  # texts
 LABELS_SHOWN = 100
+ENCODINGS = "--set data.encoding=cp1258, latin-1 or tcvn3"
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,12 @@ class Overview:
         candidates: other columns that can hold labels.
         labels: rows of each label in each split, labels in the order of a task's.
         ids: whether the labels are whole numbers for which the source has no names.
-        several: whether rows have several labels, in a list.
+        several: whether rows have several labels: in a list, or in one text.
+        separator: between the labels of a text, where `data.label_separator` has to name it; else None.
         language: "vi" or "en", of the texts.
         vietnamese: share of the texts looked at that have a letter that only Vietnamese has.
         words, characters: lengths of the texts; None without texts.
+        undecodable: rows with bytes that are not UTF-8; what is shown of them has ? in their place.
         notes: sentences on rows that need a look.
     """
 
@@ -65,10 +70,12 @@ class Overview:
     labels: dict[str, dict[str, int]]
     ids: bool
     several: bool
+    separator: str | None
     language: str
     vietnamese: float
     words: Lengths | None
     characters: Lengths | None
+    undecodable: int
     notes: tuple[str, ...]
 
 
@@ -87,40 +94,52 @@ def survey(config: Config) -> Overview:
     if data.label_column in columns:
         candidates = [str(data.label_column), *(name for name in candidates if name != data.label_column)]
     label_column = candidates[0] if candidates else None
+    separator, lists = _label_sets(columns[label_column].values, config) if label_column else (None, False)
     rows: Counter[str] = Counter()
     names: dict[str, Counter[str]] = {}
     texts: list[str] = []
     found: Counter[str] = Counter()
+    undecodable = 0
     for split, row in _rows(config, (text_column, label_column) if text_column and label_column else ()):
         rows[split] += 1
         if isinstance(row, BadRow):
             found[f"rows cannot be read, such as row {row.row}: {row.reason}"] += 1
             continue
-        text, _ = sentence(row.columns, text_column or "")
-        texts += [text] if text else []
+        text, reason = sentence(row.columns, text_column or label_column or "")
+        if reason is not None and reason.startswith(UNDECODABLE):
+            undecodable += 1
+            continue
+        texts += [text] if text and text_column else []
         found["rows without text"] += not text and text_column is not None
-        labels = names_in(row.columns.get(label_column or ""))
+        labels = _labels_of(row.columns.get(label_column or ""), separator, lists, data.label_names or ())
         found["rows without label"] += not labels and label_column is not None
         found["rows with several labels"] += len(labels) > 1
         names.setdefault(split, Counter()).update(labels)
     counts, spellings = _merged(names)
     notes = [f"{number:,} {what}" for what, number in found.items() if number]
+    if separator or lists:
+        how = f"are split at {separator!r}" if separator else "are read from lists"
+        notes.insert(0, f"a cell may hold several labels, which {how}; each of them is counted (kind: multilabel)")
+    if undecodable:
+        notes.append(f"{undecodable:,} rows are {UNDECODABLE}; name the encoding: {ENCODINGS}")
     vietnamese = number_in_vietnamese(islice(texts, SEEN_FOR_LANGUAGE)) / max(1, min(len(texts), SEEN_FOR_LANGUAGE))
     return Overview(
         source=data.source,
         rows=dict(rows),
         columns=tuple(_summary(column) for column in columns.values()),
-        text_column=text_column,
-        label_column=label_column,
-        candidates=tuple(candidates[1:]),
+        text_column=text_column and _shown(text_column),
+        label_column=label_column and _shown(label_column),
+        candidates=tuple(map(_shown, candidates[1:])),
         labels=counts if label_column else {},
         ids=bool(label_column) and all(re.fullmatch(r"-?\d+", name) for name in counts),
-        several=found["rows with several labels"] > 0,
+        several=bool(separator) or lists or found["rows with several labels"] > 0,
+        separator=separator if _has_to_be_named(separator, counts) else None,
         # A tenth, since many short texts and all without diacritics have no such letter, and no other language has any.
         language="vi" if 10 * vietnamese >= 1 else "en",
         vietnamese=vietnamese,
         words=Lengths.of(np.array([len(text.split()) for text in texts])) if texts else None,
         characters=Lengths.of(np.array([len(text) for text in texts])) if texts else None,
+        undecodable=undecodable,
         notes=(*notes, *spellings),
     )
 
@@ -181,7 +200,34 @@ def _rows(config: Config, required: tuple[str, ...]) -> Iterator[tuple[str, Row 
 
 
 def _summary(column: Column) -> ColumnSummary:
-    return ColumnSummary(column.name, column.kind, column.filled, len(column.values), column.example)
+    return ColumnSummary(_shown(column.name), column.kind, column.filled, len(column.values), _shown(column.example))
+
+
+def _shown(text: str) -> str:
+    """A text as it can be printed: ? in the place of bytes that could not be decoded."""
+    return text.encode(errors="replace").decode()
+
+
+def _label_sets(values: Collection[str], config: Config) -> tuple[str | None, bool]:
+    """The separator of the labels in the texts of a column, and whether most of these texts are lists of labels."""
+    given = config.data.label_separator
+    if 2 * sum(list_in(value) is not None for value in values) > len(values):
+        return None, True
+    return given if given and any(given in value for value in values) else separator_in(values), False
+
+
+def _labels_of(cell: Any, separator: str | None, lists: bool, names: Sequence[str]) -> list[str]:
+    """The label names in a cell, where a text may hold several; `names` are those that the user gives to ids."""
+    if not isinstance(cell, str) or not (separator or lists):
+        return names_in(cell)
+    items = list_in(cell.strip())
+    return names_in([label_named(one, names) for one in (parts(cell, separator) if items is None else items)])
+
+
+def _has_to_be_named(separator: str | None, labels: Iterable[str]) -> bool:
+    """Whether a task would not split at this separator by itself: another one comes before it."""
+    before = SEPARATORS[: SEPARATORS.index(separator)] if separator in SEPARATORS else SEPARATORS
+    return separator is not None and (before == SEPARATORS or any(one in label for label in labels for one in before))
 
 
 def _merged(names: dict[str, Counter[str]]) -> tuple[dict[str, dict[str, int]], list[str]]:
