@@ -89,6 +89,22 @@ def baselines(found: Mapping[str, Baselines | None], models: str = "", metric: M
     return [table]
 
 
+def baselines_notes(found: Mapping[str, Baselines | None], models: str = "", metric: Metric = DEFAULT) -> list[str]:
+    """What stands below that table, one a line: where interval and corrected test disagree, which of them decides.
+
+    Args:
+        found, models, metric: as in `baselines`.
+    """
+    return [
+        (f"{models} {name}, " if len(found) > 1 else "")
+        + f"{row.name}, {metric.name(score)}: {row.differences[score].note}"
+        for name, one in found.items()
+        for row in (() if one is None else one.rows)
+        for score in metric.shown(row.differences)
+        if row.differences[score].note
+    ]
+
+
 def parts(report: EvaluationReport, metric: Metric = DEFAULT) -> list[Table]:
     """The tables of one evaluation; without a confusion matrix where a row has several labels."""
     return [summary(report, metric), per_class(report), *([confusion(report)] if report.confusion else [])]

@@ -5,6 +5,7 @@ from rich.table import Table
 from loraft.display.table import add_row, narrow_table, number_table
 from loraft.evaluation import significance
 from loraft.evaluation import tables as evaluation_tables
+from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.metrics import LOWER_IS_BETTER
 from loraft.studies.compare.compare import OUTCOMES, ComparedScores, Comparison
 
@@ -40,10 +41,13 @@ def _in_order(result: Comparison, scores: ComparedScores) -> list[tuple[str, flo
 
 def baselines(result: Comparison) -> list[Table]:
     """The baselines beside each run; runs are numbered as in `comparison_notes`."""
+    return evaluation_tables.baselines(_beside(result), "run", result.metric)
+
+
+def _beside(result: Comparison) -> dict[str, Baselines | None]:
+    """The baselines of each run by its number."""
     runs = [result.first, *(other.compared for other in result.others)]
-    return evaluation_tables.baselines(
-        {str(n): run.baselines for n, run in enumerate(runs, start=1)}, "run", result.metric
-    )
+    return {str(n): run.baselines for n, run in enumerate(runs, start=1)}
 
 
 def worse(result: Comparison) -> list[str]:
@@ -84,6 +88,7 @@ def comparison_notes(result: Comparison) -> list[str]:
             for score, one in run.difference.items()
             if one.note
         ),
+        *evaluation_tables.baselines_notes(_beside(result), "run", result.metric),
         *result.warnings,
     ]
 
