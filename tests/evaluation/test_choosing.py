@@ -75,7 +75,7 @@ def test_a_lower_error_is_better() -> None:
     assert verdict(gaps, 0.95) == "better"
     assert of.gain(0.25) > of.gain(0.5)
     column = before_after(report(BAD, of), report(GOOD, of), of).columns[-1]
-    assert str(next(iter(column.cells))) == "-1.00"
+    assert str(next(iter(column.cells))) == "-1.00 steps"
 
 
 @pytest.mark.parametrize(

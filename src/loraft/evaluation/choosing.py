@@ -22,7 +22,7 @@ from loraft.evaluation.metrics import (
 
 TABLE_SCORES = ("accuracy", "macro_f1", "macro_precision", "macro_recall")  # in tables whatever the metric is
 
-SHORT = {"mean_absolute_error": "MAE", "quadratic_kappa": "kappa"}  # heads of columns
+SHORT = {"mean_absolute_error": "MAE", "quadratic_kappa": "kappa"}  # in narrow tables
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,10 @@ class Metric:
         """What tables call a score."""
         return self.word if score == self.key else ALL_SCORES[score]
 
+    def head(self, score: str) -> str:
+        """What narrow tables call a score."""
+        return SHORT.get(score, self.name(score))
+
     def shown(self, scores: Iterable[str]) -> list[str]:
         """Those of the scores that tables show, in their order: a metric that is not the default comes first."""
         given = set(scores)
@@ -74,7 +78,7 @@ class Metric:
     def columns(self, scores: Iterable[str]) -> dict[str, str]:
         """Those of the scores that are columns of wide tables, with their heads; a line has to fit 100 characters."""
         room = (*(TABLE_SCORES if self.key in TABLE_SCORES else INTERVAL_SCORES), *MULTILABEL_SCORES)
-        return {one: SHORT.get(one, self.name(one)) for one in self.shown(scores) if one in (self.key, *room)}
+        return {one: self.head(one) for one in self.shown(scores) if one in (self.key, *room)}
 
     def axis(self) -> tuple[str, str]:
         """The score that figures draw beside accuracy, and the begin of its axis' label, which `)` ends."""
