@@ -30,8 +30,8 @@ def test_compare_prints_differences_in_points_and_changed_rows(tmp_path: Path) -
     assert done.exit_code == 0
     table = done.stdout.splitlines()
     assert table[1].split() == ["1", "accuracy", "0.6667", "first"]
-    assert table[3].split()[:4] == ["2", "accuracy", "0.9500", "+28.33"]  # 57 of 60 rows, 17 more than 40
-    assert table[3].split()[-4:-2] == ["18", "1"]  # mended, broken; then p and the verdict
+    assert table[3].split()[:4] == ["2", "accuracy", "0.9500", "+28.3"]  # 57 of 60 rows, 17 more than 40
+    assert table[3].split()[-4:] == ["18", "1", "<0.001", "better"]  # mended, broken, p
     assert table[3].split()[-1] == "better"
     assert table[4].split()[:4] == ["2", "macro", "F1", "0.9499"]
     assert sum(line.lstrip().startswith("mended") for line in table) == 3  # two rows and the number of the others

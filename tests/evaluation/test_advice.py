@@ -1,5 +1,6 @@
 """Warnings about results: when each is given, and which key it names."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import pytest
 from loraft.config.resolve import resolve
 from loraft.data.dataset import Split
 from loraft.data.records import Example
+from loraft.errors import ConfigError
 from loraft.evaluation import advice
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
+from loraft.evaluation.enough_rows import refuse_unmeasured
 
 LABELS = ["negative", "neutral", "positive"]
 
@@ -43,6 +46,49 @@ def test_labels_that_are_never_predicted_or_have_few_rows_are_named(tmp_path: Pa
     assert few.startswith("fewer than 20 training rows: neutral (19); add rows")
     assert rare.startswith("fewer than 10 test rows: neutral (9)")
     assert rare.endswith("more rows in data.test_split help")
+
+
+def test_keys_are_those_that_help_here(tmp_path: Path) -> None:
+    test = split("test", (200, 9, 200))
+    predictions = [0] * 209 + [2] * 200
+    report = judged(test, predictions)
+    told = advice.of_evaluation(resolve(), report, test, predictions, None, zero_shot=True)
+    assert told[0] == "never predicted: neutral (9)"
+    own = Split("train", test.examples, "rows")
+    *_, rare = advice.of_evaluation(resolve(), report, own, predictions, None)
+    assert rare.startswith("fewer than 10 train rows: neutral (9)")
+    drawn = resolve(overrides=["data.split=[0.8, 0.1, 0.1]"])
+    *_, rare = advice.of_evaluation(drawn, report, test, predictions, None)
+    assert rare.endswith("; a larger share in data.split (now [0.8, 0.1, 0.1]), or train --folds 5, helps")
+    many = resolve(overrides=["data.max_test_rows=1000"])  # leaves no row out
+    *_, rare = advice.of_evaluation(many, report, test, predictions, None)
+    assert rare.endswith("; more rows in data.test_split help")
+
+
+def test_rows_that_were_left_out_of_a_training_once_are_no_leaks_and_conflict_with_each_other(tmp_path: Path) -> None:
+    whole = split("train", (60, 60, 60))
+    whole = Split("train", (*whole.examples, Example(whole.examples[0].text, 2, 181)), "rows")
+    fold = Split("train", whole.examples[2:], "rows")
+    report, config = judged(whole, whole.labels.tolist()), resolve(flags={"output": str(tmp_path)})
+    told = advice.of_evaluation(config, report, whole, whole.labels.tolist(), fold, out_of_fold=True)
+    assert [one.partition(";")[0] for one in told] == [
+        "2 training rows have a text that also stands with another label"
+    ]
+
+
+def test_a_metric_that_no_row_measures_is_told_and_refused_where_it_chooses(tmp_path: Path) -> None:
+    test, config = split("test", (200, 0, 200)), resolve(overrides=["train.metric=f1:neutral"])
+    found, *_ = advice.of_evaluation(config, judged(test, test.labels.tolist()), test, test.labels.tolist(), None)
+    assert found.startswith("no test row has the label of train.metric=f1:neutral, so it says nothing; more rows in")
+    limited = resolve(overrides=["train.metric=f1:neutral", "data.max_eval_rows=8"])
+    validation = Split("validation", test.examples[:8], "rows")
+    expected = (
+        "train.metric: no validation row has the label that it chooses by (got f1:neutral, 8 rows);"
+        " raise data.max_eval_rows (now 8), or choose another metric, such as macro_f1"
+    )
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        refuse_unmeasured(limited, validation)
+    refuse_unmeasured(resolve(overrides=["train.metric=f1:negative"]), validation)
 
 
 def test_a_label_without_test_rows_that_is_predicted_is_told_since_it_lowers_the_macro_f1(tmp_path: Path) -> None:
@@ -136,6 +182,13 @@ def test_validation_that_is_best_at_either_end_is_told(scores: tuple[float, ...]
     found = advice.of_training(log(*scores), resolve(), 300, 2e-3, 2e-3)
     assert len(found) == (1 if begins else 0)
     assert all(sentence.startswith(begins) and key in sentence for sentence in found)
+
+
+def test_a_metric_that_is_the_same_at_all_evaluations_is_told() -> None:
+    (found,) = advice.of_training(log(0.28, 0.28, 0.28), resolve(), 300, 2e-3, 2e-3)
+    assert found.startswith(
+        "macro F1 on validation is the same at all 3 evaluations (0.280), so it picked no checkpoint"
+    )
 
 
 def test_the_steps_are_named_where_they_count() -> None:

@@ -112,6 +112,8 @@ def test_training_rows_are_read_where_they_are_at_hand(tmp_path: Path) -> None:
     assert found is not None
     assert len(found) == 5
     assert train_rows(resolve(), "train") is None
+    off = resolve(overrides=["data.max_train_rows=5", "eval.baselines=off"])
+    assert train_rows(off, "test") == found  # warnings need them, too
 
 
 @pytest.mark.parametrize("task", ["sentiment", "topic"])

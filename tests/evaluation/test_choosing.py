@@ -56,16 +56,26 @@ def test_another_metric_heads_the_table_with_its_interval(name: str, word: str, 
     assert record_from(as_json(found), EvaluationReport, Path(), "") == found
 
 
+def test_the_f1_of_a_label_without_rows_has_neither_interval_nor_test() -> None:
+    of, references = metric("f1:neutral"), [0, 0, 2, 2]
+    found = of.added(classification_report(references, None, [0, 0, 2, 0], LABELS, **SETTINGS), 200, 1)
+    assert [str(next(iter(column.cells))) for column in summary(found, of).columns] == ["F1 of neutral", "0.0000"]
+    assert of.compared(references) == ("accuracy", "macro_f1")
+    assert of.compared(REFERENCES) == ("accuracy", "macro_f1", "label_f1:1")
+
+
 def test_a_lower_error_is_better() -> None:
     of, many = metric("mean_absolute_error", "ordinal"), 20
-    (gaps,) = compared(REFERENCES * many, [([GOOD * many], [BAD * many])], 3, scores=of.compared, **SETTINGS)
+    (gaps,) = compared(
+        REFERENCES * many, [([GOOD * many], [BAD * many])], 3, scores=of.compared(REFERENCES), **SETTINGS
+    )
     # GOOD is wrong by 2 / 8 steps, BAD by (2 + 2 + 1 + 1 + 2 + 2) / 8.
     assert gaps["mean_absolute_error"].difference == pytest.approx(-1.0)
     assert gaps["mean_absolute_error"].interval[1] < 0
     assert verdict(gaps, 0.95) == "better"
     assert of.gain(0.25) > of.gain(0.5)
     column = before_after(report(BAD, of), report(GOOD, of), of).columns[-1]
-    assert str(next(iter(column.cells))) == "-1.00"
+    assert str(next(iter(column.cells))) == "-1.00 steps"
 
 
 @pytest.mark.parametrize(

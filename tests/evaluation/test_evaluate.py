@@ -103,13 +103,12 @@ def test_answers_over_an_uncased_vocabulary_name_their_labels(monkeypatch: pytes
     ]  # fmt: skip
 
 
-def test_shortened_sentences_are_counted_and_told_with_the_splits_name() -> None:
+def test_shortened_sentences_are_counted() -> None:
     short = encoder(max_length=120)
     prompts = short.encode(SPLIT.texts)
     cut = sum(prompt.cut > 0 for prompt in prompts)
     assert 0 < cut < len(prompts)
-    with pytest.warns(UserWarning, match=f"{cut} of 6 test sentences were shortened"):
-        report, _ = judge(backbone(), short, prompts, SPLIT, config())
+    report, _ = judge(backbone(), short, prompts, SPLIT, config())
     assert report.truncated == cut
     whole = encoder().encode(SPLIT.texts)
     left_out = sum(len(one.ids) - len(other.ids) for one, other in zip(whole, prompts, strict=True))
@@ -138,6 +137,16 @@ def test_without_a_run_the_backbone_is_evaluated(run: Run) -> None:
     own, base = build(section)
     assert found.report.log_loss == judge(base, own, own.encode(SENTENCES), SPLIT, section)[0].log_loss
     assert found.report.log_loss != evaluate(run=run.path).report.log_loss
+
+
+@pytest.mark.parametrize(("length", "words"), [(120, "of 6 test sentences were shortened"), (110, "was cut away")])
+def test_shortened_sentences_are_told_once_with_the_splits_name(length: int, words: str, run: Run) -> None:
+    section = resolve(config_file=run.config_path, overrides=[f"prompt.max_length={length}", "eval.baselines=off"])
+    with pytest.warns(UserWarning, match=words) as told:
+        found = evaluate(config=section, zero_shot=True)
+    assert found.report.truncated
+    assert sum("prompt.max_length" in str(one.message) for one in told) == 1
+    assert not any("train." in sentence for sentence in found.warnings)  # keys of a training do not help without one
 
 
 def test_another_split_and_another_config_are_taken(run: Run) -> None:

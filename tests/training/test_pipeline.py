@@ -19,7 +19,7 @@ from transformers import LlamaConfig
 from loraft.config.resolve import load_config
 from loraft.data.dataset import training_splits
 from loraft.engine import scorer
-from loraft.errors import BackboneError, Note, RunError
+from loraft.errors import BackboneError, ConfigError, Note, RunError
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.evaluate import evaluate
 from loraft.evaluation.predict import predict
@@ -226,6 +226,21 @@ def test_a_run_with_a_head_of_its_own_predicts_as_it_was_judged(tied: bool, tmp_
     ]
 
 
+def test_cut_text_is_told_once_before_the_training_and_stays_in_the_results(tmp_path: Path) -> None:
+    few = [
+        "train.max_steps=1",
+        "train.eval_steps=1",
+        *(f"data.max_{name}_rows=6" for name in ("train", "eval", "test")),
+    ]
+    with pytest.warns(UserWarning, match="6 of 6 test sentences were shortened") as told:
+        result = train(config(tmp_path, "prompt.max_length=110", *few), quiet=True)
+    assert result.after.cut > 0.5
+    assert sum("was cut away" in sentence for sentence in result.warnings) == 1
+    messages = [str(one.message) for one in told]
+    assert sum("test sentences" in one or "was cut away" in one for one in messages) == 1
+    assert set(messages) > {sentence for sentence in result.warnings if "was cut away" not in sentence}
+
+
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +259,15 @@ def test_force_keeps_the_old_run_until_the_new_one_finishes(whole: RunResult, tm
 def test_a_training_that_diverges_is_an_error_and_leaves_no_run(tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match=r"(not finite|no score).*train\.learning_rate"):
         train(config(tmp_path, "train.learning_rate=1e30"), quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_metric_that_no_validation_row_measures_is_refused_before_a_backbone_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "build", lambda *given: pytest.fail("a backbone was loaded"))
+    with pytest.raises(ConfigError, match=r"no validation row has the label .*raise data\.max_eval_rows \(now 1\)"):
+        train(config(tmp_path, "train.metric=f1:neutral", "data.max_eval_rows=1"), quiet=True)
     assert list(tmp_path.iterdir()) == []
 
 

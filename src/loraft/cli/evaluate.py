@@ -69,4 +69,5 @@ def evaluate(
         metric = Metric.of(resolved)
         table.show([*tables.parts(result.report, metric), *tables.baselines({"": result.baselines}, metric=metric)])
         if result.baselines is not None:
-            print(result.baselines.verdict)
+            notes = tables.baselines_notes({"": result.baselines}, metric=metric)
+            print("\n".join([*notes, result.baselines.verdict]))

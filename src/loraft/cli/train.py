@@ -87,7 +87,8 @@ def train(
         shown = tables.before_after(result.before, result.after, metric)
         table.show([shown, *tables.baselines({"": result.baselines}, metric=metric)])
         if result.baselines is not None:
-            print(result.baselines.verdict)
+            notes = tables.baselines_notes({"": result.baselines}, metric=metric)
+            print("\n".join([*notes, result.baselines.verdict]))
     say(f"run: {result.run}")
     few = [s.rows for name, s in result.data.items() if name == "train" and s.rows < FEW_ROWS]
     if few and resolved.data.max_train_rows is None and resolved.prompt.kind != "multilabel":

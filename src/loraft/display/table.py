@@ -18,6 +18,7 @@ def show(tables: Sequence[Table]) -> None:
         if not console.is_terminal:
             console = Console(highlight=False, markup=False, width=500)
             table.box = None
+            table.padding = table.padding if any(table.padding) else (0, 1, 0, 0)  # else cells touch
         console.print(table)
         console.print()
 

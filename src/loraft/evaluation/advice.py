@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from loraft.config.schema import Config
 from loraft.data.checks import conflicts
-from loraft.data.dataset import LIMITS, Split
+from loraft.data.dataset import Split
 from loraft.data.near_duplicates import rows_also_in
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.enough_rows import key_of, more_rows
 from loraft.evaluation.metrics import LOWER_IS_BETTER, confusion, scores_of_one
 from loraft.evaluation.multilabel import scores
 from loraft.runs.kept import kept
@@ -37,7 +38,14 @@ RARE_HELPS = "train.class_weights=balanced or train.sampling=balanced gives rare
 
 
 def of_evaluation(
-    config: Config, report: EvaluationReport, test: Split, predictions_N: npt.ArrayLike, train: Split | None
+    config: Config,
+    report: EvaluationReport,
+    test: Split,
+    predictions_N: npt.ArrayLike,
+    train: Split | None,
+    *,
+    zero_shot: bool = False,
+    out_of_fold: bool = False,
 ) -> list[str]:
     """Warnings about a model's results on a test split.
 
@@ -47,11 +55,14 @@ def of_evaluation(
         test: N rows.
         predictions_N: label ids, -1 for no label.
         train: the rows of the training; None where they are not at hand.
+        zero_shot: the model was not trained, so that no key of `train` helps.
+        out_of_fold: `test` is the train split, each row predicted by a model that was trained without it, and `train`
+            is what one of these was trained on.
     """
     answers_N, labels = np.asarray(predictions_N), [row.label for row in report.per_class]
     given_K = np.bincount(answers_N[answers_N >= 0], minlength=len(labels))
     counts_K = np.bincount(test.labels, minlength=len(labels))
-    found = [*_never_predicted(labels, given_K, counts_K)]
+    found = [*_never_predicted(labels, given_K, counts_K, zero_shot)]
 
     def scored(rest: npt.NDArray[np.int64]) -> dict[str, float]:
         return scores_of_one(confusion(test.labels[rest], answers_N[rest], len(labels)))
@@ -59,43 +70,53 @@ def of_evaluation(
     if train is not None:
         trained_K = np.bincount(train.labels, minlength=len(labels))
         found += _hard_to_learn(labels, trained_K)
-        origin = f"data.train_split and {_key_of(test.name)} may have different origins"
+        origin = f"data.train_split and {key_of(test.name)} may have different origins"
         shifted = [*_shifts(labels, trained_K, counts_K, f"of the {test.name} rows", origin)]
         # Predictions that follow other shares of the test rows are no fault of the model.
         found += shifted or _shifts(labels, trained_K, given_K, "of the predictions", RARE_HELPS)
-        found += _leaked(config, train, test, scored)
-        conflicting = conflicts([train], labels)
+        found += [] if out_of_fold else _leaked(config, train, test, scored)
+        conflicting = conflicts([test if out_of_fold else train], labels)
         if conflicting.rows:
             found.append(
                 f"{conflicting.rows:,} training rows have a text that also stands with another label;"
                 " data.drop_conflicts=true leaves them out"
             )
-    found += _cut_away(config, report, test.name)
-    more = _more_rows(config, test.name)
+    found += cut_away(config, report, test.name)
+    more = more_rows(config, test)
+    if not Metric.of(config).measured_on(test.labels):
+        found.append(
+            f"no {test.name} row has the label of train.metric={config.train.metric}, so it says nothing; {more}"
+        )
     absent = {label: int(n) for label, n, rows in zip(labels, given_K, counts_K, strict=True) if n and not rows}
     if absent:
         found.append(
-            f"predicted, but no test row has it: {_listed(absent)}; the macro F1 counts it as an F1 of 0; {more}"
+            f"predicted, but no {test.name} row has it: {_listed(absent)}; the macro F1 counts it as an F1 of 0; {more}"
         )
     rows_of = {label: [one.row for one in test.examples if one.label == k] for k, label in enumerate(labels)}
-    return [*found, *_imprecise(config, report, more), *rare(rows_of, more)]
+    return [*found, *_imprecise(config, report, more), *rare(rows_of, more, test.name)]
 
 
 def of_label_sets(
-    config: Config, report: EvaluationReport, test: Split, predictions_NK: npt.NDArray[np.bool_], train: Split | None
+    config: Config,
+    report: EvaluationReport,
+    test: Split,
+    predictions_NK: npt.NDArray[np.bool_],
+    train: Split | None,
+    *,
+    zero_shot: bool = False,
 ) -> list[str]:
     """What `of_evaluation` returns, where a row has any number of labels; without conflicts and shifted shares."""
     labels = [row.label for row in report.per_class]
     references_NK = test.label_sets(len(labels))
-    found = [*_never_predicted(labels, predictions_NK.sum(axis=0), references_NK.sum(axis=0))]
+    found = [*_never_predicted(labels, predictions_NK.sum(axis=0), references_NK.sum(axis=0), zero_shot)]
     if train is not None:
         found += _hard_to_learn(labels, train.label_sets(len(labels)).sum(axis=0))
         found += _leaked(config, train, test, lambda rest: scores(references_NK[rest], predictions_NK[rest]))
-    found += _cut_away(config, report, test.name)
-    more = _more_rows(config, test.name)
+    found += cut_away(config, report, test.name)
+    more = more_rows(config, test)
     numbers = np.array([example.row for example in test.examples])
     rows_of = {label: numbers[has_N].tolist() for label, has_N in zip(labels, references_NK.T, strict=True)}
-    return [*found, *_imprecise(config, report, more), *rare(rows_of, more)]
+    return [*found, *_imprecise(config, report, more), *rare(rows_of, more, test.name)]
 
 
 def of_predictions(trained: Mapping[str, int], predicted: Mapping[str, int]) -> list[str]:
@@ -126,7 +147,12 @@ def of_training(
     key = f"eval_{metric.key}"
     by_step = {int(row["step"]): float(row[key]) for row in log if key in row and "step" in row}
     steps = sorted(by_step)
-    if len(steps) > 1:
+    if len(steps) > 1 and len({*by_step.values()}) == 1:
+        found.append(
+            f"{metric.word} on validation is the same at all {len(steps)} evaluations ({by_step[steps[0]]:.3f}), so it"
+            " picked no checkpoint: the first one is kept; raise train.learning_rate, or choose another train.metric"
+        )
+    elif len(steps) > 1:
         best = max(steps, key=lambda step: metric.gain(by_step[step]))  # the first of equal ones
         share = by_step[best]
         # Of a score that is no share, such as an error in steps of labels, any difference counts.
@@ -158,12 +184,13 @@ def of_training(
     return found
 
 
-def rare(rows_of: Mapping[str, Sequence[int]], more: str = "") -> list[str]:
+def rare(rows_of: Mapping[str, Sequence[int]], more: str = "", split: str = "test") -> list[str]:
     """A sentence about labels with too few test rows for an interval of the macro F1, or none.
 
     Args:
         rows_of: the numbers of each label's test rows; those of the rarest labels are named.
         more: how to measure on more rows.
+        split: name of the rows' split.
     """
     few = {label: len(rows) for label, rows in rows_of.items() if 0 < len(rows) < FEW_TEST}
     if not few:
@@ -171,8 +198,8 @@ def rare(rows_of: Mapping[str, Sequence[int]], more: str = "") -> list[str]:
     named = [(label, rows_of[label]) for label, n in few.items() if n <= MOST_NAMED_ROWS][:NAMED]
     where = ", ".join(f"{label} in row {' and '.join(map(str, rows))}" for label, rows in named)
     return [
-        f"fewer than {FEW_TEST} test rows: {_listed(few)}; each counts as much in the macro F1 as any other label, so"
-        " its interval is rough"
+        f"fewer than {FEW_TEST} {split} rows: {_listed(few)}; each counts as much in the macro F1 as any other label,"
+        " so its interval is rough"
         + (f" and hangs on single rows: {where}" if where else "")
         + (f"; {more}" if more else "")
     ]
@@ -184,11 +211,13 @@ def _hard_to_learn(labels: Sequence[str], trained_K: npt.ArrayLike) -> Iterator[
         yield f"fewer than {FEW_TRAIN} training rows: {_listed(few)}; add rows, or {RARE_HELPS}"
 
 
-def _never_predicted(labels: Sequence[str], given_K: npt.ArrayLike, counts_K: npt.ArrayLike) -> Iterator[str]:
+def _never_predicted(
+    labels: Sequence[str], given_K: npt.ArrayLike, counts_K: npt.ArrayLike, zero_shot: bool
+) -> Iterator[str]:
     triples = zip(labels, np.asarray(given_K), np.asarray(counts_K), strict=True)
     never = {label: int(n) for label, given, n in triples if n and not given}
     if never:
-        yield f"never predicted: {_listed(never)}; {RARE_HELPS}"
+        yield f"never predicted: {_listed(never)}" + ("" if zero_shot else f"; {RARE_HELPS}")
 
 
 def _shifts(labels: Sequence[str], trained_K: Any, other_K: Any, of: str, key: str) -> Iterator[str]:
@@ -228,9 +257,9 @@ def _leaked(
     without = "no other row is left"
     if len(rest):
         values, metric = scored(rest), Metric.of(config)
-        names = {one: metric.name(one.partition(":")[0]) for one in metric.compared if one in values}
-        if config.prompt.kind == "multilabel":
-            names = {one: metric.name(one) for one in ("subset_accuracy", "micro_f1", "macro_f1")}
+        several = config.prompt.kind == "multilabel"
+        given = ("subset_accuracy", "micro_f1", "macro_f1") if several else metric.compared(test.labels[rest])
+        names = {one: metric.name(one.partition(":")[0]) for one in given}
         without = ", ".join(f"{name} {values[one]:.4f}" for one, name in names.items())
         without = f"on the other {len(rest):,}: {without}"
     counted = f"{len(exact):,} the same" + (f", {len(nearly):,} nearly the same" if near else "")
@@ -240,7 +269,8 @@ def _leaked(
     )
 
 
-def _cut_away(config: Config, report: EvaluationReport, split: str) -> Iterator[str]:
+def cut_away(config: Config, report: EvaluationReport, split: str) -> Iterator[str]:
+    """A sentence where most of a split's text was left out of the prompts."""
     if report.cut > MOST:
         yield (
             f"{report.cut:.0%} of the text of the {split} rows was cut away; raise prompt.max_length (now"
@@ -254,17 +284,6 @@ def _imprecise(config: Config, report: EvaluationReport, more: str) -> Iterator[
     if widths:
         wide = ", ".join(f"{name} {100 * width:.0f} points" for name, width in widths.items())
         yield f"{report.confidence:.0%} intervals are wide on {report.n:,} rows: {wide}; {more}"
-
-
-def _more_rows(config: Config, split: str) -> str:
-    """How to measure on more rows: by a limit that is set, or by a larger split."""
-    limit = LIMITS.get(split)
-    value = None if limit is None else getattr(config.data, limit)
-    return f"more rows in {_key_of(split)} help" if value is None else f"raise data.{limit} (now {value})"
-
-
-def _key_of(split: str) -> str:
-    return f"data.{split}_split" if split in LIMITS else split
 
 
 def _listed(counts: Mapping[str, int]) -> str:

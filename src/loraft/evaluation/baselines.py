@@ -34,7 +34,7 @@ class ComparedBaseline:
     Attributes:
         name: one of `BASELINES`.
         scores: as in `EvaluationReport`.
-        differences: the model's score minus the baseline's, for each of `Metric.compared`, with interval and p-value;
+        differences: the model's score minus the baseline's, for each of `Metric.compared()`, with interval and p-value;
             see `significance.compared`.
         verdict: of the model: better, worse, or cannot be told apart.
     """
@@ -92,13 +92,12 @@ def train_rows(config: Config, split: str) -> Split | None:
     """The labelled training rows for baselines and warnings about a model that is measured on `split`.
 
     Returns:
-        None with `eval.baselines` off, on the train split itself, and (with auto) where there is no train split to
-        read.
+        None on the train split itself, and (unless `eval.baselines` is on) where there is no train split to read.
 
     Raises:
         DataError: `eval.baselines` is on, and the train split cannot be read.
     """
-    if config.eval.baselines == "off" or split == "train":
+    if split == "train":
         return None
     try:
         return load_data(config, "train")
@@ -152,11 +151,12 @@ def compared_over(
         for name, given in answers.items():
             given += made[name]
     references_N, metric = np.concatenate([test.labels for _, test in parts]), Metric.of(config)
+    compared = metric.compared(references_N)
     found = significance.compared(
         references_N,
         [([predictions_N], [answers[name]]) for name in BASELINES],
         len(labels),
-        scores=metric.compared,
+        scores=compared,
         bootstrap_samples=config.eval.bootstrap_samples,
         confidence=config.eval.confidence,
         seed=config.seed,
@@ -165,7 +165,7 @@ def compared_over(
     for name, differences in zip(BASELINES, found, strict=True):
         of_all = metrics.scores_of_one(metrics.confusion(references_N, answers[name], len(labels)))
         scores = {score: of_all[score] for score in metrics.SCORES} | {
-            one.partition(":")[0]: of_all[one] for one in metric.compared
+            one.partition(":")[0]: of_all[one] for one in compared
         }
         rows.append(
             ComparedBaseline(name, scores, differences, significance.verdict(differences, config.eval.confidence))

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from loraft.config.schema import Config
 from loraft.evaluation.classification_report import EvaluationReport
@@ -21,7 +22,7 @@ from loraft.evaluation.metrics import (
 
 TABLE_SCORES = ("accuracy", "macro_f1", "macro_precision", "macro_recall")  # in tables whatever the metric is
 
-SHORT = {"mean_absolute_error": "MAE", "quadratic_kappa": "kappa"}  # heads of columns
+SHORT = {"mean_absolute_error": "MAE", "quadratic_kappa": "kappa"}  # in narrow tables
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,14 @@ class Metric:
             return cls(key, f"F1 of {label}", f"{key}:{(config.prompt.labels or []).index(label)}", ordinal)
         return cls(key, ALL_SCORES[key], key, ordinal)
 
-    @property
-    def compared(self) -> tuple[str, ...]:
-        """The names in `scores_of_many` of the scores that have intervals and tests: the metric's last."""
-        return tuple(dict.fromkeys((*INTERVAL_SCORES, self.computed)))
+    def measured_on(self, references_N: npt.ArrayLike) -> bool:
+        """Whether rows with these label ids can measure the metric: the F1 of one label needs rows of it."""
+        return self.key != LABEL_F1 or bool((np.asarray(references_N) == int(self.computed.partition(":")[2])).any())
+
+    def compared(self, references_N: npt.ArrayLike) -> tuple[str, ...]:
+        """The names in `scores_of_many` of the scores that have intervals and tests on such rows: the metric's last."""
+        own = [self.computed] if self.measured_on(references_N) else []
+        return tuple(dict.fromkeys((*INTERVAL_SCORES, *own)))
 
     @property
     def label(self) -> int | None:
@@ -62,6 +67,10 @@ class Metric:
     def name(self, score: str) -> str:
         """What tables call a score."""
         return self.word if score == self.key else ALL_SCORES[score]
+
+    def head(self, score: str) -> str:
+        """What narrow tables call a score."""
+        return SHORT.get(score, self.name(score))
 
     def shown(self, scores: Iterable[str]) -> list[str]:
         """Those of the scores that tables show, in their order: a metric that is not the default comes first."""
@@ -74,7 +83,7 @@ class Metric:
     def columns(self, scores: Iterable[str]) -> dict[str, str]:
         """Those of the scores that are columns of wide tables, with their heads; a line has to fit 100 characters."""
         room = (*(TABLE_SCORES if self.key in TABLE_SCORES else INTERVAL_SCORES), *MULTILABEL_SCORES)
-        return {one: SHORT.get(one, self.name(one)) for one in self.shown(scores) if one in (self.key, *room)}
+        return {one: self.head(one) for one in self.shown(scores) if one in (self.key, *room)}
 
     def axis(self) -> tuple[str, str]:
         """The score that figures draw beside accuracy, and the begin of its axis' label, which `)` ends."""
@@ -92,7 +101,7 @@ class Metric:
         return scores_of_one(counts_KK)[self.computed]
 
     def added(self, report: EvaluationReport, samples: int, seed: int) -> EvaluationReport:
-        """The report with the metric, its interval, and the scores of ordered labels.
+        """The report with the metric, its interval where the rows can measure it, and the scores of ordered labels.
 
         Args:
             report: of any predictions.
@@ -104,7 +113,9 @@ class Metric:
         if not missing:
             return report
         counts_KK = np.array(report.confusion, dtype=np.int64)
-        scores, own = scores_of_one(counts_KK), tuple(missing.values())
+        scores = scores_of_one(counts_KK)
+        present = np.flatnonzero(counts_KK.sum(axis=1))
+        own = [one for key, one in missing.items() if key != self.key or self.measured_on(present)]
         intervals = bootstrap(counts_KK, samples, report.confidence, seed, own)
         return replace(
             report,

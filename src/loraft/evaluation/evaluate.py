@@ -116,15 +116,19 @@ def evaluate(
         encoder, model = build(config) if adapter is None else load_peft(Path(adapter), config)
     folder, labels = None if adapter is None else str(adapter), encoder.task.labels
     thresholds = manifest.thresholds(None if adapter is None else Path(adapter), len(labels))
-    report, rows = judge(model, encoder, encoder.encode(data.texts), data, config, thresholds)
-    train, name = train_rows(config, split), "backbone" if zero_shot else "adapter"
-    trained = None if zero_shot else train  # what warnings about the training rows are about
+    prompts = encoder.encode(data.texts)
+    report, rows = judge(model, encoder, prompts, data, config, thresholds)
+    unused = zero_shot and config.eval.baselines == "off"
+    train, name = None if unused else train_rows(config, split), "backbone" if zero_shot else "adapter"
     if encoder.task.kind == "multilabel":
-        baselines, told = label_sets.beside(config, report, rows, train, data, name)
+        baselines, told = label_sets.beside(config, report, rows, train, data, name, zero_shot=zero_shot)
     else:
         predictions_N = predicted_ids(rows, labels)
         baselines = compared_with(config, train, data, predictions_N, name)
-        told = advice.of_evaluation(config, report, data, predictions_N, trained)
+        trained = None if zero_shot else train  # nothing was learnt from these rows
+        told = advice.of_evaluation(config, report, data, predictions_N, trained, zero_shot=zero_shot)
+    if not [*advice.cut_away(config, report, data.name)]:  # which says the same
+        warn_of_cuts(prompts, data.name)
     for sentence in told:
         warnings.warn(sentence, stacklevel=2)
     notes = data.notes
@@ -154,7 +158,7 @@ def judge(
         report, rows = label_sets.judged(model, encoder, prompts, split, config, thresholds)
     else:
         report, rows = _judged(model, encoder, prompts, split, config)
-    truncated = warn_of_cuts(prompts, split.name)
+    truncated = sum(prompt.cut > 0 for prompt in prompts)
     seconds = round(time.perf_counter() - started, 3)
     cut = cut_share(prompts)
     return replace(report, truncated=truncated, decode=config.eval.decode, seconds=seconds, cut=cut), rows

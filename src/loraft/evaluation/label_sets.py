@@ -99,10 +99,17 @@ def judged(
 
 
 def beside(
-    config: Config, report: EvaluationReport, rows: Sequence[PredictedRow], train: Split | None, test: Split, model: str
+    config: Config,
+    report: EvaluationReport,
+    rows: Sequence[PredictedRow],
+    train: Split | None,
+    test: Split,
+    model: str,
+    *,
+    zero_shot: bool = False,
 ) -> tuple[Baselines | None, list[str]]:
     """Returns baselines on the same rows, and warnings about the result; see `baselines` and `advice`."""
     labels = [row.label for row in report.per_class]
     predictions_NK = np.array([[label in (row.predicted or ()) for label in labels] for row in rows])
-    told = advice.of_label_sets(config, report, test, predictions_NK, train)
+    told = advice.of_label_sets(config, report, test, predictions_NK, None if zero_shot else train, zero_shot=zero_shot)
     return label_set_baselines.compared_with(config, train, test, predictions_NK, model), told

@@ -9,9 +9,7 @@ from loraft.evaluation import significance
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.classification_report import EvaluationReport, confusions
-from loraft.evaluation.significance import change
-
-SHOWN = {1: significance.BETTER, -1: significance.WORSE, 0: "neither"}  # by the sign of a difference that is shown
+from loraft.evaluation.significance import cell
 
 
 def before_after(before: EvaluationReport | None, after: EvaluationReport, metric: Metric = DEFAULT) -> Table:
@@ -25,7 +23,7 @@ def before_after(before: EvaluationReport | None, after: EvaluationReport, metri
     table = number_table("", "before: zero-shot", "after: adapter", "points")
 
     def add(name: str, old: float | None, new: float, interval: str = "", score: str = "") -> None:
-        gap = "" if old is None else change(score, new - old)
+        gap = "" if old is None else cell(score, new - old)
         add_row(table, name, "" if old is None else f"{old:.4f}", f"{new:.4f}{interval}", gap)
 
     for score in metric.shown(after.scores):
@@ -79,14 +77,29 @@ def baselines(found: Mapping[str, Baselines | None], models: str = "", metric: M
     for name, row in [(name, row) for name, one in measured.items() for row in one.rows]:
         for n, score in enumerate(metric.shown(row.differences)):
             gap = row.differences[score]
-            low, high = (change(score, bound) for bound in gap.interval)
-            points = f"{change(score, gap.difference)} [{low}, {high}]"
-            word = SHOWN[significance.better(score, gap, confidence)]
+            points = cell(score, gap.difference, gap.interval)
+            word = significance.SHOWN[significance.better(score, gap, confidence)]
             first = [name] * named + [row.name] if n == 0 else [""] * (1 + named)
-            add_row(table, *first, metric.name(score), f"{row.scores[score]:.4f}", points, word)
+            add_row(table, *first, metric.head(score), f"{row.scores[score]:.4f}", points, word)
     for column in table.columns[: 2 + named]:
         column.justify = "left"
     return [table]
+
+
+def baselines_notes(found: Mapping[str, Baselines | None], models: str = "", metric: Metric = DEFAULT) -> list[str]:
+    """What stands below that table, one a line: where interval and corrected test disagree, which of them decides.
+
+    Args:
+        found, models, metric: as in `baselines`.
+    """
+    return [
+        (f"{models} {name}, " if len(found) > 1 else "")
+        + f"{row.name}, {metric.name(score)}: {row.differences[score].note}"
+        for name, one in found.items()
+        for row in (() if one is None else one.rows)
+        for score in metric.shown(row.differences)
+        if row.differences[score].note
+    ]
 
 
 def parts(report: EvaluationReport, metric: Metric = DEFAULT) -> list[Table]:

@@ -127,6 +127,7 @@ def of_sweep(folder: Path) -> Document:
         subtitle=made_from(sweep, f"{len(result.trials)} trials over {keys}"),
         sections=[
             ("Results", [*results, *images(sweep.plots)]),
+            ("Warnings", [*result.warnings]),
             ("Failed trials", errors),
             ("How to use the best trial", usage),
             ("Config", config_and_environment(sweep)),
@@ -144,6 +145,7 @@ def of_folds(folder: Path) -> Document:
         subtitle=made_from(folds, f"{len(result.folds)} folds of {result.report.n:,} rows"),
         sections=[
             ("Results", results),
+            ("Warnings", [*result.warnings]),
             ("Confusion", [evaluation_tables.confusion(result.report)]),
             ("Config", config_and_environment(folds)),
         ],

@@ -41,12 +41,15 @@ def of_run(folder: Path) -> Document:
         draw_run_figures(run, after, result.labels)
     metric = Metric.of(config)
     key = metric.key if metric.key in after.scores else "macro_f1"
-    low, high = after.intervals[key]
+    interval = ""  # of the F1 of a label without test rows there is none
+    if key in after.intervals:
+        low, high = after.intervals[key]
+        interval = f" ({after.confidence:.0%} interval {low:.3f} to {high:.3f})"
     name = metric.name(key)
     accuracy = "accuracy" if after.thresholds is None else "subset accuracy"
     headline = (
-        f"{name[0].upper()}{name[1:]} {after.scores[key]:.3f} ({after.confidence:.0%} interval {low:.3f} to"
-        f" {high:.3f}) and {accuracy} {after.accuracy:.3f} on {after.n:,} test rows."
+        f"{name[0].upper()}{name[1:]} {after.scores[key]:.3f}{interval} and {accuracy} {after.accuracy:.3f} on"
+        f" {after.n:,} test rows."
     )
     if before is not None:
         headline += (
@@ -71,8 +74,9 @@ def of_run(folder: Path) -> Document:
 
 def _beside(result: RunResult, metric: Metric) -> list[Part]:
     """The verdict against the baselines, and their table; nothing where they were not measured."""
-    found = result.baselines
-    return [] if found is None else [found.verdict, *tables.baselines({"": found}, metric=metric)]
+    found = {"": result.baselines}
+    verdict = [] if result.baselines is None else [result.baselines.verdict]
+    return [*verdict, *tables.baselines(found, metric=metric), *tables.baselines_notes(found, metric=metric)]
 
 
 def _calibration(run: Run, after: EvaluationReport) -> list[Part]:

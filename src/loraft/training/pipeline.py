@@ -18,12 +18,14 @@ from loraft.evaluation import advice, label_sets
 from loraft.evaluation.baselines import compared_with
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.enough_rows import refuse_unmeasured
 from loraft.evaluation.evaluate import judge
 from loraft.evaluation.figures import draw_run_figures
 from loraft.models import manifest
 from loraft.models.adapter import add_adapter, coverage, parameter_counts, remove_adapter
 from loraft.models.encoder import Encoder
 from loraft.models.load import build
+from loraft.models.prompts import warn_of_cuts
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
 from loraft.runs.predictions import PredictedRow, predicted_ids, write_rows
@@ -87,14 +89,17 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
         (2, 8)
     """
     splits = training_splits(config)
+    refuse_unmeasured(config, splits["validation"])
     warn_of_notes(splits.values())
     if is_main_process():
         run_of(config).check(force=force, resume=resume)
     encoder, base = build(config)  # what cannot be loaded is told before a folder is made
     run = start_run(config, force=force, resume=resume)
     result = run_training(run, TrainingInputs(config, splits, encoder, base), resume=resume, quiet=quiet)
+    told = [*advice.cut_away(config, result.after, "test")]  # in other words before the training
     for sentence in result.warnings:
-        warnings.warn(sentence, stacklevel=2)
+        if sentence not in told:
+            warnings.warn(sentence, stacklevel=2)
     return result
 
 
@@ -149,6 +154,7 @@ def _train_and_judge(
     identity = manifest.identify(config, base, run.path)
     test = splits["test"]
     prompts = encoder.encode(test.texts)
+    warn_of_cuts(prompts, test.name)
     before = inputs.baseline
     if before is None and resume and run.before_path.exists():
         before = read_record(run.before_path, EvaluationReport, "delete it: it is measured again")

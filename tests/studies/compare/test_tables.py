@@ -1,14 +1,18 @@
 """Tables of a comparison: differences in points, the verdict, and the rows that changed."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers.baselines import ROWS, beside
 from helpers.compared_runs import GOLD, make_run, wrong_on
+from rich.console import Console
 
 from loraft.display.page import cells
+from loraft.evaluation.choosing import Metric
 from loraft.evaluation.intervals import Difference
+from loraft.evaluation.metrics import ALL_SCORES
 from loraft.studies.compare.compare import ComparedRun, ComparedScores, Comparison, McNemar, compare
 from loraft.studies.compare.tables import baselines, changed, comparison, comparison_notes
 
@@ -22,17 +26,31 @@ def three(tmp_path: Path) -> Comparison:
 
 def test_a_line_for_each_score_has_points_interval_and_p_and_the_verdict_stands_once(three: Comparison) -> None:
     heads, rows = cells(comparison(three))
-    assert heads == ["run", "score", "value", "points", "95% interval", "mended", "broken", "p", "verdict"]
+    assert heads == ["run", "score", "value", "points [95% interval]", "mended", "broken", "p", "shown to be"]
     assert [row[:2] for row in rows] == [[str(n), score] for n in (1, 2, 3) for score in ("accuracy", "macro F1")]
-    assert rows[0] == ["1", "accuracy", "0.6667", "", "", "", "", "", "first"]
+    assert rows[0] == ["1", "accuracy", "0.6667", "", "", "", "", "first"]
     assert rows[1][-1] == ""
     low, high = three.others[0].difference["accuracy"].interval
-    assert rows[2][:5] == ["2", "accuracy", "0.9500", "+28.33", f"{100 * low:+.2f} to {100 * high:+.2f}"]  # 17 of 60
-    assert rows[2][5:7] == ["18", "1"]
-    assert rows[2][8] == "better"
-    assert rows[3][5:] == ["", "", f"{three.others[0].difference['macro_f1'].p_holm:.3g}", ""]
+    assert rows[2][:4] == ["2", "accuracy", "0.9500", f"+28.3 [{100 * low:+.1f}, {100 * high:+.1f}]"]  # 17 of 60
+    assert rows[2][4:] == ["18", "1", "<0.001", "better"]  # 2 of 2^19 outcomes are as far from even, times 21
+    assert rows[3][4:] == ["", "", "<0.001", "better"]
     # 20 rows are right in the third run only, 20 in the first only: no difference, and p is 1 also when corrected.
-    assert rows[4][3:] == ["+0.00", rows[4][4], "20", "20", "1", "cannot be told apart"]
+    assert rows[4][3].startswith("+0.0 [-")
+    assert rows[4][4:] == ["20", "20", "1", "neither"]
+
+
+@pytest.mark.parametrize("score", ["mean_absolute_error", "label_f1", "quadratic_kappa"])
+def test_the_table_fits_80_columns_with_each_metric_and_an_error_is_in_steps(score: str, three: Comparison) -> None:
+    metric = Metric(score, "F1 of positive" if score == "label_f1" else ALL_SCORES[score], score, ordinal=True)
+    widest = {"accuracy": 0.1, "macro_f1": 0.1, score: 0.1}
+    gaps = dict.fromkeys(widest, Difference(-0.123, (-0.234, -0.111), 0.01, 0.0123))
+    run = replace(three.others[0], compared=ComparedScores("b", widest), difference=gaps)
+    table = comparison(replace(three, metric=metric, first=ComparedScores("a", widest), others=(run,)))
+    console = Console(width=80, file=io.StringIO())
+    console.print(table)
+    assert len(console.file.getvalue().splitlines()) == 2 + 6  # type: ignore[attr-defined]  # no cell is folded
+    own = cells(table)[1][3]
+    assert own[3] == ("-0.12 [-0.23, -0.11] steps" if score == "mean_absolute_error" else "-12.3 [-23.4, -11.1]")
 
 
 def test_p_values_are_the_corrected_ones() -> None:
@@ -41,8 +59,8 @@ def test_p_values_are_the_corrected_ones() -> None:
     run = ComparedRun(scores, difference, McNemar(3, 5, 0.01, 0.0234567), (), False, False)
     result = Comparison(60, ("x", "y"), 0.9, ComparedScores("a", {"accuracy": 0.5}), (run,))
     heads, rows = cells(comparison(result))
-    assert heads[4] == "90% interval"
-    assert rows[1][7] == "0.0235"
+    assert heads[3] == "points [90% interval]"
+    assert rows[1][6] == "0.0235"
 
 
 def test_the_notes_number_the_runs_and_name_the_rule(three: Comparison, tmp_path: Path) -> None:

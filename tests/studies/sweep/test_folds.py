@@ -22,7 +22,7 @@ from loraft.runs.study_folders import FoldsFolder
 from loraft.studies import report
 from loraft.studies.sweep import runner
 from loraft.studies.sweep.fold_records import FoldsResult
-from loraft.studies.sweep.folds import train_folds
+from loraft.studies.sweep.folds import _of_trainings, train_folds
 
 pytestmark = pytest.mark.usefixtures("loads")
 
@@ -87,6 +87,27 @@ def test_the_scores_are_those_of_all_rows_together(folded: tuple[Config, FoldsRe
     assert result.baselines.rows[0].scores["accuracy"] == pytest.approx(right / 48)
 
 
+def test_what_the_scores_hide_is_told_and_kept(
+    folded: tuple[Config, FoldsResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section, result = folded
+    monkeypatch.setattr(runner, "run_training", lambda *given, **named: pytest.fail("a fold was trained"))
+    with pytest.warns(UserWarning, match="fewer than 20 training rows") as given:
+        assert train_folds(section, 3, quiet=True).warnings == result.warnings
+    told = [str(one.message) for one in given]
+    assert told == list(result.warnings)
+    # 16 rows of a label: some 10 of them are training rows of a fold. None stands in train of its own fold.
+    assert any(one.startswith("fewer than 20 training rows: ") for one in told)
+    assert any("intervals are wide on 48 rows" in one and "data.train_split" in one for one in told)
+    assert not any("stand in train" in one for one in told)
+
+
+def test_trainings_that_went_alike_are_told_once_with_their_folds() -> None:
+    rate, first = "the learning rate 9 is 5 times above ({})", "validation is best at its first evaluation ({})"
+    told = {"fold1": [rate.format(1)], "fold2": [first.format(2), rate.format(2)], "fold3": []}
+    assert _of_trainings(told) == [f"fold1, fold2: {rate.format(1)}", f"fold2: {first.format(2)}"]
+
+
 def test_the_same_command_trains_nothing_again_and_reports(
     folded: tuple[Config, FoldsResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +118,7 @@ def test_the_same_command_trains_nothing_again_and_reports(
     page = report.markdown(Path(result.path))
     assert "F1 of positive" in page
     assert "fold3" in page
+    assert "\n## Warnings\n" in page
     fold = Run.open(result.folds[1].run)
     assert list(evaluate(run=fold.path).rows) == read_rows(fold)
 

@@ -173,7 +173,7 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
         bootstrap_samples=config.eval.bootstrap_samples,
         confidence=config.eval.confidence,
         seed=config.seed,
-        scores=metric.compared,
+        scores=metric.compared(first.references_N),
     )
     compared = []
     for other, difference in zip(others, found, strict=True):
@@ -199,11 +199,11 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
 
 def _scores(predicted: RunPredictions, metric: Metric) -> ComparedScores:
     counts_KK = metrics.confusion(predicted.references_N, predicted.predictions_N, len(predicted.labels))
-    scores = metrics.scores_of_one(counts_KK)
+    scores, compared = metrics.scores_of_one(counts_KK), metric.compared(predicted.references_N)
     run = Run(predicted.run)
     content = run.read_results().get("baselines")
     baselines = None if content is None else record_from(content, Baselines, run.results_path, run.mend)
-    return ComparedScores(str(run.path), {one.partition(":")[0]: scores[one] for one in metric.compared}, baselines)
+    return ComparedScores(str(run.path), {one.partition(":")[0]: scores[one] for one in compared}, baselines)
 
 
 def _changed(first: RunPredictions, other: RunPredictions) -> tuple[ChangedRow, ...]:

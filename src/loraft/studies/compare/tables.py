@@ -5,7 +5,7 @@ from rich.table import Table
 from loraft.display.table import add_row, narrow_table, number_table
 from loraft.evaluation import significance
 from loraft.evaluation import tables as evaluation_tables
-from loraft.evaluation.metrics import LOWER_IS_BETTER
+from loraft.evaluation.baselines import Baselines
 from loraft.studies.compare.compare import OUTCOMES, ComparedScores, Comparison
 
 
@@ -14,22 +14,22 @@ def comparison(result: Comparison) -> Table:
 
     Runs are numbered as in `comparison_notes`.
     """
-    interval = f"{result.confidence:.0%} interval"
-    table = narrow_table("run", "score", "value", "points", interval, "mended", "broken", "p", "verdict")
+    points = f"points [{result.confidence:.0%} interval]"
+    table = narrow_table("run", "score", "value", points, "mended", "broken", "p", "shown to be")
+    table.padding = 0  # the frame parts the columns: it then fits 80
     word = "first"
     for score, value in _in_order(result, result.first):
-        add_row(table, "1", result.metric.name(score), f"{value:.4f}", *[""] * 5, word)
+        add_row(table, "1", result.metric.head(score), f"{value:.4f}", *[""] * 4, word)
         word = ""
     for number, run in enumerate(result.others, start=2):
-        counts, word = [str(run.mcnemar.b), str(run.mcnemar.c)], run.verdict  # of the run: on its first line only
+        counts = [str(run.mcnemar.b), str(run.mcnemar.c)]  # of the run: on its first line only
         for score, value in _in_order(result, run.compared):
-            points = 1 if score in LOWER_IS_BETTER else 100
-            low, high = (points * bound for bound in run.difference[score].interval)
-            gap = [f"{points * run.difference[score].difference:+.2f}", f"{low:+.2f} to {high:+.2f}"]
-            p_value = run.difference[score].p_holm
-            p_cell = "" if p_value is None else f"{p_value:.3g}"
-            add_row(table, str(number), result.metric.name(score), f"{value:.4f}", *gap, *counts, p_cell, word)
-            counts, word = ["", ""], ""
+            one = run.difference[score]
+            gap = significance.cell(score, one.difference, one.interval)
+            p_cell = "" if one.p_holm is None else "<0.001" if one.p_holm < 0.001 else f"{one.p_holm:.3g}"
+            word = significance.SHOWN[significance.better(score, one, result.confidence)]
+            add_row(table, str(number), result.metric.head(score), f"{value:.4f}", gap, *counts, p_cell, word)
+            counts = ["", ""]
     table.columns[1].justify = "left"
     return table
 
@@ -40,10 +40,13 @@ def _in_order(result: Comparison, scores: ComparedScores) -> list[tuple[str, flo
 
 def baselines(result: Comparison) -> list[Table]:
     """The baselines beside each run; runs are numbered as in `comparison_notes`."""
+    return evaluation_tables.baselines(_beside(result), "run", result.metric)
+
+
+def _beside(result: Comparison) -> dict[str, Baselines | None]:
+    """The baselines of each run by its number."""
     runs = [result.first, *(other.compared for other in result.others)]
-    return evaluation_tables.baselines(
-        {str(n): run.baselines for n, run in enumerate(runs, start=1)}, "run", result.metric
-    )
+    return {str(n): run.baselines for n, run in enumerate(runs, start=1)}
 
 
 def worse(result: Comparison) -> list[str]:
@@ -84,6 +87,7 @@ def comparison_notes(result: Comparison) -> list[str]:
             for score, one in run.difference.items()
             if one.note
         ),
+        *evaluation_tables.baselines_notes(_beside(result), "run", result.metric),
         *result.warnings,
     ]
 

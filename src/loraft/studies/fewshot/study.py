@@ -25,12 +25,13 @@ from loraft.errors import RunError
 from loraft.evaluation.baselines import BASELINES
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
+from loraft.evaluation.enough_rows import refuse_unmeasured
 from loraft.evaluation.evaluate import judge
 from loraft.models import manifest
 from loraft.models.adapter import MOVING_INITS
 from loraft.models.encoder import Encoder
 from loraft.models.load import build, load_run
-from loraft.models.prompts import Demonstrations
+from loraft.models.prompts import Demonstrations, warn_of_cuts
 from loraft.models.source import located
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
@@ -85,7 +86,8 @@ def fewshot(
         The table with scores as fractions, every draw, the comparisons with their intervals, and a verdict in words.
 
     Raises:
-        ConfigError: a row has any number of labels (`prompt.kind=multilabel`).
+        ConfigError: a row has any number of labels (`prompt.kind=multilabel`); no test row has the label that
+            `train.metric` names.
         DataError: too many demonstrations for the context, or there are too few training rows; raised before
             any measurement.
         RunError: a study of that name exists, or the run is not finished or does not match.
@@ -108,6 +110,7 @@ def fewshot(
         _check_begun(folder, config)
     folder.check(force=force, resume=resume)
     train, test = load_data(config, "train"), load_data(config, "test")
+    refuse_unmeasured(config, test)
     if adapter_run is not None and adapter_run.finished:
         trained = load_config(adapter_run.config_path)
         manifest.check_drawn(manifest.read(adapter_run.adapter), trained, config, test)
@@ -198,6 +201,7 @@ def _judge(
         prompts = encoder.encode(test.texts, demonstrations[0])
     else:
         prompts = [encoder.encode([text], own)[0] for text, own in zip(test.texts, demonstrations, strict=True)]
+    warn_of_cuts(prompts, test.name)
     report, rows = judge(model, encoder, prompts, test, config)
     cut = sum(prompt.shown_cut for prompt in prompts) / max(1, sum(prompt.shown for prompt in prompts))
     return report, tuple(predicted_ids(rows, encoder.task.labels).tolist()), cut

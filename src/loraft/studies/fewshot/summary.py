@@ -89,7 +89,7 @@ def compare_best(
     tuned = next((row.name for row in rows if row.model == ADAPTER and row.shots == 0), None)
     pairs = [(prompt, plain)] if tuned is None else [(tuned, prompt), (tuned, plain)]
     answers = [(predictions[one], predictions[other]) for one, other in pairs]
-    found = significance.compared(references_N, answers, num_labels, scores=metric.compared, **settings)
+    found = significance.compared(references_N, answers, num_labels, scores=metric.compared(references_N), **settings)
     return [ComparedRows(one, other, differences) for (one, other), differences in zip(pairs, found, strict=True)]
 
 

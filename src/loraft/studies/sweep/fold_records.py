@@ -36,9 +36,10 @@ class FoldsResult:
         backbone, data, task, labels: as in the config.
         folds: in their order.
         report: of the predictions of all rows together, each by the adapter that was trained without it. Its intervals
-            are over rows; that the adapters share training rows is not in them.
+            are over rows; that the adapters share training rows is not in them. `cut` is the folds' mean, by rows.
         baselines: majority label and linear SVM on the same folds; None where `eval.baselines` leaves them out.
         metric: picks the checkpoint of each fold.
+        warnings: what the scores hide, in sentences; see `evaluation.advice`.
     """
 
     kind: Literal["folds"] = field(default="folds", kw_only=True)  # first in the file
@@ -51,6 +52,7 @@ class FoldsResult:
     report: EvaluationReport
     baselines: Baselines | None = None
     metric: Metric = DEFAULT
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, folder: FoldsFolder) -> Self:

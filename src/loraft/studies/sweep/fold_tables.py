@@ -29,10 +29,12 @@ def _each(result: FoldsResult) -> Table:
 def folds_notes(result: FoldsResult) -> list[str]:
     """What the numbers are, one sentence a line, and the verdict against the baselines."""
     verdict = [] if result.baselines is None else [result.baselines.verdict]
+    beside = tables.baselines_notes({"": result.baselines}, metric=result.metric)
     return [
         f"each of {result.report.n:,} rows is predicted by the adapter of the fold that left it out; in brackets:"
         f" {result.report.confidence:.0%} interval over rows",
         f"the checkpoint of a fold is picked by {result.metric.word} on a tenth of the other folds' rows;"
         " near-duplicates are in one fold",
+        *beside,
         *verdict,
     ]

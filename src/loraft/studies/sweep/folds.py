@@ -5,7 +5,9 @@ tenth of the other folds' rows, which is not trained on either: the fold's own r
 Each fold is an ordinary run with `data.fold`, so that the same command goes on after an interruption.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,9 @@ from loraft.config.kinds import refuse_label_sets
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
-from loraft.data.dataset import warn_of_notes
+from loraft.data.dataset import Split, warn_of_notes
 from loraft.errors import ConfigError, RunError
+from loraft.evaluation import advice
 from loraft.evaluation.baselines import compared_over
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
@@ -31,6 +34,7 @@ from loraft.studies.sweep.fold_records import FoldRecord, FoldsResult
 from loraft.studies.sweep.runner import run_trials, unfinished_and_damaged
 from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell
 from loraft.studies.sweep.trials import Trial, run_of
+from loraft.training.learning_rate import rate_for
 from loraft.training.results import RunResult
 
 
@@ -97,6 +101,15 @@ def train_folds(
     results = [RunResult.of(run) for run in runs]
     metric, labels = Metric.of(config), tuple(config.prompt.labels or ())
     report, predictions_N = _judged(config, rows, labels)
+    report = replace(
+        report,
+        truncated=sum(one.after.truncated for one in results),
+        cut=float(np.average([one.after.cut for one in results], weights=[one.after.n for one in results])),
+    )
+    first = parts[0][0]
+    whole = Split("train", tuple(one for _, test in parts for one in test.examples), first.source)
+    told = advice.of_evaluation(config, report, whole, predictions_N, first, out_of_fold=True)
+    told += _of_trainings({trial.name: _of_training(trial, shared) for trial in trials})
     result = FoldsResult(
         path=str(folder.path),
         backbone=config.model.label,
@@ -110,9 +123,12 @@ def train_folds(
         report=report,
         baselines=compared_over(config, parts, predictions_N, "adapter"),
         metric=metric,
+        warnings=tuple(told),
     )
     write_rows(Run(folder.path), sorted(rows, key=lambda row: row.row))
     folder.finish(result)
+    for sentence in told:
+        warnings.warn(sentence, stacklevel=2)
     return result
 
 
@@ -125,6 +141,23 @@ def _refuse_own_splits(config: Config) -> None:
             "--folds: draws validation and test rows from the whole train split, and reads no other (got"
             f" {given}); leave out {'this' if len(named) == 1 else 'these'}, or --folds"
         )
+
+
+def _of_training(trial: Trial, shared: SharedBackbone) -> list[str]:
+    """Warnings about how the training of a fold went."""
+    run = run_of(trial)
+    train, validation = RunResult.of(run).train, shared.splits(trial.config)["validation"]
+    usual = rate_for(train.parameters.all - train.parameters.trainable)
+    return advice.of_training(run.read_log(), trial.config, len(validation), train.learning_rate, usual)
+
+
+def _of_trainings(told: Mapping[str, Sequence[str]]) -> list[str]:
+    """Warnings about the trainings of the folds: each kind once, in the words of the first fold that has it."""
+    kinds: dict[str, dict[str, str]] = {}  # by what is said before numbers: fold and sentence
+    for fold, sentences in told.items():
+        for sentence in sentences:
+            kinds.setdefault(sentence.partition(" (")[0], {})[fold] = sentence
+    return [f"{', '.join(of)}: {next(iter(of.values()))}" for of in kinds.values()]
 
 
 def _judged(

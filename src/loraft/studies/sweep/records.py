@@ -177,6 +177,7 @@ class SweepResult:
         settings, best_setting, best: as in `Ranking`.
         baselines: beside the best trial, on its test rows; None where its run has none.
         metric: that checkpoints and the best setting are chosen by.
+        warnings: what the scores of the best trial hide, in sentences; see `evaluation.advice`.
     """
 
     kind: Literal["sweep"] = field(default="sweep", kw_only=True)  # first in the file
@@ -195,6 +196,7 @@ class SweepResult:
     best: TrialRecord | None
     baselines: Baselines | None = None
     metric: Metric = DEFAULT
+    warnings: tuple[str, ...] = ()
 
     @property
     def failed(self) -> list[TrialRecord]:

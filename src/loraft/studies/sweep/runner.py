@@ -7,6 +7,7 @@ any time: finished trials are kept, interrupted ones are resumed, and only new o
 import gc
 import shutil
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import warn_of_notes
 from loraft.errors import BackboneError, ConfigError, LoraftError, NewerFileError, RunError, first_line
-from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.figures import draw_run_figures
 from loraft.models.adapter import MOVING_INITS, count_trainable
@@ -86,6 +86,8 @@ def sweep(
         except Exception as error:  # the results of hours of training are written also without the figure
             tell(f"the figure cannot be drawn ({type(error).__name__}: {error})")
     folder.finish(result)
+    for sentence in result.warnings:
+        warnings.warn(sentence, stacklevel=2)
     return result
 
 
@@ -201,7 +203,7 @@ def _conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], erro
     """Reads the runs of all trials, also of those that an earlier sweep finished, and ranks the settings."""
     records: list[TrialRecord] = []
     answers: dict[str, RunPredictions] = {}
-    beside: dict[str, Baselines | None] = {}
+    results: dict[str, RunResult] = {}
     metric = Metric.of(config)
     for trial in trials:
         run = run_of(trial)
@@ -225,8 +227,9 @@ def _conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], erro
             )
         )
         if failure is None:
-            beside[trial.name] = found.baselines
+            results[trial.name] = found
     ranking = rank_settings(records, answers, config.eval.confidence, metric)
+    best = None if ranking.best is None else results[ranking.best.name]
     return SweepResult(
         path=str(folder.path),
         backbone=config.model.label,
@@ -241,8 +244,11 @@ def _conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], erro
         settings=ranking.settings,
         best_setting=ranking.best_setting,
         best=ranking.best,
-        baselines=None if ranking.best is None else beside[ranking.best.name],
+        baselines=None if best is None else best.baselines,
         metric=metric,
+        warnings=()
+        if ranking.best is None or best is None
+        else tuple(f"{ranking.best.name}: {one}" for one in best.warnings),
     )
 
 

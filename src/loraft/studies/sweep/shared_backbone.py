@@ -11,6 +11,7 @@ from loraft.config.schema import Config
 from loraft.data.dataset import Split, training_splits
 from loraft.errors import BackboneError
 from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.enough_rows import refuse_unmeasured
 from loraft.models.backbone import load_backbone, weights_hash
 from loraft.models.encoder import Encoder
 from loraft.models.load import build_encoder
@@ -37,10 +38,15 @@ class SharedBackbone:
         self._encoders: dict[str, Encoder] = {}
 
     def splits(self, config: Config) -> dict[str, Split]:
-        """What `data.training_splits` returns for this config."""
+        """What `data.training_splits` returns for this config.
+
+        Raises:
+            ConfigError: the validation split has no row of the label that `train.metric` names.
+        """
         key = key_of(config, "data", "prompt")
         if key not in self._splits:
             self._splits[key] = training_splits(config)
+        refuse_unmeasured(config, self._splits[key]["validation"])
         return self._splits[key]
 
     def inputs(self, config: Config) -> TrainingInputs:

@@ -144,6 +144,9 @@ def sweep_notes(sweep: SweepResult) -> list[str]:
     else:
         notes.append(f"best: {best.name}, {chosen}; {on_test}")
     if sweep.baselines is not None:
+        from loraft.evaluation.tables import baselines_notes  # as in `sweep_tables`
+
+        notes += baselines_notes({"": sweep.baselines}, metric=sweep.metric)
         notes.append(f"the best trial beside the baselines: {sweep.baselines.verdict}")
     of_settings = [row.measured.versus_best for row in sweep.settings if row.measured is not None]
     tests = [test for test in of_settings if test is not None]
