@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers.baselines import NOTE
 from helpers.command_line import LABELS, Double, Says, finished
 
 from loraft.config.resolve import resolve
@@ -31,6 +32,14 @@ def test_eval_prints_scores_and_the_confusion_by_true_label(api: Double, run_dir
         ["neutral", "0", "0", "1"],
         ["positive", "0", "0", "1"],
     ]
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_notes_and_verdict_stand_below_the_baselines(
+    command: str, api: Double, run_dir: Path, loraft_says: Says
+) -> None:
+    _, out, _ = loraft_says(command)
+    assert out.splitlines()[-2:] == [NOTE, "The adapter is worse."]
 
 
 def test_eval_json_holds_the_metrics_without_the_rows(api: Double, run_dir: Path, loraft_says: Says) -> None:

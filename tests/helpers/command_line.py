@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from helpers.baselines import noted
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
@@ -40,7 +41,7 @@ class Double:
         before, after = report([0, -1, 2, 2]), report([0, 0, 1, 2])
         parameters = ParameterCounts(trainable=10, all=100)
         how = TrainReport(1.0, None, 4, 4, 0.5, 100, 0, True, None, parameters, "fixed, alpha 32")
-        return RunResult("runs/của tôi", tuple(LABELS), "loraft-vi-tiny", "0" * 64, {}, before, after, how)
+        return RunResult("runs/của tôi", tuple(LABELS), "loraft-vi-tiny", "0" * 64, {}, before, after, how, noted())
 
     def evaluate(
         self,
@@ -54,7 +55,7 @@ class Double:
         self.config, self.given = config, {"run": run, "split": split, "zero_shot": zero_shot}
         self.given |= {"adapter": adapter} if adapter is not None else {}
         rows = (PredictedRow(1, "thầy giảng hay", "positive", "positive"),)
-        return Evaluation(report([0, 0, 2, 2]), tuple(LABELS), split, "feedback", {}, rows)
+        return Evaluation(report([0, 0, 2, 2]), tuple(LABELS), split, "feedback", {}, rows, baselines=noted())
 
     def predict(
         self,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.baselines import ROWS, beside
+from helpers.baselines import NOTE, ROWS, noted
 from helpers.folders import HOSTILE, LABELS, answers, make_data, make_fewshot, make_run
 from helpers.records import report as judgement
 
@@ -333,9 +333,9 @@ def test_a_run_is_shown_beside_the_baselines_and_with_its_warnings(tmp_path: Pat
     assert (len(plain["Results"]), plain["Warnings"]) == (2, [])
     assert "Warnings" not in report.markdown(run.path)  # a section without parts has no heading
     told = ("never predicted: neutral (3); train.sampling=balanced", "rows conflict")
-    run.finish(replace(RunResult.of(run), baselines=beside(), warnings=told))
-    _, verdict, table, _ = dict(report.document(run.path).sections)["Results"]
-    assert verdict == "The adapter is worse."
+    run.finish(replace(RunResult.of(run), baselines=noted(), warnings=told))
+    _, verdict, table, note, _ = dict(report.document(run.path).sections)["Results"]
+    assert (verdict, note) == ("The adapter is worse.", NOTE)
     assert cells(table)[1] == ROWS  # type: ignore[arg-type]
     for text in (report.markdown(run.path), report.write_page(run.path).read_text(encoding="utf-8")):
         assert all(sentence in text for sentence in (*told, verdict, "-20.0 [-24.9, -15.1]"))

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.baselines import ROWS, beside
+from helpers.baselines import NOTE, ROWS, beside, noted
 from helpers.compared_runs import GOLD, make_run, wrong_on
 from rich.console import Console
 
@@ -99,3 +99,5 @@ def test_baselines_are_shown_beside_each_run_whose_results_have_them(three: Comp
     (table,) = baselines(result)
     assert cells(table)[1] == [["1", *ROWS[0]], ["", *ROWS[1]]]
     assert comparison_notes(result)[5] == "run 1: The adapter is worse."
+    noting = replace(three, first=replace(three.first, baselines=noted()))
+    assert comparison_notes(noting)[-1] == f"run 1, {NOTE}"

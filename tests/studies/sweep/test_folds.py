@@ -3,11 +3,13 @@
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.baselines import NOTE, noted
 from helpers.data import sentences, write_rows
 
 from loraft.config.resolve import load_config, resolve
@@ -22,6 +24,7 @@ from loraft.runs.study_folders import FoldsFolder
 from loraft.studies import report
 from loraft.studies.sweep import runner
 from loraft.studies.sweep.fold_records import FoldsResult
+from loraft.studies.sweep.fold_tables import folds_notes
 from loraft.studies.sweep.folds import _of_trainings, train_folds
 
 pytestmark = pytest.mark.usefixtures("loads")
@@ -100,6 +103,11 @@ def test_what_the_scores_hide_is_told_and_kept(
     assert any(one.startswith("fewer than 20 training rows: ") for one in told)
     assert any("intervals are wide on 48 rows" in one and "data.train_split" in one for one in told)
     assert not any("stand in train" in one for one in told)
+
+
+def test_what_decides_between_interval_and_test_is_in_the_notes(folded: tuple[Config, FoldsResult]) -> None:
+    *_, note, verdict = folds_notes(replace(folded[1], baselines=noted()))
+    assert (note, verdict) == (NOTE, "The adapter is worse.")
 
 
 def test_trainings_that_went_alike_are_told_once_with_their_folds() -> None:

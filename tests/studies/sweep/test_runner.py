@@ -25,7 +25,7 @@ from loraft.runs.atomic_files import to_json
 from loraft.runs.records import SCHEMA_VERSION, as_json, write_record
 from loraft.runs.run import Run, newest_finished
 from loraft.runs.study_folders import SweepFolder
-from loraft.studies import run_report
+from loraft.studies import report, run_report
 from loraft.studies.sweep import runner, shared_backbone
 from loraft.studies.sweep.grid import expand, parse_grid
 from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
@@ -144,6 +144,16 @@ def test_the_results_name_the_best_and_pair_the_others_with_it(swept: tuple[Conf
     assert [row.settings["lora.r"] for row in result.settings] == [4, 1, 2]
     assert (Path(result.path) / "plots" / "sweep.png").read_bytes().startswith(b"\x89PNG")
     assert list(predict([], run=Path(best.run))) == []
+
+
+def test_the_warnings_about_the_best_trial_are_those_of_the_sweep(swept: tuple[Config, SweepResult]) -> None:
+    section, result = swept
+    best = best_of(result)
+    told = [f"{best.name}: {one}" for one in RunResult.of(Run(Path(best.run))).warnings]
+    with pytest.warns(UserWarning, match=f"{best.name}: fewer than") as given:
+        assert list(runner.sweep(section, quiet=True).warnings) == told
+    assert [str(one.message) for one in given] == told
+    assert dict(report.document(Path(result.path)).sections)["Warnings"] == told
 
 
 def test_the_file_of_the_results_is_the_result_and_is_read_back_as_it(swept: tuple[Config, SweepResult]) -> None:

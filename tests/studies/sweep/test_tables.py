@@ -4,7 +4,7 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
-from helpers.baselines import ROWS, beside
+from helpers.baselines import NOTE, ROWS, beside, noted
 from helpers.sweeps import POLICY, result
 from rich.console import Console
 from rich.table import Table
@@ -220,3 +220,4 @@ def test_the_baselines_beside_the_best_trial_have_a_table_and_a_verdict() -> Non
     sweep = replace(result((4, 8)), baselines=beside())
     assert cells(sweep_tables(sweep)[-1])[1] == ROWS
     assert "the best trial beside the baselines: The adapter is worse." in sweep_notes(sweep)
+    assert NOTE in sweep_notes(replace(sweep, baselines=noted()))
