@@ -10,8 +10,9 @@ from loraft.errors import ConfigError
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
 from loraft.evaluation.metrics import confusion
-from loraft.evaluation.significance import compared, verdict
+from loraft.evaluation.significance import compared
 from loraft.evaluation.tables import before_after, summary
+from loraft.evaluation.verdicts import verdict
 from loraft.runs.records import as_json, record_from
 
 LABELS = ["chê", "thường", "khen"]

@@ -17,7 +17,7 @@ from loraft.data.dataset import Split, load_data
 from loraft.evaluation import advice, label_set_baselines
 from loraft.evaluation.baselines import tfidf
 from loraft.evaluation.multilabel import label_set_report
-from loraft.evaluation.significance import BETTER, UNCLEAR, WORSE
+from loraft.evaluation.verdicts import BETTER, UNCLEAR, WORSE
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.stats import binomtest
 
-from loraft.evaluation import intervals, significance
+from loraft.evaluation import intervals, significance, verdicts
 from loraft.evaluation.intervals import Difference
 from loraft.evaluation.metrics import SCORES, core
 
@@ -189,4 +189,4 @@ def test_a_verdict_names_the_scores_that_it_rests_on(
 ) -> None:
     found = {"accuracy": accuracy, "macro_f1": macro_f1}
     differences = {score: Difference(gap, (0.0, 0.0), p, p) for score, (gap, p) in found.items()}
-    assert significance.against(differences, 0.95, "it") == said
+    assert verdicts.against(differences, 0.95, "it") == said

@@ -27,12 +27,11 @@ from loraft.data.label_sets import label_set_reader
 from loraft.data.labels import allowed_labels, is_unlabelled, label_named, label_reader, whole_number
 from loraft.data.records import BadRow, Example, Row
 from loraft.data.sources import NoSplitError, open_source
-from loraft.data.splitting import drawn_splits
+from loraft.data.splitting import drawn_splits, fold_rows
 from loraft.errors import DataError, Note
 
 SHOWN_ERRORS = 5  # rows named in one message
 LIMITS = {"train": "max_train_rows", "validation": "max_eval_rows", "test": "max_test_rows"}  # keys of `data`
-FOLD_VALIDATION = 0.1  # of the rows outside of a fold: picks its checkpoint
 KEEP_ALL = {"drop_duplicates": False, "drop_conflicts": False, "drop_leaked": False}  # for every split but train
 # Notes: of a limit, of rows without sentence, of rows without label.
 LEFT_OUT, BLANK, UNLABELLED = "rows left out by the limit", "blank rows skipped", "unlabelled rows skipped"
@@ -121,16 +120,7 @@ def _of_fold(whole: Split, name: str, section: DataConfig, labels: Sequence[str]
     """The rows of `whole` that are the test rows of a fold, or of the others a tenth as validation, or the rest."""
     fold, seed = str(section.fold), section.split_seed
     number, folds = map(int, fold.split("/"))
-
-    def drawn(examples: Sequence[Example], shares: Sequence[float]) -> list[list[Example]]:
-        found = drawn_splits(examples, shares, seed, labels, whole.source)
-        return [[e for e, one in zip(examples, found, strict=True) if one == s] for s in range(len(shares))]
-
-    parts = drawn(whole.examples, [1 / folds] * folds)
-    test, others = parts[number - 1], parts[: number - 1] + parts[number:]
-    rest = sorted((example for part in others for example in part), key=lambda example: example.row)
-    train, validation = drawn(rest, [1 - FOLD_VALIDATION, FOLD_VALIDATION])
-    rows = {"train": train, "validation": validation, "test": test}[name]
+    rows = fold_rows(whole.examples, name, number, folds, seed, labels, whole.source)
     notes, pool = whole.notes if name == "train" else {}, _fingerprint(whole.examples, ordered=False)
     return Split(name, tuple(rows), f"{whole.source} ({name} of fold {fold}, seed {seed})", notes, pool)
 

@@ -17,6 +17,7 @@ from loraft.data.records import Example
 from loraft.errors import DataError, Note
 
 COMMON = 10  # rows of a label from which on it decides where a row with several labels is drawn to
+FOLD_VALIDATION = 0.1  # of the rows outside of a fold: picks its checkpoint
 MOST_TEXTS = 30_000  # different sentences up to which near-duplicates are looked for: a minute of one CPU core
 
 
@@ -40,6 +41,23 @@ def drawn_splits(
 
     strata = [stratum(example.label) for example in examples]
     return assigned([example.text for example in examples], strata, shares, seed, [*labels, "no label"], where)
+
+
+def fold_rows(
+    examples: Sequence[Example], name: str, number: int, folds: int, seed: int, labels: Sequence[str], where: str
+) -> list[Example]:
+    """The test rows of a fold (from 1), or of the other folds' rows the validation rows, or the rest for training."""
+
+    def drawn(rows: Sequence[Example], shares: Sequence[float]) -> list[list[Example]]:
+        found = drawn_splits(rows, shares, seed, labels, where)
+        return [[e for e, one in zip(rows, found, strict=True) if one == s] for s in range(len(shares))]
+
+    parts = drawn(examples, [1 / folds] * folds)
+    if name == "test":
+        return parts[number - 1]
+    others = [example for part in parts[: number - 1] + parts[number:] for example in part]
+    train, validation = drawn(sorted(others, key=lambda example: example.row), [1 - FOLD_VALIDATION, FOLD_VALIDATION])
+    return train if name == "train" else validation
 
 
 def assigned(

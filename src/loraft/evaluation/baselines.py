@@ -16,7 +16,7 @@ import numpy.typing as npt
 from loraft.config.schema import Config
 from loraft.data.dataset import Split, load_data
 from loraft.errors import DataError, Note
-from loraft.evaluation import metrics, significance
+from loraft.evaluation import metrics, significance, verdicts
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.intervals import Difference
 from loraft.runs.kept import kept
@@ -167,9 +167,7 @@ def compared_over(
         scores = {score: of_all[score] for score in metrics.SCORES} | {
             one.partition(":")[0]: of_all[one] for one in compared
         }
-        rows.append(
-            ComparedBaseline(name, scores, differences, significance.verdict(differences, config.eval.confidence))
-        )
+        rows.append(ComparedBaseline(name, scores, differences, verdicts.verdict(differences, config.eval.confidence)))
     sentence = verdict_of(rows, config.eval.confidence, model, metric)
     return Baselines(len(parts[0][0]), config.eval.confidence, tuple(rows), sentence)
 
@@ -189,11 +187,11 @@ def takes_minutes(config: Config, splits: Sequence[Split]) -> bool:
 
 def verdict_of(rows: Sequence[ComparedBaseline], confidence: float, model: str, metric: Metric) -> str:
     """The verdict on the model, against each baseline; the one that it loses to comes first."""
-    order = (significance.WORSE, significance.UNCLEAR, significance.BETTER)
+    order = (verdicts.WORSE, verdicts.UNCLEAR, verdicts.BETTER)
     found = [
         (
             order.index(row.verdict) if row.verdict in order else 0,
-            significance.against(row.differences, confidence, f"the {row.name}", metric.name),
+            verdicts.against(row.differences, confidence, f"the {row.name}", metric.name),
         )
         for row in rows
     ]

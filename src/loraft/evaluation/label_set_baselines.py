@@ -11,7 +11,7 @@ import numpy as np
 
 from loraft.config.schema import Config
 from loraft.data.dataset import Split
-from loraft.evaluation import multilabel, significance
+from loraft.evaluation import multilabel, significance, verdicts
 from loraft.evaluation.baselines import Baselines, ComparedBaseline, takes_minutes, tfidf, verdict_of
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.intervals import Difference
@@ -84,7 +84,7 @@ def compared_with(
         sides.items(), significance.corrected(found, config.eval.confidence), strict=True
     ):
         scored = multilabel.scores(references_NK, other_NK)
-        word = significance.verdict(gaps, config.eval.confidence)
+        word = verdicts.verdict(gaps, config.eval.confidence)
         rows.append(ComparedBaseline(name, scored, gaps, word))
     sentence = verdict_of(rows, config.eval.confidence, model, Metric.of(config))
     return Baselines(len(train), config.eval.confidence, tuple(rows), sentence)

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from rich.table import Table
 
 from loraft.display.table import MANY_LABELS, SHOWN_LABELS, add_row, narrow_table, number_table
-from loraft.evaluation import significance
+from loraft.evaluation import verdicts
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.classification_report import EvaluationReport, confusions
-from loraft.evaluation.significance import cell
+from loraft.evaluation.verdicts import cell
 
 
 def before_after(before: EvaluationReport | None, after: EvaluationReport, metric: Metric = DEFAULT) -> Table:
@@ -78,7 +78,7 @@ def baselines(found: Mapping[str, Baselines | None], models: str = "", metric: M
         for n, score in enumerate(metric.shown(row.differences)):
             gap = row.differences[score]
             points = cell(score, gap.difference, gap.interval)
-            word = significance.SHOWN[significance.better(score, gap, confidence)]
+            word = verdicts.SHOWN[verdicts.better(score, gap, confidence)]
             first = [name] * named + [row.name] if n == 0 else [""] * (1 + named)
             add_row(table, *first, metric.head(score), f"{row.scores[score]:.4f}", points, word)
     for column in table.columns[: 2 + named]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from loraft.config.resolve import load_config
 from loraft.errors import RunError
-from loraft.evaluation import advice, metrics, significance
+from loraft.evaluation import advice, metrics, significance, verdicts
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.intervals import Difference
@@ -89,7 +89,7 @@ class ComparedRun:
         changed: the rows that the two runs answer differently, in the order of `OUTCOMES`.
         worse: whether a score is shown to be lower.
         better: whether a score is shown to be higher, and none lower.
-        verdict: both in words, see `significance.verdict`.
+        verdict: both in words, see `verdicts.verdict`.
     """
 
     compared: ComparedScores
@@ -179,9 +179,9 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
     for other, difference in zip(others, found, strict=True):
         test = significance.mcnemar(other.correct, first.correct)
         mcnemar = McNemar(test.b, test.c, test.p_value, difference["accuracy"].p_holm or 0.0)
-        shown = {significance.better(score, one, config.eval.confidence) for score, one in difference.items()}
+        shown = {verdicts.better(score, one, config.eval.confidence) for score, one in difference.items()}
         worse, better = -1 in shown, 1 in shown and -1 not in shown
-        words, changed = significance.verdict(difference, config.eval.confidence), _changed(first, other)
+        words, changed = verdicts.verdict(difference, config.eval.confidence), _changed(first, other)
         compared.append(ComparedRun(_scores(other, metric), difference, mcnemar, changed, worse, better, words))
     rows_of = {
         label: [first.rows[i] for i in np.flatnonzero(first.references_N == k)] for k, label in enumerate(first.labels)

@@ -3,8 +3,8 @@
 from rich.table import Table
 
 from loraft.display.table import add_row, narrow_table, number_table
-from loraft.evaluation import significance
 from loraft.evaluation import tables as evaluation_tables
+from loraft.evaluation import verdicts
 from loraft.evaluation.baselines import Baselines
 from loraft.studies.compare.compare import OUTCOMES, ComparedScores, Comparison
 
@@ -25,9 +25,9 @@ def comparison(result: Comparison) -> Table:
         counts = [str(run.mcnemar.b), str(run.mcnemar.c)]  # of the run: on its first line only
         for score, value in _in_order(result, run.compared):
             one = run.difference[score]
-            gap = significance.cell(score, one.difference, one.interval)
+            gap = verdicts.cell(score, one.difference, one.interval)
             p_cell = "" if one.p_holm is None else "<0.001" if one.p_holm < 0.001 else f"{one.p_holm:.3g}"
-            word = significance.SHOWN[significance.better(score, one, result.confidence)]
+            word = verdicts.SHOWN[verdicts.better(score, one, result.confidence)]
             add_row(table, str(number), result.metric.head(score), f"{value:.4f}", gap, *counts, p_cell, word)
             counts = ["", ""]
     table.columns[1].justify = "left"
@@ -54,9 +54,9 @@ def worse(result: Comparison) -> list[str]:
     lines = []
     for other in result.others:
         gaps = [
-            f"{result.metric.name(score)} {significance.in_points(one, result.confidence, score)}"
+            f"{result.metric.name(score)} {verdicts.in_points(one, result.confidence, score)}"
             for score, one in other.difference.items()
-            if significance.better(score, one, result.confidence) < 0
+            if verdicts.better(score, one, result.confidence) < 0
         ]
         if other.worse:
             lines.append(f"worse than {result.first.run}: {other.compared.run}: {', '.join(gaps)}")
@@ -69,7 +69,7 @@ def comparison_notes(result: Comparison) -> list[str]:
     tests = sum(len(other.difference) for other in result.others)
     runs: list[ComparedScores] = [result.first, *(other.compared for other in result.others)]
     verdicts = [
-        f"run {number} {significance.against(run.difference, result.confidence, 'run 1', result.metric.name)}"
+        f"run {number} {verdicts.against(run.difference, result.confidence, 'run 1', result.metric.name)}"
         for number, run in enumerate(result.others, start=2)
     ]
     verdicts += [f"run {n}: {run.baselines.verdict}" for n, run in enumerate(runs, start=1) if run.baselines]

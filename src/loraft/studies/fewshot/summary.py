@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loraft.evaluation import significance
+from loraft.evaluation import significance, verdicts
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.intervals import spreads
@@ -105,10 +105,10 @@ def verdict(compared: Sequence[ComparedRows], test_rows: int, confidence: float,
     key, word = metric.key, metric.word
 
     def gap(comparison: ComparedRows, against: str) -> str:
-        return f"{significance.in_points(comparison.differences[key], confidence, key)} against {against}"
+        return f"{verdicts.in_points(comparison.differences[key], confidence, key)} against {against}"
 
     tuned = len(compared) > 1
-    shown = [significance.better(key, one.differences[key], confidence) for one in compared]
+    shown = [verdicts.better(key, one.differences[key], confidence) for one in compared]
     better = [one.against for one, sign in zip(compared, shown, strict=True) if sign < 0]
     unclear = [one.against for one, sign in zip(compared, shown, strict=True) if sign == 0]
     of, plain = compared[0].of, compared[-1].against
@@ -122,7 +122,7 @@ def verdict(compared: Sequence[ComparedRows], test_rows: int, confidence: float,
         gaps = [gap(compared[0], f"the best prompt ({compared[0].against})"), gap(compared[1], plain)]
         return f"{said}: {rows} the adapter's {word} is {gaps[0]}, and {gaps[1]}. {picked}."
     said = f"{plain} does better than the best prompt" if better else f"The best prompt does better than {plain}"
-    said = f"The best prompt and {plain} {significance.UNCLEAR}" if unclear else said
+    said = f"The best prompt and {plain} {verdicts.UNCLEAR}" if unclear else said
     return (
         f"{said}: {rows} the {word} of {of} is {gap(compared[0], plain)}. {picked}; --run NAME adds a tuned adapter"
         " to the table."
