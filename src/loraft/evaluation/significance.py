@@ -29,7 +29,6 @@ from loraft.evaluation.metrics import (
 PERMUTATIONS = 9_999  # (1 + S) is then a round number; the smallest p-value is 0.0001
 
 BETTER, WORSE, UNCLEAR = "better", "worse", "cannot be told apart"  # every verdict in tables and reports
-SHOWN = {1: BETTER, -1: WORSE, 0: "neither"}  # in cells, by the sign of `better`
 
 Draws = Sequence[npt.ArrayLike]  # label ids of each of R draws on the N rows, -1 for no label
 
@@ -261,12 +260,6 @@ def in_points(difference: Difference, confidence: float, score: str = "") -> str
     interval = f"{confidence:.0%} interval {low} to {high}" + (f", {'; '.join(tested)}" if tested else "")
     unit = "steps" if score in LOWER_IS_BETTER else "points"
     return f"{change(score, difference.difference)} {unit} ({interval})"
-
-
-def cell(score: str, difference: float, interval: tuple[float, float] | None = None) -> str:
-    """A difference with its interval, if any, in a column of points; one of a mean absolute error says "steps"."""
-    bounds = "" if interval is None else f" [{change(score, interval[0])}, {change(score, interval[1])}]"
-    return change(score, difference) + bounds + (" steps" if score in LOWER_IS_BETTER else "")
 
 
 def change(score: str, value: float) -> str:

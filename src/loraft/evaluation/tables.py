@@ -9,7 +9,10 @@ from loraft.evaluation import significance
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.classification_report import EvaluationReport, confusions
-from loraft.evaluation.significance import cell
+from loraft.evaluation.metrics import LOWER_IS_BETTER
+from loraft.evaluation.significance import change
+
+SHOWN = {1: significance.BETTER, -1: significance.WORSE, 0: "neither"}  # in cells, by the sign of `significance.better`
 
 
 def before_after(before: EvaluationReport | None, after: EvaluationReport, metric: Metric = DEFAULT) -> Table:
@@ -78,7 +81,7 @@ def baselines(found: Mapping[str, Baselines | None], models: str = "", metric: M
         for n, score in enumerate(metric.shown(row.differences)):
             gap = row.differences[score]
             points = cell(score, gap.difference, gap.interval)
-            word = significance.SHOWN[significance.better(score, gap, confidence)]
+            word = SHOWN[significance.better(score, gap, confidence)]
             first = [name] * named + [row.name] if n == 0 else [""] * (1 + named)
             add_row(table, *first, metric.head(score), f"{row.scores[score]:.4f}", points, word)
     for column in table.columns[: 2 + named]:
@@ -100,6 +103,12 @@ def baselines_notes(found: Mapping[str, Baselines | None], models: str = "", met
         for score in metric.shown(row.differences)
         if row.differences[score].note
     ]
+
+
+def cell(score: str, difference: float, interval: tuple[float, float] | None = None) -> str:
+    """A difference with its interval, if any, in a column of points; one of a mean absolute error says "steps"."""
+    bounds = "" if interval is None else f" [{change(score, interval[0])}, {change(score, interval[1])}]"
+    return change(score, difference) + bounds + (" steps" if score in LOWER_IS_BETTER else "")
 
 
 def parts(report: EvaluationReport, metric: Metric = DEFAULT) -> list[Table]:

@@ -25,9 +25,9 @@ def comparison(result: Comparison) -> Table:
         counts = [str(run.mcnemar.b), str(run.mcnemar.c)]  # of the run: on its first line only
         for score, value in _in_order(result, run.compared):
             one = run.difference[score]
-            gap = significance.cell(score, one.difference, one.interval)
+            gap = evaluation_tables.cell(score, one.difference, one.interval)
             p_cell = "" if one.p_holm is None else "<0.001" if one.p_holm < 0.001 else f"{one.p_holm:.3g}"
-            word = significance.SHOWN[significance.better(score, one, result.confidence)]
+            word = evaluation_tables.SHOWN[significance.better(score, one, result.confidence)]
             add_row(table, str(number), result.metric.head(score), f"{value:.4f}", gap, *counts, p_cell, word)
             counts = ["", ""]
     table.columns[1].justify = "left"
