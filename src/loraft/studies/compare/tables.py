@@ -68,14 +68,14 @@ def comparison_notes(result: Comparison) -> list[str]:
     others = " and ".join(result.metric.name(one) for one in result.first.scores if one != "accuracy")
     tests = sum(len(other.difference) for other in result.others)
     runs: list[ComparedScores] = [result.first, *(other.compared for other in result.others)]
-    verdicts = [
+    said = [
         f"run {number} {verdicts.against(run.difference, result.confidence, 'run 1', result.metric.name)}"
         for number, run in enumerate(result.others, start=2)
     ]
-    verdicts += [f"run {n}: {run.baselines.verdict}" for n, run in enumerate(runs, start=1) if run.baselines]
+    said += [f"run {n}: {run.baselines.verdict}" for n, run in enumerate(runs, start=1) if run.baselines]
     return [
         *(f"run {number}: {run.run}" for number, run in enumerate(runs, start=1)),
-        *verdicts,
+        *said,
         f"points: difference to run 1 on {result.n:,} test rows; mended, broken: rows that only the run, or only run 1,"
         " has right",
         "p: McNemar's exact test of the accuracy, a paired permutation of the rows for the"
