@@ -1,13 +1,13 @@
 """The score that `train.metric` names: it picks checkpoints and settings, and stands beside the others in tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from loraft.config.schema import Config
-from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.classification_report import EvaluationReport, classification_report
 from loraft.evaluation.intervals import bootstrap
 from loraft.evaluation.metrics import (
     ALL_SCORES,
@@ -125,6 +125,31 @@ class Metric:
 
 
 DEFAULT = Metric()
+
+
+def report_for(
+    config: Config,
+    references_N: npt.ArrayLike,
+    probs_NK: npt.ArrayLike | None,
+    predictions_N: npt.ArrayLike,
+    labels: Sequence[str],
+) -> EvaluationReport:
+    """All results of predictions with one label a row, with the metric, the intervals and the seed of a config.
+
+    Args:
+        config: its `eval` section, `seed` and `train.metric`.
+        references_N, probs_NK, predictions_N, labels: as in `classification_report`.
+    """
+    report = classification_report(
+        references_N,
+        probs_NK,
+        predictions_N,
+        labels,
+        bootstrap_samples=config.eval.bootstrap_samples,
+        confidence=config.eval.confidence,
+        seed=config.seed,
+    )
+    return Metric.of(config).added(report, config.eval.bootstrap_samples, config.seed)
 
 
 def key_of(name: str) -> str:

@@ -17,8 +17,8 @@ from loraft.engine import decoding, scorer
 from loraft.errors import RunError
 from loraft.evaluation import advice, label_sets
 from loraft.evaluation.baselines import Baselines, compared_with, train_rows
-from loraft.evaluation.choosing import Metric
-from loraft.evaluation.classification_report import EvaluationReport, classification_report
+from loraft.evaluation.choosing import report_for
+from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.predict import warn_of_ties
 from loraft.models import manifest
 from loraft.models.encoder import Encoder
@@ -191,16 +191,7 @@ def _judged(
         answers = [text for text, _ in read]
         predictions_N = np.array([-1 if label is None else label for _, label in read])
     labels = encoder.task.labels
-    report = classification_report(
-        split.labels,
-        probs_NK,
-        predictions_N,
-        labels,
-        bootstrap_samples=config.eval.bootstrap_samples,
-        confidence=config.eval.confidence,
-        seed=config.seed,
-    )
-    report = Metric.of(config).added(report, config.eval.bootstrap_samples, config.seed)
+    report = report_for(config, split.labels, probs_NK, predictions_N, labels)
     rows = [
         PredictedRow(
             row=example.row,

@@ -199,16 +199,20 @@ def _with_baselines_and_warnings(
 ) -> RunResult:
     """The result with the baselines on the same test rows, and with what its scores hide."""
     train, test = splits["train"], splits["test"]
-    parameters = result.train.parameters
-    usual = rate_for(parameters.all - parameters.trainable)
     if config.prompt.kind == "multilabel":
         baselines, told = label_sets.beside(config, result.after, rows, train, test, "adapter")
     else:
         predictions_N = predicted_ids(rows, result.labels)
         told = advice.of_evaluation(config, result.after, test, predictions_N, train)
         baselines = compared_with(config, train, test, predictions_N, "adapter")
-    told += advice.of_training(run.read_log(), config, len(splits["validation"]), result.train.learning_rate, usual)
+    told += warnings_of_training(run, config, result.train, len(splits["validation"]))
     return replace(result, baselines=baselines, warnings=tuple(told))
+
+
+def warnings_of_training(run: Run, config: Config, train: TrainReport, rows: int) -> list[str]:
+    """Warnings about how the training of a finished run went, which was chosen on that many validation rows."""
+    usual = rate_for(train.parameters.all - train.parameters.trainable)
+    return advice.of_training(run.read_log(), config, rows, train.learning_rate, usual)
 
 
 def fit_adapter(inputs: TrainingInputs, resume: bool, quiet: bool, run: Run, model: PeftModel) -> TrainReport:

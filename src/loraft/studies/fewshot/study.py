@@ -23,8 +23,8 @@ from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, load_data
 from loraft.errors import RunError
 from loraft.evaluation.baselines import BASELINES
-from loraft.evaluation.choosing import Metric
-from loraft.evaluation.classification_report import EvaluationReport, classification_report
+from loraft.evaluation.choosing import Metric, report_for
+from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.enough_rows import refuse_unmeasured
 from loraft.evaluation.evaluate import judge
 from loraft.models import manifest
@@ -212,8 +212,7 @@ def _baseline(name: str, config: Config, train: Split, test: Split) -> tuple[Eva
     started = time.perf_counter()
     predictions_N = BASELINES[name](train, test)
     labels = config.prompt.labels or []
-    report = classification_report(test.labels, None, predictions_N, labels, **_bootstrap_settings(config))
-    report = Metric.of(config).added(report, config.eval.bootstrap_samples, config.seed)
+    report = report_for(config, test.labels, None, predictions_N, labels)
     return replace(report, seconds=round(time.perf_counter() - started, 3)), tuple(predictions_N.tolist())
 
 

@@ -21,8 +21,8 @@ from loraft.data.dataset import Split, warn_of_notes
 from loraft.errors import ConfigError, RunError
 from loraft.evaluation import advice
 from loraft.evaluation.baselines import compared_over
-from loraft.evaluation.choosing import Metric
-from loraft.evaluation.classification_report import EvaluationReport, classification_report
+from loraft.evaluation.choosing import Metric, report_for
+from loraft.evaluation.classification_report import EvaluationReport
 from loraft.models import manifest
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
@@ -34,7 +34,7 @@ from loraft.studies.sweep.fold_records import FoldRecord, FoldsResult
 from loraft.studies.sweep.runner import run_trials, unfinished_and_damaged
 from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell
 from loraft.studies.sweep.trials import Trial, run_of
-from loraft.training.learning_rate import rate_for
+from loraft.training.pipeline import warnings_of_training
 from loraft.training.results import RunResult
 
 
@@ -147,8 +147,7 @@ def _of_training(trial: Trial, shared: SharedBackbone) -> list[str]:
     """Warnings about how the training of a fold went."""
     run = run_of(trial)
     train, validation = RunResult.of(run).train, shared.splits(trial.config)["validation"]
-    usual = rate_for(train.parameters.all - train.parameters.trainable)
-    return advice.of_training(run.read_log(), trial.config, len(validation), train.learning_rate, usual)
+    return warnings_of_training(run, trial.config, train, len(validation))
 
 
 def _of_trainings(told: Mapping[str, Sequence[str]]) -> list[str]:
@@ -166,13 +165,5 @@ def _judged(
     """The report on the out-of-fold predictions, and their label ids."""
     predictions_N = predicted_ids(rows, labels)
     probs = [[row.probs[label] for label in labels] for row in rows if row.probs is not None]
-    report = classification_report(
-        [labels.index(row.label) for row in rows if isinstance(row.label, str)],
-        probs or None,
-        predictions_N,
-        labels,
-        bootstrap_samples=config.eval.bootstrap_samples,
-        confidence=config.eval.confidence,
-        seed=config.seed,
-    )
-    return Metric.of(config).added(report, config.eval.bootstrap_samples, config.seed), predictions_N
+    references = [labels.index(row.label) for row in rows if isinstance(row.label, str)]
+    return report_for(config, references, probs or None, predictions_N, labels), predictions_N
