@@ -56,14 +56,18 @@ def test_rows_are_listed_with_the_row_that_they_match(
         assert [row["jaccard"] for row in rows] == [1, 0.886, 1]
 
 
-def test_shortened_rows_say_how_many_characters_are_left_out(source: Path) -> None:
+def test_shortened_rows_say_how_many_tokens_are_left_out(source: Path) -> None:
     encoder = build_encoder(resolve())
     room = max(len(prompt.ids) for prompt in encoder.encode([HOT, PLAIN])) + max(map(len, encoder.completions_K))
     config = config_of(source, f"prompt.max_length={room - 1}")
     columns, rows = listed(config, "shortened")
-    assert columns == ("split", "row", "text", "label", "characters", "characters_left_out")
-    by_hand = [prompt.cut for prompt in build_encoder(config).encode([text for text, _ in ROWS["train"]])]
-    assert [row["characters_left_out"] for row in rows if row["split"] == "train"] == [n for n in by_hand if n]
+    assert columns == ("split", "row", "text", "label", "tokens", "tokens_left_out")
+    texts = [text for text, _ in ROWS["train"]]
+    empty, *cut = (len(prompt.ids) for prompt in build_encoder(config).encode(["", *texts]))
+    whole = [len(prompt.ids) for prompt in build_encoder(config, whole=True).encode(texts)]
+    by_hand = [(one - empty, one - short) for one, short in zip(whole, cut, strict=True) if one > short]
+    found = [(row["tokens"], row["tokens_left_out"]) for row in rows if row["split"] == "train"]
+    assert found == by_hand != []
     assert {row["row"] for row in rows if row["split"] == "train"} >= {3, 4}
     assert listed(config_of(source), "shortened") == (columns, [])
 

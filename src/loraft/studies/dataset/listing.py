@@ -83,8 +83,7 @@ def _shortened(config: Config, splits: list[Split]) -> Iterator[Listed]:
     for split in splits:
         for i, prompt in enumerate(encoder.encode(split.texts)):
             if prompt.cut:
-                characters = len(split.texts[i])
-                yield _row(config, split, i) | {"characters": characters, "characters_left_out": prompt.cut}
+                yield _row(config, split, i) | {"tokens": prompt.sentence, "tokens_left_out": prompt.cut}
 
 
 def _row(config: Config, split: Split, i: int, columns: tuple[str, ...] = ROW) -> Listed:
@@ -100,5 +99,5 @@ KINDS: dict[str, tuple[tuple[str, ...], Callable[[Config, list[Split]], Iterator
     "leaks": ((*ROW, *OTHER, "jaccard"), _leaks),
     "conflicts": ((*ROW, *OTHER), _conflicts),
     "duplicates": ((*ROW, *OTHER), _duplicates),
-    "shortened": ((*ROW, "characters", "characters_left_out"), _shortened),
+    "shortened": ((*ROW, "tokens", "tokens_left_out"), _shortened),
 }
