@@ -1,0 +1,18 @@
+"""Every case runs in an empty working folder, offline, without the user's settings."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    shown, level = warnings.formatwarning, logging.getLogger("bitsandbytes").level
+    yield tmp_path
+    warnings.formatwarning = shown
+    logging.getLogger("bitsandbytes").setLevel(level)
