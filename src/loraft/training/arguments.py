@@ -67,13 +67,22 @@ def sft_config(
     )
 
 
-def fitted_batches(section: TrainConfig, model: PeftModel, rows: Sequence[TrainingRow], adapters: int) -> TrainConfig:
+def fitted_batches(
+    section: TrainConfig, model: PeftModel, rows: Sequence[TrainingRow], adapters: int, *, at_most: int | None = None
+) -> TrainConfig:
     """Returns the section with the largest batches that the free memory holds; a note says where it is short.
 
     The rows of a step, their weights in the loss and the number of steps stay the same: the rows of a step are divided
     evenly among more or fewer batches. Where batches share a prefix, all rows of a step are one batch if they fit, so
     that the prompt is computed once. Where not even one row fits, its activations are computed again in the backward
     pass (`gradient_checkpointing`), again in the largest batches that fit.
+
+    Args:
+        section: the `train` section of the config.
+        model: with its adapters.
+        rows: of the training.
+        adapters: that train at once.
+        at_most: rows of a batch that are known not to be too many; None where nothing is known.
     """
     if distributed.is_distributed():  # several processes could decide differently
         return section
@@ -82,13 +91,14 @@ def fitted_batches(section: TrainConfig, model: PeftModel, rows: Sequence[Traini
     # An unknown architecture may fall back to padded batches; checkpointing is asked for where memory is short.
     whole = packed and prefix_attention.supports(model.get_base_model()) and not checkpointing
     for recompute in sorted({checkpointing, True}):
-        sizes = [size for size in range(window if whole else batch, 0, -1) if window % size == 0]
+        largest = min(window if whole else batch, at_most or window)
+        sizes = [size for size in range(largest, 0, -1) if window % size == 0]
         size = memory.largest_fit(model, rows, sizes, adapters, packed=packed, recompute=recompute)
         if size is not None:
             break
         whole = False
     size = size or 1  # the estimate is a careful one
-    if size < batch or recompute > checkpointing:
+    if (size < batch and at_most is None) or recompute > checkpointing:
         how = "; activations are computed twice (train.gradient_checkpointing)" if recompute > checkpointing else ""
         warnings.warn(
             f"training: a batch of {batch} rows may not fit into the free memory; {size} at a time, {window} a step as"

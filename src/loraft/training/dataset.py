@@ -31,6 +31,7 @@ class TrainingData:
         evaluate_adapters: takes the model and the names of several adapters; returns what `evaluate_with` returns for
             each of them, and None for one whose scores are NaN. None where one after the other is as fast.
         metric: picks the checkpoint.
+        at_most: rows of a batch where larger ones ran out of memory; else None.
     """
 
     rows: list[TrainingRow]
@@ -40,6 +41,7 @@ class TrainingData:
     cut: float = 0.0
     evaluate_adapters: Callable[[Any, Sequence[str]], list[dict[str, float] | None]] | None = None
     metric: Metric = DEFAULT
+    at_most: int | None = None
 
 
 def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Split) -> TrainingData:

@@ -38,6 +38,7 @@ from loraft.training.checkpoints import BestStep, finished_training, load_best, 
 from loraft.training.dataset import prepare
 from loraft.training.learning_rate import learning_rate, rate_for
 from loraft.training.measured import Measured
+from loraft.training.out_of_memory import train_halving
 from loraft.training.results import ParameterCounts, RunResult, TrainReport
 from loraft.training.trainer import LabelTrainer
 
@@ -230,22 +231,27 @@ def fit_adapter(inputs: TrainingInputs, resume: bool, quiet: bool, run: Run, mod
     interrupt = SaveOnInterrupt()
     checkpoint = newest_checkpoint(run.checkpoints) if resume else None
     clock = TrainingClock(checkpoint)
-    trainer = LabelTrainer.build(
-        model,
-        data,
-        config.train,
-        output_dir=str(run.checkpoints),
-        seed=config.seed,
-        callbacks=[progress, interrupt, clock],
-    )
-    progress.tokens_seen = clock.tokens_seen = lambda: trainer.tokens_seen
+
+    def build_trainer(at_most: int | None = None) -> LabelTrainer:
+        trainer = LabelTrainer.build(
+            model,
+            replace(data, at_most=at_most),
+            config.train,
+            output_dir=str(run.checkpoints),
+            seed=config.seed,
+            callbacks=[progress, interrupt, clock],
+        )
+        progress.tokens_seen = clock.tokens_seen = lambda: trainer.tokens_seen
+        return trainer
+
     over = None if checkpoint is None else finished_training(checkpoint)
     with interrupt, progress.bar:
         if checkpoint is not None and over is not None:
+            trainer = build_trainer()
             load_best(model, checkpoint, over)
             trainer.state = over
         else:
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            trainer = train_halving(build_trainer, model, run.checkpoints, checkpoint)
     model.eval()
     best = trainer.state.best_model_checkpoint
     step, score = None if best is None else step_of(Path(best)), trainer.state.best_metric

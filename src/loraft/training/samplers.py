@@ -5,7 +5,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch.utils.data import Sampler
+from transformers import TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from loraft.config.schema import TrainConfig
+from loraft.engine.collator import TrainingRow
 
 
 class EpochSampler(Sampler[int]):
@@ -51,3 +55,13 @@ class LengthSampler(EpochSampler):
 
     def __iter__(self) -> Iterator[int]:
         yield from get_length_grouped_indices(self.lengths, self.window, generator=self.generator())
+
+
+def sampler_of(section: TrainConfig, rows: Sequence[TrainingRow], args: TrainingArguments) -> Sampler[int] | None:
+    """Returns the sampler of `train.sampling`; None for upstream's own, which shuffles."""
+    if section.sampling == "balanced":
+        return BalancedSampler([row.label for row in rows], args.seed)
+    if section.sampling == "by_length":
+        window = args.train_batch_size * args.gradient_accumulation_steps
+        return LengthSampler([len(row.input_ids) for row in rows], window, args.seed)
+    return None

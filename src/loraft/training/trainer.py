@@ -32,7 +32,7 @@ from loraft.training.flat_adamw import FlatAdamW
 from loraft.training.joint_adapters import JointAdapters
 from loraft.training.learning_rate import learning_rate
 from loraft.training.mode_switches import cheap_mode_switches
-from loraft.training.samplers import BalancedSampler, LengthSampler
+from loraft.training.samplers import sampler_of
 
 
 class LabelTrainer(SFTTrainer):
@@ -92,7 +92,8 @@ class LabelTrainer(SFTTrainer):
         if section.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(section.early_stopping_patience))
         on_cpu = next(model.parameters()).device.type == "cpu"
-        window = fitted_batches(section, model, data.rows, adapters=1 if joint is None else len(joint.names))
+        adapters = 1 if joint is None else len(joint.names)
+        window = fitted_batches(section, model, data.rows, adapters, at_most=data.at_most)
         rate = learning_rate(section, model)  # of a joint training: that of the first trial, see `JointTrainer`
         trainer = cls(
             model=model,
@@ -320,11 +321,5 @@ class LabelTrainer(SFTTrainer):
         return self.data.evaluate_with(model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        rows = self.data.rows
-        if self.section.sampling == "balanced":
-            return BalancedSampler([row.label for row in rows], self.args.seed)
-        if self.section.sampling == "by_length":
-            window = self.args.train_batch_size * self.args.gradient_accumulation_steps
-            return LengthSampler([len(row.input_ids) for row in rows], window, self.args.seed)
-        sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
-        return sampler
+        chosen = sampler_of(self.section, self.data.rows, self.args)
+        return super()._get_train_sampler(train_dataset) if chosen is None else chosen
