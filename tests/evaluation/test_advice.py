@@ -205,6 +205,25 @@ def test_an_unusual_learning_rate_is_told(rate: float, words: str) -> None:
     assert all(words in one and one.endswith("leave train.learning_rate unset") for one in found)
 
 
+def test_a_training_that_helped_nothing_says_so_in_words() -> None:
+    test = split("test", (100, 100, 100))
+    right, one_label = test.labels.tolist(), [2] * 300
+    halves = [label if row % 2 else 2 for row, label in enumerate(right)]
+    config = resolve(overrides=["train.learning_rate=100000"])
+    good, bad, middling = judged(test, right), judged(test, one_label), judged(test, halves)
+    assert [*advice.of_outcome(config, bad, good)] == []
+    (worse,) = advice.of_outcome(config, good, bad)
+    assert worse.startswith("the result is no better than before the training: macro F1 on test 0.1667 after, 1.0000")
+    assert "lower train.learning_rate (now 100000)" in worse
+    (same,) = advice.of_outcome(resolve(), bad, bad)
+    assert "is no better" in same
+    assert "(now by size)" in same
+    hardly = judged(test, [*halves[:-1], 2 if halves[-1] != 2 else 0])
+    low, high = sorted((middling, hardly), key=lambda report: report.scores["macro_f1"])
+    (unclear,) = advice.of_outcome(resolve(), low, high)
+    assert unclear.startswith("the result may be no better than before the training")
+
+
 def test_many_labels_are_counted_and_the_rows_of_the_rarest_named() -> None:
     labels = [f"nhãn {n}" for n in range(12)]
     numbers = iter(range(1, 67))

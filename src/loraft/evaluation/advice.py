@@ -184,6 +184,32 @@ def of_training(
     return found
 
 
+def of_outcome(config: Config, before: EvaluationReport, after: EvaluationReport) -> Iterator[str]:
+    """A sentence where the training did not improve its metric on the test split, or not more than chance explains.
+
+    Args:
+        config: names the metric.
+        before: the backbone's own results on the test rows.
+        after: those of the adapter.
+    """
+    metric = Metric.of(config)
+    old, new = before.scores.get(metric.key), after.scores.get(metric.key)
+    if old is None or new is None:
+        return
+    values = f"{metric.word} on test {new:.4f} after, {old:.4f} before"
+    hint = (
+        "lower train.learning_rate (now {}), or look for wrong labels with loraft data; the log says how the loss went"
+    ).format("by size" if config.train.learning_rate is None else f"{config.train.learning_rate:g}")
+    low, high = after.intervals.get(metric.key, (new, new))
+    if metric.gain(new) <= metric.gain(old):
+        yield f"the result is no better than before the training: {values}; {hint}"
+    elif low <= old <= high:
+        yield (
+            f"the result may be no better than before the training: {values}, which lies inside the"
+            f" {after.confidence:.0%} interval; train on more rows or steps, or measure on more"
+        )
+
+
 def rare(rows_of: Mapping[str, Sequence[int]], more: str = "", split: str = "test") -> list[str]:
     """A sentence about labels with too few test rows for an interval of the macro F1, or none.
 
