@@ -1,7 +1,8 @@
 """Choose how the batches of a training go through the model, from its architecture, the config and the device."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from peft import PeftModel
@@ -12,7 +13,7 @@ from loraft.engine import fused_layer, lora_linear, prefix_attention
 from loraft.engine.architecture import longest_fast_row
 from loraft.engine.collator import TrainingRow
 from loraft.engine.loss import BatchMethod
-from loraft.errors import Note
+from loraft.errors import BackboneError, Note
 
 STATIC_DEVICES = {"cuda"}  # where a step over batches of a fixed size (`captured_step`) pays
 
@@ -67,3 +68,33 @@ def suits_static_steps(section: TrainConfig, arguments: Any, method: BatchMethod
             stacklevel=2,
         )
     return not why
+
+
+@contextmanager
+def enabled(model: PeftModel, method: BatchMethod, adapters: Sequence[str] | None) -> Iterator[None]:
+    """Gives the model the layers, the attention and the LoRA products of a method, until the end of the block.
+
+    Shared-prefix attention is enabled for fused layers as well: layers that are called without a layout use it, in the
+    check of the first batch and where that check falls back.
+
+    Args:
+        model: with its adapters.
+        method: of the training's batches.
+        adapters: names of those that are trained in one pass; None for the active one alone.
+
+    Raises:
+        BackboneError: several adapters are trained, and a layer of them is no plain LoRA linear layer.
+    """
+    shared = method in (BatchMethod.FUSED, BatchMethod.ATTENTION)
+    # peft's own layers would add all adapters of a joint training to every row
+    own_lora_products = method is not BatchMethod.PADDED or adapters is not None
+    layers = fused_layer.enabled(model, adapters) if method is BatchMethod.FUSED else nullcontext()
+    attention = prefix_attention.enabled(model.get_base_model()) if shared else nullcontext()
+    lora_products = lora_linear.enabled(model, adapters) if own_lora_products else nullcontext()
+    with layers, attention, lora_products as all_layers:
+        if adapters is not None and not all_layers:
+            raise BackboneError(
+                "joint training: an adapter layer is not a plain LoRA linear layer (DoRA, bias, merged ...); use"
+                " --joint off"
+            )
+        yield

@@ -1,7 +1,6 @@
 """Callbacks of the trainer: progress bar and log, seconds and tokens, saving on Ctrl-C."""
 
 import json
-import math
 import signal
 import sys
 import threading
@@ -16,7 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from loraft.errors import BackboneError
 from loraft.evaluation.choosing import DEFAULT, Metric
 
 SECONDS_APART = 60.0  # what an interruption that nobody asked for can cost
@@ -27,9 +25,6 @@ class ProgressCallback(TrainerCallback):
     """Draws a bar with loss, metric, tokens per second and time left, and logs every report of the trainer.
 
     The bar is drawn inside the context `bar` and removed at its end, whatever ended the training.
-
-    Raises, from the trainer:
-        BackboneError: the loss is not finite.
 
     Args:
         append_log: takes one line of the log, ready for JSON.
@@ -66,11 +61,6 @@ class ProgressCallback(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Logs loss and scores; the trainer's closing summary is left out, since metrics.json has it."""
         logs = logs or {}
-        if not math.isfinite(logs.get("loss", 0.0)):
-            raise BackboneError(
-                f"training: the loss is not finite at step {state.global_step} (got {logs['loss']}); lower "
-                f"train.learning_rate (now {args.learning_rate:g})"
-            )
         score = f"eval_{self.metric.key}"
         entry = {key: value for key, value in logs.items() if key in (*KEPT, score)}
         if not any(key in entry for key in ("loss", score)):

@@ -31,6 +31,7 @@ class TrainingData:
         evaluate_adapters: takes the model and the names of several adapters; returns what `evaluate_with` returns for
             each of them, and None for one whose scores are NaN. None where one after the other is as fast.
         metric: picks the checkpoint.
+        numbers: the number in the data of the sentence of each row, for messages.
         at_most: rows of a batch where larger ones ran out of memory; else None.
     """
 
@@ -41,6 +42,7 @@ class TrainingData:
     cut: float = 0.0
     evaluate_adapters: Callable[[Any, Sequence[str]], list[dict[str, float] | None]] | None = None
     metric: Metric = DEFAULT
+    numbers: Sequence[int] = ()
     at_most: int | None = None
 
 
@@ -83,4 +85,5 @@ def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Sp
         return [None if np.isnan(scores_NK).any() else numbers_of(scores_NK) for scores_NK in scores_ANK]
 
     cut = cut_share(prompts)
-    return TrainingData(rows, encoder.tokenizer, evaluate_with, truncated, cut, evaluate_adapters, metric)
+    numbers = np.repeat([example.row for example in train_split.examples], len(rows) // len(train_split)).tolist()
+    return TrainingData(rows, encoder.tokenizer, evaluate_with, truncated, cut, evaluate_adapters, metric, numbers)

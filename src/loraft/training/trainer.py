@@ -1,7 +1,6 @@
 """A subclass of TRL's SFTTrainer that computes the batch's common prompt once and evaluates by scoring labels."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, Self
 
 import numpy as np
@@ -16,17 +15,17 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from trl import SFTTrainer
 
 from loraft.config.schema import TrainConfig
-from loraft.engine import fused_layer, lora_linear, prefix_attention
+from loraft.engine import lora_linear
 from loraft.engine.architecture import UNLIMITED, longest_fast_row, rope_limit
 from loraft.engine.collator import TrainingRow, equal_length_parts, first_rows, pack, pad, rows_of, unpack
 from loraft.engine.layout import bucket_size
 from loraft.engine.loss import BatchMethod, answer_loss_sums, static_loss_sums
 from loraft.engine.static_batch import StaticBatch, StaticInputs, static_batch
-from loraft.errors import BackboneError
 from loraft.training.arguments import fitted_batches, sft_config
-from loraft.training.batch_method import choose_method, suits_static_steps
+from loraft.training.batch_method import choose_method, enabled, suits_static_steps
 from loraft.training.captured_step import CapturedStep, GraphRunner, drop_copies, weight_copies
 from loraft.training.dataset import TrainingData
+from loraft.training.finite_loss import FiniteLoss
 from loraft.training.first_batch_check import CHECKED_ROWS, check_first_batch
 from loraft.training.flat_adamw import FlatAdamW
 from loraft.training.joint_adapters import JointAdapters
@@ -72,6 +71,7 @@ class LabelTrainer(SFTTrainer):
         self._checked = self.method is BatchMethod.PADDED  # else the first batch is compared with a padded one
         self.static = suits_static_steps(section, self.args, self.method)
         self._step: CapturedStep | None = None  # with static steps, from the first batch on
+        self._finite = FiniteLoss(self.args.gradient_accumulation_steps, self.args.logging_steps, self.args.device)
         self._runner = GraphRunner(self.args.device)
         self._answers = max(len(row.input_ids) - row.answer_start for row in self.data.rows)
 
@@ -125,24 +125,9 @@ class LabelTrainer(SFTTrainer):
         return model
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Trains as upstream does, with the layers, the attention and the LoRA products of the chosen method.
-
-        Shared-prefix attention is enabled for fused layers as well: layers that are called without a layout use it, in
-        the check of the first batch and where that check falls back.
-        """
+        """Trains as upstream does, with the layers, the attention and the LoRA products of the chosen method."""
         model = self.peft_model()
-        shared = self.method in (BatchMethod.FUSED, BatchMethod.ATTENTION)
-        # peft's own layers would add all adapters of a joint training to every row
-        own_lora_products = self.shared_prefix or self.adapters is not None
-        layers = fused_layer.enabled(model, self.adapters) if self.method is BatchMethod.FUSED else nullcontext()
-        attention = prefix_attention.enabled(model.get_base_model()) if shared else nullcontext()
-        lora_products = lora_linear.enabled(model, self.adapters) if own_lora_products else nullcontext()
-        with layers, attention, cheap_mode_switches(model, self._trained), lora_products as all_layers:
-            if self.adapters is not None and not all_layers:
-                raise BackboneError(
-                    "joint training: an adapter layer is not a plain LoRA linear layer (DoRA, bias, merged ...); use"
-                    " --joint off"
-                )
+        with cheap_mode_switches(model, self._trained), enabled(model, self.method, self.adapters):
             try:
                 return super().train(*args, **kwargs)
             finally:
@@ -194,6 +179,7 @@ class LabelTrainer(SFTTrainer):
 
     def _collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor] | StaticBatch:
         rows = [self.data.rows[item["row"]] for item in items]
+        self._finite.collated([item["row"] for item in items])
         longest = max(len(row.input_ids) for row in rows)
         # The mask of a packed row has no sliding window, so rows are packed only where each fits into the window.
         if self.shared_prefix and longest <= self._longest_packed:
@@ -215,6 +201,17 @@ class LabelTrainer(SFTTrainer):
 
     def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Computes a batch's loss and adds its gradients, as upstream does; static steps never wait for the device."""
+        loss = self._batch_step(model, inputs, num_items_in_batch)
+        self._finite.trained(loss)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs as upstream does, and ends a training whose loss is not finite."""
+        if "loss" in logs:
+            self._finite.check(logs["loss"], self.state.global_step, self.args.learning_rate, self.data.numbers)
+        super().log(logs, start_time)
+
+    def _batch_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any) -> torch.Tensor:
         if not self.static:
             loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
             return loss
