@@ -206,7 +206,7 @@ def _with_baselines_and_warnings(
         predictions_N = predicted_ids(rows, result.labels)
         told = advice.of_evaluation(config, result.after, test, predictions_N, train)
         baselines = compared_with(config, train, test, predictions_N, "adapter")
-    told += advice.of_outcome(config, result.before, result.after)
+    told += advice.of_outcome(config, result.before, result.after) if result.before is not None else ()
     told += warnings_of_training(run, config, result.train, len(splits["validation"]))
     return replace(result, baselines=baselines, warnings=tuple(told))
 
