@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?=
 MODEL ?=
+# A test computes on one core; a file's tests stay together, since they share what is made once for the file.
+PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install train test check lint format types bench bench-smollm2 bench-vsfc clean
@@ -27,10 +29,10 @@ train: $(STAMP) ## fine-tune the bundled backbone with QLoRA and print labels be
 	$(BIN)/loraft train --quant nf4 --rank 16 --force
 
 test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 check: lint types $(STAMP) ## what CI runs: lint, types, all tests but the slow ones
-	$(BIN)/python -m pytest -q --integration
+	$(PYTEST) --integration
 
 lint: $(STAMP) ## check style and format
 	$(BIN)/ruff check .

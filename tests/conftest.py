@@ -11,6 +11,8 @@ os.environ.update(
     MPLBACKEND="Agg",
     TOKENIZERS_PARALLELISM="false",
 )
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # each worker has a core; read when torch is imported
 for variable in ("LORAFT_PRESET", "LORAFT_DEBUG", "RANK", "LOCAL_RANK", "WORLD_SIZE", "FORCE_COLOR"):
     os.environ.pop(variable, None)
 
