@@ -17,7 +17,7 @@ from stepper import Paced
 from targets import HARNESS, LORAFT, RECIPE, TRL, TRL_BEST
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from loraft.config.schema import Config
+from loraft.config.schema import Config, OutputSection
 from loraft.data.dataset import Split, load_data
 from loraft.engine import scorer
 from loraft.engine.collator import TrainingRow, make_rows
@@ -250,7 +250,9 @@ def sweeps_of(
         section = config.sweep.model_copy(update={"ranks": chosen})
         few = {} if number >= 0 or warm_up_steps is None else {"max_steps": min(warm_up_steps, config.train.max_steps)}
         train = config.train.model_copy(update=few)
-        return config.model_copy(update={"sweep": section, "train": train, "output": f"{root}/{number}"})
+        return config.model_copy(
+            update={"sweep": section, "train": train, "output": OutputSection(folder=f"{root}/{number}")}
+        )
 
     def ours(number: int) -> list[float]:
         result = runner.sweep(asking(number, 1), quiet=True)
@@ -283,7 +285,7 @@ def predictions(config: Config, texts: Sequence[str], *, one_by_one: int, looped
     """
     with TemporaryDirectory() as root:
         section = config.train.model_copy(update={"max_steps": 2, "eval_steps": 2})
-        small = config.model_copy(update={"output": root, "name": "run", "train": section})
+        small = config.model_copy(update={"output": OutputSection(folder=root), "name": "run", "train": section})
         run = run_of(small)
         pipeline.train(small, quiet=True)
         encoder, model = load_run(run, small)

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from loraft.config.resolve import load_config
+from loraft.config.schema import OutputSection
 from loraft.evaluation.choosing import TABLE_SCORES
 from loraft.evaluation.evaluate import evaluate
 from loraft.evaluation.predict import predict
@@ -74,7 +75,7 @@ def test_runs_of_then_can_be_compared(old: Path) -> None:
 
 def test_a_finished_sweep_goes_on_without_training_anything(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "run_training", lambda *given, **named: pytest.fail("a trial was trained"))
-    config = load_config(old / "sweep" / "sweep.yaml").model_copy(update={"output": str(old)})
+    config = load_config(old / "sweep" / "sweep.yaml").model_copy(update={"output": OutputSection(folder=str(old))})
     result = runner.sweep(config, quiet=True)
     then = json.loads((FIXTURES / "sweep" / "sweep.json").read_text(encoding="utf-8"))
     assert [trial.status for trial in result.trials] == ["finished", "finished"]
@@ -87,7 +88,7 @@ def test_a_few_shot_study_is_resumed_with_the_measurements_that_it_has(
 ) -> None:
     for loads in ("build", "load_run"):
         monkeypatch.setattr(study, loads, lambda *given: pytest.fail("a model was loaded"))
-    config = load_config(old / "fewshot" / "fewshot.yaml").model_copy(update={"output": str(old)})
+    config = load_config(old / "fewshot" / "fewshot.yaml").model_copy(update={"output": OutputSection(folder=str(old))})
     result = study.fewshot(config, run=old / "run", resume=True, quiet=True)
     then = json.loads((FIXTURES / "fewshot" / "fewshot.json").read_text(encoding="utf-8"))
     assert [row.name for row in result.rows] == [row["name"] for row in then["rows"]]
@@ -95,7 +96,7 @@ def test_a_few_shot_study_is_resumed_with_the_measurements_that_it_has(
 
 
 def test_a_sweep_of_then_is_ranked_by_the_scores_that_its_runs_have(old: Path) -> None:
-    config = load_config(old / "sweep" / "sweep.yaml").model_copy(update={"output": str(old)})
+    config = load_config(old / "sweep" / "sweep.yaml").model_copy(update={"output": OutputSection(folder=str(old))})
     result = runner.sweep(config, quiet=True)
     assert result.best_setting is not None
     assert result.best_setting.measured is not None

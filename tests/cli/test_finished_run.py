@@ -25,7 +25,7 @@ def test_the_folder_of_the_runs_can_be_another(here: Path) -> None:
     finished(here / "runs" / "một")
     finished(here / "kết quả" / "hai")
     assert finished_run(None, "kết quả", (), {})[0] == Path("kết quả/hai")
-    assert finished_run("hai", "kết quả", (), {"output": "kết quả"})[1].output == "kết quả"
+    assert finished_run("hai", "kết quả", (), {"output": "kết quả"})[1].output.folder == "kết quả"
     with pytest.raises(RunError, match="no such run"):
         finished_run("hai", None, (), {})
 

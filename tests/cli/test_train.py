@@ -23,7 +23,7 @@ def test_train_resolves_the_short_flags(api: Double, here: Path, loraft_says: Sa
     assert config is not None
     assert (config.preset, config.quant.method, config.lora.r) == ("tutorial", "nf4", 4)
     assert (config.model.name, config.data.source, config.prompt.task) == ("mô-hình", "dữ-liệu.csv", "topic")
-    assert (config.output, config.seed, config.train.learning_rate) == ("kết quả", 7, 1e-4)
+    assert (config.output.folder, config.seed, config.train.learning_rate) == ("kết quả", 7, 1e-4)
     assert api.given == {"force": True, "resume": False}
     assert err.splitlines()[0] == "backbone mô-hình (nf4), data dữ-liệu.csv"
 

@@ -12,7 +12,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
-from loraft.config.schema import Config
+from loraft.config.schema import Config, OutputSection
 from loraft.data.dataset import Split, load_data
 from loraft.evaluation import advice, label_set_baselines
 from loraft.evaluation.baselines import tfidf
@@ -67,7 +67,7 @@ def test_kept_baselines_are_not_taken_for_a_task_with_another_number_of_labels(
     section, train, test = feedback
     for labels in (section.prompt.labels or [], [*(section.prompt.labels or []), "chưa có"]):
         prompt = section.prompt.model_copy(update={"labels": labels})
-        given = section.model_copy(update={"prompt": prompt, "output": str(tmp_path)})
+        given = section.model_copy(update={"prompt": prompt, "output": OutputSection(folder=str(tmp_path))})
         found = label_set_baselines.compared_with(given, train, test, test.label_sets(len(labels)), "adapter")
         assert found is not None
         assert found.rows[0].verdict == BETTER

@@ -40,7 +40,7 @@ def test_free_keys_may_differ_and_a_dot_frees_a_section(tmp_path: Path) -> None:
     with pytest.raises(RunError) as raised:
         check_same_config(path, now, free=("sweep.", "fewshot.shots"), hint="làm lại")
     lines = [line.split(":")[0].strip() for line in str(raised.value).splitlines()[1:-1]]
-    assert sorted(lines) == ["fewshot.repeats", "name", "output", "preset"]
+    assert sorted(lines) == ["fewshot.repeats", "name", "output.folder", "preset"]
 
 
 def test_a_free_key_frees_no_key_that_begins_alike(tmp_path: Path) -> None:

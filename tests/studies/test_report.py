@@ -22,7 +22,7 @@ import loraft
 from loraft.config.resolve import load_config, resolve
 from loraft.config.yaml_io import dump_config
 from loraft.display.page import Code, cells
-from loraft.errors import RunError
+from loraft.errors import ConfigError, RunError
 from loraft.runs.atomic_files import write_text
 from loraft.runs.predictions import RunPredictions
 from loraft.runs.run import Run
@@ -453,9 +453,9 @@ def test_the_page_goes_where_it_is_asked_to(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path / "a")
     assert report.write_page(folder) == folder / "report.html"
     assert report.write_page(folder, tmp_path / "gửi thầy" / "b.html").is_file()
-    with pytest.raises(RunError, match=r"--to: is a folder .*report\.html"):
+    with pytest.raises(ConfigError, match=r"--to: is a folder .*; name a file"):
         report.write_page(folder, tmp_path)
-    with pytest.raises(RunError, match=r"cannot be written .*--to"):
+    with pytest.raises(ConfigError, match=r"--to: cannot be written .*; name another"):
         report.write_page(folder, folder / "sweep.json" / "c.html")
 
 

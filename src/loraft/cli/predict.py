@@ -51,6 +51,7 @@ def predict(
     output_file: Annotated[
         Path | None, typer.Option(help="The input's columns with the predictions: .csv, .jsonl or .parquet.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an output file without predictions.")] = False,
     min_confidence: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave a row undecided below this probability.")
     ] = None,
@@ -77,7 +78,7 @@ def predict(
     if json and output_file is not None:
         raise ConfigError(f"--json and --output-file: two forms of the result (got {output_file}); give one of them")
     if output_file is not None:
-        check_output(output_file, file)
+        check_output(output_file, file, force=force)
     refuse_several({"--run": run, "--adapter": adapter})
     flags = dotted(model=model, task=task, quant=quant)
     path, resolved = run_or_adapter(run, adapter, sets or (), flags, output=output, preset=preset, config_file=config)

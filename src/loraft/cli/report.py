@@ -17,9 +17,11 @@ def report(
         Path | None, typer.Option("--to", metavar="FILE", help="File of the page; default: report.html in the folder.")
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print tables and notes in Markdown instead.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is no report.")] = False,
     output: Output = None,
 ) -> None:
     """Write one self-contained HTML page about a run, a study or a data source, and print its path."""
+    from loraft.runs.atomic_files import is_stream
     from loraft.studies import report
 
     if markdown and to is not None:
@@ -30,4 +32,6 @@ def report(
     if markdown:
         print(report.markdown(folder), end="")
     else:
-        print(report.write_page(folder, to))
+        path = report.write_page(folder, to, force=force)
+        if not is_stream(path):  # on /dev/stdout the page is the result
+            print(path)

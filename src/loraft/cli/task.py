@@ -25,25 +25,22 @@ def new(
 ) -> None:
     """Write a short task file from the labels of a data source; print the command that trains with it."""
     from loraft.config.resolve import resolve
+    from loraft.runs.output_paths import check_target, writing
 
     resolved = resolve(overrides=sets or (), flags=dotted(data=data))
     source = resolved.data.source
     path = output or Path(f"{Path(source).name.partition('.')[0] or 'task'}.yaml")
     if language not in (None, *LANGUAGES):
         raise ConfigError(f"--language: unknown (got {language!r}); allowed: {', '.join(LANGUAGES)}")
-    if path.exists() and not force:
-        raise ConfigError(f"{path}: is there already; --force replaces it, --output FILE writes another one")
+    check_target(path, "--output", own=lambda file: False, force=force)
 
     from loraft.studies.dataset import new_task, overview
 
     found = overview.survey(resolved)
     train = new_task.train_command(found, str(path), sets or ())
     text = new_task.task_text(found, language=language or found.language, train=train)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another --output") from None
+    with writing(path, "--output") as temporary:
+        temporary.write_text(text, encoding="utf-8")
     for line in overview.overview_lines(found):
         say(line)
     other = next(key for key in LANGUAGES if key != (language or found.language))

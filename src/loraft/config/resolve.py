@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from loraft.config.diagnostics import as_section, mistake, nearest, report, show
 from loraft.config.prompt_section import PromptConfig
 from loraft.config.schema import Config
-from loraft.config.section import text_of
+from loraft.config.section import is_folder_alone, text_of
 from loraft.config.wording import contradictions, with_words, worded
 from loraft.config.yaml_io import Loader, read_mapping, yaml_problem
 from loraft.errors import ConfigError
@@ -76,6 +76,8 @@ def resolve(
     mistakes: list[str] = []
     config_file = None if config_file is None else Path(config_file)
     file = {} if config_file is None else read_mapping(config_file)
+    if is_folder_alone(file.get("output")):
+        file["output"] = {"folder": file["output"]}
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     layers = [
         Layer(str(config_file), file),
@@ -157,6 +159,7 @@ def _nest(dotted: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for key, value in dotted.items():
         inside: Any = nested
+        key = "output.folder" if key == "output" and is_folder_alone(value) else key
         *sections, leaf = key.split(".")
         for section in sections:
             inside = inside.setdefault(section, {}) if isinstance(inside, dict) else inside

@@ -6,14 +6,14 @@ and refuses unknown keys; `loraft.config.resolve` builds it from preset, file, f
 
 import os
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from loraft.bundled import bundled_backbones
 from loraft.config.data_section import DataConfig
 from loraft.config.prompt_section import PromptConfig
-from loraft.config.section import Section
+from loraft.config.section import Section, is_folder_alone
 
 
 class ModelConfig(Section):
@@ -213,6 +213,13 @@ class SweepConfig(Section):
     )
 
 
+class OutputSection(Section):
+    """Where results are written, and what of the data they hold. A text instead of this section is its `folder`."""
+
+    folder: str = Field("runs", min_length=1, description="folder that holds the run directories")
+    texts: bool = Field(True, description="false: no sentence of the data is written, only row numbers")
+
+
 # Names that would leave the output folder; on Windows a backslash divides folders too, and C: is another drive.
 OUTSIDE = re.compile(r"\\|^[A-Za-z]:|(^|/)\.{0,2}(/|\Z)")
 
@@ -228,8 +235,8 @@ class Config(Section):
 
     preset: str = Field("quickstart", description="the preset that the values started from")
     seed: int = Field(42, ge=0, lt=2**32)
-    output: str = Field("runs", description="folder that holds the run directories")
-    name: str | None = Field(None, description="run directory inside output; default: made from the config")
+    output: OutputSection = Field(default_factory=OutputSection)
+    name: str | None = Field(None, description="run directory inside output.folder; default: made from the config")
     model: ModelConfig = Field(default_factory=ModelConfig)
     quant: QuantConfig = Field(default_factory=QuantConfig)
     lora: LoraSection = Field(default_factory=LoraSection)
@@ -239,6 +246,11 @@ class Config(Section):
     eval: EvalConfig = Field(default_factory=EvalConfig)
     fewshot: FewshotConfig = Field(default_factory=FewshotConfig)
     sweep: SweepConfig = Field(default_factory=SweepConfig)
+
+    @field_validator("output", mode="before")
+    @classmethod
+    def _folder_alone(cls, value: Any) -> Any:
+        return {"folder": value} if is_folder_alone(value) else value
 
     @field_validator("train")
     @classmethod

@@ -72,6 +72,11 @@ class Section(BaseModel):
         return [text_of(one) for one in value] if isinstance(value, list) else text_of(value)
 
 
+def is_folder_alone(output: Any) -> bool:
+    """Whether this value of `output` is short for `output.folder`, as all were before there was `output.texts`."""
+    return output is not None and not isinstance(output, dict | Section)
+
+
 def _annotation(section: type[Section], info: ValidationInfo) -> Any:
     return section.model_fields[str(info.field_name)].annotation
 

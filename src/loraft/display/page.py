@@ -24,6 +24,7 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
+MARK = b'<meta name="generator" content="loraft report">'  # by which a page is known as one
 LONG_CELL = 40  # a column with a cell of so many characters holds sentences, which may be broken into lines
 
 

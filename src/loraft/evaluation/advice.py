@@ -275,7 +275,7 @@ def _leaked(
         exact, pairs = rows_also_in(train.texts, test.texts, near=near)
         return [exact, [pair.left for pair in pairs]]
 
-    exact, nearly = kept(Path(config.output), "leaks", [train.fingerprint, test.fingerprint], find)
+    exact, nearly = kept(Path(config.output.folder), "leaks", [train.fingerprint, test.fingerprint], find)
     inside = {*exact, *nearly}
     if not inside:
         return

@@ -143,7 +143,7 @@ def compared_over(
     answers: dict[str, list[int]] = {name: [] for name in BASELINES}
     for train, test in parts:
         made: dict[str, list[int]] = kept(
-            Path(config.output),
+            Path(config.output.folder),
             "baselines",
             [train.fingerprint, test.fingerprint],
             partial(_answers, train, test),

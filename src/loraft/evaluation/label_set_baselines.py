@@ -57,7 +57,7 @@ def compared_with(
     if train is None or config.eval.baselines == "off" or takes_minutes(config, [train, test]):
         return None
     answers: dict[str, list[list[bool]]] = kept(
-        Path(config.output),
+        Path(config.output.folder),
         "label-set-baselines",
         [train.fingerprint, test.fingerprint, str(num_labels)],
         lambda: {name: make(train, test, num_labels).tolist() for name, make in BASELINES.items()},

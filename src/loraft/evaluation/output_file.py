@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import re
 import tempfile
 import unicodedata
 import warnings
@@ -11,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loraft.errors import ConfigError, Note
-from loraft.runs.atomic_files import replacing, to_json
+from loraft.runs.atomic_files import is_stream, to_json
+from loraft.runs.output_paths import check_target, head, writing
 
 if TYPE_CHECKING:  # the check of the file's name needs no torch
     from loraft.evaluation.predict import Prediction
@@ -27,23 +30,28 @@ class PredictedInput:
     prediction: "Prediction"
 
 
-def check_output(path: Path, source: Path | None) -> None:
+def check_output(path: Path, source: Path | None, *, force: bool = False) -> None:
     """Refuses a file that could not be written at the end.
 
     Args:
         path: where predictions shall go; its folder is made.
         source: the input, if it is a file.
+        force: replace a file without predictions.
 
     Raises:
-        ConfigError: its suffix is none of `FORMATS`, it is a folder or the input, or its folder cannot be written to.
+        ConfigError: its suffix is none of `FORMATS`, it is a folder, the input or a file without predictions, or its
+            folder cannot be written to.
     """
     if path.suffix.lower() not in FORMATS:
         raise ConfigError(
             f"--output-file: unknown format (got {path.suffix or 'no suffix'}); allowed are {' '.join(FORMATS)}"
         )
-    if path.is_dir() or (source is not None and path.resolve() == source.resolve()):
-        what = "a folder" if path.is_dir() else "the input, too"
-        raise ConfigError(f"--output-file: is {what} (got {path}); name another file")
+    if source is not None and os.path.realpath(path) == os.path.realpath(source) and not path.is_dir():
+        raise ConfigError(f"--output-file: is the input, too (got {path}); name another file")
+    check_target(path, "--output-file", own=_has_predictions, force=force)
+    if is_stream(path):
+        return
+    path = path.resolve()  # the folder that a symlink leads to is written to
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -87,7 +95,7 @@ def write_predictions(
         warnings.warn(f"{path}: the input has columns of these names; of the prediction, {pairs}", Note, stacklevel=2)
     columns = [_encodable(row) for row in rows]
     found = [row.prediction for row in rows]
-    with replacing(path) as temporary:
+    with writing(path, "--output-file") as temporary:
         if suffix == ".jsonl":
             with temporary.open("w", encoding="utf-8", newline="\n") as file:
                 for given, one in zip(columns, found, strict=True):
@@ -108,6 +116,26 @@ def write_predictions(
                 best = row[len(inputs)]
                 row[len(inputs)] = "|".join(best) if isinstance(best, list) else best
                 writer.writerow(map(_cell, row))
+
+
+def _has_predictions(path: Path) -> bool:
+    """Whether a file has the columns that `write_predictions` adds."""
+    if path.suffix.lower() == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            names = pyarrow.parquet.read_schema(path).names
+        except pyarrow.ArrowException:
+            return False
+    else:
+        lines = head(path).decode(errors="replace").splitlines(keepends=True)
+        try:
+            names = [*json.loads(lines[0])] if path.suffix.lower() == ".jsonl" else next(csv.reader(lines))
+        except (ValueError, TypeError, csv.Error):
+            return False
+    plain = [re.sub("^(predicted_)+", "", name) for name in names if isinstance(name, str)]
+    return {"label", "confidence"} <= {*plain} and any(re.match("probs$|prob_", name) for name in plain)
 
 
 def _free(name: str, taken: Sequence[str]) -> str:

@@ -8,6 +8,9 @@ import base64
 import json
 import math
 import os
+import shutil
+import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
@@ -35,7 +38,18 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder: renamed to `path` at the end of the block, removed if the block raises."""
+    """A temporary path in the same folder: renamed to `path` at the end of the block, removed if the block raises.
+
+    A symlink stays one: the file that it names is replaced. A FIFO or a device is never replaced: what was written to
+    the temporary path is copied into it.
+    """
+    if is_stream(path):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / path.name
+            with (Path(folder) / path.name).open("rb") as whole, path.open("wb") as stream:
+                shutil.copyfileobj(whole, stream)
+        return
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
     try:
@@ -43,6 +57,19 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a FIFO, a device or a socket is there, itself or by symlinks.
+
+    Raises:
+        OSError: it cannot be told what is there, as for a symlink to itself.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:

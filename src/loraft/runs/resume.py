@@ -10,7 +10,7 @@ from loraft.config.schema import Config
 from loraft.errors import RunError
 
 # Keys that do not change the results of a run: where values came from and where results go, and sections of studies.
-OUTPUT_KEYS = ("preset", "output", "name")
+OUTPUT_KEYS = ("preset", "output.", "name")
 STUDY_SECTIONS = ("sweep.", "fewshot.")
 
 

@@ -114,7 +114,7 @@ def default_name(config: Config) -> str:
 
 def run_of(config: Config) -> Run:
     """The run directory of this config; it may not exist yet."""
-    return Run(Path(config.output) / (config.name or default_name(config)))
+    return Run(Path(config.output.folder) / (config.name or default_name(config)))
 
 
 def newest_finished(output: Path) -> Run:

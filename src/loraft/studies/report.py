@@ -13,7 +13,7 @@ from loraft.display.page import Code, Document, Part
 from loraft.display.table import MANY_LABELS
 from loraft.errors import RunError
 from loraft.evaluation import tables as evaluation_tables
-from loraft.runs.atomic_files import write_text
+from loraft.runs.output_paths import check_target, head, writing
 from loraft.runs.run import Run
 from loraft.runs.study_folders import DatasetFolder, FewshotFolder, FoldsFolder, SweepFolder
 from loraft.studies.dataset import tables as dataset_tables
@@ -28,25 +28,27 @@ from loraft.studies.sweep.fold_records import FoldsResult
 from loraft.studies.sweep.records import SweepResult
 
 
-def write_page(folder: Path, to: Path | None = None) -> Path:
+def write_page(folder: Path, to: Path | None = None, *, force: bool = False) -> Path:
     """Writes the report as one HTML file and returns its path.
 
     Args:
         folder: directory of a finished run or study, or of a data source's statistics, as `find` returns it.
         to: the file; by default `report.html` in the directory.
+        force: replace a file that is no report.
 
     Raises:
+        ConfigError: `to` is a folder, a file of a run, or a foreign file.
         RunError: nothing in the directory is finished, or the file cannot be written.
     """
     inside = Run(folder).report_path
     path = to if to is not None else inside
-    if path.is_dir():
-        raise RunError(f"--to: is a folder (got {path}); name a file, for example {path / inside.name}")
+    # In the directory a page of an earlier version, without the mark, may lie.
+    check_target(
+        path, "--to", own=lambda file: page.MARK in head(file) or file.resolve() == inside.resolve(), force=force
+    )
     text = page.page(document(folder))
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror}); name another file with --to") from error
+    with writing(path, "--to") as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
     return path
 
 

@@ -112,7 +112,7 @@ def start_run(config: Config, *, force: bool, resume: bool) -> Run:
     """
     if not is_main_process():
         return WorkerRun(run_of(config))
-    return Run.create(Path(config.output), config.name or default_name(config), force=force, resume=resume)
+    return Run.create(Path(config.output.folder), config.name or default_name(config), force=force, resume=resume)
 
 
 def run_training(

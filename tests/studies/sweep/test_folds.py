@@ -13,7 +13,7 @@ from helpers.baselines import NOTE, noted
 from helpers.data import sentences, write_rows
 
 from loraft.config.resolve import load_config, resolve
-from loraft.config.schema import Config
+from loraft.config.schema import Config, OutputSection
 from loraft.data.dataset import load_data
 from loraft.errors import ConfigError, DataError, RunError
 from loraft.evaluation.evaluate import evaluate
@@ -133,13 +133,15 @@ def test_the_same_command_trains_nothing_again_and_reports(
 
 def test_rows_that_changed_are_refused(folded: tuple[Config, FoldsResult], tmp_path: Path) -> None:
     section, result = folded
-    shutil.copytree(section.output, tmp_path / "runs")
+    shutil.copytree(section.output.folder, tmp_path / "runs")
     source = Path(section.data.source)
     kept = source.read_bytes()
     try:
         written(source, [*PAIRS, ("thêm một câu", "neutral")])
         with pytest.raises(RunError, match=r"drew its splits otherwise \(got fingerprint of all rows .* then"):
-            train_folds(section.model_copy(update={"output": str(tmp_path / "runs")}), 3, quiet=True)
+            train_folds(
+                section.model_copy(update={"output": OutputSection(folder=str(tmp_path / "runs"))}), 3, quiet=True
+            )
         with pytest.raises(RunError, match="may be training rows; put the file"):
             evaluate(run=result.folds[0].run)
     finally:

@@ -117,12 +117,14 @@ def test_an_odd_rank_with_orthogonal_matrices_is_told_before_anything_is_trained
 
 def test_all_mistakes_of_a_grid_are_told_together() -> None:
     with pytest.raises(ConfigError) as error:
-        trials("train.learning_rat=1", "lora.r=0,8", "output=x", "train.max_grad_norm=true", "train.max_steps=5,5.0")
+        trials(
+            "train.learning_rat=1", "lora.r=0,8", "output.folder=x", "train.max_grad_norm=true", "train.max_steps=5,5.0"
+        )
     lines = str(error.value).splitlines()
     assert len(lines) == 5
     assert "did you mean train.learning_rate?" in lines[0]
     assert lines[1].startswith("lora.r: not allowed (got 0, from --grid lora.r)")
-    assert "cannot be swept (got 'output')" in lines[2]
+    assert "cannot be swept (got 'output.folder')" in lines[2]
     assert lines[3].startswith("train.max_grad_norm: is a boolean (got True, from --grid train.max_grad_norm); YAML")
     assert lines[4] == "--grid train.max_steps: the same value twice (got 5 and 5.0); give each once"
 

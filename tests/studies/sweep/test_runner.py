@@ -14,7 +14,7 @@ from helpers.tiny import CONFIGS, backbone
 from safetensors.torch import load_file
 
 from loraft.config.resolve import load_config, resolve
-from loraft.config.schema import Config
+from loraft.config.schema import Config, OutputSection
 from loraft.data import dataset
 from loraft.engine import scorer
 from loraft.errors import BackboneError, DataError, NewerFileError, RunError
@@ -105,7 +105,9 @@ def test_each_trial_is_the_run_that_train_makes_of_its_config(
     swept: tuple[Config, SweepResult], tmp_path: Path
 ) -> None:
     for trial in swept[1].trials:
-        alone = load_config(Path(trial.run) / "config.yaml").model_copy(update={"output": str(tmp_path)})
+        alone = load_config(Path(trial.run) / "config.yaml").model_copy(
+            update={"output": OutputSection(folder=str(tmp_path))}
+        )
         assert_same_run(pipeline.train(alone, quiet=True).run, trial.run)
 
 
@@ -177,7 +179,7 @@ def test_the_best_trial_has_its_figures_and_the_others_get_theirs_with_a_report(
 
 def test_the_sweep_itself_is_no_run(swept: tuple[Config, SweepResult]) -> None:
     with pytest.raises(RunError, match="no finished run"):
-        newest_finished(Path(swept[0].output))
+        newest_finished(Path(swept[0].output.folder))
 
 
 def test_finished_trials_are_kept_and_more_ranks_train_only_those(
@@ -421,7 +423,9 @@ def test_a_trial_that_changes_the_backbone_makes_the_next_one_load_it_anew(tmp_p
     assert len(loads) == 2
     assert any("loaded again" in line for line in told)
     (trial,) = [trial for trial in result.trials if trial.settings["lora.init_lora_weights"] == "default"]
-    alone = load_config(Path(trial.run) / "config.yaml").model_copy(update={"output": str(tmp_path / "b")})
+    alone = load_config(Path(trial.run) / "config.yaml").model_copy(
+        update={"output": OutputSection(folder=str(tmp_path / "b"))}
+    )
     assert_same_run(pipeline.train(alone, quiet=True).run, trial.run)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loraft.config.resolve import resolve
-from loraft.config.schema import Config
+from loraft.config.schema import Config, OutputSection
 from loraft.config.yaml_io import dump_config
 from loraft.errors import ConfigError, RunError
 from loraft.studies.sweep.grid import expand
@@ -53,7 +53,7 @@ def test_a_trial_whose_config_cannot_be_read_is_damaged(tmp_path: Path) -> None:
 
 def test_where_a_run_lies_and_its_preset_are_no_other_config(tmp_path: Path) -> None:
     (trial,) = trials(tmp_path, 1)
-    finished(trial, trial.config.model_copy(update={"preset": "tutorial", "output": "runs"}))
+    finished(trial, trial.config.model_copy(update={"preset": "tutorial", "output": OutputSection()}))
     assert is_finished(trial)
 
 

@@ -116,7 +116,7 @@ def folder_of(config: Config, *, force: bool = False) -> DatasetFolder:
         RunError: the statistics in it are damaged or of a later version.
     """
     default = f"data-{Path(config.data.source).name}-{Path(config.prompt.task).stem}"
-    folder = DatasetFolder(Path(config.output) / (config.name or default))
+    folder = DatasetFolder(Path(config.output.folder) / (config.name or default))
     if any((folder.path / kind.config_file).is_file() for kind in (Run, SweepFolder, FewshotFolder)):
         raise DataError(f"{folder.path}: a run or a study is there; --set name=NAME names another folder")
     if folder.finished and not force:

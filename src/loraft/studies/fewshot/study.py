@@ -105,7 +105,7 @@ def fewshot(
     adapter_run = None if run is None else Run(Path(run))
     if adapter_run is not None and adapter_run.finished:
         config = located(adapter_run.adapter, config)
-    folder = FewshotFolder(Path(config.output) / fewshot_name(config, adapter_run))
+    folder = FewshotFolder(Path(config.output.folder) / fewshot_name(config, adapter_run))
     if resume:
         _check_begun(folder, config)
     folder.check(force=force, resume=resume)
@@ -130,7 +130,9 @@ def fewshot(
         # original backbone, which is therefore loaded a second time.
         changed = adapter_run is not None and config.lora.init_lora_weights in MOVING_INITS
         backbone = build(config)[1] if changed else model
-    study = FewshotFolder.create(Path(config.output), fewshot_name(config, adapter_run), force=force, resume=resume)
+    study = FewshotFolder.create(
+        Path(config.output.folder), fewshot_name(config, adapter_run), force=force, resume=resume
+    )
     if not study.finished:  # the config of a finished study is replaced together with its results
         write_text(study.config_path, dump_config(config))
     write_record(study.environment_path, environment())

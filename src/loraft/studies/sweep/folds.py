@@ -40,7 +40,7 @@ from loraft.training.results import RunResult
 
 def folds_folder(config: Config, folds: int) -> FoldsFolder:
     """The directory of the training by folds of this config; it may not exist yet."""
-    return FoldsFolder(Path(config.output) / _name(config, folds))
+    return FoldsFolder(Path(config.output.folder) / _name(config, folds))
 
 
 def _name(config: Config, folds: int) -> str:
@@ -86,7 +86,7 @@ def train_folds(
         run = run_of(trial)
         if trial not in waiting and trial.name not in errors:
             manifest.check_drawn(manifest.read(run.adapter), load_config(run.config_path), trial.config, test)
-    folder = FoldsFolder.create(Path(config.output), _name(config, folds))
+    folder = FoldsFolder.create(Path(config.output.folder), _name(config, folds))
     folder.results_path.unlink(missing_ok=True)
     write_text(folder.config_path, dump_config(config))
     write_record(folder.environment_path, environment())

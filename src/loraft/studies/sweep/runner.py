@@ -69,7 +69,7 @@ def sweep(
     shared = SharedBackbone(tell)
     for trial in waiting:
         warn_of_notes(shared.splits(trial.config).values())
-    folder = SweepFolder.create(Path(config.output), sweep_name(config))
+    folder = SweepFolder.create(Path(config.output.folder), sweep_name(config))
     for old in (folder.results_path, folder.figure_path):
         old.unlink(missing_ok=True)
     write_text(folder.config_path, dump_config(_without_unused_ranks(config, trials)))

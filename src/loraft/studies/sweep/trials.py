@@ -47,7 +47,7 @@ class PlannedTrial:
 
 def run_of(trial: Trial) -> Run:
     """The run directory of the trial; it may not exist yet."""
-    return Run(Path(trial.config.output) / str(trial.config.name))
+    return Run(Path(trial.config.output.folder) / str(trial.config.name))
 
 
 def is_finished(trial: Trial) -> bool:
