@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # With --run, the keys that may differ from the run's config; the others are fixed by its training.
 FREE = (
-    "data.", "eval.", "fewshot.", "model.device", "model.dtype", "model.cache_dir", "name", "output",
-    "prompt.max_length", "seed",
+    "data.", "eval.", "fewshot.", "model.device", "model.dtype", "model.cache_dir", "model.trust_remote_code",
+    "name", "output", "prompt.max_length", "seed",
 )  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def _with_run(
         ConfigError: something is given that the run's training fixes.
         RunError: there is no such run.
     """
-    from loraft.config.resolve import load_config, resolve
+    from loraft.config.resolve import NO_CODE, load_config, resolve
     from loraft.runs.run import find_run
 
     fixed = [*taken, *(f"--set {item}" for item in sets if not item.strip().startswith(FREE))]
@@ -115,7 +115,7 @@ def _with_run(
         raise ConfigError(f"{', '.join(fixed)}: fixed by the run's training; leave it out, or leave --run out")
     run = find_run(name, Path(output or "runs"))
     trained = load_config(run.config_path)
-    resolved = resolve(config_file=run.config_path, overrides=sets, flags=flags)
+    resolved = resolve(config_file=run.config_path, overrides=[NO_CODE, *sets], flags=flags)
     # The name in the run's config is that of the run, not of the study.
     own_name = None if resolved.name == trained.name else resolved.name
     return run.path, resolved.model_copy(update={"name": own_name})

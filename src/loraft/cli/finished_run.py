@@ -10,7 +10,16 @@ from loraft.errors import ConfigError
 if TYPE_CHECKING:
     from loraft.config.schema import Config
 
-CHANGEABLE = ("data.", "eval.", "model.device", "model.dtype", "model.cache_dir", "seed", "output")
+CHANGEABLE = (
+    "data.",
+    "eval.",
+    "model.device",
+    "model.dtype",
+    "model.cache_dir",
+    "model.trust_remote_code",
+    "seed",
+    "output",
+)
 
 
 def run_or_adapter(
@@ -46,15 +55,15 @@ def finished_run(
         ConfigError: a change that its training fixed.
         RunError: there is no such run.
     """
-    from loraft.config.resolve import load_config, resolve
+    from loraft.config.resolve import NO_CODE, resolve, run_config
     from loraft.runs.run import find_run, newest_finished
 
     refuse_fixed([f"--set {item}" for item in sets if not item.strip().startswith(CHANGEABLE)])
     folder = Path(output or "runs")
     run = newest_finished(folder) if name is None else find_run(name, folder)
     if not sets and not any(flags.values()):
-        return run.path, load_config(run.config_path)
-    return run.path, resolve(config_file=run.config_path, overrides=sets, flags=flags)
+        return run.path, run_config(run.config_path)
+    return run.path, resolve(config_file=run.config_path, overrides=[NO_CODE, *sets], flags=flags)
 
 
 def made_elsewhere(

@@ -33,11 +33,11 @@ TASK_KEYS = (
     "labels", "label_words", "label_column", "system", "template", "few_shot_template", "example_template",
     "answer_prefix",
 )  # fmt: skip
-# Keys whose value belongs to another key's: revision to hub name, encoding to file, labels and prompt to task.
+# Keys whose value belongs to another key's: revision and trust to model, encoding to file, labels and prompt to task.
 DEPENDENT_KEYS = {
     ("prompt", "task"): (*TASK_KEYS, "id_columns", "kind", "yes_word", "no_word"),
     ("data", "source"): ("revision", "subset", "encoding", "delimiter", "sheet", "label_names"),
-    ("model", "name"): ("revision",),
+    ("model", "name"): ("revision", "trust_remote_code"),
 }
 
 
@@ -107,6 +107,20 @@ def load_config(path: str | Path) -> Config:
     """
     values = read_mapping(Path(path))
     return _validated(values, [Layer(str(path), values)], [])
+
+
+# The first override over a finished run's config: its folder gives no leave to run code that comes with the backbone.
+NO_CODE = "model.trust_remote_code=false"
+
+
+def run_config(path: str | Path) -> Config:
+    """The config of a finished run, as `load_config`, but with `NO_CODE`.
+
+    Raises:
+        ConfigError: as in `load_config`.
+    """
+    config = load_config(path)
+    return config.model_copy(update={"model": config.model.model_copy(update={"trust_remote_code": False})})
 
 
 def presets() -> dict[str, Path]:

@@ -26,6 +26,9 @@ class ModelConfig(Section):
         "auto", description="auto: bf16 where the hardware has it, else fp16 on CUDA and fp32 elsewhere"
     )
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = Field("auto", description="where the backbone runs")
+    trust_remote_code: bool = Field(
+        False, description="run Python code that comes with the backbone; a hub id then needs a commit as revision"
+    )
 
     @field_validator("name")
     @classmethod
@@ -33,6 +36,16 @@ class ModelConfig(Section):
         # A relative path would mean another folder where the run is used from another place.
         path = os.path.expanduser(name)
         return os.path.abspath(path) if name not in bundled_backbones() and os.path.exists(path) else name
+
+    @model_validator(mode="after")
+    def _runs_known_code_only(self) -> "ModelConfig":
+        local = self.name in bundled_backbones() or os.path.isabs(self.name) or self.name.startswith((".", "~"))
+        if self.trust_remote_code and not local and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+            raise ValueError(
+                f"trust_remote_code runs code of {self.name}, and revision is {self.revision or 'not set'}; set"
+                " model.revision to the commit that you read, 40 hexadecimal digits"
+            )
+        return self
 
     @property
     def label(self) -> str:

@@ -23,6 +23,7 @@ from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.enough_rows import key_of, more_rows
 from loraft.evaluation.metrics import LOWER_IS_BETTER, confusion, scores_of_one
 from loraft.evaluation.multilabel import scores
+from loraft.runs.environment import custom_code
 from loraft.runs.kept import kept
 
 FEW_TRAIN, FEW_TEST = 20, 10  # rows of a label below which it is hard to learn, or to measure
@@ -144,6 +145,11 @@ def of_training(
         usual_rate: the usual one for the size of the backbone.
     """
     found, section, metric = [], config.train, Metric.of(config)
+    if code := custom_code(config.model):
+        named = ", ".join(f"{file} {value[:12]}" for file, value in [*code.items()][:3])
+        found.append(
+            f"model.trust_remote_code: Python code of {config.model.name} ran here ({named}); see environment.json"
+        )
     key = f"eval_{metric.key}"
     by_step = {int(row["step"]): float(row[key]) for row in log if key in row and "step" in row}
     steps = sorted(by_step)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from loraft.config.resolve import load_config
+from loraft.config.resolve import load_config, run_config
 from loraft.config.schema import Config
 from loraft.data.dataset import Split, load_data, warn_of_notes
 from loraft.engine import decoding, scorer
@@ -103,7 +103,7 @@ def evaluate(
         raise RunError(f"eval: an adapter, or a backbone without one (got {got}); give one of {', '.join(choices)}")
     opened = None if run is None else Run.open(Path(run))
     if opened is not None:
-        adapter, config = opened.adapter, config or load_config(opened.config_path)
+        adapter, config = opened.adapter, config or run_config(opened.config_path)
     if config is None:
         raise RunError(f"eval: no config (got {given[0]} alone); loraft.resolve makes one, only a run has its own")
     data = load_data(config, split)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from transformers import PreTrainedModel
 
-from loraft.config.resolve import load_config
+from loraft.config.resolve import run_config
 from loraft.config.schema import Config
 from loraft.data.columns import given_sentence
 from loraft.data.records import BadRow, Example
@@ -101,7 +101,7 @@ def predict(
         raise ConfigError(f"min_confidence: not from 0 to 1 (got {min_confidence}); give a probability")
     opened = None if run is None else Run.open(Path(run))
     if opened is not None and config is None:
-        config = load_config(opened.config_path)
+        config = run_config(opened.config_path)
     if config is None or (opened is None) == (adapter is None):
         got = "both" if run is not None and adapter is not None else "neither"
         raise RunError(

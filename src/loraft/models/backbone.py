@@ -116,7 +116,12 @@ def _load(
     if settings is None:
         return whole, info
     base, more = type(whole).from_pretrained(
-        None, config=whole.config, state_dict=whole.state_dict(), **kwargs, quantization_config=settings
+        None,
+        config=whole.config,
+        state_dict=whole.state_dict(),
+        trust_remote_code=False,
+        **kwargs,
+        quantization_config=settings,
     )
     base.name_or_path = base.config.name_or_path = name
     return base, {kind: [*info[kind], *more[kind]] for kind in info}
@@ -190,7 +195,7 @@ def without_weights(section: ModelConfig) -> PreTrainedModel:
     """
     config = load_config(section)
     with torch.device("meta"):
-        base: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        base: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=section.trust_remote_code)
     return base
 
 

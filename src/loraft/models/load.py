@@ -96,6 +96,7 @@ def load_run(run: Run, config: Config, *, switchable: bool = True) -> tuple[Enco
 def _checked(adapter: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
     """Returns the encoder and the backbone of an adapter that has a `loraft.json`, checked, in this machine's dtype."""
     content = manifest.read(adapter)
+    manifest.check_code(content, adapter, config.model)
     for key, now in config.quant.model_dump(include={"method", "double_quant"}).items():
         then = content.backbone.quant.get(key, now)
         if then != now:

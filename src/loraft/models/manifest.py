@@ -11,13 +11,13 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from loraft.config.schema import Config
+from loraft.config.schema import Config, ModelConfig
 from loraft.data.dataset import Split
-from loraft.errors import RunError
+from loraft.errors import RunError, listed
 from loraft.models.backbone import fingerprint
 from loraft.models.device import DTYPE_NAMES
 from loraft.models.encoder import Encoder
-from loraft.runs.environment import package_versions
+from loraft.runs.environment import custom_code, package_versions
 from loraft.runs.records import read_record
 from loraft.runs.run import MANIFEST_FILE
 
@@ -34,6 +34,7 @@ class BackboneIdentity:
         quant: the config's `quant` section.
         dtype: of its weights that are not quantised; None in files of versions that did not write it.
         relative_path: of a local backbone, from the run's folder, for the case that both were moved together.
+        custom_code: Python code that came with it and ran; see `environment.custom_code`.
     """
 
     name: str
@@ -42,6 +43,7 @@ class BackboneIdentity:
     quant: dict[str, Any]
     dtype: str | None = None
     relative_path: str | None = None
+    custom_code: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def identify(config: Config, base: PreTrainedModel, run: Path) -> BackboneIdenti
         config.quant.model_dump(),
         DTYPE_NAMES.get(base.dtype),
         os.path.relpath(model.name, run) if local else None,
+        custom_code(model),
     )
 
 
@@ -152,6 +155,21 @@ def thresholds(adapter: Path | None, num_labels: int) -> tuple[float, ...]:
     """Returns the threshold of each label that was chosen for an adapter; 0.5 without one, or if it has no manifest."""
     found = read(adapter).thresholds if adapter is not None and (adapter / MANIFEST_FILE).exists() else None
     return found or (0.5,) * num_labels
+
+
+def check_code(manifest: Manifest, where: Path, model: ModelConfig) -> None:
+    """Raises an error if the Python code that comes with the backbone is not that of the training, before it runs.
+
+    Raises:
+        RunError: it may run, and a file of it differs.
+    """
+    then, now = manifest.backbone.custom_code, custom_code(model)
+    differing = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+    if now and differing:
+        raise RunError(
+            f"{where}: the Python code of {model.name} is not that of the training (got other {listed(differing)});"
+            " put it back, or train again"
+        )
 
 
 def check(manifest: Manifest, where: Path, encoder: Encoder, base: PreTrainedModel) -> None:

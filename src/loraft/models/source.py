@@ -11,6 +11,7 @@ from typing import Any
 from loraft.bundled import bundled_backbones
 from loraft.config.schema import Config, ModelConfig
 from loraft.errors import BackboneError, first_line
+from loraft.models.own_code import needed, refuse_code_elsewhere
 from loraft.runs.records import read_object
 from loraft.runs.run import MANIFEST_FILE
 
@@ -105,6 +106,8 @@ def located(adapter: Path, config: Config, *, needed: bool = False) -> Config:
 def pretrained(section: ModelConfig) -> tuple[str, dict[str, Any]]:
     """Returns the name and the keyword arguments with which transformers' `from_pretrained` finds this backbone.
 
+    `trust_remote_code` is always among them: without it transformers asks on stdin.
+
     Raises:
         BackboneError: there is no such backbone, or it is a GGUF file and the package that reads these is missing.
     """
@@ -115,9 +118,12 @@ def pretrained(section: ModelConfig) -> tuple[str, dict[str, Any]]:
         from transformers import modeling_gguf_pytorch_utils as reader
 
         reader.tqdm = lambda tensors, **_: tensors  # its progress bar has no other switch
-        return str(Path(found).parent), {"gguf_file": Path(found).name}
+        return str(Path(found).parent), {"gguf_file": Path(found).name, "trust_remote_code": False}
     given = {"revision": section.revision, "cache_dir": section.cache_dir}
-    return found, {key: value for key, value in given.items() if value is not None}
+    where = {key: value for key, value in given.items() if value is not None}
+    if section.trust_remote_code:
+        refuse_code_elsewhere(section.name, found, where)
+    return found, {**where, "trust_remote_code": section.trust_remote_code}
 
 
 @contextmanager
@@ -129,8 +135,10 @@ def loading(name: str) -> Iterator[None]:
     """
     try:
         yield
+    except BackboneError:
+        raise
     except Exception as error:
-        raise BackboneError(_cannot_load(name, first_line(error))) from error
+        raise BackboneError(needed(name, error) or _cannot_load(name, first_line(error))) from error
 
 
 def _cannot_load(name: str, first: str) -> str:

@@ -5,11 +5,14 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
+from loraft.bundled import bundled_backbones
+from loraft.config.schema import ModelConfig
 from loraft.runs.atomic_files import utc_now
+from loraft.runs.hashes import hashes_of
 
 PACKAGES = (
     "loraft", "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets", "evaluate", "numpy",
@@ -27,6 +30,7 @@ class Environment:
         cpu_count: logical CPUs; None where it is not known.
         git_commit: commit of loraft's source, ending in "-dirty" where files differ from it; None outside a repository.
         packages: version of each package; None where it is not installed.
+        custom_code: what `custom_code` says.
     """
 
     time: str
@@ -36,10 +40,11 @@ class Environment:
     cpu_count: int | None
     git_commit: str | None
     packages: dict[str, str | None]
+    custom_code: dict[str, str] = field(default_factory=dict)
 
 
-def environment() -> Environment:
-    """The environment of this process; imports none of the packages."""
+def environment(model: ModelConfig | None = None) -> Environment:
+    """The environment of this process, and the code that comes with its backbone; imports none of the packages."""
     return Environment(
         time=utc_now(),
         command=tuple(sys.argv),
@@ -48,7 +53,21 @@ def environment() -> Environment:
         cpu_count=os.cpu_count(),
         git_commit=_git_commit(),
         packages=package_versions(PACKAGES),
+        custom_code={} if model is None else custom_code(model),
     )
+
+
+def custom_code(model: ModelConfig) -> dict[str, str]:
+    """The Python code that comes with a backbone and may run: a folder's files and their SHA-256, or hub id and commit.
+
+    Empty without `model.trust_remote_code`.
+    """
+    if not model.trust_remote_code or model.name in bundled_backbones():
+        return {}
+    if not os.path.exists(model.name):
+        return {model.name: str(model.revision)}
+    folder = Path(model.name)
+    return hashes_of(folder, (path.relative_to(folder).as_posix() for path in folder.rglob("*.py")))
 
 
 def package_versions(names: Sequence[str]) -> dict[str, str | None]:

@@ -34,6 +34,8 @@ def peft_code(run: Run, config: Config) -> str:
         where = [repr(path)]
         if config.model.revision is not None:
             where.append(f"revision={config.model.revision!r}")
+        if config.model.trust_remote_code:
+            where.append("trust_remote_code=True")
     dtype, settings, after = f"dtype={_torch_dtype(trained)}", [], ""
     if config.quant.method == "nf4":
         classes.append("BitsAndBytesConfig")

@@ -150,7 +150,7 @@ def _train_and_judge(
         hint = f"{run.how_to_resume} continues it as it was begun, --force begins again"
         check_same_config(run.config_path, config, free=(*OUTPUT_KEYS, *STUDY_SECTIONS), hint=hint)
     write_text(run.config_path, dump_config(config))
-    write_record(run.environment_path, environment())
+    write_record(run.environment_path, environment(config.model))
     # Before the adapter: pissa and olora move weights out of the backbone.
     identity = manifest.identify(config, base, run.path)
     test = splits["test"]

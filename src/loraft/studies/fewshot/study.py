@@ -135,7 +135,7 @@ def fewshot(
     )
     if not study.finished:  # the config of a finished study is replaced together with its results
         write_text(study.config_path, dump_config(config))
-    write_record(study.environment_path, environment())
+    write_record(study.environment_path, environment(config.model))
 
     visible = not quiet and sys.stderr.isatty()
     try:
