@@ -36,7 +36,7 @@ def test_a_finished_run_is_kept_unless_forced(tmp_path: Path) -> None:
         with pytest.raises(RunError, match="--force"):
             Run.create(tmp_path, "r16", **flags)
     assert run.finished
-    assert list(Run.create(tmp_path, "r16", force=True).path.iterdir()) == []
+    assert os.listdir(Run.create(tmp_path, "r16", force=True).path) == [".replaced"]
 
 
 def test_an_unfinished_run_names_both_ways_on(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_an_unfinished_run_names_both_ways_on(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"--resume --config .*r16/config.yaml continues it, --force deletes it"):
         Run.create(tmp_path, "r16")
     assert Run.create(tmp_path, "r16", resume=True).config_path.read_text() == "seed: 42\n"
-    assert not list(Run.create(tmp_path, "r16", force=True).path.iterdir())
+    assert os.listdir(Run.create(tmp_path, "r16", force=True).path) == [".replaced"]
     assert run.path.is_dir()
 
 
@@ -103,9 +103,9 @@ def test_a_file_in_the_way_is_reported(tmp_path: Path) -> None:
 def test_what_force_replaces_is_kept_until_the_new_work_finishes(tmp_path: Path) -> None:
     make_run(tmp_path, "r16", finished=True)
     again = Run.create(tmp_path, "r16", force=True)
-    assert len(os.listdir(tmp_path)) == 2
+    assert sorted(os.listdir(again.path / ".replaced")) == ["config.yaml", "metrics.json"]
     again.finish({"accuracy": 0.9})
-    assert os.listdir(tmp_path) == ["r16"]
+    assert os.listdir(again) == ["metrics.json"]
     assert again.read_results() == {"accuracy": 0.9}
 
 
@@ -124,7 +124,7 @@ def test_discarding_takes_the_new_folder_away_and_brings_the_replaced_one_back(t
     write_text(forced.config_path, "seed: 1\n")
     forced.discard()
     assert Run(tmp_path / "r16").read_results() == {"accuracy": 0.5}
-    assert os.listdir(tmp_path) == ["r16"]
+    assert sorted(os.listdir(forced)) == ["config.yaml", "metrics.json"]
 
 
 def test_nothing_is_discarded_that_was_there_before_or_that_holds_a_checkpoint_or_results(tmp_path: Path) -> None:

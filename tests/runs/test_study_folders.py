@@ -82,7 +82,7 @@ def test_an_earlier_few_shot_study_is_named_by_its_data(tmp_path: Path, finished
     with pytest.raises(RunError, match=f"{said}.*--set name=NAME keeps both"):
         FewshotFolder.create(tmp_path, "nghiên cứu")
     assert FewshotFolder.create(tmp_path, "nghiên cứu", resume=True).finished == finished
-    assert os.listdir(FewshotFolder.create(tmp_path, "nghiên cứu", force=True).path) == []
+    assert os.listdir(FewshotFolder.create(tmp_path, "nghiên cứu", force=True).path) == [".replaced"]
 
 
 def test_the_draws_of_a_few_shot_study_are_its_log(tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from loraft.config.schema import OUTSIDE
 from loraft.errors import ConfigError, RunError
 from loraft.runs.atomic_files import to_json
+from loraft.runs.lock import LOCK_FILE, refuse_locked
 from loraft.runs.records import read_object, write_record
 
 
@@ -40,14 +42,14 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self._made = False  # whether this object made the directory: `discard` deletes no other
+        self._made = False  # whether the work in it was begun by this object: `discard` deletes no other
 
     @classmethod
     def create(cls, output: Path, name: str, *, force: bool = False, resume: bool = False) -> Self:
         """Makes the directory `output / name` and returns it.
 
-        With `resume`, files of earlier work stay in it. With `force`, the directory of earlier work is renamed, and
-        deleted only when the new work finishes; until then `discard` can bring it back.
+        With `resume`, files of earlier work stay in it. With `force`, they are moved into a hidden folder in it, and
+        deleted only when the new work finishes; until then `discard` can bring them back. The caller holds the lock.
 
         Args:
             output: the folder that contains the result directories; made if missing.
@@ -63,17 +65,13 @@ class RunFolder:
         if OUTSIDE.search(name):
             raise RunError(f"run name: must name a folder inside {output} (got {name!r}); use letters, digits and -")
         folder = cls(Path(output) / name)
-        if folder.check(force=force, resume=resume):
-            if force:
-                shutil.rmtree(folder._aside, ignore_errors=True)
-                os.replace(folder.path, folder._aside)
-        elif folder.path.exists() and not folder.path.is_dir():
-            raise RunError(f"{folder.path}: is a file, not a folder; choose another --output or name")
-        folder._made = not folder.path.exists()
+        if folder.check(force=force, resume=resume) and force:
+            folder._set_aside()
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{folder.path}: cannot be made ({error.strerror}); choose another --output") from error
+        folder._made = not folder._own_entries()
         return folder
 
     def check(self, *, force: bool, resume: bool) -> bool:
@@ -82,9 +80,12 @@ class RunFolder:
         Raises:
             ConfigError: both flags are given.
             RunError: the directory holds earlier work that the flags do not allow to replace or continue, or
-                something else.
+                something else; or another process works in it.
         """
         refuse_force_and_resume(force=force, resume=resume)
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path}: is a file, not a folder; choose another --output or name")
+        refuse_locked(self.path, force=force)
         # A process killed while it wrote the config leaves a hidden temporary file, which is not earlier work.
         if not self.path.is_dir() or all(entry.name.startswith(".") for entry in self.path.iterdir()):
             return False
@@ -111,14 +112,32 @@ class RunFolder:
         """Undoes `create`, unless there is a checkpoint or a result: deletes the directory, and undoes `force`."""
         if not self._made or self.finished or any((self.path / "checkpoints").glob("checkpoint-*")):
             return
-        shutil.rmtree(self.path, ignore_errors=True)
-        if self._aside.exists():
-            os.replace(self._aside, self.path)
+        for entry in self._own_entries():
+            _delete(entry)
+        if self._aside.is_dir():
+            for entry in self._aside.iterdir():
+                os.replace(entry, self.path / entry.name)
+            self._aside.rmdir()
+        with suppress(OSError):  # the earlier work, or the lock
+            self.path.rmdir()
+
+    def _set_aside(self) -> None:
+        """Moves the earlier work out of the way; if the process is killed meanwhile, --force goes on with that."""
+        shutil.rmtree(self._aside, ignore_errors=True)
+        self._aside.mkdir()
+        # The config last: without it, what is left would not be known as a run.
+        for entry in sorted(self._own_entries(), key=lambda entry: entry == self.config_path):
+            os.replace(entry, self._aside / entry.name)
+
+    def _own_entries(self) -> list[Path]:
+        """Files and folders of the work in the directory, without the lock and the earlier work."""
+        entries = self.path.iterdir() if self.path.is_dir() else ()
+        return [entry for entry in entries if entry.name not in (LOCK_FILE, self._aside.name)]
 
     @property
     def _aside(self) -> Path:
-        """Where `force` keeps the directory of the earlier work."""
-        return self.path.with_name(f".{self.path.name}.replaced")
+        """Where `force` keeps the earlier work."""
+        return self.path / ".replaced"
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -213,6 +232,13 @@ def refuse_force_and_resume(*, force: bool, resume: bool) -> None:
     """
     if force and resume:
         raise ConfigError("--force and --resume: one deletes what the other continues (got both); give one of them")
+
+
+def _delete(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        entry.unlink(missing_ok=True)
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:

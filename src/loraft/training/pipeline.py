@@ -28,6 +28,7 @@ from loraft.models.load import build
 from loraft.models.prompts import warn_of_cuts
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
+from loraft.runs.lock import locked
 from loraft.runs.predictions import PredictedRow, predicted_ids, write_rows
 from loraft.runs.records import read_record, write_record
 from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config
@@ -94,9 +95,10 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
     warn_of_notes(splits.values())
     if is_main_process():
         run_of(config).check(force=force, resume=resume)
-    encoder, base = build(config)  # what cannot be loaded is told before a folder is made
-    run = start_run(config, force=force, resume=resume)
-    result = run_training(run, TrainingInputs(config, splits, encoder, base), resume=resume, quiet=quiet)
+    with locked(run_of(config).path, force=force):
+        encoder, base = build(config)  # what cannot be loaded is told before anything in the folder changes
+        run = start_run(config, force=force, resume=resume)
+        result = run_training(run, TrainingInputs(config, splits, encoder, base), resume=resume, quiet=quiet)
     told = [*advice.cut_away(config, result.after, "test")]  # in other words before the training
     for sentence in result.warnings:
         if sentence not in told:

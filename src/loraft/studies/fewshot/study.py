@@ -35,6 +35,7 @@ from loraft.models.prompts import Demonstrations, warn_of_cuts
 from loraft.models.source import located
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
+from loraft.runs.lock import locked
 from loraft.runs.predictions import predicted_ids
 from loraft.runs.records import as_json, record_from, write_record
 from loraft.runs.resume import OUTPUT_KEYS, check_same_config
@@ -101,7 +102,6 @@ def fewshot(
         ['majority label', 'TF-IDF + linear SVM', 'backbone, 0 shots', 'backbone, 1 shot']
     """
     refuse_label_sets(config, "fewshot")
-    section, shots = config.fewshot, sorted({0, *config.fewshot.shots})
     adapter_run = None if run is None else Run(Path(run))
     if adapter_run is not None and adapter_run.finished:
         config = located(adapter_run.adapter, config)
@@ -109,6 +109,15 @@ def fewshot(
     if resume:
         _check_begun(folder, config)
     folder.check(force=force, resume=resume)
+    with locked(folder.path, force=force):
+        return _fewshot(config, adapter_run, adapter_shots, force=force, resume=resume, quiet=quiet, tell=tell)
+
+
+def _fewshot(
+    config: Config, adapter_run: Run | None, adapter_shots: bool, *, force: bool, resume: bool, quiet: bool, tell: Tell
+) -> FewshotResult:
+    """As `fewshot`, in a locked directory."""
+    section, shots = config.fewshot, sorted({0, *config.fewshot.shots})
     train, test = load_data(config, "train"), load_data(config, "test")
     refuse_unmeasured(config, test)
     if adapter_run is not None and adapter_run.finished:
@@ -120,7 +129,8 @@ def fewshot(
     tokens = check_context(config, train, test, drawn, shots)
     jobs = list(plan(section, shots, adapter=adapter_run is not None, adapter_shots=adapter_shots))
     sources = _sources(train, test, adapter_run)
-    done = {job: row for job, row in _kept(folder, sources).items() if job in jobs} if resume else {}
+    begun = FewshotFolder(Path(config.output) / fewshot_name(config, adapter_run))
+    done = {job: row for job, row in _kept(begun, sources).items() if job in jobs} if resume else {}
     left = [job for job in jobs if job not in done]
     if resume:
         tell(f"resuming: {len(done)} of {len(jobs)} measurements are done")

@@ -26,6 +26,7 @@ from loraft.evaluation.classification_report import EvaluationReport
 from loraft.models import manifest
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
+from loraft.runs.lock import locked
 from loraft.runs.predictions import PredictedRow, predicted_ids, read_rows, write_rows
 from loraft.runs.records import write_record
 from loraft.runs.run import Run, default_name
@@ -77,6 +78,12 @@ def train_folds(
     """
     refuse_label_sets(config, "train --folds")
     _refuse_own_splits(config)
+    with locked(folds_folder(config, folds).path, force=force):
+        return _train_folds(config, folds, force=force, quiet=quiet, tell=tell)
+
+
+def _train_folds(config: Config, folds: int, *, force: bool, quiet: bool, tell: Tell) -> FoldsResult:
+    """As `train_folds`, in a locked directory."""
     trials = fold_trials(config, folds)
     shared = SharedBackbone(tell)
     parts = [(splits["train"], splits["test"]) for splits in (shared.splits(trial.config) for trial in trials)]

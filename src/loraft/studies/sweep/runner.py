@@ -23,6 +23,7 @@ from loraft.models.adapter import MOVING_INITS, count_trainable
 from loraft.models.backbone import without_weights
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
+from loraft.runs.lock import locked
 from loraft.runs.predictions import RunPredictions, read_predictions
 from loraft.runs.records import write_record
 from loraft.runs.run import Run
@@ -65,6 +66,12 @@ def sweep(
         [('r1', 'finished'), ('r2', 'finished')]
     """
     trials = expand(config)
+    with locked(run_of(trials[0]).path.parent, force=force):
+        return _sweep(config, trials, force=force, quiet=quiet, tell=tell)
+
+
+def _sweep(config: Config, trials: Sequence[Trial], *, force: bool, quiet: bool, tell: Tell) -> SweepResult:
+    """As `sweep`, in a locked directory."""
     waiting, errors = (list(trials), {}) if force else unfinished_and_damaged(trials)
     shared = SharedBackbone(tell)
     for trial in waiting:
@@ -169,9 +176,10 @@ def run_trials(
         try:
             inputs = shared.inputs(trial.config)
             fit = None if joint == "off" else joint_pass.trained_in_pass(folder, trial)
-            run = start_run(trial.config, force=force, resume=not force)
-            # Figures take longer than a small trial; those of the best one are drawn at the end.
-            result = run_training(run, inputs, fit=fit, resume=not force, quiet=quiet, figures=False)
+            with locked(run_of(trial).path, force=force):  # `loraft train --resume` could go on with it alone
+                run = start_run(trial.config, force=force, resume=not force)
+                # Figures take longer than a small trial; those of the best one are drawn at the end.
+                result = run_training(run, inputs, fit=fit, resume=not force, quiet=quiet, figures=False)
         except Exception as error:  # whatever it is, the other trials go on
             failure = _in_words(error)
             write_text(error_path, traceback.format_exc())

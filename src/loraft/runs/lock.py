@@ -1,0 +1,228 @@
+"""One process at a time works in a run directory: the lock file `.lock` in it.
+
+The file is created with O_EXCL, which one process alone can do, and says which process that is. It is removed at the
+end, also by an error, Ctrl-C and SIGTERM. A killed process leaves it behind: the next one on the same machine sees that
+the process is gone (or that its id now belongs to another one, which started at another time) and takes the lock over.
+Nothing here needs `fcntl`, so that it also works on Windows and on network file systems.
+"""
+
+import json
+import os
+import shlex
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from loraft.distributed import is_main_process
+from loraft.errors import Note, RunError
+from loraft.runs.atomic_files import to_json, utc_now
+from loraft.runs.records import record_from
+
+LOCK_FILE = ".lock"
+WRITTEN_WITHIN = 60.0  # seconds: a lock file that cannot be read may be another process's that is being written
+SAME_START = 60.0  # seconds: start times are derived from the clock, which may be set; ids return much later than that
+ATTEMPTS = 5
+
+_held: set[Path] = set()  # of this process
+
+
+@dataclass(frozen=True)
+class Owner:
+    """What a lock file says about the process that holds the lock.
+
+    Attributes:
+        pid: its id on the machine `host`.
+        host: name of the machine.
+        process_started: seconds since 1970.
+        started: when it took the lock, in UTC, ISO 8601.
+        command: its command line, for people.
+    """
+
+    pid: int
+    host: str
+    process_started: float
+    started: str
+    command: str
+
+    def __str__(self) -> str:
+        seconds = max(0, round((datetime.now(UTC) - datetime.fromisoformat(self.started)).total_seconds()))
+        age = next((f"{seconds // size} {unit}" for size, unit in ((3600, "h"), (60, "min")) if seconds >= size), None)
+        text = f"process {self.pid} on {self.host} ({self.command}), begun {age or f'{seconds} s'} ago"
+        return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+@contextmanager
+def locked(folder: Path, *, force: bool = False) -> Iterator[None]:
+    """Holds the lock of a run directory during the block; makes the directory, and removes it if it stays empty.
+
+    Of several processes of one training, only the main one locks.
+
+    Args:
+        folder: the run directory; it need not exist.
+        force: take over the lock of another machine, too.
+
+    Raises:
+        RunError: another process works there, or the directory cannot be made or written to. Nothing is left behind.
+    """
+    if not is_main_process():
+        yield
+        return
+    path, process = Path(os.path.abspath(folder)) / LOCK_FILE, os.getpid()
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder}: cannot be made ({error.strerror}); choose another --output") from error
+        content = _acquire(folder, force)
+        _held.add(path)
+        try:
+            with _exit_on_sigterm():
+                yield
+        finally:
+            _held.discard(path)
+            with suppress(OSError):  # the folder may have been deleted
+                if os.getpid() == process and path.read_bytes() == content:
+                    path.unlink()
+    finally:
+        for parent in made:
+            with suppress(OSError):  # it holds something
+                parent.rmdir()
+
+
+def refuse_locked(folder: Path, *, force: bool = False) -> None:
+    """Raises an error if another process works in the directory; a lock of this process is no obstacle.
+
+    Raises:
+        RunError: as in `locked`.
+    """
+    if (content := _content(folder)) is not None and Path(os.path.abspath(folder)) / LOCK_FILE not in _held:
+        _told_if_over(folder, content, force)
+
+
+def _acquire(folder: Path, force: bool) -> bytes:
+    """Creates the lock file; returns its content."""
+    import psutil
+
+    path, me = folder / LOCK_FILE, psutil.Process()
+    command = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])[:200]
+    owner = Owner(me.pid, socket.gethostname(), me.create_time(), utc_now(), command)
+    content = to_json(asdict(owner), indent=None).encode() + b"\n"
+    for _ in range(ATTEMPTS):
+        try:
+            file = path.open("xb")
+        except FileExistsError:
+            _take_over(folder, force)
+            continue
+        except OSError as error:
+            raise _not_lockable(folder, error) from error
+        try:
+            with file:
+                file.write(content)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise _not_lockable(folder, error) from error
+        return content
+    raise RunError(f"{folder}: other processes begin to work there at the same time; run the command again")
+
+
+def _not_lockable(folder: Path, error: OSError) -> RunError:
+    return RunError(f"{folder}: cannot be locked ({error.strerror}); make it writable, or choose another --output")
+
+
+def _take_over(folder: Path, force: bool) -> None:
+    """Removes the lock file if its owner does not work any more, and says so."""
+    path = folder / LOCK_FILE
+    content = _content(folder)
+    if content is None:  # it has just been removed
+        return
+    told = _told_if_over(folder, content, force)
+    # Of several processes that come here at the same time, one can rename the file. What it renamed may be the new lock
+    # of a process that was quicker: that one gets it back.
+    aside = path.with_name(f"{LOCK_FILE}-{os.getpid()}")
+    with suppress(FileNotFoundError):
+        os.replace(path, aside)
+        if aside.read_bytes() != content:
+            os.replace(aside, path)
+            return
+        aside.unlink()
+        warnings.warn(told, Note, stacklevel=1)
+
+
+def _content(folder: Path) -> bytes | None:
+    """The content of the lock file; None if there is none."""
+    path = folder / LOCK_FILE
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); delete it if no process works there") from error
+
+
+def _told_if_over(folder: Path, content: bytes, force: bool) -> str:
+    """What to tell about a lock that may be taken over.
+
+    Raises:
+        RunError: it may not.
+    """
+    path = folder / LOCK_FILE
+    try:
+        owner = record_from(json.loads(content), Owner, path, "")
+        shown = str(owner)
+    except (ValueError, TypeError, RecursionError, RunError):
+        with suppress(OSError):
+            if not force and time.time() - path.stat().st_mtime < WRITTEN_WITHIN:
+                raise RunError(
+                    f"{path}: is damaged, or another process is just writing it; run the command again in a minute"
+                ) from None
+        return f"{folder}: a damaged lock file was removed"
+    if owner.host == socket.gethostname():
+        if _is_alive(owner, path):
+            raise RunError(f"{folder}: {shown} works there; wait for it or end it, or choose another name")
+        return f"{folder}: took over the lock of {shown}, which has ended"
+    if not force:
+        raise RunError(
+            f"{folder}: {shown} works there, and whether it still runs cannot be seen from here; if it has ended,"
+            f" delete {path}, or give --force, which begins again"
+        )
+    return f"{folder}: took over the lock of {shown}, as --force asks"
+
+
+def _is_alive(owner: Owner, path: Path) -> bool:
+    """Whether the process of a lock of this machine still runs."""
+    import psutil
+
+    if owner.pid == os.getpid():  # in a container, ids return when it is started again
+        return Path(os.path.abspath(path)) in _held
+    try:
+        process = psutil.Process(owner.pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return abs(process.create_time() - owner.process_started) < SAME_START
+    except psutil.AccessDenied:
+        return True
+    except (psutil.Error, ValueError, OverflowError):
+        return False
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Lets SIGTERM raise SystemExit, which ends blocks in order, where it would end the process at once."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
