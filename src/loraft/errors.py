@@ -32,6 +32,10 @@ class NewerFileError(RunError):
     """A file was written by a later version of loraft; nothing is wrong with it."""
 
 
+class StorageError(LoraftError):
+    """The operating system refused to read or write: no space, no permission, a folder that is gone."""
+
+
 class Note(UserWarning):
     """Warning category for what the user asked for and need not act on, such as a row limit that took effect."""
 

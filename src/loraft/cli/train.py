@@ -66,7 +66,7 @@ def train(
     run = run_of(resolved)
     if distributed.is_main_process():
         run.check(force=force, resume=resume)
-    if resume and not run.config_path.is_file():
+    if resume and not run.begun:
         raise RunError(
             f"--resume: no run was begun in {run.path}; leave --resume out, or name one with --config RUN/config.yaml"
         )
@@ -106,7 +106,7 @@ def _train_folds(config: "Config", folds: int, *, force: bool, resume: bool, jso
     from loraft.studies.sweep.folds import folds_folder, train_folds
 
     folder = folds_folder(config, folds)
-    if resume and not folder.config_path.is_file():  # without --resume the same command goes on, too
+    if resume and not folder.begun:  # without --resume the same command goes on, too
         raise RunError(f"--resume: no training by folds was begun in {folder.path}; leave --resume out")
     result = train_folds(config, folds, force=force, tell=say)
     if json:

@@ -32,6 +32,7 @@ from loraft.runs.predictions import PredictedRow, predicted_ids, write_rows
 from loraft.runs.records import read_record, write_record
 from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config
 from loraft.runs.run import Run, WorkerRun, default_name, run_of
+from loraft.runs.storage import storage_error
 from loraft.training import memory
 from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, TrainingClock
 from loraft.training.checkpoints import BestStep, finished_training, load_best, newest_checkpoint, save_adapter, step_of
@@ -136,9 +137,12 @@ def run_training(
     try:
         train_here = partial(fit_adapter, inputs, resume, quiet)
         return _train_and_judge(run, inputs, fit or train_here, resume, figures, empty=fit is not None)
-    except Exception:
+    except Exception as error:
         run.discard()
-        raise
+        told = storage_error(error, f"{run.how_to_resume} goes on" if run.begun else "run the same command again", run.path)
+        if told is None:
+            raise
+        raise told from error
 
 
 def _train_and_judge(

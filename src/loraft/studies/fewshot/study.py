@@ -152,19 +152,19 @@ def fewshot(
             source = sources[job.model]
             done[job] = DrawRecord(job.model, job.shots, job.draw, report, train_rows, predictions, source, cut)
             study.append_log(as_json(done[job]))
+        records = [done[job] for job in jobs]
+        result = _result(config, study.path, adapter_run, records, tokens, train, test)
+        write_text(study.config_path, dump_config(config))
+        study.finish(result)
+        with spared("the figure", f"loraft fewshot with the same flags and --resume"):
+            fewshot_curve(result, study.figure_path)
     except KeyboardInterrupt:
         tell(f"interrupted: {len(done)} of {len(jobs)} measurements are saved; {study.how_to_resume} continues")
         raise
-    except Exception:
+    except Exception as error:
         if not done:
             study.discard()
-        raise
-
-    records = [done[job] for job in jobs]
-    result = _result(config, study.path, adapter_run, records, tokens, train, test)
-    fewshot_curve(result, study.figure_path)
-    write_text(study.config_path, dump_config(config))
-    study.finish(result)
+        reraise(error, study.path, f"{study.how_to_resume} continues" if study.begun else AGAIN)
     return result
 
 
@@ -287,7 +287,7 @@ def _check_begun(folder: FewshotFolder, config: Config) -> None:
 
     The numbers of shots and draws may differ: measurements are added to those of the study.
     """
-    if not folder.config_path.is_file():
+    if not folder.begun:
         raise RunError(
             f"--resume: there is no study in {folder.path}; leave --resume out to begin one, or give the flags of the"
             " study to continue"
