@@ -4,6 +4,12 @@ Form of a message: `<where>: <what> (got X); <what is allowed, or the next comma
 """
 
 
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
 class LoraftError(Exception):
     """Base of all errors that the user can correct; the command line prints the message and exits with 1."""
 
@@ -43,3 +49,20 @@ class Note(UserWarning):
 def first_line(error: Exception) -> str:
     """The first line of an error's message, or the name of its class."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def spared(what: str, again: str) -> Iterator[None]:
+    """An error inside the block is one warning, so that it costs no result that is there already.
+
+    Args:
+        what: that the block makes.
+        again: the command that makes it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if os.environ.get("LORAFT_DEBUG") == "1":
+            raise
+        said = str(error) if isinstance(error, LoraftError) else f"{type(error).__name__}: {first_line(error)}"
+        warnings.warn(f"{what}: left out ({said}); {again} makes up for it", stacklevel=4)

@@ -86,13 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _told(error: Exception) -> LoraftError | None:
     """The error as a message for the user; None for a mistake in the program, which needs its traceback."""
-    from loraft.runs.storage import storage_error
+    from loraft.runs.storage import SAME_COMMAND, storage_error
 
     if isinstance(error, LoraftError):
         return error
     if isinstance(error, MemoryError):
         return LoraftError("memory: is used up; close other programs, or use fewer rows or a smaller backbone")
-    return storage_error(error, "run the same command again")
+    return storage_error(error, SAME_COMMAND)
 
 
 def _flush_stdout() -> None:

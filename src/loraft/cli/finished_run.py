@@ -52,8 +52,9 @@ def finished_run(
     refuse_fixed([f"--set {item}" for item in sets if not item.strip().startswith(CHANGEABLE)])
     folder = Path(output or "runs")
     run = newest_finished(folder) if name is None else find_run(name, folder)
+    own = load_config(run.config_path)
     if not sets and not any(flags.values()):
-        return run.path, load_config(run.config_path)
+        return run.path, own
     return run.path, resolve(config_file=run.config_path, overrides=sets, flags=flags)
 
 

@@ -1,6 +1,7 @@
 """The command `loraft train`."""
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -90,10 +91,20 @@ def train(
             notes = tables.baselines_notes({"": result.baselines}, metric=metric)
             print("\n".join([*notes, result.baselines.verdict]))
     say(f"run: {result.run}")
+    say_changes(Path(result.run) / "environment.json")
     few = [s.rows for name, s in result.data.items() if name == "train" and s.rows < FEW_ROWS]
     if few and resolved.data.max_train_rows is None and resolved.prompt.kind != "multilabel":
         say(f"note: {few[0]} training rows are few; --folds 5 gives scores over all of them")
     say(f"next: loraft predict --run {shlex.quote(result.run)} 'thầy giảng bài rất dễ hiểu'")
+
+
+def say_changes(environment: Path) -> None:
+    """Says that loraft's source differed from its commit, if a run's record of its environment says so."""
+    from loraft.runs.environment import Environment
+    from loraft.runs.records import read_record
+
+    if environment.exists() and (said := read_record(environment, Environment, "train again with --force").changes):
+        say(f"note: {said}")
 
 
 def _train_folds(config: "Config", folds: int, *, force: bool, resume: bool, json: bool, verbose: bool) -> None:
@@ -115,4 +126,5 @@ def _train_folds(config: "Config", folds: int, *, force: bool, resume: bool, jso
         table.show(fold_tables.folds_tables(result))
         print("\n".join(fold_tables.folds_notes(result)))
     say(f"folds: {result.path}")
+    say_changes(Path(result.path) / "environment.json")
     say(f"next: loraft report {shlex.quote(result.path)}, and loraft train without --folds for an adapter of all rows")

@@ -6,8 +6,10 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 from loraft.errors import StorageError, first_line
+from loraft.runs.folders import RunFolder
 
 # What to do about the operating system's errors that a user can act on; for any other, look at the path.
 REMEDIES = {
@@ -26,6 +28,7 @@ REMEDIES = {
     errno.EEXIST: "something else of that name is there: move it away",
     errno.EIO: "the device fails: check it",
 }
+SAME_COMMAND = "run the same command again"
 RUST = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers end the system's reason
 # torch.save writes in C++, which drops the system's reason.
 TORCH = re.compile(r"PytorchStreamWriter|unexpected pos|file write failed|iostream error|cannot be opened")
@@ -47,6 +50,18 @@ def storage_error(error: Exception, then: str, folder: Path | None = None) -> St
     reason = found.strerror or first_line(found)
     remedy = REMEDIES.get(found.errno or 0, "look at what is there")
     return StorageError(f"{where if isinstance(where, int) else os.fsdecode(where)}: cannot be used ({reason}); {remedy}, then {then}")
+
+
+def reraise(error: Exception, folder: RunFolder) -> NoReturn:
+    """Raises an error of work in a directory again; one of the operating system with the command that goes on.
+
+    Raises:
+        StorageError: it is the operating system's.
+    """
+    then = f"{folder.how_to_resume} continues" if folder.begun else SAME_COMMAND
+    if (told := storage_error(error, then, folder.path)) is None:
+        raise error
+    raise told from error
 
 
 def _system_error(error: Exception, folder: Path | None) -> OSError | None:

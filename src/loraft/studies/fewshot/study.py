@@ -21,7 +21,7 @@ from loraft.config.resolve import load_config
 from loraft.config.schema import Config, FewshotConfig
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, load_data
-from loraft.errors import RunError
+from loraft.errors import RunError, spared
 from loraft.evaluation.baselines import BASELINES
 from loraft.evaluation.choosing import Metric, report_for
 from loraft.evaluation.classification_report import EvaluationReport
@@ -39,6 +39,7 @@ from loraft.runs.predictions import predicted_ids
 from loraft.runs.records import as_json, record_from, write_record
 from loraft.runs.resume import OUTPUT_KEYS, check_same_config
 from loraft.runs.run import Run
+from loraft.runs.storage import reraise
 from loraft.runs.study_folders import FewshotFolder
 from loraft.studies.fewshot.context import check_context, chosen_rows, demonstrations_of
 from loraft.studies.fewshot.demonstrations import Draw, draws
@@ -133,7 +134,7 @@ def fewshot(
     study = FewshotFolder.create(Path(config.output), fewshot_name(config, adapter_run), force=force, resume=resume)
     if not study.finished:  # the config of a finished study is replaced together with its results
         write_text(study.config_path, dump_config(config))
-    write_record(study.environment_path, environment())
+    write_record(study.environment_path, environment(config.seed))
 
     visible = not quiet and sys.stderr.isatty()
     try:
@@ -156,7 +157,7 @@ def fewshot(
         result = _result(config, study.path, adapter_run, records, tokens, train, test)
         write_text(study.config_path, dump_config(config))
         study.finish(result)
-        with spared("the figure", f"loraft fewshot with the same flags and --resume"):
+        with spared("the figure", f"the same command with --resume"):
             fewshot_curve(result, study.figure_path)
     except KeyboardInterrupt:
         tell(f"interrupted: {len(done)} of {len(jobs)} measurements are saved; {study.how_to_resume} continues")
@@ -164,7 +165,7 @@ def fewshot(
     except Exception as error:
         if not done:
             study.discard()
-        reraise(error, study.path, f"{study.how_to_resume} continues" if study.begun else AGAIN)
+        reraise(error, study)
     return result
 
 

@@ -89,7 +89,7 @@ def train_folds(
     folder = FoldsFolder.create(Path(config.output), _name(config, folds))
     folder.results_path.unlink(missing_ok=True)
     write_text(folder.config_path, dump_config(config))
-    write_record(folder.environment_path, environment())
+    write_record(folder.environment_path, environment(config.seed))
     if finished := len(trials) - len(waiting) - len(errors):
         tell(f"{finished} of {folds} folds are finished already")
     errors |= run_trials(waiting, folder, shared, "off", force=force, quiet=quiet)

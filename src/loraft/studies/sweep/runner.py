@@ -73,7 +73,7 @@ def sweep(
     for old in (folder.results_path, folder.figure_path):
         old.unlink(missing_ok=True)
     write_text(folder.config_path, dump_config(_without_unused_ranks(config, trials)))
-    write_record(folder.environment_path, environment())
+    write_record(folder.environment_path, environment(config.seed))
     if finished := len(trials) - len(waiting) - len(errors):
         tell(f"{finished} of {len(trials)} trials are finished already")
     errors |= run_trials(waiting, folder, shared, config.sweep.joint, force=force, quiet=quiet)
