@@ -3,7 +3,10 @@
 Form of a message: `<where>: <what> (got X); <what is allowed, or the next command>`.
 """
 
-from collections.abc import Iterable
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 LISTED = 10  # names that a message lists at most
 
@@ -36,6 +39,10 @@ class NewerFileError(RunError):
     """A file was written by a later version of loraft; nothing is wrong with it."""
 
 
+class StorageError(LoraftError):
+    """The operating system refused to read or write: no space, no permission, a folder that is gone."""
+
+
 class Note(UserWarning):
     """Warning category for what the user asked for and need not act on, such as a row limit that took effect."""
 
@@ -50,3 +57,20 @@ def listed(names: Iterable[object]) -> str:
 def first_line(error: Exception) -> str:
     """The first line of an error's message, or the name of its class."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def spared(what: str, again: str) -> Iterator[None]:
+    """An error inside the block is one warning, so that it costs no result that is there already.
+
+    Args:
+        what: that the block makes.
+        again: the command that makes it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if os.environ.get("LORAFT_DEBUG") == "1":
+            raise
+        said = str(error) if isinstance(error, LoraftError) else f"{type(error).__name__}: {first_line(error)}"
+        warnings.warn(f"{what}: left out ({said}); {again} makes up for it", stacklevel=4)

@@ -87,7 +87,7 @@ def test_damaged_predictions_are_one_clear_error(run: Run, content: str) -> None
 
 def test_missing_predictions_and_unfinished_runs_are_errors(run: Run) -> None:
     run.predictions_path.unlink()
-    with pytest.raises(RunError, match=r"predictions\.jsonl: cannot be read \(FileNotFoundError"):
+    with pytest.raises(RunError, match=r"predictions\.jsonl: cannot be read \(No such file or directory\)"):
         read_predictions(run)
     run.results_path.unlink()
     with pytest.raises(RunError, match="not finished"):

@@ -114,7 +114,7 @@ def test_a_version_that_is_no_whole_number_is_refused(tmp_path: Path, version: A
         (b"", "is not JSON"),
         (b"[]", r"does not hold a JSON object \(got list\)"),
         (b"null", r"does not hold a JSON object \(got NoneType\)"),
-        (b"\x89PNG\r\n\x1a\n\xff", "is not JSON"),
+        (b"\x89PNG\r\n\x1a\n\xff", "is not UTF-8 text"),
         (b'{"name": "a"', "is not JSON"),
         (b'{"name": "a", "more": {}}', r"the key .inner. is missing"),
         (b'{"name": "a", "inner": {"n": "x"}, "more": {}}', r"the value of .inner\.n. is damaged \(got 'x'\)"),

@@ -7,6 +7,8 @@ Results go to stdout, everything else to stderr. Exit codes: 0, 1 for what went 
 for an interrupt; `LORAFT_DEBUG=1` shows the traceback.
 """
 
+import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -68,11 +70,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        app(arguments, prog_name="loraft")
-    except LoraftError as error:
-        if os.environ.get("LORAFT_DEBUG") == "1":
+        try:
+            app(arguments, prog_name="loraft")
+        finally:
+            _flush_stdout()
+    except Exception as error:
+        told = _told(error)
+        if told is None or os.environ.get("LORAFT_DEBUG") == "1":
             raise
-        separator = "\n  " if "\n" in str(error) else " "
+        separator = "\n  " if "\n" in str(told) else " "
         # not `say`: a process that is not the first must tell its own mistake as well
-        print(f"error:{separator}" + str(error).replace("\n", "\n  "), file=sys.stderr, flush=True)
-        sys.exit(error.exit_code)
+        print(f"error:{separator}" + str(told).replace("\n", "\n  "), file=sys.stderr, flush=True)
+        sys.exit(told.exit_code)
+
+
+def _told(error: Exception) -> LoraftError | None:
+    """The error as a message for the user; None for a mistake in the program, which needs its traceback."""
+    from loraft.runs.storage import SAME_COMMAND, storage_error
+
+    if isinstance(error, LoraftError):
+        return error
+    if isinstance(error, MemoryError):
+        return LoraftError("memory: is used up; close other programs, or use fewer rows or a smaller backbone")
+    return storage_error(error, SAME_COMMAND)
+
+
+def _flush_stdout() -> None:
+    """Writes what is left of the results, so that a full disk behind `>` is told, and not after the last line."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError, ValueError):  # Python would try once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:  # the reader, such as head, has enough
+            sys.exit(1)
+        raise

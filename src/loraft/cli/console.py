@@ -3,10 +3,14 @@
 Results go to stdout and nowhere else. Libraries that print or warn are kept quiet unless `--verbose` is given.
 """
 
+import atexit
+import importlib.util
 import io
 import logging
 import os
+import shutil
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +54,7 @@ def start_command(
     quantised = f" ({config.quant.method})" if config.quant.method != "none" else ""
     with_adapter = f", adapter {adapter}" if adapter is not None else ""
     say(f"backbone {config.model.label}{quantised}{with_adapter}, data {source or config.data.source}")
+    _move_caches()
     if not distributed.is_distributed():
         # TRL refuses several GPUs in one process, and one is what a run needs.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
@@ -58,6 +63,29 @@ def start_command(
         warnings.filterwarnings("ignore")
         warnings.filterwarnings("default", module="loraft")
         warnings.formatwarning = _one_line
+
+
+def _move_caches() -> None:
+    """Lets torch and triton keep compiled kernels in a temporary folder, where theirs cannot be written."""
+    folders = {"TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR")}
+    if importlib.util.find_spec("triton") is not None:
+        folders["TRITON_CACHE_DIR"] = os.environ.get("TRITON_CACHE_DIR", os.path.expanduser("~/.triton/cache"))
+    for name, folder in folders.items():
+        if folder is None or _can_be_written(Path(folder)):
+            continue
+        os.environ[name] = tempfile.mkdtemp(prefix="loraft-")
+        atexit.register(shutil.rmtree, os.environ[name], ignore_errors=True)
+        say(f"note: {folder} cannot be written; {name} is a temporary folder for this command")
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether a folder can be written to, or made below the nearest one that exists."""
+    nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            return True
+    except OSError:
+        return False
 
 
 def _one_line(message: Warning | str, category: type[Warning], *rest: object, **named: object) -> str:

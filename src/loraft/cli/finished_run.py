@@ -61,8 +61,9 @@ def finished_run(
     refuse_fixed([f"--set {item}" for item in sets if not item.strip().startswith(CHANGEABLE)])
     folder = Path(output or "runs")
     run = newest_finished(folder) if name is None else find_run(name, folder)
+    own = run_config(run.config_path)  # also tells what is wrong in that file, before other flags are laid over it
     if not sets and not any(flags.values()):
-        return run.path, run_config(run.config_path)
+        return run.path, own
     return run.path, resolve(config_file=run.config_path, overrides=[NO_CODE, *sets], flags=flags)
 
 

@@ -1,6 +1,7 @@
 """The command `loraft train`."""
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -66,7 +67,7 @@ def train(
     run = run_of(resolved)
     if distributed.is_main_process():
         run.check(force=force, resume=resume)
-    if resume and not run.config_path.is_file():
+    if resume and not run.begun:
         raise RunError(
             f"--resume: no run was begun in {run.path}; leave --resume out, or name one with --config RUN/config.yaml"
         )
@@ -90,10 +91,20 @@ def train(
             notes = tables.baselines_notes({"": result.baselines}, metric=metric)
             print("\n".join([*notes, result.baselines.verdict]))
     say(f"run: {result.run}")
+    say_changes(Path(result.run) / "environment.json")
     few = [s.rows for name, s in result.data.items() if name == "train" and s.rows < FEW_ROWS]
     if few and resolved.data.max_train_rows is None and resolved.prompt.kind != "multilabel":
         say(f"note: {few[0]} training rows are few; --folds 5 gives scores over all of them")
     say(f"next: loraft predict --run {shlex.quote(result.run)} 'thầy giảng bài rất dễ hiểu'")
+
+
+def say_changes(environment: Path) -> None:
+    """Says that loraft's source differed from its commit, if a run's record of its environment says so."""
+    from loraft.runs.environment import Environment
+    from loraft.runs.records import read_record
+
+    if environment.exists() and (said := read_record(environment, Environment, "train again with --force").changes):
+        say(f"note: {said}")
 
 
 def _train_folds(config: "Config", folds: int, *, force: bool, resume: bool, json: bool, verbose: bool) -> None:
@@ -106,7 +117,7 @@ def _train_folds(config: "Config", folds: int, *, force: bool, resume: bool, jso
     from loraft.studies.sweep.folds import folds_folder, train_folds
 
     folder = folds_folder(config, folds)
-    if resume and not folder.config_path.is_file():  # without --resume the same command goes on, too
+    if resume and not folder.begun:  # without --resume the same command goes on, too
         raise RunError(f"--resume: no training by folds was begun in {folder.path}; leave --resume out")
     result = train_folds(config, folds, force=force, tell=say)
     if json:
@@ -115,4 +126,5 @@ def _train_folds(config: "Config", folds: int, *, force: bool, resume: bool, jso
         table.show(fold_tables.folds_tables(result))
         print("\n".join(fold_tables.folds_notes(result)))
     say(f"folds: {result.path}")
+    say_changes(Path(result.path) / "environment.json")
     say(f"next: loraft report {shlex.quote(result.path)}, and loraft train without --folds for an adapter of all rows")

@@ -98,7 +98,7 @@ def load_config(path: str | Path) -> Config:
     """The config that `dump_config` wrote; no preset and no environment variable changes it.
 
     Raises:
-        ConfigError: the file is missing, not YAML, or does not fit this version's config.
+        ConfigError: the file is missing, not YAML, not whole, or does not fit this version's config.
 
     Example:
         >>> import loraft
@@ -106,6 +106,11 @@ def load_config(path: str | Path) -> Config:
         1
     """
     values = read_mapping(Path(path))
+    if missing := [section for section in ("model", "lora", "data", "prompt", "train") if section not in values]:
+        raise ConfigError(
+            f"{path}: is not a whole config, as a run has one (lacks {', '.join(missing)}); copy the run again, or train"
+            " it again with --force"
+        )
     return _validated(values, [Layer(str(path), values)], [])
 
 

@@ -37,6 +37,10 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML ({yaml_problem(error)}); correct it there") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not a config (nested too deeply); correct it there") from None
+    except ValueError as error:  # a number of thousands of digits, a date that does not exist
+        raise ConfigError(f"{path}: not a config ({str(error).partition(';')[0]}); correct it there") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -3,6 +3,7 @@
 Matplotlib is imported on use. Its object interface changes neither the caller's backend nor open pyplot figures.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ def drawing(path: Path, size: tuple[float, float]) -> Iterator[Any]:
         path: the PNG file; it is replaced in one step, so that an interrupt leaves no half file.
         size: width and height in inches.
     """
+    # Where the folders of its caches cannot be written, it takes a temporary one, and says so in several lines.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -281,7 +281,16 @@ def _leaked(
         exact, pairs = rows_also_in(train.texts, test.texts, near=near)
         return [exact, [pair.left for pair in pairs]]
 
-    exact, nearly = kept(Path(config.output.folder), "leaks", [train.fingerprint, test.fingerprint], find)
+    def fits(found: Any) -> bool:
+        return (
+            isinstance(found, list)
+            and len(found) == 2
+            and all(
+                isinstance(rows, list) and all(type(i) is int and 0 <= i < len(test) for i in rows) for rows in found
+            )
+        )
+
+    exact, nearly = kept(Path(config.output.folder), "leaks", [train.fingerprint, test.fingerprint], find, fits)
     inside = {*exact, *nearly}
     if not inside:
         return

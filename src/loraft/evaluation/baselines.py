@@ -147,6 +147,7 @@ def compared_over(
             "baselines",
             [train.fingerprint, test.fingerprint],
             partial(_answers, train, test),
+            lambda found, rows=len(test): _fits(found, rows, len(labels)),
         )
         for name, given in answers.items():
             given += made[name]
@@ -170,6 +171,16 @@ def compared_over(
         rows.append(ComparedBaseline(name, scores, differences, verdicts.verdict(differences, config.eval.confidence)))
     sentence = verdict_of(rows, config.eval.confidence, model, metric)
     return Baselines(len(parts[0][0]), config.eval.confidence, tuple(rows), sentence)
+
+
+def _fits(found: Any, rows: int, num_labels: int) -> bool:
+    """Whether a kept file has a label id of each baseline for each row."""
+    if not isinstance(found, dict) or set(found) != set(BASELINES):
+        return False
+    return all(
+        isinstance(ids, list) and len(ids) == rows and all(type(k) is int and 0 <= k < num_labels for k in ids)
+        for ids in found.values()
+    )
 
 
 def _answers(train: Split, test: Split) -> dict[str, list[int]]:

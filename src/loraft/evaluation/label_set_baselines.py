@@ -45,6 +45,18 @@ def linear_svms(train: Split, test: Split, num_labels: int) -> Bools:
 BASELINES = {"most frequent label set": most_frequent_set, "TF-IDF + linear SVMs": linear_svms}
 
 
+def _is_table(found: Any, rows: int, num_labels: int) -> bool:
+    """Whether a kept value is the label sets of so many rows."""
+    return (
+        isinstance(found, list)
+        and len(found) == rows
+        and all(
+            isinstance(one, list) and len(one) == num_labels and all(type(flag) is bool for flag in one)
+            for one in found
+        )
+    )
+
+
 def compared_with(
     config: Config, train: Split | None, test: Split, predictions_NK: Bools, model: str
 ) -> Baselines | None:
@@ -61,6 +73,11 @@ def compared_with(
         "label-set-baselines",
         [train.fingerprint, test.fingerprint, str(num_labels)],
         lambda: {name: make(train, test, num_labels).tolist() for name, make in BASELINES.items()},
+        lambda found: (
+            isinstance(found, dict)
+            and set(found) == set(BASELINES)
+            and all(_is_table(sets, len(test), num_labels) for sets in found.values())
+        ),
     )
     settings: dict[str, Any] = {
         "samples": config.eval.bootstrap_samples, "confidence": config.eval.confidence, "seed": config.seed

@@ -139,6 +139,10 @@ def classification_metric(num_labels: int) -> Any:
                 features=datasets.Features({"predictions": whole, "references": whole}),
             )
 
+        def _build_data_dir(self) -> str:
+            """Its own makes a folder in HF_HOME, which may be read-only; kept in memory, nothing is written there."""
+            return str(self._data_dir_root)
+
         def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
             return core(references, predictions, num_labels)
 

@@ -160,7 +160,7 @@ def predict(
     most = GPU_PREDICT_ROWS if overlap else PREDICT_ROWS
     for started in one_behind(groups(rows, most=most, wait=wait), start, overlap=overlap):
         yield from finished(started)
-    if (folder / MANIFEST_FILE).is_file():  # not in an adapter that was made elsewhere
+    if (folder / MANIFEST_FILE).exists():  # not in an adapter that was made elsewhere
         for sentence in advice.of_predictions(manifest.read(folder).data.train_labels, predicted):
             warnings.warn(sentence, stacklevel=2)
 

@@ -17,7 +17,7 @@ from loraft.errors import RunError, listed
 from loraft.models.backbone import fingerprint
 from loraft.models.device import DTYPE_NAMES
 from loraft.models.encoder import Encoder
-from loraft.runs.environment import custom_code, package_versions
+from loraft.runs.environment import Environment, custom_code, package_versions
 from loraft.runs.records import read_record
 from loraft.runs.run import MANIFEST_FILE
 
@@ -113,6 +113,7 @@ def describe(
     data: DataIdentity,
     scores: dict[str, float],
     thresholds: tuple[float, ...] | None = None,
+    made_in: Environment | None = None,
 ) -> Manifest:
     """Returns the manifest of an adapter.
 
@@ -123,7 +124,9 @@ def describe(
         data: of the training.
         scores: accuracy and macro_f1 on the test split, as fractions.
         thresholds: of each label, where a row has several.
+        made_in: as it was when the training began; by default the present one.
     """
+    packages = package_versions(VERSIONED) if made_in is None else made_in.packages
     return Manifest(
         labels=encoder.task.labels,
         label_words=encoder.task.label_words,
@@ -134,7 +137,7 @@ def describe(
         prompt=config.prompt.model_dump(),
         data=data,
         scores=scores,
-        versions=package_versions(VERSIONED),
+        versions={name: packages[name] for name in VERSIONED},
         thresholds=thresholds,
     )
 

@@ -75,7 +75,7 @@ def recorded(adapter: Path) -> dict[str, Any]:
         RunError: the file is damaged, or was written by a later version.
     """
     path = adapter / MANIFEST_FILE
-    found = read_object(path, "train again with --force").get("backbone") if path.is_file() else None
+    found = read_object(path, "train again with --force").get("backbone") if path.exists() else None
     return found if isinstance(found, dict) else {}
 
 

@@ -53,8 +53,9 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with naming(path, temporary):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -70,6 +71,20 @@ def is_stream(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Errors of the operating system in the block name `path`, where they name its temporary file or none.
+
+    Writing to an open file on a full disk names none.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, *([] if temporary is None else [str(temporary)])):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Self
 
 from loraft.config.schema import OUTSIDE
 from loraft.errors import ConfigError, RunError
-from loraft.runs.atomic_files import to_json
+from loraft.runs.atomic_files import naming, to_json
 from loraft.runs.lock import LOCK_FILE, refuse_locked
 from loraft.runs.records import read_object, write_record
 
@@ -89,7 +89,7 @@ class RunFolder:
         # A process killed while it wrote the config leaves a hidden temporary file, which is not earlier work.
         if not self.path.is_dir() or all(entry.name.startswith(".") for entry in self.path.iterdir()):
             return False
-        if not self.config_path.is_file():
+        if not self.begun:
             raise RunError(
                 f"{self.path}: the folder holds files that are not of a {self.kind}; choose another --output or name"
             )
@@ -183,9 +183,14 @@ class RunFolder:
         return self.path / self.results_file
 
     @property
+    def begun(self) -> bool:
+        """Whether there is a config of earlier work; a damaged one counts, so that reading it says what is wrong."""
+        return self.config_path.exists()
+
+    @property
     def finished(self) -> bool:
-        """Whether the results are written."""
-        return self.results_path.is_file()
+        """Whether the results are written; damaged ones count, so that reading them says what is wrong."""
+        return self.results_path.exists()
 
     @property
     def mend(self) -> str:
@@ -243,7 +248,7 @@ def _delete(entry: Path) -> None:
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
     """Adds one JSON object as a line to a file."""
-    with path.open("a+b") as file:
+    with naming(path), path.open("a+b") as file:
         if file.tell() > 0:  # a killed process may have left half a line: end it first
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":

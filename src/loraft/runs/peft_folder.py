@@ -1,11 +1,11 @@
 """A folder with a LoRA adapter in peft's format, made by a run or elsewhere: its files, and the backbone it names."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from loraft.errors import BackboneError
+from loraft.runs.records import from_json, read_text
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 AGAIN = "train again with --force, or copy the folder again"  # what mends a damaged adapter
@@ -48,10 +48,7 @@ def read_peft_folder(path: Path) -> PeftFolder:
             pickled = (path / "adapter_model.bin").is_file()
             way = "save it with safetensors" if pickled else "name a finished run, or the folder of a PEFT adapter"
             raise BackboneError(f"{path}: has no {name}; {way}")
-    try:
-        settings = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BackboneError(f"{path}: the adapter cannot be read ({CONFIG_FILE}: {error}); {AGAIN}") from error
+    settings = from_json(read_text(path / CONFIG_FILE, AGAIN), path / CONFIG_FILE, AGAIN)
     if not isinstance(settings, dict) or not isinstance(settings.get("peft_type"), str):
         raise BackboneError(f"{path}: the adapter cannot be read ({CONFIG_FILE} names no peft_type); {AGAIN}")
     kinds = {"peft_type": ("LORA",), "task_type": ("CAUSAL_LM", None)}

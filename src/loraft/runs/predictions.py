@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from loraft.errors import RunError
 from loraft.runs.atomic_files import write_text
-from loraft.runs.records import record_from
+from loraft.runs.records import from_json, read_text, record_from
 from loraft.runs.run import Run
 
 MEND = "train the run again with --force"  # what to do about a damaged file, for messages
@@ -91,10 +91,9 @@ def read_rows(run: Run) -> list[PredictedRow]:
         RunError: the file is missing or damaged.
     """
     path = run.predictions_path
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({type(error).__name__}: {error}); {MEND}") from None
+    lines = [from_json(line, path, MEND) for line in read_text(path, MEND).split("\n") if line]
+    if not lines:
+        raise RunError(f"{path}: holds no predictions; {MEND}")
     return [record_from(line, PredictedRow, path, MEND) for line in lines]
 
 

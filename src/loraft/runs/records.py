@@ -120,12 +120,7 @@ def read_object(path: Path, hint: str) -> dict[str, Any]:
         RunError: the file cannot be read or holds no JSON object.
         NewerFileError: it was written by a later version.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror}); {hint}") from None
-    except ValueError as error:  # also raised for a file that is not UTF-8
-        raise RunError(f"{path}: is not JSON ({error}); {hint}") from None
+    content = from_json(read_text(path, hint), path, hint)
     if not isinstance(content, dict):
         raise RunError(f"{path}: does not hold a JSON object (got {type(content).__name__}); {hint}")
     version = content.pop("schema_version", 0)
@@ -137,6 +132,34 @@ def read_object(path: Path, hint: str) -> dict[str, Any]:
             f" to {SCHEMA_VERSION}); upgrade loraft: pip install --upgrade loraft"
         )
     return content
+
+
+def read_text(path: Path, hint: str) -> str:
+    """The text of a file of a run or study; arguments and errors as of `read_object`."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); {hint}") from None
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}); {hint}") from None
+
+
+def from_json(text: str, path: Path, hint: str) -> Any:
+    """The value of a JSON text, without NaN and infinities, which loraft does not write.
+
+    Raises:
+        RunError: it is not JSON, is nested too deeply, or has a number of thousands of digits; `path` names its file.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise RunError(f"{path}: is not JSON of loraft (nested too deeply); {hint}") from None
+    except ValueError as error:
+        raise RunError(f"{path}: is not JSON ({str(error).partition(';')[0]}); {hint}") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
 
 
 def record_from(content: dict[str, Any], kind: type[Record], path: Path, hint: str) -> Record:

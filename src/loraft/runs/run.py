@@ -34,7 +34,7 @@ class Run(RunFolder):
             RunError: there is no such folder, or it is not a run directory.
         """
         run = cls(Path(path))
-        if not run.config_path.is_file():
+        if not run.begun:
             what = f"is not a run directory (no {cls.config_file} in it)" if run.path.is_dir() else "no such run"
             raise RunError(f"{run.path}: {what}; loraft train makes runs")
         return run
@@ -147,7 +147,7 @@ def find_run(name_or_path: str | Path, output: Path) -> Run:
         RunError: there is no such run (the message suggests the most similar name), or a sweep has no best trial.
     """
     for path in (Path(output) / name_or_path, Path(name_or_path).expanduser()):
-        if SweepFolder(path).config_path.is_file():
+        if SweepFolder(path).begun:
             return _best_trial(SweepFolder(path))
         if path.is_dir():
             return Run.open(path)
@@ -178,4 +178,4 @@ def _best_trial(sweep: SweepFolder) -> Run:
 
 def _runs_in(output: Path) -> list[Run]:
     folders = sorted(Path(output).iterdir()) if Path(output).is_dir() else []
-    return [run for run in map(Run, folders) if run.config_path.is_file() and not run.name.startswith(".")]
+    return [run for run in map(Run, folders) if run.begun and not run.name.startswith(".")]

@@ -39,7 +39,7 @@ class SweepFolder(RunFolder):
 
     def joint_passes(self) -> list["JointPass"]:
         """The joint trainings whose trials are not all finished runs yet."""
-        return [JointPass(path) for path in sorted(self.path.glob("joint-*")) if JointPass(path).config_path.is_file()]
+        return [JointPass(path) for path in sorted(self.path.glob("joint-*")) if JointPass(path).begun]
 
 
 class FoldsFolder(SweepFolder):

@@ -64,10 +64,10 @@ def document(folder: Path) -> Document:
         RunError: nothing in the directory is finished.
     """
     for file, make in KINDS.items():
-        if (folder / file).is_file():
+        if (folder / file).exists():  # a folder of that name, too: reading it says what is wrong
             return make(folder)
     remedy = "the same command continues the sweep, or name one of its runs"
-    if not SweepFolder(folder).config_path.is_file():
+    if not SweepFolder(folder).begun:
         remedy = "the same command with --resume finishes what was interrupted"
     raise RunError(f"{folder}: nothing finished to report (got none of {', '.join(KINDS)}); {remedy}")
 
@@ -188,4 +188,4 @@ KINDS: dict[str, Callable[[Path], Document]] = {
 
 def _finished_at(path: Path) -> int | None:
     """When the run or study in a folder finished, in nanoseconds; None if nothing there is finished."""
-    return next((file.stat().st_mtime_ns for name in KINDS if (file := path / name).is_file()), None)
+    return next((file.stat().st_mtime_ns for name in KINDS if (file := path / name).exists()), None)

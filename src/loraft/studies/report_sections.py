@@ -9,8 +9,9 @@ from loraft.config.resolve import load_config
 from loraft.data.dataset import SplitSummary
 from loraft.display.page import Code, Image, Part
 from loraft.display.table import listing
+from loraft.runs.environment import Environment
 from loraft.runs.folders import RunFolder
-from loraft.runs.records import read_object
+from loraft.runs.records import read_record, read_text
 from loraft.runs.run import Run
 from loraft.runs.study_folders import FewshotFolder, SweepFolder
 
@@ -39,17 +40,27 @@ def made_from(folder: RunFolder, settings: str) -> str:
     """
     config = load_config(folder.config_path)
     quantised = f" ({config.quant.method})" if config.quant.method != "none" else ""
-    made = read_object(folder.environment_path, folder.mend) if folder.environment_path.is_file() else {}
-    version = (made.get("packages") or {}).get("loraft")
+    made = None
+    if folder.environment_path.exists():
+        made = read_record(folder.environment_path, Environment, folder.mend)
+    version, changes = None, ""
+    if made is not None:
+        version, changes = made.packages.get("loraft"), made.changes
     parts = [f"backbone {config.model.label}{quantised}", f"data {config.data.source}", f"task {config.prompt.task}"]
-    parts += [settings, f"seed {config.seed}", f"loraft {version}" if version else "", str(made.get("time") or "")]
+    parts += [
+        settings,
+        f"seed {config.seed}",
+        f"loraft {version}" if version else "",
+        "" if made is None else made.time,
+        changes,
+    ]
     return " · ".join(filter(None, parts))
 
 
 def config_and_environment(folder: RunFolder) -> list[Part]:
     """The resolved config and the package versions, folded."""
     files = {folder.config_path: f"{folder.config_file}, resolved", folder.environment_path: "Versions and machine"}
-    return [Code(path.read_text(encoding="utf-8"), summary) for path, summary in files.items() if path.is_file()]
+    return [Code(read_text(path, folder.mend), summary) for path, summary in files.items() if path.exists()]
 
 
 def figure(path: Path) -> list[Part]:

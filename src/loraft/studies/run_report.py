@@ -37,7 +37,7 @@ def of_run(folder: Path) -> Document:
     run = Run(folder)
     result, config = RunResult.of(run), load_config(run.config_path)
     after, before = result.after, result.before
-    if not run.plots.is_dir():
+    if not any(run.plots.glob("*.png")):
         draw_run_figures(run, after, result.labels)
     metric = Metric.of(config)
     key = metric.key if metric.key in after.scores else "macro_f1"
@@ -95,7 +95,7 @@ def _mistakes(run: Run, after: EvaluationReport) -> list[Part]:
 
     Where a row has any number of labels, those with the most wrong ones.
     """
-    rows = read_rows(run) if run.predictions_path.is_file() else []
+    rows = read_rows(run) if run.predictions_path.exists() else []
     wrong = [row for row in rows if row.predicted != row.label]
     if not wrong:
         return ["None: every test row is right."]

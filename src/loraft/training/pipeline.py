@@ -1,5 +1,6 @@
 """`loraft.train`: from a config to a run directory with an adapter, its scores before and after, and figures."""
 
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, training_splits, warn_of_notes
 from loraft.distributed import is_main_process
+from loraft.errors import spared
 from loraft.evaluation import advice, label_sets
 from loraft.evaluation.baselines import compared_with
 from loraft.evaluation.choosing import Metric
@@ -33,6 +35,7 @@ from loraft.runs.predictions import PredictedRow, predicted_ids, write_rows
 from loraft.runs.records import read_record, write_record
 from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config
 from loraft.runs.run import Run, WorkerRun, default_name, run_of
+from loraft.runs.storage import reraise
 from loraft.training import memory
 from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, TrainingClock
 from loraft.training.checkpoints import BestStep, finished_training, load_best, newest_checkpoint, save_adapter, step_of
@@ -139,9 +142,9 @@ def run_training(
     try:
         train_here = partial(fit_adapter, inputs, resume, quiet)
         return _train_and_judge(run, inputs, fit or train_here, resume, figures, empty=fit is not None)
-    except Exception:
+    except Exception as error:
         run.discard()
-        raise
+        reraise(error, run)
 
 
 def _train_and_judge(
@@ -152,7 +155,8 @@ def _train_and_judge(
         hint = f"{run.how_to_resume} continues it as it was begun, --force begins again"
         check_same_config(run.config_path, config, free=(*OUTPUT_KEYS, *STUDY_SECTIONS), hint=hint)
     write_text(run.config_path, dump_config(config))
-    write_record(run.environment_path, environment(config.model))
+    made_in = environment(config)
+    write_record(run.environment_path, made_in)
     # Before the adapter: pissa and olora move weights out of the backbone.
     identity = manifest.identify(config, base, run.path)
     test = splits["test"]
@@ -175,12 +179,10 @@ def _train_and_judge(
         labels, rows_of = encoder.task.labels, [example.label for example in splits["train"].examples]
         counts = {} if thresholds else {label: rows_of.count(k) for k, label in enumerate(labels)}
         data = manifest.DataIdentity(config.data.source, fingerprints, splits["train"].pool, counts)
-        save_adapter(run, model, manifest.describe(config, encoder, identity, data, scores, thresholds))
+        save_adapter(run, model, manifest.describe(config, encoder, identity, data, scores, thresholds, made_in))
     finally:
         remove_adapter(model)
     write_rows(run, rows)
-    if figures:
-        draw_run_figures(run, after, encoder.task.labels)
     result = RunResult(
         run=str(run.path),
         labels=encoder.task.labels,
@@ -194,6 +196,9 @@ def _train_and_judge(
     if is_main_process():
         result = _with_baselines_and_warnings(result, run, config, splits, rows)
     run.finish(result)
+    if figures:
+        with spared("the figures", f"loraft report {shlex.quote(str(run.path))}"):
+            draw_run_figures(run, after, encoder.task.labels)
     return result
 
 
@@ -202,14 +207,19 @@ def _with_baselines_and_warnings(
 ) -> RunResult:
     """The result with the baselines on the same test rows, and with what its scores hide."""
     train, test = splits["train"], splits["test"]
+    baselines, told, again = None, [], f"loraft eval --run {shlex.quote(str(run.path))}"
     if config.prompt.kind == "multilabel":
-        baselines, told = label_sets.beside(config, result.after, rows, train, test, "adapter")
+        with spared("the baselines, and warnings about the scores", again):
+            baselines, told = label_sets.beside(config, result.after, rows, train, test, "adapter")
     else:
         predictions_N = predicted_ids(rows, result.labels)
-        told = advice.of_evaluation(config, result.after, test, predictions_N, train)
-        baselines = compared_with(config, train, test, predictions_N, "adapter")
+        with spared("the warnings about the scores", again):
+            told = advice.of_evaluation(config, result.after, test, predictions_N, train)
+        with spared("the baselines", again):
+            baselines = compared_with(config, train, test, predictions_N, "adapter")
     told += advice.of_outcome(config, result.before, result.after) if result.before is not None else ()
-    told += warnings_of_training(run, config, result.train, len(splits["validation"]))
+    with spared("the warnings about the training", f"loraft report {shlex.quote(str(run.path))}, with its curve,"):
+        told += warnings_of_training(run, config, result.train, len(splits["validation"]))
     return replace(result, baselines=baselines, warnings=tuple(told))
 
 

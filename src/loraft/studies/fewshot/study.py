@@ -21,7 +21,7 @@ from loraft.config.resolve import load_config
 from loraft.config.schema import Config, FewshotConfig
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, load_data
-from loraft.errors import RunError
+from loraft.errors import RunError, spared
 from loraft.evaluation.baselines import BASELINES
 from loraft.evaluation.choosing import Metric, report_for
 from loraft.evaluation.classification_report import EvaluationReport
@@ -40,6 +40,7 @@ from loraft.runs.predictions import predicted_ids
 from loraft.runs.records import as_json, record_from, write_record
 from loraft.runs.resume import OUTPUT_KEYS, check_same_config
 from loraft.runs.run import Run
+from loraft.runs.storage import reraise
 from loraft.runs.study_folders import FewshotFolder
 from loraft.studies.fewshot.context import check_context, chosen_rows, demonstrations_of
 from loraft.studies.fewshot.demonstrations import Draw, draws
@@ -129,7 +130,7 @@ def _fewshot(
     tokens = check_context(config, train, test, drawn, shots)
     jobs = list(plan(section, shots, adapter=adapter_run is not None, adapter_shots=adapter_shots))
     sources = _sources(train, test, adapter_run)
-    begun = FewshotFolder(Path(config.output) / fewshot_name(config, adapter_run))
+    begun = FewshotFolder(Path(config.output.folder) / fewshot_name(config, adapter_run))
     done = {job: row for job, row in _kept(begun, sources).items() if job in jobs} if resume else {}
     left = [job for job in jobs if job not in done]
     if resume:
@@ -145,7 +146,7 @@ def _fewshot(
     )
     if not study.finished:  # the config of a finished study is replaced together with its results
         write_text(study.config_path, dump_config(config))
-    write_record(study.environment_path, environment(config.model))
+    write_record(study.environment_path, environment(config))
 
     visible = not quiet and sys.stderr.isatty()
     try:
@@ -164,19 +165,19 @@ def _fewshot(
             source = sources[job.model]
             done[job] = DrawRecord(job.model, job.shots, job.draw, report, train_rows, predictions, source, cut)
             study.append_log(as_json(done[job]))
+        records = [done[job] for job in jobs]
+        result = _result(config, study.path, adapter_run, records, tokens, train, test)
+        write_text(study.config_path, dump_config(config))
+        study.finish(result)
+        with spared("the figure", "the same command with --resume"):
+            fewshot_curve(result, study.figure_path)
     except KeyboardInterrupt:
         tell(f"interrupted: {len(done)} of {len(jobs)} measurements are saved; {study.how_to_resume} continues")
         raise
-    except Exception:
+    except Exception as error:
         if not done:
             study.discard()
-        raise
-
-    records = [done[job] for job in jobs]
-    result = _result(config, study.path, adapter_run, records, tokens, train, test)
-    fewshot_curve(result, study.figure_path)
-    write_text(study.config_path, dump_config(config))
-    study.finish(result)
+        reraise(error, study)
     return result
 
 
@@ -299,7 +300,7 @@ def _check_begun(folder: FewshotFolder, config: Config) -> None:
 
     The numbers of shots and draws may differ: measurements are added to those of the study.
     """
-    if not folder.config_path.is_file():
+    if not folder.begun:
         raise RunError(
             f"--resume: there is no study in {folder.path}; leave --resume out to begin one, or give the flags of the"
             " study to continue"

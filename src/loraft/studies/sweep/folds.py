@@ -96,7 +96,7 @@ def _train_folds(config: Config, folds: int, *, force: bool, quiet: bool, tell: 
     folder = FoldsFolder.create(Path(config.output.folder), _name(config, folds))
     folder.results_path.unlink(missing_ok=True)
     write_text(folder.config_path, dump_config(config))
-    write_record(folder.environment_path, environment(config.model))
+    write_record(folder.environment_path, environment(config))
     if finished := len(trials) - len(waiting) - len(errors):
         tell(f"{finished} of {folds} folds are finished already")
     errors |= run_trials(waiting, folder, shared, "off", force=force, quiet=quiet)

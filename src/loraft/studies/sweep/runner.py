@@ -80,7 +80,7 @@ def _sweep(config: Config, trials: Sequence[Trial], *, force: bool, quiet: bool,
     for old in (folder.results_path, folder.figure_path):
         old.unlink(missing_ok=True)
     write_text(folder.config_path, dump_config(_without_unused_ranks(config, trials)))
-    write_record(folder.environment_path, environment(config.model))
+    write_record(folder.environment_path, environment(config))
     if finished := len(trials) - len(waiting) - len(errors):
         tell(f"{finished} of {len(trials)} trials are finished already")
     errors |= run_trials(waiting, folder, shared, config.sweep.joint, force=force, quiet=quiet)

@@ -58,7 +58,7 @@ def is_finished(trial: Trial) -> bool:
         ConfigError: its config cannot be read.
     """
     run = run_of(trial)
-    if not run.config_path.is_file():
+    if not run.begun:
         return False
     hint = "--force runs it again, --set name=NAME makes another sweep"
     check_same_config(run.config_path, trial.config, free=NOT_SWEPT, hint=hint)
@@ -85,6 +85,6 @@ def plan(trials: Sequence[Trial]) -> list[PlannedTrial]:
 
 def _status(trial: Trial) -> str:
     try:
-        return "finished" if is_finished(trial) else "begun" if run_of(trial).config_path.is_file() else "new"
+        return "finished" if is_finished(trial) else "begun" if run_of(trial).begun else "new"
     except ConfigError:
         return "damaged"
