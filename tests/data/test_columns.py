@@ -26,6 +26,15 @@ def test_a_value_that_is_not_text_is_refused_with_its_column(value: Any) -> None
     assert sentence({"câu": value}, "câu") == ("", f"'câu' is not text (got {value!r})")
 
 
+def test_what_cannot_be_written_again_and_long_values_give_a_short_reason() -> None:
+    for value in (10**5000, deep := []):  # type: ignore[var-annotated]
+        for _ in range(2000):
+            deep = [deep]
+        columns = {"câu": "hay", "x": deep if isinstance(value, list) else value}
+        assert "a column cannot be written (" in str(sentence(columns, "câu")[1])
+    assert len(str(sentence({"câu": 1000 * [1]}, "câu")[1])) < 120
+
+
 @pytest.mark.parametrize("columns", [{"câu": "d\udcff"}, {"câu": "hay", "mã": "d\udcff"}, {"câu": "hay", "d\udcff": 1}])
 def test_a_lone_surrogate_anywhere_in_the_row_is_refused(columns: dict[str, Any]) -> None:
     # A predicted row is written with all its columns, and no encoding can write a lone surrogate.

@@ -1,6 +1,7 @@
 """What each format's parser makes of whole and of broken content."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import datasets
@@ -67,7 +68,7 @@ def test_a_tables_rows_are_counted_without_header_and_blank_lines() -> None:
     ("rows", "reason"),
     [
         ('"dở" quá,0\n', "malformed, perhaps a stray or unclosed quote"),
-        ('"chưa đóng,0\nhay,1\n', "malformed, perhaps a stray or unclosed quote"),
+        ('"chưa đóng,0\n', "malformed, perhaps a stray or unclosed quote"),
         ("hay, dễ hiểu,1\n", "3 fields, but the header has 2; quote fields with ','"),
         ("thiếu nhãn\n", "1 fields, but the header has 2"),
     ],
@@ -78,6 +79,72 @@ def test_a_broken_row_of_a_table_is_named_by_its_number(rows: str, reason: str) 
     assert isinstance(bad, BadRow)
     assert bad.row == 2
     assert bad.reason.startswith(reason)
+
+
+def test_an_unclosed_quote_takes_no_other_row_with_it() -> None:
+    found = table('sentence,sentiment\n"chưa đóng,0\nhay,1\n"dở, ""lắm""",0\nvui,2\n')
+    assert [(item.row, type(item)) for item in found] == [(1, BadRow), (2, Row), (3, Row), (4, Row)]
+    assert found[1:3] == [
+        Row(2, {"sentence": "hay", "sentiment": "1"}), Row(3, {"sentence": 'dở, "lắm"', "sentiment": "0"})
+    ]  # fmt: skip
+    # The second line of a quoted field is no row of its own, although it has as many fields.
+    found = table('sentence,sentiment\n"một\nhai" ba,0\nhay,1\n')
+    assert [type(item) for item in found] == [BadRow, BadRow, Row]
+
+
+def test_a_field_may_be_long_and_may_hold_nul() -> None:
+    found = table(f"sentence,sentiment\n{'dài ' * 50_000},1\na\0b,2\n")  # csv's own limit is 131,072 characters
+    assert [item.columns["sentiment"] for item in found if isinstance(item, Row)] == ["1", "2"]
+
+
+NESTED = '{"sentence": "hay", "x": ' + 101 * "[" + "1" + 101 * "]" + "}"
+DEEP = '{"sentence": "hay", "x": ' + 5000 * "[" + 5000 * "]" + "}"
+DIGITS = '{"sentence": "hay", "x": ' + "1" * 5000 + "}"
+
+
+def test_numbers_and_nesting_without_bound_make_their_own_row_bad_and_no_other() -> None:
+    rows = [DIGITS, NESTED, DEEP, '{"sentence": "hay, [\\"lắm", "x": NaN}', '{"sentence": "dở"}']
+    for found in (list(jsonl_rows(rows)), list(array_rows(f"[{', '.join(rows)}]", "a.json"))):
+        assert [item.row for item in found] == [1, 2, 3, 4, 5]
+        assert [item.reason for item in found if isinstance(item, BadRow)] == [
+            "not JSON (a number has more than 4,300 digits)", "nested deeper than 100 levels",
+            "not JSON (nested deeper than 100 levels)",
+        ]  # fmt: skip
+        assert [item.columns["sentence"] for item in found if isinstance(item, Row)] == ['hay, ["lắm', "dở"]
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        (pyarrow.array([0, 2**62, 0], pyarrow.timestamp("us")), "column 'x' cannot be read (date value out of range)"),
+        (pyarrow.array([0, 2**31 - 1, 0], pyarrow.date32()), "column 'x' cannot be read (days=2147483647"),
+        (pyarrow.array([b"a", b"\xff", b"b"]).view(pyarrow.string()), "column 'x' cannot be read ('utf-8' codec"),
+        (pyarrow.array([b"a", b"\xff", b"b"]).view(pyarrow.string()).dictionary_encode(), "column 'x' cannot be read"),
+    ],
+    ids=["timestamp", "date", "UTF-8", "dictionary"],
+)
+def test_a_value_that_python_cannot_hold_makes_its_own_row_bad(
+    tmp_path: Path, column: pyarrow.Array, reason: str
+) -> None:
+    made = pyarrow.table({"sentence": ["a", "b", "c"], "x": column})
+    pyarrow.parquet.write_table(made, tmp_path / "a.parquet")
+    before, bad, after = parquet_rows(tmp_path / "a.parquet", ["sentence"])
+    assert isinstance(bad, BadRow)
+    assert bad.reason.startswith(reason)
+    assert isinstance(before, Row)
+    assert isinstance(after, Row)
+    assert (before.columns["sentence"], bad.row, after.row, after.columns["sentence"]) == ("a", 2, 3, "c")
+
+
+def test_decimals_and_nested_columns_are_values(tmp_path: Path) -> None:
+    columns = {
+        "giá": pyarrow.array(["1.5"]).cast(pyarrow.decimal128(5, 2)), "số": pyarrow.array([[1, None]]),
+        "cặp": pyarrow.array([[("a", 1)]], pyarrow.map_(pyarrow.string(), pyarrow.int64())),
+        "mục": pyarrow.array([{"a": 1}]),
+    }  # fmt: skip
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    (row,) = parquet_rows(tmp_path / "a.parquet", [])
+    assert row == Row(1, {"giá": Decimal("1.50"), "số": [1, None], "cặp": [("a", 1)], "mục": {"a": 1}})
 
 
 @pytest.mark.parametrize(

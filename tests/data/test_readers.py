@@ -1,5 +1,6 @@
 """Rows from files and streams of every format and encoding, read one at a time."""
 
+import csv
 import gzip
 import io
 import os
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from loraft.data import columns, formats, readers
 from loraft.data.readers import AS_IT_IS, Format, input_rows, read_rows, unlabelled
 from loraft.data.records import BadRow, Example, FileSettings, Row
 from loraft.errors import DataError
@@ -112,6 +114,35 @@ def test_a_bad_byte_makes_its_own_row_bad_and_no_other(tmp_path: Path, format: s
     assert isinstance(third, Example)
     assert (first.text, third.text) == ("hay", "hay")
     assert second == BadRow(first.row + 1, "not valid UTF-8; save the file as UTF-8, or set data.encoding")
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".jsonl"])
+def test_a_line_without_end_makes_its_own_row_bad_and_is_not_kept(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (columns, formats, readers):
+        monkeypatch.setattr(module, "LONGEST", 100)
+    rows = ["hay", 350 * "dài", "dở"]
+    lines = [f'{{"sentence": "{row}"}}' for row in rows] if suffix == ".jsonl" else rows
+    path = file(tmp_path, "\n".join([*(["sentence"] if suffix == ".csv" else []), *lines]), f"a{suffix}")
+    first, second, third = read_inputs(path)
+    assert isinstance(second, BadRow)
+    assert second.reason.startswith("malformed" if suffix == ".csv" else "longer than 16,777,216 characters")
+    assert texts([first, third]) == ["hay", "dở"]
+    assert list(read_inputs(path, "text")) == [BadRow(1, "longer than 16,777,216 characters")]
+    csv.field_size_limit(2**17)  # as it was
+
+
+def test_half_a_pair_in_utf_16_makes_its_own_row_bad_and_no_other(tmp_path: Path) -> None:
+    path = file(tmp_path, "sentence\nhay\nd\ud800\ndở\n".encode("utf-16", "surrogatepass"))
+    first, second, third = read_inputs(path)
+    assert texts([first, third]) == ["hay", "dở"]
+    assert isinstance(second, BadRow)
+
+
+def test_the_first_row_may_be_json_that_cannot_be_read() -> None:
+    items = read_inputs(io.StringIO('{"sentence": "hay", "x": ' + "1" * 5000 + '}\n{"sentence": "dở"}\n'))
+    assert [type(item) for item in items] == [BadRow, Example]
 
 
 @pytest.mark.parametrize(("name", "format"), [("in.txt", "auto"), ("in", "lines"), ("in.csv", "auto"), ("in", "csv")])
@@ -280,11 +311,11 @@ def test_bytes_on_stdin_are_utf_8_whatever_the_locale() -> None:
 def test_inputs_are_read_as_they_come_and_not_ahead() -> None:
     served = []
 
-    def endless() -> Iterator[str]:
-        while True:
+    class Endless(io.StringIO):
+        def readline(self, size: int | None = -1, /) -> str:
             served.append(1)
-            yield f"câu {len(served)}\n"
+            return f"câu {len(served)}\n"
 
-    items = read_inputs(endless())  # type: ignore[arg-type]
+    items = read_inputs(Endless())
     assert [next(items).row for _ in range(3)] == [1, 2, 3]
     assert len(served) == 3

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from loraft.config.data_section import DataConfig
 from loraft.config.schema import Config
-from loraft.data.columns import missing_column, sentence
+from loraft.data.columns import missing_column, sentence, shown
 from loraft.data.dropping import dropped
 from loraft.data.label_sets import label_set_reader
 from loraft.data.labels import allowed_labels, is_unlabelled, label_named, label_reader, whole_number
@@ -262,7 +262,7 @@ def _example(row: Row, section: DataConfig, label_column: str, ids: "_LabelIds")
     if label is None:
         number = whole_number(cell) is not None and ids.columns
         what = NO_LABEL if ids.unlabelled(cell) else UNNAMED_ID if number else UNKNOWN_LABEL
-        return BadRow(row.row, f"{what} in {label_column!r} (got {cell!r})")
+        return BadRow(row.row, f"{what} in {label_column!r} (got {shown(cell)})")
     extra = {key: value for key, value in row.columns.items() if key not in (section.text_column, label_column)}
     return Example(text, label, row.row, extra)
 

@@ -10,17 +10,21 @@ import itertools
 import json
 import re
 import unicodedata
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from loraft.data.columns import require_columns
+from loraft.data.columns import CUT, LONGEST, TOO_LONG, require_columns
 from loraft.data.records import BadRow, Row
 from loraft.errors import DataError
 
 FASTTEXT = "__label__"  # what stands before each label of a fastText file
-LONGEST_FIELD = 2**31 - 1  # characters; the csv module's own limit is 131,072, and a C long may have 32 bits
+DEEPEST = 100  # levels of nesting in a JSON row
+# What a value raises that Python has no value for: a date out of range, invalid UTF-8, an unknown time zone.
+UNREADABLE = (ArithmeticError, ValueError, TypeError, NotImplementedError)
+PARQUET_BATCH = 1024  # rows; of long rows more would take much memory
 
 
 def line_rows(lines: Iterable[str], text_column: str) -> Iterator[Row | BadRow]:
@@ -60,12 +64,7 @@ def fasttext_rows(lines: Iterable[str], text_column: str, label_column: str) -> 
 def jsonl_rows(lines: Iterable[str]) -> Iterator[Row | BadRow]:
     """One JSON object a line; blank lines are no rows."""
     for row, line in enumerate((line for line in lines if line.strip()), start=1):
-        try:
-            value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            yield BadRow(row, f"not JSON ({error})")
-            continue
-        yield _object_row(row, value)
+        yield BadRow(row, TOO_LONG) if line.endswith(CUT) else _json_row(row, line)
 
 
 def array_rows(text: str, where: str) -> Iterator[Row | BadRow]:
@@ -75,16 +74,51 @@ def array_rows(text: str, where: str) -> Iterator[Row | BadRow]:
         DataError: the text is not JSON.
     """
     try:
-        values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        yield from itertools.starmap(_object_row, enumerate(json.loads(text), start=1))
+        return
+    except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON ({error}); give an array of objects, or one object a line") from error
-    yield from itertools.starmap(_object_row, enumerate(values, start=1))
+    except (ValueError, RecursionError):  # a number or a nesting in one of its rows, which stops none of the others
+        pass
+    yield from itertools.starmap(_json_row, enumerate(_elements(text, where), start=1))
+
+
+def _elements(text: str, where: str) -> Iterator[str]:
+    """The source of each element of a JSON array, which is not parsed."""
+    depth, start = 0, 0
+    for found in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]|,', text, flags=re.DOTALL):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+        if depth == 1 and found[0] == "[":
+            start = found.end()
+        elif depth == (found[0] == ",") and found[0] in ",]" and text[start : found.start()].strip():
+            yield text[start : found.start()]
+            start = found.end()
+    if depth:
+        raise DataError(f"{where}: not JSON (the array does not end); give an array of objects, or one object a line")
+
+
+def _json_row(row: int, text: str) -> Row | BadRow:
+    try:
+        return _object_row(row, json.loads(text))
+    except json.JSONDecodeError as error:
+        return BadRow(row, f"not JSON ({error})")
+    except ValueError:  # Python's own bound on the digits of an integer
+        return BadRow(row, "not JSON (a number has more than 4,300 digits)")
+    except RecursionError:
+        return BadRow(row, f"not JSON (nested deeper than {DEEPEST} levels)")
 
 
 def _object_row(row: int, value: Any) -> Row | BadRow:
-    if isinstance(value, dict):
-        return Row(row, {unicodedata.normalize("NFC", name): cell for name, cell in value.items()})
-    return BadRow(row, f"not a JSON object (got {type(value).__name__})")
+    if not isinstance(value, dict):
+        return BadRow(row, f"not a JSON object (got {type(value).__name__})")
+    if _is_deeper(value, DEEPEST):  # what writes it again goes less deep than what reads it
+        return BadRow(row, f"nested deeper than {DEEPEST} levels")
+    return Row(row, {unicodedata.normalize("NFC", name): cell for name, cell in value.items()})
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return bool(inner) and (levels == 0 or any(_is_deeper(one, levels - 1) for one in inner))
 
 
 def table_rows(
@@ -97,10 +131,8 @@ def table_rows(
     Raises:
         DataError: the header is malformed, repeats a name or lacks a required column.
     """
-    csv.field_size_limit(LONGEST_FIELD)
-    # strict=True makes a stray or unclosed quote an error of its own row; otherwise the quoted field would silently
-    # take in the rows after it.
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    csv.field_size_limit(LONGEST)  # the csv module's own limit is 131,072
+    reader = _Records(lines, delimiter)
     try:
         not_blank = (names for names in reader if any(name.strip() for name in names))
         header = column_names(next(not_blank, []), required, where)
@@ -109,6 +141,46 @@ def table_rows(
     if seen is not None:
         seen += header
     yield from without_empty_end(_fields(reader, header, f"quote fields with {delimiter!r}"))
+
+
+class _Records(Iterator[list[str]]):
+    """The records of a table as lists of fields; after an error it goes on with the line after the record's first one.
+
+    A quote that is not closed takes in the lines after it, up to the next quote or to the end of the file. They are
+    records of their own, and are read again as such.
+
+    Raises, from `next`:
+        csv.Error: a stray or unclosed quote, or a field longer than csv's limit.
+    """
+
+    def __init__(self, lines: Iterable[str], delimiter: str) -> None:
+        self._lines, self._again = iter(lines), deque[str]()
+        self._taken: list[str] = []  # the lines of the present record
+        # strict=True makes a stray or unclosed quote an error of its own record; otherwise the quoted field would
+        # silently take in the records after it.
+        self._reader = csv.reader(self._next_lines(), delimiter=delimiter, strict=True)
+        self._delimiter = delimiter
+
+    def _next_lines(self) -> Iterator[str]:
+        while line := self._again.popleft() if self._again else next(self._lines, ""):
+            self._taken.append(line)
+            yield line
+
+    def __next__(self) -> list[str]:
+        self._taken.clear()
+        repeated = len(self._again)
+        try:
+            fields = next(self._reader)
+        except csv.Error:
+            self._again.extendleft(reversed(self._taken[1:]))
+            # After the end of its lines a reader does not begin again.
+            self._reader = csv.reader(self._next_lines(), delimiter=self._delimiter, strict=True)
+            raise
+        # Of a record with a line end in it, the line that closes the quote is none by itself.
+        line = self._taken[0]
+        if repeated and any('"' in one and one in line and one.replace('"', '""') not in line for one in fields):
+            raise csv.Error("a quote inside a field that is not quoted")
+        return fields
 
 
 def _fields(reader: Iterator[list[str]], header: Sequence[str], hint: str) -> Iterator[Row | BadRow]:
@@ -146,7 +218,7 @@ def column_names(header: Iterable[str], required: Sequence[str], where: str) -> 
     return names
 
 
-def parquet_rows(path: Path, required: Sequence[str], seen: list[str] | None = None) -> Iterator[Row]:
+def parquet_rows(path: Path, required: Sequence[str], seen: list[str] | None = None) -> Iterator[Row | BadRow]:
     """The rows of a Parquet file, read in batches; its columns are added to `seen`.
 
     Raises:
@@ -157,8 +229,26 @@ def parquet_rows(path: Path, required: Sequence[str], seen: list[str] | None = N
         require_columns(names, required, str(path))
         if seen is not None:
             seen += names
-        rows = (columns for batch in file.iter_batches() for columns in batch.rename_columns(names).to_pylist())
-        yield from itertools.starmap(Row, enumerate(rows, start=1))
+        batches = (batch.rename_columns(names) for batch in file.iter_batches(batch_size=PARQUET_BATCH))
+        for row, columns in enumerate((columns for batch in batches for columns in _columns(batch)), start=1):
+            yield BadRow(row, columns) if isinstance(columns, str) else Row(row, columns)
+
+
+def _columns(batch: Any) -> Iterable[dict[str, Any] | str]:
+    """The columns of each row of a batch, or why one of them is no value of Python."""
+    with suppress(*UNREADABLE):
+        return list(batch.to_pylist())
+    return [_columns_of(batch.slice(row, 1)) for row in range(batch.num_rows)]
+
+
+def _columns_of(row: Any) -> dict[str, Any] | str:
+    columns = {}
+    for name, column in zip(row.schema.names, row.columns, strict=True):
+        try:
+            columns[name] = column[0].as_py()
+        except UNREADABLE as error:
+            return f"column {name!r} cannot be read ({error})"
+    return columns
 
 
 def parquet_label_names(path: Path, column: str) -> list[str]:
@@ -185,5 +275,5 @@ def _open_parquet(path: Path) -> Iterator[Any]:
             yield file
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error}); check that it is complete") from error

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from loraft.data import formats, tcvn3
-from loraft.data.columns import missing_column, sentence
+from loraft.data.columns import CUT, LONGEST, TOO_LONG, missing_column, sentence
 from loraft.data.records import BadRow, Example, FileSettings, Row
 from loraft.data.xlsx import xlsx_rows
 from loraft.errors import DataError
@@ -123,7 +123,7 @@ def input_rows(
     if format == "text":
         yield _whole(source, 1, text_column, "stdin")
     else:
-        yield from _text_rows(source, format, getattr(source, "name", "stdin"), required, settings, header)
+        yield from _text_rows(_lines(source), format, getattr(source, "name", "stdin"), required, settings, header)
 
 
 def _whole_texts(path: Path, text_column: str, settings: FileSettings) -> Iterator[Row | BadRow]:
@@ -134,13 +134,15 @@ def _whole_texts(path: Path, text_column: str, settings: FileSettings) -> Iterat
     for row, file in enumerate(files, start=1):
         with _opened(file, settings) as stream:
             whole = _whole(stream, row, text_column, str(file))
-        yield Row(row, whole.columns | ({"file": file.name} if path.is_dir() else {}))
+        if isinstance(whole, Row) and path.is_dir():
+            whole = Row(row, {**whole.columns, "file": file.name})
+        yield whole
 
 
-def _whole(stream: TextIO, row: int, text_column: str, where: str) -> Row:
-    text = stream.read().removeprefix("\ufeff")
+def _whole(stream: TextIO, row: int, text_column: str, where: str) -> Row | BadRow:
+    text = stream.read(LONGEST + 1).removeprefix("\ufeff")
     _refuse_binary(text, where)
-    return Row(row, {text_column: text})
+    return Row(row, {text_column: text}) if len(text) <= LONGEST else BadRow(row, TOO_LONG)
 
 
 def _file_rows(
@@ -148,8 +150,20 @@ def _file_rows(
 ) -> Iterator[Row | BadRow]:
     with _opened(path, settings) as stream:
         # Some encodings write a tone as a character of its own, after the vowel.
-        lines = (unicodedata.normalize("NFC", line) for line in stream) if settings.encoding else stream
+        lines = _lines(stream)
+        if settings.encoding:
+            lines = (unicodedata.normalize("NFC", line) for line in lines)
         yield from _text_rows(lines, format, str(path), required, settings, header)
+
+
+def _lines(stream: TextIO) -> Iterator[str]:
+    """The lines of a stream; a longer one than `LONGEST` is cut there and ends in `CUT`, so that its row is refused."""
+    while line := stream.readline(LONGEST):
+        if len(line) == LONGEST and line[-1] not in "\r\n":
+            line += CUT
+            while (rest := stream.readline(LONGEST)) and rest[-1] not in "\r\n":
+                pass
+        yield line
 
 
 @contextlib.contextmanager
@@ -161,7 +175,8 @@ def _opened(path: Path, settings: FileSettings) -> Iterator[TextIO]:
             # The encoding is found by a look at the first two bytes of the open file: opening it a second time would
             # lose them where the path is a pipe.
             has_mark = settings.encoding is None and file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff")
-            encoding, errors = ("utf-16", "strict") if has_mark else (_encoding(settings), "surrogateescape")
+            # Half a pair in UTF-16 becomes a lone surrogate, as does an undecodable byte elsewhere: a bad row.
+            encoding, errors = ("utf-16", "surrogatepass") if has_mark else (_encoding(settings), "surrogateescape")
             # newline="" leaves line ends inside quotes to the csv module.
             yield io.TextIOWrapper(file, encoding=encoding, errors=errors, newline="")
     except FileNotFoundError as error:
@@ -242,8 +257,10 @@ def _detect_format(first: str, where: str, text_column: str) -> str:
         return "array"
     try:
         value = json.loads(first)
-    except (json.JSONDecodeError, RecursionError):
+    except json.JSONDecodeError:
         value = None
+    except (ValueError, RecursionError):  # JSON whose row will be refused
+        value = {text_column: None} if first.lstrip().startswith("{") else None
     if isinstance(value, dict):
         if text_column not in value:
             hint = "name it with --text-column NAME, or label the lines as they are with --format lines"

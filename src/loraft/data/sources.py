@@ -4,7 +4,7 @@ import difflib
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from loraft.bundled import bundled_data
 from loraft.config.data_section import DataConfig
 from loraft.data.columns import require_columns
-from loraft.data.formats import parquet_label_names
+from loraft.data.formats import UNREADABLE, parquet_label_names
 from loraft.data.labels import ids_to_names
 from loraft.data.readers import SUFFIXES, TEXT_SUFFIXES, read_rows, stem_of, suffix_of
 from loraft.data.records import BadRow, FileSettings, Row
@@ -107,7 +107,17 @@ def _named(
     feature = loaded.features.get(label_column)
     feature = getattr(feature, "feature", feature)  # of the labels in a list
     names = section.label_names or getattr(feature, "names", None) or []
-    return ids_to_names(itertools.starmap(Row, enumerate(loaded, start=1)), names, label_column, where, labels)
+    return ids_to_names(_readable(loaded), names, label_column, where, labels)
+
+
+def _readable(loaded: Iterable[dict[str, Any]]) -> Iterator[Row | BadRow]:
+    """The rows of a data set; where one cannot be read, that is the last one."""
+    row = 0
+    try:
+        for row, columns in enumerate(loaded, start=1):
+            yield Row(row, columns)
+    except UNREADABLE as error:
+        yield BadRow(row + 1, f"a column cannot be read ({error})")
 
 
 def _is_file(name: str) -> bool:
