@@ -33,7 +33,7 @@ class TrainingData:
         metric: picks the checkpoint.
     """
 
-    rows: list[TrainingRow]
+    rows: Sequence[TrainingRow]
     tokenizer: PreTrainedTokenizerBase
     evaluate_with: Callable[[Any], dict[str, float]]
     truncated: int = 0
@@ -45,14 +45,14 @@ class TrainingData:
 def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Split) -> TrainingData:
     """Returns the encoded training rows, and the function that scores a model on the validation split."""
     prompts = encoder.encode(train_split.texts)
-    ids, weights = [prompt.ids for prompt in prompts], config.train.class_weights
+    ids, weights = prompts.ids, config.train.class_weights
     several, num_labels = encoder.task.kind == "multilabel", len(encoder.task.labels)
     if several:
         rows = question_rows(ids, train_split.label_sets(num_labels), encoder.completions_K, weights)
     else:
-        rows = make_rows(ids, train_split.labels.tolist(), encoder.completions_K, weights)
+        rows = make_rows(ids, train_split.labels, encoder.completions_K, weights)
     validation_prompts = encoder.encode(validation.texts)
-    validation_ids = [prompt.ids for prompt in validation_prompts]
+    validation_ids = list(validation_prompts.ids)
     truncated = warn_of_cuts(prompts, "training")
     warn_of_cuts(validation_prompts, "validation")
 

@@ -27,7 +27,7 @@ class EpochSampler(Sampler[int]):
 class BalancedSampler(EpochSampler):
     """Draws with replacement so that every label comes as often."""
 
-    def __init__(self, labels: Sequence[int], seed: int) -> None:
+    def __init__(self, labels: Sequence[int] | np.ndarray, seed: int) -> None:
         super().__init__(seed)
         self.weights = torch.from_numpy(1.0 / np.bincount(labels)[np.asarray(labels)])
 
@@ -43,7 +43,7 @@ class LengthSampler(EpochSampler):
 
     def __init__(self, lengths: Sequence[int], window: int, seed: int) -> None:
         super().__init__(seed)
-        self.lengths = list(lengths)
+        self.lengths = lengths
         self.window = window
 
     def __len__(self) -> int:
