@@ -173,7 +173,7 @@ def load_split(
 
     def measured_on() -> list[str]:
         """The sentences of the validation and the test split, of those that the source has."""
-        texts = []
+        texts: list[str] = []
         for other in ("validation", "test"):
             with suppress(NoSplitError):
                 texts += load_split(

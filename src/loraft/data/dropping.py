@@ -1,14 +1,11 @@
 """Drop training rows as the config asks: repeated rows, rows that conflict, rows that another split holds."""
 
-from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 from loraft.config.data_section import DataConfig
-from loraft.data.examples import Examples, Label, digest
+from loraft.data.examples import Examples, conflicting_texts, digest, first_rows
 from loraft.data.near_duplicates import rows_also_in
-
-CONFLICT = "several labels"
 
 
 def dropped(
@@ -24,11 +21,8 @@ def dropped(
     """
     left = examples
     if section.drop_conflicts:
-        label_of: dict[bytes, Label | str] = {}
-        for text, label in zip(left.texts, left.labels, strict=True):
-            if label_of.setdefault(key := digest(text), label) != label:
-                label_of[key] = CONFLICT
-        left = _of(left, [i for i, text in enumerate(left.texts) if label_of[digest(text)] != CONFLICT])
+        several = conflicting_texts([left])
+        left = _of(left, [i for i, text in enumerate(left.texts) if digest(text) not in several])
         notes["conflicting rows dropped"] = len(examples) - len(left)
     if section.drop_leaked:
         exact, near = rows_also_in(others(), left.texts, near=True)
@@ -41,17 +35,6 @@ def dropped(
     for name in [name for name, count in notes.items() if not count]:
         del notes[name]
     return _of(left, first) if section.drop_duplicates else left
-
-
-def first_rows(examples: Examples) -> Sequence[int]:
-    """The indices of the rows that are no copy of an earlier one, with the same text and label."""
-    seen: set[bytes] = set()
-    first = array("q")
-    for i, row in enumerate(zip(examples.texts, examples.labels, strict=True)):
-        if (key := digest(*row)) not in seen:
-            seen.add(key)
-            first.append(i)
-    return first
 
 
 def _of(examples: Examples, rows: Sequence[int]) -> Examples:

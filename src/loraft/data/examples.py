@@ -111,3 +111,25 @@ def digest(*parts: object) -> bytes:
     BLAKE2b with 128 bits: among 10^9 values two different ones agree with a probability below 10^-20.
     """
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
+
+
+def first_rows(examples: Examples) -> Sequence[int]:
+    """The indices of the rows that are no copy of an earlier one, with the same text and label."""
+    seen: set[bytes] = set()
+    first = array("q")
+    for i, row in enumerate(zip(examples.texts, examples.labels, strict=True)):
+        if (key := digest(*row)) not in seen:
+            seen.add(key)
+            first.append(i)
+    return first
+
+
+def conflicting_texts(parts: Iterable[Examples]) -> set[bytes]:
+    """The digests of the sentences that have several labels, in one part or in several."""
+    label_of: dict[bytes, Label] = {}
+    found: set[bytes] = set()
+    for examples in parts:
+        for text, label in zip(examples.texts, examples.labels, strict=True):
+            if label_of.setdefault(key := digest(text), label) != label:
+                found.add(key)
+    return found

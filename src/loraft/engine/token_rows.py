@@ -31,7 +31,3 @@ class TokenRows(Sequence[list[int]]):
         if isinstance(i, range):
             return [self[number] for number in i]
         return self._ids[self._ends[i] : self._ends[i + 1]].tolist()
-
-    def length(self, index: int) -> int:
-        """The number of tokens of a row."""
-        return self._ends[index + 1] - self._ends[index]
