@@ -84,7 +84,7 @@ def inside_data(folder: Path) -> dict[str, Any]:
     import loraft
     from loraft.studies.dataset.statistics import describe
 
-    found = describe(loraft.resolve(overrides=[f"data.source={folder}", f"output={folder / 'runs'}"]), near=False)
+    found = describe(loraft.resolve(overrides=[f"data.source={folder}", f"output={folder / 'runs'}"]))
     return {"rows": found.rows, "run_mib": peak_mib()}
 
 
