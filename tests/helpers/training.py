@@ -28,7 +28,7 @@ EXTRA_PAIRS = {"whole row": 2**60, "prefix and suffixes": -(2**60)}  # for all b
 
 
 def rows(class_weights: str = "none", texts: list[str] = SENTENCES, labels: list[int] = LABELS) -> list[TrainingRow]:
-    return make_rows(prompts(texts), labels, encoder().completions_K, class_weights)
+    return list(make_rows(prompts(texts), labels, encoder().completions_K, class_weights))
 
 
 def with_adapter(architecture: str = "llama", **lora: Any) -> PeftModel:

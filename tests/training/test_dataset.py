@@ -24,7 +24,7 @@ def config(*overrides: str) -> Config:
 def test_rows_are_prompts_with_their_answers_and_weights(class_weights: str) -> None:
     train, validation = split("train", SENTENCES, LABELS), split("validation", SENTENCES[:1], [1])
     data = prepare(config(f"train.class_weights={class_weights}"), encoder(), train, validation)
-    assert data.rows == rows(class_weights)
+    assert list(data.rows) == rows(class_weights)
     assert data.tokenizer is encoder().tokenizer
     assert data.truncated == 0
 

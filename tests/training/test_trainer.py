@@ -77,7 +77,7 @@ def test_where_memory_is_short_a_step_has_the_same_rows_in_smaller_batches(
     collate = LabelTrainer._collate
     monkeypatch.setattr(LabelTrainer, "_collate", lambda self, items: seen.add(len(items)) or collate(self, items))
     parts = with_adapter()
-    needed = memory._batch_bytes(parts, rows("balanced"), 4, packed=True)
+    needed = memory._batch_bytes(parts, *memory._lengths(rows("balanced"), 4), 4, packed=True)
     monkeypatch.setattr(memory, "free_bytes", lambda device: room * needed / memory.SHARE)
     with pytest.warns(Note, match="may not fit into the free memory"):
         found = fit(tmp_path / "b", parts, per_device_train_batch_size=4, max_steps=3)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from loraft.data.dataset import Split
+from loraft.data.examples import conflicting_texts, digest, first_rows
 from loraft.data.near_duplicates import rows_also_in
 
 SHOWN = 10  # examples given of each kind
@@ -96,7 +97,7 @@ class Leaks:
 
 def duplicates(split: Split) -> Duplicates:
     """Numbers of rows whose sentence is that of an earlier row of the split."""
-    texts, rows = len(set(split.texts)), len({(example.text, example.label) for example in split.examples})
+    texts, rows = len({digest(text) for text in split.texts}), len(first_rows(split.examples))
     return Duplicates(same=len(split) - rows, other=rows - texts)
 
 
@@ -107,11 +108,12 @@ def conflicts(splits: Sequence[Split], labels: Sequence[str]) -> Conflicts:
         splits: all splits of the source.
         labels: label names in id order.
     """
-    counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    conflicting = conflicting_texts(split.examples for split in splits)
+    several: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for split in splits:
         for text, label in zip(split.texts, split.labels.tolist(), strict=True):
-            counts[text][label] += 1
-    several = {text: count for text, count in counts.items() if len(count) > 1}
+            if digest(text) in conflicting:
+                several[text][label] += 1
     order = sorted(several, key=lambda text: -sum(several[text].values()))
     return Conflicts(
         sentences=len(several),

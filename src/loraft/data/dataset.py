@@ -6,10 +6,9 @@ its file and row number. Rows that were skipped, dropped or left out are counted
 
 import hashlib
 import json
-import shlex
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,23 +20,17 @@ import numpy.typing as npt
 
 from loraft.config.data_section import DataConfig
 from loraft.config.schema import Config
-from loraft.data.columns import missing_column, sentence, shown
 from loraft.data.dropping import dropped
-from loraft.data.label_sets import label_set_reader
-from loraft.data.labels import allowed_labels, is_unlabelled, label_named, label_reader, whole_number
-from loraft.data.records import BadRow, Example, Row
+from loraft.data.examples import Examples, Texts
+from loraft.data.labelled_rows import UNLABELLED, LabelIds, labelled_rows
 from loraft.data.sources import NoSplitError, open_source
 from loraft.data.splitting import drawn_splits, fold_rows
 from loraft.errors import DataError, Note
 
-SHOWN_ERRORS = 5  # rows named in one message
 LIMITS = {"train": "max_train_rows", "validation": "max_eval_rows", "test": "max_test_rows"}  # keys of `data`
 KEEP_ALL = {"drop_duplicates": False, "drop_conflicts": False, "drop_leaked": False}  # for every split but train
-# Notes: of a limit, of rows without sentence, of rows without label.
-LEFT_OUT, BLANK, UNLABELLED = "rows left out by the limit", "blank rows skipped", "unlabelled rows skipped"
+LEFT_OUT = "rows left out by the limit"  # a note
 UNUSED = "rows of the source's own {} split unused (data.split)"
-UNKNOWN_LABEL, UNNAMED_ID = "unknown label", "a number that does not say which label it means"
-NO_LABEL = "no label"  # how the reason begins for which a row without label is refused
 
 
 @dataclass(frozen=True)
@@ -51,13 +44,17 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled examples of one split."""
+    """Labelled examples of one split; any sequence of them is taken, and kept as `Examples`."""
 
     name: str
-    examples: tuple[Example, ...]
+    examples: Examples
     source: str  # file, or hub id with revision and split
     notes: dict[str, int] = field(default_factory=dict)  # what was found or left out: number of rows
     pool: str | None = None  # with data.split: fingerprint of all the rows they were drawn from, whatever their order
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.examples, Examples):
+            object.__setattr__(self, "examples", Examples(self.examples))
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -68,20 +65,20 @@ class Split:
         return SplitSummary(self.source, len(self), self.notes)
 
     @property
-    def texts(self) -> list[str]:
+    def texts(self) -> Texts:
         """The N sentences."""
-        return [example.text for example in self.examples]
+        return self.examples.texts
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
         """The N label ids."""
-        return np.array([example.label for example in self.examples], dtype=np.int64)
+        return np.array(self.examples.labels, dtype=np.int64)
 
     def label_sets(self, num_labels: int) -> npt.NDArray[np.bool_]:
         """Whether each of the N rows has each of the K labels, (N, K), of a split with any number of labels a row."""
         found_NK = np.zeros((len(self), num_labels), dtype=bool)
-        for row, example in zip(found_NK, self.examples, strict=True):
-            row[list(example.label) if isinstance(example.label, tuple) else []] = True
+        for row, label in zip(found_NK, self.examples.labels, strict=True):
+            row[list(label) if isinstance(label, tuple) else []] = True
         return found_NK
 
     @cached_property
@@ -90,9 +87,9 @@ class Split:
         return _fingerprint(self.examples)
 
 
-def _fingerprint(examples: Iterable[Example], *, ordered: bool = True) -> str:
+def _fingerprint(examples: Examples, *, ordered: bool = True) -> str:
     digest = hashlib.sha256()
-    lines = (json.dumps([example.text, example.label]) for example in examples)
+    lines = (json.dumps(row) for row in zip(examples.texts, examples.labels, strict=True))
     for line in lines if ordered else sorted(lines):
         digest.update(line.encode() + b"\n")
     return digest.hexdigest()
@@ -122,7 +119,7 @@ def _of_fold(whole: Split, name: str, section: DataConfig, labels: Sequence[str]
     number, folds = map(int, fold.split("/"))
     rows = fold_rows(whole.examples, name, number, folds, seed, labels, whole.source)
     notes, pool = whole.notes if name == "train" else {}, _fingerprint(whole.examples, ordered=False)
-    return Split(name, tuple(rows), f"{whole.source} ({name} of fold {fold}, seed {seed})", notes, pool)
+    return Split(name, Examples(rows), f"{whole.source} ({name} of fold {fold}, seed {seed})", notes, pool)
 
 
 def load_split(
@@ -160,12 +157,14 @@ def load_split(
     name = str(getattr(section, f"{role}_split")) if role in LIMITS else role
     rows, source = open_source(section, name, (section.text_column, column), role, labels)
     notes: Counter[str] = Counter()
-    examples = list(_examples(rows, source, section, column, _LabelIds(labels, id_columns, section, several), notes))
+    examples = Examples(
+        labelled_rows(rows, source, section, column, LabelIds(labels, id_columns, section, several), notes)
+    )
     pool = None
     if shares.get(str(split)):
         pool, number = _fingerprint(examples, ordered=False), list(LIMITS).index(str(split))
         drawn = drawn_splits(examples, [*shares.values()], section.split_seed, labels, source)
-        examples = [example for example, one in zip(examples, drawn, strict=True) if one == number]
+        examples = Examples(example for example, one in zip(examples, drawn, strict=True) if one == number)
         source += f" ({shares[str(split)]:.0%} drawn for {split}, seed {section.split_seed})"
         if split == "train":
             notes.update(_unused(section, [role for role, share in shares.items() if share and role != "train"]))
@@ -174,7 +173,7 @@ def load_split(
 
     def measured_on() -> list[str]:
         """The sentences of the validation and the test split, of those that the source has."""
-        texts = []
+        texts: list[str] = []
         for other in ("validation", "test"):
             with suppress(NoSplitError):
                 texts += load_split(
@@ -187,14 +186,14 @@ def load_split(
 
     if limit is not None and len(examples) > limit:
         notes[LEFT_OUT] = len(examples) - limit
-        examples = [examples[i * len(examples) // limit] for i in range(limit)]
+        examples = Examples(examples[i * len(examples) // limit] for i in range(limit))
     if not examples:
         found = ", ".join(f"{number} {what.removesuffix(' skipped')}" for what, number in notes.items())
         raise DataError(
             f"{source}: no row with text and label (got {found or 'an empty source'}); add rows, or name another split"
             f" or data.label_column (now {column!r})"
         )
-    return Split(str(split), tuple(examples), source, dict(notes), pool)
+    return Split(str(split), examples, source, dict(notes), pool)
 
 
 def _unused(section: DataConfig, drawn: Iterable[str]) -> dict[str, int]:
@@ -205,94 +204,6 @@ def _unused(section: DataConfig, drawn: Iterable[str]) -> dict[str, int]:
             rows, _ = open_source(section, str(getattr(section, f"{role}_split")), (), role, ())
             notes[UNUSED.format(role)] = sum(1 for _ in rows)
     return {what: number for what, number in notes.items() if number}
-
-
-def _examples(
-    rows: Iterable[Row | BadRow],
-    source: str,
-    section: DataConfig,
-    label_column: str,
-    ids: "_LabelIds",
-    notes: Counter[str],
-) -> Iterator[Example]:
-    """Yields the rows with sentence and label; counts what is left out; refuses all bad rows together at the end."""
-    bad: list[BadRow] = []
-    labelled = False  # whether any row has a label, allowed or not
-    for row in rows:
-        example = row if isinstance(row, BadRow) else _example(row, section, label_column, ids)
-        if isinstance(example, str):
-            notes[example] += 1
-        elif isinstance(example, BadRow):
-            bad.append(example)
-            labelled |= example.reason.startswith((UNKNOWN_LABEL, UNNAMED_ID))
-        else:
-            labelled = True
-            yield example
-    if bad:
-        lines = [f"{source} row {item.row}: {item.reason}" for item in bad[:SHOWN_ERRORS]]
-        if len(bad) > SHOWN_ERRORS:
-            lines.append(f"... and {len(bad) - SHOWN_ERRORS} more such rows")
-        hint = "correct the rows, or set data.text_column, data.label_column"
-        if any(item.reason.startswith(UNNAMED_ID) for item in bad):
-            hint = "name them with --set 'data.label_names=[NAME OF 0, NAME OF 1, ...]'"
-        if any(item.reason.startswith((UNKNOWN_LABEL, UNNAMED_ID)) for item in bad):
-            hint += f", or write a task for these labels: loraft task new --data {shlex.quote(section.source)}"
-        if labelled and any(item.reason.startswith(NO_LABEL) for item in bad):  # skipping leaves rows
-            hint += ", or data.unlabelled=skip"
-        lines.append(f"allowed labels are {ids.allowed(bad)}; {hint}")
-        raise DataError("\n".join(lines))
-
-
-def _example(row: Row, section: DataConfig, label_column: str, ids: "_LabelIds") -> Example | BadRow | str:
-    """The row with its label id, or why it cannot be used, or the note under which it is left out and counted.
-
-    A blank sentence is left out whatever its label.
-    """
-    text, reason = sentence(row.columns, section.text_column)
-    if reason is not None:
-        return BadRow(row.row, reason)
-    if not text:
-        return BLANK
-    cell = row.columns.get(label_column)
-    if ids.unlabelled(cell) and section.unlabelled == "skip":
-        return UNLABELLED
-    if label_column not in row.columns:
-        return BadRow(row.row, f"{NO_LABEL}: {missing_column(label_column, row.columns)}")
-    label = ids.of(cell, row)
-    if label is None:
-        number = whole_number(cell) is not None and ids.columns
-        what = NO_LABEL if ids.unlabelled(cell) else UNNAMED_ID if number else UNKNOWN_LABEL
-        return BadRow(row.row, f"{what} in {label_column!r} (got {shown(cell)})")
-    extra = {key: value for key, value in row.columns.items() if key not in (section.text_column, label_column)}
-    return Example(text, label, row.row, extra)
-
-
-class _LabelIds:
-    """From a cell to a label id, where ids count only in rows with certain columns."""
-
-    def __init__(self, labels: Sequence[str], columns: Sequence[str], section: DataConfig, several: bool) -> None:
-        self.labels, self.columns, self._several = labels, set(columns), several
-        self._named: Callable[[Any], int | tuple[int, ...] | None]
-        self._any: Callable[[Any], int | tuple[int, ...] | None]
-        names = section.label_names or []  # of the ids in a text with several; a single id has its name already
-        one, by_id = label_reader(labels, ids_count=False), label_reader(labels)
-        self._named, self._any = one, by_id
-        if several:
-            self._named = label_set_reader(one, section.label_separator)
-            self._any = label_set_reader(lambda value: by_id(label_named(value, names)), section.label_separator)
-
-    def unlabelled(self, cell: Any) -> bool:
-        """Whether a cell holds no label: null, NaN, or blank text where a row has one label."""
-        return is_unlabelled(cell) and not (self._several and isinstance(cell, str))
-
-    def of(self, cell: Any, row: Row) -> int | tuple[int, ...] | None:
-        """The label id of a cell, or its label ids; None for no label, and for an id in another data set's row."""
-        return self._any(cell) if self.columns <= row.columns.keys() else self._named(cell)
-
-    def allowed(self, bad: Sequence[BadRow]) -> str:
-        """The allowed labels, for the message about bad rows."""
-        ids_count = not any(item.reason.startswith(UNNAMED_ID) for item in bad)
-        return allowed_labels(self.labels) if ids_count else ", ".join(self.labels)
 
 
 _reported: set[tuple[str, str]] = set()  # source and notes of the splits reported by this process

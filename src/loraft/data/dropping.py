@@ -1,16 +1,16 @@
 """Drop training rows as the config asks: repeated rows, rows that conflict, rows that another split holds."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from loraft.config.data_section import DataConfig
+from loraft.data.examples import Examples, conflicting_texts, digest, first_rows
 from loraft.data.near_duplicates import rows_also_in
-from loraft.data.records import Example
 
 
 def dropped(
-    examples: Sequence[Example], section: DataConfig, others: Callable[[], Sequence[str]], notes: Counter[str]
-) -> list[Example]:
+    examples: Examples, section: DataConfig, others: Callable[[], Sequence[str]], notes: Counter[str]
+) -> Examples:
     """The training rows that are left, in their order; the numbers of those that were dropped go into the notes.
 
     Args:
@@ -19,23 +19,23 @@ def dropped(
         others: returns the sentences of the validation and the test split; called with `drop_leaked` only.
         notes: what was found or left out: number of rows.
     """
-    left = list(examples)
+    left = examples
     if section.drop_conflicts:
-        labels_of: defaultdict[str, set[int | tuple[int, ...] | None]] = defaultdict(set)
-        for example in left:
-            labels_of[example.text].add(example.label)
-        kept = [example for example in left if len(labels_of[example.text]) == 1]
-        notes["conflicting rows dropped"], left = len(left) - len(kept), kept
+        several = conflicting_texts([left])
+        left = _of(left, [i for i, text in enumerate(left.texts) if digest(text) not in several])
+        notes["conflicting rows dropped"] = len(examples) - len(left)
     if section.drop_leaked:
-        exact, near = rows_also_in(others(), [example.text for example in left], near=True)
+        exact, near = rows_also_in(others(), left.texts, near=True)
         inside = {*exact, *(pair.left for pair in near)}
-        kept = [example for i, example in enumerate(left) if i not in inside]
-        notes["rows of validation or test dropped"], left = len(left) - len(kept), kept
-    first_of: dict[tuple[str, int | tuple[int, ...] | None], Example] = {}
-    for example in left:
-        first_of.setdefault((example.text, example.label), example)
+        left = _of(left, [i for i in range(len(left)) if i not in inside])
+        notes["rows of validation or test dropped"] = len(inside)
+    first = first_rows(left)
     what = "duplicate rows dropped" if section.drop_duplicates else "duplicate rows"
-    notes[what] = len(left) - len(first_of)
+    notes[what] = len(left) - len(first)
     for name in [name for name, count in notes.items() if not count]:
         del notes[name]
-    return list(first_of.values()) if section.drop_duplicates else left
+    return _of(left, first) if section.drop_duplicates else left
+
+
+def _of(examples: Examples, rows: Sequence[int]) -> Examples:
+    return examples if len(rows) == len(examples) else Examples(examples[i] for i in rows)

@@ -1,10 +1,16 @@
 """Find near-duplicates between two lists of sentences, by the Jaccard index of their character n-grams."""
 
-from collections.abc import Sequence
+import re
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from loraft.data.examples import Texts
 
 NEAR = 0.8  # Jaccard index of character 4-grams above which two rows are nearly the same: copies with a word changed
-BLOCK = 512  # sentences compared with all others at a time, which bounds the memory for the products
+LENGTH = 4  # of the n-grams, in characters
+BLOCK, CHUNK = 512, 4096  # sentences of each side that are compared at a time, which bounds the memory
 
 
 @dataclass(frozen=True)
@@ -16,8 +22,8 @@ class Overlap:
     jaccard: float
 
 
-def near_duplicates(left: Sequence[str], right: Sequence[str], *, threshold: float, n: int = 4) -> list[Overlap]:
-    """The pairs of sentences whose sets of character n-grams have a Jaccard index above the threshold.
+def near_duplicates(left: Sequence[str], right: Sequence[str], *, threshold: float, n: int = LENGTH) -> list[Overlap]:
+    """The pairs of sentences whose sets of character n-grams have a Jaccard index above the threshold, in order.
 
     Args:
         left, right: sentences; case, punctuation and repeated spaces do not count.
@@ -26,29 +32,51 @@ def near_duplicates(left: Sequence[str], right: Sequence[str], *, threshold: flo
 
     Source: A. Broder, "On the resemblance and containment of documents", 1997.
     """
-    import numpy as np
-    from sklearn.feature_extraction.text import CountVectorizer
+    if len(left) > len(right):
+        found = near_duplicates(right, left, threshold=threshold, n=n)
+        return sorted(
+            (Overlap(pair.right, pair.left, pair.jaccard) for pair in found), key=lambda pair: (pair.left, pair.right)
+        )
+    numbers: dict[str, int] = {}  # of the n-grams of `left`; no others can be shared
+    a, sizes_a = _incidence(left, n, numbers, grow=True)
+    found = []
+    for first in range(0, len(right), CHUNK):
+        b, sizes_b = _incidence(right[first : first + CHUNK], n, numbers, grow=False)
+        for start in range(0, len(left), BLOCK):
+            # An element of the product is the number of n-grams that two sentences share. Jaccard index: this number
+            # divided by the size of the union, which is both sizes together less the shared n-grams.
+            shared = (a[start : start + BLOCK] @ b.T).tocoo()
+            rows = shared.row + start
+            jaccard = shared.data / (sizes_a[rows] + sizes_b[shared.col] - shared.data)
+            keep = jaccard > threshold
+            found += [
+                Overlap(int(i), first + int(j), float(value))
+                for i, j, value in zip(rows[keep], shared.col[keep], jaccard[keep], strict=True)
+            ]
+    return sorted(found, key=lambda pair: (pair.left, pair.right))
 
-    if not left or not right:
-        return []
-    texts = [_plain(text, n) for text in [*left, *right]]
-    grams = CountVectorizer(analyzer="char", ngram_range=(n, n), binary=True, lowercase=False).fit_transform(texts)
-    # Sparse 0/1 matrices: one row a sentence, one column an n-gram.
-    a, b = grams[: len(left)].tocsr().astype(np.int32), grams[len(left) :].tocsr().astype(np.int32)
-    sizes_a, sizes_b = np.asarray(a.sum(axis=1)).ravel(), np.asarray(b.sum(axis=1)).ravel()
-    found: list[Overlap] = []
-    for start in range(0, len(left), BLOCK):
-        # An element of the product is the number of n-grams that two sentences share. Jaccard index: this number
-        # divided by the size of the union, which is both sizes together less the shared n-grams.
-        shared = (a[start : start + BLOCK] @ b.T).tocoo()
-        rows = shared.row + start
-        jaccard = shared.data / (sizes_a[rows] + sizes_b[shared.col] - shared.data)
-        keep = jaccard > threshold
-        found += [
-            Overlap(int(i), int(j), float(value))
-            for i, j, value in zip(rows[keep], shared.col[keep], jaccard[keep], strict=True)
-        ]
-    return found
+
+def _incidence(texts: Sequence[str], n: int, numbers: dict[str, int], *, grow: bool) -> tuple[Any, Any]:
+    """A sparse 0/1 matrix with a row a sentence and a column an n-gram, and how many n-grams each sentence has.
+
+    Args:
+        texts: the sentences.
+        n: length of the n-grams.
+        numbers: the column of each n-gram.
+        grow: give other n-grams a column too; else they are only counted.
+    """
+    import numpy as np
+    from scipy.sparse import csr_array
+
+    columns, ends, sizes = array("i"), array("i", [0]), array("i")
+    for text in texts:
+        grams = _grams(text, n)
+        sizes.append(len(grams))
+        columns.extend(numbers.setdefault(gram, len(numbers)) if grow else numbers[gram] for gram in grams
+                       if grow or gram in numbers)  # fmt: skip
+        ends.append(len(columns))
+    given = np.ones(len(columns), np.int32), np.array(columns, np.int32), np.array(ends, np.int32)
+    return csr_array(given, shape=(len(texts), len(numbers))), np.array(sizes, np.int64)
 
 
 def rows_also_in(others: Sequence[str], texts: Sequence[str], *, near: bool) -> tuple[list[int], list[Overlap]]:
@@ -64,17 +92,33 @@ def rows_also_in(others: Sequence[str], texts: Sequence[str], *, near: bool) -> 
         Indices into `texts`; and for each other row that is nearly the same as one of `others` an overlap, `left` an
         index into `texts` and `right` one into `others`, sorted by `left`.
     """
-    known = set(others)
+    asked: Iterable[str] = others if len(others) <= len(texts) else filter(set(texts).__contains__, others)
+    known = set(asked)
     exact = [i for i, text in enumerate(texts) if text in known]
     rest = [i for i, text in enumerate(texts) if text not in known] if near else []
-    pairs = near_duplicates([texts[i] for i in rest], others, threshold=NEAR)
-    # The last pair of a sorted list wins in the dict: the most similar one.
-    closest = {pair.left: pair for pair in sorted(pairs, key=lambda pair: pair.jaccard)}
-    return exact, [Overlap(rest[i], closest[i].right, closest[i].jaccard) for i in sorted(closest)]
+    unknown = Texts(texts[i] for i in rest)
+    found: dict[int, list[Overlap]] = {}
+    for pair in near_duplicates(unknown, others, threshold=NEAR):
+        found.setdefault(pair.left, []).append(pair)
+    closest: list[Overlap] = []
+    for i, pairs in found.items():
+        most = max(pair.jaccard for pair in pairs)
+        best = [pair for pair in pairs if pair.jaccard == most]
+        # Of equally similar ones, the one that shares the n-gram that comes first in the alphabet; then the first row.
+        own = _grams(unknown[i]) if len(best) > 1 else set()
+        pair = min(best, key=lambda pair: min(own & _grams(others[pair.right]), default=""))
+        closest.append(Overlap(rest[i], pair.right, pair.jaccard))
+    return exact, closest
+
+
+def _grams(text: str, n: int = LENGTH) -> set[str]:
+    """The character n-grams of a sentence."""
+    plain = re.sub(r"\s\s+", " ", _plain(text, n))
+    return {plain[i : i + n] for i in range(len(plain) - n + 1)}
 
 
 def _plain(text: str, n: int) -> str:
     """The words in lower case with single spaces, or the text itself if it has none; at least `n` characters long."""
     words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
-    # Padded with a character that no word holds. Spaces would not do: scikit-learn merges them into one.
+    # Padded with a character that no word holds. Spaces would not do: they are merged into one.
     return (" ".join(words) or text).ljust(n, "_")

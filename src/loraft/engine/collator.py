@@ -11,6 +11,7 @@ L answer tokens of the batch, K labels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import torch
@@ -41,9 +42,51 @@ class TrainingRow:
     weight: float = 1.0
 
 
+class TrainingRows(Sequence[TrainingRow]):
+    """Training rows without a Python object for each; a `TrainingRow` is made when it is asked for.
+
+    Args:
+        prompts: token ids; each is the prompt of as many rows in succession as there are more answers than prompts.
+        answers_N: index of each row's answer, which is its `label`.
+        completions_K: token ids of each answer.
+        weights_K: factor of the loss of a row with that answer.
+        given_K: tokens at the beginning of each answer that have no loss.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        answers_N: np.ndarray,
+        completions_K: Sequence[Sequence[int]],
+        weights_K: np.ndarray,
+        given_K: Sequence[int],
+    ) -> None:
+        self._prompts, self._answers_N = prompts, answers_N.astype(np.int32)
+        self._completions_K, self._weights_K, self._given_K = completions_K, weights_K, given_K
+        self._repeated = len(answers_N) // max(1, len(prompts))
+
+    def __len__(self) -> int:
+        return len(self._answers_N)
+
+    @overload
+    def __getitem__(self, index: int) -> TrainingRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[TrainingRow]: ...
+    def __getitem__(self, index: int | slice) -> TrainingRow | list[TrainingRow]:
+        i = range(len(self))[index]
+        if isinstance(i, range):
+            return [self[number] for number in i]
+        prompt, k = self._prompts[i // self._repeated], int(self._answers_N[i])
+        start = len(prompt) + self._given_K[k]
+        return TrainingRow([*prompt, *self._completions_K[k]], start, k, float(self._weights_K[k]))
+
+
 def make_rows(
-    prompts: Sequence[Sequence[int]], labels: Sequence[int], completions_K: Sequence[Sequence[int]], class_weights: str
-) -> list[TrainingRow]:
+    prompts: Sequence[Sequence[int]],
+    labels: Sequence[int] | np.ndarray,
+    completions_K: Sequence[Sequence[int]],
+    class_weights: str,
+) -> TrainingRows:
     """Returns one training row for each prompt.
 
     Args:
@@ -53,15 +96,19 @@ def make_rows(
         class_weights: "balanced" gives a row of class k the weight N / (K n_k) for N rows, K classes that occur and
             n_k rows of class k, so that each class has the same total weight; anything else gives 1.
     """
-    counts = np.bincount(np.asarray(labels), minlength=len(completions_K))
-    weights = np.ones(len(completions_K))
+    answers_N = np.asarray(labels)
+    weights_K = _weights(answers_N, len(completions_K), class_weights)
+    return TrainingRows(prompts, answers_N, completions_K, weights_K, [0] * len(completions_K))
+
+
+def _weights(answers_N: np.ndarray, classes: int, class_weights: str) -> np.ndarray:
+    """The factor of the loss of each class, see `make_rows`."""
+    counts_K = np.bincount(answers_N, minlength=classes)
+    weights_K = np.ones(classes)
     if class_weights == "balanced":
-        present = counts > 0
-        weights[present] = len(labels) / (present.sum() * counts[present])
-    return [
-        TrainingRow([*prompt, *completions_K[label]], len(prompt), int(label), float(weights[label]))
-        for prompt, label in zip(prompts, labels, strict=True)
-    ]
+        present_K = counts_K > 0
+        weights_K[present_K] = len(answers_N) / (present_K.sum() * counts_K[present_K])
+    return weights_K
 
 
 def question_rows(
@@ -69,7 +116,7 @@ def question_rows(
     applies_NK: np.ndarray,
     completions_2K: Sequence[Sequence[int]],
     class_weights: str,
-) -> list[TrainingRow]:
+) -> TrainingRows:
     """Returns N K training rows: each prompt with the question of each label, prompt by prompt.
 
     The loss of a row is the cross-entropy, over the whole vocabulary, of the tokens of its right answer after those
@@ -83,13 +130,10 @@ def question_rows(
         class_weights: as in `make_rows`, where each of the 2 K answers is a class.
     """
     num_labels = applies_NK.shape[1]
-    answers = np.where(applies_NK, np.arange(num_labels), num_labels + np.arange(num_labels)).ravel().tolist()
-    repeated = [prompt for prompt in prompts for _ in range(num_labels)]
-    rows = make_rows(repeated, answers, completions_2K, class_weights)
-    for row in rows:
-        label = row.label % num_labels
-        row.answer_start += common_prefix([completions_2K[label], completions_2K[num_labels + label]])
-    return rows
+    answers = np.where(applies_NK, np.arange(num_labels), num_labels + np.arange(num_labels)).ravel()
+    weights_2K = _weights(answers, len(completions_2K), class_weights)
+    shared = [common_prefix([completions_2K[k], completions_2K[num_labels + k]]) for k in range(num_labels)]
+    return TrainingRows(prompts, answers, completions_2K, weights_2K, shared * 2)
 
 
 def pack(rows: Sequence[TrainingRow]) -> dict[str, torch.Tensor]:
@@ -144,10 +188,12 @@ def pack(rows: Sequence[TrainingRow]) -> dict[str, torch.Tensor]:
 
 def shared_prompt(rows: Sequence[TrainingRow]) -> int:
     """Returns P, the number of tokens that the examples begin with and that predict no answer token."""
-    return min(
-        common_prefix([row.input_ids for row in rows]),
-        min(row.answer_start for row in rows) - 1,  # the token before the answer predicts its first token
-    )
+    first, prefix = rows[0].input_ids, rows[0].answer_start
+    for row in rows:
+        prefix = min(prefix, row.answer_start - 1)  # the token before the answer predicts its first token
+        if row.input_ids[:prefix] != first[:prefix]:
+            prefix = common_prefix([row.input_ids[:prefix], first[:prefix]])
+    return prefix
 
 
 def pad(rows: Sequence[TrainingRow], pad_id: int) -> dict[str, torch.Tensor]:

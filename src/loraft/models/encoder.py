@@ -29,9 +29,9 @@ Letters: N sentences, K labels.
 import hashlib
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import chain, combinations, islice
 
 from transformers import PreTrainedTokenizerBase
 
@@ -39,11 +39,12 @@ from loraft.data.prompt import Task, answers, messages, parse_answer, user_parts
 from loraft.errors import BackboneError, ConfigError, DataError
 from loraft.models import shortening
 from loraft.models.chat_template import AnswerFrame, ChatTemplate
-from loraft.models.prompts import Prompt, Shown
+from loraft.models.prompts import Prompts, Shown
 from loraft.models.suitability import FEWEST, warn_of_tokenizer
 
 PROBE = "thầy dạy rất nhiệt tình , dễ hiểu ."  # the sentence of the check in step 3
 KEPT_CALLS = 3  # of `Encoder.encode`: train, validation and test
+AT_ONCE = 1024  # texts that the tokenizer gets in one call: what it returns beside the ids takes 100 bytes a token
 
 
 class Encoder:
@@ -80,7 +81,7 @@ class Encoder:
         self.max_length = max_length
         self.date_string = date_string
         self._warned = False
-        self._encoded: dict[tuple[str, ...], list[Prompt]] = {}  # the last few calls, see `encode`
+        self._encoded: dict[bytes, Prompts] = {}  # the last few calls by a hash of their texts, see `encode`
         template = ChatTemplate(tokenizer, date_string, task.chat_template, task.template_kwargs)
         self._tokens = template.tokens
         self.template_hash = template.hash
@@ -120,7 +121,7 @@ class Encoder:
             )
         self.encode([PROBE])  # raises an error at once if `max_length` is too small for any sentence
 
-    def encode(self, texts: Sequence[str], demonstrations: Sequence[tuple[str, str]] = ()) -> list[Prompt]:
+    def encode(self, texts: Sequence[str], demonstrations: Sequence[tuple[str, str]] = ()) -> Prompts:
         """Returns one prompt for each text, with the same demonstrations in each.
 
         Prompts that do not fit are shortened: their demonstrations as `fit` does it, then their sentence. A prompt does
@@ -135,9 +136,9 @@ class Encoder:
         Raises:
             DataError: the prompt does not fit `max_length` even with an empty sentence.
         """
-        key = tuple(texts)
-        if not demonstrations and key in self._encoded:
-            return [*self._encoded[key]]
+        key = b"" if demonstrations else _hash_of(texts)
+        if key in self._encoded:
+            return self._encoded[key]
         if len(texts) >= FEWEST and not self._warned:
             self._warned = True
             warn_of_tokenizer(
@@ -148,16 +149,17 @@ class Encoder:
             )
         whole = Shown(tuple(demonstrations), sum(self._count(text) for text, _ in demonstrations))
         around = user_parts(self.task, demonstrations)
-        (empty, *pieces) = self._middle_ids([self._piece(text, around) for text in ("", *texts)])
-        short = self.fit(demonstrations) if any(len(ids) > self._available for ids in pieces) else whole
-        prompts: list[Prompt] = []
+        short: Shown | None = None  # of the prompts that do not fit
+        prompts, pieces = Prompts(), self._pieces(texts, around)
+        empty = len(next(pieces))
         for text, ids in zip(texts, pieces, strict=True):
-            shown = whole if len(ids) <= self._available else short
-            kept, cut = (ids, 0) if shown is whole else self._shorten(text, user_parts(self.task, shown.pairs))
-            sentence = len(ids) - len(empty)
-            prompts.append(Prompt([*self._head_ids, *kept, *self._tail_ids], sentence, cut, shown.tokens, shown.cut))
+            shown, kept, cut = whole, ids, 0
+            if len(ids) > self._available:
+                shown = short = short or self.fit(demonstrations)
+                kept, cut = self._shorten(text, user_parts(self.task, shown.pairs))
+            prompts.append(self._head_ids, kept, self._tail_ids, counts=(len(ids) - empty, cut, *shown[1:]))
         if not demonstrations:
-            self._encoded = dict([*self._encoded.items(), (key, [*prompts])][-KEPT_CALLS:])
+            self._encoded = dict([*self._encoded.items(), (key, prompts)][-KEPT_CALLS:])
         return prompts
 
     @property
@@ -229,6 +231,12 @@ class Encoder:
                 label = parse_answer(task, text) if label is None else label
             found.append((text, label))
         return found
+
+    def _pieces(self, texts: Sequence[str], around: tuple[str, str]) -> Iterator[list[int]]:
+        """Yields the ids of piece 2 with an empty sentence, and then with each of the sentences."""
+        sentences = chain([""], texts)
+        while some := list(islice(sentences, AT_ONCE)):
+            yield from self._middle_ids([self._piece(sentence, around) for sentence in some])
 
     def _piece(self, sentence: str, around: tuple[str, str]) -> str:
         """Piece 2 of the prompt: before, message and after. `around` is the text on both sides of the sentence."""
@@ -308,3 +316,11 @@ class Encoder:
                     f"prompt.label_words: to the tokenizer of {self.tokenizer.name_or_path} the labels {one!r} and "
                     f"{other!r} are the same (got the tokens {tokens} for both); give them other prompt.label_words"
                 )
+
+
+def _hash_of(texts: Sequence[str]) -> bytes:
+    digest = hashlib.sha256()
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(b"%d:" % len(data) + data)
+    return digest.digest()

@@ -1,9 +1,12 @@
 """What the encoder returns: prompts as token ids, demonstrations as they stand in them, and what was left out."""
 
 import warnings
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, overload
+
+from loraft.engine.token_rows import TokenRows
 
 Demonstrations = tuple[tuple[str, str], ...]  # pairs of sentence and label word, in the order of the prompt
 
@@ -24,6 +27,39 @@ class Prompt:
     cut: int = 0
     shown: int = 0
     shown_cut: int = 0
+
+
+class Prompts(Sequence[Prompt]):
+    """Many prompts without a Python object for each; a `Prompt` is made when it is asked for.
+
+    Attributes:
+        ids: of each whole prompt.
+    """
+
+    def __init__(self) -> None:
+        self.ids = TokenRows()
+        self._counts = array("i")  # of each prompt the four numbers after its ids
+
+    def append(self, *parts: Sequence[int], counts: tuple[int, int, int, int]) -> None:
+        """Adds a prompt: its ids in parts; and `sentence`, `cut`, `shown` and `shown_cut`."""
+        self.ids.append(*parts)
+        self._counts.extend(counts)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Prompt]: ...
+    def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
+        i = range(len(self))[index]
+        if isinstance(i, range):
+            return [self[number] for number in i]
+        return Prompt(self.ids[i], *self._counts[4 * i : 4 * i + 4])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
 
 
 class Shown(NamedTuple):

@@ -35,28 +35,28 @@ class TrainingData:
         at_most: rows of a batch where larger ones ran out of memory; else None.
     """
 
-    rows: list[TrainingRow]
+    rows: Sequence[TrainingRow]
     tokenizer: PreTrainedTokenizerBase
     evaluate_with: Callable[[Any], dict[str, float]]
     truncated: int = 0
     cut: float = 0.0
     evaluate_adapters: Callable[[Any, Sequence[str]], list[dict[str, float] | None]] | None = None
     metric: Metric = DEFAULT
-    numbers: Sequence[int] = ()
+    numbers: Sequence[int] | np.ndarray = ()
     at_most: int | None = None
 
 
 def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Split) -> TrainingData:
     """Returns the encoded training rows, and the function that scores a model on the validation split."""
     prompts = encoder.encode(train_split.texts)
-    ids, weights = [prompt.ids for prompt in prompts], config.train.class_weights
+    ids, weights = prompts.ids, config.train.class_weights
     several, num_labels = encoder.task.kind == "multilabel", len(encoder.task.labels)
     if several:
         rows = question_rows(ids, train_split.label_sets(num_labels), encoder.completions_K, weights)
     else:
-        rows = make_rows(ids, train_split.labels.tolist(), encoder.completions_K, weights)
+        rows = make_rows(ids, train_split.labels, encoder.completions_K, weights)
     validation_prompts = encoder.encode(validation.texts)
-    validation_ids = [prompt.ids for prompt in validation_prompts]
+    validation_ids = list(validation_prompts.ids)
     truncated = warn_of_cuts(prompts, "training")
     warn_of_cuts(validation_prompts, "validation")
 
@@ -85,5 +85,6 @@ def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Sp
         return [None if np.isnan(scores_NK).any() else numbers_of(scores_NK) for scores_NK in scores_ANK]
 
     cut = cut_share(prompts)
-    numbers = np.repeat([example.row for example in train_split.examples], len(rows) // len(train_split)).tolist()
+    numbers_N = np.fromiter((example.row for example in train_split.examples), np.int64)
+    numbers = np.repeat(numbers_N, len(rows) // len(train_split))  # of several labels a row, each is a training row
     return TrainingData(rows, encoder.tokenizer, evaluate_with, truncated, cut, evaluate_adapters, metric, numbers)

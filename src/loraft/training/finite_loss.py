@@ -4,6 +4,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from loraft.errors import BackboneError
@@ -40,7 +41,7 @@ class FiniteLoss:
         self._trained += 1
         self._ahead -= 1
 
-    def check(self, mean: float, step: int, rate: float, numbers: Sequence[int]) -> None:
+    def check(self, mean: float, step: int, rate: float, numbers: Sequence[int] | np.ndarray) -> None:
         """Begins again after a log.
 
         Args:
@@ -60,7 +61,9 @@ class FiniteLoss:
         back = kept - flags.index(False) if False in flags else 0  # how many batches ago; 0: no batch, but their sum
         first = step - max(back - 1, 0) // self.batches
         collated = list(self._collated)[: len(self._collated) - self._ahead]
-        rows = sorted({numbers[row] for row in collated[-back]}) if 0 < back <= len(collated) and numbers else []
+        rows = (
+            sorted({int(numbers[row]) for row in collated[-back]}) if 0 < back <= len(collated) and len(numbers) else []
+        )
         named = ", ".join(map(str, rows[:NAMED_ROWS]))
         more = f" and {len(rows) - NAMED_ROWS} more" if len(rows) > NAMED_ROWS else ""
         where = f" on rows {named}{more} of data.train_split" if rows else ""

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import heapq
 import re
 import sys
 from collections.abc import Sequence
@@ -89,8 +90,15 @@ def activation_bytes(model: PreTrainedModel, tokens: int, keys: int, *, recomput
 
 def packed_size(rows: Sequence[TrainingRow], batch: int) -> tuple[int, int]:
     """Returns the tokens of the largest packed batch, and those of its longest row."""
-    prefix = shared_prompt(rows)
-    lengths = sorted((len(row.input_ids) for row in rows), reverse=True)[:batch]
+    return _largest_batch(*_lengths(rows, batch))
+
+
+def _lengths(rows: Sequence[TrainingRow], batch: int) -> tuple[int, list[int]]:
+    """The tokens of the prompt that all rows share, and those of the longest rows, which fill one batch."""
+    return shared_prompt(rows), heapq.nlargest(batch, (len(row.input_ids) for row in rows))
+
+
+def _largest_batch(prefix: int, lengths: Sequence[int]) -> tuple[int, int]:
     suffixes = [length - prefix for length in lengths]
     return prefix + sum(suffixes) + padded_sizes(suffixes, prefix)[1], lengths[0]
 
@@ -131,14 +139,24 @@ def largest_fit(
         recompute: activations are computed again in the backward pass.
     """
     free = SHARE * free_bytes(model.device)
-    needed = (adapters * _batch_bytes(model, rows, size, packed=packed, recompute=recompute) for size in sizes)
+    prefix, lengths = _lengths(rows, max(sizes))
+    needed = (
+        adapters * _batch_bytes(model, prefix, lengths[:size], size, packed=packed, recompute=recompute)
+        for size in sizes
+    )
     return next((size for size, bytes_ in zip(sizes, needed, strict=True) if bytes_ <= free), None)
 
 
 def _batch_bytes(
-    model: PreTrainedModel, rows: Sequence[TrainingRow], batch: int, *, packed: bool, recompute: bool = False
+    model: PreTrainedModel,
+    prefix: int,
+    lengths: Sequence[int],
+    batch: int,
+    *,
+    packed: bool,
+    recompute: bool = False,
 ) -> int:
-    tokens, longest = packed_size(rows, batch)
+    tokens, longest = _largest_batch(prefix, lengths)
     if not packed:
         return activation_bytes(model, batch * longest, longest, recompute=recompute)
     # Under a dense mask each token attends to all; else there are at most MAX_EXTRA_PAIRS pairs more than needed.
@@ -155,7 +173,7 @@ def most_adapters(
         weights: trainable weights of each adapter.
         packed: the batches share their prefix; else they are padded.
     """
-    each = _batch_bytes(model, rows, batch, packed=packed)
+    each = _batch_bytes(model, *_lengths(rows, batch), batch, packed=packed)
     free = SHARE * free_bytes(model.device)
     needed = 0
     for count, size in enumerate(weights):

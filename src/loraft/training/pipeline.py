@@ -176,7 +176,7 @@ def _train_and_judge(
         scores = {"accuracy": after.accuracy, "macro_f1": after.macro_f1}
         scores[Metric.of(config).key] = after.scores[Metric.of(config).key]
         fingerprints = {name: split.fingerprint for name, split in splits.items()}
-        labels, rows_of = encoder.task.labels, [example.label for example in splits["train"].examples]
+        labels, rows_of = encoder.task.labels, splits["train"].examples.labels
         counts = {} if thresholds else {label: rows_of.count(k) for k, label in enumerate(labels)}
         data = manifest.DataIdentity(config.data.source, fingerprints, splits["train"].pool, counts)
         save_adapter(run, model, manifest.describe(config, encoder, identity, data, scores, thresholds, made_in))

@@ -31,7 +31,7 @@ class EpochSampler(Sampler[int]):
 class BalancedSampler(EpochSampler):
     """Draws with replacement so that every label comes as often."""
 
-    def __init__(self, labels: Sequence[int], seed: int) -> None:
+    def __init__(self, labels: Sequence[int] | np.ndarray, seed: int) -> None:
         super().__init__(seed)
         self.weights = torch.from_numpy(1.0 / np.bincount(labels)[np.asarray(labels)])
 
@@ -47,7 +47,7 @@ class LengthSampler(EpochSampler):
 
     def __init__(self, lengths: Sequence[int], window: int, seed: int) -> None:
         super().__init__(seed)
-        self.lengths = list(lengths)
+        self.lengths = lengths
         self.window = window
 
     def __len__(self) -> int:
@@ -60,7 +60,7 @@ class LengthSampler(EpochSampler):
 def sampler_of(section: TrainConfig, rows: Sequence[TrainingRow], args: TrainingArguments) -> Sampler[int] | None:
     """Returns the sampler of `train.sampling`; None for upstream's own, which shuffles."""
     if section.sampling == "balanced":
-        return BalancedSampler([row.label for row in rows], args.seed)
+        return BalancedSampler(np.fromiter((row.label for row in rows), np.int64), args.seed)
     if section.sampling == "by_length":
         window = args.train_batch_size * args.gradient_accumulation_steps
         return LengthSampler([len(row.input_ids) for row in rows], window, args.seed)

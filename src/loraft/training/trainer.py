@@ -50,11 +50,8 @@ class LabelTrainer(SFTTrainer):
         self.section = section
         self.adapters = None if joint is None else list(joint.names)  # None: the active one alone
         self.tokens_seen = 0
-        # `row` is an index into `data.rows` for `_collate`; with `input_ids` TRL takes the rows as tokenised.
-        dataset = Dataset.from_dict(
-            {"input_ids": [row.input_ids for row in data.rows], "row": list(range(len(data.rows)))}
-        )
-        dataset.set_format(columns=["row"])  # nobody reads the ids there; decoding them takes time at every step
+        # `row` is an index into `data.rows` for `_collate`: nobody reads token ids from the data set.
+        dataset = Dataset.from_dict({"row": np.arange(len(data.rows))})
         super().__init__(*args, data_collator=self._collate, train_dataset=dataset, eval_dataset=dataset, **kwargs)
         if self.args.fp16:
             # The weights are fp16 already, and the engine casts what has to be fp32: no autocast on top of that.

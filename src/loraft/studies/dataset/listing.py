@@ -7,6 +7,7 @@ from typing import Any
 from loraft.config.kinds import refuse_label_sets
 from loraft.config.schema import Config
 from loraft.data.dataset import Split
+from loraft.data.examples import conflicting_texts, digest
 from loraft.data.near_duplicates import rows_also_in
 from loraft.errors import ConfigError, DataError
 from loraft.studies.dataset.statistics import load_splits
@@ -45,8 +46,12 @@ def _leaks(config: Config, splits: list[Split]) -> Iterator[Listed]:
             " another with --set data.test_split=FILE, or draw some with --set 'data.split=[0.8, 0.1, 0.1]'"
         )
     for left, right in combinations(splits, 2):
-        first_of = {text: i for i, text in reversed([*enumerate(left.texts)])}
         exact, near = rows_also_in(left.texts, right.texts, near=True)
+        shared = {right.texts[i] for i in exact}
+        first_of: dict[str, int] = {}
+        for i, text in enumerate(left.texts):
+            if text in shared:
+                first_of.setdefault(text, i)
         found = [(i, first_of[right.texts[i]], 1.0) for i in exact]
         found += [(pair.left, pair.right, round(pair.jaccard, 3)) for pair in near]
         for i, j, jaccard in sorted(found):
@@ -56,9 +61,11 @@ def _leaks(config: Config, splits: list[Split]) -> Iterator[Listed]:
 def _conflicts(config: Config, splits: list[Split]) -> Iterator[Listed]:
     """Rows whose text has another label elsewhere, each with the first row that has another label."""
     places: dict[str, list[tuple[Split, int]]] = {}
+    several = conflicting_texts(split.examples for split in splits)
     for split in splits:
         for i, text in enumerate(split.texts):
-            places.setdefault(text, []).append((split, i))
+            if digest(text) in several:
+                places.setdefault(text, []).append((split, i))
     for same in places.values():
         for split, i in same:
             others = [(other, j) for other, j in same if other.labels[j] != split.labels[i]]
@@ -69,10 +76,10 @@ def _conflicts(config: Config, splits: list[Split]) -> Iterator[Listed]:
 def _duplicates(config: Config, splits: list[Split]) -> Iterator[Listed]:
     """Rows whose text and label are those of an earlier row of their split; see `checks.duplicates`."""
     for split in splits:
-        first_of: dict[tuple[str, int], int] = {}
+        first_of: dict[bytes, int] = {}
         for i, row in enumerate(zip(split.texts, split.labels.tolist(), strict=True)):
-            if first_of.setdefault(row, i) != i:
-                yield _pair(config, split, i, split, first_of[row])
+            if first_of.setdefault(key := digest(*row), i) != i:
+                yield _pair(config, split, i, split, first_of[key])
 
 
 def _shortened(config: Config, splits: list[Split]) -> Iterator[Listed]:

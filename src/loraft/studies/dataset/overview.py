@@ -1,10 +1,10 @@
 """What is in a data source before any task exists: columns, the guessed text and label column, labels, lengths."""
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,8 @@ def survey(config: Config) -> Overview:
     separator, lists = _label_sets(columns[label_column].values, config) if label_column else (None, False)
     rows: Counter[str] = Counter()
     names: dict[str, Counter[str]] = {}
-    texts: list[str] = []
+    words, characters = array("q"), array("q")  # of each text
+    first: list[str] = []  # the first texts
     found: Counter[str] = Counter()
     undecodable = 0
     for split, row in _rows(config, (text_column, label_column) if text_column and label_column else ()):
@@ -109,7 +110,10 @@ def survey(config: Config) -> Overview:
         if reason is not None and reason.startswith(UNDECODABLE):
             undecodable += 1
             continue
-        texts += [text] if text and text_column else []
+        if text and text_column:
+            words.append(len(text.split()))
+            characters.append(len(text))
+            first += [text] if len(first) < SEEN_FOR_LANGUAGE else []
         found["rows without text"] += not text and text_column is not None
         labels = _labels_of(row.columns.get(label_column or ""), separator, lists, data.label_names or ())
         found["rows without label"] += not labels and label_column is not None
@@ -122,7 +126,7 @@ def survey(config: Config) -> Overview:
         notes.insert(0, f"a cell may hold several labels, which {how}; each of them is counted (kind: multilabel)")
     if undecodable:
         notes.append(f"{undecodable:,} rows are {UNDECODABLE}; name the encoding: {ENCODINGS}")
-    vietnamese = number_in_vietnamese(islice(texts, SEEN_FOR_LANGUAGE)) / max(1, min(len(texts), SEEN_FOR_LANGUAGE))
+    vietnamese = number_in_vietnamese(first) / max(1, len(first))
     return Overview(
         source=data.source,
         rows=dict(rows),
@@ -137,8 +141,8 @@ def survey(config: Config) -> Overview:
         # A tenth, since many short texts and all without diacritics have no such letter, and no other language has any.
         language="vi" if 10 * vietnamese >= 1 else "en",
         vietnamese=vietnamese,
-        words=Lengths.of(np.array([len(text.split()) for text in texts])) if texts else None,
-        characters=Lengths.of(np.array([len(text) for text in texts])) if texts else None,
+        words=Lengths.of(np.array(words)) if words else None,
+        characters=Lengths.of(np.array(characters)) if characters else None,
         undecodable=undecodable,
         notes=(*notes, *spellings),
     )

@@ -8,6 +8,7 @@ Shapes: N rows of all splits together.
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from loraft.config.resolve import resolve, task_names
 from loraft.config.schema import Config
 from loraft.data.checks import SHOWN, RowPlace, conflicts, duplicates, leaks
 from loraft.data.dataset import KEEP_ALL, Split, load_data
+from loraft.data.examples import Texts
 from loraft.data.near_duplicates import NEAR
 from loraft.data.sources import NoSplitError
 from loraft.data.splitting import DrawError
@@ -61,11 +63,9 @@ def describe(
     folder = folder_of(config, force=force)
     splits, notes = load_splits(config)
     labels = config.prompt.labels or []
-    rows = [(split, i) for split in splits for i in range(len(split))]
-    texts = [text for split in splits for text in split.texts]
     label_N = np.concatenate([split.labels for split in splits])
     column, names, by_N = second_column(config, splits, by)
-    words_N = np.array([len(text.split()) for text in texts])
+    words_N = np.fromiter((len(text.split()) for split in splits for text in split.texts), np.int64)
     label_column = config.data.label_column or config.prompt.label_column or "label"
     measured = None
     if tokens:
@@ -80,8 +80,8 @@ def describe(
         labels=tuple(labels),
         label_column=label_column,
         by=column,
-        rows=len(rows),
-        splits=tuple(_split_statistics(split, labels, len(rows)) for split in splits),
+        rows=len(words_N),
+        splits=tuple(_split_statistics(split, labels, len(words_N)) for split in splits),
         shares=cross_table(by_N, names, label_N, labels),
         lengths={
             "all": Lengths.of(words_N),
@@ -92,8 +92,9 @@ def describe(
         near_threshold=NEAR,
         leaks=tuple(leaks(left, right, near=near) for left, right in combinations(splits, 2)),
         longest=tuple(
-            LongRow(int(words_N[i]), len(texts[i]), RowPlace.of(*rows[i]))
-            for i in np.argsort(-words_N, kind="stable")[:SHOWN]
+            LongRow(int(words_N[i]), len(place.text), place)
+            for i in _longest(words_N)
+            for place in [RowPlace.of(*_place(splits, i))]
         ),
         tokens=measured,
         notes=tuple(notes),
@@ -196,20 +197,24 @@ def second_column(config: Config, splits: Sequence[Split], by: str | None) -> tu
     Raises:
         DataError: `by` names a column that some row lacks, or a column with too many values for a table.
     """
-    extras = [example.extra for split in splits for example in split.examples]
+    examples, rows = [split.examples for split in splits], sum(map(len, splits))
+
+    def cells(column: str) -> list[Any]:
+        return [cell for part in examples for cell in part.column(column)]
+
     labels_of = {}  # the labels of each shipped task, by the name of its column
     for task in task_names():
         prompt = resolve(flags={"prompt.task": task}).prompt
         labels_of[str(prompt.label_column)] = list(prompt.labels or [])
-    found = [column for column in labels_of if all(column in extra for extra in extras)]
+    found = [column for column in labels_of if len(cells(column)) == rows]
     column = by if by is not None else (found[0] if found else None)
     if column is None:
-        return None, ["all"], np.zeros(len(extras), dtype=np.int64)
-    missing = sum(column not in extra for extra in extras)
+        return None, ["all"], np.zeros(rows, dtype=np.int64)
+    missing = rows - len(values := cells(column))
     if missing:
-        columns = ", ".join(dict.fromkeys(key for extra in extras for key in extra)) or "no other columns"
+        columns = ", ".join(dict.fromkeys(name for part in examples for name in part.columns)) or "no other columns"
         raise DataError(f"--by: no column {column!r} in {missing} rows (got {columns}); name one of these")
-    values = [str(extra[column]).strip() for extra in extras]
+    values = [str(value).strip() for value in values]
     # Values of a task's column are its labels or their ids; values of any other column are sorted.
     names = labels_of.get(column, [])
     ids = {str(k): k for k in range(len(names))} | {name: k for k, name in enumerate(names)}
@@ -242,18 +247,20 @@ def prompt_tokens(config: Config, splits: Sequence[Split]) -> TokenLengths:
     Raises:
         BackboneError: the tokenizer cannot be loaded, or its chat template cannot be used.
     """
-    from loraft.models.load import build_encoder  # imported here, since it imports torch
+    from loraft.models.encoder import AT_ONCE  # imported here, since it imports torch
+    from loraft.models.load import build_encoder
     from loraft.models.prompts import cut_share
 
     encoder = build_encoder(config)
     answer = max(map(len, encoder.completions_K))
-    rows = [(split, i) for split in splits for i in range(len(split))]
-    texts = [text for split in splits for text in split.texts]
+    texts = Texts(text for split in splits for text in split.texts)
     prompts = encoder.encode(texts)
+    prompt_N = np.fromiter((len(prompt.ids) + answer for prompt in prompts), np.int64)
     # verbose=False: no warning that a sentence is longer than the tokenizer's limit, since prompts are shortened.
-    ids = encoder.tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-    sentence_N = np.array([len(row) for row in ids])
-    prompt_N = np.array([len(prompt.ids) + answer for prompt in prompts])
+    given: dict[str, Any] = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    parts = (texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE))
+    ids = (row for part in parts for row in encoder.tokenizer(part, **given)["input_ids"])
+    sentence_N = np.fromiter(map(len, ids), np.int64)
     return TokenLengths(
         tokenizer=config.model.label,
         max_length=config.prompt.max_length,
@@ -261,11 +268,25 @@ def prompt_tokens(config: Config, splits: Sequence[Split]) -> TokenLengths:
         sentence=Lengths.of(sentence_N),
         prompt=Lengths.of(prompt_N),
         longest=tuple(
-            LongPrompt(int(sentence_N[i]), int(prompt_N[i]), RowPlace.of(*rows[i]))
-            for i in np.argsort(-sentence_N, kind="stable")[:SHOWN]
+            LongPrompt(int(sentence_N[i]), int(prompt_N[i]), RowPlace.of(*_place(splits, i)))
+            for i in _longest(sentence_N)
         ),
         cut=cut_share(prompts),
     )
+
+
+def _longest(lengths_N: Ints) -> list[int]:
+    """The indices of the longest rows."""
+    return [int(i) for i in np.argsort(-lengths_N, kind="stable")[:SHOWN]]
+
+
+def _place(splits: Sequence[Split], index: int) -> tuple[Split, int]:
+    """The split that holds one of the N rows, and its index there."""
+    for split in splits:
+        if index < len(split):
+            return split, index
+        index -= len(split)
+    raise IndexError(index)
 
 
 def _identity(source: str) -> str:

@@ -31,7 +31,7 @@ from loraft.models import manifest
 from loraft.models.adapter import MOVING_INITS
 from loraft.models.encoder import Encoder
 from loraft.models.load import build, load_run
-from loraft.models.prompts import Demonstrations, warn_of_cuts
+from loraft.models.prompts import Demonstrations, Prompt, warn_of_cuts
 from loraft.models.source import located
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
@@ -210,6 +210,7 @@ def _judge(
 
     `demonstrations` has one list for all rows or one for each.
     """
+    prompts: Sequence[Prompt]
     if len(demonstrations) == 1:
         prompts = encoder.encode(test.texts, demonstrations[0])
     else:

@@ -18,6 +18,7 @@ from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, warn_of_notes
+from loraft.data.examples import Examples
 from loraft.errors import ConfigError, RunError
 from loraft.evaluation import advice
 from loraft.evaluation.baselines import compared_over
@@ -114,7 +115,7 @@ def _train_folds(config: Config, folds: int, *, force: bool, quiet: bool, tell: 
         cut=float(np.average([one.after.cut for one in results], weights=[one.after.n for one in results])),
     )
     first = parts[0][0]
-    whole = Split("train", tuple(one for _, test in parts for one in test.examples), first.source)
+    whole = Split("train", Examples(one for _, test in parts for one in test.examples), first.source)
     told = advice.of_evaluation(config, report, whole, predictions_N, first, out_of_fold=True)
     told += _of_trainings({trial.name: _of_training(trial, shared) for trial in trials})
     result = FoldsResult(
