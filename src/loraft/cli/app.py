@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, sweep, task, train
+from loraft.cli.usage import UsageError, usage_message
 from loraft.errors import LoraftError
 
 VERSIONS = ("loraft", "torch", "transformers", "peft", "trl", "bitsandbytes")
@@ -68,11 +69,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        app(arguments, prog_name="loraft")
-    except LoraftError as error:
+        code = app(arguments, prog_name="loraft", standalone_mode=False)
+    except (LoraftError, UsageError) as error:
         if os.environ.get("LORAFT_DEBUG") == "1":
             raise
-        separator = "\n  " if "\n" in str(error) else " "
+        given = sys.argv[1:] if arguments is None else arguments
+        message = str(error) if isinstance(error, LoraftError) else usage_message(error, given)
+        separator = "\n  " if "\n" in message else " "
         # not `say`: a process that is not the first must tell its own mistake as well
-        print(f"error:{separator}" + str(error).replace("\n", "\n  "), file=sys.stderr, flush=True)
+        if message:
+            print(f"error:{separator}" + message.replace("\n", "\n  "), file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
+    except typer.Abort:  # typer's for the end of a file that a library read
+        if os.environ.get("LORAFT_DEBUG") == "1":
+            raise
+        print("error: a file or stdin ended too early; LORAFT_DEBUG=1 shows which", file=sys.stderr, flush=True)
+        sys.exit(1)
+    sys.exit(code or 0)

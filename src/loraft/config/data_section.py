@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from loraft.config.section import Section
 
+MOST_ROWS = 1_000_000_000
 DRAWN = ("train", "validation", "test")  # the splits that `split` has a share for
 
 
@@ -41,11 +42,13 @@ class DataConfig(Section):
     split: list[float] | None = Field(
         None, description="shares of train, validation and test drawn from the train split; 0: the source's own"
     )
-    split_seed: int = Field(42, ge=0, description="of that draw; not seed, so that runs with other seeds have its rows")
+    split_seed: int = Field(
+        42, ge=0, lt=2**32, description="of that draw; not seed, so that runs with other seeds have its rows"
+    )
     fold: str | None = Field(None, description="2/5: fold 2 of 5 of the train split as test; by --folds 5")
-    max_train_rows: int | None = Field(None, ge=1)
-    max_eval_rows: int | None = Field(None, ge=1, description="of the validation split")
-    max_test_rows: int | None = Field(None, ge=1)
+    max_train_rows: int | None = Field(None, ge=1, le=MOST_ROWS)
+    max_eval_rows: int | None = Field(None, ge=1, le=MOST_ROWS, description="of the validation split")
+    max_test_rows: int | None = Field(None, ge=1, le=MOST_ROWS)
     unlabelled: Literal["refuse", "skip"] = Field("refuse", description="rows whose label is null, NaN or empty")
     drop_duplicates: bool = Field(False, description="drop repeated (text, label) rows of the train split")
     drop_conflicts: bool = Field(False, description="drop train rows whose text also has another label")
@@ -55,15 +58,15 @@ class DataConfig(Section):
     @classmethod
     def _known_encoding(cls, name: str | None) -> str | None:
         try:
-            b"".decode("utf-8" if name is None or name.casefold() == "tcvn3" else name)
-        except LookupError:
-            raise ValueError(f"is no encoding that Python knows (got {name!r}); try cp1258, latin-1 or tcvn3") from None
+            bytes(4).decode("utf-8" if name is None or name.casefold() == "tcvn3" else name)
+        except (LookupError, UnicodeError):
+            raise ValueError("is no encoding of text that Python knows; try cp1258, latin-1 or tcvn3") from None
         return name
 
     @field_validator("fold")
     @classmethod
     def _one_of_the_folds(cls, fold: str | None) -> str | None:
-        parts = re.fullmatch(r"(\d+)/(\d+)", fold or "1/2")
+        parts = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", fold or "1/2")
         if parts is None or not 1 <= int(parts[1]) <= int(parts[2]) or int(parts[2]) < 2:
             raise ValueError("is no fold; for example 2/5, from 1/5 to 5/5")
         return fold

@@ -1,8 +1,11 @@
 """The base class of all sections of the config."""
 
+import re
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates
 
 
 class WrittenInt(int):
@@ -43,6 +46,14 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
+    def _can_be_written(cls, value: Any, info: ValidationInfo) -> Any:
+        wrong = None if _is_section(_annotation(cls, info)) else _unwritable(value)
+        if wrong is not None:
+            raise ValueError(f"holds U+{ord(wrong):04X}, which no UTF-8 file can hold; remove it")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
     def _no_accident_of_yaml(cls, value: Any, info: ValidationInfo) -> Any:
         # YAML reads some text without quotes as something else, and pydantic would turn booleans into 1 and 0.
         # For a Literal, pydantic's own message is better: it lists the allowed words.
@@ -70,6 +81,19 @@ class Section(BaseModel):
         if _takes(annotation, int, float) or not _takes(annotation, str):
             return value
         return [text_of(one) for one in value] if isinstance(value, list) else text_of(value)
+
+
+def _unwritable(value: Any) -> str | None:
+    """The first character of the texts in a value that no file can hold."""
+    if isinstance(value, str):
+        found = UNWRITABLE.search(value)
+        return found[0] if found else None
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return next((wrong for part in parts if (wrong := _unwritable(part)) is not None), None)
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 def _annotation(section: type[Section], info: ValidationInfo) -> Any:
