@@ -80,6 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if message:
             print(f"error:{separator}" + message.replace("\n", "\n  "), file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if os.environ.get("LORAFT_DEBUG") == "1":
+            raise
+        where = f"{str(error.filename)[:200]}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}; LORAFT_DEBUG=1 shows where", file=sys.stderr, flush=True)
+        sys.exit(1)
     except typer.Abort:  # typer's for the end of a file that a library read
         if os.environ.get("LORAFT_DEBUG") == "1":
             raise

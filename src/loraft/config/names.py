@@ -23,9 +23,9 @@ def listed(names: Iterable[str], most: int = 10) -> str:
     return ", ".join(given[:most]) + (f" and {len(given) - most:,} more" if len(given) > most else "")
 
 
-def too_long(name: str) -> str | None:
-    """The first part of a path that no folder can be named, None if there is none."""
-    return next((part for part in name.split("/") if len(part.encode(errors="replace")) > LONGEST), None)
+def too_long(name: str, longest: int = LONGEST) -> bool:
+    """Whether a part of a path has more bytes than the name of a folder may have."""
+    return any(len(part.encode(errors="replace")) > longest for part in name.split("/"))
 
 
 def shortened(name: str, longest: int = LONGEST) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from loraft.config.names import show
-from loraft.config.section import BareWord, Section
+from loraft.config.section import BareWord, PathText, Section
 
 SLOTS = {
     "template": ("{input}",),
@@ -21,7 +21,7 @@ SLOTS = {
 class PromptConfig(Section):
     """The task: labels, their words, and the prompt around a sentence. Keys that are not set come from `task`."""
 
-    task: str = Field("sentiment", description="sentiment, topic, or a YAML file with this section's keys")
+    task: PathText = Field("sentiment", description="sentiment, topic, or a YAML file with this section's keys")
     kind: Literal["single", "ordinal", "multilabel"] = Field(
         "single", description="one label a row; ordinal: of labels in order; multilabel: any number of labels a row"
     )
@@ -60,9 +60,7 @@ class PromptConfig(Section):
 
     @field_validator("labels", "label_words")
     @classmethod
-    def _distinct(cls, names: list[str] | None, info: ValidationInfo) -> list[str] | None:
-        if info.field_name == "label_words" and "labels" not in info.data:
-            return names  # of wrong labels, which are told
+    def _distinct(cls, names: list[str] | None) -> list[str] | None:
         composed = [unicodedata.normalize("NFC", name) for name in names or []]
         counts = Counter(composed)
         for name, same in zip(names or [], composed, strict=True):

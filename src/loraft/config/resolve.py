@@ -291,6 +291,9 @@ def _validated(values: dict[str, Any], layers: Sequence[Layer], mistakes: Sequen
         config = Config.model_validate(values)
     except ValidationError as error:
         lines += report(error, Config, origin)
+        prompt = values.get("prompt")
+        if isinstance(prompt, dict) and prompt.get("labels") == prompt.get("label_words"):  # by default; told once
+            lines = [line for line in lines if not line.startswith("prompt.label_words")]
     if lines:
         raise ConfigError(together(lines))
     return config

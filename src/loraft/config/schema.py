@@ -14,15 +14,17 @@ from loraft.bundled import bundled_backbones
 from loraft.config.data_section import DataConfig
 from loraft.config.names import LONGEST, listed, show, too_long
 from loraft.config.prompt_section import PromptConfig
-from loraft.config.section import Section
+from loraft.config.section import PathText, Section
 
 
 class ModelConfig(Section):
     """The backbone: the frozen base model."""
 
-    name: str = Field("loraft-vi-tiny", min_length=1, description="bundled name, hub id, local folder or GGUF file")
+    name: PathText = Field(
+        "loraft-vi-tiny", min_length=1, description="bundled name, hub id, local folder or GGUF file"
+    )
     revision: str | None = Field(None, description="hub revision")
-    cache_dir: str | None = Field(None, description="where hub files are kept")
+    cache_dir: PathText | None = Field(None, min_length=1, description="where hub files are kept")
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: bf16 where the hardware has it, else fp16 on CUDA and fp32 elsewhere"
     )
@@ -240,7 +242,7 @@ class Config(Section):
 
     preset: str = Field("quickstart", description="the preset that the values started from")
     seed: int = Field(42, ge=0, lt=2**32)
-    output: str = Field("runs", description="folder that holds the run directories")
+    output: PathText = Field("runs", min_length=1, description="folder that holds the run directories")
     name: str | None = Field(None, description="run directory inside output; default: made from the config")
     model: ModelConfig = Field(default_factory=ModelConfig)
     quant: QuantConfig = Field(default_factory=QuantConfig)
@@ -276,6 +278,6 @@ class Config(Section):
     def _inside_output(cls, name: str | None) -> str | None:
         if name is not None and OUTSIDE.search(name):
             raise ValueError("is not the name of a folder inside output; use letters and digits")
-        if name is not None and too_long(name) is not None:
+        if name is not None and too_long(name):
             raise ValueError(f'is too long for a folder; at most {LONGEST} bytes in UTF-8, and "ữ" takes 3')
         return name

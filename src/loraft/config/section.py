@@ -1,9 +1,11 @@
 """The base class of all sections of the config."""
 
 import re
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
+
+from loraft.config.names import too_long
 
 UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates
 
@@ -49,7 +51,7 @@ class Section(BaseModel):
     def _can_be_written(cls, value: Any, info: ValidationInfo) -> Any:
         wrong = None if _is_section(_annotation(cls, info)) else _unwritable(value)
         if wrong is not None:
-            raise ValueError(f"holds U+{ord(wrong):04X}, which no UTF-8 file can hold; remove it")
+            raise ValueError(f"holds U+{ord(wrong):04X}, which is no letter of a text; remove it")
         return value
 
     @field_validator("*", mode="before")
@@ -81,6 +83,15 @@ class Section(BaseModel):
         if _takes(annotation, int, float) or not _takes(annotation, str):
             return value
         return [text_of(one) for one in value] if isinstance(value, list) else text_of(value)
+
+
+def _exists_or_could(path: str) -> str:
+    if too_long(path, 255) or len(path) > 4096:
+        raise ValueError("is too long; at most 255 bytes in each part of a path")
+    return path
+
+
+PathText = Annotated[str, AfterValidator(_exists_or_could)]  # of a key that may be a path
 
 
 def _unwritable(value: Any) -> str | None:

@@ -76,8 +76,8 @@ def parse_grid(pairs: Sequence[str]) -> dict[str, list[Any]]:
                 mistakes.append(str(error))
             except yaml.YAMLError:
                 mistakes.append(
-                    f"--grid {key}: not a list of YAML values (got {show(text)}); put commas between the values and quotes "
-                    "around text"
+                    f"--grid {key}: not a list of YAML values (got {show(text)}); put commas between the values and "
+                    "quotes around text"
                 )
     if mistakes:
         raise ConfigError(together(mistakes))

@@ -29,15 +29,15 @@ def expand_integers(text: str, where: str) -> list[int]:
     wrong = [item for item in items if item != DOTS and not re.fullmatch(r"[+-]?[0-9]{1,15}", item)]
     if wrong:
         got = show(wrong[0]) + (f" in {show(text)}" if len(items) > 1 else "")
-        raise ConfigError(f"{where}: not a whole number of at most 15 digits (got {got}); for example 1,2,4,...,128")
+        raise ConfigError(f"{where}: not a whole number (got {got}); of at most 15 digits, for example 1,2,4,...,128")
     if len(items) > MOST_TERMS:
         raise ConfigError(f"{where}: too many numbers (got {len(items):,}); at most {MOST_TERMS:,}")
     if DOTS in items:
         at = items.index(DOTS)
         if DOTS in items[at + 1 :] or at < 2 or at + 1 == len(items):
             raise ConfigError(
-                f"{where}: the dots cannot be expanded (got {show(text)}); give at least two numbers before them, at least "
-                "one after, and the dots only once: 1,2,4,...,128"
+                f"{where}: the dots cannot be expanded (got {show(text)}); give at least two numbers before them, at "
+                "least one after, and the dots only once: 1,2,4,...,128"
             )
         numbers = _progression([int(item) for item in items[:at]], [int(item) for item in items[at + 1 :]], text, where)
     else:
