@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from loraft.config.diagnostics import OTHER_NAMES, as_section, known_keys, mistake, nearest, report, show
+from loraft.config.diagnostics import OTHER_NAMES, as_section, known_keys, mistake, nearest, report
+from loraft.config.names import show
 from loraft.config.prompt_section import PromptConfig
 from loraft.config.schema import Config, LoraSection
 

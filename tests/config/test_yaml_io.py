@@ -13,10 +13,11 @@ from loraft.config.schema import OUTSIDE, Config
 from loraft.config.yaml_io import Loader, dump_config, read_mapping, yaml_problem
 from loraft.errors import ConfigError
 
-TEXT = st.text(max_size=30)
-NAME = st.text(min_size=1, max_size=12)
+LETTERS = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+TEXT = st.text(LETTERS, max_size=30)
+NAME = st.text(LETTERS, min_size=1, max_size=12)
 WORD = NAME.map(str.strip).filter(bool)
-POSITIVE = st.floats(min_value=1e-12, max_value=1e12)
+POSITIVE = st.floats(min_value=1e-12, max_value=1e6)
 CONFIGS = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 2**32 - 1),

@@ -17,7 +17,8 @@ from typing import Annotated
 import typer
 
 from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, sweep, task, train
-from loraft.errors import LoraftError
+from loraft.cli.usage import UsageError, usage_message
+from loraft.errors import ConfigError, LoraftError
 
 VERSIONS = ("loraft", "torch", "transformers", "peft", "trl", "bitsandbytes")
 
@@ -71,25 +72,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         try:
-            app(arguments, prog_name="loraft")
+            code = app(arguments, prog_name="loraft", standalone_mode=False)
         finally:
             _flush_stdout()
     except Exception as error:
-        told = _told(error)
+        told = _told(error, sys.argv[1:] if arguments is None else arguments)
         if told is None or os.environ.get("LORAFT_DEBUG") == "1":
             raise
         separator = "\n  " if "\n" in str(told) else " "
         # not `say`: a process that is not the first must tell its own mistake as well
-        print(f"error:{separator}" + str(told).replace("\n", "\n  "), file=sys.stderr, flush=True)
+        if str(told):
+            print(f"error:{separator}" + str(told).replace("\n", "\n  "), file=sys.stderr, flush=True)
         sys.exit(told.exit_code)
+    sys.exit(code or 0)
 
 
-def _told(error: Exception) -> LoraftError | None:
+def _told(error: Exception, arguments: Sequence[str]) -> LoraftError | None:
     """The error as a message for the user; None for a mistake in the program, which needs its traceback."""
     from loraft.runs.storage import SAME_COMMAND, storage_error
 
     if isinstance(error, LoraftError):
         return error
+    if isinstance(error, UsageError):
+        return ConfigError(usage_message(error, arguments))
+    if isinstance(error, typer.Abort):  # typer's for the end of a file that a library read
+        return LoraftError("a file or stdin ended too early; LORAFT_DEBUG=1 shows which")
     if isinstance(error, MemoryError):
         return LoraftError("memory: is used up; close other programs, or use fewer rows or a smaller backbone")
     return storage_error(error, SAME_COMMAND)

@@ -15,7 +15,7 @@ def compare(
     names: Annotated[
         list[str], typer.Argument(metavar="RUN RUN...", help="Names or paths; the others are compared with the first.")
     ],
-    rows: Annotated[int, typer.Option(min=0, help="Changed rows to show for each outcome.")] = 5,
+    rows: Annotated[int, typer.Option(min=0, max=10_000, help="Changed rows to show for each outcome.")] = 5,
     fail_if_worse: Annotated[
         bool, typer.Option("--fail-if-worse", help=f"Exit code {WORSE} if accuracy or macro F1 is lower beyond chance.")
     ] = False,

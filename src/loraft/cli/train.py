@@ -44,7 +44,8 @@ def train(
     seed: Seed = None,
     force: Annotated[bool, typer.Option("--force", help="Delete an earlier run of the same name.")] = False,
     folds: Annotated[
-        int | None, typer.Option(min=2, metavar="K", help="Out-of-fold scores of all training rows, by K adapters.")
+        int | None,
+        typer.Option(min=2, max=1000, metavar="K", help="Out-of-fold scores of all training rows, by K adapters."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     json: Json = False,
@@ -55,11 +56,13 @@ def train(
     With --folds, which suits fewer than 500 rows, the same command goes on after an interruption.
     """
     from loraft.config.resolve import resolve
+    from loraft.config.trackers import refuse_missing_trackers
     from loraft.runs.folders import refuse_force_and_resume
     from loraft.runs.run import run_of
 
     flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
+    refuse_missing_trackers(resolved)
     if folds is not None:
         refuse_force_and_resume(force=force, resume=resume)
         _train_folds(resolved, folds, force=force, resume=resume, json=json, verbose=verbose)

@@ -6,20 +6,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from loraft.config.section import Section
+from loraft.config.section import PathText, Section
 
+MOST_ROWS = 1_000_000_000
 DRAWN = ("train", "validation", "test")  # the splits that `split` has a share for
 
 
 class DataConfig(Section):
     """The source of the rows, its columns and splits, and limits on the number of rows."""
 
-    source: str = Field(
+    source: PathText = Field(
         "feedback", min_length=1, description="bundled name, hub id, folder (./NAME if bundled too) or file"
     )
-    subset: str | None = Field(None, min_length=1, description="configuration of a hub data set, or its folder")
+    subset: PathText | None = Field(None, min_length=1, description="configuration of a hub data set, or its folder")
     revision: str | None = Field(None, description="hub revision")
-    cache_dir: str | None = None
+    cache_dir: PathText | None = Field(None, min_length=1)
     encoding: str | None = Field(
         None, description="of text files: latin-1, cp1258, tcvn3, ...; null: UTF-8, or UTF-16 with its mark"
     )
@@ -27,7 +28,7 @@ class DataConfig(Section):
         None, description="of CSV files: one character; null: by the header"
     )
     sheet: str | None = Field(None, description="of an Excel file; null: the only one with cells")
-    text_column: str = "sentence"
+    text_column: str = Field("sentence", min_length=1)
     label_column: str | None = Field(None, description="default: the task's name")
     label_separator: str | None = Field(
         None, min_length=1, description="between the labels of one cell (prompt.kind=multilabel); null: | ; or ,"
@@ -35,17 +36,19 @@ class DataConfig(Section):
     label_names: Annotated[list[str], Field(min_length=2)] | None = Field(
         None, description="what the ids 0, 1, ... in the label column mean, where the source does not say"
     )
-    train_split: str = "train"
-    validation_split: str = "validation"
-    test_split: str = "test"
+    train_split: PathText = Field("train", min_length=1)
+    validation_split: PathText = Field("validation", min_length=1)
+    test_split: PathText = Field("test", min_length=1)
     split: list[float] | None = Field(
         None, description="shares of train, validation and test drawn from the train split; 0: the source's own"
     )
-    split_seed: int = Field(42, ge=0, description="of that draw; not seed, so that runs with other seeds have its rows")
+    split_seed: int = Field(
+        42, ge=0, lt=2**32, description="of that draw; not seed, so that runs with other seeds have its rows"
+    )
     fold: str | None = Field(None, description="2/5: fold 2 of 5 of the train split as test; by --folds 5")
-    max_train_rows: int | None = Field(None, ge=1)
-    max_eval_rows: int | None = Field(None, ge=1, description="of the validation split")
-    max_test_rows: int | None = Field(None, ge=1)
+    max_train_rows: int | None = Field(None, ge=1, le=MOST_ROWS)
+    max_eval_rows: int | None = Field(None, ge=1, le=MOST_ROWS, description="of the validation split")
+    max_test_rows: int | None = Field(None, ge=1, le=MOST_ROWS)
     unlabelled: Literal["refuse", "skip"] = Field("refuse", description="rows whose label is null, NaN or empty")
     drop_duplicates: bool = Field(False, description="drop repeated (text, label) rows of the train split")
     drop_conflicts: bool = Field(False, description="drop train rows whose text also has another label")
@@ -55,15 +58,15 @@ class DataConfig(Section):
     @classmethod
     def _known_encoding(cls, name: str | None) -> str | None:
         try:
-            b"".decode("utf-8" if name is None or name.casefold() == "tcvn3" else name)
-        except LookupError:
-            raise ValueError(f"is no encoding that Python knows (got {name!r}); try cp1258, latin-1 or tcvn3") from None
+            bytes(4).decode("utf-8" if name is None or name.casefold() == "tcvn3" else name)
+        except (LookupError, UnicodeError):
+            raise ValueError("is no encoding of text that Python knows; try cp1258, latin-1 or tcvn3") from None
         return name
 
     @field_validator("fold")
     @classmethod
     def _one_of_the_folds(cls, fold: str | None) -> str | None:
-        parts = re.fullmatch(r"(\d+)/(\d+)", fold or "1/2")
+        parts = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", fold or "1/2")
         if parts is None or not 1 <= int(parts[1]) <= int(parts[2]) or int(parts[2]) < 2:
             raise ValueError("is no fold; for example 2/5, from 1/5 to 5/5")
         return fold

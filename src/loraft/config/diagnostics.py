@@ -4,13 +4,18 @@ Form: `<key>: <what> (got X, from <file or option>); <what is allowed, or the mo
 """
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
+from loraft.config.names import listed, show
 from loraft.config.schema import Config
 from loraft.config.section import Section
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 # Names of other tools and of loraft's short flags, for which difflib would suggest a wrong key or none.
 OTHER_NAMES = {
@@ -50,7 +55,7 @@ def report(error: ValidationError, model: type[BaseModel], origin: Callable[[str
     by_key: dict[str, tuple[str, Any, list[str]]] = {}
     for item in error.errors(include_url=False):
         key = _dotted(item["loc"], model)
-        what, allowed = _explain(item["type"], item["msg"], key, known)
+        what, allowed = _explain(item, key, known)
         by_key.setdefault(key, (what, item["input"], []))[2].append(allowed)
     return [
         mistake(key, what, got, origin(key), " or ".join(dict.fromkeys(filter(None, allowed))), key in known)
@@ -65,10 +70,11 @@ def mistake(where: str, what: str, got: Any, origin: str, allowed: str, is_key: 
     return f"{where}: {what}{shown}" + (f"; {allowed}" if allowed else "")
 
 
-def show(value: Any) -> str:
-    """A value as Python writes it, at most 60 characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def together(mistakes: Sequence[str], most: int = 10) -> str:
+    """The message that tells mistakes together: each once, the first ones only where there are many."""
+    lines = list(dict.fromkeys(mistakes))
+    more = [f"... and {len(lines) - most:,} more mistakes"] if len(lines) > most else []
+    return "\n".join([*lines[:most], *more])
 
 
 def nearest(key: str, known: Sequence[str]) -> str:
@@ -89,7 +95,8 @@ def nearest(key: str, known: Sequence[str]) -> str:
     return f"did you mean {candidates[0]}?" if candidates else ""
 
 
-def _explain(kind: str, message: str, key: str, known: Sequence[str]) -> tuple[str, str]:
+def _explain(item: "ErrorDetails", key: str, known: Sequence[str]) -> tuple[str, str]:
+    kind, message = item["type"], item["msg"]
     sections = list(dict.fromkeys(name.split(".")[0] for name in known if "." in name))
     if kind == "extra_forbidden" and key in known:  # "lora.r: 8" at the top of a file
         return "is a dotted key", "in a file, write the section and indent the key below it"
@@ -103,6 +110,11 @@ def _explain(kind: str, message: str, key: str, known: Sequence[str]) -> tuple[s
     if kind == "value_error":
         what, _, allowed = message.removeprefix("Value error, ").partition("; ")
         return what, allowed
+    words = re.findall(r"'([^']*)'", item.get("ctx", {}).get("expected", "")) if kind == "literal_error" else []
+    if len(words) > 10:
+        return "not allowed", nearest(str(item["input"]), words) or f"should be one of {listed(words, 9)}"
+    if kind == "int_parsing_size":
+        return "not allowed", "should be a number of fewer digits"
     return "not allowed", message.removeprefix("Input ")
 
 

@@ -2,12 +2,14 @@
 
 import os
 import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from loraft.config.section import BareWord, Section
+from loraft.config.names import show
+from loraft.config.section import BareWord, PathText, Section
 
 SLOTS = {
     "template": ("{input}",),
@@ -19,7 +21,7 @@ SLOTS = {
 class PromptConfig(Section):
     """The task: labels, their words, and the prompt around a sentence. Keys that are not set come from `task`."""
 
-    task: str = Field("sentiment", description="sentiment, topic, or a YAML file with this section's keys")
+    task: PathText = Field("sentiment", description="sentiment, topic, or a YAML file with this section's keys")
     kind: Literal["single", "ordinal", "multilabel"] = Field(
         "single", description="one label a row; ordinal: of labels in order; multilabel: any number of labels a row"
     )
@@ -49,7 +51,9 @@ class PromptConfig(Section):
         "auto", description="user: in the user message; auto: there if the chat template has no system role"
     )
     score_end_of_turn: bool = Field(False, description="label scores count the end of turn after the answer, too")
-    max_length: int = Field(1024, ge=32, description="tokens of prompt and answer; longer sentences are shortened")
+    max_length: int = Field(
+        1024, ge=32, le=2**24, description="tokens of prompt and answer; longer sentences are shortened"
+    )
     truncation: Literal["tail", "head", "middle"] = Field(
         "tail", description="the part of a too long sentence that is cut out; middle keeps its start and its end"
     )
@@ -58,11 +62,12 @@ class PromptConfig(Section):
     @classmethod
     def _distinct(cls, names: list[str] | None) -> list[str] | None:
         composed = [unicodedata.normalize("NFC", name) for name in names or []]
+        counts = Counter(composed)
         for name, same in zip(names or [], composed, strict=True):
-            if composed.count(same) > 1:
-                raise ValueError(f"must differ from each other, also in composed form (NFC); {name!r} does not")
+            if counts[same] > 1:
+                raise ValueError(f"must differ from each other, also in composed form (NFC); {show(name)} does not")
             if name != name.strip() or not name:
-                raise ValueError(f"{name!r} is blank or has spaces around it; remove the spaces")
+                raise ValueError(f"{show(name)} is blank or has spaces around it; remove the spaces")
         return names
 
     @field_validator("label_words")
@@ -77,7 +82,12 @@ class PromptConfig(Section):
     @classmethod
     def _text_of_file(cls, name: str | None) -> str | None:
         # A run keeps the text, since the file may go. Only a path is a file: none hides a template of the same name.
-        if name is None or not {".", "/", os.sep} & set(name) or not (path := Path(name).expanduser()).is_file():
+        if name is None or not {".", "/", os.sep} & set(name):
+            return name
+        path = Path(os.path.expanduser(name))
+        if os.path.isdir(path):
+            raise ValueError("exists, but is no file; give a Jinja file")
+        if not os.path.isfile(path):
             return name
         try:
             text = path.read_text(encoding="utf-8")

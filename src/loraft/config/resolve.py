@@ -15,12 +15,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from loraft.config.diagnostics import as_section, mistake, nearest, report, show
+from loraft.config.diagnostics import as_section, mistake, nearest, report, together
+from loraft.config.names import show
 from loraft.config.prompt_section import PromptConfig
 from loraft.config.schema import Config
 from loraft.config.section import is_folder_alone, text_of
 from loraft.config.wording import contradictions, with_words, worded
-from loraft.config.yaml_io import Loader, read_mapping, yaml_problem
+from loraft.config.yaml_io import parse, read_mapping, yaml_problem
 from loraft.errors import ConfigError
 
 PACKAGE = Path(__file__).parents[1]
@@ -149,7 +150,7 @@ def _preset_layer(layers: Sequence[Layer], mistakes: list[str]) -> Layer:
         if layer.values.get("preset") is not None:
             name, origin = layer.values.pop("preset"), layer.origin
     known = presets()
-    if name in known:
+    if isinstance(name, str) and name in known:
         return Layer(f"preset {name}", {**read_mapping(known[name]), "preset": name})
     hint = f"{nearest(str(name), list(known))} allowed: {', '.join(known)}".strip()
     mistakes.append(mistake("preset", "unknown preset", name, origin, hint))
@@ -162,15 +163,14 @@ def _parse(overrides: Sequence[str], mistakes: list[str]) -> dict[str, Any]:
         key, equals, given = (part.strip(" \n") for part in override.partition("="))
         # A delimiter of CSV files by itself is text, although YAML would read a comment or the beginning of a block.
         text = json.dumps(given) if given in ("#", "|", "\t") else given.strip()
-        if not equals or not key:
-            mistakes.append(f"--set: not key=value (got {override!r}); for example --set train.learning_rate=1e-4")
+        if not equals or not all(key.split(".")):
+            mistakes.append(f"--set: not key=value (got {show(override)}); for example --set train.learning_rate=1e-4")
             continue
         try:
-            values[key] = yaml.load(text, Loader=Loader)
+            values[key] = parse(text)
         except yaml.YAMLError as error:
-            mistakes.append(
-                f"{key}: not valid YAML (got {text!r}, from --set: {yaml_problem(error)}); put the value in quotes"
-            )
+            hint = "put the value in quotes" if isinstance(error, yaml.MarkedYAMLError) else "remove it"
+            mistakes.append(f"{key}: not valid YAML (got {show(text)}, from --set: {yaml_problem(error)}); {hint}")
     return values
 
 
@@ -276,8 +276,15 @@ def _task_values(task: str, config_file: Path | None) -> dict[str, Any]:
     """The keys of `prompt` that a shipped task sets, or a file in the working folder or beside `config_file`."""
     folders = [Path(), *([config_file.parent] if config_file is not None else [])]
     candidates = [TASKS / f"{task}.yaml"] if task in task_names() else [folder / task for folder in folders]
-    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    path = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
     if path is None:
+        there = next((candidate for candidate in candidates if os.path.exists(candidate)), None)
+        if there is not None and task.strip():
+            raise ConfigError(
+                mistake(
+                    "prompt.task", "exists, but is no file", task, "", f"a task is a YAML file like {WORKED_EXAMPLE}"
+                )
+            )
         names = ", ".join(task_names())
         hint = f"{nearest(task, task_names())} allowed: {names}, or a YAML file like {WORKED_EXAMPLE}".strip()
         raise ConfigError(mistake("prompt.task", "no such task and no such file", task, "", hint))
@@ -290,7 +297,7 @@ def _task_values(task: str, config_file: Path | None) -> dict[str, Any]:
     except ValidationError as error:
         problems += [f"{path}: {line}" for line in report(error, PromptConfig, lambda key: "")]
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError(together(problems))
     return worded(values)
 
 
@@ -306,8 +313,11 @@ def _validated(values: dict[str, Any], layers: Sequence[Layer], mistakes: Sequen
         config = Config.model_validate(values)
     except ValidationError as error:
         lines += report(error, Config, origin)
+        prompt = values.get("prompt")
+        if isinstance(prompt, dict) and prompt.get("labels") == prompt.get("label_words"):  # by default; told once
+            lines = [line for line in lines if not line.startswith("prompt.label_words")]
     if lines:
-        raise ConfigError("\n".join(lines))
+        raise ConfigError(together(lines))
     return config
 
 

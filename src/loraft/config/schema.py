@@ -12,16 +12,19 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from loraft.bundled import bundled_backbones
 from loraft.config.data_section import DataConfig
+from loraft.config.names import LONGEST, listed, show, too_long
 from loraft.config.prompt_section import PromptConfig
-from loraft.config.section import Section, is_folder_alone
+from loraft.config.section import PathText, Section, is_folder_alone
 
 
 class ModelConfig(Section):
     """The backbone: the frozen base model."""
 
-    name: str = Field("loraft-vi-tiny", min_length=1, description="bundled name, hub id, local folder or GGUF file")
+    name: PathText = Field(
+        "loraft-vi-tiny", min_length=1, description="bundled name, hub id, local folder or GGUF file"
+    )
     revision: str | None = Field(None, description="hub revision")
-    cache_dir: str | None = Field(None, description="where hub files are kept")
+    cache_dir: PathText | None = Field(None, min_length=1, description="where hub files are kept")
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: bf16 where the hardware has it, else fp16 on CUDA and fp32 elsewhere"
     )
@@ -71,8 +74,10 @@ class LoraSection(Section):
     """The adapter; keys as in peft's `LoraConfig`, and `alpha_per_rank`."""
 
     r: int = Field(16, ge=1, le=4096, description="rank")
-    lora_alpha: float = Field(32, gt=0, description="numerator of the scale alpha / r (alpha / sqrt(r) with rsLoRA)")
-    alpha_per_rank: float | None = Field(None, gt=0, description="if set, lora_alpha is this times r")
+    lora_alpha: float = Field(
+        32, gt=0, le=1e6, description="numerator of the scale alpha / r (alpha / sqrt(r) with rsLoRA)"
+    )
+    alpha_per_rank: float | None = Field(None, gt=0, le=1e6, description="if set, lora_alpha is this times r")
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     target_modules: str | list[str] = Field(
         "all-linear",
@@ -93,7 +98,7 @@ class LoraSection(Section):
     def _compiles(cls, targets: str | list[str]) -> str | list[str]:
         try:
             re.compile(targets if isinstance(targets, str) else "")
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"is no regular expression ({error}); a list of module names needs brackets") from None
         return targets
 
@@ -134,6 +139,7 @@ Tracker = Literal[
 ]  # fmt: skip
 
 
+MOST_STEPS = 1_000_000_000  # of a key that counts steps; far more than any training has
 METRICS = ("macro_f1", "accuracy", "weighted_f1", "mcc")
 MULTILABEL_METRICS = ("micro_f1", "subset_accuracy")
 ORDINAL_METRICS = ("quadratic_kappa", "mean_absolute_error")  # need labels in order
@@ -142,28 +148,30 @@ ORDINAL_METRICS = ("quadratic_kappa", "mean_absolute_error")  # need labels in o
 class TrainConfig(Section):
     """Training arguments, as in transformers' `TrainingArguments`, and a few of loraft's own."""
 
-    num_train_epochs: float = Field(3.0, gt=0)
-    max_steps: int = Field(-1, ge=-1, description="if positive, overrides num_train_epochs")
-    per_device_train_batch_size: int = Field(16, ge=1)
-    gradient_accumulation_steps: int = Field(1, ge=1)
-    learning_rate: float | None = Field(None, gt=0, description="null: by the backbone's size")
+    num_train_epochs: float = Field(3.0, gt=0, le=10_000)
+    max_steps: int = Field(-1, ge=-1, le=MOST_STEPS, description="if positive, overrides num_train_epochs")
+    per_device_train_batch_size: int = Field(16, ge=1, le=65_536)
+    gradient_accumulation_steps: int = Field(1, ge=1, le=65_536)
+    learning_rate: float | None = Field(None, ge=1e-12, le=1e6, description="null: by the backbone's size")
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
-    warmup_steps: float = Field(0.05, ge=0, description="steps, or below 1 the share of all steps")
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    warmup_steps: float = Field(0.05, ge=0, le=MOST_STEPS, description="steps, or below 1 the share of all steps")
+    weight_decay: float = Field(0.0, ge=0, le=1000)
+    max_grad_norm: float = Field(1.0, gt=0, le=1e12)
     optim: Optimizer = "adamw_torch_fused"
     gradient_checkpointing: bool = Field(
         False, description="compute activations twice to save memory; also chosen where nothing else fits"
     )
-    logging_steps: int = Field(10, ge=1)
-    eval_steps: int = Field(100, ge=1)
-    save_total_limit: int = Field(2, ge=1)
+    logging_steps: int = Field(10, ge=1, le=MOST_STEPS)
+    eval_steps: int = Field(100, ge=1, le=MOST_STEPS)
+    save_total_limit: int = Field(2, ge=1, le=10_000)
     metric: str = Field(
         "macro_f1", description="picks the checkpoint, on validation: " + ", ".join(METRICS) + ", f1:LABEL; with "
         "prompt.kind ordinal also " + ", ".join(ORDINAL_METRICS) + "; multilabel: macro_f1, f1:LABEL, "
         + ", ".join(MULTILABEL_METRICS)
     )  # fmt: skip
-    early_stopping_patience: int | None = Field(None, ge=1, description="evaluations without a better train.metric")
+    early_stopping_patience: int | None = Field(
+        None, ge=1, le=1_000_000, description="evaluations without a better train.metric"
+    )
     class_weights: Literal["none", "balanced"] = "none"
     sampling: Literal["natural", "balanced", "by_length"] = "natural"
     shared_prefix: Literal["auto", "off"] = Field(
@@ -198,11 +206,11 @@ class EvalConfig(Section):
     """How rows are scored."""
 
     decode: Literal["score", "generate"] = Field("score", description="score: exact label log-probabilities")
-    max_new_tokens: int = Field(16, ge=1, description="with decode=generate")
+    max_new_tokens: int = Field(16, ge=1, le=65_536, description="with decode=generate")
     batch_tokens: int | None = Field(
-        None, ge=64, description="of one scoring batch; null: 1536 on a CPU, by free memory on a GPU"
+        None, ge=64, le=100_000_000, description="of one scoring batch; null: 1536 on a CPU, by free memory on a GPU"
     )
-    bootstrap_samples: int = Field(1000, ge=100)
+    bootstrap_samples: int = Field(1000, ge=100, le=1_000_000)
     baselines: Literal["auto", "on", "off"] = Field("auto", description="majority label, linear SVM; auto: in seconds")
     confidence: float = Field(0.95, gt=0, lt=1)
 
@@ -210,17 +218,23 @@ class EvalConfig(Section):
 class FewshotConfig(Section):
     """The few-shot study: numbers of demonstrations, draws of each, and how they are selected."""
 
-    shots: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [1, 2, 4, 8], min_length=1)
-    repeats: int = Field(5, ge=1)
+    shots: list[Annotated[int, Field(ge=0, le=10_000)]] = Field(
+        default_factory=lambda: [1, 2, 4, 8], min_length=1, max_length=100
+    )
+    repeats: int = Field(5, ge=1, le=1000)
     selection: Literal["random", "balanced", "nearest"] = "random"
 
 
 class SweepConfig(Section):
     """The sweep: a grid over config keys; `ranks` is short for `lora.r`."""
 
-    ranks: list[Annotated[int, Field(ge=1)]] = Field(default_factory=lambda: [1, 2, 4, 8, 16, 32, 64, 128])
+    ranks: list[Annotated[int, Field(ge=1, le=4096)]] = Field(
+        default_factory=lambda: [1, 2, 4, 8, 16, 32, 64, 128], max_length=1000
+    )
     grid: dict[str, list[str | int | float | bool | None]] = Field(default_factory=dict)
-    seeds: list[int] = Field(default_factory=list, description="default: the config's seed")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
+        default_factory=list, max_length=1000, description="default: the config's seed"
+    )
     joint: Literal["auto", "on", "off"] = Field(
         "auto", description="train trials in one pass; auto: where it is faster"
     )
@@ -229,7 +243,7 @@ class SweepConfig(Section):
 class OutputSection(Section):
     """Where results are written, and what of the data they hold. A text instead of this section is its `folder`."""
 
-    folder: str = Field("runs", min_length=1, description="folder that holds the run directories")
+    folder: PathText = Field("runs", min_length=1, description="folder that holds the run directories")
     texts: bool = Field(True, description="false: no sentence of the data is written, only row numbers")
 
 
@@ -281,7 +295,7 @@ class Config(Section):
             raise ValueError(f"metric={train.metric} needs labels in order; set prompt.kind=ordinal, or another metric")
         label = train.metric.removeprefix("f1:")
         if label != train.metric and label not in prompt.labels:
-            raise ValueError(f"metric={train.metric} names no label of the task; labels: {', '.join(prompt.labels)}")
+            raise ValueError(f"metric={show(train.metric)} names no label of the task; labels: {listed(prompt.labels)}")
         return train
 
     @field_validator("name")
@@ -289,4 +303,6 @@ class Config(Section):
     def _inside_output(cls, name: str | None) -> str | None:
         if name is not None and OUTSIDE.search(name):
             raise ValueError("is not the name of a folder inside output; use letters and digits")
+        if name is not None and too_long(name):
+            raise ValueError(f'is too long for a folder; at most {LONGEST} bytes in UTF-8, and "ữ" takes 3')
         return name

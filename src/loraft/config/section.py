@@ -1,8 +1,13 @@
 """The base class of all sections of the config."""
 
-from typing import Any, Literal, get_args, get_origin
+import re
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
+
+from loraft.config.names import too_long
+
+UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates
 
 
 class WrittenInt(int):
@@ -43,6 +48,14 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
+    def _can_be_written(cls, value: Any, info: ValidationInfo) -> Any:
+        wrong = None if _is_section(_annotation(cls, info)) else _unwritable(value)
+        if wrong is not None:
+            raise ValueError(f"holds U+{ord(wrong):04X}, which is no letter of a text; remove it")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
     def _no_accident_of_yaml(cls, value: Any, info: ValidationInfo) -> Any:
         # YAML reads some text without quotes as something else, and pydantic would turn booleans into 1 and 0.
         # For a Literal, pydantic's own message is better: it lists the allowed words.
@@ -75,6 +88,28 @@ class Section(BaseModel):
 def is_folder_alone(output: Any) -> bool:
     """Whether this value of `output` is short for `output.folder`, as all were before there was `output.texts`."""
     return output is not None and not isinstance(output, dict | Section)
+
+
+def _exists_or_could(path: str) -> str:
+    if too_long(path, 255) or len(path) > 4096:
+        raise ValueError("is too long; at most 255 bytes in each part of a path")
+    return path
+
+
+PathText = Annotated[str, AfterValidator(_exists_or_could)]  # of a key that may be a path
+
+
+def _unwritable(value: Any) -> str | None:
+    """The first character of the texts in a value that no file can hold."""
+    if isinstance(value, str):
+        found = UNWRITABLE.search(value)
+        return found[0] if found else None
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return next((wrong for part in parts if (wrong := _unwritable(part)) is not None), None)
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 def _annotation(section: type[Section], info: ValidationInfo) -> Any:

@@ -1,15 +1,20 @@
 """Write a config as YAML, and read YAML files with errors that name line and column."""
 
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from loraft.config.diagnostics import show
+from loraft.config.names import show
 from loraft.config.schema import Config
 from loraft.config.section import BareWord, WrittenFloat, WrittenInt
 from loraft.errors import ConfigError
+
+LONGEST = 10_000_000  # bytes of a config file
+MOST_VALUES = 100_000  # values in a config, after aliases are followed: aliases of aliases can stand for millions
+DEEPEST = 50  # levels of lists and mappings; PyYAML reads each by recursion
 
 
 def dump_config(config: Config) -> str:
@@ -27,10 +32,14 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """The YAML mapping in a file; empty for an empty file.
 
     Raises:
-        ConfigError: the file is missing, not UTF-8, not YAML, not a mapping, or has a key twice.
+        ConfigError: the file is missing, no file, too long, not UTF-8, not YAML, not a mapping, or has a key twice.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=Loader)
+        if not stat.S_ISREG((state := path.stat()).st_mode):  # a pipe without a writer would never end
+            raise ConfigError(f"{path}: exists, but is no file; give a YAML file")
+        if state.st_size > LONGEST:
+            raise ConfigError(f"{path}: too long for a config (got {state.st_size:,} bytes); at most {LONGEST:,}")
+        values = parse(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
     except UnicodeDecodeError:
@@ -48,10 +57,24 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return values
 
 
+def parse(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it has none; nothing else is raised, whatever the text.
+    """
+    try:
+        return yaml.load(text, Loader=Loader)
+    except yaml.reader.ReaderError as error:
+        raise yaml.YAMLError(f"YAML does not allow the character U+{error.character:04X}") from None
+
+
 def yaml_problem(error: yaml.YAMLError) -> str:
-    """Line, column and problem of a YAML error; its whole text where it has no position."""
+    """Line, column and problem of a YAML error, shortened; its whole text where it has no position."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {error.problem}"
+        problem = str(error.problem)
+        problem = problem if len(problem) <= 150 else problem[:147] + "..."
+        return f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {problem}"
     return " ".join(str(error).split())
 
 
@@ -67,21 +90,58 @@ class Loader(yaml.SafeLoader):
         YAML 1.2.2, section 10.3.2, the core schema.
     """
 
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self.depth = 0
+        self.sizes: dict[yaml.Node, int] = {}  # values in each composed node, those of aliases counted again
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Composes the node as PyYAML does, but for deep nesting and for aliases that stand for too much."""
+        event = self.peek_event()
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise _refused(f"more than {DEEPEST} levels of lists and mappings", event.start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if isinstance(event, yaml.AliasEvent) and node not in self.sizes:
+            raise _refused("an alias inside of its own value", event.start_mark)
+        if node is not None and node not in self.sizes:
+            inside = node.value if isinstance(node, yaml.CollectionNode) else []
+            parts = [part for pair in inside for part in (pair if isinstance(pair, tuple) else [pair])]
+            self.sizes[node] = 1 + sum(self.sizes[part] for part in parts)
+            if self.sizes[node] > MOST_VALUES:
+                raise _refused(f"more than {MOST_VALUES:,} values", event.start_mark)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Constructs the value as PyYAML does; what does not fit its tag, such as `!!int a`, is a YAML error."""
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            problem = f"is no value of {node.tag.replace('tag:yaml.org,2002:', '!!')}"
+            raise _refused(problem, node.start_mark) from None
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Builds the mapping as PyYAML does, after a check for repeated keys."""
         seen = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} twice", key.start_mark)
+                raise _refused(f"the key {show(key.value)} twice", key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
         return super().construct_mapping(node, deep)
+
+
+def _refused(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, mark)
 
 
 class Dumper(yaml.SafeDumper):
     """SafeDumper that writes text of several lines as a block, so that prompts stay readable."""
 
 
-def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> WrittenInt:
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> WrittenInt | str:
+    if len(node.value) > 4000:  # Python reads 4,300 digits; a setting that is text may have more
+        return str(node.value)
     number = WrittenInt(node.value, {"0o": 8, "0x": 16}.get(node.value[:2], 10))
     number.written = node.value
     return number

@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,12 +46,12 @@ def open_source(
         NoSplitError: the source has no such split.
         DataError: the source does not exist, or cannot be read.
     """
-    source = Path(section.source).expanduser()
+    source = Path(os.path.expanduser(section.source))
     folder = source / section.subset if section.subset else source
     if section.subset and (section.source in bundled_data() or _is_file(section.source)):
         raise DataError(f"data.subset: {section.source} has none (got {section.subset!r}); leave it out")
     if _is_file(name):
-        paths = [Path(name).expanduser()]
+        paths = [Path(os.path.expanduser(name))]
     elif section.source in bundled_data():
         paths = _files_of_split(bundled_data()[section.source], name)
     elif source.is_dir() and not (folder.is_dir() and _is_one_split(folder, name)):
@@ -122,7 +123,7 @@ def _readable(loaded: Iterable[dict[str, Any]]) -> Iterator[Row | BadRow]:
 
 def _is_file(name: str) -> bool:
     # A file that exists is neither a hub id nor a split's name, even where its format is not supported.
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     return not path.is_dir() and (suffix_of(path) in SUFFIXES or (path.suffix != "" and path.is_file()))
 
 

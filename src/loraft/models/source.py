@@ -28,7 +28,7 @@ def resolve_name(name: str) -> str:
     bundled = bundled_backbones().get(name)
     if bundled is not None:
         return str(bundled)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_dir():
         files = sorted(file.name for file in path.iterdir() if is_gguf(file.name))
         if (path / "config.json").exists():

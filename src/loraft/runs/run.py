@@ -1,10 +1,12 @@
 """The directory of one training run, and how to find one: by name, the newest, or the best trial of a sweep."""
 
 import difflib
+import os
 import shlex
 import tempfile
 from pathlib import Path
 
+from loraft.config.names import LONGEST, listed, shortened, show
 from loraft.config.schema import Config
 from loraft.errors import RunError
 from loraft.runs.folders import RunFolder
@@ -109,7 +111,8 @@ def default_name(config: Config) -> str:
     source = Path(config.data.source).name
     backbone = Path(config.model.label).name
     method = "qlora" if config.quant.method == "nf4" else "lora"
-    return f"{backbone}-{source}-{Path(config.prompt.task).stem}-{method}-r{config.lora.r}-s{config.seed}"
+    parts = [backbone, source, Path(config.prompt.task).stem, method]
+    return f"{shortened('-'.join(parts), LONGEST - 20)}-r{config.lora.r}-s{config.seed}"
 
 
 def run_of(config: Config) -> Run:
@@ -146,20 +149,23 @@ def find_run(name_or_path: str | Path, output: Path) -> Run:
     Raises:
         RunError: there is no such run (the message suggests the most similar name), or a sweep has no best trial.
     """
-    for path in (Path(output) / name_or_path, Path(name_or_path).expanduser()):
+    wanted = str(name_or_path)
+    paths = (Path(output) / wanted, Path(os.path.expanduser(wanted))) if wanted.strip() else ()
+    for path in paths:
         if SweepFolder(path).begun:
             return _best_trial(SweepFolder(path))
-        if path.is_dir():
+        if os.path.isdir(path):
             return Run.open(path)
     names = [run.name for run in _runs_in(output)]
-    trials = [path.parent for path in sorted(Path(output).glob(f"[!.]*/[!.]*/{Run.config_file}"))]
-    names += [f"{path.parent.name}/{path.name}" for path in trials]
-    wanted = str(name_or_path)
+    trials = sorted(Path(output).glob(f"[!.]*/[!.]*/{Run.config_file}")) if os.path.isdir(output) else []
+    names += [f"{path.parents[1].name}/{path.parent.name}" for path in trials]
     close = [name for name in names if name.split("/")[-1] == wanted]  # a trial that was given without its sweep
     close = close or difflib.get_close_matches(wanted, names, n=1)
-    known = f"runs there: {', '.join(names)}" if names else "there are no runs yet; loraft train makes one"
+    known = f"runs there: {listed(names)}" if names else "there are no runs yet; loraft train makes one"
     hint = f"did you mean {close[0]}?" if close else known
-    raise RunError(f"{output}: no such run (got {str(name_or_path)!r}); {hint}")
+    if any(os.path.exists(path) for path in paths):
+        raise RunError(f"{show(wanted)}: exists, but is no folder of a run; {hint}")
+    raise RunError(f"{output}: no such run (got {show(wanted)}); {hint}")
 
 
 def _best_trial(sweep: SweepFolder) -> Run:
@@ -177,5 +183,5 @@ def _best_trial(sweep: SweepFolder) -> Run:
 
 
 def _runs_in(output: Path) -> list[Run]:
-    folders = sorted(Path(output).iterdir()) if Path(output).is_dir() else []
+    folders = sorted(Path(output).iterdir()) if os.path.isdir(output) else []
     return [run for run in map(Run, folders) if run.begun and not run.name.startswith(".")]

@@ -4,6 +4,7 @@ A report is made from the files in the directory: nothing is measured again and 
 """
 
 import difflib
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -82,7 +83,7 @@ def find(name_or_path: str | None, output: Path) -> Path:
     Raises:
         RunError: there is none; the message suggests a similar name.
     """
-    for path in () if name_or_path is None else (output / name_or_path, Path(name_or_path).expanduser()):
+    for path in () if name_or_path is None else (output / name_or_path, Path(os.path.expanduser(name_or_path))):
         if path.is_dir():
             return path
     finished = {path.name: path for path in sorted(output.glob("[!.]*")) if _finished_at(path) is not None}

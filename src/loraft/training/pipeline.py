@@ -12,6 +12,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from loraft.config.schema import Config
+from loraft.config.trackers import refuse_missing_trackers
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, training_splits, warn_of_notes
 from loraft.distributed import is_main_process
@@ -93,6 +94,7 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
         >>> result.train.steps, result.after.n
         (2, 8)
     """
+    refuse_missing_trackers(config)
     splits = training_splits(config)
     refuse_unmeasured(config, splits["validation"])
     warn_of_notes(splits.values())

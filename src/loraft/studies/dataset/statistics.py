@@ -5,6 +5,7 @@ All rows are described: row limits are not applied, and duplicates are kept even
 Shapes: N rows of all splits together.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from loraft.bundled import bundled_data
 from loraft.config.kinds import refuse_label_sets
+from loraft.config.names import shortened
 from loraft.config.resolve import resolve, task_names
 from loraft.config.schema import Config
 from loraft.data.checks import SHOWN, RowPlace, conflicts, duplicates, leaks
@@ -117,7 +119,7 @@ def folder_of(config: Config, *, force: bool = False) -> DatasetFolder:
         RunError: the statistics in it are damaged or of a later version.
     """
     default = f"data-{Path(config.data.source).name}-{Path(config.prompt.task).stem}"
-    folder = DatasetFolder(Path(config.output.folder) / (config.name or default))
+    folder = DatasetFolder(Path(config.output.folder) / (config.name or shortened(default)))
     if any((folder.path / kind.config_file).is_file() for kind in (Run, SweepFolder, FewshotFolder)):
         raise DataError(f"{folder.path}: a run or a study is there; --set name=NAME names another folder")
     if folder.finished and not force:
@@ -291,7 +293,7 @@ def _place(splits: Sequence[Split], index: int) -> tuple[Split, int]:
 
 def _identity(source: str) -> str:
     """The same text for the same source, whether its path is relative or absolute; a bundled name as it is."""
-    return source if source in bundled_data() else str(Path(source).expanduser().resolve())
+    return source if source in bundled_data() else str(Path(os.path.expanduser(source)).resolve())
 
 
 def _split_statistics(split: Split, labels: Sequence[str], total: int) -> SplitStatistics:

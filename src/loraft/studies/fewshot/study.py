@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from loraft.config.kinds import refuse_label_sets
+from loraft.config.names import shortened
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config, FewshotConfig
 from loraft.config.yaml_io import dump_config
@@ -317,4 +318,4 @@ def fewshot_name(config: Config, run: Run | None) -> str:
     parts = ["fewshot", Path(config.model.label).name, Path(config.data.source).name, Path(config.prompt.task).stem]
     parts += [config.fewshot.selection, *(["generate"] if config.eval.decode == "generate" else [])]
     parts += ["nf4"] if config.quant.method == "nf4" else []
-    return "-".join([*parts, f"s{config.seed}", *(["with", run.name] if run is not None else [])])
+    return shortened("-".join([*parts, f"s{config.seed}", *(["with", run.name] if run is not None else [])]))

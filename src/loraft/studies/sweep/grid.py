@@ -8,21 +8,25 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from loraft.config.diagnostics import known_keys, nearest, report
+from loraft.config.diagnostics import known_keys, nearest, report, together
 from loraft.config.kinds import refuse_label_sets
+from loraft.config.names import shortened, show
 from loraft.config.resolve import DEPENDENT_KEYS, resolve
 from loraft.config.schema import Config, SweepConfig
-from loraft.config.yaml_io import Dumper, Loader
+from loraft.config.trackers import refuse_missing_trackers
+from loraft.config.yaml_io import Dumper, parse
 from loraft.errors import ConfigError
 from loraft.studies.sweep.progression import DOTS, expand_integers
 from loraft.studies.sweep.trials import NOT_SWEPT, Trial
 
+MOST_TRIALS = 10_000
 RANK, SEED = "lora.r", "seed"
 
 
@@ -54,14 +58,14 @@ def parse_grid(pairs: Sequence[str]) -> dict[str, list[Any]]:
         key, equals, text = (part.strip() for part in pair.partition("="))
         if not equals or not key or not text:
             mistakes.append(
-                f"--grid: not of the form key=value,value (got {pair!r}); for example --grid "
+                f"--grid: not of the form key=value,value (got {show(pair)}); for example --grid "
                 "train.learning_rate=1e-4,5e-4"
             )
         elif key in grid:
-            mistakes.append(f"--grid: the key {key} is given twice (got {pair!r}); give all its values at once")
+            mistakes.append(f"--grid: the key {key} is given twice (got {show(pair)}); give all its values at once")
         else:
             try:
-                values = yaml.load(f"[{text}]", Loader=Loader)
+                values = parse(f"[{text}]")
                 values = expand_integers(text, f"--grid {key}") if DOTS in values or "…" in values else values
                 # A value that is itself a list is kept as YAML text; `_with` parses it into the config.
                 grid[key] = [
@@ -72,11 +76,11 @@ def parse_grid(pairs: Sequence[str]) -> dict[str, list[Any]]:
                 mistakes.append(str(error))
             except yaml.YAMLError:
                 mistakes.append(
-                    f"--grid {key}: not a list of YAML values (got {text!r}); put commas between the values and quotes "
-                    "around text"
+                    f"--grid {key}: not a list of YAML values (got {show(text)}); put commas between the values and "
+                    "quotes around text"
                 )
     if mistakes:
-        raise ConfigError("\n".join(mistakes))
+        raise ConfigError(together(mistakes))
     return grid
 
 
@@ -92,13 +96,17 @@ def expand(config: Config) -> list[Trial]:
     axes = _axes(config)
     mistakes = [line for key, values in axes.items() for line in _mistakes_of(config, key, values)]
     if mistakes:
-        raise ConfigError("\n".join(dict.fromkeys(mistakes)))
+        raise ConfigError(together(mistakes))
+    trials_in_all = prod(len(values) for values in axes.values())
+    if trials_in_all > MOST_TRIALS:
+        raise ConfigError(f"sweep: too many trials (got {trials_in_all:,}); at most {MOST_TRIALS:,}")
     folder = sweep_name(config)
     trials = []
     for values in product(*axes.values()):
         trial = _with(config, dict(zip(axes, values, strict=True)), "--grid")
         settings = {key: _value(trial, key) for key in axes}
-        name = "-".join(_word(key, value) for key, value in settings.items())
+        name = shortened("-".join(_word(key, value) for key, value in settings.items()))
+        refuse_missing_trackers(trial)
         trials.append(Trial(name, settings, trial.model_copy(update={"name": f"{folder}/{name}"})))
     return trials
 
@@ -113,7 +121,7 @@ def sweep_name(config: Config) -> str:
         "prompt.task": Path(config.prompt.task).stem,
         "quant.method": "qlora" if config.quant.method == "nf4" else "lora",
     }
-    return "-".join(["sweep", *(part for key, part in parts.items() if key not in config.sweep.grid)])
+    return shortened("-".join(["sweep", *(part for key, part in parts.items() if key not in config.sweep.grid)]))
 
 
 def _axes(config: Config) -> dict[str, list[Any]]:
@@ -138,7 +146,7 @@ def _mistakes_of(config: Config, key: str, values: Sequence[Any]) -> Iterator[st
     known = [name for name in known_keys() if not name.startswith((*NOT_SWEPT, "train.metric"))]
     if key not in known:
         what = "cannot be swept" if key in known_keys() else "unknown key"
-        yield f"--grid: {what} (got {key!r}); {nearest(key, known) or 'loraft config shows the keys'}"
+        yield f"--grid: {what} (got {show(key)}); {nearest(key, known) or '`loraft config` shows the keys'}"
         return
     if not values:
         yield f"{where}: no value (got an empty list); give one or more"
@@ -151,7 +159,7 @@ def _mistakes_of(config: Config, key: str, values: Sequence[Any]) -> Iterator[st
         else:
             same = json.dumps(_value(trial, key))
             if same in seen:
-                yield f"{where}: the same value twice (got {seen[same]!r} and {value!r}); give each once"
+                yield f"{where}: the same value twice (got {show(seen[same])} and {show(value)}); give each once"
             seen[same] = value
 
 
@@ -180,11 +188,14 @@ def _with(config: Config, settings: Mapping[str, Any], where: str) -> Config:
         for section in sections:
             inside = inside[section]
         is_list = isinstance(value, str) and value.startswith("[")
-        inside[leaf] = yaml.load(value, Loader=Loader) if is_list else value
+        try:
+            inside[leaf] = parse(value) if is_list else value
+        except yaml.YAMLError:
+            raise ConfigError(f"{where}: not a list of YAML values (got {show(value)}); close its brackets") from None
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(report(error, Config, lambda _: where))) from None
+        raise ConfigError(together(report(error, Config, lambda _: where))) from None
 
 
 def _value(config: Config, key: str) -> Any:

@@ -1,6 +1,7 @@
 """Counts the weights that an adapter trains from the backbone's `config.json`, without importing torch."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def trainable_parameters(config: Config) -> int | None:
 
 def _backbone_config(name: str) -> dict[str, Any]:
     """The content of `config.json` of a bundled backbone or a local folder; empty for any other name."""
-    path = Path(bundled_backbones().get(name, name)).expanduser() / "config.json"
+    path = Path(os.path.expanduser(bundled_backbones().get(name, name))) / "config.json"
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return content
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
+from loraft.config.names import show
 from loraft.errors import ConfigError
 
 DOTS = "..."
@@ -25,22 +26,25 @@ def expand_integers(text: str, where: str) -> list[int]:
         ConfigError: an item is no whole number, or given twice; or no progression fits the dots, or two do.
     """
     items = [item.strip() for item in text.replace("…", DOTS).split(",")]
-    wrong = [item for item in items if item != DOTS and not re.fullmatch(r"[+-]?\d+", item)]
+    wrong = [item for item in items if item != DOTS and not re.fullmatch(r"[+-]?[0-9]{1,15}", item)]
     if wrong:
-        raise ConfigError(f"{where}: not a whole number (got {wrong[0]!r} in {text!r}); for example 1,2,4,...,128")
+        got = show(wrong[0]) + (f" in {show(text)}" if len(items) > 1 else "")
+        raise ConfigError(f"{where}: not a whole number (got {got}); of at most 15 digits, for example 1,2,4,...,128")
+    if len(items) > MOST_TERMS:
+        raise ConfigError(f"{where}: too many numbers (got {len(items):,}); at most {MOST_TERMS:,}")
     if DOTS in items:
         at = items.index(DOTS)
         if DOTS in items[at + 1 :] or at < 2 or at + 1 == len(items):
             raise ConfigError(
-                f"{where}: the dots cannot be expanded (got {text!r}); give at least two numbers before them, at least "
-                "one after, and the dots only once: 1,2,4,...,128"
+                f"{where}: the dots cannot be expanded (got {show(text)}); give at least two numbers before them, at "
+                "least one after, and the dots only once: 1,2,4,...,128"
             )
         numbers = _progression([int(item) for item in items[:at]], [int(item) for item in items[at + 1 :]], text, where)
     else:
         numbers = [int(item) for item in items]
     twice = sorted({number for number in numbers if numbers.count(number) > 1})
     if twice:
-        raise ConfigError(f"{where}: the same number twice (got {twice[0]} in {text!r}); give each once")
+        raise ConfigError(f"{where}: the same number twice (got {twice[0]} in {show(text)}); give each once")
     return numbers
 
 
@@ -60,12 +64,12 @@ def _progression(head: list[int], tail: list[int], text: str, where: str) -> lis
     shown = {kind: f"{kind} {_shown(terms)}" for kind, terms in tried.items() if terms}
     if len(fitting) == 2:
         raise ConfigError(
-            f"{where}: two progressions fit the dots (got {text!r}; tried {' or '.join(shown.values())}); give one "
+            f"{where}: two progressions fit the dots (got {show(text)}; tried {' or '.join(shown.values())}); give one "
             "more number before the dots"
         )
     if not fitting:
         raise ConfigError(
-            f"{where}: no progression leads from the first numbers to the last (got {text!r}; tried "
+            f"{where}: no progression leads from the first numbers to the last (got {show(text)}; tried "
             f"{' and '.join(shown.values()) or 'none, as the first numbers are equal'}); list the numbers without dots"
         )
     (terms,) = fitting.values()
