@@ -201,6 +201,7 @@ def test_files_stay_short() -> None:
 def test_tests_lie_where_the_files_lie_that_they_test() -> None:
     files = modules(PACKAGE)
     tested = [path.relative_to(TESTS).with_suffix("").parts for path in TESTS.glob("*/**/test_*.py")]
+    tested = [parts for parts in tested if parts[0] != "bad_input"]  # one file a kind of bad input
     assert [parts for parts in tested if ".".join([*parts[:-1], parts[-1].removeprefix("test_")]) not in files] == []
 
 

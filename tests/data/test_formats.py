@@ -86,7 +86,7 @@ def test_a_broken_row_of_a_table_is_named_by_its_number(rows: str, reason: str) 
         ("", r"no column 'sentence' \(got none\)"),
         ("sentence\n", "no column 'sentiment'"),
         ('"sentence"x,sentiment\n', "the header line is malformed"),
-        ("sentence,sentence,sentiment\n", r"column names repeat \(got sentence, sentence, sentiment\); rename one"),
+        ("sentence,sentence,sentiment\n", r"column names repeat \(got sentence more than once\); rename one"),
     ],
 )
 def test_a_table_with_a_broken_header_is_refused(header: str, message: str) -> None:

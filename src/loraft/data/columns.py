@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from loraft.data.records import BadRow, Example
-from loraft.errors import DataError
+from loraft.errors import DataError, listed, shown
 
 UNDECODABLE = "not valid UTF-8"  # how the reason begins for which such a row is refused
 
@@ -33,7 +33,7 @@ def sentence(columns: dict[str, Any], text_column: str) -> tuple[str, str | None
     if value is None:
         return "", None
     if not isinstance(value, str):
-        return "", f"{text_column!r} is not text (got {value!r})"
+        return "", f"{text_column!r} is not text (got {shown(value)})"
     try:
         # The reader turns undecodable bytes into lone surrogates, which no encoding can write. All columns are checked,
         # since predictions are written with the other columns beside them.
@@ -59,7 +59,7 @@ def missing_column(name: str, columns: Iterable[str]) -> str:
     by_lower_case = {column.casefold(): column for column in known}
     close = difflib.get_close_matches(name.casefold(), by_lower_case, n=1, cutoff=0.5)
     hint = f", did you mean {by_lower_case[close[0]]!r}?" if close else ""
-    return f"no column {name!r} (got {', '.join(known) or 'none'}){hint}"
+    return f"no column {name!r} (got {listed(known)}){hint}"
 
 
 def require_columns(header: Sequence[str], required: Sequence[str], where: str) -> None:

@@ -28,7 +28,7 @@ from loraft.data.labels import allowed_labels, is_unlabelled, label_named, label
 from loraft.data.records import BadRow, Example, Row
 from loraft.data.sources import NoSplitError, open_source
 from loraft.data.splitting import drawn_splits, fold_rows
-from loraft.errors import DataError, Note
+from loraft.errors import DataError, Note, listed, shown
 
 SHOWN_ERRORS = 5  # rows named in one message
 LIMITS = {"train": "max_train_rows", "validation": "max_eval_rows", "test": "max_test_rows"}  # keys of `data`
@@ -229,7 +229,11 @@ def _examples(
             labelled = True
             yield example
     if bad:
-        lines = [f"{source} row {item.row}: {item.reason}" for item in bad[:SHOWN_ERRORS]]
+        lines, hints = [], {""}
+        for item in bad[:SHOWN_ERRORS]:
+            what, _, way = item.reason.partition("; ")  # what to do is said once
+            lines.append(f"{source} row {item.row}: {what}" + (f"; {way}" if way not in hints else ""))
+            hints.add(way)
         if len(bad) > SHOWN_ERRORS:
             lines.append(f"... and {len(bad) - SHOWN_ERRORS} more such rows")
         hint = "correct the rows, or set data.text_column, data.label_column"
@@ -262,7 +266,7 @@ def _example(row: Row, section: DataConfig, label_column: str, ids: "_LabelIds")
     if label is None:
         number = whole_number(cell) is not None and ids.columns
         what = NO_LABEL if ids.unlabelled(cell) else UNNAMED_ID if number else UNKNOWN_LABEL
-        return BadRow(row.row, f"{what} in {label_column!r} (got {cell!r})")
+        return BadRow(row.row, f"{what} in {label_column!r} (got {shown(cell)})")
     extra = {key: value for key, value in row.columns.items() if key not in (section.text_column, label_column)}
     return Example(text, label, row.row, extra)
 
@@ -292,7 +296,7 @@ class _LabelIds:
     def allowed(self, bad: Sequence[BadRow]) -> str:
         """The allowed labels, for the message about bad rows."""
         ids_count = not any(item.reason.startswith(UNNAMED_ID) for item in bad)
-        return allowed_labels(self.labels) if ids_count else ", ".join(self.labels)
+        return allowed_labels(self.labels) if ids_count else listed(self.labels)
 
 
 _reported: set[tuple[str, str]] = set()  # source and notes of the splits reported by this process

@@ -10,6 +10,7 @@ import itertools
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from loraft.data.columns import require_columns
 from loraft.data.records import BadRow, Row
-from loraft.errors import DataError
+from loraft.errors import DataError, first_line, listed
 
 FASTTEXT = "__label__"  # what stands before each label of a fastText file
 LONGEST_FIELD = 2**31 - 1  # characters; the csv module's own limit is 131,072, and a C long may have 32 bits
@@ -62,8 +63,8 @@ def jsonl_rows(lines: Iterable[str]) -> Iterator[Row | BadRow]:
     for row, line in enumerate((line for line in lines if line.strip()), start=1):
         try:
             value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            yield BadRow(row, f"not JSON ({error})")
+        except (ValueError, RecursionError) as error:  # no JSON, a number of thousands of digits, deep nesting
+            yield BadRow(row, f"not JSON ({_problem(error)})")
             continue
         yield _object_row(row, value)
 
@@ -76,9 +77,16 @@ def array_rows(text: str, where: str) -> Iterator[Row | BadRow]:
     """
     try:
         values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error}); give an array of objects, or one object a line") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{where}: not JSON ({_problem(error)}); give an array of objects, or one object a line"
+        ) from error
     yield from itertools.starmap(_object_row, enumerate(values, start=1))
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with a JSON text; Python's hint for programmers is left out."""
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error).partition(";")[0]
 
 
 def _object_row(row: int, value: Any) -> Row | BadRow:
@@ -141,9 +149,13 @@ def column_names(header: Iterable[str], required: Sequence[str], where: str) -> 
         names.pop()
     require_columns([name for name in names if name], required, where)
     names = [name or f"column {number}" for number, name in enumerate(names, start=1)]
-    if len(set(names)) != len(names):
-        raise DataError(f"{where}: column names repeat (got {', '.join(names)}); rename one")
+    _refuse_repeated(names, where)
     return names
+
+
+def _refuse_repeated(names: Sequence[str], where: str) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"{where}: column names repeat (got {listed(twice)} more than once); rename one")
 
 
 def parquet_rows(path: Path, required: Sequence[str], seen: list[str] | None = None) -> Iterator[Row]:
@@ -155,6 +167,7 @@ def parquet_rows(path: Path, required: Sequence[str], seen: list[str] | None = N
     with _open_parquet(path) as file:
         names = [unicodedata.normalize("NFC", name) for name in file.schema_arrow.names]
         require_columns(names, required, str(path))
+        _refuse_repeated(names, str(path))
         if seen is not None:
             seen += names
         rows = (columns for batch in file.iter_batches() for columns in batch.rename_columns(names).to_pylist())
@@ -186,4 +199,6 @@ def _open_parquet(path: Path) -> Iterator[Any]:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
     except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error}); check that it is complete") from error
+        raise DataError(
+            f"{path}: not a readable Parquet file ({first_line(error)}); check that it is complete"
+        ) from error

@@ -17,7 +17,7 @@ from loraft.data.labels import ids_to_names
 from loraft.data.readers import SUFFIXES, TEXT_SUFFIXES, read_rows, stem_of, suffix_of
 from loraft.data.records import BadRow, FileSettings, Row
 from loraft.data.text_folders import has_texts, text_folder_rows
-from loraft.errors import DataError
+from loraft.errors import DataError, first_line, listed
 
 # File names, without suffix, under which other programs write a split; the first one that exists is taken.
 ALIASES = {"validation": ("validation", "valid", "dev", "val")}
@@ -55,7 +55,7 @@ def open_source(
         paths = _files_of_split(bundled_data()[section.source], name)
     elif source.is_dir() and not (folder.is_dir() and _is_one_split(folder, name)):
         paths = _files_of_split(folder, name)
-    elif source.is_dir() or _is_file(section.source):
+    elif source.is_dir() or source.is_file() or _is_file(section.source):
         if role != "train":  # measuring on the rows of the training would give scores that mean nothing
             raise NoSplitError(
                 f"{source}: one file holds one split, the train split (got a request for {role}); give a folder with"
@@ -69,6 +69,9 @@ def open_source(
             f"{source}: no such folder or file; give a folder, a file ({' '.join(SUFFIXES)}), a hub id,"
             f" or a bundled name ({', '.join(bundled_data())})"
         )
+    for path in paths:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise DataError(f"{path}: exists, but is no plain file (got a pipe or a device); save its rows in a file")
     parts = (_rows_of(path, required, section, labels) for path in paths)
     if len(paths) == 1 and not paths[0].is_dir():
         return next(parts), str(paths[0])
@@ -87,8 +90,10 @@ def _rows_of(
 
         try:
             saved = datasets.load_from_disk(str(path))
-        except (OSError, ValueError, RuntimeError) as error:
-            raise DataError(f"{path}: cannot be loaded ({error}); save it again with save_to_disk") from error
+        except Exception as error:  # damaged files fail in as many ways as they have keys
+            raise DataError(
+                f"{path}: cannot be loaded ({first_line(error)}); save it again with save_to_disk"
+            ) from error
         require_columns(saved.column_names, required, str(path))
         return _named(saved, section, label_column, str(path), labels)
     if path.is_dir():
@@ -137,15 +142,15 @@ def _files_of_split(folder: Path, name: str) -> list[Path]:
         if len(files) > 1:
             files.sort(key=lambda path: (*SUFFIXES, *TEXT_SUFFIXES).index(suffix_of(path)))
             raise DataError(
-                f"{folder}: several files for split {name} (got {', '.join(path.name for path in files)}); keep one,"
+                f"{folder}: several files for split {name} (got {listed(path.name for path in files)}); keep one,"
                 f" or name one with --set data.{name}_split=FILE"
             )
         parts = [one for one in entries if re.fullmatch(re.escape(stem) + SHARD, _stem(one))]
         if found := files or _whole(parts, folder, name) or [one for one in found if _of_split(one)]:
             return _of_split(found[0]) if found[0].is_dir() else found
+    got = listed(one.name for one in entries) if entries else "no data files"
     raise NoSplitError(
-        f"{folder}: no file for split {name} (got {', '.join(one.name for one in entries) or 'no data files'});"
-        f" expected {name}{{{','.join(SUFFIXES)}}}, or a folder {name}"
+        f"{folder}: no file for split {name} (got {got}); expected {name}{{{','.join(SUFFIXES)}}}, or a folder {name}"
     )
 
 
@@ -191,7 +196,7 @@ def _hub_rows(
             loaded = datasets.load_dataset(section.source, split=_split_in_other_case(name, error), **options)
     except Exception as error:  # upstream raises a dozen unrelated types, from ConnectionError to RuntimeError
         kind = NoSplitError if str(error).startswith("Unknown split") else DataError
-        raise kind(f"{where}: cannot be loaded ({error}); {_hub_hint(section, error)}") from error
+        raise kind(f"{where}: cannot be loaded ({first_line(error)}); {_hub_hint(section, error)}") from error
     return _named(loaded, section, label_column, where, labels), where
 
 

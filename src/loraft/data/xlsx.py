@@ -9,7 +9,7 @@ from typing import Any
 
 from loraft.data.formats import column_names, is_blank, without_empty_end
 from loraft.data.records import BadRow, Row
-from loraft.errors import DataError
+from loraft.errors import DataError, first_line, listed
 
 _Cells = tuple[list[Any], list[int]]  # the values of a row, and which of them are errors, such as #N/A
 TITLE_ROWS = 20  # the header is looked for in so many rows
@@ -53,7 +53,9 @@ def xlsx_rows(
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
     except (OSError, KeyError, ValueError, SyntaxError, zipfile.BadZipFile) as error:  # a ParseError is a SyntaxError
-        raise DataError(f"{path}: not a readable Excel file ({error}); save it as .xlsx without a password") from error
+        raise DataError(
+            f"{path}: not a readable Excel file ({first_line(error)}); save it as .xlsx without a password"
+        ) from error
 
 
 def _chosen(sheets: Sequence[Any], name: str | None, path: Path) -> Any:
@@ -62,13 +64,13 @@ def _chosen(sheets: Sequence[Any], name: str | None, path: Path) -> Any:
         for sheet in sheets:
             if sheet.title == name:
                 return sheet
-        titles = ", ".join(sheet.title for sheet in sheets)
+        titles = listed(sheet.title for sheet in sheets)
         raise DataError(f"{path}: no such sheet (got data.sheet={name!r}); allowed are {titles}")
     filled = [sheet for sheet in sheets if any(map(_name, chain.from_iterable(values for values, _ in _rows(sheet))))]
     filled = filled or [*sheets[:1]]
     if len(filled) != 1:
-        titles = ", ".join(sheet.title for sheet in filled)
-        raise DataError(f"{path}: not one sheet with cells (got {titles or 'none'}); choose with --set data.sheet=NAME")
+        titles = listed(sheet.title for sheet in filled)
+        raise DataError(f"{path}: not one sheet with cells (got {titles}); choose with --set data.sheet=NAME")
     return filled[0]
 
 

@@ -21,7 +21,7 @@ from loraft.data.dataset import KEEP_ALL, Split, load_data
 from loraft.data.near_duplicates import NEAR
 from loraft.data.sources import NoSplitError
 from loraft.data.splitting import DrawError
-from loraft.errors import BackboneError, DataError, first_line
+from loraft.errors import BackboneError, DataError, first_line, listed
 from loraft.runs.run import Run
 from loraft.runs.study_folders import DatasetFolder, FewshotFolder, SweepFolder
 from loraft.studies.dataset.records import (
@@ -207,7 +207,7 @@ def second_column(config: Config, splits: Sequence[Split], by: str | None) -> tu
         return None, ["all"], np.zeros(len(extras), dtype=np.int64)
     missing = sum(column not in extra for extra in extras)
     if missing:
-        columns = ", ".join(dict.fromkeys(key for extra in extras for key in extra)) or "no other columns"
+        columns = listed(dict.fromkeys(key for extra in extras for key in extra))
         raise DataError(f"--by: no column {column!r} in {missing} rows (got {columns}); name one of these")
     values = [str(extra[column]).strip() for extra in extras]
     # Values of a task's column are its labels or their ids; values of any other column are sorted.
