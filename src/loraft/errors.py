@@ -3,11 +3,6 @@
 Form of a message: `<where>: <what> (got X); <what is allowed, or the next command>`.
 """
 
-import reprlib
-from collections.abc import Iterable
-
-LISTED = 10  # names that a message lists at most
-
 
 class LoraftError(Exception):
     """Base of all errors that the user can correct; the command line prints the message and exits with 1."""
@@ -39,20 +34,6 @@ class NewerFileError(RunError):
 
 class Note(UserWarning):
     """Warning category for what the user asked for and need not act on, such as a row limit that took effect."""
-
-
-def listed(names: Iterable[object]) -> str:
-    """The first ten names with commas between them, and how many more there are; "none" where there are none."""
-    all_names = [str(name) for name in names]
-    more = f" and {len(all_names) - LISTED} more" if len(all_names) > LISTED else ""
-    return ", ".join(all_names[:LISTED]) + more or "none"
-
-
-def shown(value: object) -> str:
-    """The value as Python writes it, shortened in the middle."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = short.maxlong = 80
-    return short.repr(value)
 
 
 def first_line(error: Exception) -> str:

@@ -19,7 +19,7 @@ TABLES: dict[str, tuple[dict[str, Any], str]] = {
     "forty columns": ({f"c{i}": [1] for i in range(40)}, r"no column 'sentence' \(got c0, .* and 30 more\)"),
     "numbers as text": ({"sentence": [1, 2], "sentiment": ["a", "b"]}, r"row 1: 'sentence' is not text \(got 1\)"),
     "bytes as text": ({"sentence": [b"hay"], "sentiment": ["a"]}, r"row 1: 'sentence' is not text \(got b'hay'\)"),
-    "long bytes as text": ({"sentence": [b"h" * 9999], "sentiment": ["a"]}, r"is not text \(got b'hh.*\.\.\.h"),
+    "long bytes as text": ({"sentence": [b"h" * 9999], "sentiment": ["a"]}, r"is not text \(got b'hh.*\.\.\.\)"),
     "lists as text": ({"sentence": [["hay"]], "sentiment": ["a"]}, r"row 1: 'sentence' is not text \(got \['hay'\]\)"),
     "structs as text": ({"sentence": [{"vi": "hay"}], "sentiment": ["a"]}, r"'sentence' is not text \(got \{'vi'"),
     "dates as text": ({"sentence": [date(2026, 1, 2)], "sentiment": ["a"]}, r"row 1: 'sentence' is not text"),

@@ -55,9 +55,9 @@ class DataConfig(Section):
     @classmethod
     def _known_encoding(cls, name: str | None) -> str | None:
         try:
-            b"".decode("utf-8" if name is None or name.casefold() == "tcvn3" else name)
-        except LookupError:
-            raise ValueError(f"is no encoding that Python knows (got {name!r}); try cp1258, latin-1 or tcvn3") from None
+            bytes(4).decode("utf-8" if name is None or name.casefold() == "tcvn3" else name)
+        except (LookupError, UnicodeError):
+            raise ValueError("is no encoding of text that Python knows; try cp1258, latin-1 or tcvn3") from None
         return name
 
     @field_validator("fold")

@@ -10,10 +10,12 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from loraft.config.names import listed
 from loraft.data.records import BadRow, Example
-from loraft.errors import DataError, listed, shown
+from loraft.errors import DataError
 
 UNDECODABLE = "not valid UTF-8"  # how the reason begins for which such a row is refused
+SHOWN = 80  # characters of a value in a message
 
 
 def sentence(columns: dict[str, Any], text_column: str) -> tuple[str, str | None]:
@@ -44,6 +46,12 @@ def sentence(columns: dict[str, Any], text_column: str) -> tuple[str, str | None
     return unicodedata.normalize("NFC", value).strip(), None
 
 
+def shown(value: object) -> str:
+    """A value for a message, shortened where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
 def given_sentence(text: object, row: int) -> Example | BadRow:
     """A sentence that a caller gives by itself, checked and composed as one that is read from a file.
 
@@ -59,7 +67,7 @@ def missing_column(name: str, columns: Iterable[str]) -> str:
     by_lower_case = {column.casefold(): column for column in known}
     close = difflib.get_close_matches(name.casefold(), by_lower_case, n=1, cutoff=0.5)
     hint = f", did you mean {by_lower_case[close[0]]!r}?" if close else ""
-    return f"no column {name!r} (got {listed(known)}){hint}"
+    return f"no column {name!r} (got {listed(known) or 'none'}){hint}"
 
 
 def require_columns(header: Sequence[str], required: Sequence[str], where: str) -> None:

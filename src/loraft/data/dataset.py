@@ -20,15 +20,16 @@ import numpy as np
 import numpy.typing as npt
 
 from loraft.config.data_section import DataConfig
+from loraft.config.names import listed
 from loraft.config.schema import Config
-from loraft.data.columns import missing_column, sentence
+from loraft.data.columns import missing_column, sentence, shown
 from loraft.data.dropping import dropped
 from loraft.data.label_sets import label_set_reader
 from loraft.data.labels import allowed_labels, is_unlabelled, label_named, label_reader, whole_number
 from loraft.data.records import BadRow, Example, Row
 from loraft.data.sources import NoSplitError, open_source
 from loraft.data.splitting import drawn_splits, fold_rows
-from loraft.errors import DataError, Note, listed, shown
+from loraft.errors import DataError, Note
 
 SHOWN_ERRORS = 5  # rows named in one message
 LIMITS = {"train": "max_train_rows", "validation": "max_eval_rows", "test": "max_test_rows"}  # keys of `data`

@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from loraft.config.names import listed
 from loraft.data.columns import require_columns
 from loraft.data.records import BadRow, Row
-from loraft.errors import DataError, first_line, listed
+from loraft.errors import DataError, first_line
 
 FASTTEXT = "__label__"  # what stands before each label of a fastText file
 LONGEST_FIELD = 2**31 - 1  # characters; the csv module's own limit is 131,072, and a C long may have 32 bits
@@ -194,11 +195,21 @@ def _open_parquet(path: Path) -> Iterator[Any]:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        # Opened here: pyarrow would take the path for an address where it begins with s3: or the like.
+        with path.open("rb") as opened, pyarrow.parquet.ParquetFile(opened) as file:
             yield file
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
     except (pyarrow.ArrowInvalid, OSError) as error:
+        if getattr(error, "filename", None) is not None:  # the system's, not pyarrow's
+            raise unreadable(path, error) from error
         raise DataError(
             f"{path}: not a readable Parquet file ({first_line(error)}); check that it is complete"
         ) from error
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """The error for a file that the system does not open or read."""
+    what = getattr(error, "strerror", None) or first_line(error)
+    hint = "--format text reads the files in it" if path.is_dir() else "check its permissions and that it is whole"
+    return DataError(f"{path}: cannot be read ({what}); {hint}")

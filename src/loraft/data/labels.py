@@ -9,8 +9,9 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from loraft.config.names import listed
 from loraft.data.records import BadRow, Row
-from loraft.errors import LISTED, DataError, listed
+from loraft.errors import DataError
 
 
 def label_reader(labels: Sequence[str], *, ids_count: bool = True) -> Callable[[Any], int | None]:
@@ -75,7 +76,7 @@ def ids_to_names(
     read_label = label_reader(labels)
     if labels and any(read_label(name) is None for name in names):
         way = "--task FILE with these labels"
-        if len(names) <= LISTED:
+        if len(names) <= 10:
             way = (
                 f"--set 'prompt.labels=[{', '.join(names)}]' with prompt.label_words (the words for them in the"
                 f" prompt, in the same order), or {way}"

@@ -20,7 +20,7 @@ from loraft.data import formats, tcvn3
 from loraft.data.columns import missing_column, sentence
 from loraft.data.records import BadRow, Example, FileSettings, Row
 from loraft.data.xlsx import xlsx_rows
-from loraft.errors import DataError, first_line
+from loraft.errors import DataError
 
 Format = Literal["auto", "lines", "text", "jsonl", "csv", "tsv"]
 TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
@@ -169,9 +169,7 @@ def _opened(path: Path, settings: FileSettings) -> Iterator[TextIO]:
     except UnicodeError as error:  # only UTF-16 raises; elsewhere a bad byte becomes a surrogate
         raise DataError(f"{path}: not valid text ({error}); save it as UTF-8, or set data.encoding") from error
     except (EOFError, OSError, zlib.error) as error:
-        what = getattr(error, "strerror", None) or first_line(error)
-        hint = "--format text reads the files in it" if path.is_dir() else "check its permissions and that it is whole"
-        raise DataError(f"{path}: cannot be read ({what}); {hint}") from error
+        raise formats.unreadable(path, error) from error
 
 
 def _encoding(settings: FileSettings) -> str:

@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -11,13 +12,14 @@ from typing import Any
 
 from loraft.bundled import bundled_data
 from loraft.config.data_section import DataConfig
+from loraft.config.names import listed
 from loraft.data.columns import require_columns
 from loraft.data.formats import parquet_label_names
 from loraft.data.labels import ids_to_names
 from loraft.data.readers import SUFFIXES, TEXT_SUFFIXES, read_rows, stem_of, suffix_of
 from loraft.data.records import BadRow, FileSettings, Row
 from loraft.data.text_folders import has_texts, text_folder_rows
-from loraft.errors import DataError, first_line, listed
+from loraft.errors import DataError, first_line
 
 # File names, without suffix, under which other programs write a split; the first one that exists is taken.
 ALIASES = {"validation": ("validation", "valid", "dev", "val")}
@@ -45,17 +47,17 @@ def open_source(
         NoSplitError: the source has no such split.
         DataError: the source does not exist, or cannot be read.
     """
-    source = Path(section.source).expanduser()
+    source = Path(os.path.expanduser(section.source))
     folder = source / section.subset if section.subset else source
     if section.subset and (section.source in bundled_data() or _is_file(section.source)):
         raise DataError(f"data.subset: {section.source} has none (got {section.subset!r}); leave it out")
     if _is_file(name):
-        paths = [Path(name).expanduser()]
+        paths = [Path(os.path.expanduser(name))]
     elif section.source in bundled_data():
         paths = _files_of_split(bundled_data()[section.source], name)
-    elif source.is_dir() and not (folder.is_dir() and _is_one_split(folder, name)):
+    elif os.path.isdir(source) and not (os.path.isdir(folder) and _is_one_split(folder, name)):
         paths = _files_of_split(folder, name)
-    elif source.is_dir() or source.is_file() or _is_file(section.source):
+    elif os.path.exists(source) or _is_file(section.source):
         if role != "train":  # measuring on the rows of the training would give scores that mean nothing
             raise NoSplitError(
                 f"{source}: one file holds one split, the train split (got a request for {role}); give a folder with"
@@ -70,7 +72,7 @@ def open_source(
             f" or a bundled name ({', '.join(bundled_data())})"
         )
     for path in paths:
-        if path.exists() and not (path.is_file() or path.is_dir()):
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
             raise DataError(f"{path}: exists, but is no plain file (got a pipe or a device); save its rows in a file")
     parts = (_rows_of(path, required, section, labels) for path in paths)
     if len(paths) == 1 and not paths[0].is_dir():
@@ -117,8 +119,8 @@ def _named(
 
 def _is_file(name: str) -> bool:
     # A file that exists is neither a hub id nor a split's name, even where its format is not supported.
-    path = Path(name).expanduser()
-    return not path.is_dir() and (suffix_of(path) in SUFFIXES or (path.suffix != "" and path.is_file()))
+    path = Path(os.path.expanduser(name))  # os.path: a name that no file can have is none, not an error
+    return not os.path.isdir(path) and (suffix_of(path) in SUFFIXES or (path.suffix != "" and os.path.isfile(path)))
 
 
 def _is_one_split(folder: Path, name: str) -> bool:

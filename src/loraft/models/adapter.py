@@ -18,8 +18,9 @@ import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
+from loraft.config.names import listed
 from loraft.config.schema import LoraSection
-from loraft.errors import BackboneError, listed
+from loraft.errors import BackboneError
 from loraft.models.adapter_targets import check_targets, special_linears
 from loraft.models.lora_hooks import attach
 from loraft.models.quantization import decoder_matrices, no_compiler, quantised_share

@@ -22,7 +22,8 @@ from typing import Any
 from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
-from loraft.errors import BackboneError, ConfigError, listed
+from loraft.config.names import listed
+from loraft.errors import BackboneError, ConfigError
 from loraft.models.plain_text import ChatTokenizer
 from loraft.models.thoughts import close_thoughts
 
@@ -264,7 +265,7 @@ def _chosen(tokenizer: PreTrainedTokenizerBase, name: str | None) -> str:
         return str(named[str(name)])
     if name is not None and "{" in name:  # the text of a template, as `config.schema` reads it from a file
         return name
-    known = f"templates of {tokenizer.name_or_path}: {listed(named)}"
+    known = f"templates of {tokenizer.name_or_path}: {listed(named) or 'none'}"
     if name is not None and {".", "/"} & set(name):  # also of an earlier version's run, which kept the file's name
         raise ConfigError(f"prompt.chat_template: no such file (got {name}); write the template there; {known}")
     what = "no template is the default" if name is None else "no such template"

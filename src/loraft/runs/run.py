@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from loraft.config.schema import Config
-from loraft.errors import RunError, listed
+from loraft.errors import RunError
 from loraft.runs.folders import RunFolder
 from loraft.runs.study_folders import SweepFolder
 
@@ -157,7 +157,7 @@ def find_run(name_or_path: str | Path, output: Path) -> Run:
     wanted = str(name_or_path)
     close = [name for name in names if name.split("/")[-1] == wanted]  # a trial that was given without its sweep
     close = close or difflib.get_close_matches(wanted, names, n=1)
-    known = f"runs there: {listed(names)}" if names else "there are no runs yet; loraft train makes one"
+    known = f"runs there: {', '.join(names)}" if names else "there are no runs yet; loraft train makes one"
     hint = f"did you mean {close[0]}?" if close else known
     raise RunError(f"{output}: no such run (got {str(name_or_path)!r}); {hint}")
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from loraft.bundled import bundled_data
 from loraft.config.kinds import refuse_label_sets
+from loraft.config.names import listed
 from loraft.config.resolve import resolve, task_names
 from loraft.config.schema import Config
 from loraft.data.checks import SHOWN, RowPlace, conflicts, duplicates, leaks
@@ -21,7 +22,7 @@ from loraft.data.dataset import KEEP_ALL, Split, load_data
 from loraft.data.near_duplicates import NEAR
 from loraft.data.sources import NoSplitError
 from loraft.data.splitting import DrawError
-from loraft.errors import BackboneError, DataError, first_line, listed
+from loraft.errors import BackboneError, DataError, first_line
 from loraft.runs.run import Run
 from loraft.runs.study_folders import DatasetFolder, FewshotFolder, SweepFolder
 from loraft.studies.dataset.records import (

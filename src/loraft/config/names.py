@@ -1,0 +1,36 @@
+"""How values and names stand in messages, and how long the names of folders may be."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+# Bytes of one name in UTF-8. File systems allow 255; temporary and set-aside folders have longer names than the run.
+LONGEST = 200
+
+
+def show(value: Any) -> str:
+    """A value as Python writes it, at most 60 characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes at most 4,300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """The first names with commas between them, and how many more there are."""
+    given = list(names)
+    return ", ".join(given[:most]) + (f" and {len(given) - most:,} more" if len(given) > most else "")
+
+
+def too_long(name: str, longest: int = LONGEST) -> bool:
+    """Whether a part of a path has more bytes than the name of a folder may have."""
+    return any(len(part.encode(errors="replace")) > longest for part in name.split("/"))
+
+
+def shortened(name: str, longest: int = LONGEST) -> str:
+    """The name of a folder; where it has more bytes, its begin with a hash, which keeps different names apart."""
+    if len(name.encode()) <= longest:
+        return name
+    begin = name.encode()[: longest - 9].decode(errors="ignore")
+    return f"{begin}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
