@@ -55,8 +55,9 @@ def listed(names: Iterable[object]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, or the name of its class."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of an error's message, at most 300 characters and without control characters, or its class."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line[:300])
 
 
 @contextmanager

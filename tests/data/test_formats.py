@@ -153,7 +153,7 @@ def test_decimals_and_nested_columns_are_values(tmp_path: Path) -> None:
         ("", r"no column 'sentence' \(got none\)"),
         ("sentence\n", "no column 'sentiment'"),
         ('"sentence"x,sentiment\n', "the header line is malformed"),
-        ("sentence,sentence,sentiment\n", r"column names repeat \(got sentence, sentence, sentiment\); rename one"),
+        ("sentence,sentence,sentiment\n", r"column names repeat \(got sentence more than once\); rename one"),
     ],
 )
 def test_a_table_with_a_broken_header_is_refused(header: str, message: str) -> None:

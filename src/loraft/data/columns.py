@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from loraft.config.names import listed
 from loraft.data.records import BadRow, Example
 from loraft.errors import DataError
 
@@ -73,7 +74,7 @@ def missing_column(name: str, columns: Iterable[str]) -> str:
     by_lower_case = {column.casefold(): column for column in known}
     close = difflib.get_close_matches(name.casefold(), by_lower_case, n=1, cutoff=0.5)
     hint = f", did you mean {by_lower_case[close[0]]!r}?" if close else ""
-    return f"no column {name!r} (got {', '.join(known) or 'none'}){hint}"
+    return f"no column {name!r} (got {listed(known) or 'none'}){hint}"
 
 
 def require_columns(header: Sequence[str], required: Sequence[str], where: str) -> None:

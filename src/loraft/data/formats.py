@@ -10,15 +10,16 @@ import itertools
 import json
 import re
 import unicodedata
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from loraft.config.names import listed
 from loraft.data.columns import CUT, LONGEST, TOO_LONG, require_columns
 from loraft.data.records import BadRow, Row
-from loraft.errors import DataError
+from loraft.errors import DataError, first_line
 
 FASTTEXT = "__label__"  # what stands before each label of a fastText file
 DEEPEST = 100  # levels of nesting in a JSON row
@@ -106,6 +107,11 @@ def _json_row(row: int, text: str) -> Row | BadRow:
         return BadRow(row, "not JSON (a number has more than 4,300 digits)")
     except RecursionError:
         return BadRow(row, f"not JSON (nested deeper than {DEEPEST} levels)")
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with a JSON text; Python's hint for programmers is left out."""
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error).partition(";")[0]
 
 
 def _object_row(row: int, value: Any) -> Row | BadRow:
@@ -213,9 +219,13 @@ def column_names(header: Iterable[str], required: Sequence[str], where: str) -> 
         names.pop()
     require_columns([name for name in names if name], required, where)
     names = [name or f"column {number}" for number, name in enumerate(names, start=1)]
-    if len(set(names)) != len(names):
-        raise DataError(f"{where}: column names repeat (got {', '.join(names)}); rename one")
+    _refuse_repeated(names, where)
     return names
+
+
+def _refuse_repeated(names: Sequence[str], where: str) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"{where}: column names repeat (got {listed(twice)} more than once); rename one")
 
 
 def parquet_rows(path: Path, required: Sequence[str], seen: list[str] | None = None) -> Iterator[Row | BadRow]:
@@ -227,6 +237,7 @@ def parquet_rows(path: Path, required: Sequence[str], seen: list[str] | None = N
     with _open_parquet(path) as file:
         names = [unicodedata.normalize("NFC", name) for name in file.schema_arrow.names]
         require_columns(names, required, str(path))
+        _refuse_repeated(names, str(path))
         if seen is not None:
             seen += names
         batches = (batch.rename_columns(names) for batch in file.iter_batches(batch_size=PARQUET_BATCH))
@@ -271,9 +282,21 @@ def _open_parquet(path: Path) -> Iterator[Any]:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        # Opened here: pyarrow would take the path for an address where it begins with s3: or the like.
+        with path.open("rb") as opened, pyarrow.parquet.ParquetFile(opened) as file:
             yield file
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error}); check that it is complete") from error
+        if getattr(error, "filename", None) is not None:  # the system's, not pyarrow's
+            raise unreadable(path, error) from error
+        raise DataError(
+            f"{path}: not a readable Parquet file ({first_line(error)}); check that it is complete"
+        ) from error
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """The error for a file that the system does not open or read."""
+    what = getattr(error, "strerror", None) or first_line(error)
+    hint = "--format text reads the files in it" if path.is_dir() else "check its permissions and that it is whole"
+    return DataError(f"{path}: cannot be read ({what}); {hint}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from loraft.config.data_section import DataConfig
+from loraft.config.names import listed
 from loraft.data.columns import missing_column, sentence, shown
 from loraft.data.label_sets import label_set_reader
 from loraft.data.labels import allowed_labels, is_unlabelled, label_named, label_reader, whole_number
@@ -40,7 +41,11 @@ def labelled_rows(
             labelled = True
             yield example
     if bad:
-        lines = [f"{source} row {item.row}: {item.reason}" for item in bad[:SHOWN_ERRORS]]
+        lines, hints = [], {""}
+        for item in bad[:SHOWN_ERRORS]:
+            what, _, way = item.reason.partition("; ")  # what to do is said once
+            lines.append(f"{source} row {item.row}: {what}" + (f"; {way}" if way not in hints else ""))
+            hints.add(way)
         if len(bad) > SHOWN_ERRORS:
             lines.append(f"... and {len(bad) - SHOWN_ERRORS} more such rows")
         hint = "correct the rows, or set data.text_column, data.label_column"
@@ -103,4 +108,4 @@ class LabelIds:
     def allowed(self, bad: Sequence[BadRow]) -> str:
         """The allowed labels, for the message about bad rows."""
         ids_count = not any(item.reason.startswith(UNNAMED_ID) for item in bad)
-        return allowed_labels(self.labels) if ids_count else ", ".join(self.labels)
+        return allowed_labels(self.labels) if ids_count else listed(self.labels)

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from loraft.config.names import listed
 from loraft.data.records import BadRow, Row
 from loraft.errors import DataError
 
@@ -45,7 +46,7 @@ def is_unlabelled(value: Any) -> bool:
 
 def allowed_labels(labels: Sequence[str]) -> str:
     """The label names and, where ids are allowed too, the range of ids: for messages."""
-    names = ", ".join(labels)
+    names = listed(labels)
     return f"{names}, or ids 0 to {len(labels) - 1}" if _ids_allowed(labels) else names
 
 
@@ -74,12 +75,15 @@ def ids_to_names(
         return rows
     read_label = label_reader(labels)
     if labels and any(read_label(name) is None for name in names):
-        theirs = ", ".join(names)
+        way = "--task FILE with these labels"
+        if len(names) <= 10:
+            way = (
+                f"--set 'prompt.labels=[{', '.join(names)}]' with prompt.label_words (the words for them in the"
+                f" prompt, in the same order), or {way}"
+            )
         raise DataError(
-            f"{where}: the label names of column {label_column!r} are not the task's labels (got {theirs}; the task has"
-            f" {', '.join(labels)}), so its ids may mean other labels; --set 'prompt.labels=[{theirs}]' with"
-            " prompt.label_words (the words for them in the prompt, in the same order), or --task FILE with these"
-            " labels"
+            f"{where}: the label names of column {label_column!r} are not the task's labels (got {listed(names)};"
+            f" the task has {listed(labels)}), so its ids may mean other labels; {way}"
         )
 
     def named(item: Row | BadRow) -> Row | BadRow:
@@ -104,7 +108,7 @@ def whole_number(value: Any) -> int | None:
     """The whole number in a cell, as a file without types (CSV) or a data frame (2.0) gives it; None for any other."""
     if isinstance(value, bool):
         return None
-    match = re.fullmatch(r"([+-]?\d+)(\.0)?", str(value).strip())
+    match = re.fullmatch(r"([+-]?\d{1,18})(\.0)?", str(value).strip())
     return None if match is None else int(match[1])
 
 

@@ -184,9 +184,7 @@ def _opened(path: Path, settings: FileSettings) -> Iterator[TextIO]:
     except UnicodeError as error:  # only UTF-16 raises; elsewhere a bad byte becomes a surrogate
         raise DataError(f"{path}: not valid text ({error}); save it as UTF-8, or set data.encoding") from error
     except (EOFError, OSError, zlib.error) as error:
-        what = getattr(error, "strerror", None) or error
-        hint = "--format text reads the files in it" if path.is_dir() else "check its permissions and that it is whole"
-        raise DataError(f"{path}: cannot be read ({what}); {hint}") from error
+        raise formats.unreadable(path, error) from error
 
 
 def _encoding(settings: FileSettings) -> str:

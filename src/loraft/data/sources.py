@@ -12,13 +12,14 @@ from typing import Any
 
 from loraft.bundled import bundled_data
 from loraft.config.data_section import DataConfig
+from loraft.config.names import listed
 from loraft.data.columns import require_columns
 from loraft.data.formats import UNREADABLE, parquet_label_names
 from loraft.data.labels import ids_to_names
 from loraft.data.readers import SUFFIXES, TEXT_SUFFIXES, read_rows, stem_of, suffix_of
 from loraft.data.records import BadRow, FileSettings, Row
 from loraft.data.text_folders import has_texts, text_folder_rows
-from loraft.errors import DataError
+from loraft.errors import DataError, first_line
 
 # File names, without suffix, under which other programs write a split; the first one that exists is taken.
 ALIASES = {"validation": ("validation", "valid", "dev", "val")}
@@ -54,9 +55,9 @@ def open_source(
         paths = [Path(os.path.expanduser(name))]
     elif section.source in bundled_data():
         paths = _files_of_split(bundled_data()[section.source], name)
-    elif source.is_dir() and not (folder.is_dir() and _is_one_split(folder, name)):
+    elif os.path.isdir(source) and not (os.path.isdir(folder) and _is_one_split(folder, name)):
         paths = _files_of_split(folder, name)
-    elif source.is_dir() or _is_file(section.source):
+    elif os.path.exists(source) or _is_file(section.source):
         if role != "train":  # measuring on the rows of the training would give scores that mean nothing
             raise NoSplitError(
                 f"{source}: one file holds one split, the train split (got a request for {role}); give a folder with"
@@ -70,6 +71,9 @@ def open_source(
             f"{source}: no such folder or file; give a folder, a file ({' '.join(SUFFIXES)}), a hub id,"
             f" or a bundled name ({', '.join(bundled_data())})"
         )
+    for path in paths:
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            raise DataError(f"{path}: exists, but is no plain file (got a pipe or a device); save its rows in a file")
     parts = (_rows_of(path, required, section, labels) for path in paths)
     if len(paths) == 1 and not paths[0].is_dir():
         return next(parts), str(paths[0])
@@ -88,8 +92,10 @@ def _rows_of(
 
         try:
             saved = datasets.load_from_disk(str(path))
-        except (OSError, ValueError, RuntimeError) as error:
-            raise DataError(f"{path}: cannot be loaded ({error}); save it again with save_to_disk") from error
+        except Exception as error:  # damaged files fail in as many ways as they have keys
+            raise DataError(
+                f"{path}: cannot be loaded ({first_line(error)}); save it again with save_to_disk"
+            ) from error
         require_columns(saved.column_names, required, str(path))
         return _named(saved, section, label_column, str(path), labels)
     if path.is_dir():
@@ -123,8 +129,8 @@ def _readable(loaded: Iterable[dict[str, Any]]) -> Iterator[Row | BadRow]:
 
 def _is_file(name: str) -> bool:
     # A file that exists is neither a hub id nor a split's name, even where its format is not supported.
-    path = Path(os.path.expanduser(name))
-    return not path.is_dir() and (suffix_of(path) in SUFFIXES or (path.suffix != "" and path.is_file()))
+    path = Path(os.path.expanduser(name))  # os.path: a name that no file can have is none, not an error
+    return not os.path.isdir(path) and (suffix_of(path) in SUFFIXES or (path.suffix != "" and os.path.isfile(path)))
 
 
 def _is_one_split(folder: Path, name: str) -> bool:
@@ -148,15 +154,15 @@ def _files_of_split(folder: Path, name: str) -> list[Path]:
         if len(files) > 1:
             files.sort(key=lambda path: (*SUFFIXES, *TEXT_SUFFIXES).index(suffix_of(path)))
             raise DataError(
-                f"{folder}: several files for split {name} (got {', '.join(path.name for path in files)}); keep one,"
+                f"{folder}: several files for split {name} (got {listed(path.name for path in files)}); keep one,"
                 f" or name one with --set data.{name}_split=FILE"
             )
         parts = [one for one in entries if re.fullmatch(re.escape(stem) + SHARD, _stem(one))]
         if found := files or _whole(parts, folder, name) or [one for one in found if _of_split(one)]:
             return _of_split(found[0]) if found[0].is_dir() else found
+    got = listed(one.name for one in entries) if entries else "no data files"
     raise NoSplitError(
-        f"{folder}: no file for split {name} (got {', '.join(one.name for one in entries) or 'no data files'});"
-        f" expected {name}{{{','.join(SUFFIXES)}}}, or a folder {name}"
+        f"{folder}: no file for split {name} (got {got}); expected {name}{{{','.join(SUFFIXES)}}}, or a folder {name}"
     )
 
 
@@ -202,7 +208,7 @@ def _hub_rows(
             loaded = datasets.load_dataset(section.source, split=_split_in_other_case(name, error), **options)
     except Exception as error:  # upstream raises a dozen unrelated types, from ConnectionError to RuntimeError
         kind = NoSplitError if str(error).startswith("Unknown split") else DataError
-        raise kind(f"{where}: cannot be loaded ({error}); {_hub_hint(section, error)}") from error
+        raise kind(f"{where}: cannot be loaded ({first_line(error)}); {_hub_hint(section, error)}") from error
     return _named(loaded, section, label_column, where, labels), where
 
 

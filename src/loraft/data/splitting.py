@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from loraft.config.names import listed
 from loraft.data.near_duplicates import NEAR, near_duplicates
 from loraft.data.records import Example
 from loraft.errors import DataError, Note
@@ -96,7 +97,7 @@ def _assigned(
     few = [k for k in sorted(rows_K) if left_K[k] < len(drawn)]
     if few:
         copies = {k: f" in {left_K[k]} near-duplicate groups" if left_K[k] < rows_K[k] else "" for k in few}
-        listed = ", ".join(f"{names[k]}: {rows_K[k]} rows{copies[k]}" for k in few)
+        got = listed(f"{names[k]}: {rows_K[k]} rows{copies[k]}" for k in few)
         hint = "each split needs one: add rows, leave the label out, or ask for fewer splits (data.split, --folds)"
         if any(copies.values()):
             hint = (
@@ -104,7 +105,7 @@ def _assigned(
                 " training on its copy: name files of your own, data.validation_split=FILE and data.test_split=FILE, in"
                 " the place of data.split or --folds, or add rows that differ"
             )
-        raise DrawError(f"{where}: too few rows of a label to draw {len(drawn)} splits (got {listed}); {hint}")
+        raise DrawError(f"{where}: too few rows of a label to draw {len(drawn)} splits (got {got}); {hint}")
     missing = {(s, k): count for k in rows_K for s, count in enumerate(_targets(rows_K[k], shares))}
     empty = set(missing)
 

@@ -7,9 +7,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from loraft.data.formats import column_names, is_blank, without_empty_end
+from loraft.config.names import listed
+from loraft.data.formats import column_names, is_blank, unreadable, without_empty_end
 from loraft.data.records import BadRow, Row
-from loraft.errors import DataError
+from loraft.errors import DataError, first_line
 
 _Cells = tuple[list[Any], list[int]]  # the values of a row, and which of them are errors, such as #N/A
 TITLE_ROWS = 20  # the header is looked for in so many rows
@@ -37,8 +38,8 @@ def xlsx_rows(
     import openpyxl
 
     try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        try:
+        with path.open("rb") as file:
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             rows = _rows(_chosen(book.worksheets, sheet, path))
             above = list(islice(rows, TITLE_ROWS))
             named = [[_name(cell) for cell in values] for values, _ in above]
@@ -48,12 +49,14 @@ def xlsx_rows(
             if seen is not None:
                 seen += header
             yield from without_empty_end(_below(header, required, chain(above[start + 1 :], rows)))
-        finally:
-            book.close()
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
-    except (OSError, KeyError, ValueError, SyntaxError, zipfile.BadZipFile) as error:  # a ParseError is a SyntaxError
-        raise DataError(f"{path}: not a readable Excel file ({error}); save it as .xlsx without a password") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (KeyError, ValueError, SyntaxError, zipfile.BadZipFile) as error:  # a ParseError is a SyntaxError
+        raise DataError(
+            f"{path}: not a readable Excel file ({first_line(error)}); save it as .xlsx without a password"
+        ) from error
 
 
 def _chosen(sheets: Sequence[Any], name: str | None, path: Path) -> Any:
@@ -62,12 +65,12 @@ def _chosen(sheets: Sequence[Any], name: str | None, path: Path) -> Any:
         for sheet in sheets:
             if sheet.title == name:
                 return sheet
-        titles = ", ".join(sheet.title for sheet in sheets)
+        titles = listed(sheet.title for sheet in sheets)
         raise DataError(f"{path}: no such sheet (got data.sheet={name!r}); allowed are {titles}")
     filled = [sheet for sheet in sheets if any(map(_name, chain.from_iterable(values for values, _ in _rows(sheet))))]
     filled = filled or [*sheets[:1]]
     if len(filled) != 1:
-        titles = ", ".join(sheet.title for sheet in filled)
+        titles = listed(sheet.title for sheet in filled)
         raise DataError(f"{path}: not one sheet with cells (got {titles or 'none'}); choose with --set data.sheet=NAME")
     return filled[0]
 

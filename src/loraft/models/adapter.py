@@ -18,6 +18,7 @@ import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
+from loraft.config.names import listed
 from loraft.config.schema import LoraSection
 from loraft.errors import BackboneError
 from loraft.models.adapter_targets import check_targets, special_linears
@@ -158,7 +159,7 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> "PeftModel":
     unknown = [key for key, value in settings.items() if value and key not in LoraConfig.__dataclass_fields__]
     if unknown:
         raise BackboneError(
-            f"{folder}: this version of peft does not know {', '.join(unknown)}; install the one that made the adapter "
+            f"{folder}: this version of peft does not know {listed(unknown)}; install the one that made the adapter "
             f"(got {settings.get('peft_version', 'no peft_version')})"
         )
     with _errors_named(folder, "cannot be read", AGAIN), safe_open(folder / WEIGHTS_FILE, "pt") as file:

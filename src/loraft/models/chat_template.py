@@ -22,6 +22,7 @@ from typing import Any
 from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
+from loraft.config.names import listed
 from loraft.errors import BackboneError, ConfigError
 from loraft.models.plain_text import ChatTokenizer
 from loraft.models.thoughts import close_thoughts
@@ -264,12 +265,12 @@ def _chosen(tokenizer: PreTrainedTokenizerBase, name: str | None) -> str:
         return str(named[str(name)])
     if name is not None and "{" in name:  # the text of a template, as `config.schema` reads it from a file
         return name
-    listed = f"templates of {tokenizer.name_or_path}: {', '.join(named) or 'none'}"
+    known = f"templates of {tokenizer.name_or_path}: {listed(named) or 'none'}"
     if name is not None and {".", "/"} & set(name):  # also of an earlier version's run, which kept the file's name
-        raise ConfigError(f"prompt.chat_template: no such file (got {name}); write the template there; {listed}")
+        raise ConfigError(f"prompt.chat_template: no such file (got {name}); write the template there; {known}")
     what = "no template is the default" if name is None else "no such template"
     raise ConfigError(
-        f"prompt.chat_template: {what} (got {name}); {listed}; --set prompt.chat_template={next(iter(named), './FILE')}"
+        f"prompt.chat_template: {what} (got {name}); {known}; --set prompt.chat_template={next(iter(named), './FILE')}"
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loraft.bundled import bundled_backbones
+from loraft.config.names import listed
 from loraft.config.schema import Config, ModelConfig
 from loraft.errors import BackboneError, first_line
 from loraft.models.own_code import needed, refuse_code_elsewhere
@@ -31,12 +32,12 @@ def resolve_name(name: str) -> str:
     path = Path(os.path.expanduser(name))
     if path.is_dir():
         files = sorted(file.name for file in path.iterdir() if is_gguf(file.name))
-        if (path / "config.json").exists():
+        if (path / "config.json").is_file():
             return str(path)
         if len(files) == 1:
             return str(path / files[0])
         if files:
-            raise BackboneError(f"model.name: {name} holds several GGUF files ({', '.join(files)}); name one of them")
+            raise BackboneError(f"model.name: {name} holds several GGUF files ({listed(files)}); name one of them")
         raise BackboneError(
             f"model.name: {name} has no config.json and no GGUF file; name a folder saved by save_pretrained"
         )

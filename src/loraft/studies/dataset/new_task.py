@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import yaml
 
 from loraft.config.data_section import DataConfig
+from loraft.config.names import listed
 from loraft.config.schema import Config
 from loraft.config.wording import EN, VI, questions_of, template_of, with_words, worded
 from loraft.config.yaml_io import Dumper
@@ -37,10 +38,11 @@ def task_text(found: Overview, *, language: str, train: str) -> str:
         DataError: no column was found that holds labels, or there is one label only.
     """
     if found.label_column is None or len(found.labels) < 2:
-        names = ", ".join(column.name for column in found.columns)
-        what = f"no label column (got {names})" if found.label_column is None else f"one label (got {[*found.labels]})"
+        names = listed(column.name for column in found.columns)
+        none = found.label_column is None
+        what = f"no label column (got {names})" if none else f"one label (got {listed(found.labels)})"
         alike = [one for one in found.columns if one.different == 1 and is_label_name(one.name)]
-        if found.label_column is None and alike:
+        if none and alike:
             what = f"one label in column {alike[0].name!r} (got {alike[0].example!r} in all rows), and a task needs two"
         more = f", or the encoding with {ENCODINGS}" if found.undecodable else ""
         raise DataError(f"{found.source}: {what}; name another column with --set data.label_column=NAME{more}")
@@ -78,7 +80,7 @@ def guessed(config: Config, found: Overview) -> Config:
     columns = {"text_column": found.text_column, "label_column": found.label_column}
     for key, column in columns.items():
         if column is None:
-            names = ", ".join(one.name for one in found.columns)
+            names = listed(one.name for one in found.columns)
             raise DataError(f"{found.source}: no {key.replace('_', ' ')} (got {names}); name it: --set data.{key}=NAME")
     labels = list(found.labels)
     words = label_words(labels, found.language)
