@@ -15,8 +15,7 @@ from loraft.models import manifest
 from loraft.models.adapter import add_adapter
 from loraft.models.load import build
 from loraft.runs.atomic_files import write_text
-from loraft.runs.records import write_record
-from loraft.runs.run import MANIFEST_FILE, Run
+from loraft.runs.run import Run
 
 PATIENT = 120  # seconds; nothing below waits for them unless the code is broken
 SCRIPT = """
@@ -45,10 +44,8 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Run, str]:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
     model.save_pretrained(str(found.adapter))
-    write_record(
-        found.adapter / MANIFEST_FILE,
-        manifest.describe(config, encoder, identity, manifest.DataIdentity("feedback", {}), {}),
-    )
+    data = manifest.DataIdentity("feedback", {})
+    manifest.write(found.adapter, manifest.describe(config, encoder, identity, data, {}))
     write_text(found.config_path, dump_config(config))
     found.finish({})
     return found, "dora" if more else quant

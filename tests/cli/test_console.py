@@ -1,21 +1,32 @@
 """What a command prints on stderr while it works, and which warnings of libraries are shown."""
 
+import io
+import json
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.command_line import Double, Says
 
-from loraft.cli.console import say, start_command
+from loraft.cli import console
+from loraft.cli.console import results_follow, say, start_command
 from loraft.config.resolve import resolve
 from loraft.errors import LoraftError, Note
+from loraft.evaluation import evaluate as evaluation
+from loraft.evaluation import predict as prediction
+from loraft.training import pipeline
 
 
 @pytest.fixture(autouse=True)
 def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream in ("stdin", "stdout"):
+        monkeypatch.setattr(sys, stream, getattr(sys, stream))
+    monkeypatch.setattr(console, "_stdout", None)
     for variable in ("WORLD_SIZE", "RANK", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(variable, raising=False)
 
@@ -87,6 +98,7 @@ def test_the_main_process_alone_prints(monkeypatch: pytest.MonkeyPatch, capsys: 
             patch.setattr(sys, "stdout", sys.stdout)
             start_command(resolve(), False, several=True)
             say("a message")
+            results_follow()
             print("a result")
             warnings.warn_explicit("2 duplicate rows", UserWarning, "dataset.py", 2, module="loraft.data.dataset")
         assert capsys.readouterr() == expected
@@ -105,3 +117,35 @@ def test_several_processes_are_for_training_only(
     assert api.config is None
     assert loraft_says("train")[0] == 0
     assert api.config is not None
+
+
+def test_a_library_reads_no_row_of_stdin_and_prints_no_result(
+    api: Double, run_dir: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[str] = []
+
+    def asks(call: Callable[..., Any]) -> Callable[..., Any]:
+        def asking(*given: Any, **named: Any) -> Any:
+            print("a library prints")
+            try:
+                answers.append(input("Run the custom code? [y/N]"))
+            except EOFError:
+                answers.append("nothing")
+            return call(*given, **named)
+
+        return asking
+
+    monkeypatch.setattr(prediction, "predict", asks(prediction.predict))
+    monkeypatch.setattr(evaluation, "evaluate", asks(evaluation.evaluate))
+    monkeypatch.setattr(pipeline, "train", asks(pipeline.train))
+    stdin = io.StringIO("y\nthầy giảng hay\n")
+    monkeypatch.setattr(sys, "stdin", stdin)
+    code, out, err = loraft_says("predict", "--run", str(run_dir))
+    assert (code, out.splitlines()) == (0, ["positive"] * 2)  # `y` is a sentence
+    assert "a library prints" in err
+    for command in (["eval", "--run", str(run_dir), "--json"], ["train", "--json"]):
+        code, out, err = loraft_says(*command)
+        assert (code, "a library prints" in err) == (0, True)
+        json.loads(out)
+    assert answers == ["nothing"] * 3
+    assert sys.stdin is stdin

@@ -15,8 +15,7 @@ from loraft.models import manifest
 from loraft.models.adapter import add_adapter
 from loraft.models.load import build
 from loraft.runs.atomic_files import write_text
-from loraft.runs.records import write_record
-from loraft.runs.run import MANIFEST_FILE, Run
+from loraft.runs.run import Run
 
 Arrays = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
@@ -57,7 +56,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     awaken(model)
     model.save_pretrained(str(made.adapter))
     data = manifest.DataIdentity("feedback", {}, train_labels=dict(zip(encoder.task.labels, (998, 1, 1), strict=True)))
-    write_record(made.adapter / MANIFEST_FILE, manifest.describe(config, encoder, identity, data, {}))
+    manifest.write(made.adapter, manifest.describe(config, encoder, identity, data, {}))
     made.finish({})
     return made
 

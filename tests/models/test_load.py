@@ -23,8 +23,7 @@ from loraft.models.adapter import add_adapter
 from loraft.models.backbone import cast
 from loraft.models.device import DTYPES
 from loraft.models.load import build, build_encoder, load_peft, load_run
-from loraft.runs.peft_folder import CONFIG_FILE
-from loraft.runs.records import write_record
+from loraft.runs.peft_folder import CONFIG_FILE, WEIGHTS_FILE
 from loraft.runs.run import MANIFEST_FILE, Run, default_name
 
 
@@ -56,10 +55,8 @@ def run_over(config: Config, tmp_path: Path) -> Run:
     model = add_adapter(base, config.lora, seed=1)
     awaken(model)
     model.save_pretrained(str(made.adapter))
-    write_record(
-        made.adapter / MANIFEST_FILE,
-        manifest.describe(config, encoder, identity, manifest.DataIdentity("feedback", {}), {}),
-    )
+    data = manifest.DataIdentity("feedback", {})
+    manifest.write(made.adapter, manifest.describe(config, encoder, identity, data, {}))
     made.finish({})
     return made
 
@@ -85,6 +82,17 @@ def test_a_run_is_loaded_with_its_adapter_that_can_be_switched_off_or_not(config
 def test_an_unfinished_run_is_refused_with_the_command_that_finishes_it(config: Config, run: Run) -> None:
     run.results_path.unlink()
     with pytest.raises(RunError, match=r"not finished \(no metrics\.json\); loraft train --resume .* finishes it"):
+        load_run(run, config)
+
+
+def test_an_adapter_that_is_not_the_one_of_its_bundle_is_refused(config: Config, run: Run) -> None:
+    path = run.adapter / CONFIG_FILE
+    path.write_text(path.read_text().replace('"lora_alpha": 32', '"lora_alpha": 320'), encoding="utf-8")
+    for load in (lambda: load_run(run, config), lambda: load_peft(run.adapter, config)):
+        with pytest.raises(RunError, match=r"names \(got adapter_config\.json: changed\); train again with --force"):
+            load()
+    (run.adapter / WEIGHTS_FILE).rename(run.adapter / "adapter_model.bin")  # which is never read
+    with pytest.raises(RunError, match=r"adapter_model\.safetensors: missing"):
         load_run(run, config)
 
 

@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, sweep, task, train
+from loraft.cli.console import own_streams
 from loraft.cli.usage import UsageError, usage_message
 from loraft.errors import ConfigError, LoraftError
 
@@ -64,6 +65,7 @@ app.command("models")(inspect.list_bundled)
 app.command("config")(inspect.show_config)
 
 
+@own_streams()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits; the one place where errors become messages and exit codes."""
     for stream in (sys.stdout, sys.stderr):

@@ -1,6 +1,8 @@
 """Messages on stderr: which backbone and data a command uses, progress lines, notes and warnings.
 
-Results go to stdout and nowhere else. Libraries that print or warn are kept quiet unless `--verbose` is given.
+Results go to stdout and nowhere else. Libraries that print or warn are kept quiet unless `--verbose` is given. From
+`start_command` until `results_follow` a library finds nothing on stdin, where the rows may be, and what it prints goes
+to stderr.
 """
 
 import atexit
@@ -12,14 +14,40 @@ import shutil
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from loraft import distributed
 from loraft.errors import LoraftError, Note
 
 if TYPE_CHECKING:
     from loraft.config.schema import Config
+
+
+_stdout: TextIO | None = None  # where results go, while libraries work
+
+
+@contextmanager
+def own_streams() -> Iterator[None]:
+    """Gives stdin and stdout back at the end of a command."""
+    global _stdout
+    stdin, stdout = sys.stdin, sys.stdout
+    try:
+        yield
+    finally:
+        sys.stdin, sys.stdout, _stdout = stdin, stdout, None
+
+
+def results_stream() -> TextIO:
+    """Where a command prints its results, also while libraries work."""
+    return _stdout or sys.stdout
+
+
+def results_follow() -> None:
+    """Gives stdout back to the command: the libraries have done their work."""
+    sys.stdout = results_stream()
 
 
 def say(message: str) -> None:
@@ -48,8 +76,10 @@ def start_command(
             "several processes: only loraft train works with a launcher such as torchrun (got WORLD_SIZE above 1);"
             " start this command without it"
         )
+    global _stdout
+    _stdout = sys.stdout
     if not distributed.is_main_process():  # each process prints its errors; results and warnings are printed once
-        sys.stdout = io.StringIO()
+        _stdout = io.StringIO()
         warnings.filterwarnings("ignore")
     quantised = f" ({config.quant.method})" if config.quant.method != "none" else ""
     with_adapter = f", adapter {adapter}" if adapter is not None else ""
@@ -63,6 +93,7 @@ def start_command(
         warnings.filterwarnings("ignore")
         warnings.filterwarnings("default", module="loraft")
         warnings.formatwarning = _one_line
+    sys.stdin, sys.stdout = io.StringIO(), sys.stderr
 
 
 def _move_caches() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loraft.cli.console import say, start_command
+from loraft.cli.console import results_follow, say, start_command
 from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Sets, Task, dotted
 from loraft.errors import ConfigError
 
@@ -64,6 +64,7 @@ def data(
         if reason is not None:
             resolved = _guessed(resolved, reason)
         columns, rows = listed(resolved, list_rows)
+        results_follow()
         if json:
             print(to_json(rows))
         else:
@@ -77,6 +78,7 @@ def data(
         _overview(resolved, reason, sets or (), json=json)
         return
     found = statistics.describe(resolved, by=by, tokens=tokens, near=near, force=force)
+    results_follow()
     if json:
         print(to_json(as_json(found)))
     else:
@@ -106,6 +108,7 @@ def _overview(config: "Config", reason: str, sets: Sequence[str], *, json: bool)
     from loraft.studies.dataset import overview
 
     found = overview.survey(config)
+    results_follow()
     if json:
         print(to_json(as_json(found)))
     else:

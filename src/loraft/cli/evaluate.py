@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from loraft.cli.console import start_command
+from loraft.cli.console import results_follow, start_command
 from loraft.cli.finished_run import refuse_several, run_or_adapter
 from loraft.cli.options import (
     Adapter,
@@ -63,6 +63,7 @@ def evaluate(
     from loraft.runs.atomic_files import to_json
 
     result = evaluation.evaluate(config=resolved, run=path, adapter=adapter, split=split, zero_shot=zero_shot)
+    results_follow()
     if json:
         print(to_json(result.to_json()))
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loraft.cli.console import say, start_command
+from loraft.cli.console import results_follow, say, start_command
 from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Seed, Sets, Task, Verbose, dotted
 from loraft.errors import ConfigError
 from loraft.studies.sweep.progression import expand_integers
@@ -82,6 +82,7 @@ def fewshot(
     study = fewshot_study.fewshot(
         resolved, run=path, adapter_shots=adapter_shots, force=force, resume=resume, quiet=json, tell=say
     )
+    results_follow()
     if json:
         print(to_json(as_json(study)))
     else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from loraft.cli.console import say, start_command
+from loraft.cli.console import results_stream, say, start_command
 from loraft.cli.finished_run import refuse_several, run_or_adapter
 from loraft.cli.options import (
     Adapter,
@@ -109,9 +109,13 @@ def predict(
         if output_file is not None:
             written.append(PredictedInput(item.columns if isinstance(item, Row) else {}, row))
         elif json:
-            print(to_json(_as_json(row), indent=None), flush=True)
+            print(to_json(_as_json(row), indent=None), file=results_stream(), flush=True)
         else:
-            print("|".join(row.label) if isinstance(row.label, tuple) else row.label or "", flush=True)
+            print(
+                "|".join(row.label) if isinstance(row.label, tuple) else row.label or "",
+                file=results_stream(),
+                flush=True,
+            )
     if output_file is not None:
         several = resolved.prompt.kind == "multilabel"
         labels = resolved.prompt.labels or []

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from loraft.cli.console import say, start_command
+from loraft.cli.console import results_follow, say, start_command
 from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Seed, Sets, Task, Verbose, dotted
 from loraft.errors import ConfigError
 from loraft.studies.sweep.progression import expand_integers
@@ -70,6 +70,7 @@ def sweep(
 
             counts = runner.count_parameters(trials, say)
             planned = [replace(trial, trainable_parameters=n) for trial, n in zip(planned, counts, strict=True)]
+        results_follow()
         if json:
             print(to_json(as_json(planned)))
         else:
@@ -84,6 +85,7 @@ def sweep(
     except KeyboardInterrupt:
         say("interrupted; the same command goes on from there")
         raise
+    results_follow()
     if json:
         print(to_json(as_json(result)))
     else:

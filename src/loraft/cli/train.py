@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loraft import distributed
-from loraft.cli.console import say, start_command
+from loraft.cli.console import results_follow, say, start_command
 from loraft.cli.options import (
     ConfigFile,
     Data,
@@ -84,6 +84,7 @@ def train(
     from loraft.training import pipeline
 
     result = pipeline.train(resolved, force=force, resume=resume)
+    results_follow()
     if json:
         print(to_json(as_json(result)))
     else:
@@ -123,6 +124,7 @@ def _train_folds(config: "Config", folds: int, *, force: bool, resume: bool, jso
     if resume and not folder.begun:  # without --resume the same command goes on, too
         raise RunError(f"--resume: no training by folds was begun in {folder.path}; leave --resume out")
     result = train_folds(config, folds, force=force, tell=say)
+    results_follow()
     if json:
         print(to_json(as_json(result)))
     else:

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from loraft.config.names import listed
 from loraft.config.schema import LoraSection
-from loraft.errors import BackboneError
+from loraft.errors import BackboneError, listed
+from loraft.models.adapter_files import check_weights, errors_named, in_one_line, refuse_shapes
 from loraft.models.adapter_targets import check_targets, special_linears
 from loraft.models.lora_hooks import attach
 from loraft.models.quantization import decoder_matrices, no_compiler, quantised_share
-from loraft.runs.peft_folder import AGAIN, WEIGHTS_FILE, read_peft_folder
+from loraft.runs.peft_folder import AGAIN, read_peft_folder
 from loraft.runs.run import MANIFEST_FILE
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def add_adapter(base: PreTrainedModel, section: LoraSection, *, seed: int, empty
             model = get_peft_model(base, lora_config(section, base), low_cpu_mem_usage=empty and not moving)
     except ValueError as error:
         raise BackboneError(
-            f"lora: peft cannot build the adapter ({_in_one_line(error)}); check lora.target_modules, lora.r and "
+            f"lora: peft cannot build the adapter ({in_one_line(error)}); check lora.target_modules, lora.r and "
             "lora.init_lora_weights"
         ) from error
     _make_copies_fp32(model)
@@ -162,27 +162,29 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> "PeftModel":
             f"{folder}: this version of peft does not know {listed(unknown)}; install the one that made the adapter "
             f"(got {settings.get('peft_version', 'no peft_version')})"
         )
-    with _errors_named(folder, "cannot be read", AGAIN), safe_open(folder / WEIGHTS_FILE, "pt") as file:
-        config, saved = LoraConfig.from_pretrained(str(folder)), set(file.keys())
+    saved, place = check_weights(folder), str(folder.absolute())  # peft takes a relative path for a hub id
+    with errors_named(folder, "cannot be read", AGAIN):
+        config = LoraConfig.from_pretrained(place)
     # The adapter of a run was checked against its backbone, so that only damage is left.
     way = AGAIN if (folder / MANIFEST_FILE).is_file() else "name its backbone by --model, or copy the folder again"
-    with _errors_named(folder, "does not fit the backbone", way), _no_wrong_warning():
+    with errors_named(folder, "does not fit the backbone", way), _no_wrong_warning():
         config.inference_mode = True
         model = PeftModelForCausalLM(base, config)
         _make_copies_fp32(model)
         # Biases and copies of modules; for low-rank matrices `load_adapter` says what is missing.
-        wanted = [key for key in get_peft_model_state_dict(model, save_embedding_layers=False) if ".lora_" not in key]
-        missing = sorted(set(wanted) - saved)
+        wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
+        missing = sorted(key for key in wanted.keys() - saved.keys() if ".lora_" not in key)
         unexpected: list[str] = []
         if not missing:
             mapping = getattr(base, "_checkpoint_conversion_mapping", {})  # as `PeftModel.from_pretrained` does
-            missing, unexpected = model.load_adapter(str(folder), model.active_adapter, key_mapping=mapping)
+            try:
+                missing, unexpected = model.load_adapter(place, model.active_adapter, key_mapping=mapping)
+            except RuntimeError:
+                refuse_shapes(folder, saved, wanted)
+                raise
     for what, keys in (("misses", missing), ("has no place for", unexpected)):
         if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise BackboneError(
-                f"{folder}: the adapter does not fit the backbone, which {what} {', '.join(keys[:3])}{more}; {way}"
-            )
+            raise BackboneError(f"{folder}: the adapter does not fit the backbone, which {what} {listed(keys)}; {way}")
     return model
 
 
@@ -195,7 +197,8 @@ def apply_adapter(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
         BackboneError: as in `load_adapter`.
     """
     read_peft_folder(folder)
-    with _errors_named(folder, "cannot be read", AGAIN):
+    check_weights(folder)
+    with errors_named(folder, "cannot be read", AGAIN):
         plain = attach(base, folder)
     return base if plain else load_adapter(base, folder)
 
@@ -310,18 +313,3 @@ def _no_wrong_warning() -> Iterator[None]:
             "ignore", r"The following (rank|alpha)_pattern keys .*\.gate_up_proj'\]", RuntimeWarning
         )
         yield
-
-
-@contextmanager
-def _errors_named(folder: Path, what: str, way: str) -> Iterator[None]:
-    """Turns errors of loading an adapter into one that names the folder and says what to do."""
-    try:
-        yield
-    except Exception as error:  # a damaged file fails in as many ways as peft has settings
-        raise BackboneError(f"{folder}: the adapter {what} ({_in_one_line(error)}); {way}") from error
-
-
-def _in_one_line(error: Exception) -> str:
-    """The first line of an error that says something: torch's errors of loading begin with a heading."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if not line.startswith("Error(s) in loading")), type(error).__name__)

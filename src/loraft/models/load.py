@@ -15,7 +15,7 @@ from loraft.models.device import DTYPE_NAMES, pick_compute_dtype, pick_dtype
 from loraft.models.encoder import Encoder
 from loraft.models.positions import NO_LIMIT, check_positions, longest_prompt, positions_of_prompts
 from loraft.models.source import located, same_backbone
-from loraft.runs.peft_folder import read_peft_folder
+from loraft.runs.peft_folder import read_peft_folder, refuse_changed
 from loraft.runs.run import MANIFEST_FILE, Run
 
 
@@ -96,6 +96,7 @@ def load_run(run: Run, config: Config, *, switchable: bool = True) -> tuple[Enco
 def _checked(adapter: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
     """Returns the encoder and the backbone of an adapter that has a `loraft.json`, checked, in this machine's dtype."""
     content = manifest.read(adapter)
+    refuse_changed(adapter)
     manifest.check_code(content, adapter, config.model)
     for key, now in config.quant.model_dump(include={"method", "double_quant"}).items():
         then = content.backbone.quant.get(key, now)

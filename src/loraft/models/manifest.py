@@ -5,7 +5,7 @@ It is checked before prediction, since an adapter gives wrong answers with anoth
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from loraft.models.backbone import fingerprint
 from loraft.models.device import DTYPE_NAMES
 from loraft.models.encoder import Encoder
 from loraft.runs.environment import Environment, custom_code, package_versions
-from loraft.runs.records import read_record
+from loraft.runs.hashes import hashes_of
+from loraft.runs.peft_folder import CONFIG_FILE, WEIGHTS_FILE
+from loraft.runs.records import read_record, write_record
 from loraft.runs.run import MANIFEST_FILE
 
 VERSIONED = ("loraft", "torch", "transformers", "peft", "trl", "bitsandbytes")
@@ -77,6 +79,7 @@ class Manifest:
         scores: accuracy and macro_f1 on the test split, as fractions.
         thresholds: of each label, chosen on validation; None with one label a row.
         versions: of the libraries at training; None where one was not installed.
+        files: SHA-256 of the adapter's files, see `peft_folder.refuse_changed`; None in files of earlier versions.
     """
 
     labels: tuple[str, ...]
@@ -90,6 +93,7 @@ class Manifest:
     scores: dict[str, float]
     versions: dict[str, str | None]
     thresholds: tuple[float, ...] | None = None
+    files: dict[str, str] | None = None
 
 
 def identify(config: Config, base: PreTrainedModel, run: Path) -> BackboneIdentity:
@@ -140,6 +144,12 @@ def describe(
         versions={name: packages[name] for name in VERSIONED},
         thresholds=thresholds,
     )
+
+
+def write(adapter: Path, content: Manifest) -> None:
+    """Writes the manifest of an adapter beside its files, with their hashes."""
+    files = hashes_of(adapter, (CONFIG_FILE, WEIGHTS_FILE))
+    write_record(adapter / MANIFEST_FILE, replace(content, files=files))
 
 
 def read(adapter: Path) -> Manifest:

@@ -1,7 +1,8 @@
 """Python code that comes with a backbone: what names it, and when it is refused.
 
 `auto_map` in config.json or tokenizer_config.json names classes in such code, as `file.Class`, or as
-`owner/name--file.Class` where the code lies in another repository. It runs with the user's rights, and so only with `model.trust_remote_code`.
+`owner/name--file.Class` where the code lies in another repository. It runs with the user's rights, and so only with
+`model.trust_remote_code`.
 """
 
 import json

@@ -1,16 +1,28 @@
-"""A folder with a LoRA adapter in peft's format, made by a run or elsewhere: its files, and the backbone it names."""
+"""A folder with a LoRA adapter in peft's format, made by a run or elsewhere: its files, and the backbone it names.
 
+Weights are read from safetensors only: `adapter_model.bin` is a pickle, and loading one can run code.
+"""
+
+import shlex
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loraft.errors import BackboneError
-from loraft.runs.records import from_json, read_text
+from loraft.errors import BackboneError, Note, RunError, listed
+from loraft.runs.hashes import differing
+from loraft.runs.records import from_json, read_object, read_text
+from loraft.runs.run import MANIFEST_FILE
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 AGAIN = "train again with --force, or copy the folder again"  # what mends a damaged adapter
 # Kinds of LoRA whose layers read more than their own input: the tokens before it, other adapters, random numbers.
 NOT_SCORED = ("alora_invocation_tokens", "arrow_config", "monteclora_config", "layer_replication")
+PICKLE = "adapter_model.bin"
+CONVERT = (
+    "import torch, safetensors.torch as s; w = torch.load({old!r}, 'cpu', weights_only=True); "
+    "s.save_file({{k: t.contiguous() for k, t in w.items()}}, {new!r})"
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,29 @@ class PeftFolder:
         return self.settings.get("revision") or None
 
 
+def refuse_changed(path: Path) -> None:
+    """Refuses an adapter whose files are not those that its bundle names by their hashes; tells if it names none.
+
+    Raises:
+        RunError: a file is missing or changed, or `loraft.json` is damaged or of a later version.
+    """
+    files = read_object(path / MANIFEST_FILE, AGAIN).get("files")
+    if files is None:
+        warnings.warn(
+            f"{path}: {MANIFEST_FILE} is of an earlier version and holds no hashes, so changed files are not noticed",
+            Note,
+            stacklevel=2,
+        )
+        return
+    if not isinstance(files, dict) or not {CONFIG_FILE, WEIGHTS_FILE} <= files.keys():
+        raise RunError(
+            f"{path / MANIFEST_FILE}: files must hold the hashes of the adapter (got {files!r:.60}); {AGAIN}"
+        )
+    if changed := differing(path, files):
+        told = listed(f"{name}: {state}" for name, state in changed.items())
+        raise RunError(f"{path}: is not the adapter that its {MANIFEST_FILE} names (got {told}); {AGAIN}")
+
+
 def read_peft_folder(path: Path) -> PeftFolder:
     """Returns what a folder's adapter_config.json says; reads no weights and asks no hub.
 
@@ -45,8 +80,12 @@ def read_peft_folder(path: Path) -> PeftFolder:
         raise BackboneError(f"{path}: no such folder; name the folder of a PEFT adapter, downloaded already")
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (path / name).is_file():
-            pickled = (path / "adapter_model.bin").is_file()
-            way = "save it with safetensors" if pickled else "name a finished run, or the folder of a PEFT adapter"
+            way = "name a finished run, or the folder of a PEFT adapter"
+            if (path / MANIFEST_FILE).is_file():
+                way = AGAIN
+            elif (path / PICKLE).is_file():
+                code = CONVERT.format(old=str(path / PICKLE), new=str(path / WEIGHTS_FILE))
+                way = f"{PICKLE} is a pickle, which is never read; convert it: python -c {shlex.quote(code)}"
             raise BackboneError(f"{path}: has no {name}; {way}")
     settings = from_json(read_text(path / CONFIG_FILE, AGAIN), path / CONFIG_FILE, AGAIN)
     if not isinstance(settings, dict) or not isinstance(settings.get("peft_type"), str):

@@ -12,8 +12,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, TrainerState
 
 from loraft.models import manifest
-from loraft.runs.records import write_record
-from loraft.runs.run import MANIFEST_FILE, Run
+from loraft.runs.run import Run
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -106,7 +105,7 @@ def save_adapter(run: Run, model: PreTrainedModel, content: manifest.Manifest) -
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(str(beside))
     _forget_local_path(beside, model.get_base_model().config._name_or_path, content.backbone.name)
-    write_record(beside / MANIFEST_FILE, content)
+    manifest.write(beside, content)
     shutil.rmtree(run.adapter, ignore_errors=True)
     os.replace(beside, run.adapter)
 
