@@ -16,6 +16,7 @@ import typer
 
 from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, sweep, task, train
 from loraft.errors import LoraftError
+from loraft.visible import visible
 
 VERSIONS = ("loraft", "torch", "transformers", "peft", "trl", "bitsandbytes")
 
@@ -74,5 +75,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         separator = "\n  " if "\n" in str(error) else " "
         # not `say`: a process that is not the first must tell its own mistake as well
-        print(f"error:{separator}" + str(error).replace("\n", "\n  "), file=sys.stderr, flush=True)
+        print(visible(f"error:{separator}" + str(error).replace("\n", "\n  ")), file=sys.stderr, flush=True)
         sys.exit(error.exit_code)

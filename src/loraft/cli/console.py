@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from loraft import distributed
 from loraft.errors import LoraftError, Note
+from loraft.visible import visible
 
 if TYPE_CHECKING:
     from loraft.config.schema import Config
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def say(message: str) -> None:
     """Prints a line on stderr; with several processes only the main one does."""
     if distributed.is_main_process():
-        print(message, file=sys.stderr, flush=True)
+        print(visible(message), file=sys.stderr, flush=True)
 
 
 def start_command(
@@ -61,4 +62,4 @@ def start_command(
 
 
 def _one_line(message: Warning | str, category: type[Warning], *rest: object, **named: object) -> str:
-    return f"{'note' if issubclass(category, Note) else 'warning'}: {message}\n"
+    return visible(f"{'note' if issubclass(category, Note) else 'warning'}: {message}\n")

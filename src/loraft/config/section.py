@@ -1,8 +1,13 @@
 """The base class of all sections of the config."""
 
-from typing import Any, Literal, get_args, get_origin
+import re
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
+
+from loraft.visible import visible
+
+LONGEST_NAME = 255  # bytes of a file's name, on every common file system
 
 
 class WrittenInt(int):
@@ -36,6 +41,31 @@ def text_of(value: Any) -> Any:
     return getattr(value, "written", value)
 
 
+def _shown(name: str) -> str:
+    if not name.strip():
+        raise ValueError("is blank; give a name")
+    if visible(name) != name:
+        raise ValueError("holds a control character, which nobody would see; take it out of the name")
+    return name
+
+
+def _one_line(name: str) -> str:
+    if re.search(r"[\n\r\t]", name):
+        raise ValueError("holds a line break or a tab; take it out of the name")
+    return name
+
+
+def _short(name: str) -> str:
+    if any(len(part.encode()) > LONGEST_NAME for part in re.split(r"[/\\]", name)):
+        raise ValueError(f"has a name of more than {LONGEST_NAME} bytes, which no file can have; shorten it")
+    return name
+
+
+ColumnName = Annotated[str, AfterValidator(_shown)]  # headers of tables may have line breaks
+Name = Annotated[ColumnName, AfterValidator(_one_line)]
+FileName = Annotated[Name, AfterValidator(_short)]  # a path or a name that becomes one
+
+
 class Section(BaseModel):
     """Base of all sections: frozen, without unknown keys, infinities and NaN; defaults are validated too."""
 
@@ -62,6 +92,14 @@ class Section(BaseModel):
             return value
         what = "word" if found in ("a boolean", "null") else "text"
         raise ValueError(f"{'holds' if listed else 'is'} {found}; YAML reads {written} so: put such a {what} in quotes")
+
+    @field_validator("*")
+    @classmethod
+    def _encodable(cls, value: Any) -> Any:
+        texts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and re.search("[\0\ud800-\udfff]", text) for text in texts):
+            raise ValueError("holds NUL or half a surrogate pair, which no text file can hold; take it out")
+        return value
 
     @field_validator("*", mode="before")
     @classmethod

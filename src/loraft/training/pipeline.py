@@ -40,6 +40,7 @@ from loraft.training.learning_rate import learning_rate, rate_for
 from loraft.training.measured import Measured
 from loraft.training.results import ParameterCounts, RunResult, TrainReport
 from loraft.training.trainer import LabelTrainer
+from loraft.visible import visible
 
 # Trains the fresh adapter of the model, or fills an empty one with weights that were trained elsewhere; reports how.
 Fit = Callable[[Run, PeftModel], TrainReport]
@@ -225,7 +226,7 @@ def fit_adapter(inputs: TrainingInputs, resume: bool, quiet: bool, run: Run, mod
     if not quiet:
         _print_settings(config, counts, learning_rate(config.train, model))
         for line in coverage(model):
-            print(line, file=sys.stderr)
+            print(visible(line), file=sys.stderr)
     progress = ProgressCallback(run.append_log, visible=not quiet, metric=data.metric)
     interrupt = SaveOnInterrupt()
     checkpoint = newest_checkpoint(run.checkpoints) if resume else None
