@@ -176,7 +176,7 @@ def _train_and_judge(
         save_adapter(run, model, manifest.describe(config, encoder, identity, data, scores, thresholds))
     finally:
         remove_adapter(model)
-    write_rows(run, rows)
+    write_rows(run, rows, texts=config.output.texts)
     if figures:
         draw_run_figures(run, after, encoder.task.labels)
     result = RunResult(
