@@ -217,3 +217,18 @@ def test_a_file_that_is_not_known_is_refused_and_not_labelled(
     code, out, err = loraft_says("predict", "--input", name)
     assert (code, out, api.given) == (1, "", {})
     assert err.startswith(f"error: {name}: ")
+
+
+def test_an_output_file_has_row_numbers_in_place_of_sentences(
+    api: Double, run_dir: Path, here: Path, loraft_says: Says
+) -> None:
+    sentences = ["chuyện riêng thứ nhất", "chuyện riêng thứ hai"]
+    (here / "vào.csv").write_text(f"mã,sentence\na1,{sentences[0]}\na2,{sentences[1]}\n", encoding="utf-8")
+    arguments = ["predict", "--input", "vào.csv", "--set", "output.texts=false", "--output-file"]
+    for name in ("ra.csv", "ra.jsonl", "ra.parquet"):
+        assert loraft_says(*arguments, name)[0] == 0
+        for text in sentences:
+            assert text.encode() not in (here / name).read_bytes()
+    first = (here / "ra.csv").read_text(encoding="utf-8").splitlines()[:2]
+    assert first[0].startswith("row,mã,label,confidence")
+    assert first[1].startswith("1,a1,positive,")

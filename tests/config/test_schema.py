@@ -96,11 +96,11 @@ def test_labels_and_words_are_different_and_as_many() -> None:
     assert "at least 2" in problems(PromptConfig, labels=["khen"])["labels"]
 
 
-@pytest.mark.parametrize("name", ["", " ", "chê ", "\tchê", "chê\u00a0"])
-def test_labels_and_words_are_not_blank_and_have_no_space_around(name: str) -> None:
+@pytest.mark.parametrize("name", ["chê ", " chê", "chê\u00a0"])
+def test_labels_and_words_have_no_space_around(name: str) -> None:
     found = problems(PromptConfig, labels=["khen", name], label_words=["khen", name])
     assert set(found) == {"labels", "label_words"}
-    assert all(f"{name!r} is blank or has spaces around it" in message for message in found.values())
+    assert all(f"{name!r} has spaces around it" in message for message in found.values())
     assert PromptConfig(labels=["khen", "góp ý"]).labels == ["khen", "góp ý"]
 
 
@@ -140,7 +140,7 @@ def test_balancing_twice_is_refused() -> None:
     assert TrainConfig(sampling="balanced").class_weights == "none"
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../ngoài", "a/../../b", "/tmp/x", "a//b", "a/", r"a\..\b", r"C:\x"])
+@pytest.mark.parametrize("name", [".", "..", "../ngoài", "a/../../b", "/tmp/x", "a//b", "a/", r"a\..\b", r"C:\x"])
 def test_a_name_stays_inside_the_output_folder(name: str) -> None:
     assert "inside output" in problems(Config, name=name)["name"]
     assert Config(name="luận văn/r8").name == "luận văn/r8"

@@ -6,6 +6,7 @@ import pytest
 
 from loraft.config.resolve import load_config, resolve
 from loraft.config.schema import Config, OutputSection
+from loraft.errors import ConfigError
 
 
 @pytest.mark.parametrize("text", ["output: kết quả\n", "output:\n  folder: kết quả\n"])
@@ -16,3 +17,33 @@ def test_output_as_text_is_short_for_its_folder(text: str, tmp_path: Path) -> No
     changed = resolve(config_file=tmp_path / "c.yaml", overrides=["output.texts=false"], flags={"output": "2024"})
     assert (changed.output.folder, changed.output.texts) == ("2024", False)
     assert resolve(overrides=["output=007", "output.texts=false"]).output == OutputSection(folder="007", texts=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "what"),
+    [
+        ("name", "", "is blank"),
+        ("name", " \t", "is blank"),
+        ("name", "r\x1b[31m8", "holds a control character"),
+        ("name", "quét\n", "holds a line break or a tab"),
+        ("name", "ề" * 86, "has a name of more than 255 bytes"),
+        ("output.folder", "a/" + "b" * 256, "has a name of more than 255 bytes"),
+        ("output.folder", "", "is blank"),
+        ("data.source", "a\0b", "holds a control character"),
+        ("data.text_column", "câu\u202e", "holds a control character"),
+        ("data.label_column", "  ", "is blank"),
+        ("prompt.labels", ["khen", "c\x9bhê"], "holds a control character"),
+        ("prompt.label_words", ["khen", "chê\u2066"], "holds a control character"),
+        ("prompt.id_columns", [""], "is blank"),
+        ("prompt.system", "xin\0chào", "holds NUL or half a surrogate pair"),
+        ("prompt.template_kwargs", {"a": "\udfff"}, "holds NUL or half a surrogate pair"),
+    ],
+)
+def test_a_name_that_nobody_could_see_or_write_is_refused(key: str, name: object, what: str) -> None:
+    with pytest.raises(ConfigError, match=rf"(?m)^{key}(\[\d\])?: {what}.* \(got .*; "):
+        resolve(flags={key: name})
+
+
+def test_names_may_hold_what_people_write() -> None:
+    config = resolve(flags={"name": "luận văn/" + "ề" * 85, "data.text_column": "câu\n(ghi rõ)", "output": "a" * 255})
+    assert config.data.text_column == "câu\n(ghi rõ)"

@@ -13,16 +13,15 @@ from loraft.config.schema import OUTSIDE, Config
 from loraft.config.yaml_io import Loader, dump_config, read_mapping, yaml_problem
 from loraft.errors import ConfigError
 
-LETTERS = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
-TEXT = st.text(LETTERS, max_size=30)
-NAME = st.text(LETTERS, min_size=1, max_size=12)
-WORD = NAME.map(str.strip).filter(bool)
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
+NAME = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=12).filter(str.strip)
+WORD = NAME.map(str.strip)
 POSITIVE = st.floats(min_value=1e-12, max_value=1e6)
 CONFIGS = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 2**32 - 1),
         "name": st.none() | NAME.filter(lambda name: not OUTSIDE.search(name)),
-        "model": st.fixed_dictionaries({"name": NAME, "revision": st.none() | TEXT}),
+        "model": st.fixed_dictionaries({"name": NAME, "revision": st.none() | NAME}),
         "lora": st.fixed_dictionaries(
             {
                 "r": st.integers(1, 4096),
@@ -33,7 +32,7 @@ CONFIGS = st.fixed_dictionaries(
         ),
         "prompt": st.fixed_dictionaries(
             {
-                "task": TEXT,
+                "task": WORD,
                 "labels": st.lists(WORD, min_size=2, max_size=4, unique=True),
                 "system": TEXT,
                 "template": st.builds("{}{{input}}{}".format, TEXT, TEXT),

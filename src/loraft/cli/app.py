@@ -20,6 +20,7 @@ from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, repor
 from loraft.cli.console import own_streams
 from loraft.cli.usage import UsageError, usage_message
 from loraft.errors import ConfigError, LoraftError
+from loraft.visible import visible
 
 VERSIONS = ("loraft", "torch", "transformers", "peft", "trl", "bitsandbytes")
 
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         separator = "\n  " if "\n" in str(told) else " "
         # not `say`: a process that is not the first must tell its own mistake as well
         if str(told):
-            print(f"error:{separator}" + str(told).replace("\n", "\n  "), file=sys.stderr, flush=True)
+            print(visible(f"error:{separator}" + str(told).replace("\n", "\n  ")), file=sys.stderr, flush=True)
         sys.exit(told.exit_code)
     sys.exit(code or 0)
 

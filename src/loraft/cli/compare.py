@@ -43,7 +43,7 @@ def compare(
         differing = [number for number, other in enumerate(result.others, start=2) if other.changed and rows]
         shown = [tables.changed(result, number, rows) for number in differing]
         table.show([tables.comparison(result), *tables.baselines(result), *shown])
-        print("\n".join(tables.comparison_notes(result)))
+        table.show_lines(tables.comparison_notes(result))
     if fail_if_worse and (worse := tables.worse(result)):
         say("\n".join(worse))
         raise typer.Exit(WORSE)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from loraft import distributed
 from loraft.errors import LoraftError, Note
+from loraft.visible import visible
 
 if TYPE_CHECKING:
     from loraft.config.schema import Config
@@ -53,7 +54,7 @@ def results_follow() -> None:
 def say(message: str) -> None:
     """Prints a line on stderr; with several processes only the main one does."""
     if distributed.is_main_process():
-        print(message, file=sys.stderr, flush=True)
+        print(visible(message), file=sys.stderr, flush=True)
 
 
 def start_command(
@@ -120,4 +121,4 @@ def _can_be_written(folder: Path) -> bool:
 
 
 def _one_line(message: Warning | str, category: type[Warning], *rest: object, **named: object) -> str:
-    return f"{'note' if issubclass(category, Note) else 'warning'}: {message}\n"
+    return visible(f"{'note' if issubclass(category, Note) else 'warning'}: {message}\n")

@@ -1,6 +1,7 @@
 """`loraft data`: parses the flags and prints the tables; `studies.dataset.statistics` does the work."""
 
 import csv
+import io
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import typer
 from loraft.cli.console import results_follow, say, start_command
 from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Sets, Task, dotted
 from loraft.errors import ConfigError
+from loraft.visible import visible
 
 if TYPE_CHECKING:
     from loraft.config.schema import Config
@@ -68,9 +70,11 @@ def data(
         if json:
             print(to_json(rows))
         else:
-            writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+            text = io.StringIO()
+            writer = csv.DictWriter(text, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
+            print(visible(text.getvalue()) if sys.stdout.isatty() else text.getvalue(), end="")
         say(f"{list_rows}: {len(rows):,} {'row' if len(rows) == 1 else 'rows'}")
         return
 
@@ -84,7 +88,7 @@ def data(
     else:
         table.show(tables.data_tables(found))
         legend = [tables.near_legend(found)] if found.leaks else []
-        print("\n".join([*legend, tables.conflict_total(found), *tables.data_notes(found)]))
+        table.show_lines([*legend, tables.conflict_total(found), *tables.data_notes(found)])
     say(f"figures and numbers: {found.path}")
     say(f"next: loraft report {shlex.quote(found.path)}")
 
@@ -113,7 +117,7 @@ def _overview(config: "Config", reason: str, sets: Sequence[str], *, json: bool)
         print(to_json(as_json(found)))
     else:
         table.show(overview.overview_tables(found))
-        print("\n".join(overview.overview_lines(found)))
+        table.show_lines(overview.overview_lines(found))
     say(f"described as it is, not as rows of task {config.prompt.task}: {reason}")
     command, given = ["task", "new", "--data", found.source], [*sets]
     if found.undecodable and not found.vietnamese:  # no row shows that the file is UTF-8 for the most part

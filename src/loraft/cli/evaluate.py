@@ -71,4 +71,4 @@ def evaluate(
         table.show([*tables.parts(result.report, metric), *tables.baselines({"": result.baselines}, metric=metric)])
         if result.baselines is not None:
             notes = tables.baselines_notes({"": result.baselines}, metric=metric)
-            print("\n".join([*notes, result.baselines.verdict]))
+            table.show_lines([*notes, result.baselines.verdict])

@@ -87,7 +87,7 @@ def fewshot(
         print(to_json(as_json(study)))
     else:
         table.show([tables.fewshot(study)])
-        print("\n".join([*tables.fewshot_notes(study), "", study.verdict]))
+        table.show_lines([*tables.fewshot_notes(study), "", study.verdict])
     say(f"study: {study.path}")
     say(f"next: loraft report {shlex.quote(study.path)}")
 

@@ -4,7 +4,7 @@ import math
 import sys
 import unicodedata
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from itertools import chain, islice
 from pathlib import Path
@@ -107,7 +107,7 @@ def predict(
             bad += 1
             say(f"{source} row {row.row}: {row.error}")
         if output_file is not None:
-            written.append(PredictedInput(item.columns if isinstance(item, Row) else {}, row))
+            written.append(PredictedInput(_columns(item, text_column, texts=resolved.output.texts), row))
         elif json:
             print(to_json(_as_json(row), indent=None), file=results_stream(), flush=True)
         else:
@@ -119,11 +119,19 @@ def predict(
     if output_file is not None:
         several = resolved.prompt.kind == "multilabel"
         labels = resolved.prompt.labels or []
+        if not resolved.output.texts:
+            header = ["row", *(name for name in header if name != text_column)]
         write_predictions(output_file, written, file, labels=labels, header=header, several=several)
         say(f"{len(written)} {'row' if len(written) == 1 else 'rows'} in {output_file}")
     if bad:
         say(f"{bad} {'row' if bad == 1 else 'rows'} could not be read")
         raise typer.Exit(1)
+
+
+def _columns(item: Row | BadRow, text_column: str, *, texts: bool) -> Mapping[str, Any]:
+    """The columns of a row that an output file has; without `texts` the row's number in place of the sentence."""
+    columns = item.columns if isinstance(item, Row) else {}
+    return columns if texts else {"row": item.row} | {key: columns[key] for key in columns if key != text_column}
 
 
 def _settings(data: "DataConfig", sets: Sequence[str]) -> FileSettings:

@@ -7,6 +7,7 @@ import typer
 
 from loraft.cli.options import Output
 from loraft.errors import ConfigError
+from loraft.visible import visible
 
 
 def report(
@@ -34,4 +35,4 @@ def report(
     else:
         path = report.write_page(folder, to, force=force)
         if not is_stream(path):  # on /dev/stdout the page is the result
-            print(path)
+            print(visible(str(path)))

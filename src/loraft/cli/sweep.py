@@ -90,7 +90,7 @@ def sweep(
         print(to_json(as_json(result)))
     else:
         table.show(tables.sweep_tables(result))
-        print("\n".join(tables.sweep_notes(result)))
+        table.show_lines(tables.sweep_notes(result))
     say(f"sweep: {result.path}")
     if result.best is not None:
         say(f"next: loraft predict --run {shlex.quote(result.best.run)} 'thầy giảng bài rất dễ hiểu'")

@@ -93,7 +93,7 @@ def train(
         table.show([shown, *tables.baselines({"": result.baselines}, metric=metric)])
         if result.baselines is not None:
             notes = tables.baselines_notes({"": result.baselines}, metric=metric)
-            print("\n".join([*notes, result.baselines.verdict]))
+            table.show_lines([*notes, result.baselines.verdict])
     say(f"run: {result.run}")
     say_changes(Path(result.run) / "environment.json")
     few = [s.rows for name, s in result.data.items() if name == "train" and s.rows < FEW_ROWS]
@@ -129,7 +129,7 @@ def _train_folds(config: "Config", folds: int, *, force: bool, resume: bool, jso
         print(to_json(as_json(result)))
     else:
         table.show(fold_tables.folds_tables(result))
-        print("\n".join(fold_tables.folds_notes(result)))
+        table.show_lines(fold_tables.folds_notes(result))
     say(f"folds: {result.path}")
     say_changes(Path(result.path) / "environment.json")
     say(f"next: loraft report {shlex.quote(result.path)}, and loraft train without --folds for an adapter of all rows")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from loraft.config.section import PathText, Section
+from loraft.config.section import ColumnName, FileName, Name, Section
 
 MOST_ROWS = 1_000_000_000
 DRAWN = ("train", "validation", "test")  # the splits that `split` has a share for
@@ -15,30 +15,28 @@ DRAWN = ("train", "validation", "test")  # the splits that `split` has a share f
 class DataConfig(Section):
     """The source of the rows, its columns and splits, and limits on the number of rows."""
 
-    source: PathText = Field(
-        "feedback", min_length=1, description="bundled name, hub id, folder (./NAME if bundled too) or file"
-    )
-    subset: PathText | None = Field(None, min_length=1, description="configuration of a hub data set, or its folder")
-    revision: str | None = Field(None, description="hub revision")
-    cache_dir: PathText | None = Field(None, min_length=1)
+    source: FileName = Field("feedback", description="bundled name, hub id, folder (./NAME if bundled too) or file")
+    subset: FileName | None = Field(None, description="configuration of a hub data set, or its folder")
+    revision: FileName | None = Field(None, description="hub revision")
+    cache_dir: FileName | None = None
     encoding: str | None = Field(
         None, description="of text files: latin-1, cp1258, tcvn3, ...; null: UTF-8, or UTF-16 with its mark"
     )
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = Field(
         None, description="of CSV files: one character; null: by the header"
     )
-    sheet: str | None = Field(None, description="of an Excel file; null: the only one with cells")
-    text_column: str = Field("sentence", min_length=1)
-    label_column: str | None = Field(None, description="default: the task's name")
+    sheet: Name | None = Field(None, description="of an Excel file; null: the only one with cells")
+    text_column: ColumnName = "sentence"
+    label_column: ColumnName | None = Field(None, description="default: the task's name")
     label_separator: str | None = Field(
         None, min_length=1, description="between the labels of one cell (prompt.kind=multilabel); null: | ; or ,"
     )
-    label_names: Annotated[list[str], Field(min_length=2)] | None = Field(
+    label_names: Annotated[list[Name], Field(min_length=2)] | None = Field(
         None, description="what the ids 0, 1, ... in the label column mean, where the source does not say"
     )
-    train_split: PathText = Field("train", min_length=1)
-    validation_split: PathText = Field("validation", min_length=1)
-    test_split: PathText = Field("test", min_length=1)
+    train_split: FileName = "train"
+    validation_split: FileName = "validation"
+    test_split: FileName = "test"
     split: list[float] | None = Field(
         None, description="shares of train, validation and test drawn from the train split; 0: the source's own"
     )

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from loraft.config.names import show
-from loraft.config.section import BareWord, PathText, Section
+from loraft.config.section import BareWord, ColumnName, FileName, Name, Section
 
 SLOTS = {
     "template": ("{input}",),
@@ -21,14 +21,14 @@ SLOTS = {
 class PromptConfig(Section):
     """The task: labels, their words, and the prompt around a sentence. Keys that are not set come from `task`."""
 
-    task: PathText = Field("sentiment", description="sentiment, topic, or a YAML file with this section's keys")
+    task: FileName = Field("sentiment", description="sentiment, topic, or a YAML file with this section's keys")
     kind: Literal["single", "ordinal", "multilabel"] = Field(
         "single", description="one label a row; ordinal: of labels in order; multilabel: any number of labels a row"
     )
-    labels: Annotated[list[str], Field(min_length=2)] | None = Field(None, description="label names, in id order")
-    label_words: list[str] | None = Field(None, description="the model's answers; default: the label names")
-    label_column: str | None = Field(None, description="column of the labels where data.label_column is not set")
-    id_columns: list[str] | None = Field(
+    labels: Annotated[list[Name], Field(min_length=2)] | None = Field(None, description="label names, in id order")
+    label_words: list[Name] | None = Field(None, description="the model's answers; default: the label names")
+    label_column: ColumnName | None = Field(None, description="column of the labels where data.label_column is not set")
+    id_columns: list[ColumnName] | None = Field(
         None, description="whole numbers are label ids only in rows with all these columns; null: in all rows"
     )
     system: str | None = None
@@ -38,8 +38,8 @@ class PromptConfig(Section):
     few_shot_template: str | None = Field(None, description="user message with {few_shot_examples} and {input}")
     example_template: str | None = Field(None, description="one demonstration, with {input} and {label}")
     answer_prefix: str | None = Field(None, description="text before the label in the answer")
-    yes_word: str | None = Field(None, min_length=1, description="multilabel: the answer where a label applies")
-    no_word: str | None = Field(None, min_length=1, description="multilabel: the answer where it does not")
+    yes_word: Name | None = Field(None, description="multilabel: the answer where a label applies")
+    no_word: Name | None = Field(None, description="multilabel: the answer where it does not")
     date_string: str = Field("26 Jul 2024", description="the date that chat templates write into the prompt")
     chat_template: str | None = Field(
         None, min_length=1, description="one of the tokenizer's templates, or a Jinja file (./FILE); null: the default"
@@ -66,8 +66,8 @@ class PromptConfig(Section):
         for name, same in zip(names or [], composed, strict=True):
             if counts[same] > 1:
                 raise ValueError(f"must differ from each other, also in composed form (NFC); {show(name)} does not")
-            if name != name.strip() or not name:
-                raise ValueError(f"{show(name)} is blank or has spaces around it; remove the spaces")
+            if name != name.strip():
+                raise ValueError(f"{show(name)} has spaces around it; remove the spaces")
         return names
 
     @field_validator("label_words")

@@ -14,17 +14,15 @@ from loraft.bundled import bundled_backbones
 from loraft.config.data_section import DataConfig
 from loraft.config.names import LONGEST, listed, show, too_long
 from loraft.config.prompt_section import PromptConfig
-from loraft.config.section import PathText, Section, is_folder_alone
+from loraft.config.section import FileName, Section, is_folder_alone
 
 
 class ModelConfig(Section):
     """The backbone: the frozen base model."""
 
-    name: PathText = Field(
-        "loraft-vi-tiny", min_length=1, description="bundled name, hub id, local folder or GGUF file"
-    )
-    revision: str | None = Field(None, description="hub revision")
-    cache_dir: PathText | None = Field(None, min_length=1, description="where hub files are kept")
+    name: FileName = Field("loraft-vi-tiny", description="bundled name, hub id, local folder or GGUF file")
+    revision: FileName | None = Field(None, description="hub revision")
+    cache_dir: FileName | None = Field(None, description="where hub files are kept")
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: bf16 where the hardware has it, else fp16 on CUDA and fp32 elsewhere"
     )
@@ -243,7 +241,7 @@ class SweepConfig(Section):
 class OutputSection(Section):
     """Where results are written, and what of the data they hold. A text instead of this section is its `folder`."""
 
-    folder: PathText = Field("runs", min_length=1, description="folder that holds the run directories")
+    folder: FileName = Field("runs", description="folder that holds the run directories")
     texts: bool = Field(True, description="false: no sentence of the data is written, only row numbers")
 
 
@@ -263,7 +261,7 @@ class Config(Section):
     preset: str = Field("quickstart", description="the preset that the values started from")
     seed: int = Field(42, ge=0, lt=2**32)
     output: OutputSection = Field(default_factory=OutputSection)
-    name: str | None = Field(None, description="run directory inside output.folder; default: made from the config")
+    name: FileName | None = Field(None, description="run directory inside output.folder; default: made from the config")
     model: ModelConfig = Field(default_factory=ModelConfig)
     quant: QuantConfig = Field(default_factory=QuantConfig)
     lora: LoraSection = Field(default_factory=LoraSection)

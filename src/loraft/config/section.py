@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from loraft.config.names import too_long
+from loraft.visible import visible
 
 UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates
+LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes of a file's name, and characters of a path, on common file systems
 
 
 class WrittenInt(int):
@@ -39,6 +41,31 @@ class BareWord(str):
 def text_of(value: Any) -> Any:
     """The text that a number of a YAML file was written as; any other value as it is."""
     return getattr(value, "written", value)
+
+
+def _shown(name: str) -> str:
+    if not name.strip():
+        raise ValueError("is blank; give a name")
+    if visible(name) != name:
+        raise ValueError("holds a control character, which nobody would see; take it out of the name")
+    return name
+
+
+def _one_line(name: str) -> str:
+    if re.search(r"[\n\r\t]", name):
+        raise ValueError("holds a line break or a tab; take it out of the name")
+    return name
+
+
+def _short(name: str) -> str:
+    if too_long(name, LONGEST_NAME) or len(name) > LONGEST_PATH:
+        raise ValueError(f"is too long; at most {LONGEST_NAME} bytes in each part of a path")
+    return name
+
+
+ColumnName = Annotated[str, AfterValidator(_shown)]  # headers of tables may have line breaks
+Name = Annotated[ColumnName, AfterValidator(_one_line)]
+FileName = Annotated[Name, AfterValidator(_short)]  # a path or a name that becomes one
 
 
 class Section(BaseModel):
@@ -76,6 +103,14 @@ class Section(BaseModel):
         what = "word" if found in ("a boolean", "null") else "text"
         raise ValueError(f"{'holds' if listed else 'is'} {found}; YAML reads {written} so: put such a {what} in quotes")
 
+    @field_validator("*")
+    @classmethod
+    def _encodable(cls, value: Any) -> Any:
+        texts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and re.search("[\0\ud800-\udfff]", text) for text in texts):
+            raise ValueError("holds NUL or half a surrogate pair, which no text file can hold; take it out")
+        return value
+
     @field_validator("*", mode="before")
     @classmethod
     def _text_as_written(cls, value: Any, info: ValidationInfo) -> Any:
@@ -88,15 +123,6 @@ class Section(BaseModel):
 def is_folder_alone(output: Any) -> bool:
     """Whether this value of `output` is short for `output.folder`, as all were before there was `output.texts`."""
     return output is not None and not isinstance(output, dict | Section)
-
-
-def _exists_or_could(path: str) -> str:
-    if too_long(path, 255) or len(path) > 4096:
-        raise ValueError("is too long; at most 255 bytes in each part of a path")
-    return path
-
-
-PathText = Annotated[str, AfterValidator(_exists_or_could)]  # of a key that may be a path
 
 
 def _unwritable(value: Any) -> str | None:

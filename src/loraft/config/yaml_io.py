@@ -11,6 +11,7 @@ from loraft.config.names import show
 from loraft.config.schema import Config
 from loraft.config.section import BareWord, WrittenFloat, WrittenInt
 from loraft.errors import ConfigError
+from loraft.visible import visible
 
 LONGEST = 10_000_000  # bytes of a config file
 MOST_VALUES = 100_000  # values in a config, after aliases are followed: aliases of aliases can stand for millions
@@ -25,7 +26,8 @@ def dump_config(config: Config) -> str:
         >>> print(loraft.dump_config(loraft.resolve()).splitlines()[0])
         preset: quickstart
     """
-    return yaml.dump(config.model_dump(), Dumper=Dumper, allow_unicode=True, sort_keys=False, width=120)
+    text = yaml.dump(config.model_dump(), Dumper=Dumper, allow_unicode=True, sort_keys=False, width=120)
+    return visible(text)  # what PyYAML leaves of control characters stands in double quotes, where escapes are read
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

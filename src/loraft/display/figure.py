@@ -21,6 +21,7 @@ STYLE = {
     "grid.color": "0.9",
     "axes.axisbelow": True,
     "legend.frameon": False,
+    "text.parse_math": False,  # $ in a label is a $
 }
 
 

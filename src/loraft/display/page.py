@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loraft.display.figure import DPI
+from loraft.visible import visible
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -60,7 +61,8 @@ def page(document: Document) -> str:
     """The whole document as HTML; every text in it is escaped once, by the template."""
     sections = [(head, list(_views(parts))) for head, parts in document.sections if parts]
     template = TEMPLATES.get_template("page.html.jinja")
-    return template.render(title=document.title, subtitle=document.subtitle, sections=sections)
+    made = template.render(title=document.title, subtitle=document.subtitle, sections=sections)
+    return visible(made)
 
 
 def markdown(document: Document) -> str:
@@ -74,7 +76,7 @@ def markdown(document: Document) -> str:
         ]
         if made and not any(isinstance(part, Code) for part in parts):
             blocks += [f"## {_markdown_text(head)}", *made]
-    return "\n\n".join(blocks) + "\n"
+    return visible("\n\n".join(blocks) + "\n")
 
 
 def _views(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
@@ -130,4 +132,4 @@ def _plain(cell: Any) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    return re.sub(r"([\\`*<|])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*<|&\[\]~])", r"\\\1", " ".join(text.split()))

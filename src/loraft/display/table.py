@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from loraft.visible import visible
+
 MANY_LABELS = 8  # above so many, tables and figures show `SHOWN_LABELS` of them: the worst, the largest or the rarest
 SHOWN_LABELS = 15
 
@@ -26,9 +28,9 @@ def show(tables: Sequence[Table]) -> None:
 def number_table(first: str, *columns: str) -> Table:
     """An empty table whose first column is left-aligned and whose other columns are right-aligned."""
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column(Text(first))
+    table.add_column(_text(first))
     for column in columns:
-        table.add_column(Text(column), justify="right")
+        table.add_column(_text(column), justify="right")
     return table
 
 
@@ -36,7 +38,7 @@ def narrow_table(*columns: str) -> Table:
     """An empty table with little space between its columns, all right-aligned except the last."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(Text(column), justify="right", overflow="fold")
+        table.add_column(_text(column), justify="right", overflow="fold")
     table.columns[-1].justify = "left"
     return table
 
@@ -45,15 +47,24 @@ def listing(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table of words, all columns left-aligned."""
     table = Table(box=box.SIMPLE_HEAD)
     for column in columns:
-        table.add_column(Text(column))
+        table.add_column(_text(column))
     for row in rows:
         add_row(table, *row)
     return table
 
 
 def add_row(table: Table, *cells: str) -> None:
-    """Adds a row of plain text: square brackets in a sentence or a name are not read as rich's markup."""
-    table.add_row(*map(Text, cells))
+    """Adds a row of plain text: square brackets are not read as rich's markup, and control characters are visible."""
+    table.add_row(*map(_text, cells))
+
+
+def show_lines(lines: Iterable[str]) -> None:
+    """Prints lines for people on stdout."""
+    print(visible("\n".join(lines)))
+
+
+def _text(cell: str) -> Text:
+    return Text(visible(cell))
 
 
 def shorten(text: str, limit: int = 90) -> str:

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from loraft.visible import HIDDEN
+
 
 def utc_now() -> str:
     """The present time in UTC, to the second, in ISO 8601."""
@@ -100,7 +102,8 @@ def to_json(value: Any, indent: int | None = 2) -> str:
     Raises:
         TypeError: a value is of another type.
     """
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    text = json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    return HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # the same value, also safe on a terminal
 
 
 def _plain(value: Any) -> Any:

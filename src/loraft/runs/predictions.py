@@ -5,7 +5,7 @@ Shapes: N rows.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ class PredictedRow:
 
     Attributes:
         row: number of the row in its file.
-        text, label: the sentence and its reference label; a tuple where a row has any number of labels.
+        text, label: the sentence, "" where `output.texts` is false, and its reference label; a tuple where a row has
+            any number of labels.
         predicted: the predicted label, or labels; None where the generated answer is no label.
         probs: probability of each label, in [0, 1]; None where the answer was generated.
         answer: the generated answer; None where labels were scored.
@@ -78,8 +79,10 @@ def predicted_ids(rows: Sequence[PredictedRow], labels: Sequence[str]) -> npt.ND
     return np.array([ids.get(str(row.predicted), -1) for row in rows], dtype=np.int64)
 
 
-def write_rows(run: Run, rows: Sequence[PredictedRow]) -> None:
-    """Writes a run's predictions on its test rows, one JSON object a line."""
+def write_rows(run: Run, rows: Sequence[PredictedRow], *, texts: bool = True) -> None:
+    """Writes a run's predictions on its test rows, one JSON object a line; without `texts` none holds its sentence."""
+    if not texts:  # a generated answer may repeat the sentence: the label that was read in it stays
+        rows = [replace(row, text="", answer=row.answer and str(row.predicted or "")) for row in rows]
     lines = (json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows)
     write_text(run.predictions_path, "".join(lines))
 
@@ -129,8 +132,10 @@ def difference_of_rows(a: RunPredictions, b: RunPredictions) -> str | None:
     if len(a.texts) != len(b.texts):
         return f"{len(a.texts)} and {len(b.texts)} test rows"
     for n, (left, right) in enumerate(zip(a.texts, b.texts, strict=True)):
-        if left != right:
+        if left != right and left and right:  # no text: one of the runs was made with output.texts=false
             return f"row {a.rows[n]}: {_short(left)} and {_short(right)}"
+    if not (all(a.texts) and all(b.texts)) and a.rows != b.rows:
+        return "other row numbers"
     different = np.flatnonzero(a.references_N != b.references_N)
     if len(different):
         n = int(different[0])

@@ -34,6 +34,16 @@ def as_json(record: Any) -> Any:
     return record
 
 
+def without_texts(content: Any) -> Any:
+    """JSON content with "" in place of every sentence, which files hold under the key `text`."""
+    if isinstance(content, list):
+        return [without_texts(value) for value in content]
+    if not isinstance(content, dict):
+        return content
+    sentence = isinstance(content.get("text"), str)
+    return {key: "" if sentence and key == "text" else without_texts(value) for key, value in content.items()}
+
+
 def flattened(record: Any, *inside: str) -> dict[str, Any]:
     """The record's fields as a dict, where the contents of the fields named `inside` replace these fields.
 

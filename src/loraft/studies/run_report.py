@@ -100,6 +100,7 @@ def _mistakes(run: Run, after: EvaluationReport) -> list[Part]:
     if not wrong:
         return ["None: every test row is right."]
     total = f"{len(wrong):,} of {after.n:,} test rows are wrong"
+    total += "" if wrong[0].text else " (their sentences are not kept: output.texts=false)"
     if wrong[0].probs is None:
         answers = [(row.text, str(row.label), str(row.answer), str(row.row)) for row in wrong[:MISTAKES]]
         return [f"{total}; the first of them:", listing(("sentence", "reference", "answer", "row"), answers)]

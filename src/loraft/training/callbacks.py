@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from loraft.evaluation.choosing import DEFAULT, Metric
+from loraft.visible import visible
 
 SECONDS_APART = 60.0  # what an interruption that nobody asked for can cost
 KEPT = ("loss", "learning_rate", "grad_norm", "epoch", "eval_loss", "eval_accuracy", "eval_macro_f1", "eval_micro_f1")
@@ -42,7 +43,7 @@ class ProgressCallback(TrainerCallback):
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(),
             console=console,
             disable=not (visible and sys.stderr.isatty()),
@@ -56,7 +57,7 @@ class ProgressCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Moves the bar."""
-        self.bar.update(self.task, completed=state.global_step, note="  ".join(self.notes.values()))
+        self.bar.update(self.task, completed=state.global_step, note=visible("  ".join(self.notes.values())))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Logs loss and scores; the trainer's closing summary is left out, since metrics.json has it."""

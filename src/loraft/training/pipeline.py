@@ -46,6 +46,7 @@ from loraft.training.measured import Measured
 from loraft.training.out_of_memory import train_halving
 from loraft.training.results import ParameterCounts, RunResult, TrainReport
 from loraft.training.trainer import LabelTrainer
+from loraft.visible import visible
 
 # Trains the fresh adapter of the model, or fills an empty one with weights that were trained elsewhere; reports how.
 Fit = Callable[[Run, PeftModel], TrainReport]
@@ -184,7 +185,7 @@ def _train_and_judge(
         save_adapter(run, model, manifest.describe(config, encoder, identity, data, scores, thresholds, made_in))
     finally:
         remove_adapter(model)
-    write_rows(run, rows)
+    write_rows(run, rows, texts=config.output.texts)
     result = RunResult(
         run=str(run.path),
         labels=encoder.task.labels,
@@ -241,7 +242,7 @@ def fit_adapter(inputs: TrainingInputs, resume: bool, quiet: bool, run: Run, mod
     if not quiet:
         _print_settings(config, counts, learning_rate(config.train, model))
         for line in coverage(model):
-            print(line, file=sys.stderr)
+            print(visible(line), file=sys.stderr)
     progress = ProgressCallback(run.append_log, visible=not quiet, metric=data.metric)
     interrupt = SaveOnInterrupt()
     checkpoint = newest_checkpoint(run.checkpoints) if resume else None

@@ -95,7 +95,8 @@ def _shortened(config: Config, splits: list[Split]) -> Iterator[Listed]:
 
 def _row(config: Config, split: Split, i: int, columns: tuple[str, ...] = ROW) -> Listed:
     example, labels = split.examples[i], config.prompt.labels or []
-    return dict(zip(columns, (split.name, example.row, example.text, labels[split.labels[i]]), strict=True))
+    text = example.text if config.output.texts else ""
+    return dict(zip(columns, (split.name, example.row, text, labels[split.labels[i]]), strict=True))
 
 
 def _pair(config: Config, split: Split, i: int, other: Split, j: int) -> Listed:

@@ -26,6 +26,7 @@ from loraft.data.near_duplicates import NEAR
 from loraft.data.sources import NoSplitError
 from loraft.data.splitting import DrawError
 from loraft.errors import BackboneError, DataError, first_line
+from loraft.runs.records import as_json, without_texts
 from loraft.runs.run import Run
 from loraft.runs.study_folders import DatasetFolder, FewshotFolder, SweepFolder
 from loraft.studies.dataset.records import (
@@ -106,6 +107,9 @@ def describe(
     if column:
         columns[column] = (names, by_N)
     _draw(folder, Path(config.data.source).name, words_N, columns)
+    if not config.output.texts:
+        folder.finish(without_texts(as_json(result)))
+        return DatasetStatistics.of(folder)
     folder.finish(result)
     return result
 

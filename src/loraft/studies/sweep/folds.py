@@ -133,7 +133,7 @@ def _train_folds(config: Config, folds: int, *, force: bool, quiet: bool, tell: 
         metric=metric,
         warnings=tuple(told),
     )
-    write_rows(Run(folder.path), sorted(rows, key=lambda row: row.row))
+    write_rows(Run(folder.path), sorted(rows, key=lambda row: row.row), texts=config.output.texts)
     folder.finish(result)
     for sentence in told:
         warnings.warn(sentence, stacklevel=2)

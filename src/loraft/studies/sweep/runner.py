@@ -181,8 +181,11 @@ def run_trials(
                 # Figures take longer than a small trial; those of the best one are drawn at the end.
                 result = run_training(run, inputs, fit=fit, resume=not force, quiet=quiet, figures=False)
         except Exception as error:  # whatever it is, the other trials go on
-            failure = _in_words(error)
-            write_text(error_path, traceback.format_exc())
+            failure, trace = _in_words(error), traceback.format_exc()
+            if not trial.config.output.texts:  # a message may quote a sentence: files name the kind of error only
+                tell(failure)
+                failure, trace = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
+            write_text(error_path, trace)
         # The frozen weights must be bit-identical afterwards; if they are not, the next trial loads them again.
         if not shared.check() and failure is None and trial.config.lora.init_lora_weights not in MOVING_INITS:
             failure = "the training changed weights of the frozen backbone, so its scores cannot be reproduced"
