@@ -207,7 +207,7 @@ def _is_alive(owner: Owner, path: Path) -> bool:
         process = psutil.Process(owner.pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        return abs(process.create_time() - owner.process_started) < SAME_START
+        return bool(abs(process.create_time() - owner.process_started) < SAME_START)
     except psutil.AccessDenied:
         return True
     except (psutil.Error, ValueError, OverflowError):
