@@ -64,9 +64,10 @@ def document(folder: Path) -> Document:
     for file, make in KINDS.items():
         if (folder / file).is_file():
             return make(folder)
-    remedy = "the same command continues the sweep, or name one of its runs"
-    if not SweepFolder(folder).config_path.is_file():
-        remedy = "the same command with --resume finishes what was interrupted"
+    remedy = "the same command with --resume finishes what was interrupted"
+    for kind, more in ((Run, ""), (SweepFolder, ", or name one of its runs"), (FoldsFolder, "")):
+        if kind(folder).config_path.is_file():
+            remedy = f"{kind(folder).how_to_resume} continues it{more}"
     raise RunError(f"{folder}: nothing finished to report (got none of {', '.join(KINDS)}); {remedy}")
 
 
