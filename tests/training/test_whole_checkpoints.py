@@ -108,6 +108,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(
             newest_checkpoint(folder, AGAIN)
 
 
+@pytest.mark.filterwarnings("ignore::loraft.errors.Note")
 @pytest.mark.parametrize("damage", [DAMAGES["deleted"], DAMAGES["emptied"], DAMAGES["cut"]])
 @pytest.mark.parametrize("name", FILES)
 def test_a_checkpoint_of_an_earlier_version_needs_the_files_that_a_training_goes_on_from(
