@@ -114,7 +114,7 @@ def _acquire(folder: Path, force: bool) -> bytes:
     import psutil
 
     path, me = folder / LOCK_FILE, psutil.Process()
-    command = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    command = shlex.join([os.path.basename(sys.argv[0]).replace("__main__.py", "loraft"), *sys.argv[1:]])
     command = command if len(command) < SHOWN else f"{command[:SHOWN]} ..."
     owner = Owner(me.pid, socket.gethostname(), me.create_time(), utc_now(), command)
     content = to_json(asdict(owner), indent=None).encode() + b"\n"
