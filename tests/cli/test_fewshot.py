@@ -14,6 +14,7 @@ from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
 from loraft.runs.atomic_files import write_json, write_text
 from loraft.runs.run import Run
+from loraft.runs.study_folders import FewshotFolder
 from loraft.studies.fewshot import study as fewshot_study
 from loraft.studies.fewshot.records import FewshotResult
 
@@ -50,6 +51,19 @@ def test_fewshot_prints_table_and_verdict_and_names_the_next_command(called: dic
     assert "Fine-tuning pays" in out.splitlines()[-1]
     assert err.endswith("study: runs/của em\nnext: loraft report 'runs/của em'\n")
     assert not called["quiet"]
+
+
+def test_a_renamed_study_goes_on_in_its_folder(
+    called: dict[str, Any], loraft_says: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = FewshotFolder(Path("runs/mới"))
+    write_text(folder.config_path, dump_config(resolve()))
+    folder.environment_path.touch()
+    for flag, path in (("--resume", folder.path), ("--force", folder.path), ("--json", None)):
+        assert loraft_says("fewshot", flag, "--config", str(folder.config_path))[0] == 0
+        assert path in (None, fewshot_study.folder_of(called["config"], None).path)
+    assert called["config"].name is None  # without either flag it is another study
 
 
 def test_an_interrupted_fewshot_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, loraft_says: Says) -> None:

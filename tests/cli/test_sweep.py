@@ -13,11 +13,16 @@ from helpers.tiny import CONFIGS
 from typer.testing import CliRunner, Result
 
 from loraft.cli.app import app
+from loraft.config.resolve import resolve
+from loraft.config.yaml_io import dump_config
 from loraft.errors import BackboneError, ConfigError
-from loraft.runs.atomic_files import to_json
+from loraft.runs.atomic_files import to_json, write_text
 from loraft.runs.records import as_json
+from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep import runner
+from loraft.studies.sweep.grid import expand
 from loraft.studies.sweep.records import SweepResult, TrialRecord
+from loraft.studies.sweep.trials import run_of
 
 
 def invoke(*arguments: str) -> Result:
@@ -83,6 +88,17 @@ def test_flags_reach_the_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.sweep.grid == {"train.optim": ["sgd", "adamw_torch"]}
     assert (config.quant.method, config.sweep.joint) == ("nf4", "off")
     assert kwargs["force"] is True
+
+
+def test_a_renamed_sweep_goes_on_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = SweepFolder(Path("runs/mới"))
+    write_text(folder.config_path, dump_config(resolve(overrides=["sweep.ranks=[1]"])))
+    folder.environment_path.touch()
+    seen: list[Any] = []
+    monkeypatch.setattr(runner, "sweep", lambda config, **kwargs: seen.append(config) or swept((1,)))
+    assert invoke(*shlex.split(folder.how_to_resume)[1:]).exit_code == 0
+    assert [run_of(trial).path for trial in expand(seen[0])] == [folder.path / "r1"]
 
 
 def test_an_interrupted_sweep_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """`loraft train`: what is handed over, printed, and refused before anything loads."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import pytest
 from helpers.command_line import Double, Says, finished
 
 from loraft.config.resolve import resolve
+from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import SplitSummary
 from loraft.evaluation.classification_report import classification_report
+from loraft.runs.run import Run, run_of
 
 
 def test_train_resolves_the_short_flags(api: Double, here: Path, loraft_says: Says) -> None:
@@ -100,6 +103,29 @@ def test_an_earlier_run_needs_a_flag(api: Double, here: Path, loraft_says: Says)
     assert api.given == {"force": False, "resume": True}
 
 
+def test_the_command_that_a_message_prints_works_in_a_renamed_folder(
+    api: Double, here: Path, loraft_says: Says
+) -> None:
+    begun = finished(here / "runs" / "cũ", overrides=["name=cũ"])
+    (here / begun / "environment.json").touch()
+    (here / begun).rename(here / "runs" / "mới")
+    config = ("--config", "runs/mới/config.yaml")
+    code, _, err = loraft_says("train", "--resume", *config)
+    assert (code, err) == (
+        1,
+        "error: runs/mới: the run is finished, so there is nothing to resume; --force starts it again\n",
+    )
+    (here / "runs" / "mới" / "metrics.json").unlink()
+    again = Run(Path("runs/mới")).how_to_begin_again.removesuffix(" begins again")
+    for command in (Run(Path("runs/mới")).how_to_resume, again):
+        assert loraft_says(*shlex.split(command)[1:])[0] == 0
+        assert api.config is not None
+        assert run_of(api.config).path == Path("runs/mới")
+    assert loraft_says("train", *config, "--resume", "--set", "name=khác")[0] == 1  # that run was not begun
+    assert loraft_says("train", *config)[0] == 0  # its config, for a run of the old name
+    assert run_of(api.config).path == Path("runs/cũ")
+
+
 @pytest.mark.parametrize(("rank", "code"), [("0", 1), ("1", 0)])
 def test_the_main_process_alone_looks_for_an_earlier_run(
     rank: str, code: int, api: Double, here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
@@ -138,5 +164,8 @@ def test_folds_are_trained_by_their_own_function(
     assert (code, given) == (1, [])
     assert err.endswith("--resume: no training by folds was begun in runs/gấp; leave --resume out\n")
     (here / "runs" / "gấp").mkdir(parents=True)
-    (here / "runs" / "gấp" / "folds.yaml").touch()
+    (here / "runs" / "gấp" / "folds.yaml").write_text(dump_config(resolve(overrides=["name=cũ"])), encoding="utf-8")
     assert loraft_says("train", "--folds", "5", "--resume", "--set", "name=gấp")[0] == 0
+    (here / "runs" / "gấp" / "environment.json").touch()  # the folder was renamed
+    assert loraft_says("train", "--folds", "5", "--config", "runs/gấp/folds.yaml")[0] == 0
+    assert given[-1][0][0].name == "gấp"

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -23,6 +24,10 @@ from loraft.errors import Note, RunError
 from loraft.runs import lock
 from loraft.runs.lock import LOCK_FILE, locked, refuse_locked
 from loraft.runs.run import Run
+from loraft.runs.study_folders import SweepFolder
+from loraft.studies.fewshot import study
+from loraft.studies.sweep import folds, runner
+from loraft.studies.sweep.grid import expand
 from loraft.training import pipeline
 
 HOLDER = """
@@ -204,6 +209,30 @@ def test_the_lock_is_taken_before_force_deletes_anything(tmp_path: Path, monkeyp
                 pipeline.train(config(tmp_path, "name=chạy"), force=True, quiet=True)
         assert os.listdir(tmp_path) in ([], [".rows"])
     assert seen == [True, True]
+
+
+def test_sweep_folds_and_study_lock_their_directories(tmp_path: Path) -> None:
+    section = config(tmp_path, "sweep.ranks=[1]", "name=quét")
+    works: list[Callable[[], Any]] = [
+        lambda: runner.sweep(section, quiet=True, force=True),
+        lambda: folds.train_folds(section, 2, quiet=True, force=True),
+        lambda: study.fewshot(section, quiet=True, force=True),
+        lambda: pipeline.train(section, quiet=True, force=True),
+    ]
+    with locked(tmp_path / "quét"):
+        for work in works:
+            with pytest.raises(RunError, match=rf"quét: process {os.getpid()} on .* works there"):
+                work()
+        assert os.listdir(tmp_path / "quét") == [LOCK_FILE]
+
+
+def test_a_trial_that_another_process_trains_fails_alone(tmp_path: Path) -> None:
+    trials = expand(config(tmp_path, "sweep.ranks=[1]", "name=quét"))
+    shared: Any = SimpleNamespace(tell=lambda line: None, inputs=lambda section: None, check=lambda: True)
+    with locked(tmp_path / "quét" / "r1"):
+        errors = runner.run_trials(trials, SweepFolder(tmp_path / "quét"), shared, "off", force=True, quiet=True)
+    assert list(errors) == ["r1"]
+    assert "works there" in errors["r1"]
 
 
 def test_only_the_main_process_of_a_training_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,10 @@ import pytest
 from loraft.config.resolve import resolve
 from loraft.config.yaml_io import dump_config
 from loraft.errors import ConfigError, RunError
-from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config
+from loraft.runs.folders import RunFolder
+from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config, where_it_lies
+from loraft.runs.run import Run, run_of
+from loraft.runs.study_folders import SweepFolder
 
 
 def begun(folder: Path, *overrides: str) -> Path:
@@ -53,3 +56,52 @@ def test_a_config_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("lora: [", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"config\.yaml"):
         check_same_config(tmp_path / "config.yaml", resolve(), free=(), hint="")
+
+
+def run_in(folder: Path, *overrides: str, kind: type[RunFolder] = Run) -> Path:
+    """The config file of a begun run in the folder, wherever its config says that it goes."""
+    folder.mkdir(parents=True)
+    (folder / "environment.json").touch()
+    path = folder / kind.config_file
+    path.write_text(dump_config(resolve(overrides=list(overrides))), encoding="utf-8")
+    return path
+
+
+def found(path: Path, *overrides: str, kind: type[RunFolder] = Run) -> dict[str, str]:
+    config = resolve(config_file=path, overrides=list(overrides))
+    return where_it_lies(config, path, kind, lambda saved: run_of(saved).path)
+
+
+@pytest.mark.parametrize(
+    ("lies", "named", "output", "name"),
+    [
+        ("runs/mới", "name=cũ", "runs", "mới"),
+        ("runs/mới", "name=null", "runs", "mới"),
+        ("runs/quét mới/r8", "name=quét/r8", "runs", "quét mới/r8"),
+        ("khác/cũ", "name=cũ", "khác", "cũ"),
+        ("mới", "name=cũ", ".", "mới"),
+    ],
+)
+def test_work_in_a_renamed_or_copied_folder_goes_on_there(
+    lies: str, named: str, output: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = run_in(Path(lies), named)
+    assert found(path) == {"output": output, "name": name}
+    assert found(path.absolute()) == {"output": str((tmp_path / output).absolute()), "name": name}
+    moved = resolve(config_file=path, flags=found(path))
+    assert run_of(moved).path == Path(lies)
+    assert found(run_in(tmp_path / "r" / "x", f"output={tmp_path}/r", "name=x")) == {}  # where its config says
+    for elsewhere in ("output=xa", "name=xa"):  # the command line says where
+        assert found(path, elsewhere) == {}
+
+
+def test_a_config_that_lies_in_no_run_says_itself_where_the_run_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = run_in(tmp_path / "dự án", "name=cũ")
+    assert found(path, kind=SweepFolder) == {}
+    (path.parent / "environment.json").unlink()
+    assert found(path) == {}
+    assert where_it_lies(resolve(), None, Run, lambda saved: tmp_path) == {}

@@ -54,7 +54,8 @@ def test_a_sweep_stands_for_its_best_trial(tmp_path: Path) -> None:
     best = make_run(tmp_path, "quét/r8")
     make_run(tmp_path, "quét/r1")
     (tmp_path / "quét" / "sweep.yaml").touch()
-    with pytest.raises(RunError, match="quét: the sweep is not finished; the same command continues it"):
+    says = r"quét: the sweep is not finished; loraft sweep --config .*quét/sweep.yaml'? continues it"
+    with pytest.raises(RunError, match=says):
         find_run("quét", tmp_path)
     write_json(tmp_path / "quét" / "sweep.json", {"best": {"name": "r8"}})
     assert find_run("quét", tmp_path).path == best.path

@@ -11,7 +11,7 @@ from loraft.errors import RunError
 from loraft.runs.atomic_files import write_text
 from loraft.runs.folders import RunFolder
 from loraft.runs.run import Run
-from loraft.runs.study_folders import DatasetFolder, FewshotFolder, JointPass, SweepFolder
+from loraft.runs.study_folders import DatasetFolder, FewshotFolder, FoldsFolder, JointPass, SweepFolder
 
 STUDIES = (SweepFolder, FewshotFolder, DatasetFolder, JointPass)
 
@@ -42,7 +42,12 @@ def test_a_sweep_is_continued_by_the_same_command_and_replaced_by_none(tmp_path:
     again = SweepFolder.create(tmp_path, "nghiên cứu")
     assert again.finished
     assert (again.path / "r8").is_dir()
-    assert again.how_to_resume == "the same command"
+    assert again.how_to_resume == f"loraft sweep --config '{again.path}/sweep.yaml'"
+    folds = begun(FoldsFolder, tmp_path / "khác")
+    assert folds.how_to_resume == f"loraft train --folds K --config '{folds.path}/folds.yaml'"
+    (folds.path / "fold1").mkdir()
+    (folds.path / "fold1" / "config.yaml").write_text(dump_config(resolve(overrides=["data.fold=1/5"])))
+    assert "--folds 5 " in folds.how_to_resume
     (tmp_path / "luận văn").mkdir()
     (tmp_path / "luận văn" / "chương 1.txt").touch()
     with pytest.raises(RunError, match="files that are not of a sweep"):

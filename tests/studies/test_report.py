@@ -494,9 +494,9 @@ def test_what_is_not_there_or_not_finished_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no such run or study \(got 'xyz'\); there are quét$"):
         report.find("xyz", tmp_path)
     sweep.results_path.unlink()
-    with pytest.raises(RunError, match="the same command continues the sweep"):
+    with pytest.raises(RunError, match=r"loraft sweep --config \S*quét/sweep.yaml'? continues it, or name"):
         report.document(sweep.path)
-    with pytest.raises(RunError, match="the same command with --resume finishes"):
+    with pytest.raises(RunError, match=r"loraft train --resume --config \S*tốt-nhất/config.yaml'? continues it"):
         report.document(tmp_path / "tốt-nhất")
 
 

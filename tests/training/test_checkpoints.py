@@ -1,4 +1,4 @@
-"""Which checkpoint a training goes on from, and adapters that a killed process cannot leave half-written."""
+"""What is read from a checkpoint, and adapters that a killed process cannot leave half-written."""
 
 import json
 from dataclasses import replace
@@ -25,25 +25,10 @@ from loraft.training.checkpoints import (
     finished_training,
     keep_best,
     load_best,
-    newest_checkpoint,
     read_best,
     save_adapter,
-    step_of,
 )
-
-
-def test_the_newest_checkpoint_is_the_latest_whole_one(tmp_path: Path) -> None:
-    assert newest_checkpoint(tmp_path / "none") is None
-    for step, state in ((9, "{}"), (100, json.dumps({"global_step": 100})), (200, '{"global'), (300, None)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if state is not None:
-            (folder / "trainer_state.json").write_text(state, encoding="utf-8")
-    (tmp_path / "checkpoint-x").mkdir()
-    (tmp_path / "checkpoint-x" / "trainer_state.json").write_text("{}", encoding="utf-8")
-    found = newest_checkpoint(tmp_path)
-    assert found == tmp_path / "checkpoint-100"
-    assert step_of(tmp_path / "checkpoint-100") == 100
+from loraft.training.whole_checkpoints import damage_of
 
 
 @pytest.mark.parametrize("over", [True, False])
@@ -112,9 +97,13 @@ def test_a_process_that_is_killed_leaves_the_earlier_best_weights(
         keep_best(tmp_path, model, "default", {"default": BestStep(10, 0.75)})
     assert read_best(tmp_path) == {"default": BestStep(5, 0.5)}
     assert values(best_weights(tmp_path, "default")) == {1}
+    (tmp_path / "default").rename(tmp_path / "default.before")  # killed between the two renames
+    assert read_best(tmp_path) == {"default": BestStep(5, 0.5)}
+    assert values(best_weights(tmp_path, "default")) == {1}
     monkeypatch.undo()
     keep_best(tmp_path, model, "default", {"default": BestStep(15, 0.8)})  # over the half-written folder
     assert values(best_weights(tmp_path, "default")) == {2}
+    assert damage_of(tmp_path / "default", (), only=False) is None
 
 
 def bundle() -> manifest.Manifest:

@@ -34,6 +34,7 @@ from loraft.training.callbacks import ProgressCallback
 from loraft.training.pipeline import TrainingInputs, _print_settings, run_training, start_run, train
 from loraft.training.results import ParameterCounts, RunResult, TrainReport
 from loraft.training.trainer import LabelTrainer
+from loraft.training.whole_checkpoints import write_hashes
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,7 @@ def test_a_training_whose_steps_are_all_done_is_only_judged(
     state = json.loads(path.read_text(encoding="utf-8"))
     state["stateful_callbacks"]["TrainingClock"]["attributes"]["seconds"] = 5000.0
     path.write_text(json.dumps(state), encoding="utf-8")
+    write_hashes(path.parent)
     monkeypatch.setattr(LabelTrainer, "train", lambda *given, **named: pytest.fail("it trained"))
     modes: list[set[bool]] = []
     original = pipeline.judge

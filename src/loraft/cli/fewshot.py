@@ -2,13 +2,28 @@
 
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from loraft.cli.console import results_follow, say, start_command
-from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Seed, Sets, Task, Verbose, dotted
+from loraft.cli.options import (
+    ConfigFile,
+    Data,
+    Json,
+    Model,
+    Output,
+    Preset,
+    Quant,
+    Seed,
+    Sets,
+    Task,
+    Verbose,
+    dotted,
+    in_its_folder,
+)
 from loraft.errors import ConfigError
 from loraft.studies.sweep.progression import expand_integers
 
@@ -53,6 +68,7 @@ def fewshot(
     """
     from loraft.config.resolve import resolve
     from loraft.runs.folders import refuse_force_and_resume
+    from loraft.runs.study_folders import FewshotFolder
 
     refuse_force_and_resume(force=force, resume=resume)
     if adapter_shots and run is None:
@@ -66,7 +82,10 @@ def fewshot(
     path = None
     if run is None:
         flags |= dotted(model=model, task=task, quant=quant)
-        resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
+        again = partial(resolve, preset=preset, config_file=config, overrides=sets or ())
+        resolved = again(flags=flags)
+        if force or resume:
+            resolved = in_its_folder(resolved, again, flags, config, FewshotFolder, _usual)
     else:
         fixed = {"--preset": preset, "--config": config, "--model": model, "--task": task, "--quant": quant}
         taken = [flag for flag, value in fixed.items() if value is not None]
@@ -90,6 +109,12 @@ def fewshot(
         table.show_lines([*tables.fewshot_notes(study), "", study.verdict])
     say(f"study: {study.path}")
     say(f"next: loraft report {shlex.quote(study.path)}")
+
+
+def _usual(saved: "Config") -> Path:
+    from loraft.studies.fewshot.study import folder_of
+
+    return folder_of(saved, None).path
 
 
 def _with_run(

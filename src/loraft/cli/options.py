@@ -3,12 +3,16 @@
 Completion functions return all values, of which Typer keeps those that fit; they import the config when they run.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from loraft.bundled import bundled_backbones, bundled_data
+
+if TYPE_CHECKING:
+    from loraft.config.schema import Config
 
 CONFIG = "Config"  # panel of the help page
 SHORT = {
@@ -89,6 +93,23 @@ Adapter = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the libraries' warnings.")]
+
+
+def in_its_folder(
+    resolved: "Config", again: Callable[..., "Config"], flags: Mapping[str, Any], *where: Any
+) -> "Config":
+    """The config, for the directory that its file lies in where that was renamed, moved or copied.
+
+    Args:
+        resolved: by `again(flags=flags)`.
+        again: resolves with other flags.
+        flags: config keys of the command's flags.
+        *where: the further arguments of `runs.resume.where_it_lies`.
+    """
+    from loraft.runs.resume import where_it_lies
+
+    moved = where_it_lies(resolved, *where)
+    return again(flags={**flags, **moved}) if moved else resolved
 
 
 def dotted(**given: str | None) -> dict[str, str | None]:

@@ -2,12 +2,27 @@
 
 import shlex
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from loraft.cli.console import results_follow, say, start_command
-from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Seed, Sets, Task, Verbose, dotted
+from loraft.cli.options import (
+    ConfigFile,
+    Data,
+    Json,
+    Model,
+    Output,
+    Preset,
+    Quant,
+    Seed,
+    Sets,
+    Task,
+    Verbose,
+    dotted,
+    in_its_folder,
+)
 from loraft.errors import ConfigError
 from loraft.studies.sweep.progression import expand_integers
 
@@ -47,9 +62,10 @@ def sweep(
     from loraft.display import table
     from loraft.runs.atomic_files import to_json
     from loraft.runs.records import as_json
+    from loraft.runs.study_folders import SweepFolder
     from loraft.studies.sweep import tables
     from loraft.studies.sweep.grid import expand, expand_ranks, parse_grid, sweep_name
-    from loraft.studies.sweep.trials import plan
+    from loraft.studies.sweep.trials import plan, run_of
 
     if seed is not None and seeds is not None:
         raise ConfigError(f"--seed and --seeds: give only one of them (got {seed} and {seeds}); leave --seed out")
@@ -60,7 +76,11 @@ def sweep(
         "sweep.seeds": expand_integers(seeds, "--seeds") if seeds is not None else None,
         "sweep.joint": joint,
     }
-    resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
+    again = partial(resolve, preset=preset, config_file=config, overrides=sets or ())
+    resolved = again(flags=flags)
+    resolved = in_its_folder(
+        resolved, again, flags, config, SweepFolder, lambda saved: run_of(expand(saved)[0]).path.parent
+    )
     trials = expand(resolved)
     start_command(resolved, verbose)
     if dry_run:

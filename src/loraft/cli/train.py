@@ -1,6 +1,7 @@
 """The command `loraft train`."""
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,7 @@ from loraft.cli.options import (
     Task,
     Verbose,
     dotted,
+    in_its_folder,
 )
 from loraft.errors import RunError
 
@@ -58,15 +60,25 @@ def train(
     from loraft.config.resolve import resolve
     from loraft.config.trackers import refuse_missing_trackers
     from loraft.runs.folders import refuse_force_and_resume
-    from loraft.runs.run import run_of
+    from loraft.runs.run import Run, run_of
+    from loraft.runs.study_folders import FoldsFolder
 
     flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
-    resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
+    again = partial(resolve, preset=preset, config_file=config, overrides=sets or ())
+    resolved = again(flags=flags)
     refuse_missing_trackers(resolved)
     if folds is not None:
         refuse_force_and_resume(force=force, resume=resume)
+
+        def usual(saved: "Config") -> Path:
+            path = run_of(saved).path
+            return path if saved.name is not None else path.with_name(f"{path.name}-{folds}folds")
+
+        resolved = in_its_folder(resolved, again, flags, config, FoldsFolder, usual)
         _train_folds(resolved, folds, force=force, resume=resume, json=json, verbose=verbose)
         return
+    if force or resume:
+        resolved = in_its_folder(resolved, again, flags, config, Run, lambda saved: run_of(saved).path)
     run = run_of(resolved)
     if distributed.is_main_process():
         run.check(force=force, resume=resume)

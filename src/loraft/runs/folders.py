@@ -7,6 +7,7 @@
     runs/<fewshot>/  fewshot.yaml  environment.json  draws.jsonl  plots/  fewshot.json
     runs/<data>/     plots/  data.json
 
+In each, `.lock` is there while a process works in it, and `.replaced` until work that was begun with --force finishes.
 The results (`metrics.json`, `sweep.json`, ...) are written last: their existence means that the work is finished. All
 files but the logs are written atomically (see `files`), so that a killed process leaves no half file.
 """

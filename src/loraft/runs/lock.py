@@ -30,6 +30,7 @@ LOCK_FILE = ".lock"
 WRITTEN_WITHIN = 60.0  # seconds: a lock file that cannot be read may be another process's that is being written
 SAME_START = 60.0  # seconds: start times are derived from the clock, which may be set; ids return much later than that
 ATTEMPTS = 5
+SHOWN = 60  # letters of a command line
 
 _held: set[Path] = set()  # of this process
 
@@ -113,7 +114,8 @@ def _acquire(folder: Path, force: bool) -> bytes:
     import psutil
 
     path, me = folder / LOCK_FILE, psutil.Process()
-    command = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])[:200]
+    command = shlex.join([os.path.basename(sys.argv[0]).replace("__main__.py", "loraft"), *sys.argv[1:]])
+    command = command if len(command) < SHOWN else f"{command[:SHOWN]} ..."
     owner = Owner(me.pid, socket.gethostname(), me.create_time(), utc_now(), command)
     content = to_json(asdict(owner), indent=None).encode() + b"\n"
     for _ in range(ATTEMPTS):
@@ -207,7 +209,7 @@ def _is_alive(owner: Owner, path: Path) -> bool:
         process = psutil.Process(owner.pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        return abs(process.create_time() - owner.process_started) < SAME_START
+        return bool(abs(process.create_time() - owner.process_started) < SAME_START)
     except psutil.AccessDenied:
         return True
     except (psutil.Error, ValueError, OverflowError):

@@ -1,6 +1,7 @@
-"""Check before resuming that the config is the one that the work was begun with."""
+"""Checks before resuming: that the config is the one that the work was begun with, and where the work lies now."""
 
-from collections.abc import Collection
+import os
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from loraft.config.diagnostics import known_keys
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.errors import RunError
+from loraft.runs.folders import RunFolder
 
 # Keys that do not change the results of a run: where values came from and where results go, and sections of studies.
 OUTPUT_KEYS = ("preset", "output.", "name")
@@ -35,6 +37,36 @@ def check_same_config(path: Path, config: Config, *, free: Collection[str], hint
     ]
     if changed:
         raise RunError(f"{path.parent}: was begun with another config:\n" + "\n".join(changed) + f"\n{hint}")
+
+
+def where_it_lies(
+    config: Config, file: Path | None, kind: type[RunFolder], usual: Callable[[Config], Path]
+) -> dict[str, str]:
+    """The keys `output` and `name` of a config file's directory, where that was renamed, moved or copied.
+
+    The file still has the output and the name of before, and work that goes on with it would go on elsewhere.
+
+    Args:
+        config: the config that a command resolved.
+        file: given with `--config`.
+        kind: of the directories that the command works in.
+        usual: the directory where the work of a config goes.
+
+    Returns:
+        No keys where the file is not the config of such a directory, where the directory is the one that the config
+        names, and where the command line names another output or name than the file.
+    """
+    if file is None or file.name != kind.config_file or not kind(file.parent).environment_path.is_file():
+        return {}
+    saved, folder = load_config(file), Path(os.path.abspath(file.parent))
+    named_otherwise = (saved.output, saved.name) != (config.output, config.name)
+    if named_otherwise or os.path.realpath(usual(saved)) == os.path.realpath(folder):
+        return {}
+    depth = 1 if saved.name is None else len(Path(saved.name).parts)  # a trial's name has that of its sweep before it
+    output = folder.parents[min(depth, len(folder.parents)) - 1]
+    if not file.is_absolute() and output.is_relative_to(Path.cwd()):
+        return {"output": str(output.relative_to(Path.cwd())), "name": folder.relative_to(output).as_posix()}
+    return {"output": str(output), "name": folder.relative_to(output).as_posix()}
 
 
 def _value(config: Config, key: str) -> Any:

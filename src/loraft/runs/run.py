@@ -47,6 +47,11 @@ class Run(RunFolder):
         return f"loraft train --resume --config {shlex.quote(str(self.config_path))}"
 
     @property
+    def how_to_begin_again(self) -> str:
+        """The command that trains this run from the first step, for messages."""
+        return f"loraft train --force --config {shlex.quote(str(self.config_path))} begins again"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the trainer's checkpoints."""
         return self.path / "checkpoints"

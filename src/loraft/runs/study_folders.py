@@ -3,9 +3,11 @@
 They share file handling with `Run` but are separate types, so that `predict` never takes one for a run.
 """
 
+import shlex
 from pathlib import Path
 
 from loraft.config.resolve import load_config
+from loraft.errors import ConfigError
 from loraft.runs.folders import RunFolder
 
 
@@ -18,7 +20,7 @@ class SweepFolder(RunFolder):
     @property
     def how_to_resume(self) -> str:
         """The command that continues this sweep, for messages."""
-        return "the same command"
+        return f"loraft sweep --config {shlex.quote(str(self.config_path))}"
 
     def refusal(self, *, force: bool, resume: bool) -> str | None:
         """None: whether to continue or replace is decided for each trial."""
@@ -47,6 +49,16 @@ class FoldsFolder(SweepFolder):
 
     kind = "training by folds"
     config_file, results_file = "folds.yaml", "folds.json"
+
+    @property
+    def how_to_resume(self) -> str:
+        """The command that continues this training, for messages."""
+        try:  # the config of a fold says which one of how many it is
+            fold = load_config(self.path / "fold1" / "config.yaml").data.fold
+        except ConfigError:
+            fold = None
+        folds = (fold or "1/K").partition("/")[2]
+        return f"loraft train --folds {folds} --config {shlex.quote(str(self.config_path))}"
 
     @property
     def predictions_path(self) -> Path:

@@ -67,9 +67,10 @@ def document(folder: Path) -> Document:
     for file, make in KINDS.items():
         if (folder / file).exists():  # a folder of that name, too: reading it says what is wrong
             return make(folder)
-    remedy = "the same command continues the sweep, or name one of its runs"
-    if not SweepFolder(folder).begun:
-        remedy = "the same command with --resume finishes what was interrupted"
+    remedy = "the same command with --resume finishes what was interrupted"
+    for kind, more in ((Run, ""), (SweepFolder, ", or name one of its runs"), (FoldsFolder, "")):
+        if kind(folder).begun:
+            remedy = f"{kind(folder).how_to_resume} continues it{more}"
     raise RunError(f"{folder}: nothing finished to report (got none of {', '.join(KINDS)}); {remedy}")
 
 

@@ -1,31 +1,20 @@
-"""Checkpoints of a training: the newest whole one, the best one, and the adapter that is saved at the end."""
+"""What is read from a checkpoint, the best weights of a joint training, and the adapter that is saved at the end."""
 
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PureWindowsPath
 
 from peft import PeftModel
 from transformers import PreTrainedModel, TrainerState
 
 from loraft.models import manifest
 from loraft.runs.run import Run
+from loraft.training.whole_checkpoints import write_hashes
 
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The whole checkpoint of the latest step, None if there is none.
-
-    The trainer's state is written last: without it, a killed process left the folder half-written.
-    """
-    numbered: list[tuple[int, Path]] = []
-    for path in folder.glob("checkpoint-*"):
-        step = path.name.removeprefix("checkpoint-")
-        if step.isdecimal() and _reads(path / "trainer_state.json", json.loads):
-            numbered.append((int(step), path))
-    return max(numbered)[1] if numbered else None
+BEFORE = ".before"  # suffix of the earlier best weights of an adapter while they are being replaced
 
 
 def step_of(checkpoint: Path) -> int:
@@ -47,16 +36,8 @@ def finished_training(checkpoint: Path) -> TrainerState | None:
 
 def load_best(model: PeftModel, checkpoint: Path, state: TrainerState) -> None:
     """Puts the adapter of the best checkpoint into the model, as the trainer does after its last step."""
-    best = Path(state.best_model_checkpoint or checkpoint).name
+    best = PureWindowsPath(state.best_model_checkpoint or checkpoint).name  # the run may come from another machine
     model.load_adapter(str(checkpoint.parent / best), model.active_adapter, is_trainable=True)
-
-
-def _reads(path: Path, parse: Callable[[str], Any]) -> bool:
-    try:
-        parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 @dataclass(frozen=True)
@@ -76,6 +57,9 @@ class BestStep:
 
 def read_best(folder: Path) -> dict[str, BestStep]:
     """Returns where each adapter of a joint training scored best so far, by its name in peft."""
+    for before in folder.glob(f"*{BEFORE}"):  # a process was killed between the two renames of `keep_best`
+        if not before.with_suffix("").exists():
+            before.rename(before.with_suffix(""))
     path = folder / "best.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return {name: BestStep(**best) for name, best in found.items()}
@@ -83,14 +67,18 @@ def read_best(folder: Path) -> dict[str, BestStep]:
 
 def keep_best(folder: Path, model: PeftModel, name: str, best: Mapping[str, BestStep]) -> None:
     """Writes an adapter's weights, and then what they reached; a process that is killed leaves the earlier ones."""
-    beside = folder / f"{name}.tmp"
-    shutil.rmtree(beside, ignore_errors=True)
+    beside, before = folder / f"{name}.tmp", folder / f"{name}{BEFORE}"
+    for path in (beside, before):
+        shutil.rmtree(path, ignore_errors=True)
     model.save_pretrained(str(beside), selected_adapters=[name])
-    shutil.rmtree(folder / name, ignore_errors=True)
+    write_hashes(beside)
+    if (folder / name).exists():
+        (folder / name).rename(before)
     beside.rename(folder / name)
     text = folder / "best.json.tmp"
     text.write_text(json.dumps({key: vars(value) for key, value in best.items()}), encoding="utf-8")
     os.replace(text, folder / "best.json")
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def best_weights(folder: Path, name: str) -> Path:

@@ -10,8 +10,9 @@ from peft import PeftModel
 
 from loraft import distributed
 from loraft.errors import BackboneError, Note
-from loraft.training.checkpoints import newest_checkpoint
+from loraft.runs.run import Run
 from loraft.training.trainer import LabelTrainer
+from loraft.training.whole_checkpoints import newest_checkpoint
 
 
 def train_halving(
@@ -58,7 +59,7 @@ def train_halving(
         for name, weight in start.items():
             trained[name].data.copy_(weight)
             trained[name].grad = None
-        at_most, checkpoint = size // 2, newest_checkpoint(checkpoints)
+        at_most, checkpoint = size // 2, newest_checkpoint(checkpoints, Run(checkpoints.parent).how_to_begin_again)
         warnings.warn(
             f"training: out of memory with {size} rows at a time ({cause}); going on with {at_most}, and as many rows a"
             " step as before, which is slower",

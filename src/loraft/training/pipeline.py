@@ -39,13 +39,14 @@ from loraft.runs.run import Run, WorkerRun, default_name, run_of
 from loraft.runs.storage import reraise
 from loraft.training import memory
 from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, TrainingClock
-from loraft.training.checkpoints import BestStep, finished_training, load_best, newest_checkpoint, save_adapter, step_of
+from loraft.training.checkpoints import BestStep, finished_training, load_best, save_adapter, step_of
 from loraft.training.dataset import prepare
 from loraft.training.learning_rate import learning_rate, rate_for
 from loraft.training.measured import Measured
 from loraft.training.out_of_memory import train_halving
 from loraft.training.results import ParameterCounts, RunResult, TrainReport
 from loraft.training.trainer import LabelTrainer
+from loraft.training.whole_checkpoints import delete_later, newest_checkpoint
 from loraft.visible import visible
 
 # Trains the fresh adapter of the model, or fills an empty one with weights that were trained elsewhere; reports how.
@@ -245,7 +246,10 @@ def fit_adapter(inputs: TrainingInputs, resume: bool, quiet: bool, run: Run, mod
             print(visible(line), file=sys.stderr)
     progress = ProgressCallback(run.append_log, visible=not quiet, metric=data.metric)
     interrupt = SaveOnInterrupt()
-    checkpoint = newest_checkpoint(run.checkpoints) if resume else None
+    again = Run(run.checkpoints.parent).how_to_begin_again
+    checkpoint = newest_checkpoint(run.checkpoints, again) if resume else None
+    if is_main_process():
+        delete_later(run.checkpoints, checkpoint)
     clock = TrainingClock(checkpoint)
 
     def build_trainer(at_most: int | None = None) -> LabelTrainer:

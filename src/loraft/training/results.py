@@ -104,4 +104,5 @@ class RunResult:
         Raises:
             RunError: the run is not finished, or its results are damaged or of a later version.
         """
-        return record_from(run.read_results(), cls, run.results_path, run.mend)
+        content = {**run.read_results(), "run": str(run.path)}  # it may have been renamed since
+        return record_from(content, cls, run.results_path, run.mend)

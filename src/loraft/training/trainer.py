@@ -12,7 +12,6 @@ from torch.utils.data import Sampler
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
-from trl import SFTTrainer
 
 from loraft.config.schema import TrainConfig
 from loraft.engine import lora_linear
@@ -32,9 +31,10 @@ from loraft.training.joint_adapters import JointAdapters
 from loraft.training.learning_rate import learning_rate
 from loraft.training.mode_switches import cheap_mode_switches
 from loraft.training.samplers import sampler_of
+from loraft.training.whole_checkpoints import CheckpointedTrainer
 
 
-class LabelTrainer(SFTTrainer):
+class LabelTrainer(CheckpointedTrainer):
     """SFTTrainer with a shared prompt prefix, a loss on the answer alone, and evaluation by scores of the labels.
 
     Args:

@@ -26,6 +26,7 @@ from loraft.training import callbacks, pipeline
 from loraft.training.dataset import TrainingData
 from loraft.training.joint_trainer import JointTrainer
 from loraft.training.results import JointShare, ParameterCounts, RunResult, TrainReport
+from loraft.training.whole_checkpoints import write_hashes
 
 pytestmark = pytest.mark.usefixtures("loads")
 
@@ -208,6 +209,10 @@ def begun_pass(folder: SweepFolder, trials: Sequence[Trial]) -> JointPass:
     """The folder of a pass of these trials that was interrupted."""
     joint = folder.joint_pass("begun")
     write_record(joint.config_path, {trial.name: joint_pass._fingerprint(trial) for trial in trials})
+    weights = joint.best / "default"
+    weights.mkdir(parents=True)
+    (weights / "adapter_config.json").touch()
+    write_hashes(weights)
     return joint
 
 
@@ -224,6 +229,9 @@ def test_only_what_was_trained_with_the_same_config_is_taken_from_a_finished_pas
     assert joint_pass.trained_in_pass(folder, longer) is None
     (elsewhere,) = expand(config(tmp_path / "b", ranks=[1]))
     assert joint_pass.trained_in_pass(folder, elsewhere) is not None  # where the run lies changes no result
+    (joint.best / "default" / "adapter_config.json").unlink()
+    with pytest.warns(UserWarning, match=r"default: adapter_config.json is missing; r1 is trained again"):
+        assert joint_pass.trained_in_pass(folder, r1) is None
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def fewshot(
     adapter_run = None if run is None else Run(Path(run))
     if adapter_run is not None and adapter_run.finished:
         config = located(adapter_run.adapter, config)
-    folder = FewshotFolder(Path(config.output.folder) / fewshot_name(config, adapter_run))
+    folder = folder_of(config, adapter_run)
     if resume:
         _check_begun(folder, config)
     folder.check(force=force, resume=resume)
@@ -131,7 +131,7 @@ def _fewshot(
     tokens = check_context(config, train, test, drawn, shots)
     jobs = list(plan(section, shots, adapter=adapter_run is not None, adapter_shots=adapter_shots))
     sources = _sources(train, test, adapter_run)
-    begun = FewshotFolder(Path(config.output.folder) / fewshot_name(config, adapter_run))
+    begun = folder_of(config, adapter_run)
     done = {job: row for job, row in _kept(begun, sources).items() if job in jobs} if resume else {}
     left = [job for job in jobs if job not in done]
     if resume:
@@ -305,10 +305,15 @@ def _check_begun(folder: FewshotFolder, config: Config) -> None:
     if not folder.begun:
         raise RunError(
             f"--resume: there is no study in {folder.path}; leave --resume out to begin one, or give the flags of the"
-            " study to continue"
+            " study to continue, and --set name=NAME where it was renamed"
         )
     hint = "--resume needs the earlier values; --set name=NAME keeps both studies, --force deletes the earlier one"
     check_same_config(folder.config_path, config, free=(*OUTPUT_KEYS, "fewshot.shots", "fewshot.repeats"), hint=hint)
+
+
+def folder_of(config: Config, run: Run | None) -> FewshotFolder:
+    """The directory of the study of this config and this run's adapter; it may not exist yet."""
+    return FewshotFolder(Path(config.output) / fewshot_name(config, run))
 
 
 def fewshot_name(config: Config, run: Run | None) -> str:

@@ -9,6 +9,7 @@ checkpoint, and one that was interrupted afterwards is not trained again.
 import hashlib
 import json
 import shutil
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from loraft.errors import RunError
 from loraft.models.adapter import (
     add_adapters,
     count_trainable,
@@ -34,7 +36,7 @@ from loraft.studies.sweep.shared_backbone import SharedBackbone
 from loraft.studies.sweep.trials import Trial
 from loraft.training import memory
 from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, SparseCheckpoints, TrainingClock
-from loraft.training.checkpoints import best_weights, finished_training, newest_checkpoint, read_best, step_of
+from loraft.training.checkpoints import best_weights, finished_training, read_best, step_of
 from loraft.training.dataset import TrainingData, prepare
 from loraft.training.joint_adapters import JointAdapters
 from loraft.training.joint_trainer import JointTrainer
@@ -43,6 +45,7 @@ from loraft.training.measured import Measured
 from loraft.training.memory import most_adapters
 from loraft.training.pipeline import Fit
 from loraft.training.results import JointShare, ParameterCounts, TrainReport
+from loraft.training.whole_checkpoints import damage_of, delete_later, newest_checkpoint
 
 
 def train_joint_passes(
@@ -120,8 +123,13 @@ def trained_in_pass(folder: SweepFolder, trial: Trial) -> Fit | None:
             report = joint.read_results().get(trial.name)
             if report is None:  # the adapter diverged; trained alone, the trial fails with that message
                 return None
+            record = record_from(report, TrainReport, joint.results_path, joint.mend)
+            weights = joint.best / (record.joint.name if record.joint is not None else "")
+            if (damage := damage_of(weights, (), only=False)) is not None:
+                warnings.warn(f"{weights}: {damage}; {trial.name} is trained again", stacklevel=1)
+                return None
             log = joint.log_of(list(members).index(trial.name))
-            return partial(_put_best, joint, log, record_from(report, TrainReport, joint.results_path, joint.mend))
+            return partial(_put_best, joint, log, record)
     return None
 
 
@@ -164,7 +172,11 @@ def _one_pass(
     peak = memory.Peak(base.device)
     model, names = add_adapters(base, [trial.config.lora for trial in trials], seed=config.seed)
     try:
-        checkpoint = newest_checkpoint(joint.checkpoints)
+        checkpoint = newest_checkpoint(joint.checkpoints, f"delete {joint.path}", with_best=False)
+        delete_later(joint.checkpoints, checkpoint)
+        for name in read_best(joint.best) if checkpoint is not None else ():
+            if (damage := damage_of(joint.best / name, (), only=False)) is not None:
+                raise RunError(f"{joint.best / name}: the best weights so far cannot be loaded ({damage})")
         clock, interrupt = TrainingClock(checkpoint), SaveOnInterrupt()
         progress = ProgressCallback(lambda line: None, visible=not quiet, metric=data.metric)
 
