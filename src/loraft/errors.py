@@ -3,7 +3,6 @@
 Form of a message: `<where>: <what> (got X); <what is allowed, or the next command>`.
 """
 
-
 import os
 import warnings
 from collections.abc import Iterator

@@ -3,11 +3,13 @@
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+
+from helpers.bad_input import refusal
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "first_layout"
 
@@ -18,7 +20,7 @@ CONTENTS = {
     "null": b"null",
     "text": b'"x"',
     "binary": bytes(range(256)),
-    "nested": b"[" * 5_000,
+    "nested": b"[" * 1_200,
     "a number of 5,000 digits": b'{"labels": ' + b"9" * 5000 + b"}",
     "NaN": b"NaN",
     "half": b'{"labels": ["a',
@@ -61,3 +63,13 @@ def _refused(path: Path) -> Iterator[None]:
 
     with patch("io.open", refuse), patch("builtins.open", refuse):
         yield
+
+
+def refused_everywhere(work: Path, file: str, damage: str, commands: Sequence[list[str]]) -> None:
+    """Damages a file below `runs` in a copy of the fixtures, and checks that each command refuses it by its name."""
+    runs = copied(work)
+    if file == "run/before.json":  # read where a training goes on
+        (runs / "run" / "metrics.json").unlink()
+    with damaged(runs / file, damage):
+        for command in commands:
+            refusal(command, Path(file).name)

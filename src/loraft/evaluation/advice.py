@@ -250,8 +250,12 @@ def _leaked(
         return [exact, [pair.left for pair in pairs]]
 
     def fits(found: Any) -> bool:
-        return isinstance(found, list) and len(found) == 2 and all(
-            isinstance(rows, list) and all(type(i) is int and 0 <= i < len(test) for i in rows) for rows in found
+        return (
+            isinstance(found, list)
+            and len(found) == 2
+            and all(
+                isinstance(rows, list) and all(type(i) is int and 0 <= i < len(test) for i in rows) for rows in found
+            )
         )
 
     exact, nearly = kept(Path(config.output), "leaks", [train.fingerprint, test.fingerprint], find, fits)

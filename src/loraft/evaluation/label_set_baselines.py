@@ -47,8 +47,13 @@ BASELINES = {"most frequent label set": most_frequent_set, "TF-IDF + linear SVMs
 
 def _is_table(found: Any, rows: int, num_labels: int) -> bool:
     """Whether a kept value is the label sets of so many rows."""
-    return isinstance(found, list) and len(found) == rows and all(
-        isinstance(one, list) and len(one) == num_labels and all(type(flag) is bool for flag in one) for one in found
+    return (
+        isinstance(found, list)
+        and len(found) == rows
+        and all(
+            isinstance(one, list) and len(one) == num_labels and all(type(flag) is bool for flag in one)
+            for one in found
+        )
     )
 
 

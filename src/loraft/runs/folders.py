@@ -192,7 +192,9 @@ class RunFolder:
         try:
             text = self.log_path.read_text(encoding="utf-8", errors="replace") if self.log_path.exists() else ""
         except OSError as error:
-            raise RunError(f"{self.log_path}: cannot be read ({error.strerror}); move it away, then {self.mend}") from None
+            raise RunError(
+                f"{self.log_path}: cannot be read ({error.strerror}); move it away, then {self.mend}"
+            ) from None
         for line in text.split("\n"):
             try:
                 row = json.loads(line)

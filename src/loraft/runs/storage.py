@@ -49,7 +49,9 @@ def storage_error(error: Exception, then: str, folder: Path | None = None) -> St
     where = found.filename if found.filename is not None else folder if folder is not None else "stdout"
     reason = found.strerror or first_line(found)
     remedy = REMEDIES.get(found.errno or 0, "look at what is there")
-    return StorageError(f"{where if isinstance(where, int) else os.fsdecode(where)}: cannot be used ({reason}); {remedy}, then {then}")
+    return StorageError(
+        f"{where if isinstance(where, int) else os.fsdecode(where)}: cannot be used ({reason}); {remedy}, then {then}"
+    )
 
 
 def reraise(error: Exception, folder: RunFolder) -> NoReturn:

@@ -9,8 +9,8 @@ from loraft.config.resolve import load_config
 from loraft.data.dataset import SplitSummary
 from loraft.display.page import Code, Image, Part
 from loraft.display.table import listing
-from loraft.runs.folders import RunFolder
 from loraft.runs.environment import Environment
+from loraft.runs.folders import RunFolder
 from loraft.runs.records import read_record, read_text
 from loraft.runs.run import Run
 from loraft.runs.study_folders import FewshotFolder, SweepFolder
@@ -47,7 +47,13 @@ def made_from(folder: RunFolder, settings: str) -> str:
     if made is not None:
         version, changes = made.packages.get("loraft"), made.changes
     parts = [f"backbone {config.model.label}{quantised}", f"data {config.data.source}", f"task {config.prompt.task}"]
-    parts += [settings, f"seed {config.seed}", f"loraft {version}" if version else "", "" if made is None else made.time, changes]
+    parts += [
+        settings,
+        f"seed {config.seed}",
+        f"loraft {version}" if version else "",
+        "" if made is None else made.time,
+        changes,
+    ]
     return " · ".join(filter(None, parts))
 
 

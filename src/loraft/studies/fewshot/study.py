@@ -157,7 +157,7 @@ def fewshot(
         result = _result(config, study.path, adapter_run, records, tokens, train, test)
         write_text(study.config_path, dump_config(config))
         study.finish(result)
-        with spared("the figure", f"the same command with --resume"):
+        with spared("the figure", "the same command with --resume"):
             fewshot_curve(result, study.figure_path)
     except KeyboardInterrupt:
         tell(f"interrupted: {len(done)} of {len(jobs)} measurements are saved; {study.how_to_resume} continues")
