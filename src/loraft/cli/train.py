@@ -86,6 +86,10 @@ def train(
         raise RunError(
             f"--resume: no run was begun in {run.path}; leave --resume out, or name one with --config RUN/config.yaml"
         )
+    if resume:  # damage is told before anything loads
+        from loraft.training.results import earlier_scores
+
+        earlier_scores(run)
     start_command(resolved, verbose, several=True)
 
     from loraft.display import table

@@ -89,6 +89,7 @@ def load_run(run: Run, config: Config, *, switchable: bool = True) -> tuple[Enco
     """
     if not run.finished:
         raise RunError(f"{run.path}: the run is not finished (no {run.results_file}); {run.how_to_resume} finishes it")
+    read_peft_folder(run.adapter)  # a damaged one is told before the backbone is loaded
     encoder, base = _checked(run.adapter, located(run.adapter, config, needed=True))
     return encoder, (load_adapter if switchable else apply_adapter)(base, run.adapter)
 

@@ -203,15 +203,24 @@ class RunFolder:
         append_line(self.log_path, row)
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The rows of the log in order; none if there is no log. A line that is not a JSON object is left out."""
+        """The rows of the log in order; none if there is no log. A line that is not a JSON object is left out.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
         rows = []
-        if self.log_path.is_file():
-            for line in self.log_path.read_text(encoding="utf-8", errors="replace").split("\n"):
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    continue
-                rows += [row] if isinstance(row, dict) else []
+        try:
+            text = self.log_path.read_text(encoding="utf-8", errors="replace") if self.log_path.exists() else ""
+        except OSError as error:
+            raise RunError(
+                f"{self.log_path}: cannot be read ({error.strerror}); move it away, then {self.mend}"
+            ) from None
+        for line in text.split("\n"):
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            rows += [row] if isinstance(row, dict) else []
         return rows
 
     def read_results(self) -> dict[str, Any]:

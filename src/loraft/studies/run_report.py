@@ -37,7 +37,9 @@ def of_run(folder: Path) -> Document:
     run = Run(folder)
     result, config = RunResult.of(run), load_config(run.config_path)
     after, before = result.after, result.before
-    if not any(run.plots.glob("*.png")):
+    subtitle = made_from(run, f"rank {config.lora.r}, {config.lora.alpha_policy}")
+    mistakes = _mistakes(run, after)
+    if not any(run.plots.glob("*.png")):  # after all files are read, of which one may be damaged
         draw_run_figures(run, after, result.labels)
     metric = Metric.of(config)
     key = metric.key if metric.key in after.scores else "macro_f1"
@@ -57,13 +59,13 @@ def of_run(folder: Path) -> Document:
         )
     return Document(
         title=f"Run {run.name}",
-        subtitle=made_from(run, f"rank {config.lora.r}, {config.lora.alpha_policy}"),
+        subtitle=subtitle,
         sections=[
             ("Results", [headline, *_beside(result, metric), tables.before_after(before, after, metric)]),
             ("Warnings", [*result.warnings]),
             ("Labels", [*tables.parts(after)[1:], *figure(run.confusion_matrix_path)]),
             ("Calibration", _calibration(run, after)),
-            ("Most confident mistakes", _mistakes(run, after)),
+            ("Most confident mistakes", mistakes),
             ("Training", [*figure(run.learning_curve_path), _pairs(as_json(result.train))]),
             ("How to use the adapter", _usage(run, config)),
             ("Data", [sources(result.data)]),

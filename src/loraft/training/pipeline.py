@@ -33,7 +33,7 @@ from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
 from loraft.runs.lock import locked
 from loraft.runs.predictions import PredictedRow, predicted_ids, write_rows
-from loraft.runs.records import read_record, write_record
+from loraft.runs.records import write_record
 from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config
 from loraft.runs.run import Run, WorkerRun, default_name, run_of
 from loraft.runs.storage import reraise
@@ -44,7 +44,7 @@ from loraft.training.dataset import prepare
 from loraft.training.learning_rate import learning_rate, rate_for
 from loraft.training.measured import Measured
 from loraft.training.out_of_memory import train_halving
-from loraft.training.results import ParameterCounts, RunResult, TrainReport
+from loraft.training.results import ParameterCounts, RunResult, TrainReport, earlier_scores
 from loraft.training.trainer import LabelTrainer
 from loraft.training.whole_checkpoints import delete_later, newest_checkpoint
 from loraft.visible import visible
@@ -167,9 +167,9 @@ def _train_and_judge(
     prompts = encoder.encode(test.texts)
     warn_of_cuts(prompts, test.name)
     before = inputs.baseline
-    if before is None and resume and run.before_path.exists():
-        before = read_record(run.before_path, EvaluationReport, "delete it: it is measured again")
-    elif before is None:
+    if before is None and resume:
+        before = earlier_scores(run)
+    if before is None:
         before, _ = judge(base, encoder, prompts, test, config)
     write_record(run.before_path, before)
     model = add_adapter(base, config.lora, seed=config.seed, empty=empty)

@@ -6,7 +6,7 @@ from typing import Self
 from loraft.data.dataset import SplitSummary
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.classification_report import EvaluationReport
-from loraft.runs.records import record_from
+from loraft.runs.records import read_record, record_from
 from loraft.runs.run import Run
 
 
@@ -106,3 +106,14 @@ class RunResult:
         """
         content = {**run.read_results(), "run": str(run.path)}  # it may have been renamed since
         return record_from(content, cls, run.results_path, run.mend)
+
+
+def earlier_scores(run: Run) -> EvaluationReport | None:
+    """The backbone's scores that an interrupted run measured; None if it had not come so far.
+
+    Raises:
+        RunError: they are damaged, or of a later version.
+    """
+    if not run.before_path.exists():
+        return None
+    return read_record(run.before_path, EvaluationReport, "delete it: it is measured again")

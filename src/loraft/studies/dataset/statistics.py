@@ -127,13 +127,13 @@ def folder_of(config: Config, *, force: bool = False) -> DatasetFolder:
     if any((folder.path / kind.config_file).is_file() for kind in (Run, SweepFolder, FewshotFolder)):
         raise DataError(f"{folder.path}: a run or a study is there; --set name=NAME names another folder")
     if folder.finished and not force:
-        other = str(folder.read_results().get("source"))
+        found = DatasetStatistics.of(folder)
+        other, then = found.source, found.drawn
         if _identity(other) != _identity(config.data.source):
             raise DataError(
                 f"{folder.path}: describes another source (got {other}); --force replaces it,"
                 " --set name=NAME keeps both"
             )
-        then = folder.read_results().get("drawn")
         if then != (now := _drawn(config)):
             raise DataError(
                 f"{folder.path}: describes other splits of the source (got {then or 'its own'} then, {now or 'its own'}"

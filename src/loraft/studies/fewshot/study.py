@@ -286,7 +286,7 @@ def _sources(train: Split, test: Split, run: Run | None) -> dict[str, str]:
 
 def _kept(folder: FewshotFolder, sources: Mapping[str, str]) -> dict[Job, DrawRecord]:
     """The measurements in the log that were made with the same rows and the same adapter; the last of each job."""
-    lines = [row for row in folder.read_log() if row.get("sources") == sources.get(row.get("model", ""), "")]
+    lines = [row for row in folder.read_log() if row.get("sources") == sources.get(str(row.get("model")), "")]
     kept = [record_from(line, DrawRecord, folder.log_path, folder.mend) for line in lines]
     return {Job(record.model, record.shots, record.draw): record for record in kept}
 
@@ -313,7 +313,7 @@ def _check_begun(folder: FewshotFolder, config: Config) -> None:
 
 def folder_of(config: Config, run: Run | None) -> FewshotFolder:
     """The directory of the study of this config and this run's adapter; it may not exist yet."""
-    return FewshotFolder(Path(config.output) / fewshot_name(config, run))
+    return FewshotFolder(Path(config.output.folder) / fewshot_name(config, run))
 
 
 def fewshot_name(config: Config, run: Run | None) -> str:
