@@ -28,7 +28,7 @@ ROWS = [
 def written(
     folder: Path, name: str, rows: list[PredictedInput] = ROWS, source: Path | None = None, **given: Any
 ) -> Path:
-    write_predictions(folder / name, rows, source, labels=[*PROBS], **given)
+    write_predictions(folder / name, lambda: rows, source, labels=[*PROBS], **given)
     assert [path for path in folder.iterdir() if path.name.startswith(".")] == []
     return folder / name
 

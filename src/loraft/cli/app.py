@@ -4,23 +4,40 @@ Each command is a thin function in a file of its own; the work is done by a plai
 and completion need names and words only.
 
 Results go to stdout, everything else to stderr. Exit codes: 0, 1 for what went wrong, 2 for usage and config, 130
-for an interrupt; `LORAFT_DEBUG=1` shows the traceback.
+for Ctrl-C and 143 for SIGTERM (`signals`); `LORAFT_DEBUG=1` shows the traceback.
 """
 
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, sweep, task, train
+from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, signals, sweep, task, train
 from loraft.errors import LoraftError
 
 VERSIONS = ("loraft", "torch", "transformers", "peft", "trl", "bitsandbytes")
 
+
+class Commands(TyperGroup):
+    """The commands; interrupts and ends of files inside them are not typer's to answer."""
+
+    def make_context(self, *given: Any, **named: Any) -> typer.Context:
+        """Parses the command line."""
+        with signals.passed_on():
+            return super().make_context(*given, **named)
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Runs the command."""
+        with signals.passed_on():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
     name="loraft",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -68,11 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        app(arguments, prog_name="loraft")
+        with signals.caught():
+            app(arguments, prog_name="loraft")
     except LoraftError as error:
         if os.environ.get("LORAFT_DEBUG") == "1":
             raise
         separator = "\n  " if "\n" in str(error) else " "
         # not `say`: a process that is not the first must tell its own mistake as well
         print(f"error:{separator}" + str(error).replace("\n", "\n  "), file=sys.stderr, flush=True)
+        for note in getattr(error, "__notes__", []):
+            print(note, file=sys.stderr, flush=True)
         sys.exit(error.exit_code)

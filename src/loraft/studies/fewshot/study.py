@@ -152,8 +152,8 @@ def fewshot(
             source = sources[job.model]
             done[job] = DrawRecord(job.model, job.shots, job.draw, report, train_rows, predictions, source, cut)
             study.append_log(as_json(done[job]))
-    except KeyboardInterrupt:
-        tell(f"interrupted: {len(done)} of {len(jobs)} measurements are saved; {study.how_to_resume} continues")
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"{len(done)} of {len(jobs)} measurements are saved; {study.how_to_resume} continues")
         raise
     except Exception:
         if not done:
