@@ -83,16 +83,6 @@ def test_several_mistakes_stand_below_each_other(here: Path, loraft_says: Says) 
     assert sorted(line.partition(":")[0] for line in mistakes) == ["  lora.r", "  seed"]
 
 
-def test_an_interrupt_ends_with_130(
-    api: Double, here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*given: Any, **named: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(api, "train", interrupted)
-    assert loraft_says("train")[0] == 130
-
-
 def test_an_unknown_flag_is_a_usage_error(loraft_says: Says) -> None:
     code, out, err = loraft_says("train", "--rnak", "4")
     assert (code, out) == (2, "")

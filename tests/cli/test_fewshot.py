@@ -68,13 +68,14 @@ def test_a_renamed_study_goes_on_in_its_folder(
 
 def test_an_interrupted_fewshot_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, loraft_says: Says) -> None:
     def interrupted(config: Config, *, tell: Callable[[str], None], **options: Any) -> None:
-        tell("interrupted: 3 of 9 measurements are saved")
-        raise KeyboardInterrupt
+        stop = KeyboardInterrupt()
+        stop.add_note("3 of 9 measurements are saved")
+        raise stop
 
     monkeypatch.setattr(fewshot_study, "fewshot", interrupted)
     code, _, err = loraft_says("fewshot")
     assert code == 130
-    assert "interrupted: 3 of 9 measurements are saved\n" in err
+    assert err.endswith("interrupted; 3 of 9 measurements are saved\n")
 
 
 def test_fewshot_as_json_is_nothing_else(called: dict[str, Any], loraft_says: Says) -> None:

@@ -2,8 +2,13 @@
 
 import io
 import json
+import os
+import re
+import subprocess
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +20,9 @@ from helpers.command_line import SURE, Double, Says, finished
 
 from loraft.cli.predict import WAIT
 from loraft.config.resolve import resolve
-from loraft.evaluation.predict import Prediction
+from loraft.data.records import BadRow, Example
+from loraft.errors import DataError
+from loraft.evaluation.predict import Prediction, Progress
 
 
 def feed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -232,3 +239,179 @@ def test_an_output_file_has_row_numbers_in_place_of_sentences(
     first = (here / "ra.csv").read_text(encoding="utf-8").splitlines()[:2]
     assert first[0].startswith("row,mã,label,confidence")
     assert first[1].startswith("1,a1,positive,")
+
+
+# --- a file that is interrupted and goes on ---------------------------------------------------------------------------
+
+SENTENCES = [f"câu {row}{' hay' * (row % 3)}" for row in range(20)]
+
+
+class Grouped:
+    """Predicts like `loraft.predict`, in groups: a row's probability depends on its group and on the groups before it.
+
+    Raises `error` instead of yielding row `last`.
+    """
+
+    def __init__(self, last: int | None = None, error: BaseException | None = None) -> None:
+        self.last, self.error, self.scored = last, error, 0
+
+    def __call__(
+        self, inputs: Iterable[Example | BadRow], *, progress: Progress, **named: object
+    ) -> Iterator[Prediction]:
+        rows, size = iter(inputs), 3 if progress.rows == 0 else 4
+        while group := list(islice(rows, size)):
+            if not progress.prefix:
+                progress.prefix = [len(item.text) for item in group if isinstance(item, Example)]
+            progress.rows, size = progress.rows + len(group), 4
+            share = (sum(item.row for item in group) / 300 + sum(progress.prefix) / 1000) / 3
+            for item in group:
+                if item.row == self.last:
+                    assert self.error is not None
+                    raise self.error
+                self.scored += 1
+                if isinstance(item, BadRow):
+                    yield Prediction(item.row, "", None, error=item.reason)
+                    continue
+                progress.predicted["positive"] = progress.predicted.get("positive", 0) + 1
+                yield Prediction(item.row, item.text, "positive", {"negative": share, "positive": 1 - share})
+
+
+@pytest.fixture
+def table(run_dir: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """20 rows in a Parquet file, the seventh without text; the run has an adapter."""
+    (run_dir / "adapter").mkdir()
+    (run_dir / "adapter" / "weights").write_text("a")
+    columns = {
+        "sentence": [text if row != 6 else None for row, text in enumerate(SENTENCES)],
+        "lúc": pyarrow.array(range(20), pyarrow.timestamp("us")),
+        "cặp": pyarrow.array([[("a", 1)]] * 20, pyarrow.map_(pyarrow.string(), pyarrow.int8())),
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), "vào.parquet")
+    return here / "vào.parquet"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_resumed_file_is_byte_for_byte_that_of_an_uninterrupted_prediction(
+    suffix: str, table: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def says(double: Grouped, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("loraft.evaluation.predict.predict", double)
+        return loraft_says("predict", "--input", table.name, "--output-file", f"ra{suffix}", *arguments)
+
+    output, partial = Path(f"ra{suffix}"), Path(f"ra{suffix}.partial")
+    assert says(Grouped())[0] == 1  # a row without text
+    whole = output.read_bytes()
+    output.unlink()
+    for row in (3, 4, 12, 20):
+        kept = max(0, (row - 4) // 4 * 4 + 3) if row > 3 else 0  # rows of whole groups before it: 3, 7, 11, ...
+        code, out, err = says(Grouped(row, DataError("a: broken")))
+        assert (code, out, output.exists(), partial.exists()) == (1, "", False, kept > 0)
+        note = f"{kept} rows are kept in {partial}; the same command with --resume goes on"
+        assert (err.splitlines()[-1] == note) == (kept > 0)
+        if kept:
+            with partial.open("ab") as file:  # what a kill in the middle of a row leaves
+                file.write(b'["posi')
+        again = Grouped()
+        assert says(again, "--resume")[0] == 1
+        assert (output.read_bytes(), partial.exists(), again.scored) == (whole, False, 20 - kept)
+        output.unlink()
+
+
+def test_an_interrupted_file_is_neither_overwritten_nor_continued_with_something_else(
+    table: Path, here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def says(*arguments: str, double: Grouped | None = None) -> tuple[int, str, str]:
+        monkeypatch.setattr("loraft.evaluation.predict.predict", double or Grouped())
+        return loraft_says("predict", "--input", table.name, "--output-file", "ra.csv", *arguments)
+
+    assert says(double=Grouped(9, KeyboardInterrupt()))[2].splitlines()[-1] == (
+        "interrupted; 7 rows are kept in ra.csv.partial; the same command with --resume goes on"
+    )
+    before = Path("ra.csv.partial").read_bytes()
+    assert re.search("error: ra.csv.partial: an interrupted prediction left 7 rows .*--resume", says()[2])
+    for changed, what in (
+        (["--min-confidence", "0.5"], "min_confidence: None then, 0.5 now"),
+        (["--set", "eval.batch_tokens=64"], "eval.batch_tokens: None then, 64 now"),
+        (["--set", "data.encoding=cp1258"], "encoding: None then, cp1258 now"),
+    ):
+        code, _, err = says("--resume", *changed)
+        assert (code, what in err) == (1, True), err
+    (here / "runs" / "one" / "adapter" / "weights").write_text("b")
+    assert "adapter's SHA-256: " in says("--resume")[2]
+    (here / "runs" / "one" / "adapter" / "weights").write_text("a")
+    pyarrow.parquet.write_table(pyarrow.table({"sentence": ["khác"]}), table)
+    assert "input's SHA-256: " in says("--resume")[2]
+    assert Path("ra.csv.partial").read_bytes() == before
+    Path("ra.csv.partial").write_text("[]")
+    assert "ra.csv.partial: is no interrupted prediction, or damaged" in says("--resume")[2]
+    Path("ra.csv.partial").unlink()
+    assert says("--resume")[0] == 0  # nothing to go on with: from the beginning
+    assert says("--resume") == (0, "", "ra.csv is finished: there is nothing to resume\n")
+
+
+def test_a_pipe_cannot_be_continued_and_leaves_nothing(
+    run_dir: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "".join(f'{{"sentence": "{one}", "số": {row}, "x": "\\ud800"}}\n' for row, one in enumerate(SENTENCES))
+    for error in (KeyboardInterrupt(), None):
+        feed(monkeypatch, text)
+        monkeypatch.setattr("loraft.evaluation.predict.predict", Grouped(9 if error else None, error))
+        code = loraft_says("predict", "-", "--output-file", "ra.csv")[0]
+        assert [path.name for path in Path().glob("ra*")] == ([] if error else ["ra.csv"])
+    lines = Path("ra.csv").read_text(encoding="utf-8").splitlines()
+    assert (code, lines[2].split(",")[:3], len(lines)) == (1, ["câu 1 hay", "1", "?"], 21)
+    assert loraft_says("predict", "-", "--output-file", "ra.csv", "--resume")[0] == 2
+    assert loraft_says("predict", "--input", "a.csv", "--resume")[0] == 2
+
+
+CHILD = """
+import sys, time, types
+from dataclasses import dataclass, field
+
+@dataclass
+class Prediction:
+    row: int
+    text: str
+    label: str
+    probs: dict
+    error: str = None
+
+@dataclass
+class Progress:
+    rows: int = 0
+    prefix: list = field(default_factory=list)
+    predicted: dict = field(default_factory=dict)
+
+def predict(inputs, progress, **named):
+    for item in inputs:
+        progress.rows += 1
+        yield Prediction(item.row, item.text, "positive", {"positive": 1 / item.row})
+        if item.row == int(sys.argv[1]):
+            time.sleep(60)
+
+double = types.ModuleType("loraft.evaluation.predict")  # the real one imports torch
+double.Prediction, double.Progress, double.predict = Prediction, Progress, predict
+sys.modules["loraft.evaluation.predict"] = double
+import loraft.evaluation
+loraft.evaluation.predict = double
+from loraft.cli.app import main
+main(["predict", "--input", "a.txt", "--output-file", "ra.csv", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_killed_prediction_leaves_whole_rows_and_goes_on(run_dir: Path) -> None:
+    Path("a.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    command = [sys.executable, "-c", CHILD]
+    with subprocess.Popen([*command, "7"], stderr=subprocess.PIPE) as child:
+        deadline = time.monotonic() + 60
+        partial = Path("ra.csv.partial")
+        while not (partial.exists() and partial.read_bytes().count(b'["positive"') == 7):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        child.kill()
+    assert not Path("ra.csv").exists()
+    done = subprocess.run([*command, "0", "--resume"], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "20 rows in ra.csv"
+    lines = Path("ra.csv").read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[-1] for line in lines[1:]] == [str(1 / row) for row in range(1, 21)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from loraft.data.stream import FIRST, groups
+from loraft.data.stream import FIRST, MOST_CHARACTERS, groups
 
 PATIENT = 30.0  # seconds; nothing below waits for them unless the code is broken
 
@@ -39,6 +39,21 @@ def test_a_slow_source_is_answered_while_it_is_still_open() -> None:
         if not group:  # only now it waits for the source
             answered.set()
     assert found == [[0], [], [1], [], [2], []]
+
+
+@pytest.mark.parametrize("wait", [None, PATIENT])
+def test_long_rows_make_small_groups_and_are_not_read_ahead(wait: float | None) -> None:
+    read: list[int] = []
+
+    def rows() -> Iterator[int]:
+        for row in range(6):
+            read.append(row)
+            yield row
+
+    source = groups(rows(), most=100, wait=wait, size=lambda row: MOST_CHARACTERS // 2)
+    assert next(source) == [0, 1]
+    assert len(read) <= 4  # one in the queue, and one that waits for it
+    assert [group for group in source if group] == [[2, 3], [4, 5]]
 
 
 def test_a_full_group_is_handed_on_while_the_source_waits_for_its_answer() -> None:

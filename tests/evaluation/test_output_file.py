@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from loraft.errors import ConfigError, Note
+from loraft.evaluation import output_file
 from loraft.evaluation.output_file import PredictedInput, check_output, write_predictions
 from loraft.evaluation.predict import Prediction
 
@@ -28,7 +29,7 @@ ROWS = [
 def written(
     folder: Path, name: str, rows: list[PredictedInput] = ROWS, source: Path | None = None, **given: Any
 ) -> Path:
-    write_predictions(folder / name, rows, source, labels=[*PROBS], **given)
+    write_predictions(folder / name, lambda: rows, source, labels=[*PROBS], **given)
     assert [path for path in folder.iterdir() if path.name.startswith(".")] == []
     return folder / name
 
@@ -85,6 +86,37 @@ def test_a_column_of_several_types_is_text_in_parquet_and_no_work_is_lost(tmp_pa
         path = written(tmp_path, "a.parquet")
     assert pyarrow.parquet.read_table(path)["số"].to_pylist() == ["2", None, None, "[1.5, true]"]
     assert pyarrow.parquet.read_table(path)["label"].to_pylist() == ["khen", None, None, None]
+
+
+def test_types_are_found_in_all_row_groups_of_a_parquet_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_file, "ROW_GROUP", 2)
+    cells = {"a": [None, None, 1, 2, 2.5, None], "b": [1, 2, "x", None, 3, 4], "c": [2**70, 0, 1, 1, 1, 1],
+             "d": [1, 1, 2**60 + 1, 1, 0.5, 1], "e": [[], [], [1], None, None, [2]]}  # fmt: skip
+    rows = [
+        PredictedInput({name: values[row] for name, values in cells.items()}, Prediction(row + 1, "x", "khen", PROBS))
+        for row in range(6)
+    ]
+    with pytest.warns(Note) as told:
+        found = pyarrow.parquet.ParquetFile(written(tmp_path, "a.parquet", rows))
+    assert sorted(str(note.message).split("'")[1] for note in told) == ["b", "c", "d"]
+    table = found.read()
+    assert (found.num_row_groups, table["label"].to_pylist()) == (3, ["khen"] * 6)
+    assert [str(table.schema.field(name).type) for name in cells] == [
+        "double", "string", "string", "string", "list<element: int64>"
+    ]  # fmt: skip
+    assert table["b"].to_pylist() == ["1", "2", "x", None, "3", "4"]
+    assert table["c"].to_pylist()[0] == str(2**70)
+    assert table["d"].to_pylist()[2] == str(2**60 + 1)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_refused_row_whose_columns_cannot_be_written_has_none(tmp_path: Path, suffix: str) -> None:
+    deep: list[Any] = []
+    for _ in range(3000):
+        deep = [deep]
+    bad = [{"câu": "x", "d\udcff": 1}, {"câu": deep}, {"câu": 10**5000}]
+    rows = [PredictedInput(one, Prediction(n, "", None, error="bad")) for n, one in enumerate(bad, start=1)]
+    assert written(tmp_path, f"a{suffix}", rows).stat().st_size > 0
 
 
 def test_names_that_the_input_has_are_left_to_it(tmp_path: Path) -> None:

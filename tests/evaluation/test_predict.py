@@ -14,7 +14,7 @@ from loraft.data.records import BadRow, Example
 from loraft.engine import ranged_rows, scorer
 from loraft.errors import ConfigError, Note, RunError
 from loraft.evaluation import predict as module
-from loraft.evaluation.predict import Prediction, predict
+from loraft.evaluation.predict import Prediction, Progress, predict
 from loraft.models.load import load_run
 from loraft.runs.run import Run
 
@@ -113,6 +113,37 @@ def test_rows_are_read_in_groups_and_none_is_lost(run: Run, monkeypatch: pytest.
     found = [row.text for row in predict(iter(SENTENCES), run=run.path)]
     assert found == SENTENCES
     assert sizes == [4, 2]
+
+
+def test_a_prediction_goes_on_after_a_group_bit_for_bit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PREDICT_ROWS", 3)
+    # The prefix that is cached is longer than the prompt's: the rows of the first groups begin with the same words.
+    start = "thầy dạy rất dễ hiểu và rất nhiệt tình "
+    rows = [Example(text, None, n) for n, text in enumerate([start + text for text in SENTENCES] + SENTENCES, 1)]
+    whole = list(predict(rows, run=run.path))
+    prefixes = []
+    for done in (3, 6, 9):
+        progress = Progress()
+        found = []
+        for row in predict(rows, run=run.path, progress=progress):
+            found.append(row)
+            if len(found) == progress.rows == done:
+                break
+        prefixes.append(len(progress.prefix))
+        kept = Progress(progress.rows, [*progress.prefix], dict(progress.predicted))
+        found += predict(rows[done:], run=run.path, progress=kept)
+        assert found == whole
+        assert (kept.rows, sum(kept.predicted.values())) == (12, 12)
+    assert prefixes[0] == prefixes[1] > prefixes[2]
+
+
+def test_a_group_is_full_by_characters_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert module.characters(Example("hay", None, 1, {"a": "dài", "b": 5})) == 6
+    monkeypatch.setattr("loraft.data.stream.MOST_CHARACTERS", sum(map(len, SENTENCES[:2])))
+    sizes = []
+    monkeypatch.setattr(module, "one_behind", lambda groups, *given, **named: sizes.extend(map(len, groups)) or [])
+    list(predict(SENTENCES, run=run.path))
+    assert sizes[0] == 2
 
 
 def test_with_wait_a_row_is_answered_before_the_source_goes_on(run: Run) -> None:

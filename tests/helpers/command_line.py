@@ -12,7 +12,7 @@ from loraft.config.yaml_io import dump_config
 from loraft.data.records import BadRow, Example
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
 from loraft.evaluation.evaluate import Evaluation
-from loraft.evaluation.predict import Prediction
+from loraft.evaluation.predict import Prediction, Progress
 from loraft.runs.predictions import PredictedRow
 from loraft.training.results import ParameterCounts, RunResult, TrainReport
 
@@ -66,10 +66,13 @@ class Double:
         min_confidence: float | None = None,
         config: Config | None = None,
         wait: float | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[Prediction]:
         self.config, self.given = config, {"run": run, "min_confidence": min_confidence, "wait": wait}
         self.given |= {"adapter": adapter} if adapter is not None else {}
+        progress = progress or Progress()
         for item in inputs:
+            progress.rows += 1
             if isinstance(item, BadRow):
                 yield Prediction(item.row, "", None, error=item.reason)
                 continue

@@ -4,7 +4,7 @@ Each command is a thin function in a file of its own; the work is done by a plai
 and completion need names and words only.
 
 Results go to stdout, everything else to stderr. Exit codes: 0, 1 for what went wrong, 2 for usage and config, 130
-for an interrupt; `LORAFT_DEBUG=1` shows the traceback.
+for Ctrl-C and 143 for SIGTERM (`signals`); `LORAFT_DEBUG=1` shows the traceback.
 """
 
 import contextlib
@@ -12,11 +12,12 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, sweep, task, train
+from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, signals, sweep, task, train
 from loraft.cli.console import own_streams
 from loraft.cli.usage import UsageError, usage_message
 from loraft.errors import ConfigError, LoraftError
@@ -24,8 +25,24 @@ from loraft.visible import visible
 
 VERSIONS = ("loraft", "torch", "transformers", "peft", "trl", "bitsandbytes")
 
+
+class Commands(TyperGroup):
+    """The commands; interrupts and ends of files inside them are not typer's to answer."""
+
+    def make_context(self, *given: Any, **named: Any) -> typer.Context:
+        """Parses the command line."""
+        with signals.passed_on():
+            return super().make_context(*given, **named)
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Runs the command."""
+        with signals.passed_on():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
     name="loraft",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -74,10 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        try:
-            code = app(arguments, prog_name="loraft", standalone_mode=False)
-        finally:
-            _flush_stdout()
+        with signals.caught():
+            try:
+                code = app(arguments, prog_name="loraft", standalone_mode=False)
+            finally:
+                _flush_stdout()
     except Exception as error:
         told = _told(error, sys.argv[1:] if arguments is None else arguments)
         if told is None or os.environ.get("LORAFT_DEBUG") == "1":
@@ -86,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # not `say`: a process that is not the first must tell its own mistake as well
         if str(told):
             print(visible(f"error:{separator}" + str(told).replace("\n", "\n  ")), file=sys.stderr, flush=True)
+        for note in getattr(error, "__notes__", []):
+            print(visible(note), file=sys.stderr, flush=True)
         sys.exit(told.exit_code)
     sys.exit(code or 0)
 
@@ -98,8 +118,6 @@ def _told(error: Exception, arguments: Sequence[str]) -> LoraftError | None:
         return error
     if isinstance(error, UsageError):
         return ConfigError(usage_message(error, arguments))
-    if isinstance(error, typer.Abort):  # typer's for the end of a file that a library read
-        return LoraftError("a file or stdin ended too early; LORAFT_DEBUG=1 shows which")
     if isinstance(error, MemoryError):
         return LoraftError("memory: is used up; close other programs, or use fewer rows or a smaller backbone")
     return storage_error(error, SAME_COMMAND)

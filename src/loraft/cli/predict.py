@@ -5,10 +5,11 @@ import sys
 import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from contextlib import nullcontext
+from dataclasses import asdict, fields, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -27,12 +28,14 @@ from loraft.cli.options import (
     Verbose,
     dotted,
 )
+from loraft.data.columns import TOO_LONG
 from loraft.data.readers import Format, input_rows, unlabelled
 from loraft.data.records import BadRow, Example, FileSettings, Row
 from loraft.errors import ConfigError
 
 if TYPE_CHECKING:
     from loraft.config.data_section import DataConfig
+    from loraft.evaluation.output_file import PredictedInput
 
 WAIT = 0.1  # seconds that a line on stdin waits for others: `tail -f` is answered, and a full pipe fills groups
 
@@ -52,6 +55,7 @@ def predict(
         Path | None, typer.Option(help="The input's columns with the predictions: .csv, .jsonl or .parquet.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an output file without predictions.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an --output-file that was interrupted.")] = False,
     min_confidence: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave a row undecided below this probability.")
     ] = None,
@@ -70,68 +74,99 @@ def predict(
     A row that is undecided or unreadable is an empty line, and a row without label in the file. Unreadable rows are
     reported on stderr, the others go on, and the exit code is 1 at the end.
     """
-    from loraft.evaluation.output_file import PredictedInput, check_output, write_predictions
+    from loraft.evaluation.output_file import check_output, write_predictions
+    from loraft.evaluation.partial_file import PartialFile, origin_of, partial_path
     from loraft.runs.atomic_files import to_json
+    from loraft.runs.run import Run
 
     if min_confidence is not None and math.isnan(min_confidence):  # passes every comparison with a bound
         raise ConfigError("--min-confidence: is no number (got nan); allowed is 0 to 1")
     if json and output_file is not None:
         raise ConfigError(f"--json and --output-file: two forms of the result (got {output_file}); give one of them")
+    again = file is not None and file.is_file()  # a pipe cannot be read a second time
+    if resume and (output_file is None or not again):
+        raise ConfigError(
+            f"--resume: goes on with a file (got --output-file {output_file}, --input {file}); give the files of both"
+        )
     if output_file is not None:
         check_output(output_file, file, force=force)
+        if resume and output_file.exists() and not partial_path(output_file).exists():
+            say(f"{output_file} is finished: there is nothing to resume")
+            return
     refuse_several({"--run": run, "--adapter": adapter})
     flags = dotted(model=model, task=task, quant=quant)
     path, resolved = run_or_adapter(run, adapter, sets or (), flags, output=output, preset=preset, config_file=config)
     text_column = unicodedata.normalize("NFC", text_column or resolved.data.text_column)  # as all column names
     header: list[str] = []
-    rows, source = _inputs(texts or [], file, format, text_column, _settings(resolved.data, sets or ()), header)
+    settings = _settings(resolved.data, sets or ())
+    rows, source = _inputs(texts or [], file, format, text_column, settings, header)
+    partial = None
+    if output_file is not None:
+        origin = None
+        if file is not None and again:
+            options = {"format": format, "text column": text_column, "min_confidence": min_confidence}
+            made = adapter if path is None else Run(path).adapter
+            origin = origin_of(file, made, resolved, {**options, **asdict(settings)})
+        partial = PartialFile(output_file, origin, resume=resume)
     start_command(resolved, verbose, adapter=path or adapter, source=source)
 
     from loraft.evaluation import predict as prediction
 
-    waiting: deque[Row | BadRow] = deque()  # rows whose prediction is still to come
+    waiting: deque[dict[str, Any]] = deque()  # the columns, kept where they cannot be read again, of rows in work
 
     def inputs() -> Iterator[Example | BadRow]:
-        for item in rows:
-            waiting.append(item)
-            yield unlabelled(item, text_column)
+        for item in rows if partial is None else islice(rows, partial.rows, None):
+            row = unlabelled(item, text_column)
+            if partial is not None and not again:
+                kept = item.columns if isinstance(item, Row) and row != BadRow(item.row, TOO_LONG) else {}
+                waiting.append(kept if resolved.output.texts else _without(kept, text_column))
+            yield row
 
     bad = 0
+    progress = {} if partial is None else {"progress": prediction.Progress(**partial.state)}
     wait = WAIT if source == "stdin" else None
-    written: list[PredictedInput] = []
-    for row in prediction.predict(
-        inputs(), run=path, adapter=adapter, min_confidence=min_confidence, config=resolved, wait=wait
-    ):
-        item = waiting.popleft()
-        if row.error is not None:
-            bad += 1
-            say(f"{source} row {row.row}: {row.error}")
-        if output_file is not None:
-            written.append(PredictedInput(_columns(item, text_column, texts=resolved.output.texts), row))
-        elif json:
-            print(to_json(_as_json(row), indent=None), file=results_stream(), flush=True)
-        else:
-            print(
-                "|".join(row.label) if isinstance(row.label, tuple) else row.label or "",
-                file=results_stream(),
-                flush=True,
-            )
-    if output_file is not None:
-        several = resolved.prompt.kind == "multilabel"
-        labels = resolved.prompt.labels or []
-        if not resolved.output.texts:
-            header = ["row", *(name for name in header if name != text_column)]
-        write_predictions(output_file, written, file, labels=labels, header=header, several=several)
-        say(f"{len(written)} {'row' if len(written) == 1 else 'rows'} in {output_file}")
+    with partial or nullcontext():
+        for row in prediction.predict(
+            inputs(), run=path, adapter=adapter, min_confidence=min_confidence, config=resolved, wait=wait, **progress
+        ):
+            if row.error is not None:
+                bad += 1
+                say(f"{source} row {row.row}: {row.error}")
+            if partial is not None:
+                partial.add(row, waiting.popleft() if waiting else {}, progress["progress"])
+            elif json:
+                _print_line(to_json(_as_json(row), indent=None))
+            else:
+                _print_line("|".join(row.label) if isinstance(row.label, tuple) else row.label or "")
+        if partial is not None and output_file is not None:
+            bad, format_read, done = partial.bad, cast(Format, format), partial
+            read_again = (lambda: input_rows(file, format_read, text_column, settings)) if file and again else None
+
+            def written() -> Iterator["PredictedInput"]:
+                for one in done.read(read_again):
+                    numbered = {"row": one.prediction.row, **_without(one.columns, text_column)}
+                    yield one if resolved.output.texts else replace(one, columns=numbered)
+
+            write_predictions(
+                output_file, written, file,
+                header=header if resolved.output.texts else ["row", *_without(dict.fromkeys(header), text_column)],
+                labels=resolved.prompt.labels or [], several=resolved.prompt.kind == "multilabel",
+            )  # fmt: skip
+            say(f"{partial.rows} {'row' if partial.rows == 1 else 'rows'} in {output_file}")
     if bad:
         say(f"{bad} {'row' if bad == 1 else 'rows'} could not be read")
         raise typer.Exit(1)
 
 
-def _columns(item: Row | BadRow, text_column: str, *, texts: bool) -> Mapping[str, Any]:
-    """The columns of a row that an output file has; without `texts` the row's number in place of the sentence."""
-    columns = item.columns if isinstance(item, Row) else {}
-    return columns if texts else {"row": item.row} | {key: columns[key] for key in columns if key != text_column}
+def _without(columns: Mapping[str, Any], text_column: str) -> dict[str, Any]:
+    """The columns but the sentence, for `output.texts=false`."""
+    return {key: value for key, value in columns.items() if key != text_column}
+
+
+def _print_line(text: str) -> None:
+    """Prints a line in one piece, so that a killed process leaves whole lines."""
+    results_stream().write(text + "\n")
+    results_stream().flush()
 
 
 def _settings(data: "DataConfig", sets: Sequence[str]) -> FileSettings:

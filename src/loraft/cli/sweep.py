@@ -102,8 +102,8 @@ def sweep(
 
     try:
         result = runner.sweep(resolved, force=force, tell=say)
-    except KeyboardInterrupt:
-        say("interrupted; the same command goes on from there")
+    except KeyboardInterrupt as stop:
+        stop.add_note("the same command goes on from there")
         raise
     results_follow()
     if json:

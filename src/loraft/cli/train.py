@@ -99,7 +99,12 @@ def train(
     from loraft.runs.records import as_json
     from loraft.training import pipeline
 
-    result = pipeline.train(resolved, force=force, resume=resume)
+    try:
+        result = pipeline.train(resolved, force=force, resume=resume)
+    except KeyboardInterrupt as stop:
+        if run.config_path.is_file():  # else nothing was begun
+            stop.add_note(f"{run.how_to_resume} goes on from there")
+        raise
     results_follow()
     if json:
         print(to_json(as_json(result)))
@@ -139,7 +144,11 @@ def _train_folds(config: "Config", folds: int, *, force: bool, resume: bool, jso
     folder = folds_folder(config, folds)
     if resume and not folder.begun:  # without --resume the same command goes on, too
         raise RunError(f"--resume: no training by folds was begun in {folder.path}; leave --resume out")
-    result = train_folds(config, folds, force=force, tell=say)
+    try:
+        result = train_folds(config, folds, force=force, tell=say)
+    except KeyboardInterrupt as stop:
+        stop.add_note("the same command goes on from there")
+        raise
     results_follow()
     if json:
         print(to_json(as_json(result)))

@@ -3,13 +3,13 @@
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
 FIRST = 32  # rows of the first group, a small one, so that the first answers come early
+MOST_CHARACTERS, LONG = 2**24, 2**16  # of a group, and of a row that is not read ahead
 
 
 @dataclass(frozen=True)
@@ -19,35 +19,56 @@ class _End:
     error: BaseException | None
 
 
-def groups(rows: Iterable[Item], *, most: int, wait: float | None = None) -> Iterator[list[Item]]:
-    """Yields all rows in order, `FIRST` of them and then `most` at a time.
+def groups(
+    rows: Iterable[Item],
+    *,
+    most: int,
+    first: int = FIRST,
+    wait: float | None = None,
+    size: Callable[[Item], int] = lambda row: 0,
+) -> Iterator[list[Item]]:
+    """Yields all rows in order, `first` of them and then `most` at a time.
 
     Args:
         rows: the source.
         most: the most rows of a group, and the most rows read ahead.
+        first: the most rows of the first group.
         wait: seconds that a row waits for others before it is handed on in a smaller group; the source is then read in
             a thread of its own, and an empty group is yielded where there is nothing to do but to wait. None waits as
             long as the source takes.
+        size: characters of a row. A group of `MOST_CHARACTERS` is full, and a row of `LONG` is read when those before
+            it have been handed on, so that memory is bounded whatever the length of rows.
 
     Raises:
         BaseException: what the source raised; with `wait`, after the rows before it.
     """
+    first = min(first, most)
     if wait is not None:
-        yield from _timed_groups(rows, most, wait)
+        yield from _timed_groups(rows, first, most, wait, size)
         return
-    source, size = iter(rows), min(FIRST, most)
-    while group := list(islice(source, size)):
+    group: list[Item] = []
+    characters, limit = 0, first
+    for row in rows:
+        group.append(row)
+        characters += size(row)
+        if len(group) == limit or characters >= MOST_CHARACTERS:
+            yield group
+            group, characters, limit = [], 0, most
+    if group:
         yield group
-        size = most
 
 
-def _timed_groups(rows: Iterable[Item], most: int, wait: float) -> Iterator[list[Item]]:
+def _timed_groups(
+    rows: Iterable[Item], first: int, most: int, wait: float, size: Callable[[Item], int]
+) -> Iterator[list[Item]]:
     arrived: queue.Queue[Item | _End] = queue.Queue(maxsize=most)
 
     def read() -> None:
         error: BaseException | None = None
         try:
             for row in rows:
+                if size(row) >= LONG:
+                    arrived.join()
                 arrived.put(row)
         except BaseException as failure:  # raised again below, in the thread that uses the rows
             error = failure
@@ -55,25 +76,30 @@ def _timed_groups(rows: Iterable[Item], most: int, wait: float) -> Iterator[list
 
     # A daemon thread does not keep the program from ending, even inside a read that never returns.
     threading.Thread(target=read, daemon=True).start()
-    size = min(FIRST, most)
+    limit = first
     item = arrived.get()
     while not isinstance(item, _End):
         # `item` begins a group. Add rows until the group is full, its time is over, or the source ends. The row that
         # ended it, if there is one, begins the next group; otherwise wait for a row.
+        arrived.task_done()
         group, deadline = [item], time.monotonic() + wait
+        characters = size(item)
         while True:
+            full = len(group) == limit or characters >= MOST_CHARACTERS
             try:
-                item = arrived.get(timeout=max(0.0, deadline - time.monotonic()) if len(group) < size else 0)
+                item = arrived.get(timeout=0 if full else max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 yield group
                 if arrived.empty():
                     yield []
                 item = arrived.get()
                 break
-            if isinstance(item, _End) or len(group) == size:
+            if isinstance(item, _End) or full:
                 yield group
                 break
             group.append(item)
-        size = most
+            characters += size(item)
+            arrived.task_done()
+        limit = most
     if item.error is not None:
         raise item.error

@@ -31,7 +31,10 @@ CPU_TOKENS, TOKENS = 1536, 8192
 
 @dataclass
 class KeptPrefix:
-    """The cached prefix of one call, for later calls with the same model and weights whose rows begin with it, too."""
+    """The cached prefix of one call, for later calls with the same model and weights whose rows begin with it, too.
+
+    With `ids` only, as another process has left them, the cache is made when it is needed.
+    """
 
     ids: list[int] = field(default_factory=list)
     cache: Cache | FlatCache | None = None
@@ -129,15 +132,21 @@ def _shared_prefix(
     """
     ranged, longest = ranged_rows.suits(model), min(map(len, rows)) - last
     if kept is not None and 0 < len(kept.ids) <= longest and all(row[: len(kept.ids)] == kept.ids for row in rows):
+        if kept.cache is None:
+            kept.cache = _cache_of(model, kept.ids, ranged, copies)
         return Route(False, ranged, kept.cache, len(kept.ids), copies)
     prefix = min(common_prefix(rows), longest)
     if prefix < MIN_PREFIX or len(rows) == 1:
         return Route(False, ranged, None, 0, copies)
     ids = list(rows[0][:prefix])
-    cache = ranged_rows.prefix_cache(model, ids, copies) if ranged else prefix_cache(model, ids)
+    cache = _cache_of(model, ids, ranged, copies)
     if kept is not None:
         kept.ids, kept.cache = ids, cache
     return Route(False, ranged, cache, prefix, copies)
+
+
+def _cache_of(model: PreTrainedModel, ids: list[int], ranged: bool, copies: int) -> Cache | FlatCache:
+    return ranged_rows.prefix_cache(model, ids, copies) if ranged else prefix_cache(model, ids)
 
 
 def _batches_of(

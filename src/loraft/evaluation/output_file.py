@@ -7,11 +7,14 @@ import re
 import tempfile
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loraft.data.stream import groups
 from loraft.errors import ConfigError, Note
 from loraft.runs.atomic_files import is_stream, to_json
 from loraft.runs.output_paths import check_target, head, writing
@@ -20,6 +23,7 @@ if TYPE_CHECKING:  # the check of the file's name needs no torch
     from loraft.evaluation.predict import Prediction
 
 FORMATS = (".csv", ".jsonl", ".parquet")
+ROW_GROUP = 2**14  # rows of a Parquet file that are written together
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def check_output(path: Path, source: Path | None, *, force: bool = False) -> Non
 
 def write_predictions(
     path: Path,
-    rows: Sequence[PredictedInput],
+    rows: Callable[[], Iterable[PredictedInput]],
     source: Path | None,
     *,
     labels: Sequence[str],
@@ -79,43 +83,43 @@ def write_predictions(
 
     Args:
         path: a file with one of `FORMATS`.
-        rows: the input's rows.
+        rows: gives the input's rows, from the first one each time; they are read twice or more, and never all kept.
         source: the input's file. A Parquet file gives its columns' types; elsewhere Parquet takes those of the values,
             and a column with values of several types becomes text.
         labels: the task's, which have a probability each.
         header: the input's columns, as far as they are known without its rows.
         several: whether a row has any number of labels.
     """
-    inputs = list(dict.fromkeys([*header, *(key for row in rows for key in row.columns)]))
+    inputs = list(dict.fromkeys(chain(header, (key for row in rows() for key in _encodable(row)))))
     suffix = path.suffix.lower()
     wanted = ["label", "confidence", *(["probs"] if suffix == ".jsonl" else [f"prob_{label}" for label in labels])]
     added = [_free(name, inputs) for name in wanted]
     if added != wanted:
         pairs = ", ".join(f"{old} is {new}" for old, new in zip(wanted, added, strict=True) if old != new)
         warnings.warn(f"{path}: the input has columns of these names; of the prediction, {pairs}", Note, stacklevel=2)
-    columns = [_encodable(row) for row in rows]
-    found = [row.prediction for row in rows]
+
+    def table() -> Iterator[list[Any]]:
+        for row in rows():
+            found = row.prediction
+            yield [*map(_encodable(row).get, inputs), *_best(found), *map(found.probs.get, labels)]
+
     with writing(path, "--output-file") as temporary:
-        if suffix == ".jsonl":
-            with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                for given, one in zip(columns, found, strict=True):
-                    values = zip(added, [*_best(one), one.probs or None], strict=True)
-                    file.write(to_json({**given, **dict(values)}, indent=None) + "\n")
-            return
-        table = [
-            [*map(given.get, inputs), *_best(one), *map(one.probs.get, labels)]
-            for given, one in zip(columns, found, strict=True)
-        ]
         if suffix == ".parquet":
-            _write_parquet(temporary, inputs, added, table, source, several=several)
+            known = _known_types(added, source, several=several)
+            _write_parquet(temporary, [*inputs, *added], known, table)
             return
         with temporary.open("w", encoding="utf-8", newline="") as file:
+            if suffix == ".jsonl":
+                for row in rows():
+                    values = zip(added, [*_best(row.prediction), row.prediction.probs or None], strict=True)
+                    file.write(to_json({**_encodable(row), **dict(values)}, indent=None) + "\n")
+                return
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow([*inputs, *added])
-            for row in table:
-                best = row[len(inputs)]
-                row[len(inputs)] = "|".join(best) if isinstance(best, list) else best
-                writer.writerow(map(_cell, row))
+            for cells in table():
+                best = cells[len(inputs)]
+                cells[len(inputs)] = "|".join(best) if isinstance(best, list) else best
+                writer.writerow(map(_cell, cells))
 
 
 def _has_predictions(path: Path) -> bool:
@@ -151,14 +155,16 @@ def _best(found: "Prediction") -> tuple[str | list[str] | None, float | None]:
 
 
 def _encodable(row: PredictedInput) -> Mapping[str, Any]:
-    """The columns of a row; of one that was refused for its bytes, with ? for what no encoding can write."""
+    """The columns of a row; of one that was refused, with ? for what no encoding can write, or none."""
     if row.prediction.error is None:
         return row.columns
-    text = json.dumps(row.columns, ensure_ascii=False, default=str)
     try:
+        text = json.dumps(row.columns, ensure_ascii=False, default=str)
         text.encode()
     except UnicodeEncodeError:
         return dict(json.loads(text.encode(errors="replace")))
+    except (ValueError, RecursionError):  # an integer of too many digits, too deep a nesting
+        return {}
     return row.columns
 
 
@@ -172,28 +178,74 @@ def _cell(value: Any) -> str:
     return "" if text == "null" else text  # NaN and infinities, for which JSON has no number
 
 
-def _write_parquet(
-    path: Path,
-    inputs: Sequence[str],
-    added: Sequence[str],
-    table: Sequence[Sequence[Any]],
-    source: Path | None,
-    *,
-    several: bool,
-) -> None:
+def _known_types(added: Sequence[str], source: Path | None, *, several: bool) -> dict[str, Any]:
+    """The types of the columns of the prediction, and of those of a Parquet input."""
     import pyarrow
     import pyarrow.parquet
 
     label = pyarrow.list_(pyarrow.string()) if several else pyarrow.string()
     known: dict[str, Any] = {name: pyarrow.float64() for name in added} | {added[0]: label}
     if source is not None and source.suffix.lower() == ".parquet":
-        known |= {unicodedata.normalize("NFC", field.name): field.type for field in pyarrow.parquet.read_schema(source)}
-    columns = {}
-    for position, name in enumerate([*inputs, *added]):
-        values = [row[position] for row in table]
-        try:
-            columns[name] = pyarrow.array(values, type=known.get(name))
-        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, pyarrow.ArrowNotImplementedError):
-            columns[name] = pyarrow.array([None if value is None else _cell(value) for value in values])
-            warnings.warn(f"column {name!r} has values of several types; they are written as text", Note, stacklevel=3)
-    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+        schema = pyarrow.parquet.read_schema(source)
+        known |= {unicodedata.normalize("NFC", field.name): field.type for field in schema}
+    return known
+
+
+def _write_parquet(
+    path: Path, names: Sequence[str], known: Mapping[str, Any], table: Callable[[], Iterator[list[Any]]]
+) -> None:
+    """Writes a row group for each part of the rows; the type of a column that is not known is found in all rows."""
+    import pyarrow
+    import pyarrow.parquet
+
+    unfit = (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, pyarrow.ArrowNotImplementedError, OverflowError)
+    types = {name: known.get(name, pyarrow.null()) for name in names}
+    texts: set[str] = set()  # columns that are written as text
+
+    def parts() -> Iterator[list[Any]]:
+        for rows in groups(table(), most=ROW_GROUP, first=ROW_GROUP, size=_characters):
+            yield [list(column) for column in zip(*rows, strict=True)]
+
+    unknown = [(at, name) for at, name in enumerate(names) if name not in known]
+    for part in parts() if unknown else ():
+        for at, name in unknown:
+            with suppress(*unfit):
+                types[name] = _common(types[name], pyarrow.array(part[at]).type)
+                continue
+            texts.add(name)
+    while True:
+        schema = pyarrow.schema([(name, pyarrow.string() if name in texts else types[name]) for name in names])
+        failed = None
+        with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+            for part in parts():
+                arrays = []
+                for name, values in zip(names, part, strict=True):
+                    if name in texts:
+                        values = [None if value is None else _cell(value) for value in values]
+                    try:
+                        arrays.append(pyarrow.array(values, type=schema.field(name).type))
+                    except unfit:
+                        failed = name
+                        break
+                if failed:
+                    break
+                writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
+        if failed is None:
+            break
+        texts.add(failed)
+    for name in names:
+        if name in texts:
+            what = f"column {name!r} has values of several types; they are written as text"
+            warnings.warn(what, Note, stacklevel=3)
+
+
+def _common(one: Any, other: Any) -> Any:
+    """The type that values of both types have."""
+    import pyarrow
+
+    fields = (pyarrow.schema([("x", type)]) for type in (one, other))
+    return pyarrow.unify_schemas(list(fields), promote_options="permissive").field(0).type
+
+
+def _characters(cells: Sequence[Any]) -> int:
+    return sum(len(cell) for cell in cells if isinstance(cell, str | bytes))

@@ -14,7 +14,7 @@ from loraft.config.resolve import run_config
 from loraft.config.schema import Config
 from loraft.data.columns import given_sentence
 from loraft.data.records import BadRow, Example
-from loraft.data.stream import groups
+from loraft.data.stream import FIRST, groups
 from loraft.engine import scorer
 from loraft.engine.row_batches import KeptPrefix
 from loraft.errors import ConfigError, Note, RunError
@@ -27,7 +27,23 @@ from loraft.runs.run import MANIFEST_FILE, Run
 PREDICT_ROWS, GPU_PREDICT_ROWS = 512, 2048  # rows scored together: bounds memory, does not change results
 Group = TypeVar("Group", bound=Sequence[Any])
 Started = TypeVar("Started")
-_Started = tuple[Sequence[Example | BadRow], Callable[[], np.ndarray]]  # a group and what waits for its scores
+# A group, what waits for its scores, and the token ids of the cached prefix.
+_Started = tuple[Sequence[Example | BadRow], Callable[[], np.ndarray], list[int]]
+
+
+@dataclass
+class Progress:
+    """How far a prediction is at the end of a group, and what the rows after it depend on.
+
+    Attributes:
+        rows: rows up to the end of the group that is being yielded.
+        prefix: token ids of the cached prefix.
+        predicted: rows of each predicted label so far.
+    """
+
+    rows: int = 0
+    prefix: list[int] = field(default_factory=list)
+    predicted: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,7 @@ def predict(
     min_confidence: float | None = None,
     config: Config | None = None,
     wait: float | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Prediction]:
     """Yields one prediction for each input, in order.
 
@@ -81,6 +98,9 @@ def predict(
         config: the run's own by default; with `adapter` it names the backbone and the task.
         wait: for inputs that arrive slowly: seconds to wait for further rows before a group is scored; the inputs are
             then read in a thread of their own. None waits until a group is full.
+        progress: where an earlier call stopped, `inputs` being the rows after it; brought up to date with each group,
+            so that with the row of its number another call can go on from there. Without `wait` both calls together
+            yield bit for bit what one would.
 
     Yields:
         The label, and the probability of each label in [0, 1].
@@ -121,22 +141,26 @@ def predict(
             " leave it out, and read the probabilities"
         )
     thresholds = manifest.thresholds(folder, len(labels)) if several else ()
+    progress = Progress() if progress is None else progress
+    given = [inputs] if isinstance(inputs, str | bytes | Example | BadRow) else inputs
     rows = (
         item if isinstance(item, Example | BadRow) else given_sentence(item, row)
-        for row, item in enumerate([inputs] if isinstance(inputs, str | bytes | Example | BadRow) else inputs, start=1)
+        for row, item in enumerate(given, start=progress.rows + 1)
     )
-    kept = KeptPrefix()
-    predicted: Counter[str] = Counter()
+    kept = KeptPrefix(progress.prefix)
+    predicted = progress.predicted = Counter(progress.predicted)
     batch_tokens = config.eval.batch_tokens
 
     def start(group: Sequence[Example | BadRow]) -> _Started:
         prompts = encoder.encode([item.text for item in group if isinstance(item, Example)])
         warn_of_cuts(prompts, "of these")
         ids, answers, unscored = [prompt.ids for prompt in prompts], encoder.completions_K, encoder.unscored
-        return group, scorer.start(model, ids, answers, unscored=unscored, batch_tokens=batch_tokens, kept=kept)
+        fetch = scorer.start(model, ids, answers, unscored=unscored, batch_tokens=batch_tokens, kept=kept)
+        return group, fetch, kept.ids
 
     def finished(started: _Started) -> Iterator[Prediction]:
-        group, fetch = started
+        group, fetch, progress.prefix = started
+        progress.rows += len(group)
         log_probs_NK = fetch()
         if not several:
             warn_of_ties(log_probs_NK)
@@ -158,11 +182,20 @@ def predict(
 
     overlap = computes_meanwhile(model)
     most = GPU_PREDICT_ROWS if overlap else PREDICT_ROWS
-    for started in one_behind(groups(rows, most=most, wait=wait), start, overlap=overlap):
+    first = most if progress.rows else FIRST
+    grouped = groups(rows, most=most, first=first, wait=wait, size=characters)
+    for started in one_behind(grouped, start, overlap=overlap):
         yield from finished(started)
     if (folder / MANIFEST_FILE).exists():  # not in an adapter that was made elsewhere
         for sentence in advice.of_predictions(manifest.read(folder).data.train_labels, predicted):
             warnings.warn(sentence, stacklevel=2)
+
+
+def characters(item: Example | BadRow) -> int:
+    """Characters of a row's text and of its other columns."""
+    if isinstance(item, BadRow):
+        return 0
+    return len(item.text) + sum(len(cell) for cell in item.extra.values() if isinstance(cell, str | bytes))
 
 
 def computes_meanwhile(model: PreTrainedModel) -> bool:

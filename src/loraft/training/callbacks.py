@@ -138,12 +138,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class SaveOnInterrupt(TrainerCallback):
     """On the first Ctrl-C or SIGTERM saves a checkpoint and then raises KeyboardInterrupt; the second stops at once.
 
+    The exception holds the signal's number.
+
     Use it both as a callback of the trainer and as the context in which the trainer trains. Outside the main thread,
     where Python takes no signals, it does nothing.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked: int | None = None  # the number of the signal
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "SaveOnInterrupt":
@@ -156,7 +158,7 @@ class SaveOnInterrupt(TrainerCallback):
     ) -> None:
         self._restore()
         if self.asked and error is None:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(self.asked)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Asks for a checkpoint once a signal has come."""
@@ -171,8 +173,8 @@ class SaveOnInterrupt(TrainerCallback):
     def _ask(self, number: int, frame: Any) -> None:
         if self.asked:
             self._restore()
-            raise KeyboardInterrupt
-        self.asked = True
+            raise KeyboardInterrupt(number)
+        self.asked = number
         print(
             "interrupted: finishing and saving this step; press Ctrl-C again to stop at once",
             file=sys.stderr,

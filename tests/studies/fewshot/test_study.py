@@ -185,9 +185,9 @@ def test_an_interrupted_study_goes_on_with_the_draws_that_are_left(
 ) -> None:
     whole = fewshot_study.fewshot(config(tmp_path, "name=một-mạch"), quiet=True)
     said: list[str] = []
-    with interrupted_after(4, monkeypatch), pytest.raises(KeyboardInterrupt):
+    with interrupted_after(4, monkeypatch), pytest.raises(KeyboardInterrupt) as stop:
         fewshot_study.fewshot(config(tmp_path, "name=gián-đoạn"), quiet=True, tell=said.append)
-    assert said == ["interrupted: 6 of 7 measurements are saved; the same command with --resume continues"]
+    assert stop.value.__notes__ == ["6 of 7 measurements are saved; the same command with --resume continues"]
     folder = tmp_path / "gián-đoạn"
     assert not (folder / "fewshot.json").exists()
     with pytest.raises(RunError, match=r"an unfinished study of feedback is there; .* --resume continues it, --force"):

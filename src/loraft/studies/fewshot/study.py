@@ -172,8 +172,8 @@ def _fewshot(
         study.finish(result)
         with spared("the figure", "the same command with --resume"):
             fewshot_curve(result, study.figure_path)
-    except KeyboardInterrupt:
-        tell(f"interrupted: {len(done)} of {len(jobs)} measurements are saved; {study.how_to_resume} continues")
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"{len(done)} of {len(jobs)} measurements are saved; {study.how_to_resume} continues")
         raise
     except Exception as error:
         if not done:

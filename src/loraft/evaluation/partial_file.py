@@ -1,0 +1,157 @@
+"""Keep predictions row by row beside the file that they will become, so that an interrupted prediction can go on."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from loraft.config.schema import Config
+from loraft.data.records import BadRow, Row
+from loraft.errors import RunError
+from loraft.evaluation.output_file import PredictedInput
+from loraft.runs.hashes import hashes_of, sha256_of
+
+if TYPE_CHECKING:
+    from loraft.evaluation.predict import Prediction, Progress
+
+SECTIONS = ("model", "quant", "prompt", "eval")  # of the config, which results depend on
+
+
+def origin_of(source: Path, adapter: Path, config: Config, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the predictions for a file depend on, by which a later process knows that it would go on with the same.
+
+    Args:
+        source: the input's file.
+        adapter: folder of the adapter.
+        config: the resolved config.
+        options: how the input is read, and which labels are left out.
+    """
+    hashes = hashes_of(adapter, (one.name for one in adapter.glob("*") if one.is_file()))
+    dumped = config.model_dump(mode="json")
+    keys = {f"{section}.{key}": value for section in SECTIONS for key, value in dumped[section].items()}
+    weights = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()
+    return {"input's SHA-256": sha256_of(source), "adapter's SHA-256": weights, **options, **keys}
+
+
+def partial_path(output: Path) -> Path:
+    """Where the predictions lie until the file is whole."""
+    return output.with_name(f"{output.name}.partial")
+
+
+class PartialFile:
+    """The predictions so far, in `OUTPUT.partial`, as lines of JSON.
+
+    The first line is an object: what the predictions depend on. Each row is an array. After each group of rows that
+    were scored together an object says how far the prediction is: the last bits of a row's probabilities depend on the
+    rows of its group, so that a later process goes on after a whole group.
+
+    Use it as a context. If the block raises, the file stays if `--resume` can go on with it; the error gets a note.
+
+    Args:
+        output: the file that the predictions become.
+        origin: as `origin_of` gives it; None for an input that cannot be read again, whose columns are kept here.
+        resume: go on after the rows that are there.
+
+    Attributes:
+        rows: rows so far.
+        bad: those of them that could not be read.
+        state: the fields of `Progress` at the start.
+
+    Raises:
+        RunError: an earlier prediction can go on, and `resume` is not given or something is not as it was.
+    """
+
+    def __init__(self, output: Path, origin: Mapping[str, Any] | None, *, resume: bool) -> None:
+        self.path, self._origin = partial_path(output), origin
+        state, end = self._state()
+        if state and not resume:
+            raise RunError(
+                f"{self.path}: an interrupted prediction left {state['rows']:,} rows (got no --resume); the same"
+                " command with --resume goes on after them; or delete the file"
+            )
+        self.bad = state.pop("bad", 0)
+        self.state = state
+        self.rows = self._marked = state.get("rows", 0)
+        self._end = end  # of the last whole group
+
+    def _state(self) -> tuple[dict[str, Any], int]:
+        """What the last whole group of an earlier prediction left, and the offset where it ends; or nothing."""
+        state: dict[str, Any] = {}
+        end = offset = 0
+        try:
+            with self.path.open("rb") as file:
+                origin = json.loads(file.readline() or b"{}").get("origin")
+                offset = file.tell()
+                for line in file:
+                    offset += len(line)
+                    if line.startswith(b"{") and line.endswith(b"\n"):
+                        state, end = json.loads(line), offset
+        except FileNotFoundError:
+            return {}, 0
+        except (ValueError, AttributeError) as error:
+            raise RunError(f"{self.path}: is no interrupted prediction, or damaged ({error}); delete it") from error
+        if origin is None or not state:
+            return {}, 0
+        if self._origin is not None and origin != self._origin:
+            keys = [key for key in {**origin, **self._origin} if origin.get(key) != self._origin.get(key)]
+            changed = [f"  {key}: {origin.get(key)} then, {self._origin.get(key)} now" for key in keys[:10]]
+            raise RunError(
+                f"{self.path}: was begun with something else:\n" + "\n".join(changed) + "\ngive the same again, or"
+                " delete the file"
+            )
+        return state, end
+
+    def add(self, found: "Prediction", columns: Mapping[str, Any], progress: "Progress") -> None:
+        """Adds a row, and its columns where the input cannot be read again; the last row of a group ends it."""
+        self.rows += 1
+        self.bad += found.error is not None
+        self._write([found.label, found.probs, found.error, *([columns] if self._origin is None else [])])
+        if self.rows == progress.rows:
+            self._write({"bad": self.bad, **asdict(progress)})
+            self._marked = self.rows
+        self._file.flush()
+
+    def _write(self, value: Any) -> None:
+        self._file.write(json.dumps(value, default=str).encode() + b"\n")
+
+    def read(self, again: Callable[[], Iterable[Row | BadRow]] | None) -> Iterator[PredictedInput]:
+        """The rows with their predictions, in order.
+
+        Args:
+            again: the input's rows, where they are not kept here.
+        """
+        from loraft.evaluation.predict import Prediction
+
+        given = iter(again()) if again is not None else None
+        row = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                if not line.startswith(b"["):
+                    continue
+                row += 1
+                label, probs, error, *columns = json.loads(line)
+                item = next(given, None) if given is not None else None
+                if isinstance(item, Row):
+                    columns = [item.columns]
+                found = Prediction(row, "", tuple(label) if isinstance(label, list) else label, probs, error=error)
+                yield PredictedInput(columns[0] if columns else {}, found)
+
+    def __enter__(self) -> Self:
+        self._file = self.path.open("r+b" if self._marked else "wb")
+        self._file.truncate(self._end)
+        self._file.seek(self._end)
+        if not self._marked:
+            self._write({"origin": self._origin})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if error is None or self._origin is None or not self._marked:
+            self.path.unlink(missing_ok=True)
+        else:
+            error.add_note(f"{self._marked:,} rows are kept in {self.path}; the same command with --resume goes on")
