@@ -12,7 +12,7 @@ MODEL ?=
 PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test check lint format types bench bench-smollm2 bench-vsfc clean
+.PHONY: help install train test check lint format types bench bench-smollm2 bench-vsfc soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ bench-smollm2: $(STAMP) ## run the tutorial's programme on SmolLM2-135M (docs/sm
 bench-vsfc: $(STAMP) ## measure LoRA, QLoRA, a head and full fine-tuning on UIT-VSFC: make bench-vsfc DATA=<folder of its jsonl files>
 	@test -n "$(DATA)" || { echo "make bench-vsfc: DATA is not set; DATA=<folder with train, validation and test.jsonl>" >&2; exit 2; }
 	$(BIN)/python benchmarks/vsfc.py "$(DATA)"
+
+soak: $(STAMP) ## memory of a million rows and of 200 trials, an hour or more; writes benchmarks/results/soak.json
+	$(BIN)/python benchmarks/soak.py
 
 clean: ## remove environment and caches; runs/ stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -1,6 +1,9 @@
 """Memory under load: a training split and `loraft data` of up to 1,000,000 rows, and a sweep of 200 trials.
 
-    python benchmarks/soak.py [--only rows,data,trials,predict] [--sizes 2000,30000,300000,1000000]
+    python benchmarks/soak.py [--only rows,data,trials,same,predict] [--sizes 2000,30000,300000,1000000]
+
+`same` trains the same config three times, each in a process of its own, and compares the adapters' hashes; `predict`
+runs soak_predict.py, which labels up to 1,000,000 lines.
 
 Every measurement runs in a process of its own. Rows are made-up Vietnamese feedback, the same for the same number, with
 the columns `sentence` and `sentiment`; all sentences differ. The backbone is the bundled one. Memory is the most that
@@ -11,6 +14,7 @@ those of the others there.
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -35,6 +39,9 @@ WISH = (
     "học kỳ sau mong vẫn thế",
 )
 LABELS = ("negative", "neutral", "positive")
+TINY = {"vocab_size": 8192, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024}  # fmt: skip
+MARKS = (10, 50, 100, 200)  # trials
 SETTINGS = ("eval.baselines=off", "data.max_test_rows=20", "data.max_eval_rows=20")
 
 
@@ -88,13 +95,62 @@ def inside_data(folder: Path) -> dict[str, Any]:
     return {"rows": found.rows, "run_mib": peak_mib()}
 
 
+def inside_trials(joint: Path) -> dict[str, Any]:
+    """A sweep of 200 trials of one step over a random backbone; memory and open files after some of them.
+
+    Args:
+        joint: `sweep.joint`: "off" trains one after the other, "auto" as many in one pass as fit.
+    """
+    import psutil
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    import loraft
+    from loraft.bundled import bundled_backbones
+
+    process, found = psutil.Process(), dict[str, Any]()
+
+    def note(done: int) -> None:
+        if done in MARKS:
+            found[str(done)] = {"rss_mib": process.memory_info().rss // 2**20, "open_files": process.num_fds()}
+
+    def tell(message: str) -> None:
+        if begun := re.match(r"trial (\d+) of", message):
+            note(int(begun[1]) - 1)
+        elif "fail" in message:
+            raise SystemExit(message)
+
+    with tempfile.TemporaryDirectory() as folder:
+        backbone = Path(folder) / "backbone"
+        AutoTokenizer.from_pretrained(bundled_backbones()["loraft-vi-tiny"]).save_pretrained(backbone)
+        AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **TINY)).save_pretrained(backbone)
+        seeds = f"sweep.seeds={list(range(50))}"
+        overrides = [*SETTINGS, f"model.name={backbone}", f"output={folder}", "data.max_train_rows=32",
+                     "train.max_steps=1", "eval.bootstrap_samples=100", "sweep.ranks=[2]", f"sweep.joint={joint}",
+                     seeds, "sweep.grid={train.learning_rate: [1e-4, 2e-4, 4e-4, 8e-4]}"]  # fmt: skip
+        result = loraft.sweep(loraft.resolve(overrides=overrides), quiet=True, tell=tell)
+        note(sum(trial.status == "finished" for trial in result.trials))
+    return found
+
+
+def inside_same(folder: Path) -> dict[str, Any]:
+    """The adapter of a training of 30 steps on bundled rows: its hash, and the number of threads."""
+    import torch
+
+    import loraft
+    from loraft.runs.hashes import sha256_of
+
+    overrides = ["train.max_steps=30", "data.max_test_rows=50", "eval.baselines=off", f"output={folder}", "name=same"]
+    run = Path(loraft.train(loraft.resolve(overrides=overrides), force=True, quiet=True).run)
+    return {"threads": torch.get_num_threads(), "sha256": sha256_of(run / "adapter" / "adapter_model.safetensors")}
+
+
 def peak_mib() -> int:
     """The most memory that this process ever had, in MiB."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     return int(status.partition("VmHWM:")[2].split()[0]) // 2**10
 
 
-INSIDE = {"rows": inside_rows, "data": inside_data}
+INSIDE = {"rows": inside_rows, "data": inside_data, "trials": inside_trials, "same": inside_same}
 
 
 def child(part: str, argument: Path) -> dict[str, Any]:
@@ -118,28 +174,19 @@ def measured_rows(part: str, sizes: Sequence[int]) -> dict[str, Any]:
     return found
 
 
-def save(part: str, record: dict[str, Any]) -> None:
+def save(part: str, measured: dict[str, Any]) -> None:
     """Writes the record of a part beside those of the others."""
     from loraft.runs.atomic_files import write_json
     from loraft.runs.environment import environment
     from loraft.runs.records import as_json
 
     kept = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
-    write_json(
-        OUT,
-        kept
-        | {
-            part: {
-                "command": f"python benchmarks/soak.py --only {part}",
-                "environment": as_json(environment()),
-                **record,
-            }
-        },
-    )
+    made = {"command": f"python benchmarks/soak.py --only {part}", "environment": as_json(environment())}
+    write_json(OUT, kept | {part: made | {"measured": measured}})
 
 
 def main(
-    only: Annotated[str, typer.Option(help="Parts, comma-separated.")] = "rows,data,trials,predict",
+    only: Annotated[str, typer.Option(help="Parts, comma-separated.")] = "rows,data,trials,same,predict",
     sizes: Annotated[str, typer.Option(help="Numbers of rows, ascending.")] = "2000,30000,300000,1000000",
     inside: Annotated[str | None, typer.Option(hidden=True)] = None,
     argument: Annotated[Path, typer.Option(hidden=True)] = Path(),
@@ -151,7 +198,15 @@ def main(
         return
     numbers = [int(size) for size in sizes.split(",")]
     for part in only.split(","):
-        save(part, {"measured": measured_rows(part, numbers)})
+        if part == "predict":  # has a script of its own
+            subprocess.run([sys.executable, str(Path(__file__).with_name("soak_predict.py"))], check=True)
+        elif part == "same":
+            with tempfile.TemporaryDirectory() as folder:
+                save(part, {str(n): child(part, Path(folder) / str(n)) for n in range(3)})
+        elif part == "trials":
+            save(part, {f"joint {joint}": child(part, Path(joint)) for joint in ("off", "auto")})
+        else:
+            save(part, measured_rows(part, numbers))
 
 
 if __name__ == "__main__":

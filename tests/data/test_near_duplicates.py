@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loraft.data import near_duplicates as module
-from loraft.data.near_duplicates import Overlap, near_duplicates
+from loraft.data.near_duplicates import Overlap, near_duplicates, rows_also_in
 
 
 def jaccard(one: str, other: str, n: int = 4) -> float:
@@ -66,3 +66,23 @@ def test_indices_are_right_across_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(("left", "right"), [([], ["một câu"]), (["một câu"], []), ([], [])])
 def test_an_empty_list_has_no_pairs(left: list[str], right: list[str]) -> None:
     assert near_duplicates(left, right, threshold=0.0) == []
+
+
+def test_blocks_of_both_sides_find_what_one_block_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = [f"thầy dạy hay lớp {n}" for n in range(7)]
+    many = [f"thầy dạy hay lớp {n} nhóm {n % 5}" for n in range(23)]
+    whole = [near_duplicates(*sides, threshold=0.5) for sides in ((few, many), (many, few), (few, few))]
+    monkeypatch.setattr(module, "BLOCK", 2)
+    monkeypatch.setattr(module, "CHUNK", 3)
+    assert [near_duplicates(*sides, threshold=0.5) for sides in ((few, many), (many, few), (few, few))] == whole
+    assert {(pair.right, pair.left, pair.jaccard) for pair in whole[0]} == {
+        (pair.left, pair.right, pair.jaccard) for pair in whole[1]
+    }
+
+
+def test_of_equally_similar_rows_the_first_by_its_n_grams_is_named() -> None:
+    asked = "aaaabbbbcccc"
+    # Each has 8 of its 9 n-grams. The first two lack its first one, the next two its last one.
+    others = [asked[1:], asked[1:] + ".", asked[:-1], asked[:-1] + "!"]
+    assert rows_also_in(others, [asked], near=True) == ([], [Overlap(0, 2, 8 / 9)])
+    assert rows_also_in(others[1::-1], [asked], near=True) == ([], [Overlap(0, 0, 8 / 9)])

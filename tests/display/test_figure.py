@@ -1,8 +1,11 @@
 """A figure is saved in one step, in the common style, and leaves matplotlib's settings as they were."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import matplotlib
+import psutil
 import pytest
 
 from loraft.display.figure import DPI, STYLE, drawing
@@ -55,3 +58,21 @@ def test_the_same_drawing_gives_the_same_bytes(tmp_path: Path) -> None:
             figure.text(0.5, 0.5, "ổn định")
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert b"Software" not in paths[0].read_bytes()  # matplotlib's version would differ between machines
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "num_fds"), reason="Windows counts no file descriptors")
+def test_figures_and_files_are_given_back(tmp_path: Path) -> None:
+    drawn: list[weakref.ref[object]] = []
+
+    def draw(number: int) -> None:
+        with drawing(tmp_path / f"{number}.png", (1, 1)) as figure:
+            figure.subplots().plot([0, 1], [0, 1])
+            drawn.append(weakref.ref(figure))
+
+    draw(0)  # opens the fonts, which matplotlib keeps
+    before = psutil.Process().num_fds()
+    for number in range(1, 4):
+        draw(number)
+    gc.collect()
+    assert [figure() for figure in drawn] == [None] * 4
+    assert psutil.Process().num_fds() == before

@@ -1,6 +1,7 @@
 """The rows of a training, and the scores of a model on the validation split."""
 
 import math
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from helpers.training import rows, split
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
 from loraft.engine import scorer
+from loraft.engine.collator import question_rows
 from loraft.training.dataset import prepare
 
 LONG = "bài tập hơi nhiều , chưa có đáp án " * 150  # more than 1,024 tokens
@@ -61,3 +63,29 @@ def test_shortened_sentences_are_counted_and_told() -> None:
         "validation",
     ]
     assert max(len(row.input_ids) for row in data.rows) <= 1024  # the default of prompt.max_length
+
+
+def test_a_training_row_takes_less_than_a_kilobyte(monkeypatch: pytest.MonkeyPatch) -> None:
+    def peak(count: int) -> int:
+        train = split("train", [f"{SENTENCES[n % 6]} nhóm {n}" for n in range(count)], [n % 3 for n in range(count)])
+        tracemalloc.start()
+        try:
+            data = prepare(config("train.class_weights=balanced"), encoder(), train, split("validation", ["hay"], [2]))
+            assert len(data.rows) == count
+            assert data.rows[-1].input_ids[:4] == data.rows[0].input_ids[:4]
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    monkeypatch.setattr("loraft.models.encoder.AT_ONCE", 50)
+    # About 110 tokens of 4 bytes; with lists of Python integers it is above 5,000.
+    assert (peak(600) - peak(200)) / 400 < 1000
+
+
+def test_several_labels_share_the_ids_of_their_prompt() -> None:
+    prompts_N, applies_NK = [[1, 2], [3]], np.array([[True, False], [False, False]])
+    rows = question_rows(prompts_N, applies_NK, [[8, 1], [9, 1], [8, 2], [9, 2]], "none")
+    assert [(row.input_ids, row.answer_start, row.label) for row in rows] == [
+        ([1, 2, 8, 1], 3, 0), ([1, 2, 9, 2], 3, 3), ([3, 8, 2], 2, 2), ([3, 9, 2], 2, 3)
+    ]  # fmt: skip
+    assert [row.label for row in rows[1:3]] == [3, 2]

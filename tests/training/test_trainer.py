@@ -131,6 +131,18 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, sampling
         torch.testing.assert_close(weight, expected[name])
 
 
+@pytest.mark.parametrize("sampling", ["balanced", "by_length"])
+def test_the_same_training_gives_the_same_adapter_bit_for_bit(tmp_path: Path, sampling: str) -> None:
+    def trained(name: str) -> bytes:
+        model = with_adapter(lora_dropout=0.1)
+        fit(tmp_path / name, model, sampling=sampling, max_steps=4)
+        torch.rand(7)  # other draws between two trainings change nothing
+        model.save_pretrained(str(tmp_path / name))
+        return (tmp_path / name / "adapter_model.safetensors").read_bytes()
+
+    assert trained("a") == trained("b")
+
+
 def test_early_stopping_counts_evaluations_without_a_better_macro_f1(tmp_path: Path) -> None:
     losses = fit(tmp_path, with_adapter(), max_steps=20, eval_steps=2, early_stopping_patience=2)
     assert len(losses) == 8  # best at step 4, then two evaluations without a better one
