@@ -20,9 +20,7 @@ from loraft.config.section import PathText, Section
 class ModelConfig(Section):
     """The backbone: the frozen base model."""
 
-    name: PathText = Field(
-        "loraft-vi-tiny", min_length=1, description="bundled name, hub id, local folder or GGUF file"
-    )
+    name: PathText = Field("loraft-vi-tiny", min_length=1, description="bundled name, hub id, folder or GGUF file")
     revision: str | None = Field(None, description="hub revision")
     cache_dir: PathText | None = Field(None, min_length=1, description="where hub files are kept")
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
