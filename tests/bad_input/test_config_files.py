@@ -54,7 +54,7 @@ def test_links_that_lead_nowhere_are_told(work: Path) -> None:
 
 
 def test_a_path_with_nul_is_told() -> None:
-    refusal(["config", "--config", "a\0b.yaml"], r"cannot be read \(embedded null")
+    refusal(["config", "--config", "a\0b.yaml"], r"--config.*embedded null byte \(got .a.x00b\.yaml.\)")
 
 
 CONTENTS: dict[str, tuple[bytes, str]] = {
@@ -71,7 +71,6 @@ CONTENTS: dict[str, tuple[bytes, str]] = {
     "two marks": (b"\xef\xbb\xbf\xef\xbb\xbfseed: -1", r"seed"),
     "mark and a mistake": (b"\xef\xbb\xbfseed: -1", r"seed: not allowed \(got -1, from mine\.yaml\)"),
     "only text": ("xin chào".encode(), r"not a mapping \(got 'xin chào'\); write `key: value` lines"),
-    "long text": (b"x" * 5000, r"not a mapping \(got 'x+\.\.\.\)"),
     "a list": (b"- lora\n- train", r"not a mapping \(got \['lora', 'train'\]\)"),
     "a number": (b"8", r"not a mapping \(got 8\)"),
     "a boolean": (b"true", r"not a mapping \(got True\)"),
@@ -98,7 +97,6 @@ def test_a_file_of_another_kind_is_refused(name: str, work: Path) -> None:
         (errno.EIO, "Input/output error"),
         (errno.ESTALE, "Stale file handle"),
         (errno.EMFILE, "Too many open files"),
-        (errno.ETIMEDOUT, "Connection timed out"),
     ],
 )
 def test_a_config_or_task_that_the_system_does_not_give_is_told(

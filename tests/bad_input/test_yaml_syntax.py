@@ -14,7 +14,7 @@ FILES = {
     "lora: {r: 8": r"line 1, column 12",
     "lora: 'r": r"line 1, column 9: found unexpected end of stream",
     'lora: "r': r"found unexpected end of stream",
-    'name: "a\\q"': r"line 1, column 9: found unknown escape character 'q'",
+    'name: "a\\q"': r"line 1, column 10: found unknown escape character 'q'",
     "a: b: c": r"line 1, column 5: mapping values are not allowed here",
     "lora:\n  r: 8\n rank: 9": r"line 3",
     "lora:\nr: 8\n  x: 9": r"line 3, column 4: mapping values are not allowed here",

@@ -30,7 +30,7 @@ CASES = {
     "!!map [1]": r"expected a mapping node, but found sequence",
     "!!map 8": r"expected a mapping node, but found scalar",
     "!!int [1]": r"is no value of !!int",
-    "!!float {a: 1}": r"is no value of !!float",
+    "!!float {a: 1}": r"expected a scalar node, but found mapping",
 }
 
 
