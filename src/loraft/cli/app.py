@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, sweep, task, train
+from loraft.cli.console import refuse_wrong_variables
 from loraft.cli.usage import UsageError, usage_message
 from loraft.errors import LoraftError
 
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
+        refuse_wrong_variables()
         code = app(arguments, prog_name="loraft", standalone_mode=False)
     except (LoraftError, UsageError) as error:
         if os.environ.get("LORAFT_DEBUG") == "1":
