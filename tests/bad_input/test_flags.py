@@ -11,7 +11,6 @@ CASES: list[tuple[list[str], str]] = [
     (["train", "--folds", "5", "--force", "--resume"], r"--force and --resume: one deletes what the other continues"),
     (["fewshot", "--force", "--resume"], r"--force and --resume: one deletes what the other continues"),
     (["train", "--resume"], r"--resume: no run was begun in"),
-    (["train", "--folds", "5", "--resume"], r"--resume: no training by folds was begun in"),
     (["sweep", "--seed", "1", "--seeds", "1,2"], r"--seed and --seeds: give only one of them \(got 1 and 1,2\)"),
     (["fewshot", "--adapter-shots"], r"--adapter-shots: no adapter to measure \(got no --run\)"),
     (["fewshot", "--run", "a", "--task", "topic"], r"--task: fixed by the run's training"),

@@ -38,4 +38,4 @@ def test_of_many_runs_ten_are_named(work: Path) -> None:
         (work / "runs" / f"r{number:02}").mkdir(parents=True)
         (work / "runs" / f"r{number:02}" / "config.yaml").write_text("seed: 1", encoding="utf-8")
     refusal(["eval", "--run", "khác"], r"runs there: r00, r01, .*r09 and 30 more")
-    refusal(["eval", "--run", "r0"], r"did you mean r0\d\?")
+    refusal(["eval", "--run", "r0"], r"did you mean r\d\d\?")
