@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, signals, sweep, task, train
-from loraft.cli.console import own_streams
+from loraft.cli.console import own_streams, refuse_wrong_variables
 from loraft.cli.usage import UsageError, usage_message
 from loraft.errors import ConfigError, LoraftError
 from loraft.visible import visible
@@ -91,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
+        refuse_wrong_variables()
         with signals.caught():
             try:
                 code = app(arguments, prog_name="loraft", standalone_mode=False)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from loraft import distributed
-from loraft.errors import LoraftError, Note
+from loraft.errors import ConfigError, LoraftError, Note
 from loraft.visible import visible
 
 if TYPE_CHECKING:
@@ -55,6 +55,17 @@ def say(message: str) -> None:
     """Prints a line on stderr; with several processes only the main one does."""
     if distributed.is_main_process():
         print(visible(message), file=sys.stderr, flush=True)
+
+
+def refuse_wrong_variables() -> None:
+    """Refuses variables of a launcher such as torchrun that are no numbers.
+
+    Raises:
+        ConfigError: one is none.
+    """
+    name = distributed.wrong_variable()
+    if name is not None:
+        raise ConfigError(f"{name}: not a whole number from 0 on (got {os.environ[name][:60]!r}); leave it out")
 
 
 def start_command(

@@ -23,7 +23,7 @@ def usage_message(error: Any, arguments: Sequence[str]) -> str:
         return ""
     command = error.ctx.command_path if error.ctx is not None else "loraft"
     similar = re.search(r"[.,]? \(?(?:Did you mean|Possible options?):? (.*?)[?)]+$", said)
-    what = said[: similar.start()] if similar else said.rstrip(".")
+    what = said[: similar.start()] if similar else said if said.endswith("...") else said.rstrip(".")
     what = what[0].lower() + what[1:]
     option = re.match(r"invalid value for '(?:.* / )?(-[\w-]+)'", what)
     if option and option[1] in arguments[:-1]:

@@ -65,14 +65,21 @@ def report(error: ValidationError, model: type[BaseModel], origin: Callable[[str
 
 def mistake(where: str, what: str, got: Any, origin: str, allowed: str, is_key: bool = False) -> str:
     """One line of a report. Of a section the values are left out, which would be too long; `is_key`: it is none."""
+    where = where if len(where) <= 100 else where[:60] + "..."
     source = f", from {origin}" if origin else ""
     shown = f" (got {show(got)}{source})" if is_key or not isinstance(got, dict) else ""
     return f"{where}: {what}{shown}" + (f"; {allowed}" if allowed else "")
 
 
 def together(mistakes: Sequence[str], most: int = 10) -> str:
-    """The message that tells mistakes together: each once, the first ones only where there are many."""
-    lines = list(dict.fromkeys(mistakes))
+    """The message that tells mistakes together: each and each hint once, the first ones only where there are many."""
+    lines: list[str] = []
+    said = set()
+    for line in dict.fromkeys(mistakes):
+        what, _, hint = line.rpartition("; ")
+        general = what and not hint.startswith("did you mean")
+        lines.append(what if general and hint in said else line)
+        said.add(hint)
     more = [f"... and {len(lines) - most:,} more mistakes"] if len(lines) > most else []
     return "\n".join([*lines[:most], *more])
 

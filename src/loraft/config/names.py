@@ -9,9 +9,10 @@ LONGEST = 200
 
 
 def show(value: Any) -> str:
-    """A value as Python writes it, at most 60 characters."""
+    """A value as Python writes it, at most 60 characters and, of a list, 6 items."""
     try:
-        text = repr(value)
+        more = isinstance(value, list) and len(value) > 6
+        text = repr(value[:6])[:-1] + ", ...]" if more else repr(value)
     except ValueError:  # Python writes at most 4,300 digits
         text = "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."

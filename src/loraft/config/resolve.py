@@ -153,7 +153,7 @@ def _preset_layer(layers: Sequence[Layer], mistakes: list[str]) -> Layer:
     if isinstance(name, str) and name in known:
         return Layer(f"preset {name}", {**read_mapping(known[name]), "preset": name})
     hint = f"{nearest(str(name), list(known))} allowed: {', '.join(known)}".strip()
-    mistakes.append(mistake("preset", "unknown preset", name, origin, hint))
+    mistakes.append(mistake("preset", "unknown preset", name, origin, hint, is_key=True))
     return Layer("", {})
 
 

@@ -20,7 +20,7 @@ from loraft.config.section import FileName, Section, is_folder_alone
 class ModelConfig(Section):
     """The backbone: the frozen base model."""
 
-    name: FileName = Field("loraft-vi-tiny", description="bundled name, hub id, local folder or GGUF file")
+    name: FileName = Field("loraft-vi-tiny", description="bundled name, hub id, folder or GGUF file")
     revision: FileName | None = Field(None, description="hub revision")
     cache_dir: FileName | None = Field(None, description="where hub files are kept")
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(

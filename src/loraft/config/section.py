@@ -94,7 +94,7 @@ class Section(BaseModel):
             found, written = "a boolean", "unquoted true and false"
         elif text and any(isinstance(one, dict) for one in given) and not _takes(annotation, dict):
             found, written = "a mapping", "unquoted `a: b` and {a}"
-        elif text and any(isinstance(one, list) for one in given):
+        elif text and any(isinstance(one, list) for one in given) and not _takes(annotation, dict):
             found, written = "a list", "unquoted [a] and `- a`"
         elif text and listed and None in given:
             found, written = "null", "null, ~ and nothing"

@@ -176,6 +176,11 @@ for kind, pattern, firsts in (
 ):
     for reader_or_writer in (Loader, Dumper):
         reader_or_writer.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"(?:{pattern})$"), list(firsts))
+# Sets have no order, and dates are no values of a config: only the tags of the core schema are read.
+CORE = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")}
+Loader.yaml_constructors = {
+    tag: made for tag, made in yaml.SafeLoader.yaml_constructors.items() if tag in {None, *CORE}
+}
 Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 Loader.add_constructor("tag:yaml.org,2002:str", _construct_text)

@@ -48,11 +48,11 @@ def test_three_numbers_and_the_last_name_every_geometric_progression(first: int,
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("1,2,...,8", "arithmetic 1, 2, 3, 4, 5, 6, 7, 8 or geometric 1, 2, 4, 8"),
-        ("1,2,4,...,100", "arithmetic 1, 2, 3, 4, ..., 99, 100 and geometric 1, 2, 4, 8, 16, 32, 64, 128"),
-        ("1,8,16,...,64", "arithmetic 1, 8, 15, 22, ..., 57, 64 and geometric 1, 8, 64"),
+        ("1,2,...,8", "arithmetic 1, 2, 3, ..., 8 or geometric 1, 2, 4, 8"),
+        ("1,2,4,...,100", "arithmetic 1, 2, 3, ..., 100 and geometric 1, 2, 4, ..., 128"),
+        ("1,8,16,...,64", "arithmetic 1, 8, 15, ..., 64 and geometric 1, 8, 64"),
         ("4,6,9,...,14", "geometric 4, 6, 9, 13.5"),
-        ("1,2,4,...,32,100", "geometric 1, 2, 4, 8, 16, 32, 64, 128"),
+        ("1,2,4,...,32,100", "geometric 1, 2, 4, ..., 128"),
     ],
 )
 def test_anything_ambiguous_is_refused_with_the_expansions_that_were_tried(text: str, told: str) -> None:

@@ -94,12 +94,12 @@ def expand(config: Config) -> list[Trial]:
     """
     refuse_label_sets(config, "sweep")
     axes = _axes(config)
-    mistakes = [line for key, values in axes.items() for line in _mistakes_of(config, key, values)]
-    if mistakes:
-        raise ConfigError(together(mistakes))
     trials_in_all = prod(len(values) for values in axes.values())
     if trials_in_all > MOST_TRIALS:
         raise ConfigError(f"sweep: too many trials (got {trials_in_all:,}); at most {MOST_TRIALS:,}")
+    mistakes = [line for key, values in axes.items() for line in _mistakes_of(config, key, values)]
+    if mistakes:
+        raise ConfigError(together(mistakes))
     folder = sweep_name(config)
     trials = []
     for values in product(*axes.values()):

@@ -88,5 +88,5 @@ def _terms(first: int, last: int, step: Callable[[Fraction], Fraction], moves: b
 
 def _shown(terms: Sequence[Fraction]) -> str:
     words = [str(term) if term.denominator == 1 else f"{float(term):g}" for term in terms]
-    words = words if len(words) <= 8 else [*words[:4], DOTS, *words[-2:]]
+    words = words if len(words) <= 5 else [*words[:3], DOTS, words[-1]]
     return ", ".join(words) + (" and on" if len(terms) > MOST_TERMS else "")

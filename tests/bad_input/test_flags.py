@@ -1,0 +1,58 @@
+"""Flags that exclude each other, and values of flags."""
+
+from pathlib import Path
+
+import pytest
+from helpers.bad_input import refusal
+
+ONE = r"each says what to load \(got \d\); give one of them"
+CASES: list[tuple[list[str], str]] = [
+    (["train", "--force", "--resume"], r"--force and --resume: one deletes what the other continues"),
+    (["train", "--folds", "5", "--force", "--resume"], r"--force and --resume: one deletes what the other continues"),
+    (["fewshot", "--force", "--resume"], r"--force and --resume: one deletes what the other continues"),
+    (["train", "--resume"], r"--resume: no run was begun in"),
+    (["sweep", "--seed", "1", "--seeds", "1,2"], r"--seed and --seeds: give only one of them \(got 1 and 1,2\)"),
+    (["fewshot", "--adapter-shots"], r"--adapter-shots: no adapter to measure \(got no --run\)"),
+    (["fewshot", "--run", "a", "--task", "topic"], r"--task: fixed by the run's training"),
+    (["fewshot", "--run", "a", "--set", "lora.r=8"], r"--set lora\.r=8: fixed by the run's training"),
+    (["fewshot", "--repeats", "x"], r"fewshot\.repeats: .*'x'.*integer"),
+    (["fewshot", "--selection", "best"], r"fewshot\.selection: .*'random', 'balanced' or 'nearest'"),
+    (["fewshot", "--decode", "greedy"], r"eval\.decode: .*'score' or 'generate'"),
+    (["eval", "--run", "a", "--adapter", "b"], ONE),
+    (["eval", "--run", "a", "--zero-shot"], ONE),
+    (["eval", "--adapter", "b", "--zero-shot"], ONE),
+    (["eval", "--run", "a", "--adapter", "b", "--zero-shot"], r"--run and --adapter and --zero-shot: .*got 3"),
+    (["eval", "--run", "a", "--model", "m"], r"--model: fixed by the run"),
+    (["eval", "--run", "a", "--preset", "tutorial"], r"--preset: fixed by the run"),
+    (["eval", "--run", "a", "--config", "c.yaml"], r"--config: fixed by the run"),
+    (["eval", "--quant", "nf4"], r"--quant: fixed by the run"),
+    (["eval", "--set", "lora.r=8"], r"--set lora\.r=8: fixed by the run"),
+    (["eval", "--zero-shot", "--decode", "x"], r"eval\.decode: .*'score' or 'generate'"),
+    (["predict", "--run", "a", "--adapter", "b", "câu"], ONE),
+    (["predict", "--task", "topic", "câu"], r"--task: fixed by the run"),
+    (["predict", "--json", "--output-file", "a.csv", "câu"], r"--json and --output-file: two forms of the result"),
+    (["predict", "--adapter", "không-có", "câu"], r"không-có"),
+    (["sweep", "--joint", "maybe"], r"sweep\.joint: .*'auto', 'on' or 'off'"),
+    (
+        ["train", "--quant", "int8"],
+        r"quant\.method: not allowed \(got 'int8', from the command line\).*'none' or 'nf4'",
+    ),
+    (["train", "--quant", ""], r"quant\.method: not allowed \(got ''"),
+    (["train", "--model", ""], r"model\.name: .*at least 1 character"),
+    (["train", "--data", ""], r"data\.source: .*at least 1 character"),
+    (["train", "--task", ""], r"prompt\.task: no such task"),
+    (["train", "--output", ""], r"output(\.folder)?: .*at least 1 character"),
+    (["train", "--seed", ""], r"seed: not allowed \(got ''.*integer"),
+    (["train", "--rank", ""], r"lora\.r: not allowed \(got ''.*integer"),
+    (["train", "--preset", ""], r"preset: unknown preset \(got ''"),
+    (["data", "a.csv", "--data", "b.csv"], r"--data: another source than the argument \(got b\.csv and a\.csv\)"),
+    (["task", "new", "--language", "fr"], r"--language: unknown \(got 'fr'\); allowed: vi, en"),
+    (["task", "new", "--output", "thư-mục"], r"thư-mục: is there already"),
+    (["report", "--markdown", "--to", "x.html"], r"--markdown and --to: Markdown goes to stdout"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), CASES, ids=[" ".join(arguments)[:50] for arguments, _ in CASES])
+def test_flags_that_do_not_go_together_are_refused(arguments: list[str], says: str, work: Path) -> None:
+    (work / "thư-mục").mkdir()
+    refusal(arguments, says)

@@ -1,0 +1,56 @@
+"""Trackers that are not installed are refused at the start, with the package to install."""
+
+import importlib.machinery
+import importlib.util
+
+import pytest
+from helpers.bad_input import refusal
+
+from loraft.config import trackers
+
+PACKAGES = {
+    "azure_ml": "azureml-core mlflow",
+    "clearml": "clearml",
+    "codecarbon": "codecarbon",
+    "comet_ml": "comet-ml",
+    "dagshub": "dagshub mlflow",
+    "dvclive": "dvclive",
+    "flyte": "flytekit",
+    "mlflow": "mlflow",
+    "neptune": "neptune",
+    "swanlab": "swanlab",
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
+    "wandb": "wandb",
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(name: str) -> importlib.machinery.ModuleSpec | None:
+        return None if name.split("X")[0] in {*PACKAGES, "azureml", "flytekit"} else importlib.util.find_spec(name)
+
+    monkeypatch.setattr(trackers, "find_spec", found)
+
+
+@pytest.mark.parametrize("tracker", PACKAGES)
+def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_loaded(tracker: str) -> None:
+    says = rf"report_to: is not installed \(got '{tracker}'\); pip install {PACKAGES[tracker]}, or leave it out"
+    refusal(["train", "--set", f"train.report_to=[{tracker}]"], says)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "--folds", "5", "--set", "train.report_to=[wandb]"], r"got 'wandb'\); pip install wandb"),
+        (["sweep", "--set", "train.report_to=[mlflow]"], r"got 'mlflow'\); pip install mlflow"),
+        (["sweep", "--dry-run", "--grid", "train.report_to=[wandb]"], r"got 'wandb'\); pip install wandb"),
+        (["train", "--set", "train.report_to=[wandb, wandb]"], r"got 'wandb'\); pip install wandb"),
+        (["train", "--set", "train.report_to=[wandb, neptune]"], r"pip install wandb.*\n.*pip install neptune"),
+        (["train", "--set", "train.report_to=[wandB]"], r"report_to\[0\]: not allowed .*did you mean wandb\?"),
+        (["train", "--set", "train.report_to=[all]"], r"report_to\[0\]: not allowed .*one of azure_ml, .* and 5 more"),
+        (["train", "--set", "train.report_to=wandb"], r"report_to: not allowed .*list"),
+    ],
+)
+def test_every_command_that_trains_refuses_it(arguments: list[str], says: str) -> None:
+    refusal(arguments, says)
