@@ -39,7 +39,7 @@ from loraft.data.prompt import Task, answers, messages, parse_answer, user_parts
 from loraft.errors import BackboneError, ConfigError, DataError
 from loraft.models import shortening
 from loraft.models.chat_template import AnswerFrame, ChatTemplate
-from loraft.models.prompts import Prompt, Shown
+from loraft.models.prompts import Prompt, Shown, refuse_special_tokens
 from loraft.models.suitability import FEWEST, warn_of_tokenizer
 
 PROBE = "thầy dạy rất nhiệt tình , dễ hiểu ."  # the sentence of the check in step 3
@@ -83,6 +83,7 @@ class Encoder:
         self._encoded: dict[tuple[str, ...], list[Prompt]] = {}  # the last few calls, see `encode`
         template = ChatTemplate(tokenizer, date_string, task.chat_template, task.template_kwargs)
         self._tokens = template.tokens
+        refuse_special_tokens(task, template.tokens, tokenizer.name_or_path)
         self.template_hash = template.hash
         if template.fit(system=bool(task.system), role=task.system_role):
             task = replace(task, system="", user_preamble=task.system + "\n\n")
