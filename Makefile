@@ -8,9 +8,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?=
 MODEL ?=
+FUZZ_MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test check lint format types bench bench-smollm2 bench-vsfc clean
+.PHONY: help install train test fuzz check lint format types bench bench-smollm2 bench-vsfc clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +29,9 @@ train: $(STAMP) ## fine-tune the bundled backbone with QLoRA and print labels be
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest -q
+
+fuzz: $(STAMP) ## look for inputs that break a property of tests/test_properties.py: make fuzz FUZZ_MINUTES=10
+	$(BIN)/python tools/fuzz.py $(FUZZ_MINUTES)
 
 check: lint types $(STAMP) ## what CI runs: lint, types, all tests but the slow ones
 	$(BIN)/python -m pytest -q --integration

@@ -52,7 +52,7 @@ KEYS: dict[str, tuple[dict[str, Any], str]] = {
     "negative layers": ({"num_hidden_layers": -1}, r"^error: model\.name: "),
     "layers as text": ({"num_hidden_layers": "hai"}, CANNOT),
     "another width": ({"hidden_size": 64}, r"do not fit its architecture: .* of another shape \("),
-    "no width": ({"hidden_size": 0}, CANNOT),
+    "no width": ({"hidden_size": 0}, r"do not fit its architecture: .* of another shape \("),
     "a negative width": ({"hidden_size": -32}, CANNOT),
     "a width that is null": ({"hidden_size": None}, CANNOT),
     "heads that do not divide": ({"num_attention_heads": 5}, CANNOT),
@@ -62,10 +62,8 @@ KEYS: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown activation": ({"hidden_act": "nhanh"}, CANNOT),
     "an unknown rotary type": ({"rope_parameters": {"rope_type": "xoắn", "rope_theta": 1e4}}, CANNOT),
     "an unknown dtype": ({"dtype": "float5"}, CANNOT),
-    "an unknown quantisation": ({"quantization_config": {"quant_method": "q9"}}, CANNOT),
     "a quantisation that is a list": ({"quantization_config": [4]}, CANNOT),
     "a padding token beyond the vocabulary": ({"pad_token_id": 10**9}, CANNOT),
-    "no positions": ({"max_position_embeddings": 0}, r"^error: "),
     "few positions": ({"max_position_embeddings": 16}, r"^error: .*positions"),
 }
 
@@ -78,7 +76,7 @@ def test_a_config_that_is_no_config_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(("change", "says"), KEYS.values(), ids=KEYS)
 def test_a_config_of_another_model_is_refused(change: dict[str, Any], says: str) -> None:
-    edited(tiny_model() / "config.json", lambda config: {k: v for k, v in {**config, **change}.items()})
+    edited(tiny_model() / "config.json", change)
     refusal(evaluated(), says)
 
 

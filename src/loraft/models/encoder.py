@@ -115,9 +115,12 @@ class Encoder:
         given = {"add_special_tokens": False, "split_special_tokens": False, "verbose": False}
         whole = tokenizer(template.render(chat), **given)["input_ids"]
         if whole != [*self._head_ids, *middle, *self._tail_ids]:
+            who, other = tokenizer.name_or_path, "backbone"
+            if task.chat_template is not None:
+                who, other = "prompt.chat_template", "template"
             raise BackboneError(
-                f"{tokenizer.name_or_path}: encoding the chat in pieces differs from encoding it whole, so user text "
-                "could not be kept apart from special tokens; choose another backbone"
+                f"{who}: encoding the chat in pieces differs from encoding it whole, so user text could not be kept "
+                f"apart from special tokens; choose another {other}"
             )
         self.encode([PROBE])  # raises an error at once if `max_length` is too small for any sentence
 
