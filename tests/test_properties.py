@@ -1,4 +1,4 @@
-"""What holds for any input: configs, files, ranges, texts and scores. `make fuzz` runs these for as long as it is told."""
+"""What holds for any input: configs, files, ranges, texts and scores. `make fuzz` looks for counterexamples."""
 
 import csv
 import io
@@ -34,7 +34,7 @@ MODEL = backbone()
 
 
 def examples(few: int) -> settings:
-    """That many examples, the same ones each time; those of the profile where another is chosen, as `make fuzz` does."""
+    """That many examples, the same ones each time; as many as another profile says where one is chosen (fuzz)."""
     chosen = settings.default.max_examples
     return settings(max_examples=few if chosen == USUAL else chosen, deadline=None, derandomize=chosen == USUAL)
 

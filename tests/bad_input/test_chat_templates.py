@@ -7,7 +7,9 @@ from helpers.bad_input import refusal
 from helpers.bad_models import evaluated, tiny_model
 
 CHAT = "{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>' + m['content'] + '<|eot_id|>' }}{% endfor %}"
-REFUSES = r"prompt\.chat_template: the template refuses the chat \(.*\); set prompt\.system_role=user .* or mend the file"
+REFUSES = (
+    r"prompt\.chat_template: the template refuses the chat \(.*\); set prompt\.system_role=user .* or mend the file"
+)
 MISTAKE = r"prompt\.chat_template: the template has a mistake in line 1 \(.*\); mend the file"
 TEMPLATES = {
     "division by zero": ("{{ 1 / 0 }}", REFUSES.replace(".*", "division by zero", 1)),
@@ -68,7 +70,10 @@ def test_a_file_that_is_no_template_is_refused(content: bytes | None, says: str)
 
 
 OWN = {
-    "a mistake": ("{% if %}", r"mô hình: its template has a mistake in line 1 .*; set prompt\.chat_template to another"),
+    "a mistake": (
+        "{% if %}",
+        r"mô hình: its template has a mistake in line 1 .*; set prompt\.chat_template to another",
+    ),
     "division by zero": ("{{ 1 / 0 }}", r"mô hình: its template refuses the chat \(division by zero\); set prompt"),
     "no message": ("{{ 5 }}", r"mô hình: its template does not print the (system|user) message; set prompt"),
 }
@@ -82,7 +87,10 @@ def test_a_backbone_with_a_damaged_template_is_refused(template: str, says: str)
 
 KEYS = {
     "an unknown template": (["prompt.chat_template=tool"], r"no such template \(got tool\); templates of .*: default"),
-    "an unknown variable": (["prompt.template_kwargs={nghĩ: true}"], r"has no such variable \(got nghĩ\); leave it out"),
+    "an unknown variable": (
+        ["prompt.template_kwargs={nghĩ: true}"],
+        r"has no such variable \(got nghĩ\); leave it out",
+    ),
     "a variable of loraft": (["prompt.template_kwargs={messages: 1}"], r"messages is set by loraft itself"),
     "a word for a boolean": (["prompt.template_kwargs={a: 'true'}"], r"'true' is text, which templates take for true"),
     "a list as a variable": (["prompt.template_kwargs={a: [1]}"], r"prompt\.template_kwargs"),

@@ -81,4 +81,3 @@ def test_a_file_that_may_not_be_read_is_refused(suffix: str, monkeypatch: pytest
 
     monkeypatch.setattr(Path, "open", denied)
     refusal(["train", "--data", f"a{suffix}"], rf"a{suffix}: .*Permission denied")
-

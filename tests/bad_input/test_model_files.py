@@ -137,7 +137,9 @@ def test_a_damaged_index_of_weights_is_refused(text: str) -> None:
 
 def test_an_adapter_in_the_place_of_a_backbone_is_refused() -> None:
     (tiny_model() / "adapter_config.json").write_text("{}", encoding="utf-8")
-    refusal(evaluated(), r"model\.name: /.*/mô hình is an adapter, not a backbone; name the backbone it was trained with")
+    refusal(
+        evaluated(), r"model\.name: /.*/mô hình is an adapter, not a backbone; name the backbone it was trained with"
+    )
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "tokenizer.json", "log.txt"])

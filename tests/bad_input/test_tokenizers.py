@@ -64,11 +64,19 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "no vocabulary": (content(fewer), r"^error: "),
     "ids that are text": (content(lambda found: {**found, "model": {**found["model"], "vocab": {"a": "b"}}}), CANNOT),
     "negative ids": (content(lambda found: {**found, "model": {**found["model"], "vocab": {"a": -1}}}), CANNOT),
-    "merges of nothing": (content(lambda found: {**found, "model": {**found["model"], "merges": [["ạ1", "ạ2"]]}}), CANNOT),
+    "merges of nothing": (
+        content(lambda found: {**found, "model": {**found["model"], "merges": [["ạ1", "ạ2"]]}}),
+        CANNOT,
+    ),
     "an unknown pre-tokenizer": (content(lambda found: {**found, "pre_tokenizer": {"type": "Lạ"}}), CANNOT),
     "an unknown normaliser": (content(lambda found: {**found, "normalizer": {"type": "Lạ"}}), CANNOT),
     "a regular expression that is none": (
-        content(lambda found: {**found, "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "("}, "behavior": "Removed", "invert": False}}),
+        content(
+            lambda found: {
+                **found,
+                "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "("}, "behavior": "Removed", "invert": False},
+            }
+        ),
         CANNOT,
     ),
     "settings that are a list": (lambda folder: edited(folder / "tokenizer_config.json", lambda _: []), CANNOT),
@@ -86,7 +94,10 @@ def test_a_damaged_tokenizer_is_refused(damage: Callable[[Path], None], says: st
 def test_a_tokenizer_without_an_end_of_turn_is_refused() -> None:
     folder = tiny_model()
     (folder / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}", encoding="utf-8")
-    edited(folder / "tokenizer_config.json", lambda found: {k: v for k, v in found.items() if k not in ("eos_token", "pad_token")})
+    edited(
+        folder / "tokenizer_config.json",
+        lambda found: {k: v for k, v in found.items() if k not in ("eos_token", "pad_token")},
+    )
     refusal(evaluated(), r"mô hình: has no end-of-turn or end-of-sequence token; choose another backbone")
 
 

@@ -1,10 +1,12 @@
 """A folder with a LoRA adapter in peft's format, made by a run or elsewhere: its files, and the backbone it names."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loraft.config.names import show
 from loraft.errors import BackboneError
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -63,4 +65,10 @@ def read_peft_folder(path: Path) -> PeftFolder:
             raise BackboneError(
                 f"{path}: {key} is set, a kind of LoRA that cannot be used here; allowed: LoRA without it"
             )
+    for key in ("base_model_name_or_path", "revision"):
+        if not isinstance(settings.get(key), str | None):
+            raise BackboneError(f"{path}: {key} in {CONFIG_FILE} is no text (got {show(settings[key])}); {AGAIN}")
+    alpha = settings.get("lora_alpha", 1)
+    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise BackboneError(f"{path}: lora_alpha in {CONFIG_FILE} is no number (got {show(alpha)}); {AGAIN}")
     return PeftFolder(settings)
