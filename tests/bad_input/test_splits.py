@@ -6,7 +6,26 @@ import pytest
 from helpers.bad_input import refusal
 
 LABELS = ["positive", "negative", "neutral"]
-WORDS = "thầy dạy hay dễ hiểu phòng nóng bình thường cô vui bài khó lớp đông tài liệu đủ".split()
+WORDS = [
+    "thầy",
+    "dạy",
+    "hay",
+    "dễ",
+    "hiểu",
+    "phòng",
+    "nóng",
+    "bình",
+    "thường",
+    "cô",
+    "vui",
+    "bài",
+    "khó",
+    "lớp",
+    "đông",
+    "tài",
+    "liệu",
+    "đủ",
+]
 ROWS = "sentence,sentiment\n" + "".join(
     f"{WORDS[i]} {WORDS[(i * 5 + 3) % len(WORDS)]} số {i}{WORDS[-i]},{LABELS[i % 3]}\n" for i in range(15)
 )
