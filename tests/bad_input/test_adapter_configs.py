@@ -43,20 +43,20 @@ KEYS: dict[str, tuple[dict[str, Any], str]] = {
     "layers twice": ({"layer_replication": [[0, 2]]}, r"a: layer_replication is set"),
     "an unknown setting": ({"cài_đặt": 1}, r"a: this version of peft does not know cài_đặt; install the one that made it|does not know cài_đặt"),
     "thirty unknown settings": ({f"k{i}": 1 for i in range(30)}, r"does not know k0, .* and 20 more; install"),
-    "no rank": ({"r": 0}, r"^error: a: the adapter "),
-    "a negative rank": ({"r": -2}, r"^error: a: the adapter "),
-    "a rank of a billion": ({"r": 10**9}, r"^error: a: the adapter "),
+    "no rank": ({"r": 0}, r"^error: a: r in adapter_config\.json is no rank \(got 0\); allowed: 1 to 1,048,576"),
+    "a negative rank": ({"r": -2}, r"^error: a: r in .* is no rank \(got -2\)"),
+    "a rank of a billion": ({"r": 10**9}, r"^error: a: r in .* is no rank \(got 1000000000\)"),
     "another rank": ({"r": 3}, r"^error: a: the adapter does not fit the backbone"),
-    "a rank as text": ({"r": "x"}, r"^error: a: the adapter "),
-    "a rank that is null": ({"r": None}, r"^error: a: the adapter "),
-    "a rank that is a list": ({"r": [2]}, r"^error: a: the adapter "),
+    "a rank as text": ({"r": "x"}, r"^error: a: r in .* is no rank \(got 'x'\)"),
+    "a rank that is null": ({"r": None}, r"^error: a: r in .* is no rank \(got None\)"),
+    "a rank that is a list": ({"r": [2]}, r"^error: a: r in .* is no rank \(got \[2\]\)"),
     "alpha that is NaN": ({"lora_alpha": float("nan")}, r"^error: a(/adapter_config\.json)?: .*(lora_alpha|is no number)"),
     "alpha that is infinite": ({"lora_alpha": float("inf")}, r"^error: a(/adapter_config\.json)?: .*(lora_alpha|is no number)"),
     "alpha as text": ({"lora_alpha": "x"}, r"^error: a: "),
     "alpha that is null": ({"lora_alpha": None}, r"^error: a: "),
     "target modules that are not there": ({"target_modules": ["không_có"]}, r"^error: a: the adapter does not fit the backbone"),
     "no target modules": ({"target_modules": []}, r"^error: a: the adapter "),
-    "target modules that are a number": ({"target_modules": 5}, r"^error: a: the adapter "),
+    "target modules that are a number": ({"target_modules": 5}, r"^error: a: target_modules in .* are no names \(got 5\)"),
     "a pattern that is none": ({"target_modules": "("}, r"^error: a: the adapter "),
     "layers that are not there": ({"layers_to_transform": [99]}, r"^error: a: the adapter "),
     "a pattern of layers alone": ({"layers_pattern": "layers", "layers_to_transform": None}, r"^error: a: the adapter |layers_pattern"),
@@ -83,6 +83,7 @@ def test_a_config_that_is_no_config_is_refused(text: str) -> None:
     refusal(["predict", "--adapter", "a", "thầy dạy hay"], r"^error: a(/adapter_config\.json)?: ")
 
 
+@pytest.mark.usefixtures("bundled_tokenizer")
 @pytest.mark.parametrize(("change", "says"), KEYS.values(), ids=KEYS)
 def test_a_config_that_does_not_fit_is_refused(change: dict[str, Any], says: str) -> None:
     adapter(json.dumps({**GOOD, **change}, ensure_ascii=False))

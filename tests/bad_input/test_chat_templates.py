@@ -35,7 +35,7 @@ TEMPLATES = {
     "a loop in a loop": (
         "{% for i in range(99999) %}{% for i in range(99999) %}{% endfor %}{% endfor %}" + CHAT, r"the template refuses the chat \(takes more than 1,000,000 steps\)"
     ),
-    "20 million letters": ("{{ 'ă' * 20000000 }}" + CHAT, r"the template refuses the chat \(prints more than 10,000,000 characters\)"),
+    "10,000,001 letters": ("{{ 'ă' * 10000001 }}" + CHAT, r"the template refuses the chat \(prints more than 10,000,000 characters\)"),
     "10^12 letters": ("{{ 'ă' * 10**12 }}", r"the template "),
     "nothing": ("{{ '' }}", r"does not print the (system|user) message"),
     "no message": ("{{ bos_token }} hay", r"does not print the (system|user) message"),
@@ -55,6 +55,7 @@ FILES = {
 }
 
 
+@pytest.mark.usefixtures("bundled_tokenizer")
 @pytest.mark.parametrize(("template", "says"), TEMPLATES.values(), ids=TEMPLATES)
 def test_a_template_that_does_not_render_the_chat_is_refused(template: str, says: str) -> None:
     Path("a.csv").write_text("sentence,sentiment\nhay,positive\n", encoding="utf-8")
@@ -62,6 +63,7 @@ def test_a_template_that_does_not_render_the_chat_is_refused(template: str, says
     refusal(["eval", "--zero-shot", "--split", "a.csv", "--set", "prompt.chat_template=./mẫu.jinja"], says)
 
 
+@pytest.mark.usefixtures("bundled_tokenizer")
 @pytest.mark.parametrize(("content", "says"), FILES.values(), ids=FILES)
 def test_a_file_that_is_no_template_is_refused(content: bytes | None, says: str) -> None:
     if content is not None:
@@ -99,6 +101,7 @@ KEYS = {
 }
 
 
+@pytest.mark.usefixtures("bundled_tokenizer")
 @pytest.mark.parametrize(("sets", "says"), KEYS.values(), ids=KEYS)
 def test_settings_of_a_template_that_do_not_fit_are_refused(sets: list[str], says: str) -> None:
     Path("a.csv").write_text("sentence,sentiment\nhay,positive\n", encoding="utf-8")

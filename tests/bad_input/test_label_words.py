@@ -43,6 +43,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("bundled_tokenizer")
 @pytest.mark.parametrize(("sets", "says"), CASES.values(), ids=CASES)
 def test_labels_and_texts_that_do_not_make_a_prompt_are_refused(sets: list[str], says: str) -> None:
     Path("a.csv").write_text("sentence,sentiment\nhay,0\n", encoding="utf-8")

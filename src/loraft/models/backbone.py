@@ -197,9 +197,8 @@ def check_architecture(section: ModelConfig) -> None:
     """
     config = load_config(section)
     kind = config.model_type
-    causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or "AutoModelForCausalLM" in (
-        getattr(config, "auto_map", 0) or ()
-    )
+    remote = getattr(config, "auto_map", None) or {}
+    causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or "AutoModelForCausalLM" in remote
     masked = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
     if config.is_encoder_decoder or masked or not causal:
         raise BackboneError(
