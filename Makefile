@@ -10,9 +10,10 @@ DATA ?=
 MODEL ?=
 # A test computes on one core; a file's tests stay together, since they share what is made once for the file.
 PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
+FUZZ_MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test check lint format types bench bench-smollm2 bench-vsfc soak clean
+.PHONY: help install train test fuzz check lint format types bench bench-smollm2 bench-vsfc soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,6 +31,9 @@ train: $(STAMP) ## fine-tune the bundled backbone with QLoRA and print labels be
 
 test: $(STAMP) ## run the tests
 	$(PYTEST)
+
+fuzz: $(STAMP) ## look for inputs that break a property of tests/test_properties.py: make fuzz FUZZ_MINUTES=10
+	$(BIN)/python tools/fuzz.py $(FUZZ_MINUTES)
 
 check: lint types $(STAMP) ## what CI runs: lint, types, all tests but the slow ones
 	$(PYTEST) --integration

@@ -4,6 +4,10 @@ import gc
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# pytest --hypothesis-profile=fuzz, as in `make fuzz`: other examples at each call, and many.
+settings.register_profile("fuzz", max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 
 os.environ.update(
     HF_HUB_OFFLINE="1",

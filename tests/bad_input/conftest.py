@@ -16,3 +16,11 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     warnings.formatwarning = shown
     logging.getLogger("bitsandbytes").setLevel(level)
+
+
+@pytest.fixture
+def bundled_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands take the bundled backbone's tokenizer from memory: reading it would take most of a case's time."""
+    from helpers.tiny import tokenizer
+
+    monkeypatch.setattr("loraft.models.load.load_tokenizer", lambda section: tokenizer())

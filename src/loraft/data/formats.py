@@ -8,6 +8,7 @@ with files and encodings.
 import csv
 import itertools
 import json
+import os
 import re
 import unicodedata
 from collections import Counter, deque
@@ -298,5 +299,7 @@ def _open_parquet(path: Path) -> Iterator[Any]:
 def unreadable(path: Path, error: Exception) -> DataError:
     """The error for a file that the system does not open or read."""
     what = getattr(error, "strerror", None) or first_line(error)
-    hint = "--format text reads the files in it" if path.is_dir() else "check its permissions and that it is whole"
+    hint = (
+        "--format text reads the files in it" if os.path.isdir(path) else "check its permissions and that it is whole"
+    )
     return DataError(f"{path}: cannot be read ({what}); {hint}")

@@ -72,6 +72,8 @@ def open_source(
             f" or a bundled name ({', '.join(bundled_data())})"
         )
     for path in paths:
+        if not os.path.lexists(path):
+            raise DataError(f"{path}: no such file; check the path")
         if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
             raise DataError(f"{path}: exists, but is no plain file (got a pipe or a device); save its rows in a file")
     parts = (_rows_of(path, required, section, labels) for path in paths)

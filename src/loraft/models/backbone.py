@@ -17,6 +17,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 from transformers.utils import logging as transformers_logging
 
 from loraft.config.schema import ModelConfig, QuantConfig
@@ -185,6 +189,27 @@ def load_config(section: ModelConfig) -> PreTrainedConfig:
     with loading(section.name):
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, **where)
     return config
+
+
+def check_architecture(section: ModelConfig) -> None:
+    """Refuses encoders and encoder-decoders by their config, before a tokenizer or weights are loaded.
+
+    transformers would load some of them as causal models; what it lists as a masked model is one, unless its config
+    makes it a decoder.
+
+    Raises:
+        BackboneError: the config cannot be read, or is that of such a model.
+    """
+    config = load_config(section)
+    kind = config.model_type
+    remote = getattr(config, "auto_map", None) or {}
+    causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or "AutoModelForCausalLM" in remote
+    masked = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    if config.is_encoder_decoder or masked or not causal:
+        raise BackboneError(
+            f"model.name: {section.name} is no causal language model (got model_type {kind!r}); choose a decoder, such"
+            " as Llama, Qwen or Gemma"
+        )
 
 
 def without_weights(section: ModelConfig) -> PreTrainedModel:

@@ -14,16 +14,19 @@ The text is split at special tokens (such as "<|eot_id|>"), here for a Llama 3 t
 import hashlib
 import inspect
 import re
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
 from loraft.config.names import listed
-from loraft.errors import BackboneError, ConfigError
+from loraft.errors import BackboneError, ConfigError, first_line
 from loraft.models.plain_text import ChatTokenizer
 from loraft.models.thoughts import close_thoughts
 
@@ -44,6 +47,7 @@ FALLBACK_TEMPLATE = (
 )
 
 
+MOST_STEPS, MOST_CHARACTERS = 1_000_000, 10_000_000  # of rendering a chat: lines of Python, and length
 MARKERS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 # For a tokenizer that lacks these markers: the messages in plain words, and the answer on a line of its own.
 PLAIN_TEMPLATE = (
@@ -197,18 +201,22 @@ class ChatTemplate:
         if self._in_parts:
             messages = [{**one, "content": _parts(one["content"])} for one in chat]
         try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    messages, add_generation_prompt=add_generation_prompt, **self._arguments
+            with _bounded_steps():
+                text = str(
+                    self._tokenizer.apply_chat_template(
+                        messages, add_generation_prompt=add_generation_prompt, **self._arguments
+                    )
                 )
-            )
+            if len(text) > MOST_CHARACTERS:
+                raise ValueError(f"prints more than {MOST_CHARACTERS:,} characters")
+            return text
         except TemplateSyntaxError as error:
             mend = "mend the file" if self._given else "set prompt.chat_template to another template"
             raise BackboneError(
                 f"{self._who} has a mistake in line {error.lineno} ({error.message}); {mend}"
             ) from error
         except Exception as error:  # a template is code, and may raise anything
-            raise self._error(f"refuses the chat ({error})") from error
+            raise self._error(f"refuses the chat ({first_line(error)})") from error
 
     def frame(self, chat: list[dict[str, str]]) -> Frame:
         """Returns the four parts around the user message, which is the last message of the chat."""
@@ -246,6 +254,31 @@ class ChatTemplate:
                 raise ConfigError(
                     f"prompt.template_kwargs: {self._who} has no such variable (got {name}); leave it out"
                 )
+
+
+@contextmanager
+def _bounded_steps() -> Iterator[None]:
+    """Stops a template that is rendered in the block after `MOST_STEPS` lines of the Python that Jinja makes of it.
+
+    Raises:
+        TimeoutError: it has taken so many.
+    """
+    steps, before = 0, sys.gettrace()
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal steps
+        if frame.f_code.co_filename != "<template>":
+            return None
+        steps += 1
+        if steps > MOST_STEPS:
+            raise TimeoutError(f"takes more than {MOST_STEPS:,} steps")
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def _parts(text: str) -> list[dict[str, str]]:

@@ -39,7 +39,7 @@ from loraft.data.prompt import Task, answers, messages, parse_answer, user_parts
 from loraft.errors import BackboneError, ConfigError, DataError
 from loraft.models import shortening
 from loraft.models.chat_template import AnswerFrame, ChatTemplate
-from loraft.models.prompts import Prompts, Shown
+from loraft.models.prompts import Prompts, Shown, refuse_special_tokens
 from loraft.models.suitability import FEWEST, warn_of_tokenizer
 
 PROBE = "thầy dạy rất nhiệt tình , dễ hiểu ."  # the sentence of the check in step 3
@@ -84,6 +84,7 @@ class Encoder:
         self._encoded: dict[bytes, Prompts] = {}  # the last few calls by a hash of their texts, see `encode`
         template = ChatTemplate(tokenizer, date_string, task.chat_template, task.template_kwargs)
         self._tokens = template.tokens
+        refuse_special_tokens(task, template.tokens, tokenizer.name_or_path)
         self.template_hash = template.hash
         if template.fit(system=bool(task.system), role=task.system_role):
             task = replace(task, system="", user_preamble=task.system + "\n\n")
@@ -115,9 +116,12 @@ class Encoder:
         given = {"add_special_tokens": False, "split_special_tokens": False, "verbose": False}
         whole = tokenizer(template.render(chat), **given)["input_ids"]
         if whole != [*self._head_ids, *middle, *self._tail_ids]:
+            who, other = tokenizer.name_or_path, "backbone"
+            if task.chat_template is not None:
+                who, other = "prompt.chat_template", "template"
             raise BackboneError(
-                f"{tokenizer.name_or_path}: encoding the chat in pieces differs from encoding it whole, so user text "
-                "could not be kept apart from special tokens; choose another backbone"
+                f"{who}: encoding the chat in pieces differs from encoding it whole, so user text could not be kept "
+                f"apart from special tokens; choose another {other}"
             )
         self.encode([PROBE])  # raises an error at once if `max_length` is too small for any sentence
 

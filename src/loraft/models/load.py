@@ -10,11 +10,11 @@ from loraft.data.prompt import Task
 from loraft.errors import BackboneError, Note, RunError
 from loraft.models import manifest
 from loraft.models.adapter import apply_adapter, load_adapter
-from loraft.models.backbone import cast, fingerprint, load_backbone, load_tokenizer
+from loraft.models.backbone import cast, check_architecture, fingerprint, load_backbone, load_tokenizer
 from loraft.models.device import DTYPE_NAMES, pick_compute_dtype, pick_dtype
 from loraft.models.encoder import Encoder
 from loraft.models.positions import NO_LIMIT, check_positions, longest_prompt, positions_of_prompts
-from loraft.models.source import located, same_backbone
+from loraft.models.source import is_gguf, located, same_backbone
 from loraft.runs.peft_folder import read_peft_folder, refuse_changed
 from loraft.runs.run import MANIFEST_FILE, Run
 
@@ -32,6 +32,8 @@ def build_encoder(config: Config, *, whole: bool = False) -> Encoder:
     Raises:
         BackboneError, ConfigError, DataError: as `Encoder`, or the backbone has too few positions.
     """
+    if not is_gguf(config.model.name):  # of which transformers knows decoders only
+        check_architecture(config.model)
     section, task, tokenizer = config.prompt, Task.from_config(config.prompt), load_tokenizer(config.model)
 
     def encoder(most: int) -> Encoder:

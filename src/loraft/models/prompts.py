@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, overload
 
+from loraft.data.prompt import Task
 from loraft.engine.token_rows import TokenRows
+from loraft.errors import ConfigError
+from loraft.models.plain_text import ChatTokenizer
 
 Demonstrations = tuple[tuple[str, str], ...]  # pairs of sentence and label word, in the order of the prompt
 
@@ -68,6 +71,22 @@ class Shown(NamedTuple):
     pairs: Demonstrations
     tokens: int = 0
     cut: int = 0
+
+
+def refuse_special_tokens(task: Task, tokens: ChatTokenizer, tokenizer: str) -> None:
+    """Refuses a prompt's own texts that hold a special token, which would be no token but its characters there.
+
+    Raises:
+        ConfigError: one of them does; the message names its key.
+    """
+    texts = {key: (getattr(task, key),) for key in ("system", "template", "answer_prefix", "yes_word", "no_word")}
+    for key, values in {**texts, "label_words": task.label_words}.items():
+        for value in values:
+            for start, end in tokens.find(value):
+                raise ConfigError(
+                    f"prompt.{key}: holds a special token of {tokenizer} (got {value[start:end]!r}), which belongs into"
+                    " a chat template only; leave it out"
+                )
 
 
 def cut_share(prompts: Sequence[Prompt]) -> float:

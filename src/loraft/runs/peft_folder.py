@@ -3,18 +3,21 @@
 Weights are read from safetensors only: `adapter_model.bin` is a pickle, and loading one can run code.
 """
 
+import math
 import shlex
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loraft.config.names import show
 from loraft.errors import BackboneError, Note, RunError, listed
 from loraft.runs.hashes import differing
 from loraft.runs.records import from_json, read_object, read_text
 from loraft.runs.run import MANIFEST_FILE
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+MOST_RANK = 2**20
 AGAIN = "train again with --force, or copy the folder again"  # what mends a damaged adapter
 # Kinds of LoRA whose layers read more than their own input: the tokens before it, other adapters, random numbers.
 NOT_SCORED = ("alora_invocation_tokens", "arrow_config", "monteclora_config", "layer_replication")
@@ -99,4 +102,15 @@ def read_peft_folder(path: Path) -> PeftFolder:
             raise BackboneError(
                 f"{path}: {key} is set, a kind of LoRA that cannot be used here; allowed: LoRA without it"
             )
+    for key in ("base_model_name_or_path", "revision"):
+        if not isinstance(settings.get(key), str | None):
+            raise BackboneError(f"{path}: {key} in {CONFIG_FILE} is no text (got {show(settings[key])}); {AGAIN}")
+    alpha = settings.get("lora_alpha", 1)
+    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise BackboneError(f"{path}: lora_alpha in {CONFIG_FILE} is no number (got {show(alpha)}); {AGAIN}")
+    rank, targets = settings.get("r", 8), settings.get("target_modules")
+    if not isinstance(rank, int) or not 0 < rank <= MOST_RANK:
+        raise BackboneError(f"{path}: r in {CONFIG_FILE} is no rank (got {show(rank)}); allowed: 1 to {MOST_RANK:,}")
+    if not isinstance(targets, str | list | None):
+        raise BackboneError(f"{path}: target_modules in {CONFIG_FILE} are no names (got {show(targets)}); {AGAIN}")
     return PeftFolder(settings)
