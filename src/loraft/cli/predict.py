@@ -105,7 +105,7 @@ def predict(
         origin = None
         if file is not None and again:
             options = {"format": format, "text column": text_column, "min_confidence": min_confidence}
-            made = adapter if path is None else Run(path).adapter
+            made = cast(Path, adapter) if path is None else Run(path).adapter
             origin = origin_of(file, made, resolved, {**options, **asdict(settings)})
         partial = PartialFile(output_file, origin, resume=resume)
     start_command(resolved, verbose, adapter=path or adapter, source=source)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from loraft.config.names import listed, show
+from loraft.config.names import show
 from loraft.config.schema import Config
 from loraft.config.section import Section
+from loraft.errors import listed
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -119,7 +120,7 @@ def _explain(item: "ErrorDetails", key: str, known: Sequence[str]) -> tuple[str,
         return what, allowed
     words = re.findall(r"'([^']*)'", item.get("ctx", {}).get("expected", "")) if kind == "literal_error" else []
     if len(words) > 10:
-        return "not allowed", nearest(str(item["input"]), words) or f"should be one of {listed(words, 9)}"
+        return "not allowed", nearest(str(item["input"]), words) or f"should be one of {listed(words)}"
     if kind == "int_parsing_size":
         return "not allowed", "should be a number of fewer digits"
     return "not allowed", message.removeprefix("Input ")

@@ -1,7 +1,6 @@
 """How values and names stand in messages, and how long the names of folders may be."""
 
 import hashlib
-from collections.abc import Iterable
 from typing import Any
 
 # Bytes of one name in UTF-8. File systems allow 255; temporary and set-aside folders have longer names than the run.
@@ -16,12 +15,6 @@ def show(value: Any) -> str:
     except ValueError:  # Python writes at most 4,300 digits
         text = "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def listed(names: Iterable[str], most: int = 10) -> str:
-    """The first names with commas between them, and how many more there are."""
-    given = list(names)
-    return ", ".join(given[:most]) + (f" and {len(given) - most:,} more" if len(given) > most else "")
 
 
 def too_long(name: str, longest: int = LONGEST) -> bool:

@@ -12,9 +12,10 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from loraft.bundled import bundled_backbones
 from loraft.config.data_section import DataConfig
-from loraft.config.names import LONGEST, listed, show, too_long
+from loraft.config.names import LONGEST, show, too_long
 from loraft.config.prompt_section import PromptConfig
 from loraft.config.section import FileName, Section, is_folder_alone
+from loraft.errors import listed
 
 
 class ModelConfig(Section):

@@ -10,9 +10,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from loraft.config.names import listed
 from loraft.data.records import BadRow, Example
-from loraft.errors import DataError
+from loraft.errors import DataError, listed
 
 UNDECODABLE = "not valid UTF-8"  # how the reason begins for which such a row is refused
 LONGEST = 2**24  # characters of a line, or of a file that is one text

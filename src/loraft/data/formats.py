@@ -17,10 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from loraft.config.names import listed
 from loraft.data.columns import CUT, LONGEST, TOO_LONG, require_columns
 from loraft.data.records import BadRow, Row
-from loraft.errors import DataError, first_line
+from loraft.errors import DataError, first_line, listed
 
 FASTTEXT = "__label__"  # what stands before each label of a fastText file
 DEEPEST = 100  # levels of nesting in a JSON row

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from loraft.config.data_section import DataConfig
-from loraft.config.names import listed
 from loraft.data.columns import missing_column, sentence, shown
 from loraft.data.label_sets import label_set_reader
 from loraft.data.labels import allowed_labels, is_unlabelled, label_named, label_reader, whole_number
 from loraft.data.records import BadRow, Example, Row
-from loraft.errors import DataError
+from loraft.errors import DataError, listed
 
 SHOWN_ERRORS = 5  # rows named in one message
 BLANK, UNLABELLED = "blank rows skipped", "unlabelled rows skipped"  # notes

@@ -9,9 +9,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from loraft.config.names import listed
 from loraft.data.records import BadRow, Row
-from loraft.errors import DataError
+from loraft.errors import DataError, listed
 
 
 def label_reader(labels: Sequence[str], *, ids_count: bool = True) -> Callable[[Any], int | None]:

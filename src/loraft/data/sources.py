@@ -12,14 +12,13 @@ from typing import Any
 
 from loraft.bundled import bundled_data
 from loraft.config.data_section import DataConfig
-from loraft.config.names import listed
 from loraft.data.columns import require_columns
 from loraft.data.formats import UNREADABLE, parquet_label_names
 from loraft.data.labels import ids_to_names
 from loraft.data.readers import SUFFIXES, TEXT_SUFFIXES, read_rows, stem_of, suffix_of
 from loraft.data.records import BadRow, FileSettings, Row
 from loraft.data.text_folders import has_texts, text_folder_rows
-from loraft.errors import DataError, first_line
+from loraft.errors import DataError, first_line, listed
 
 # File names, without suffix, under which other programs write a split; the first one that exists is taken.
 ALIASES = {"validation": ("validation", "valid", "dev", "val")}

@@ -12,10 +12,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from loraft.config.names import listed
 from loraft.data.near_duplicates import NEAR, near_duplicates
 from loraft.data.records import Example
-from loraft.errors import DataError, Note
+from loraft.errors import DataError, Note, listed
 
 COMMON = 10  # rows of a label from which on it decides where a row with several labels is drawn to
 FOLD_VALIDATION = 0.1  # of the rows outside of a fold: picks its checkpoint

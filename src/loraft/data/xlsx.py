@@ -7,10 +7,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from loraft.config.names import listed
 from loraft.data.formats import column_names, is_blank, unreadable, without_empty_end
 from loraft.data.records import BadRow, Row
-from loraft.errors import DataError, first_line
+from loraft.errors import DataError, first_line, listed
 
 _Cells = tuple[list[Any], list[int]]  # the values of a row, and which of them are errors, such as #N/A
 TITLE_ROWS = 20  # the header is looked for in so many rows

@@ -147,7 +147,7 @@ def compared_over(
             "baselines",
             [train.fingerprint, test.fingerprint],
             partial(_answers, train, test),
-            lambda found, rows=len(test): _fits(found, rows, len(labels)),
+            partial(_fits, rows=len(test), num_labels=len(labels)),
         )
         for name, given in answers.items():
             given += made[name]

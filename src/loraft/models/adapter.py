@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
-from loraft.config.names import listed
 from loraft.config.schema import LoraSection
 from loraft.errors import BackboneError, listed
 from loraft.models.adapter_files import check_weights, errors_named, in_one_line, refuse_shapes

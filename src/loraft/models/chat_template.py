@@ -25,8 +25,7 @@ from typing import Any
 from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
-from loraft.config.names import listed
-from loraft.errors import BackboneError, ConfigError, first_line
+from loraft.errors import BackboneError, ConfigError, first_line, listed
 from loraft.models.plain_text import ChatTokenizer
 from loraft.models.thoughts import close_thoughts
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from loraft.bundled import bundled_backbones
-from loraft.config.names import listed
 from loraft.config.schema import Config, ModelConfig
-from loraft.errors import BackboneError, first_line
+from loraft.errors import BackboneError, first_line, listed
 from loraft.models.own_code import needed, refuse_code_elsewhere
 from loraft.runs.records import read_object
 from loraft.runs.run import MANIFEST_FILE

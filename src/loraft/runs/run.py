@@ -6,9 +6,9 @@ import shlex
 import tempfile
 from pathlib import Path
 
-from loraft.config.names import LONGEST, listed, shortened, show
+from loraft.config.names import LONGEST, shortened, show
 from loraft.config.schema import Config
-from loraft.errors import RunError
+from loraft.errors import RunError, listed
 from loraft.runs.folders import RunFolder
 from loraft.runs.study_folders import SweepFolder
 

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 import yaml
 
 from loraft.config.data_section import DataConfig
-from loraft.config.names import listed
 from loraft.config.schema import Config
 from loraft.config.wording import EN, VI, questions_of, template_of, with_words, worded
 from loraft.config.yaml_io import Dumper
 from loraft.data.guess import is_label_name
-from loraft.errors import DataError
+from loraft.errors import DataError, listed
 from loraft.studies.dataset.overview import ENCODINGS, Overview
 
 # Label names that many data sets share, in the words of the language that the prompt is in.

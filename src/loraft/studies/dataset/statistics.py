@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from loraft.bundled import bundled_data
 from loraft.config.kinds import refuse_label_sets
-from loraft.config.names import listed, shortened
+from loraft.config.names import shortened
 from loraft.config.resolve import resolve, task_names
 from loraft.config.schema import Config
 from loraft.data.checks import SHOWN, RowPlace, conflicts, duplicates, leaks
@@ -25,7 +25,7 @@ from loraft.data.examples import Texts
 from loraft.data.near_duplicates import NEAR
 from loraft.data.sources import NoSplitError
 from loraft.data.splitting import DrawError
-from loraft.errors import BackboneError, DataError, first_line
+from loraft.errors import BackboneError, DataError, first_line, listed
 from loraft.runs.records import as_json, without_texts
 from loraft.runs.run import Run
 from loraft.runs.study_folders import DatasetFolder, FewshotFolder, SweepFolder
@@ -218,7 +218,7 @@ def second_column(config: Config, splits: Sequence[Split], by: str | None) -> tu
         return None, ["all"], np.zeros(rows, dtype=np.int64)
     missing = rows - len(values := cells(column))
     if missing:
-        columns = listed(dict.fromkeys(name for part in examples for name in part.columns)) or "no other columns"
+        columns = listed(dict.fromkeys(name for part in examples for name in part.columns))
         raise DataError(f"--by: no column {column!r} in {missing} rows (got {columns}); name one of these")
     values = [str(value).strip() for value in values]
     # Values of a task's column are its labels or their ids; values of any other column are sorted.
