@@ -102,7 +102,7 @@ def test_an_answer_is_remembered_and_a_repository_without_the_file_is_left_to_tr
 @pytest.mark.usefixtures("nobody")
 def test_without_a_network_the_cache_has_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for load in (load_tokenizer, lambda section: load_backbone(section, QuantConfig())):
-        with pytest.raises(BackboneError, match=r"the cannot be reached \(http://127.*refused\); check the network"):
+        with pytest.raises(BackboneError, match=r"hub cannot be reached \(http://127.*refused\); check the network"):
             load(ModelConfig(name="ai/cua-em"))
     kept = tmp_path / "kho" / "models--ai--cua-em"
     (kept / "snapshots" / "a1").mkdir(parents=True)
