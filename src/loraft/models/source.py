@@ -11,6 +11,7 @@ from typing import Any
 from loraft.bundled import bundled_backbones
 from loraft.config.schema import Config, ModelConfig
 from loraft.errors import BackboneError, first_line, listed
+from loraft.models.hub import reached
 from loraft.models.own_code import needed, refuse_code_elsewhere
 from loraft.runs.records import read_object
 from loraft.runs.run import MANIFEST_FILE
@@ -120,7 +121,9 @@ def pretrained(section: ModelConfig) -> tuple[str, dict[str, Any]]:
         reader.tqdm = lambda tensors, **_: tensors  # its progress bar has no other switch
         return str(Path(found).parent), {"gguf_file": Path(found).name, "trust_remote_code": False}
     given = {"revision": section.revision, "cache_dir": section.cache_dir}
-    where = {key: value for key, value in given.items() if value is not None}
+    where: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if not os.path.exists(found):
+        where |= reached(found, section.revision, section.cache_dir)
     if section.trust_remote_code:
         refuse_code_elsewhere(section.name, found, where)
     return found, {**where, "trust_remote_code": section.trust_remote_code}
@@ -147,8 +150,4 @@ def _cannot_load(name: str, first: str) -> str:
             f"model.name: cannot load {name}: {first}; the files are damaged or of an architecture that transformers "
             "does not know; get them again, or start with the bundled backbone: --model loraft-vi-tiny"
         )
-    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
-    return (
-        f"model.name: cannot load {name}{offline}: {first}; check the name, log in with `hf auth login` where the "
-        "model is gated, or start with the bundled one: --model loraft-vi-tiny"
-    )
+    return f"model.name: cannot load {name}: {first}; check the name, or start with: --model loraft-vi-tiny"
