@@ -49,14 +49,6 @@ class CheckpointedTrainer(SFTTrainer):
             write_hashes(checkpoint)
             rotate_checkpoints(str(folder), limit, self.state.best_model_checkpoint)
 
-    def _load_callback_state(self) -> None:
-        # Upstream has read the state of the checkpoint by now, where the best one was in the folder of that time.
-        step = self.state.best_global_step
-        if step is not None:
-            best = Path(self.args.output_dir, f"checkpoint-{step}")
-            self.state.best_model_checkpoint = str(best) if best.is_dir() else None
-        super()._load_callback_state()
-
     def _load_best_model(self) -> None:
         """Loads the best checkpoint after the last step, as upstream does, but not silently none.
 
