@@ -88,13 +88,12 @@ def test_work_that_was_begun_is_told_how_to_go_on(tmp_path: Path) -> None:
 
 
 def test_what_is_spared_is_one_warning_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.warns(UserWarning, match=r"^the figures: left out \(ValueError: no font\); loraft report a makes"):
-        with spared("the figures", "loraft report a"):
-            raise ValueError("no font")
+    said = r"^the figures: left out \(ValueError: no font\); loraft report a makes"
+    with pytest.warns(UserWarning, match=said), spared("the figures", "loraft report a"):
+        raise ValueError("no font")
     monkeypatch.setenv("LORAFT_DEBUG", "1")
-    with pytest.raises(RunError):
-        with spared("the figures", "loraft report a"):
-            raise RunError("x")
+    with pytest.raises(RunError), spared("the figures", "loraft report a"):
+        raise RunError("x")
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b"\xff", b"[" * 5000, b"9" * 5000, b'{"a": [1, "x"]}'])

@@ -204,7 +204,8 @@ def _with_baselines_and_warnings(
 ) -> RunResult:
     """The result with the baselines on the same test rows, and with what its scores hide."""
     train, test = splits["train"], splits["test"]
-    baselines, told, again = None, [], f"loraft eval --run {shlex.quote(str(run.path))}"
+    baselines, again = None, f"loraft eval --run {shlex.quote(str(run.path))}"
+    told: list[str] = []
     if config.prompt.kind == "multilabel":
         with spared("the baselines, and warnings about the scores", again):
             baselines, told = label_sets.beside(config, result.after, rows, train, test, "adapter")
