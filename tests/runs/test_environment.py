@@ -16,7 +16,6 @@ from loraft.runs.atomic_files import to_json
 from loraft.runs.environment import PACKAGES, Environment, environment, package_versions
 from loraft.runs.records import as_json, read_record, write_record
 
-
 GUIDE = Path(__file__).parents[2] / "docs" / "studies.md"
 
 
