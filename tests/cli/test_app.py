@@ -75,6 +75,50 @@ def test_an_error_is_one_message_and_no_traceback(
         main(["train"])
 
 
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            OSError(28, "No space left on device", "đĩa/a"),
+            "error: đĩa/a: cannot be used (No space left on device); free",
+        ),
+        (PermissionError(13, "Permission denied", "a"), "error: a: cannot be used (Permission denied); ask for"),
+        (OSError(24, "Too many open files", "a"), "error: a: cannot be used (Too many open files); raise the limit"),
+        (MemoryError(), "error: memory: is used up"),
+    ],
+)
+def test_an_error_of_the_system_is_one_message(
+    api: Double, here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
+) -> None:
+    def broken(*given: Any, **named: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(api, "train", broken)
+    code, out, err = loraft_says("train")
+    assert (code, out) == (1, "")
+    assert err.splitlines()[1].startswith(says)
+    monkeypatch.setenv("LORAFT_DEBUG", "1")
+    with pytest.raises(type(error)):
+        main(["train"])
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback(api: Double, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "train", lambda *given, **named: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["train"])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_behind_stdout_is_one_message() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "loraft", "config"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: stdout: cannot be used (No space left on device); ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_several_mistakes_stand_below_each_other(here: Path, loraft_says: Says) -> None:
     code, out, err = loraft_says("config", "--rank", "x", "--seed", "-1")
     assert (code, out) == (2, "")

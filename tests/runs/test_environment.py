@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+import loraft
 from loraft.runs import environment as module
 from loraft.runs.atomic_files import to_json
 from loraft.runs.environment import PACKAGES, Environment, environment, package_versions
 from loraft.runs.records import as_json, read_record, write_record
+
+GUIDE = Path(__file__).parents[2] / "docs" / "studies.md"
 
 
 def test_environment_holds_versions_without_importing_the_packages() -> None:
@@ -41,6 +44,26 @@ def test_versions_are_those_installed_and_none_of_what_is_not() -> None:
     assert set(environment().packages) == set(PACKAGES)
 
 
+def test_a_package_without_readable_metadata_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> str:
+        raise KeyError("Version") if name == "numpy" else metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", broken)
+    found = package_versions(["numpy", "scikit-learn", "không-có", "loraft"])
+    assert found == {"numpy": "unknown", "scikit-learn": None, "không-có": None, "loraft": loraft.__version__}
+
+
+def test_the_record_makes_constraints_for_pip(tmp_path: Path) -> None:
+    write_record(tmp_path / "environment.json", environment())
+    line = next(
+        line for line in GUIDE.read_text(encoding="utf-8").splitlines() if "environment.json" in line and "-c" in line
+    )
+    program = line[line.index('"') + 1 : line.rindex('"')].replace("runs/NAME/", "")
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert f"numpy=={metadata.version('numpy')}" in done.stdout.splitlines()
+    assert "None" not in done.stdout
+
+
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository in whose folder loraft's source seems to lie, committed."""
@@ -60,9 +83,16 @@ def git(folder: Path, *arguments: str) -> str:
 
 def test_the_commit_is_that_of_the_source_and_says_whether_it_was_changed(repository: Path) -> None:
     commit = git(repository, "rev-parse", "HEAD")
-    assert environment().git_commit == commit
-    (repository / "environment.py").write_text("b", encoding="utf-8")
-    assert environment().git_commit == f"{commit}-dirty"
+    clean = environment()
+    assert (clean.git_commit, clean.dirty, clean.diff_sha256, clean.changes) == (commit, False, None, "")
+    hashes = []
+    for text in ("b", "c", "b"):
+        (repository / "environment.py").write_text(text, encoding="utf-8")
+        changed = environment()
+        assert (changed.git_commit, changed.dirty) == (f"{commit}-dirty", True)
+        assert str(changed.diff_sha256)[:12] in changed.changes
+        hashes.append(changed.diff_sha256)
+    assert hashes[0] == hashes[2] != hashes[1]
 
 
 def test_the_commit_of_a_repository_around_an_installed_package_is_not_taken(repository: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from transformers import LlamaConfig
 from loraft.config.resolve import load_config
 from loraft.data.dataset import training_splits
 from loraft.engine import scorer
-from loraft.errors import BackboneError, ConfigError, Note, RunError
+from loraft.errors import BackboneError, ConfigError, Note, RunError, StorageError
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.evaluate import evaluate
 from loraft.evaluation.predict import predict
@@ -180,6 +181,44 @@ def test_an_error_takes_the_directory_away_and_an_interrupt_leaves_it(
     assert len(list(tmp_path.iterdir())) == left
     assert weights_hash(inputs.base) == before
     assert not hasattr(inputs.base, "peft_config")
+
+
+def test_what_fails_at_the_end_costs_neither_adapter_nor_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: Any, **named: Any) -> None:
+        raise PackageNotFoundError("matplotlib")
+
+    inputs = loaded(tmp_path, baseline=report(0.25))
+    run = start_run(inputs.config, force=False, resume=False)
+    monkeypatch.setattr(pipeline, "draw_run_figures", broken)
+    monkeypatch.setattr(pipeline, "compared_with", broken)
+    monkeypatch.setattr(pipeline.advice, "of_evaluation", broken)
+    monkeypatch.setattr(manifest, "package_versions", broken)  # read at the start
+    with pytest.warns(UserWarning, match="left out") as told:
+        result = run_training(run, inputs, fit=filled)
+    said = [str(one.message) for one in told if "left out" in str(one.message)]
+    assert [one.partition(":")[0] for one in said] == ["the warnings about the scores", "the baselines", "the figures"]
+    assert f"loraft report {run.path}" in said[-1]
+    assert RunResult.of(run).after == result.after
+    assert manifest.read(run.adapter).versions["torch"]
+
+
+def test_a_full_disk_at_the_end_keeps_the_adapter_and_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(run: Run, rows: Any) -> None:
+        (run.checkpoints / "checkpoint-4").mkdir(parents=True)
+        raise OSError(28, "No space left on device", str(run.predictions_path))
+
+    inputs = loaded(tmp_path, baseline=report(0.25))
+    monkeypatch.setattr(pipeline, "write_rows", full)
+    run = start_run(inputs.config, force=False, resume=False)
+    said = r"predictions\.jsonl: cannot be used \(No space left on device\); .*then loraft train --resume --config"
+    with pytest.raises(StorageError, match=said):
+        run_training(run, inputs, fit=filled, figures=False)
+    assert manifest.read(run.adapter).labels
+    assert not run.finished
 
 
 def test_processes_beside_the_main_one_write_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

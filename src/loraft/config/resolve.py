@@ -107,12 +107,13 @@ def load_config(path: str | Path) -> Config:
         1
     """
     values = read_mapping(Path(path))
+    found = _validated(values, [Layer(str(path), values)], [])
     if missing := [section for section in ("model", "lora", "data", "prompt", "train") if section not in values]:
         raise ConfigError(
             f"{path}: is not a whole config, as a run has one (lacks {', '.join(missing)}); copy the run again, or"
             " train it again with --force"
         )
-    return _validated(values, [Layer(str(path), values)], [])
+    return found
 
 
 # The first override over a finished run's config: its folder gives no leave to run code that comes with the backbone.

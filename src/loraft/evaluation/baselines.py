@@ -147,7 +147,7 @@ def compared_over(
             "baselines",
             [train.fingerprint, test.fingerprint],
             partial(_answers, train, test),
-            partial(_fits, rows=len(test), num_labels=len(labels)),
+            partial(_fits, len(test), len(labels)),
         )
         for name, given in answers.items():
             given += made[name]
@@ -173,7 +173,7 @@ def compared_over(
     return Baselines(len(parts[0][0]), config.eval.confidence, tuple(rows), sentence)
 
 
-def _fits(found: Any, rows: int, num_labels: int) -> bool:
+def _fits(rows: int, num_labels: int, found: Any) -> bool:
     """Whether a kept file has a label id of each baseline for each row."""
     if not isinstance(found, dict) or set(found) != set(BASELINES):
         return False

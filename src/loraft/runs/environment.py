@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from importlib import metadata, util
 from pathlib import Path
 
-from loraft import __version__
 from loraft.bundled import bundled_backbones
 from loraft.config.schema import Config, ModelConfig
 from loraft.runs.atomic_files import utc_now
@@ -120,7 +119,7 @@ def package_versions(names: Sequence[str]) -> dict[str, str | None]:
 
 def _version(name: str) -> str | None:
     if name == "loraft":
-        return __version__
+        return str(sys.modules["loraft"].__version__)
     with suppress(Exception):  # damaged metadata raises errors of many types
         return str(metadata.version(name))
     with suppress(ImportError, ValueError):
