@@ -24,12 +24,12 @@ VERSIONS = ("loraft", "torch", "transformers", "peft", "trl", "bitsandbytes")
 class Commands(TyperGroup):
     """The commands; interrupts and ends of files inside them are not typer's to answer."""
 
-    def make_context(self, *given: Any, **named: Any) -> typer.Context:
+    def make_context(self, *given: Any, **named: Any) -> Any:
         """Parses the command line."""
         with signals.passed_on():
             return super().make_context(*given, **named)
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Runs the command."""
         with signals.passed_on():
             return super().invoke(ctx)
