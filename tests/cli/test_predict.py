@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -259,6 +260,7 @@ class Grouped:
         self, inputs: Iterable[Example | BadRow], *, progress: Progress, **named: object
     ) -> Iterator[Prediction]:
         rows, size = iter(inputs), 3 if progress.rows == 0 else 4
+        progress.predicted = Counter(progress.predicted)  # as the real one does
         while group := list(islice(rows, size)):
             if not progress.prefix:
                 progress.prefix = [len(item.text) for item in group if isinstance(item, Example)]
@@ -272,7 +274,7 @@ class Grouped:
                 if isinstance(item, BadRow):
                     yield Prediction(item.row, "", None, error=item.reason)
                     continue
-                progress.predicted["positive"] = progress.predicted.get("positive", 0) + 1
+                progress.predicted["positive"] += 1
                 yield Prediction(item.row, item.text, "positive", {"negative": share, "positive": 1 - share})
 
 

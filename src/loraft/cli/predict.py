@@ -103,9 +103,9 @@ def predict(
     partial = None
     if output_file is not None:
         origin = None
-        if file is not None and again:
+        made = adapter if path is None else Run(path).adapter
+        if file is not None and made is not None and again:
             options = {"format": format, "text column": text_column, "min_confidence": min_confidence}
-            made = cast(Path, adapter) if path is None else Run(path).adapter
             origin = origin_of(file, made, resolved, {**options, **asdict(settings)})
         partial = PartialFile(output_file, origin, resume=resume)
     start_command(resolved, verbose, adapter=path or adapter, source=source)

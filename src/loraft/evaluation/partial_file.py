@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -110,7 +109,7 @@ class PartialFile:
         self.bad += found.error is not None
         self._write([found.label, found.probs, found.error, *([columns] if self._origin is None else [])])
         if self.rows == progress.rows:
-            self._write({"bad": self.bad, **asdict(progress)})
+            self._write({"bad": self.bad, **vars(progress)})
             self._marked = self.rows
         self._file.flush()
 
