@@ -97,7 +97,7 @@ def memory_of(suite: Suite, batch: int) -> dict[str, Any]:
     _, rows = cases.training_rows(bench, size * (suite.sizes.distinct + 1))
     expected = {
         "weights": sum(tensor.nbytes for tensor in (*bench.base.parameters(), *bench.base.buffers())),
-        "activations": memory._batch_bytes(bench.base, rows, size, packed=True),
+        "activations": memory._batch_bytes(bench.base, *memory._lengths(rows, size), size, packed=True),
         "adapter_and_optimizer": memory.OPTIMIZER_BYTES * count_trainable(bench.base, bench.config.lora),
     }
     return record | {"expected_memory_mib": {name: size >> 20 for name, size in expected.items()}}

@@ -107,15 +107,17 @@ def inside_trials(joint: Path) -> dict[str, Any]:
     import loraft
     from loraft.bundled import bundled_backbones
 
-    process, found = psutil.Process(), dict[str, Any]()
+    process, found, done = psutil.Process(), dict[str, Any](), 0
 
-    def note(done: int) -> None:
-        if done in MARKS:
-            found[str(done)] = {"rss_mib": process.memory_info().rss // 2**20, "open_files": process.num_fds()}
+    def note(key: str) -> None:
+        found[key] = {"rss_mib": process.memory_info().rss // 2**20, "open_files": process.num_fds()}
 
     def tell(message: str) -> None:
-        if begun := re.match(r"trial (\d+) of", message):
-            note(int(begun[1]) - 1)
+        nonlocal done
+        if re.search(r": .* [\d.]+, [\d.]+ s$", message):  # a trial is over
+            done += 1
+            if done in MARKS:
+                note(str(done))
         elif "fail" in message:
             raise SystemExit(message)
 
@@ -128,8 +130,8 @@ def inside_trials(joint: Path) -> dict[str, Any]:
                      "train.max_steps=1", "eval.bootstrap_samples=100", "sweep.ranks=[2]", f"sweep.joint={joint}",
                      seeds, "sweep.grid={train.learning_rate: [1e-4, 2e-4, 4e-4, 8e-4]}"]  # fmt: skip
         result = loraft.sweep(loraft.resolve(overrides=overrides), quiet=True, tell=tell)
-        note(sum(trial.status == "finished" for trial in result.trials))
-    return found
+        note("after the figures")
+    return found | {"joint": sum(trial.measured is not None and trial.measured.joint for trial in result.trials)}
 
 
 def inside_same(folder: Path) -> dict[str, Any]:

@@ -63,6 +63,13 @@ def test_paths_exist(page: Path) -> None:
     assert missing == []
 
 
+def test_every_test_that_a_page_names_exists() -> None:
+    named = [found for page in PAGES for found in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text("utf-8"))]
+    assert len(named) > 30
+    missing = [f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / path).read_text("utf-8")]
+    assert missing == []
+
+
 def test_the_readmes_tree_has_every_folder_of_the_package() -> None:
     (tree,) = [block for block in blocks(README) if block.startswith("src/loraft/")]
     package = ROOT / "src" / "loraft"
