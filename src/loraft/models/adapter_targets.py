@@ -89,8 +89,8 @@ def check_targets(base: PreTrainedModel, section: LoraSection) -> None:
     given = section.target_modules
     if head in left and given not in ("default", "all-linear") and matches(given, head):
         raise BackboneError(
-            f"lora.target_modules: {head} is the output layer, which takes no adapter (got {show(given)}); leave it out,"
-            f" or train it whole: lora.modules_to_save=[{head}]"
+            f"lora.target_modules: {head} is the output layer, which takes no adapter (got {show(given)}); leave it"
+            f" out, or train it whole: lora.modules_to_save=[{head}]"
         )
     parameters = {name: parameter for name, parameter in base.named_parameters() if parameter.ndim in (2, 3)}
     experts = _kinds((name for name, parameter in parameters.items() if parameter.ndim == 3), parts=3)
