@@ -87,7 +87,7 @@ def check_targets(base: PreTrainedModel, section: LoraSection) -> None:
     # The loss and the scores are computed from the output layer's weight: an adapter on it would never be trained.
     head = next((name for name, module in modules.items() if module is base.get_output_embeddings()), None)
     given = section.target_modules
-    if head in left and given not in ("default", "all-linear") and matches(given, head):
+    if head is not None and head in left and given not in ("default", "all-linear") and matches(given, head):
         raise BackboneError(
             f"lora.target_modules: {head} is the output layer, which takes no adapter (got {show(given)}); leave it"
             f" out, or train it whole: lora.modules_to_save=[{head}]"
