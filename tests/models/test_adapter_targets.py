@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 
 from loraft.config.schema import LoraSection
 from loraft.errors import BackboneError
+from loraft.models import adapter_targets
 from loraft.models.adapter import add_adapter, count_trainable, parameter_counts
 from loraft.models.adapter_targets import check_targets, matches
 
@@ -41,6 +42,9 @@ KINDS = "embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_
         ({"target_modules": ["input_layernorm"]}, r"input_layernorm has no matrix that peft adapts"),
         ({"target_modules": []}, r"target_modules: names no module \(got \[\]\)"),
         ({"target_modules": ["lm_head"], "modules_to_save": ["lm_head"]}, r"no such module \(got 'lm_head'\)"),
+        ({"target_modules": ["lm_head"]}, r"lm_head is the output layer, .*got \['lm_head'\]\); .*modules_to_save="),
+        ({"target_modules": ["q_proj", "lm_head"]}, r"target_modules: lm_head is the output layer, which takes no"),
+        ({"target_modules": r".*(q_proj|head)"}, r"target_modules: lm_head is the output layer, which takes no"),
         ({"modules_to_save": ["head"]}, r"modules_to_save: no such module \(got 'head'\); .*input_layernorm.*lm_head"),
         ({"modules_to_save": ["norm"]}, r"model\.layers\.0\..*norm ends in it too \(got 'norm'\); .*: model\.norm"),
         ({"target_parameters": ["experts.up"]}, r"no such parameter \(got 'experts.up'\); stacked experts: none"),
@@ -50,6 +54,12 @@ KINDS = "embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_
 def test_a_name_that_the_backbone_does_not_have_is_an_error_of_its_own(lora: dict[str, Any], message: str) -> None:
     with pytest.raises(BackboneError, match=message):
         add_adapter(backbone(), LoraSection(**lora), seed=1)
+
+
+def test_a_regular_expression_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter_targets, "SECONDS", 0.5)
+    with pytest.raises(BackboneError, match=r"takes too long \(got '\(\[a-z\._0-9\]\+\)\+!'\); write no repetition"):
+        check_targets(backbone(), LoraSection(target_modules=r"([a-z._0-9]+)+!"))
 
 
 @pytest.mark.parametrize("architecture", ["llama4_text", "falcon"])

@@ -99,7 +99,7 @@ class Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Composes the node as PyYAML does, but for deep nesting and for aliases that stand for too much."""
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         self.depth += 1
         if self.depth > DEEPEST:
             raise _refused(f"more than {DEEPEST} levels of lists and mappings", event.start_mark)

@@ -3,15 +3,21 @@
 peft ignores a name that matches nothing, as long as another one matches something.
 """
 
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Collection, Iterable
 
 import torch
 from transformers import PreTrainedModel
 
+from loraft.config.names import show
 from loraft.config.schema import LoraSection
 from loraft.engine.quantized_linear import is_4bit
 from loraft.errors import BackboneError
+
+SECONDS = 20  # for a regular expression and all module names; it takes milliseconds
 
 
 def matches(targets: str | Collection[str], name: str) -> bool:
@@ -19,6 +25,23 @@ def matches(targets: str | Collection[str], name: str) -> bool:
     if isinstance(targets, str):
         return re.fullmatch(targets, name) is not None
     return any(f".{name}".endswith(f".{target}") for target in targets)
+
+
+def _refuse_endless(pattern: str, names: list[str]) -> None:
+    """Refuses a regular expression that takes too long: Python's have no limit, and nothing else runs meanwhile.
+
+    Raises:
+        BackboneError: another process did not match it with the names within `SECONDS`.
+    """
+    code = "import json, re, sys; [re.fullmatch(sys.argv[1], name) for name in json.load(sys.stdin)]"
+    command = [sys.executable, "-I", "-S", "-c", code, pattern]
+    try:
+        subprocess.run(command, input=json.dumps(names), text=True, timeout=SECONDS, capture_output=True, check=False)
+    except subprocess.TimeoutExpired:
+        raise BackboneError(
+            f"lora.target_modules: the regular expression takes too long (got {show(pattern)}); write no repetition of"
+            " a repetition, or list the names"
+        ) from None
 
 
 def special_linears(base: PreTrainedModel) -> list[str]:
@@ -61,6 +84,14 @@ def check_targets(base: PreTrainedModel, section: LoraSection) -> None:
     special = special_linears(base)
     matrices = [name for name in left if name in weights and weights[name].ndim > 1 and name not in special]
     _check_target_modules(section, left, matrices)
+    # The loss and the scores are computed from the output layer's weight: an adapter on it would never be trained.
+    head = next((name for name, module in modules.items() if module is base.get_output_embeddings()), None)
+    given = section.target_modules
+    if head is not None and head in left and given not in ("default", "all-linear") and matches(given, head):
+        raise BackboneError(
+            f"lora.target_modules: {head} is the output layer, which takes no adapter (got {show(given)}); leave it"
+            f" out, or train it whole: lora.modules_to_save=[{head}]"
+        )
     parameters = {name: parameter for name, parameter in base.named_parameters() if parameter.ndim in (2, 3)}
     experts = _kinds((name for name, parameter in parameters.items() if parameter.ndim == 3), parts=3)
     for given in section.target_parameters:
@@ -94,6 +125,8 @@ def _check_target_modules(section: LoraSection, names: list[str], adaptable: lis
         raise BackboneError(f"lora.target_modules: names no module (got {given!r}); {there}")
     if given in ("default", "all-linear"):
         return
+    if isinstance(given, str):
+        _refuse_endless(given, names)
     for targets in [given] if isinstance(given, str) else [[target] for target in given]:
         found = [name for name in names if matches(targets, name)]
         got = targets if isinstance(targets, str) else targets[0]
