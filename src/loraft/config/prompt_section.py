@@ -60,9 +60,7 @@ class PromptConfig(Section):
 
     @field_validator("labels", "label_words")
     @classmethod
-    def _distinct(cls, names: list[str] | None, info: ValidationInfo) -> list[str] | None:
-        if info.field_name == "label_words" and "labels" not in info.data:
-            return names  # labels are wrong, and are their own words unless others are given
+    def _distinct(cls, names: list[str] | None) -> list[str] | None:
         composed = [unicodedata.normalize("NFC", name) for name in names or []]
         counts = Counter(composed)
         for name, same in zip(names or [], composed, strict=True):
