@@ -32,15 +32,15 @@ def reached(name: str, revision: str | None, cache_dir: str | None) -> dict[str,
         if not cached:
             raise _refused(name, "is not in the cache, and HF_HUB_OFFLINE is set", "unset it")
         return {"local_files_only": True}
-    error = _asked(name, revision)
-    if error is None or isinstance(error, EntryNotFoundError):  # of a repository without the file transformers tells
+    problem = _asked(name, revision)
+    if problem is None or isinstance(problem, EntryNotFoundError):  # transformers tells which file a repository lacks
         return {}
-    if not isinstance(error, HfHubHTTPError):
+    if not isinstance(problem, HfHubHTTPError):
         if cached:
             return {"local_files_only": True}
-        endpoint, what = constants.ENDPOINT, first_line(error)
-        raise _refused(name, f"the hub cannot be reached ({endpoint}: {what})", "check the network") from error
-    raise _refused(name, *_answered(name, revision, error)) from error
+        endpoint, what = constants.ENDPOINT, first_line(problem)
+        raise _refused(name, f"the hub cannot be reached ({endpoint}: {what})", "check the network") from problem
+    raise _refused(name, *_answered(name, revision, problem)) from problem
 
 
 def _asked(name: str, revision: str | None) -> Exception | None:

@@ -17,7 +17,7 @@ from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, training_splits, warn_of_notes
 from loraft.distributed import is_main_process
 from loraft.errors import spared
-from loraft.evaluation import advice, label_sets
+from loraft.evaluation import advice, label_sets, training_advice
 from loraft.evaluation.baselines import compared_with
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
@@ -222,7 +222,7 @@ def _with_baselines_and_warnings(
             told = advice.of_evaluation(config, result.after, test, predictions_N, train)
         with spared("the baselines", again):
             baselines = compared_with(config, train, test, predictions_N, "adapter")
-    told += advice.of_outcome(config, result.before, result.after) if result.before is not None else ()
+    told += training_advice.of_outcome(config, result.before, result.after) if result.before is not None else ()
     with spared("the warnings about the training", f"loraft report {shlex.quote(str(run.path))}, with its curve,"):
         told += warnings_of_training(run, config, result.train, len(splits["validation"]))
     return replace(result, baselines=baselines, warnings=tuple(told))
@@ -231,7 +231,7 @@ def _with_baselines_and_warnings(
 def warnings_of_training(run: Run, config: Config, train: TrainReport, rows: int) -> list[str]:
     """Warnings about how the training of a finished run went, which was chosen on that many validation rows."""
     usual = rate_for(train.parameters.all - train.parameters.trainable)
-    return advice.of_training(run.read_log(), config, rows, train.learning_rate, usual)
+    return training_advice.of_training(run.read_log(), config, rows, train.learning_rate, usual)
 
 
 def fit_adapter(inputs: TrainingInputs, resume: bool, quiet: bool, run: Run, model: PeftModel) -> TrainReport:

@@ -94,11 +94,7 @@ def describe(
         conflicts=conflicts(splits, labels),
         near_threshold=NEAR,
         leaks=tuple(leaks(left, right, near=near) for left, right in combinations(splits, 2)),
-        longest=tuple(
-            LongRow(int(words_N[i]), len(place.text), place)
-            for i in _longest(words_N)
-            for place in [RowPlace.of(*_place(splits, i))]
-        ),
+        longest=tuple(LongRow(int(words_N[i]), len(place.text), place) for i, place in _longest(words_N, splits)),
         tokens=measured,
         notes=tuple(notes),
         drawn=_drawn(config),
@@ -218,8 +214,8 @@ def second_column(config: Config, splits: Sequence[Split], by: str | None) -> tu
         return None, ["all"], np.zeros(rows, dtype=np.int64)
     missing = rows - len(values := cells(column))
     if missing:
-        columns = listed(dict.fromkeys(name for part in examples for name in part.columns))
-        raise DataError(f"--by: no column {column!r} in {missing} rows (got {columns}); name one of these")
+        names = listed(dict.fromkeys(name for part in examples for name in part.columns))
+        raise DataError(f"--by: no column {column!r} in {missing} rows (got {names}); name one of these")
     values = [str(value).strip() for value in values]
     # Values of a task's column are its labels or their ids; values of any other column are sorted.
     names = labels_of.get(column, [])
@@ -274,25 +270,20 @@ def prompt_tokens(config: Config, splits: Sequence[Split]) -> TokenLengths:
         sentence=Lengths.of(sentence_N),
         prompt=Lengths.of(prompt_N),
         longest=tuple(
-            LongPrompt(int(sentence_N[i]), int(prompt_N[i]), RowPlace.of(*_place(splits, i)))
-            for i in _longest(sentence_N)
+            LongPrompt(int(sentence_N[i]), int(prompt_N[i]), place) for i, place in _longest(sentence_N, splits)
         ),
         cut=cut_share(prompts),
     )
 
 
-def _longest(lengths_N: Ints) -> list[int]:
-    """The indices of the longest rows."""
-    return [int(i) for i in np.argsort(-lengths_N, kind="stable")[:SHOWN]]
-
-
-def _place(splits: Sequence[Split], index: int) -> tuple[Split, int]:
-    """The split that holds one of the N rows, and its index there."""
-    for split in splits:
-        if index < len(split):
-            return split, index
-        index -= len(split)
-    raise IndexError(index)
+def _longest(lengths_N: Ints, splits: Sequence[Split]) -> list[tuple[int, RowPlace]]:
+    """The longest of the splits' N rows: the index and the place of each."""
+    ends = np.cumsum([len(split) for split in splits])
+    found = []
+    for i in map(int, np.argsort(-lengths_N, kind="stable")[:SHOWN]):
+        part = int(np.searchsorted(ends, i, side="right"))
+        found.append((i, RowPlace.of(splits[part], i - int(ends[part]) + len(splits[part]))))
+    return found
 
 
 def _identity(source: str) -> str:
