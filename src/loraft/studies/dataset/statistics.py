@@ -214,8 +214,8 @@ def second_column(config: Config, splits: Sequence[Split], by: str | None) -> tu
         return None, ["all"], np.zeros(rows, dtype=np.int64)
     missing = rows - len(values := cells(column))
     if missing:
-        names = listed(dict.fromkeys(name for part in examples for name in part.columns))
-        raise DataError(f"--by: no column {column!r} in {missing} rows (got {names}); name one of these")
+        given = listed(dict.fromkeys(name for part in examples for name in part.columns))
+        raise DataError(f"--by: no column {column!r} in {missing} rows (got {given}); name one of these")
     values = [str(value).strip() for value in values]
     # Values of a task's column are its labels or their ids; values of any other column are sorted.
     names = labels_of.get(column, [])
