@@ -26,7 +26,7 @@ from speed import FLAGS, SMALL_SHAPE, SMOKE, Sizes, Suite
 from targets import HARNESS, RECIPE, TRL_BEST
 from transformers.utils import logging as transformers_logging
 
-from loraft.cli.console import start_command
+from loraft.cli.console import results_follow, start_command
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config, TrainConfig
 from loraft.errors import Note
@@ -127,6 +127,7 @@ def main(
     flags = settings(data, device)
     config = resolve(flags=flags)
     start_command(config, verbose=False)
+    results_follow()
     warnings.filterwarnings("ignore", category=Note)
     large = {Shape.ONE: cases.LLAMA_1B, Shape.EIGHT: cases.LLAMA_8B}[shape]
     made = cases.random_llama(config, SMALL_SHAPE if smoke else large, device)

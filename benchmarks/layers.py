@@ -18,7 +18,7 @@ from timing import in_turns, ratios
 from torch.profiler import ProfilerActivity, profile
 from transformers.utils import logging as transformers_logging
 
-from loraft.cli.console import say, start_command
+from loraft.cli.console import results_follow, say, start_command
 from loraft.config.resolve import resolve
 from loraft.engine import fused_layer, lora_linear, prefix_attention, scorer
 from loraft.engine.collator import make_rows, pack
@@ -98,6 +98,7 @@ def main(
     transformers_logging.set_verbosity_error()
     config = resolve(flags={**FLAGS, "data.source": data, "model.device": "cpu"})
     start_command(config, verbose=False)
+    results_follow()
     bench = cases.bundled(config)
     if profiled:
         for batch in (4, 16):

@@ -28,7 +28,7 @@ from timing import in_turns, launches, matmul_peak, operations
 from transformers.utils import logging as transformers_logging
 
 from loraft.bundled import bundled_backbones
-from loraft.cli.console import start_command
+from loraft.cli.console import results_follow, start_command
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
 from loraft.data.dataset import load_data
@@ -282,6 +282,7 @@ def main(
     transformers_logging.set_verbosity_error()
     config = resolve(flags={**FLAGS, "data.source": data, "model.device": "cpu"})
     start_command(config, verbose=False)
+    results_follow()
     warnings.filterwarnings("ignore", category=Note)
     suite = Suite(config, SMOKE if smoke else Sizes(rounds=rounds), torch.device("cpu"))
     known = all_cases(suite)

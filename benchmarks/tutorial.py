@@ -32,7 +32,7 @@ from programme import Parts, recipe_time
 from speed import SMALL_SHAPE
 from transformers.utils import logging as transformers_logging
 
-from loraft.cli.console import say, start_command
+from loraft.cli.console import results_follow, say, start_command
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
 from loraft.data.dataset import load_data
@@ -73,6 +73,7 @@ def run_case(command: str, folder: Path, overrides: list[str], flags: Mapping[st
         begun = command in CONFIG_FILES and (folder / CONFIG_FILES[command]).exists()
         config = resolve(overrides=overrides, flags={**flags, "output": str(folder.parent), "name": folder.name})
         start_command(config, verbose=False)
+        results_follow()
         run_command(command, config, resume=begun)
     content: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))
     return content
@@ -187,6 +188,7 @@ def by_time(shape: Shape, data: str, settings: list[str], out: Path | None, step
         flags = {**flags, "model.name": f"{root}/backbone", "output": f"{root}/runs"}
         config = resolve(overrides=settings, flags=flags, preset="tutorial")
         start_command(config, verbose=False)
+        results_follow()
         shots, ranks = config.fewshot.shots, config.sweep.ranks
         parts = Parts(device)
         parts.deadline = STARTED + budget - FOR_THE_RECIPE

@@ -21,9 +21,12 @@ from loraft.evaluation import evaluate as evaluation
 from loraft.evaluation import predict as prediction
 from loraft.training import pipeline
 
+PLAIN = warnings.formatwarning  # Python's own
+
 
 @pytest.fixture(autouse=True)
 def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", PLAIN)
     for stream in ("stdin", "stdout"):
         monkeypatch.setattr(sys, stream, getattr(sys, stream))
     monkeypatch.setattr(console, "_stdout", None)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,15 @@ from helpers.command_line import Double, Says
 from loraft.cli import signals
 from loraft.config.schema import Config
 from loraft.runs.run import run_of
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is Python's own, also where the tests run in the background of a shell, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
 
 CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
@@ -83,7 +92,9 @@ def test_a_file_that_ends_too_early_is_an_error_and_not_aborted(
 
 
 CHILD = """
+import signal
 import sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
 import loraft.cli.app as app
 from loraft.__main__ import main
 

@@ -13,6 +13,8 @@ from loraft.config.resolve import resolve
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import SplitSummary
 from loraft.evaluation.classification_report import classification_report
+from loraft.runs.environment import environment
+from loraft.runs.records import write_record
 from loraft.runs.run import Run, run_of
 
 
@@ -166,6 +168,6 @@ def test_folds_are_trained_by_their_own_function(
     (here / "runs" / "gấp").mkdir(parents=True)
     (here / "runs" / "gấp" / "folds.yaml").write_text(dump_config(resolve(overrides=["name=cũ"])), encoding="utf-8")
     assert loraft_says("train", "--folds", "5", "--resume", "--set", "name=gấp")[0] == 0
-    (here / "runs" / "gấp" / "environment.json").touch()  # the folder was renamed
+    write_record(here / "runs" / "gấp" / "environment.json", environment())  # the folder was renamed
     assert loraft_says("train", "--folds", "5", "--config", "runs/gấp/folds.yaml")[0] == 0
     assert given[-1][0][0].name == "gấp"

@@ -11,10 +11,14 @@ from helpers.bad_input import refusal
 from helpers.folders import make_fewshot
 
 from loraft.cli.app import main
+from loraft.config.resolve import resolve
+from loraft.config.yaml_io import dump_config
 from loraft.display import page
 from loraft.errors import ConfigError, RunError
 from loraft.evaluation.output_file import PredictedInput, check_output, write_predictions
 from loraft.evaluation.predict import Prediction
+from loraft.runs.environment import environment
+from loraft.runs.records import write_record
 from loraft.studies import report
 
 ROWS = [PredictedInput({"câu": "thầy tốt"}, Prediction(1, "thầy tốt", "khen", {"khen": 0.75, "chê": 0.25}))]
@@ -26,7 +30,7 @@ def wrote_page(path: Path, study: Path) -> None:
 
 def wrote_predictions(path: Path, study: Path) -> None:
     check_output(path, None)
-    write_predictions(path, ROWS, None, labels=["khen", "chê"])
+    write_predictions(path, lambda: ROWS, None, labels=["khen", "chê"])
 
 
 def wrote_task(path: Path, study: Path) -> None:
@@ -110,8 +114,8 @@ def test_a_foreign_file_is_replaced_only_with_force(study: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["fewshot.yaml", "fewshot.json", "environment.json"])
 def test_a_file_of_a_run_is_never_replaced(name: str, study: Path, tmp_path: Path) -> None:
-    (study / "environment.json").write_text("{}", encoding="utf-8")
-    (study / "fewshot.yaml").write_text("seed: 1\n", encoding="utf-8")
+    write_record(study / "environment.json", environment())
+    (study / "fewshot.yaml").write_text(dump_config(resolve()), encoding="utf-8")
     (tmp_path / "link").symlink_to(study / name)
     for path in (study / name, tmp_path / "link"):
         refusal(["report", str(study), "--to", str(path), "--force"], "--to: is a file of a run or study", folder=study)

@@ -207,7 +207,7 @@ def test_what_fails_at_the_end_costs_neither_adapter_nor_scores(
 def test_a_full_disk_at_the_end_keeps_the_adapter_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(run: Run, rows: Any) -> None:
+    def full(run: Run, rows: Any, **named: Any) -> None:
         (run.checkpoints / "checkpoint-4").mkdir(parents=True)
         raise OSError(28, "No space left on device", str(run.predictions_path))
 
@@ -299,7 +299,7 @@ def test_force_keeps_the_old_run_until_the_new_one_finishes(whole: RunResult, tm
 
 def test_a_training_that_diverges_is_an_error_and_leaves_no_run(tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match=r"(not finite|no score).*train\.learning_rate"):
-        train(config(tmp_path, "train.learning_rate=1e30"), quiet=True)
+        train(config(tmp_path, "train.learning_rate=1000000"), quiet=True)
     assert list(tmp_path.iterdir()) == []
 
 

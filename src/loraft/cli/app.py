@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, signals, sweep, task, train
-from loraft.cli.console import own_streams, refuse_wrong_variables
+from loraft.cli.console import own_streams, refuse_wrong_variables, results_stream
 from loraft.cli.usage import UsageError, usage_message
 from loraft.errors import ConfigError, LoraftError
 from loraft.visible import visible
@@ -126,13 +126,14 @@ def _told(error: Exception, arguments: Sequence[str]) -> LoraftError | None:
 
 def _flush_stdout() -> None:
     """Writes what is left of the results, so that a full disk behind `>` is told, and not after the last line."""
-    if sys.stdout is None:
+    stdout = results_stream()
+    if stdout is None:
         return
     try:
-        sys.stdout.flush()
+        stdout.flush()
     except OSError as error:
         with contextlib.suppress(OSError, ValueError):  # Python would try once more at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
         if error.errno == errno.EPIPE:  # the reader, such as head, has enough
             sys.exit(1)
         raise

@@ -132,4 +132,5 @@ def _plain(cell: Any) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    return re.sub(r"([\\`*<|&\[\]~])", r"\\\1", " ".join(text.split()))
+    # A bracket makes a link only before another one, a parenthesis or a colon.
+    return re.sub(r"([\\`*<|&~]|\](?=[(\[:]))", r"\\\1", " ".join(text.split()))

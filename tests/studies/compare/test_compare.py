@@ -125,7 +125,7 @@ def test_unfinished_broken_and_single_runs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"too few runs \(got 1\)"):
         compare([first])
     Run(second).predictions_path.write_text('{"row": 1', encoding="utf-8")
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(RunError, match="is not JSON"):
         compare([first, second])
     Run(second).results_path.unlink()
     with pytest.raises(RunError, match="not finished"):

@@ -281,7 +281,7 @@ def test_an_adapter_that_diverges_does_not_take_the_others_with_it(
 ) -> None:
     seen = passes_of(monkeypatch)
     told: list[str] = []
-    section = config(tmp_path, "train.learning_rate=1e-2,1e30,null", ranks=[1])
+    section = config(tmp_path, "train.learning_rate=1e-2,1000000,null", ranks=[1])
     result = runner.sweep(section, quiet=True, tell=told.append)
     assert seen == [3]
     assert [trial.status for trial in result.trials] == ["finished", "failed", "finished"]

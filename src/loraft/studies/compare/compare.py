@@ -16,10 +16,9 @@ from loraft.evaluation import advice, metrics, significance, verdicts
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.intervals import Difference
-from loraft.runs.peft_folder import refuse_changed
 from loraft.runs.predictions import RunPredictions, difference_of_rows, read_predictions
 from loraft.runs.records import flattened, record_from
-from loraft.runs.run import MANIFEST_FILE, Run
+from loraft.runs.run import Run
 
 OUTCOMES = ("mended", "broken", "wrong in both")  # of a row that two runs answer differently, in the order of tables
 
@@ -165,9 +164,6 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
             raise RunError(
                 f"{other.run}: has other test rows than {first.run} ({reason}); compare runs on the same data"
             )
-    for run in map(Run, paths):
-        if (run.adapter / MANIFEST_FILE).is_file():  # else the scores of a changed adapter would not be these
-            refuse_changed(run.adapter)
     config = load_config(Run.open(first.run).config_path)
     metric = Metric.of(config)
     found = significance.compared(

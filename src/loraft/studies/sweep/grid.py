@@ -178,7 +178,8 @@ def _with(config: Config, settings: Mapping[str, Any], where: str) -> Config:
     for (section, leader), followers in DEPENDENT_KEYS.items():
         other = settings.get(f"{section}.{leader}", values[section][leader])
         if other != values[section][leader]:
-            values[section] |= dict.fromkeys(followers)
+            for follower in followers:
+                values[section].pop(follower, None)
             if (section, leader) == ("prompt", "task"):
                 prompt = resolve(flags={"prompt.task": other}).prompt.model_dump()
                 values["prompt"] |= {follower: prompt[follower] for follower in followers}
