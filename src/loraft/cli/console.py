@@ -48,7 +48,8 @@ def results_stream() -> TextIO:
 
 def results_follow() -> None:
     """Gives stdout back to the command: the libraries have done their work."""
-    sys.stdout = results_stream()
+    global _stdout
+    sys.stdout, _stdout = results_stream(), None
 
 
 def say(message: str) -> None:

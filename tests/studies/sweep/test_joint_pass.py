@@ -10,7 +10,7 @@ from helpers.tiny import backbone, tokenizer
 from safetensors.torch import load_file
 
 from loraft.config.resolve import resolve
-from loraft.config.schema import Config
+from loraft.config.schema import Config, TrainConfig
 from loraft.evaluation import evaluate
 from loraft.evaluation.predict import predict
 from loraft.models.backbone import weights_hash
@@ -22,9 +22,10 @@ from loraft.studies.sweep.grid import expand, parse_grid
 from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
 from loraft.studies.sweep.shared_backbone import SharedBackbone
 from loraft.studies.sweep.trials import Trial
-from loraft.training import callbacks, pipeline
+from loraft.training import callbacks, pipeline, trainer
 from loraft.training.dataset import TrainingData
 from loraft.training.joint_trainer import JointTrainer
+from loraft.training.learning_rate import learning_rate
 from loraft.training.results import JointShare, ParameterCounts, RunResult, TrainReport
 from loraft.training.whole_checkpoints import write_hashes
 
@@ -281,6 +282,12 @@ def test_an_adapter_that_diverges_does_not_take_the_others_with_it(
 ) -> None:
     seen = passes_of(monkeypatch)
     told: list[str] = []
+
+    def rate(train: TrainConfig, model: Any) -> float:  # no config has one that makes every training diverge
+        return 1e30 if train.learning_rate == 1e6 else learning_rate(train, model)
+
+    for module in (joint_pass, trainer):
+        monkeypatch.setattr(module, "learning_rate", rate)
     section = config(tmp_path, "train.learning_rate=1e-2,1000000,null", ranks=[1])
     result = runner.sweep(section, quiet=True, tell=told.append)
     assert seen == [3]
