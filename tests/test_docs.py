@@ -12,7 +12,7 @@ import typer
 from loraft.cli.app import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Pages that tell of the past keep the names of their day.
 HISTORY = {"log.md", "performance.md", "studies.md"} | {f"000{n}" for n in range(1, 6)}
