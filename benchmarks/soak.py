@@ -201,7 +201,8 @@ def main(
     numbers = [int(size) for size in sizes.split(",")]
     for part in only.split(","):
         if part == "predict":  # has a script of its own
-            subprocess.run([sys.executable, str(Path(__file__).with_name("soak_predict.py"))], check=True)
+            script, figures = Path(__file__).with_name("soak_predict.py"), OUT.with_name("soak_predict.json")
+            subprocess.run([sys.executable, str(script), "--json", str(figures)], check=True)
         elif part == "same":
             with tempfile.TemporaryDirectory() as folder:
                 save(part, {str(n): child(part, Path(folder) / str(n)) for n in range(3)})

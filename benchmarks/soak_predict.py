@@ -1,7 +1,7 @@
 """`loraft predict` over very many lines, by file and by pipe: rows, peak memory and rows per second, as JSON.
 
     python benchmarks/soak_predict.py --rows 10000 100000 1000000 --json soak_predict.json
-    python benchmarks/soak_predict.py --rows 10000 --scorer real --run RUN
+    python benchmarks/soak_predict.py --rows 10000 --scorer real
 
 The stand-in scorer takes the place of the model: its scores are a hash of the token ids. The rest is what a user runs:
 reading, encoding, grouping, writing, one process for each measurement. The peak is that of the whole process, as the
@@ -92,10 +92,26 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--ways", nargs="+", default=[*WAYS], choices=WAYS)
     parser.add_argument("--scorer", default="stand-in", choices=("stand-in", "real"))
-    parser.add_argument("--run", required=True, help="a finished run")
+    parser.add_argument("--run", help="a finished run; by default one of two steps is made")
     parser.add_argument("--json", type=Path, help="where the figures go")
     options = parser.parse_args()
     found = []
+    with tempfile.TemporaryDirectory() as made:
+        options.run = options.run or short_run(Path(made))
+        measure_all(options, found)
+
+
+def short_run(folder: Path) -> str:
+    """A run of two steps on a few rows."""
+    rows = [f"data.max_{split}_rows=32" for split in ("train", "eval", "test")]
+    sets = [part for item in (*rows, "train.max_steps=2", "name=a") for part in ("--set", item)]
+    command = [sys.executable, "-m", "loraft", "train", "--output", str(folder), *sets]
+    subprocess.run(command, check=True, capture_output=True)
+    return str(folder / "a")
+
+
+def measure_all(options: argparse.Namespace, found: list[dict[str, Any]]) -> None:
+    """Measures, and writes what there is after each."""
     for way in options.ways:
         for rows in options.rows:
             with tempfile.TemporaryDirectory() as folder:
