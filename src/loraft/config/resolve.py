@@ -77,7 +77,7 @@ def resolve(
     mistakes: list[str] = []
     config_file = None if config_file is None else Path(config_file)
     file = {} if config_file is None else read_mapping(config_file)
-    if is_folder_alone(file.get("output")):
+    if is_folder_alone(file.get("output") or {}):
         file["output"] = {"folder": file["output"]}
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     layers = [
