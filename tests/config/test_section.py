@@ -47,3 +47,19 @@ def test_a_name_that_nobody_could_see_or_write_is_refused(key: str, name: object
 def test_names_may_hold_what_people_write() -> None:
     config = resolve(flags={"name": "luận văn/" + "ề" * 66, "data.text_column": "câu\n(ghi rõ)", "output": "a" * 255})
     assert config.data.text_column == "câu\n(ghi rõ)"
+
+
+@pytest.mark.parametrize("name", ["", "a\x1bb", "t" * 300])
+def test_a_task_that_no_file_can_have_is_told_once(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"\Aprompt\.task: no such task and no such file \(got [^\n]*\Z"):
+        resolve(flags={"prompt.task": name})
+
+
+def test_output_without_keys_has_the_defaults_in_a_file_and_is_a_mistake_as_a_value(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("output:\n", encoding="utf-8")
+    assert resolve(config_file=tmp_path / "c.yaml").output == OutputSection()
+    with pytest.raises(ConfigError, match=r"^output\.folder: not allowed \(got None, from --set\)"):
+        resolve(overrides=["output=null"])
+    (tmp_path / "c.yaml").write_text("output: ' '\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"^output\.folder: is blank \(got ' ', from .*c\.yaml\); give a name"):
+        resolve(config_file=tmp_path / "c.yaml")
