@@ -34,7 +34,8 @@ SIGNATURES = {
     " collections.abc.Iterable[str | loraft.data.records.Example | loraft.data.records.BadRow],"
     " *, run: str | pathlib.Path | None = None, adapter: str | pathlib.Path | None = None,"
     " min_confidence: float | None = None,"
-    " config: loraft.config.schema.Config | None = None, wait: float | None = None)"
+    " config: loraft.config.schema.Config | None = None, wait: float | None = None,"
+    " progress: loraft.evaluation.predict.Progress | None = None)"
     " -> collections.abc.Iterator[loraft.evaluation.predict.Prediction]",
     "resolve": "(*, preset: str | None = None, config_file: str | pathlib.Path | None = None,"
     " overrides: collections.abc.Sequence[str] = (), flags: collections.abc.Mapping[str, typing.Any] | None = None)"

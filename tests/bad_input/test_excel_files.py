@@ -18,7 +18,6 @@ SHEETS: dict[str, tuple[dict[str, list[list[object]]], list[str], str]] = {
     "another case of a sheet": ({"Góp ý": [HEADER]}, ["data.sheet=góp ý"], r"no such sheet .* allowed are Góp ý"),
     "a number for a sheet": ({"a": [HEADER]}, ["data.sheet='1'"], r"no such sheet \(got data\.sheet='1'\)"),
     "a sheet without cells": ({"a": [], "b": [HEADER]}, ["data.sheet=a"], r"no column 'sentence' \(got none\)"),
-    "a blank name": ({"a": [HEADER]}, ["data.sheet=' '"], r"no such sheet \(got data\.sheet=' '\)"),
     "header only": ({"a": [HEADER]}, [], r"no row with text and label \(got an empty source\)"),
     "titles only": ({"a": [["Góp ý của sinh viên"], ["học kỳ 1"]]}, [], r"no column 'sentence' \(got Góp ý của sinh v"),
     "header below 20 titles": ({"a": [["t"]] * 20 + [HEADER, ["hay", "positive"]]}, [], r"no column .* \(got t\)"),

@@ -4,9 +4,9 @@ import pytest
 from helpers.bad_input import refusal
 
 OUTSIDE = r"name: is not the name of a folder inside output"
-LONG = r"name: is too long for a folder \(got .*\); at most 200 bytes in UTF-8"
+LONG = r"name: is too long \(got .*\); at most 200 bytes a name and 4,096 a path"
 NAMES = {
-    "''": OUTSIDE,
+    "''": r"name: is blank",
     "..": OUTSIDE,
     ".": OUTSIDE,
     "../khác": OUTSIDE,
@@ -26,6 +26,7 @@ NAMES = {
     "🙂" * 51: LONG,
     "a/" + "n" * 300: LONG,
     "n" * 300 + "/a": LONG,
+    "n/" * 2500 + "a": LONG,
     '"a\\0b"': r"name: holds U\+0000",
     '"\\ud800"': r"name: holds U\+D800",
     '"a\\udfffb"': r"name: holds U\+DFFF",

@@ -14,10 +14,10 @@ CASES: list[tuple[list[str], str]] = [
     (["compare", "--output", "tệp/dưới", "a", "b"], r"tệp/dưới: no such run"),
     (["train", "--resume", "--output", "tệp"], r"tệp"),
     (["train", "--resume", "--output", "tệp/dưới"], r"tệp/dưới"),
-    (["train", "--output", ""], r"output(\.folder)?: .*at least 1 character"),
-    (["train", "--set", "output=[a]"], r"output(\.folder)?: "),
-    (["train", "--set", "output=true"], r"output(\.folder)?: "),
-    (["train", "--set", "output=null"], r"output(\.folder)?: not allowed \(got None"),
+    (["train", "--output", ""], r"output\.folder: is blank"),
+    (["train", "--set", "output=[a]"], r"output\.folder: "),
+    (["train", "--set", "output=true"], r"output\.folder: "),
+    (["train", "--set", "output=null"], r"output\.folder: not allowed \(got None"),
 ]
 
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loraft.config.resolve import load_config, resolve
-from loraft.config.schema import OUTSIDE, Config
+from loraft.config.schema import Config
+from loraft.config.section import OUTSIDE
 from loraft.config.yaml_io import Loader, dump_config, read_mapping, yaml_problem
 from loraft.errors import ConfigError
 

@@ -84,7 +84,7 @@ def test_a_lower_error_is_better() -> None:
     [
         (
             ["train.metric=f1:tốt"],
-            r"^train: metric=f1:tốt names no label of the task; labels: negative, neutral, posit",
+            r"^train: metric='f1:tốt' names no label of the task; labels: negative, neutral, posit",
         ),
         (
             ["train.metric=quadratic_kappa"],

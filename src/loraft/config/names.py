@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-# Bytes of one name in UTF-8. File systems allow 255; temporary and set-aside folders have longer names than the run.
+# Bytes of a run's folder in UTF-8. File systems allow 255; temporary and set-aside folders have longer names.
 LONGEST = 200
 
 
@@ -15,11 +15,6 @@ def show(value: Any) -> str:
     except ValueError:  # Python writes at most 4,300 digits
         text = "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def too_long(name: str, longest: int = LONGEST) -> bool:
-    """Whether a part of a path has more bytes than the name of a folder may have."""
-    return any(len(part.encode(errors="replace")) > longest for part in name.split("/"))
 
 
 def shortened(name: str, longest: int = LONGEST) -> str:

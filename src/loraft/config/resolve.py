@@ -77,7 +77,7 @@ def resolve(
     mistakes: list[str] = []
     config_file = None if config_file is None else Path(config_file)
     file = {} if config_file is None else read_mapping(config_file)
-    if is_folder_alone(file.get("output")):
+    if file.get("output") is not None and is_folder_alone(file["output"]):
         file["output"] = {"folder": file["output"]}
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     layers = [
@@ -281,11 +281,8 @@ def _task_values(task: str, config_file: Path | None) -> dict[str, Any]:
     if path is None:
         there = next((candidate for candidate in candidates if os.path.exists(candidate)), None)
         if there is not None and task.strip():
-            raise ConfigError(
-                mistake(
-                    "prompt.task", "exists, but is no file", task, "", f"a task is a YAML file like {WORKED_EXAMPLE}"
-                )
-            )
+            hint = f"a task is a YAML file like {WORKED_EXAMPLE}"
+            raise ConfigError(mistake("prompt.task", "exists, but is no file", task, "", hint))
         names = ", ".join(task_names())
         hint = f"{nearest(task, task_names())} allowed: {names}, or a YAML file like {WORKED_EXAMPLE}".strip()
         raise ConfigError(mistake("prompt.task", "no such task and no such file", task, "", hint))
@@ -313,7 +310,8 @@ def _validated(values: dict[str, Any], layers: Sequence[Layer], mistakes: Sequen
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        lines += report(error, Config, origin)
+        told = {line.partition(": ")[0] for line in mistakes}
+        lines += [line for line in report(error, Config, origin) if line.partition(": ")[0] not in told]
         prompt = values.get("prompt")
         if isinstance(prompt, dict) and prompt.get("labels") == prompt.get("label_words"):  # by default; told once
             lines = [line for line in lines if not line.startswith("prompt.label_words")]

@@ -12,9 +12,9 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from loraft.bundled import bundled_backbones
 from loraft.config.data_section import DataConfig
-from loraft.config.names import LONGEST, show, too_long
+from loraft.config.names import show
 from loraft.config.prompt_section import PromptConfig
-from loraft.config.section import FileName, Section, is_folder_alone
+from loraft.config.section import FileName, RunName, Section, is_folder_alone
 from loraft.errors import listed
 
 
@@ -246,10 +246,6 @@ class OutputSection(Section):
     texts: bool = Field(True, description="false: no sentence of the data is written, only row numbers")
 
 
-# Names that would leave the output folder; on Windows a backslash divides folders too, and C: is another drive.
-OUTSIDE = re.compile(r"\\|^[A-Za-z]:|(^|/)\.{0,2}(/|\Z)")
-
-
 class Config(Section):
     """All settings that a run depends on. Frozen: `resolve` makes one, and `model_copy(update=...)` another.
 
@@ -262,7 +258,7 @@ class Config(Section):
     preset: str = Field("quickstart", description="the preset that the values started from")
     seed: int = Field(42, ge=0, lt=2**32)
     output: OutputSection = Field(default_factory=OutputSection)
-    name: FileName | None = Field(None, description="run directory inside output.folder; default: made from the config")
+    name: RunName | None = Field(None, description="run directory inside output.folder; default: made from the config")
     model: ModelConfig = Field(default_factory=ModelConfig)
     quant: QuantConfig = Field(default_factory=QuantConfig)
     lora: LoraSection = Field(default_factory=LoraSection)
@@ -296,12 +292,3 @@ class Config(Section):
         if label != train.metric and label not in prompt.labels:
             raise ValueError(f"metric={show(train.metric)} names no label of the task; labels: {listed(prompt.labels)}")
         return train
-
-    @field_validator("name")
-    @classmethod
-    def _inside_output(cls, name: str | None) -> str | None:
-        if name is not None and OUTSIDE.search(name):
-            raise ValueError("is not the name of a folder inside output; use letters and digits")
-        if name is not None and too_long(name):
-            raise ValueError(f'is too long for a folder; at most {LONGEST} bytes in UTF-8, and "ữ" takes 3')
-        return name

@@ -5,11 +5,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
-from loraft.config.names import too_long
+from loraft.config.names import LONGEST
 from loraft.visible import visible
 
 UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates
-LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes of a file's name, and characters of a path, on common file systems
+LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes in UTF-8 on common file systems
+# Names that would leave the output folder; on Windows a backslash divides folders too, and C: is another drive.
+OUTSIDE = re.compile(r"\\|^[A-Za-z]:|(^|/)\.{0,2}(/|\Z)")
 
 
 class WrittenInt(int):
@@ -57,15 +59,26 @@ def _one_line(name: str) -> str:
     return name
 
 
-def _short(name: str) -> str:
-    if too_long(name, LONGEST_NAME) or len(name) > LONGEST_PATH:
-        raise ValueError(f"is too long; at most {LONGEST_NAME} bytes in each part of a path")
+def _inside_output(name: str) -> str:
+    if OUTSIDE.search(name):
+        raise ValueError("is not the name of a folder inside output; use letters and digits")
     return name
+
+
+def _at_most(longest: int) -> AfterValidator:
+    def short(name: str) -> str:
+        lengths = [len(part.encode(errors="replace")) for part in (name, *name.split("/"))]
+        if lengths[0] > LONGEST_PATH or max(lengths[1:]) > longest:
+            raise ValueError(f'is too long; at most {longest} bytes a name and {LONGEST_PATH:,} a path, "ữ" takes 3')
+        return name
+
+    return AfterValidator(short)
 
 
 ColumnName = Annotated[str, AfterValidator(_shown)]  # headers of tables may have line breaks
 Name = Annotated[ColumnName, AfterValidator(_one_line)]
-FileName = Annotated[Name, AfterValidator(_short)]  # a path or a name that becomes one
+FileName = Annotated[Name, _at_most(LONGEST_NAME)]  # a path or a name that becomes one
+RunName = Annotated[Name, AfterValidator(_inside_output), _at_most(LONGEST)]
 
 
 class Section(BaseModel):
@@ -103,14 +116,6 @@ class Section(BaseModel):
         what = "word" if found in ("a boolean", "null") else "text"
         raise ValueError(f"{'holds' if listed else 'is'} {found}; YAML reads {written} so: put such a {what} in quotes")
 
-    @field_validator("*")
-    @classmethod
-    def _encodable(cls, value: Any) -> Any:
-        texts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
-        if any(isinstance(text, str) and re.search("[\0\ud800-\udfff]", text) for text in texts):
-            raise ValueError("holds NUL or half a surrogate pair, which no text file can hold; take it out")
-        return value
-
     @field_validator("*", mode="before")
     @classmethod
     def _text_as_written(cls, value: Any, info: ValidationInfo) -> Any:
@@ -122,7 +127,7 @@ class Section(BaseModel):
 
 def is_folder_alone(output: Any) -> bool:
     """Whether this value of `output` is short for `output.folder`, as all were before there was `output.texts`."""
-    return output is not None and not isinstance(output, dict | Section)
+    return not isinstance(output, dict | Section)
 
 
 def _unwritable(value: Any) -> str | None:

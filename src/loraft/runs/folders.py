@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from loraft.config.schema import OUTSIDE
+from loraft.config.section import OUTSIDE
 from loraft.errors import ConfigError, RunError
 from loraft.runs.atomic_files import naming, to_json
 from loraft.runs.lock import LOCK_FILE, refuse_locked
