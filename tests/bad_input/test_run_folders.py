@@ -51,7 +51,10 @@ SHAPES = {
     "empty": (empty, r"is not a run directory \(no config\.yaml in it\)"),
     "unfinished": (unfinished, r"not finished .*; loraft train --resume --config .* finishes it"),
     "results alone": (only("metrics.json"), r"is not a run directory \(no config\.yaml in it\)"),
-    "an unfinished sweep": (only("sweep.yaml", ""), r"the sweep is not finished; loraft sweep --config runs/a/sweep\.yaml continues it"),
+    "an unfinished sweep": (
+        only("sweep.yaml", ""),
+        r"the sweep is not finished; loraft sweep --config runs/a/sweep\.yaml continues it",
+    ),
     "a few-shot study": (only("fewshot.yaml", ""), r"is not a run directory"),
     "a description of data": (only("data.json"), r"is not a run directory"),
     "a config that is a folder": (config_folder, r"a/config\.yaml: exists, but is no file"),
