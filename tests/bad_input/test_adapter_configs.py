@@ -26,8 +26,8 @@ TEXTS = {
     "a number of 5,000 digits": '{"peft_type": "LORA", "r": ' + "9" * 5000 + "}",
 }
 KEYS: dict[str, tuple[dict[str, Any], str]] = {
-    "no kind": ({"peft_type": None}, r"a(/adapter_config\.json)?: .*peft_type"),
-    "a kind that is a list": ({"peft_type": ["LORA"]}, r"a: .*peft_type"),
+    "no kind": ({"peft_type": None}, r"a/adapter_config\.json: names no peft_type"),
+    "a kind that is a list": ({"peft_type": ["LORA"]}, r"a/adapter_config\.json: names no peft_type"),
     "an unknown kind": ({"peft_type": "LẠ"}, r"a: peft_type cannot be used here \(got LẠ\); allowed: LORA"),
     "prefix tuning": ({"peft_type": "PREFIX_TUNING"}, r"a: peft_type cannot be used here \(got PREFIX_TUNING\)"),
     "another task": ({"task_type": "SEQ_CLS"}, r"a: task_type cannot be used here \(got SEQ_CLS\); allowed: CAUSAL_LM"),
@@ -80,7 +80,7 @@ def adapter(text: str) -> None:
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_a_config_that_is_no_config_is_refused(text: str) -> None:
     adapter(text)
-    refusal(["predict", "--adapter", "a", "thầy dạy hay"], r"^error: a(/adapter_config\.json)?: ")
+    refusal(["predict", "--adapter", "a", "thầy dạy hay"], r"^error: a/adapter_config\.json: ")
 
 
 @pytest.mark.usefixtures("bundled_tokenizer")

@@ -56,7 +56,7 @@ ARRAYS = {
     "array of arrays": ('[["hay", 1]]', r"row 1: not a JSON object \(got list\)"),
     "array of nulls": ("[null]", r"row 1: not a JSON object"),
     "deep array": (DEEP, r"dữ liệu\.json: not JSON"),
-    "closed deep array": (DEEP + "]" * 100_000, r"dữ liệu\.json: not JSON"),
+    "closed deep array": (DEEP + "]" * 100_000, r"dữ liệu\.json row 1: not JSON \(nested deeper"),
     "number of 5,000 digits": ("[" + SENTENCE + DIGITS + "}]", r"dữ liệu\.json( row 1)?: (not JSON|unknown label).*"),
     "object over several lines": ('{\n "sentence": "hay",\n "sentiment": 1\n}', r"row 1: not JSON"),
     "columns of lists": ('{"sentence": ["hay"], "sentiment": [1]}', r"row 1: 'sentence' is not text"),

@@ -381,7 +381,7 @@ def test_weights_that_are_missing_or_fit_nowhere_are_named(tmp_path: Path, lora:
         ),
         (
             {**weights, f"{layer}.lora_A.weight": torch.zeros(3, 32)},
-            rf"shapes {layer}\.lora_A\.weight \[3, 32\] instead of \[4, 32\]",
+            rf"shapes {layer}\.lora_A\.weight 3x32 instead of 4x32",
         ),
         ({k: v for k, v in weights.items() if k != gone}, rf"misses {gone}"),
     ]

@@ -92,7 +92,7 @@ def test_an_adapter_that_is_not_the_one_of_its_bundle_is_refused(config: Config,
         with pytest.raises(RunError, match=r"names \(got adapter_config\.json: changed\); train again with --force"):
             load()
     (run.adapter / WEIGHTS_FILE).rename(run.adapter / "adapter_model.bin")  # which is never read
-    with pytest.raises(RunError, match=r"adapter_model\.safetensors: missing"):
+    with pytest.raises(BackboneError, match=r"has no adapter_model\.safetensors; train again with --force"):
         load_run(run, config)
 
 

@@ -13,10 +13,10 @@ from loraft.config.resolve import resolve, run_config
 from loraft.config.schema import ModelConfig, QuantConfig
 from loraft.config.yaml_io import dump_config
 from loraft.errors import BackboneError, ConfigError, RunError
-from loraft.evaluation.advice import of_training
+from loraft.evaluation.training_advice import of_training
 from loraft.models import manifest
 from loraft.models.backbone import load_backbone, load_config, load_tokenizer, without_weights
-from loraft.runs.environment import environment
+from loraft.runs.environment import custom_code, environment
 from loraft.runs.hashes import sha256_of
 
 LOADERS = {
@@ -99,9 +99,9 @@ def test_with_the_flag_it_runs_and_the_run_names_it(backbone: Path, monkeypatch:
     assert type(without_weights(section)).__name__ == "Model"
     assert (backbone.parent / "ran").exists()
     code = {"mine.py": sha256_of(backbone / "mine.py")}
-    assert environment(section).custom_code == code
-    assert environment(ModelConfig(name=str(backbone))).custom_code == {}
     config = resolve(overrides=[f"model.name={backbone}", "model.trust_remote_code=true"])
+    assert environment(config).custom_code == code
+    assert custom_code(ModelConfig(name=str(backbone))) == {}
     assert of_training([], config, 9, 1.0, 1.0)[0].startswith(f"model.trust_remote_code: Python code of {backbone} ran")
     put(backbone, "config.json", auto_map={"AutoConfig": "ai/khác--mine.Config"})
     with pytest.raises(BackboneError, match=r"code in another repository \(got ai/khác--mine\.Config in auto_map"):
@@ -110,7 +110,7 @@ def test_with_the_flag_it_runs_and_the_run_names_it(backbone: Path, monkeypatch:
 
 def test_changed_code_does_not_run_under_an_adapter(backbone: Path) -> None:
     section = ModelConfig(name=str(backbone), trust_remote_code=True)
-    identity = manifest.BackboneIdentity(str(backbone), None, "", {}, custom_code=environment(section).custom_code)
+    identity = manifest.BackboneIdentity(str(backbone), None, "", {}, custom_code=custom_code(section))
     content = manifest.Manifest((), (), "", "", "", identity, {}, manifest.DataIdentity("", {}), {}, {})
     manifest.check_code(content, backbone, section)
     (backbone / "mine.py").write_text("khác", encoding="utf-8")
@@ -124,7 +124,7 @@ def test_a_hub_id_is_trusted_only_at_a_commit(revision: str | None, tmp_path: Pa
     with pytest.raises(ConfigError, match=r"trust_remote_code runs code of ai/của-em.*40 hexadecimal digits"):
         resolve(overrides=given)
     pinned = resolve(overrides=[*given[:2], f"model.revision='{'a1' * 20}'"])
-    assert environment(pinned.model).custom_code == {"ai/của-em": "a1" * 20}
+    assert custom_code(pinned.model) == {"ai/của-em": "a1" * 20}
     # The trust belongs to that backbone, and a run's folder cannot give it.
     (tmp_path / "config.yaml").write_text(dump_config(pinned), encoding="utf-8")
     other = resolve(config_file=tmp_path / "config.yaml", flags={"model.name": "ai/khác"})

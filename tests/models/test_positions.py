@@ -38,7 +38,8 @@ def test_they_are_read_of_the_revision_and_from_the_cache_that_the_config_names(
     monkeypatch.setattr(backbone, "AutoConfig", keep)
     positions(resolve().model)
     positions(resolve(overrides=["model.revision=main", f"model.cache_dir={tmp_path}"]).model)
-    assert asked == [{}, {"revision": "main", "cache_dir": str(tmp_path)}]
+    own_code = {"trust_remote_code": False}
+    assert asked == [own_code, {"revision": "main", "cache_dir": str(tmp_path), **own_code}]
 
 
 def test_sentences_are_shortened_to_the_positions_and_scored(tmp_path: Path) -> None:

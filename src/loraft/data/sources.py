@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from loraft.data.readers import SUFFIXES, TEXT_SUFFIXES, read_rows, stem_of, suf
 from loraft.data.records import BadRow, FileSettings, Row
 from loraft.data.text_folders import has_texts, text_folder_rows
 from loraft.errors import DataError, first_line, listed
+from loraft.hub import DATA_SET, Answer, ask
 
 # File names, without suffix, under which other programs write a split; the first one that exists is taken.
 ALIASES = {"validation": ("validation", "valid", "dev", "val")}
@@ -202,15 +204,39 @@ def _hub_rows(
     where += f", split {name}"
     options: dict[str, str | None] = {"name": section.subset} if section.subset else {}
     options |= {"revision": section.revision, "cache_dir": section.cache_dir}
+    answer = ask(DATA_SET, section.source, section.revision)
+    if answer.problem and answer.reached:
+        raise _not_on_hub(where, section, answer)
     try:
-        try:
-            loaded = datasets.load_dataset(section.source, split=name, **options)
-        except ValueError as error:
-            loaded = datasets.load_dataset(section.source, split=_split_in_other_case(name, error), **options)
+        with _cache_only(not answer.reached):
+            try:
+                loaded = datasets.load_dataset(section.source, split=name, **options)
+            except ValueError as error:
+                loaded = datasets.load_dataset(section.source, split=_split_in_other_case(name, error), **options)
     except Exception as error:  # upstream raises a dozen unrelated types, from ConnectionError to RuntimeError
+        if isinstance(error, OSError) and not answer.reached:
+            raise _not_on_hub(where, section, answer) from error
         kind = NoSplitError if str(error).startswith("Unknown split") else DataError
         raise kind(f"{where}: cannot be loaded ({first_line(error)}); {_hub_hint(section, error)}") from error
     return _named(loaded, section, label_column, where, labels), where
+
+
+@contextmanager
+def _cache_only(wanted: bool) -> Iterator[None]:
+    """Inside the block `datasets` asks the hub nothing where that is wanted; without an answer it retries for long."""
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = before or wanted
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+def _not_on_hub(where: str, section: DataConfig, answer: Answer) -> DataError:
+    way = _bundled_hint(section) or f"{answer.way}, or give a local folder"
+    return DataError(f"{where}: cannot be loaded, and is no folder here: {answer.problem}; {way}")
 
 
 def _split_in_other_case(name: str, error: ValueError) -> str:
@@ -223,12 +249,16 @@ def _split_in_other_case(name: str, error: ValueError) -> str:
     raise error
 
 
-def _hub_hint(section: DataConfig, error: Exception) -> str:
+def _bundled_hint(section: DataConfig) -> str:
     close = difflib.get_close_matches(section.source, bundled_data(), n=1)
-    if close:
-        return f"did you mean the bundled {close[0]!r}?"
+    return f"did you mean the bundled {close[0]!r}?" if close else ""
+
+
+def _hub_hint(section: DataConfig, error: Exception) -> str:
+    if hint := _bundled_hint(section):
+        return hint
     if isinstance(error, ConnectionError):
-        return "no local folder has this name either; check the network and HF_HUB_OFFLINE, or give a local folder"
+        return "check the network, or give a local folder"
     if "config name is missing" in str(error).lower():
         return "choose with --set data.subset=NAME"
     if "script" in str(error).lower():

@@ -1,6 +1,6 @@
 """The weights in an adapter's file: which there are, and whether an adapter can hold such numbers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def refuse_shapes(folder: Path, saved: Mapping[str, tuple[int, ...]], wanted: Ma
         BackboneError: there are some.
     """
     wrong = [
-        f"{name} {list(saved[name])} instead of {list(weight.shape)}"
+        f"{name} {_shape(saved[name])} instead of {_shape(weight.shape)}"
         for name, weight in sorted(wanted.items())
         if name in saved and saved[name] != tuple(weight.shape)
     ]
@@ -57,6 +57,10 @@ def refuse_shapes(folder: Path, saved: Mapping[str, tuple[int, ...]], wanted: Ma
             f"{folder}: the adapter does not fit the backbone or its own r (got the shapes {listed(wrong)}); name its"
             " backbone by --model, or copy the folder again"
         )
+
+
+def _shape(sizes: Iterable[int]) -> str:
+    return "x".join(map(str, sizes))
 
 
 @contextmanager

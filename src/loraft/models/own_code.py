@@ -64,7 +64,7 @@ def _auto_map(path: Path) -> list[str]:
     """The references of `auto_map` in a JSON file; none where there is no such file, or it is damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["auto_map"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
     values = found.values() if isinstance(found, dict) else [found]
     flat = [one for value in values for one in (value if isinstance(value, list) else [value])]

@@ -11,7 +11,7 @@ from typing import Any
 from loraft.bundled import bundled_backbones
 from loraft.config.schema import Config, ModelConfig
 from loraft.errors import BackboneError, first_line, listed
-from loraft.models.hub import reached
+from loraft.hub import BACKBONE, ask
 from loraft.models.own_code import needed, refuse_code_elsewhere
 from loraft.runs.records import read_object
 from loraft.runs.run import MANIFEST_FILE
@@ -123,10 +123,31 @@ def pretrained(section: ModelConfig) -> tuple[str, dict[str, Any]]:
     given = {"revision": section.revision, "cache_dir": section.cache_dir}
     where: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if not os.path.exists(found):
-        where |= reached(found, section.revision, section.cache_dir)
+        where |= _from_hub(found, section)
     if section.trust_remote_code:
         refuse_code_elsewhere(section.name, found, where)
     return found, {**where, "trust_remote_code": section.trust_remote_code}
+
+
+def _from_hub(name: str, section: ModelConfig) -> dict[str, Any]:
+    """Returns what tells transformers to ask the hub no more than it has to, which retries for minutes.
+
+    Raises:
+        BackboneError: the hub refuses the backbone, or cannot be reached and the cache has no such backbone.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    answer = ask(BACKBONE, name, section.revision)
+    if not answer.problem:
+        return {}
+    if not answer.reached:
+        place: dict[str, Any] = {"cache_dir": section.cache_dir, "revision": section.revision}
+        if isinstance(try_to_load_from_cache(name, BACKBONE.file, **place), str):
+            return {"local_files_only": True}
+    raise BackboneError(
+        f"model.name: cannot load {name}, which is no folder here: {answer.problem}; {answer.way}, name a folder, or"
+        " start with the bundled one: --model loraft-vi-tiny"
+    )
 
 
 @contextmanager

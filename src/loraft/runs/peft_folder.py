@@ -90,9 +90,12 @@ def read_peft_folder(path: Path) -> PeftFolder:
                 code = CONVERT.format(old=str(path / PICKLE), new=str(path / WEIGHTS_FILE))
                 way = f"{PICKLE} is a pickle, which is never read; convert it: python -c {shlex.quote(code)}"
             raise BackboneError(f"{path}: has no {name}; {way}")
-    settings = from_json(read_text(path / CONFIG_FILE, AGAIN), path / CONFIG_FILE, AGAIN)
+    try:
+        settings = from_json(read_text(path / CONFIG_FILE, AGAIN), path / CONFIG_FILE, AGAIN)
+    except RunError as error:  # it need not be a run's
+        raise BackboneError(str(error)) from None
     if not isinstance(settings, dict) or not isinstance(settings.get("peft_type"), str):
-        raise BackboneError(f"{path}: the adapter cannot be read ({CONFIG_FILE} names no peft_type); {AGAIN}")
+        raise BackboneError(f"{path / CONFIG_FILE}: names no peft_type (got {show(settings)}); {AGAIN}")
     kinds = {"peft_type": ("LORA",), "task_type": ("CAUSAL_LM", None)}
     for key, allowed in kinds.items():
         if settings.get(key) not in allowed:

@@ -1,18 +1,25 @@
-"""A backbone on the hub: one request tells whether it can be had, and every refusal is one message."""
+"""A backbone or data set on the hub: one request tells whether it can be had, and every refusal is one message."""
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import datasets
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 
+from loraft import hub as asking
+from loraft.config.data_section import DataConfig
 from loraft.config.schema import ModelConfig, QuantConfig
-from loraft.errors import BackboneError
+from loraft.data.records import Row
+from loraft.data.sources import open_source
+from loraft.errors import BackboneError, DataError
+from loraft.hub import BACKBONE, Answer, ask
 from loraft.models.backbone import load_backbone, load_tokenizer
-from loraft.models.hub import reached
+from loraft.models.source import pretrained
 
 
 class Hub:
@@ -49,9 +56,12 @@ def at(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def _online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "kho"))
-    reached.cache_clear()
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "bộ dữ liệu"))
+    monkeypatch.setattr(asking, "REMEMBERED", 10**9)
+    asking._remembered.cache_clear()
     yield
-    reached.cache_clear()
+    asking._remembered.cache_clear()
 
 
 @pytest.fixture
@@ -75,7 +85,7 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "said"),
     [
-        (401, "RepoNotFound", r"no such backbone, or it is private \(HTTP 401\); check the name, or `hf auth login`"),
+        (401, "RepoNotFound", r"no such backbone, or it is private \(HTTP 401\); check the name, or log in with"),
         (404, "RepoNotFound", r"no such backbone, or it is private \(HTTP 404\)"),
         (403, "GatedRepo", r"is gated; ask for access on http://127.*/ai/cua-em, then log in"),
         (404, "RevisionNotFound", r"has no revision v9; set model\.revision"),
@@ -91,11 +101,11 @@ def test_each_refusal_is_told_after_one_request(hub: Hub, status: int, code: str
 
 
 def test_an_answer_is_remembered_and_a_repository_without_the_file_is_left_to_transformers(hub: Hub) -> None:
-    assert reached("ai/cua-em", None, None) == {}
+    assert ask(BACKBONE, "ai/cua-em", None) == Answer()
     hub.status, hub.code = 404, "EntryNotFound"
-    assert reached("ai/khac", None, None) == {}
+    assert ask(BACKBONE, "ai/khac", None) == Answer()
     asked = hub.asked
-    reached("ai/khac", None, None)
+    ask(BACKBONE, "ai/khac", None)
     assert hub.asked == asked
 
 
@@ -109,22 +119,79 @@ def test_without_a_network_the_cache_has_to_do(tmp_path: Path, monkeypatch: pyte
     (kept / "snapshots" / "a1" / "config.json").touch()
     (kept / "refs").mkdir()
     (kept / "refs" / "main").write_text("a1", encoding="utf-8")
-    assert reached("ai/cua-em", None, None) == {"local_files_only": True}
+    from_cache = {"local_files_only": True, "trust_remote_code": False}
+    assert pretrained(ModelConfig(name="ai/cua-em")) == ("ai/cua-em", from_cache)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert reached("ai/cua-em", "main", None) == {"local_files_only": True}
+    assert pretrained(ModelConfig(name="ai/cua-em", revision="main"))[1] == {"revision": "main", **from_cache}
     with pytest.raises(BackboneError, match="is not in the cache, and HF_HUB_OFFLINE is set; unset it"):
-        reached("ai/khac", None, None)
+        pretrained(ModelConfig(name="ai/khac"))
 
 
 def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = threading.Event()
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *_, **__: waiting.wait())
-    monkeypatch.setattr("loraft.models.hub.SECONDS", -0.9)
+    monkeypatch.setattr("loraft.hub.SECONDS", -0.9)
     with pytest.raises(BackboneError, match=r"cannot be reached .*no answer in"):
-        reached("ai/cua-em", None, None)
+        pretrained(ModelConfig(name="ai/cua-em"))
     waiting.set()
 
 
 def test_what_cannot_be_a_hub_id_is_told_without_a_request() -> None:
-    with pytest.raises(BackboneError, match=r"no hub id \(got 'ai/của em'\); owner/name"):
-        reached("ai/của em", None, None)
+    with pytest.raises(BackboneError, match=r"ai/của em, .* is no hub id either; a hub id is owner/name"):
+        pretrained(ModelConfig(name="ai/của em"))
+
+
+# --- data sets --------------------------------------------------------------------------------------------------------
+
+
+def load_data(**section: str) -> None:
+    open_source(DataConfig(source="ai/gop-y", **section), "test", (), "test", ())
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        (401, "RepoNotFound", r"no such data set, or it is private \(HTTP 401\); check the name, or log in"),
+        (403, "GatedRepo", r"it is gated; ask for access on http://127.*/datasets/ai/gop-y, then log in"),
+        (404, "RevisionNotFound", r"has no revision v9; set data\.revision"),
+        (503, "", r"answers HTTP 503; try again later"),
+    ],
+)
+def test_each_refusal_of_a_data_set_is_told_after_one_request(hub: Hub, status: int, code: str, said: str) -> None:
+    hub.status, hub.code = status, code
+    with pytest.raises(DataError, match=rf"^hub ai/gop-y at v9, split test: cannot be loaded, .*{said}"):
+        load_data(revision="v9")
+    assert hub.asked <= 2  # the client asks once more who may call it
+
+
+def test_without_a_network_a_data_set_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def refused(url: str, **_: object) -> None:
+        asked.append(url)
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", refused)
+    for retrying in ("hf_hub_download", "dataset_info"):
+        monkeypatch.setattr(HfApi, retrying, lambda *_, **__: pytest.fail("datasets asked the hub"))
+    with pytest.raises(DataError, match=r"not in the cache, and the hub cannot be reached \(.*is unreachable\); check"):
+        load_data()
+    assert len(asked) == 1
+    assert not datasets.config.HF_HUB_OFFLINE  # the switch is as it was
+    kept = tmp_path / "bộ dữ liệu" / "ai___gop-y" / "default" / "0.0.0" / ("a1" * 20)
+    datasets.Dataset.from_dict({"sentence": ["thầy dạy hay"]}).save_to_disk(kept)
+    (kept / "data-00000-of-00001.arrow").rename(kept / "gop-y-test.arrow")
+    (kept / "dataset_info.json").write_text(
+        json.dumps(
+            {
+                "builder_name": "csv", "dataset_name": "gop-y", "config_name": "default",
+                "features": {"sentence": {"dtype": "string", "_type": "Value"}},
+                "splits": {"test": {"name": "test", "num_bytes": 20, "num_examples": 1, "dataset_name": "gop-y"}},
+                "version": {"version_str": "0.0.0", "major": 0, "minor": 0, "patch": 0},
+            }
+        ),
+        encoding="utf-8",
+    )  # fmt: skip
+    rows, _ = open_source(DataConfig(source="ai/gop-y"), "test", (), "test", ())
+    assert [row.columns for row in rows if isinstance(row, Row)] == [{"sentence": "thầy dạy hay"}]
+    assert len(asked) == 1
