@@ -17,6 +17,22 @@ def show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+class Mistake(str):
+    """A line of a report that knows how it ends: `hint` is what is allowed, "" where it is told with each line."""
+
+    hint: str
+
+    def __new__(cls, what: str, hint: str) -> "Mistake":
+        """The line `WHAT; HINT`."""
+        made = super().__new__(cls, f"{what}; {hint}" if hint else what)
+        made.hint = hint
+        return made
+
+    def within(self, place: object) -> "Mistake":
+        """The same line with the name of a file before it."""
+        return Mistake(f"{place}: {self.removesuffix(f'; {self.hint}')}", self.hint)
+
+
 def too_long(name: str, longest: int = LONGEST) -> bool:
     """Whether a part of a path has more bytes than the name of a folder may have."""
     return any(len(part.encode(errors="replace")) > longest for part in name.split("/"))

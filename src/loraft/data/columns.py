@@ -14,6 +14,7 @@ from loraft.data.records import BadRow, Example
 from loraft.errors import DataError, listed
 
 UNDECODABLE = "not valid UTF-8"  # how the reason begins for which such a row is refused
+AS_UTF8 = "save the file as UTF-8, or set data.encoding"  # and how it ends
 LONGEST = 2**24  # characters of a line, or of a file that is one text
 CUT = "\udfff"  # stands at the end of a line that was cut there; no decoder gives it
 TOO_LONG = f"longer than {LONGEST:,} characters"
@@ -45,7 +46,7 @@ def sentence(columns: dict[str, Any], text_column: str) -> tuple[str, str | None
     except UnicodeEncodeError as error:
         if error.object[error.start] == CUT and len(error.object) > LONGEST:
             return "", TOO_LONG
-        return "", f"{UNDECODABLE}; save the file as UTF-8, or set data.encoding"
+        return "", f"{UNDECODABLE}; {AS_UTF8}"
     except (ValueError, RecursionError) as error:  # an integer of too many digits, too deep a nesting
         return "", f"a column cannot be written ({error})"
     value = value.replace("\r\n", "\n").replace("\r", "\n")  # the same text, whichever system wrote it
