@@ -59,7 +59,8 @@ def test_other_tools_names_lead_to_known_keys() -> None:
 
 def test_a_long_value_is_shortened() -> None:
     assert show("a" * 58) == repr("a" * 58)  # 60 characters with the quotes
-    assert show("a" * 59) == "'" + "a" * 56 + "..."
+    assert show("a" * 59) == "'" + "a" * 55 + "...'"
+    assert show(["nhãn"] * 7, 20) == "['nhãn', 'nhãn', ..."
 
 
 def test_a_line_leaves_out_what_is_not_known() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from loraft.config.data_section import DataConfig
-from loraft.data.columns import AS_UTF8, UNDECODABLE, missing_column, sentence, shown
+from loraft.config.names import show
+from loraft.data.columns import AS_UTF8, UNDECODABLE, missing_column, sentence
 from loraft.data.label_sets import label_set_reader
 from loraft.data.labels import allowed_labels, is_unlabelled, label_named, label_reader, whole_number
 from loraft.data.records import BadRow, Example, Row
@@ -77,7 +78,7 @@ def _example(row: Row, section: DataConfig, label_column: str, ids: "LabelIds") 
     if label is None:
         number = whole_number(cell) is not None and ids.columns
         what = NO_LABEL if ids.unlabelled(cell) else UNNAMED_ID if number else UNKNOWN_LABEL
-        return BadRow(row.row, f"{what} in {label_column!r} (got {shown(cell)})")
+        return BadRow(row.row, f"{what} in {label_column!r} (got {show(cell)})")
     extra = {key: value for key, value in row.columns.items() if key not in (section.text_column, label_column)}
     return Example(text, label, row.row, extra)
 

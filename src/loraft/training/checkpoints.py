@@ -106,7 +106,7 @@ def save_adapter(run: Run, model: PeftModel, content: manifest.Manifest) -> None
 
 
 def _sort_names(adapter: Path, config: PeftConfig) -> None:
-    """Sorts what peft writes in the order of a set, which is another one in each process: equal adapters, equal bytes."""
+    """Sorts what peft writes in the order of a set, another one in each process: equal adapters, equal bytes."""
     path = adapter / "adapter_config.json"
     names = {key: sorted(value) for key, value in vars(config).items() if isinstance(value, set)}
     content = json.loads(path.read_text(encoding="utf-8")) | names
