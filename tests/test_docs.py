@@ -33,6 +33,11 @@ def command_lines(text: str) -> list[str]:
     return [line for line in lines if re.match(r"loraft [a-z]", line)]
 
 
+def test_no_line_of_the_readme_but_what_a_command_prints_is_longer_than_132_characters() -> None:
+    text = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+    assert [line for line in text.splitlines() if len(line) > 132] == []
+
+
 def test_the_commands_are_found() -> None:
     assert "loraft train --quant nf4 --rank 16" in command_lines(README)
     assert len(command_lines(README)) > 15

@@ -46,7 +46,7 @@ SIGNATURES = {
     " -> loraft.training.results.RunResult",
     "Example": "(text: str, label: int | tuple[int, ...] | None = None, row: int = 0,"
     " extra: dict[str, typing.Any] = ...) -> None",
-    "BadRow": "(row: int, reason: str) -> None",
+    "BadRow": "(row: int, reason: str, hint: str = '') -> None",
     "Prediction": "(row: int, text: str, label: str | tuple[str, ...] | None, probs: dict[str, float] = ...,"
     " extra: dict[str, typing.Any] = ..., error: str | None = None) -> None",
     "Run": "(path: pathlib.Path) -> None",

@@ -47,11 +47,11 @@ class Note(UserWarning):
     """Warning category for what the user asked for and need not act on, such as a row limit that took effect."""
 
 
-def listed(names: Iterable[object]) -> str:
-    """The first ten names with commas between them, and how many more there are; "none" where there are none."""
+def listed(names: Iterable[object], most: int = LISTED, between: str = ", ") -> str:
+    """The first names with what stands `between` them, and how many more there are; "none" where there are none."""
     all_names = [str(name) for name in names]
-    more = f" and {len(all_names) - LISTED} more" if len(all_names) > LISTED else ""
-    return ", ".join(all_names[:LISTED]) + more or "none"
+    more = f" and {len(all_names) - most} more" if len(all_names) > most else ""
+    return between.join(all_names[:most]) + more or "none"
 
 
 def first_line(error: Exception) -> str:

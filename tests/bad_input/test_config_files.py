@@ -74,7 +74,7 @@ CONTENTS: dict[str, tuple[bytes, str]] = {
     "a list": (b"- lora\n- train", r"not a mapping \(got \['lora', 'train'\]\)"),
     "a number": (b"8", r"not a mapping \(got 8\)"),
     "a boolean": (b"true", r"not a mapping \(got True\)"),
-    "digits": (b"9" * 5000, r"not a mapping \(got '9+\.\.\.\)"),
+    "digits": (b"9" * 5000, r"not a mapping \(got '9+\.\.\.'\)"),
     "JSON list": (b'[{"seed": 1}]', r"not a mapping \(got \[\{'seed': 1\}\]\)"),
     "INI": (b"[train]\nlearning_rate = 1e-4", r"not valid YAML \(line 2"),
     "TOML": (b"seed = 1", r"not a mapping \(got 'seed = 1'\)"),

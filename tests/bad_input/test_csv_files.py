@@ -43,7 +43,7 @@ CASES = {
     "labels with a fraction": ("sentence,sentiment\na,1.5\n", r"unknown label in 'sentiment' \(got '1\.5'\); |allowed"),
     "id above the last": ("sentence,sentiment\na,3\n", r"a number that does not say which .* \(got '3'\)"),
     "id below zero": ("sentence,sentiment\na,-1\n", r"a number that does not say which .* \(got '-1'\)"),
-    "id of 5,000 digits": ("sentence,sentiment\na," + "9" * 5000 + "\n", r"unknown label in .* \(got '99.*\.\.\.\)"),
+    "id of 5,000 digits": ("sentence,sentiment\na," + "9" * 5000 + "\n", r"unknown label in .* \(got '99.*\.\.\.'\)"),
     "label of 100,000 letters": ("sentence,sentiment\na," + "ă" * 100_000 + "\n", r"unknown label in 'senti.*\.\.\."),
     "infinite label": ("sentence,sentiment\na,inf\n", r"unknown label in 'sentiment' \(got 'inf'\)"),
     "no label in a row": (GOOD + "hay,\n", r"row 4: no label in 'sentiment'(?s:.)*or data\.unlabelled=skip"),

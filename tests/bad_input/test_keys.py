@@ -19,7 +19,7 @@ SETS = {
     "lora.=1": NO_KEY,
     ".r=1": NO_KEY,
     "lora..r=1": NO_KEY,
-    "y" * 500: rf"{NO_KEY}'y+\.\.\.\)",
+    "y" * 500: rf"{NO_KEY}'y+\.\.\.'\)",
     "rank=8": r"rank: unknown key \(got 8, from --set\); did you mean lora\.r\?",
     "lora.rank=8": r"lora\.rank: unknown key .*did you mean lora\.r\?",
     "lora.alpha=8": r"lora\.alpha: unknown key .*did you mean lora\.lora_alpha\?",

@@ -15,7 +15,7 @@ NAMES = {
     "không-có.yaml": rf"{NONE}'không-có\.yaml'",
     "": NONE,
     " ": NONE,
-    "t" * 255: rf"{NONE}'t+\.\.\.\)",
+    "t" * 255: rf"{NONE}'t+\.\.\.'\)",
     "t" * 300: r"prompt\.task: is too long .*at most 255 bytes|no such task",
     "ữ" * 100: r"prompt\.task: is too long|no such task",
     ".": rf"{NO_FILE}'\.'\); a task is a YAML file like",

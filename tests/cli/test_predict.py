@@ -319,6 +319,20 @@ def test_a_resumed_file_is_byte_for_byte_that_of_an_uninterrupted_prediction(
         output.unlink()
 
 
+def test_an_interrupted_prediction_lies_where_a_symlink_leads_to(
+    table: Path, here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("đích").mkdir()
+    Path("ra.csv").symlink_to(here / "đích" / "kết quả.csv")
+    for double, more in ((Grouped(9, KeyboardInterrupt()), ()), (again := Grouped(), ("--resume",))):
+        monkeypatch.setattr("loraft.evaluation.predict.predict", double)
+        loraft_says("predict", "--input", table.name, "--output-file", "ra.csv", *more)
+        there = sorted(path.name for path in Path("đích").iterdir())
+        assert there == (["kết quả.csv"] if more else ["kết quả.csv.partial"])
+    assert again.scored == 20 - 7
+    assert Path("ra.csv").is_symlink()
+
+
 def test_an_interrupted_file_is_neither_overwritten_nor_continued_with_something_else(
     table: Path, here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,8 +358,13 @@ def test_an_interrupted_file_is_neither_overwritten_nor_continued_with_something
     pyarrow.parquet.write_table(pyarrow.table({"sentence": ["khác"]}), table)
     assert "input's SHA-256: " in says("--resume")[2]
     assert Path("ra.csv.partial").read_bytes() == before
-    Path("ra.csv.partial").write_text("[]")
-    assert "ra.csv.partial: is no interrupted prediction, or damaged" in says("--resume")[2]
+    Path("ra.csv.partial").write_bytes(before + b'{"rows"\n')
+    assert "ra.csv.partial: a damaged interrupted prediction (" in says("--resume")[2]
+    for foreign in ('["thầy"]', '{"thầy": 1}\n', "câu,nhãn\n"):
+        Path("ra.csv.partial").write_text(foreign, encoding="utf-8")
+        for resume in ((), ("--resume",)):
+            assert "ra.csv.partial: is no interrupted prediction; move it away, or name" in says(*resume)[2]
+        assert Path("ra.csv.partial").read_text(encoding="utf-8") == foreign
     Path("ra.csv.partial").unlink()
     assert says("--resume")[0] == 0  # nothing to go on with: from the beginning
     assert says("--resume") == (0, "", "ra.csv is finished: there is nothing to resume\n")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from loraft.config.diagnostics import OTHER_NAMES, as_section, known_keys, mistake, nearest, report
+from loraft.config.diagnostics import OTHER_NAMES, as_section, known_keys, mistake, nearest, report, together
 from loraft.config.names import show
 from loraft.config.prompt_section import PromptConfig
 from loraft.config.schema import Config, LoraSection
@@ -59,7 +59,8 @@ def test_other_tools_names_lead_to_known_keys() -> None:
 
 def test_a_long_value_is_shortened() -> None:
     assert show("a" * 58) == repr("a" * 58)  # 60 characters with the quotes
-    assert show("a" * 59) == "'" + "a" * 56 + "..."
+    assert show("a" * 59) == "'" + "a" * 55 + "...'"
+    assert show(["nhãn"] * 7, 20) == "['nhãn', 'nhãn', ..."
 
 
 def test_a_line_leaves_out_what_is_not_known() -> None:
@@ -111,3 +112,11 @@ def test_an_unknown_origin_is_left_out_and_keys_follow_the_validated_model() -> 
         "labels: must differ from each other, also in composed form (NFC) (got ['a', 'a']); 'a' does not",
         "sytem: unknown key (got 'x'); did you mean system?",
     ]
+
+
+def test_a_hint_is_told_once_and_no_line_is_cut_inside_a_value() -> None:
+    bad = [mistake(f"train.{key}", "bad", f"{key}; b'", "", "give a number") for key in ("x", "y")]
+    assert together(bad).splitlines() == [bad[0], """train.y: bad (got "y; b'")"""]
+    plain = ["train.x: bad (got 'a; b')", "train.y: bad (got 'c; b')"]
+    assert together(plain) == "\n".join(plain)
+    assert together([one.within("cấu hình.yaml") for one in bad]).count("give a number") == 1

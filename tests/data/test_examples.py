@@ -45,6 +45,14 @@ def test_equal_values_are_kept_once_and_types_stay_apart() -> None:
     assert [type(value) for value in mixed.column("x")] == [int, float, bool, str]
 
 
+def test_equal_values_that_are_written_otherwise_come_back_as_they_were() -> None:
+    cells: list[Any] = [0.0, -0.0, (1,), (True,), ([1],), {"mã": 1}]
+    found = Examples(Example("thầy hay", (0, 2), n, {"điểm": cell}) for n, cell in enumerate(cells))
+    assert repr(found.column("điểm")) == repr(cells)
+    assert found.labels[0] is found.labels[1]
+    assert found.rows.tolist() == [0, 1, 2, 3, 4, 5]
+
+
 def test_digests_differ_where_values_do() -> None:
     values: list[tuple[object, ...]] = [("a",), ("a", 0), ("a", 1), ("a", (1,)), ("a", None), ("a0",), ("a', 0",), ()]
     assert len({digest(*value) for value in values}) == len(values)

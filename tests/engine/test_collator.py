@@ -129,6 +129,9 @@ def test_balanced_class_weights_have_mean_one_and_give_each_label_the_same_total
 
 def test_a_label_that_does_not_occur_takes_no_part_in_the_weights() -> None:
     made = make_rows([[1], [2], [3], [4]], [0, 0, 0, 2], [[5], [6], [7, 8]], "balanced")
+    for prompts in ([[1], [2]], [[1]] * 8, []):
+        with pytest.raises(ValueError, match="4 answers for"):
+            make_rows(prompts, [0, 0, 0, 2], [[5], [6], [7, 8]], "none")
     assert [row.weight for row in made] == pytest.approx([4 / (2 * 3)] * 3 + [4 / (2 * 1)])  # N / (K n_k)
     assert [(row.input_ids, row.answer_start, row.label) for row in made[2:]] == [([3, 5], 1, 0), ([4, 7, 8], 1, 2)]
 

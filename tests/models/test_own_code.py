@@ -13,11 +13,11 @@ from loraft.config.resolve import resolve, run_config
 from loraft.config.schema import ModelConfig, QuantConfig
 from loraft.config.yaml_io import dump_config
 from loraft.errors import BackboneError, ConfigError, RunError
-from loraft.evaluation.training_advice import of_training
 from loraft.models import manifest
 from loraft.models.backbone import load_backbone, load_config, load_tokenizer, without_weights
 from loraft.runs.environment import custom_code, environment
 from loraft.runs.hashes import sha256_of
+from loraft.training.pipeline import of_code_that_ran
 
 LOADERS = {
     "tokenizer": load_tokenizer,
@@ -102,7 +102,7 @@ def test_with_the_flag_it_runs_and_the_run_names_it(backbone: Path, monkeypatch:
     config = resolve(overrides=[f"model.name={backbone}", "model.trust_remote_code=true"])
     assert environment(config).custom_code == code
     assert custom_code(ModelConfig(name=str(backbone))) == {}
-    assert of_training([], config, 9, 1.0, 1.0)[0].startswith(f"model.trust_remote_code: Python code of {backbone} ran")
+    assert of_code_that_ran(config)[0].startswith(f"model.trust_remote_code: Python code of {backbone} ran")
     put(backbone, "config.json", auto_map={"AutoConfig": "ai/khác--mine.Config"})
     with pytest.raises(BackboneError, match=r"code in another repository \(got ai/khác--mine\.Config in auto_map"):
         load_config(section)

@@ -14,6 +14,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from loraft.config.resolve import resolve
+from loraft.errors import RunError
 from loraft.models import manifest
 from loraft.models.adapter import add_adapters
 from loraft.runs.hashes import hashes_of
@@ -80,6 +81,13 @@ def test_the_best_weights_of_each_adapter_are_kept_with_their_step(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "best.json"])
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "null", '{"a": 1}', '{"a": {"x": 1}}', '{"a": {"step": "tư"}}'])
+def test_a_damaged_file_of_best_steps_is_told_with_its_remedy(tmp_path: Path, content: str) -> None:
+    (tmp_path / "best.json").write_text(content, encoding="utf-8")
+    with pytest.raises(RunError, match=rf"^{tmp_path / 'best.json'}: .*; delete {tmp_path.parent}, and the training"):
+        read_best(tmp_path)
+
+
 def test_a_process_that_is_killed_leaves_the_earlier_best_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +137,8 @@ def test_an_adapter_is_saved_whole_and_names_its_backbone(tmp_path: Path) -> Non
         assert not (run.adapter / "half").exists()
     saved = json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))
     assert saved["base_model_name_or_path"] == "loraft-vi-tiny"
+    assert len(saved["target_modules"]) > 5  # whose order in a set is another one in each process
+    assert saved["target_modules"] == sorted(saved["target_modules"])
     assert path not in (run.adapter / "README.md").read_text(encoding="utf-8")
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from loraft import distributed
+from loraft.config.names import show
 from loraft.errors import ConfigError, LoraftError, Note
 from loraft.visible import visible
 
@@ -66,7 +67,7 @@ def refuse_wrong_variables() -> None:
     """
     name = distributed.wrong_variable()
     if name is not None:
-        raise ConfigError(f"{name}: not a whole number from 0 on (got {os.environ[name][:60]!r}); leave it out")
+        raise ConfigError(f"{name}: not a whole number from 0 on (got {show(os.environ[name])}); leave it out")
 
 
 def start_command(

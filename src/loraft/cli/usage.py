@@ -6,6 +6,8 @@ from typing import Any
 
 import typer
 
+from loraft.config.names import show
+
 # The base of what typer raises for unknown options, missing arguments and values of another type. Typer has a copy of
 # click inside, which exports this class only as a base.
 UsageError: Any = typer.BadParameter.__base__
@@ -27,5 +29,5 @@ def usage_message(error: Any, arguments: Sequence[str]) -> str:
     what = what[0].lower() + what[1:]
     option = re.match(r"invalid value for '(?:.* / )?(-[\w-]+)'", what)
     if option and option[1] in arguments[:-1]:
-        what += f" (got {arguments[len(arguments) - 2 - [*arguments[-2::-1]].index(option[1]) + 1][:60]!r})"
+        what += f" (got {show(arguments[len(arguments) - 2 - [*arguments[-2::-1]].index(option[1]) + 1])})"
     return f"{command}: {what}; " + (f"did you mean {similar[1]}?" if similar else f"`{command} --help` shows all")

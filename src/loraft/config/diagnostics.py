@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from loraft.config.names import show
+from loraft.config.names import Mistake, show
 from loraft.config.schema import Config
 from loraft.config.section import Section
 from loraft.errors import listed
@@ -44,7 +44,7 @@ def as_section(annotation: Any) -> type[Section] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
-def report(error: ValidationError, model: type[BaseModel], origin: Callable[[str], str]) -> list[str]:
+def report(error: ValidationError, model: type[BaseModel], origin: Callable[[str], str]) -> list[Mistake]:
     """One line for each wrong key.
 
     Args:
@@ -64,22 +64,27 @@ def report(error: ValidationError, model: type[BaseModel], origin: Callable[[str
     ]
 
 
-def mistake(where: str, what: str, got: Any, origin: str, allowed: str, is_key: bool = False) -> str:
+def mistake(where: str, what: str, got: Any, origin: str, allowed: str, is_key: bool = False) -> Mistake:
     """One line of a report. Of a section the values are left out, which would be too long; `is_key`: it is none."""
     where = where if len(where) <= 100 else where[:60] + "..."
     source = f", from {origin}" if origin else ""
     shown = f" (got {show(got)}{source})" if is_key or not isinstance(got, dict) else ""
-    return f"{where}: {what}{shown}" + (f"; {allowed}" if allowed else "")
+    return Mistake(f"{where}: {what}{shown}", allowed)
 
 
 def together(mistakes: Sequence[str], most: int = 10) -> str:
-    """The message that tells mistakes together: each and each hint once, the first ones only where there are many."""
+    """The message that tells mistakes together: each and each hint of a `Mistake` once, of many the first ones.
+
+    A mistake by itself comes back as it is.
+    """
+    if len(mistakes) == 1:
+        return mistakes[0]
     lines: list[str] = []
     said = set()
     for line in dict.fromkeys(mistakes):
-        what, _, hint = line.rpartition("; ")
-        general = what and not hint.startswith("did you mean")
-        lines.append(what if general and hint in said else line)
+        hint = line.hint if isinstance(line, Mistake) else ""
+        repeated = hint in said and not hint.startswith("did you mean")
+        lines.append(line.removesuffix(f"; {hint}") if repeated else line)
         said.add(hint)
     more = [f"... and {len(lines) - most:,} more mistakes"] if len(lines) > most else []
     return "\n".join([*lines[:most], *more])

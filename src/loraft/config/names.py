@@ -7,14 +7,33 @@ from typing import Any
 LONGEST = 200
 
 
-def show(value: Any) -> str:
-    """A value as Python writes it, at most 60 characters and, of a list, 6 items."""
+def show(value: Any, most: int = 60) -> str:
+    """A value as Python writes it, at most that many characters and, of a list, 6 items; a cut text ends in a quote."""
     try:
         more = isinstance(value, list) and len(value) > 6
         text = repr(value[:6])[:-1] + ", ...]" if more else repr(value)
     except ValueError:  # Python writes at most 4,300 digits
         text = "a number of thousands of digits"
-    return text if len(text) <= 60 else text[:57] + "..."
+    except RecursionError:
+        text = "a value of many levels"
+    end = f"...{text[-1]}" if isinstance(value, str) else "..."
+    return text if len(text) <= most else text[: most - len(end)] + end
+
+
+class Mistake(str):
+    """A line of a report that knows how it ends: `hint` is what is allowed, "" where it is told with each line."""
+
+    hint: str
+
+    def __new__(cls, what: str, hint: str) -> "Mistake":
+        """The line `WHAT; HINT`."""
+        made = super().__new__(cls, f"{what}; {hint}" if hint else what)
+        made.hint = hint
+        return made
+
+    def within(self, place: object) -> "Mistake":
+        """The same line with the name of a file before it."""
+        return Mistake(f"{place}: {self.removesuffix(f'; {self.hint}')}", self.hint)
 
 
 def shortened(name: str, longest: int = LONGEST) -> str:

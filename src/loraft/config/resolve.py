@@ -165,7 +165,8 @@ def _parse(overrides: Sequence[str], mistakes: list[str]) -> dict[str, Any]:
         # A delimiter of CSV files by itself is text, although YAML would read a comment or the beginning of a block.
         text = json.dumps(given) if given in ("#", "|", "\t") else given.strip()
         if not equals or not all(key.split(".")):
-            mistakes.append(f"--set: not key=value (got {show(override)}); for example --set train.learning_rate=1e-4")
+            hint = "for example --set train.learning_rate=1e-4"
+            mistakes.append(mistake("--set", "not key=value", override, "", hint))
             continue
         try:
             values[key] = parse(text)
@@ -186,7 +187,8 @@ def _nest(dotted: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
         if isinstance(inside, dict):
             inside[leaf] = value
         else:
-            mistakes.append(f"{key}: its section is set to a value as well (got {show(inside)}); set one of the two")
+            what = "its section is set to a value as well"
+            mistakes.append(mistake(key, what, inside, "", "set one of the two"))
     return nested
 
 
@@ -293,7 +295,7 @@ def _task_values(task: str, config_file: Path | None) -> dict[str, Any]:
         checked = PromptConfig.model_validate(values)
         values = checked.model_dump(exclude_unset=True)
     except ValidationError as error:
-        problems += [f"{path}: {line}" for line in report(error, PromptConfig, lambda key: "")]
+        problems += [line.within(path) for line in report(error, PromptConfig, lambda key: "")]
     if problems:
         raise ConfigError(together(problems))
     return worded(values)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loraft.config.names import Mistake
+
 # Letters that Vietnamese has and its neighbours on a keyboard (French, German, English) have not.
 VIETNAMESE = re.compile(r"[ăđơư\u1ea0-\u1ef9]", re.IGNORECASE)
 # The begin of an answer as templates give it: in quotes, with a colon at its end.
@@ -126,7 +128,7 @@ def _begins_asked(template: str) -> list[str]:
     return list(dict.fromkeys([*ANSWER_BEGIN.findall(template), *ends]))
 
 
-def contradictions(prompt: Mapping[str, Any]) -> list[str]:
+def contradictions(prompt: Mapping[str, Any]) -> list[Mistake]:
     """One message for each text of a prompt that asks for another begin of the answer than `answer_prefix`.
 
     Args:
@@ -142,8 +144,11 @@ def contradictions(prompt: Mapping[str, Any]) -> list[str]:
         shown = example.partition("{label}")[0].rpartition("\n")[2].strip()
         asked["example_template"] = [shown] if shown.endswith(":") else []
     return [
-        f"prompt.{key}: asks for an answer that begins otherwise than answer_prefix (got {begins[0]!r} and {prefix!r});"
-        " write the same in both"
+        Mistake(
+            f"prompt.{key}: asks for an answer that begins otherwise than answer_prefix"
+            f" (got {begins[0]!r} and {prefix!r})",
+            "write the same in both",
+        )
         for key, begins in asked.items()
         if begins and prefix.strip() not in begins
     ]

@@ -10,14 +10,15 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from loraft.config.names import show
 from loraft.data.records import BadRow, Example
 from loraft.errors import DataError, listed
 
 UNDECODABLE = "not valid UTF-8"  # how the reason begins for which such a row is refused
+AS_UTF8 = "save the file as UTF-8, or set data.encoding"  # and how it ends
 LONGEST = 2**24  # characters of a line, or of a file that is one text
 CUT = "\udfff"  # stands at the end of a line that was cut there; no decoder gives it
 TOO_LONG = f"longer than {LONGEST:,} characters"
-SHOWN = 80  # characters of a value in a message
 
 
 def sentence(columns: dict[str, Any], text_column: str) -> tuple[str, str | None]:
@@ -37,7 +38,7 @@ def sentence(columns: dict[str, Any], text_column: str) -> tuple[str, str | None
     if value is None:
         return "", None
     if not isinstance(value, str):
-        return "", f"{text_column!r} is not text (got {shown(value)})"
+        return "", f"{text_column!r} is not text (got {show(value)})"
     try:
         # The reader turns undecodable bytes into lone surrogates, which no encoding can write. All columns are checked,
         # since predictions are written with the other columns beside them.
@@ -45,17 +46,11 @@ def sentence(columns: dict[str, Any], text_column: str) -> tuple[str, str | None
     except UnicodeEncodeError as error:
         if error.object[error.start] == CUT and len(error.object) > LONGEST:
             return "", TOO_LONG
-        return "", f"{UNDECODABLE}; save the file as UTF-8, or set data.encoding"
+        return "", f"{UNDECODABLE}; {AS_UTF8}"
     except (ValueError, RecursionError) as error:  # an integer of too many digits, too deep a nesting
         return "", f"a column cannot be written ({error})"
     value = value.replace("\r\n", "\n").replace("\r", "\n")  # the same text, whichever system wrote it
     return unicodedata.normalize("NFC", value).strip(), None
-
-
-def shown(value: object) -> str:
-    """A value for a message, shortened where it is long."""
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def given_sentence(text: object, row: int) -> Example | BadRow:

@@ -9,6 +9,9 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any, overload
 
+import numpy as np
+import numpy.typing as npt
+
 from loraft.data.records import Example
 
 Label = int | tuple[int, ...] | None
@@ -49,6 +52,8 @@ class Texts(Sequence[str]):
 class Examples(Sequence[Example]):
     """Labelled examples in columns; each `Example` is made when it is asked for.
 
+    Its `extra` has the columns in the order in which they first occur, whatever the order in its own row.
+
     Attributes:
         texts: the sentences.
         labels: their label ids.
@@ -62,8 +67,9 @@ class Examples(Sequence[Example]):
         pool: dict[tuple[type, Any], Any] = {}
 
         def once(value: Any) -> Any:
-            """The same object for equal values, as long as few differ."""
-            if not isinstance(value, str | int | float | tuple):
+            """The same object for equal texts, whole numbers and label sets, as long as few differ."""
+            label_set = isinstance(value, tuple) and all(type(item) is int for item in value)
+            if type(value) not in (str, int) and not label_set:  # 0.0 and -0.0 are equal, and so are (1,) and (True,)
                 return value
             key = (type(value), value)
             return pool.setdefault(key, value) if len(pool) < POOLED else pool.get(key, value)
@@ -96,8 +102,13 @@ class Examples(Sequence[Example]):
         return isinstance(other, Sequence) and list(self) == list(other)
 
     @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """The numbers of the rows in the data, (N,)."""
+        return np.array(self._rows, dtype=np.int64)
+
+    @property
     def columns(self) -> list[str]:
-        """The names of the other columns, in the order in which rows have them."""
+        """The names of the other columns, in the order in which they first occur."""
         return list(self._columns)
 
     def column(self, name: str) -> list[Any]:

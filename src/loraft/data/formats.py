@@ -109,11 +109,6 @@ def _json_row(row: int, text: str) -> Row | BadRow:
         return BadRow(row, f"not JSON (nested deeper than {DEEPEST} levels)")
 
 
-def _problem(error: Exception) -> str:
-    """What is wrong with a JSON text; Python's hint for programmers is left out."""
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error).partition(";")[0]
-
-
 def _object_row(row: int, value: Any) -> Row | BadRow:
     if not isinstance(value, dict):
         return BadRow(row, f"not a JSON object (got {type(value).__name__})")
@@ -201,7 +196,7 @@ def _fields(reader: Iterator[list[str]], header: Sequence[str], hint: str) -> It
         while len(fields) > len(header) and not fields[-1].strip():
             fields.pop()
         if len(fields) != len(header):
-            yield BadRow(row, f"{len(fields)} fields, but the header has {len(header)}; {hint}")
+            yield BadRow(row, f"{len(fields)} fields, but the header has {len(header)}; {hint}", hint)
         else:
             yield Row(row, dict(zip(header, fields, strict=True)))
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from loraft.config.data_section import DataConfig
-from loraft.data.columns import missing_column, sentence, shown
+from loraft.config.names import show
+from loraft.data.columns import AS_UTF8, UNDECODABLE, missing_column, sentence
 from loraft.data.label_sets import label_set_reader
 from loraft.data.labels import allowed_labels, is_unlabelled, label_named, label_reader, whole_number
 from loraft.data.records import BadRow, Example, Row
@@ -40,11 +41,11 @@ def labelled_rows(
             labelled = True
             yield example
     if bad:
-        lines, hints = [], {""}
+        lines, hints = [], set()  # what to do is said once
         for item in bad[:SHOWN_ERRORS]:
-            what, _, way = item.reason.partition("; ")  # what to do is said once
-            lines.append(f"{source} row {item.row}: {what}" + (f"; {way}" if way not in hints else ""))
-            hints.add(way)
+            what = item.reason.removesuffix(f"; {item.hint}") if item.hint in hints else item.reason
+            lines.append(f"{source} row {item.row}: {what}")
+            hints.add(item.hint)
         if len(bad) > SHOWN_ERRORS:
             lines.append(f"... and {len(bad) - SHOWN_ERRORS} more such rows")
         hint = "correct the rows, or set data.text_column, data.label_column"
@@ -65,7 +66,7 @@ def _example(row: Row, section: DataConfig, label_column: str, ids: "LabelIds") 
     """
     text, reason = sentence(row.columns, section.text_column)
     if reason is not None:
-        return BadRow(row.row, reason)
+        return BadRow(row.row, reason, AS_UTF8 if reason.startswith(UNDECODABLE) else "")
     if not text:
         return BLANK
     cell = row.columns.get(label_column)
@@ -77,7 +78,7 @@ def _example(row: Row, section: DataConfig, label_column: str, ids: "LabelIds") 
     if label is None:
         number = whole_number(cell) is not None and ids.columns
         what = NO_LABEL if ids.unlabelled(cell) else UNNAMED_ID if number else UNKNOWN_LABEL
-        return BadRow(row.row, f"{what} in {label_column!r} (got {shown(cell)})")
+        return BadRow(row.row, f"{what} in {label_column!r} (got {show(cell)})")
     extra = {key: value for key, value in row.columns.items() if key not in (section.text_column, label_column)}
     return Example(text, label, row.row, extra)
 

@@ -28,6 +28,8 @@ class Row:
 class BadRow:
     """A row that could not be read, and why; `row` counts as in `Row`.
 
+    `hint` is the end of the reason that says what to do, which a message about many rows says once.
+
     Example:
         >>> import loraft
         >>> loraft.BadRow(row=7, reason="no text")
@@ -36,6 +38,7 @@ class BadRow:
 
     row: int
     reason: str
+    hint: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True)

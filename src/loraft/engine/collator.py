@@ -46,11 +46,15 @@ class TrainingRows(Sequence[TrainingRow]):
     """Training rows without a Python object for each; a `TrainingRow` is made when it is asked for.
 
     Args:
-        prompts: token ids; each is the prompt of as many rows in succession as there are more answers than prompts.
+        prompts: token ids; each is the prompt of `repeated` rows in succession.
         answers_N: index of each row's answer, which is its `label`.
         completions_K: token ids of each answer.
         weights_K: factor of the loss of a row with that answer.
         given_K: tokens at the beginning of each answer that have no loss.
+        repeated: rows of each prompt.
+
+    Raises:
+        ValueError: there are more or fewer answers than rows.
     """
 
     def __init__(
@@ -60,10 +64,13 @@ class TrainingRows(Sequence[TrainingRow]):
         completions_K: Sequence[Sequence[int]],
         weights_K: np.ndarray,
         given_K: Sequence[int],
+        repeated: int,
     ) -> None:
+        if len(answers_N) != repeated * len(prompts):
+            raise ValueError(f"{len(answers_N)} answers for {len(prompts)} prompts with {repeated} rows each")
         self._prompts, self._answers_N = prompts, answers_N.astype(np.int32)
         self._completions_K, self._weights_K, self._given_K = completions_K, weights_K, given_K
-        self._repeated = len(answers_N) // max(1, len(prompts))
+        self._repeated = repeated
 
     def __len__(self) -> int:
         return len(self._answers_N)
@@ -98,7 +105,7 @@ def make_rows(
     """
     answers_N = np.asarray(labels)
     weights_K = _weights(answers_N, len(completions_K), class_weights)
-    return TrainingRows(prompts, answers_N, completions_K, weights_K, [0] * len(completions_K))
+    return TrainingRows(prompts, answers_N, completions_K, weights_K, [0] * len(completions_K), 1)
 
 
 def _weights(answers_N: np.ndarray, classes: int, class_weights: str) -> np.ndarray:
@@ -133,7 +140,7 @@ def question_rows(
     answers = np.where(applies_NK, np.arange(num_labels), num_labels + np.arange(num_labels)).ravel()
     weights_2K = _weights(answers, len(completions_2K), class_weights)
     shared = [common_prefix([completions_2K[k], completions_2K[num_labels + k]]) for k in range(num_labels)]
-    return TrainingRows(prompts, answers, completions_2K, weights_2K, shared * 2)
+    return TrainingRows(prompts, answers, completions_2K, weights_2K, shared * 2, num_labels)
 
 
 def pack(rows: Sequence[TrainingRow]) -> dict[str, torch.Tensor]:

@@ -11,12 +11,14 @@ from loraft.config.schema import Config
 from loraft.data.records import BadRow, Row
 from loraft.errors import RunError
 from loraft.evaluation.output_file import PredictedInput
+from loraft.runs.atomic_files import is_stream
 from loraft.runs.hashes import hashes_of, sha256_of
 
 if TYPE_CHECKING:
     from loraft.evaluation.predict import Prediction, Progress
 
 SECTIONS = ("model", "quant", "prompt", "eval")  # of the config, which results depend on
+BEGIN = b'{"origin": '  # of the file
 
 
 def origin_of(source: Path, adapter: Path, config: Config, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,8 +38,9 @@ def origin_of(source: Path, adapter: Path, config: Config, options: Mapping[str,
 
 
 def partial_path(output: Path) -> Path:
-    """Where the predictions lie until the file is whole."""
-    return output.with_name(f"{output.name}.partial")
+    """Where the predictions lie until the file is whole: beside it, where a symlink leads to as well."""
+    target = output.resolve() if output.is_symlink() and not is_stream(output) else output
+    return target.with_name(f"{target.name}.partial")
 
 
 class PartialFile:
@@ -82,7 +85,10 @@ class PartialFile:
         end = offset = 0
         try:
             with self.path.open("rb") as file:
-                origin = json.loads(file.readline() or b"{}").get("origin")
+                first = file.readline()
+                if not BEGIN.startswith(first[: len(BEGIN)]):
+                    raise self._foreign()
+                origin = json.loads(first)["origin"] if first.endswith(b"\n") else None
                 offset = file.tell()
                 for line in file:
                     offset += len(line)
@@ -90,8 +96,10 @@ class PartialFile:
                         state, end = json.loads(line), offset
         except FileNotFoundError:
             return {}, 0
-        except (ValueError, AttributeError) as error:
-            raise RunError(f"{self.path}: is no interrupted prediction, or damaged ({error}); delete it") from error
+        except IsADirectoryError:
+            raise self._foreign() from None
+        except ValueError as error:
+            raise RunError(f"{self.path}: a damaged interrupted prediction ({error}); delete it") from error
         if origin is None or not state:
             return {}, 0
         if self._origin is not None and origin != self._origin:
@@ -102,6 +110,9 @@ class PartialFile:
                 " delete the file"
             )
         return state, end
+
+    def _foreign(self) -> RunError:
+        return RunError(f"{self.path}: is no interrupted prediction; move it away, or name another --output-file")
 
     def add(self, found: "Prediction", columns: Mapping[str, Any], progress: "Progress") -> None:
         """Adds a row, and its columns where the input cannot be read again; the last row of a group ends it."""

@@ -7,7 +7,6 @@ from typing import Any
 from loraft.config.schema import Config
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
-from loraft.runs.environment import custom_code
 
 UNUSUAL = 5.0  # ratio of a learning rate to the usual one, in either direction
 
@@ -25,11 +24,6 @@ def of_training(
         usual_rate: the usual one for the size of the backbone.
     """
     found, section, metric = [], config.train, Metric.of(config)
-    if code := custom_code(config.model):
-        named = ", ".join(f"{file} {value[:12]}" for file, value in [*code.items()][:3])
-        found.append(
-            f"model.trust_remote_code: Python code of {config.model.name} ran here ({named}); see environment.json"
-        )
     key = f"eval_{metric.key}"
     by_step = {int(row["step"]): float(row[key]) for row in log if key in row and "step" in row}
     steps = sorted(by_step)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loraft.errors import BackboneError
+from loraft.errors import BackboneError, listed
 
 FILES = ("config.json", "tokenizer_config.json")
 
@@ -50,8 +50,8 @@ def needed(name: str, error: Exception) -> str | None:
     asked = "trust_remote_code" in str(error)
     if not asked and not (any(named.values()) and "does not recognize this architecture" in str(error)):
         return None
-    listed = [f"{', '.join(references[:3])} in {file}" for file, references in named.items() if references]
-    got = f" (got {' and '.join(listed)})" if listed else ""
+    told = [f"{listed(references, 3)} in {file}" for file, references in named.items() if references]
+    got = f" (got {' and '.join(told)})" if told else ""
     commit = "" if Path(name).expanduser().exists() else " with model.revision=COMMIT"
     return (
         f"model.name: {name} needs Python code that comes with it, since transformers does not know its model_type:"

@@ -65,7 +65,7 @@ def refuse_changed(path: Path) -> None:
         return
     if not isinstance(files, dict) or not {CONFIG_FILE, WEIGHTS_FILE} <= files.keys():
         raise RunError(
-            f"{path / MANIFEST_FILE}: files must hold the hashes of the adapter (got {files!r:.60}); {AGAIN}"
+            f"{path / MANIFEST_FILE}: files must hold the hashes of the adapter (got {show(files)}); {AGAIN}"
         )
     if changed := differing(path, files):
         told = listed(f"{name}: {state}" for name, state in changed.items())

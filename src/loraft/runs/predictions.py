@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from loraft.config.names import show
 from loraft.errors import RunError
 from loraft.runs.atomic_files import write_text
 from loraft.runs.records import from_json, read_text, record_from
@@ -133,7 +134,7 @@ def difference_of_rows(a: RunPredictions, b: RunPredictions) -> str | None:
         return f"{len(a.texts)} and {len(b.texts)} test rows"
     for n, (left, right) in enumerate(zip(a.texts, b.texts, strict=True)):
         if left != right and left and right:  # no text: one of the runs was made with output.texts=false
-            return f"row {a.rows[n]}: {_short(left)} and {_short(right)}"
+            return f"row {a.rows[n]}: {show(left, 42)} and {show(right, 42)}"
     if not (all(a.texts) and all(b.texts)) and a.rows != b.rows:
         return "other row numbers"
     different = np.flatnonzero(a.references_N != b.references_N)
@@ -141,7 +142,3 @@ def difference_of_rows(a: RunPredictions, b: RunPredictions) -> str | None:
         n = int(different[0])
         return f"row {a.rows[n]} is {a.labels[a.references_N[n]]} in one and {a.labels[b.references_N[n]]} in the other"
     return None
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "...")

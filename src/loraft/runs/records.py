@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError, model_validator
 
+from loraft.config.names import show
 from loraft.errors import NewerFileError, RunError
 from loraft.runs.atomic_files import write_json
 
@@ -191,7 +192,7 @@ def record_from(content: dict[str, Any], kind: type[Record], path: Path, hint: s
         where = ".".join(map(str, first["loc"])) or "content"
         what = f"the key {where!r} is missing"
         if first["type"] != "missing":
-            what = f"the value of {where!r} is damaged (got {str(first['input'])[:60]!r})"
+            what = f"the value of {where!r} is damaged (got {show(first['input'])})"
         raise RunError(f"{path}: {what}; {hint}") from None
     return record
 

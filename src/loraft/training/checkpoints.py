@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
-from peft import PeftModel
-from transformers import PreTrainedModel, TrainerState
+from peft import PeftConfig, PeftModel
+from transformers import TrainerState
 
 from loraft.models import manifest
+from loraft.runs.records import read_object, record_from
 from loraft.runs.run import Run
 from loraft.training.whole_checkpoints import write_hashes
 
@@ -56,13 +57,18 @@ class BestStep:
 
 
 def read_best(folder: Path) -> dict[str, BestStep]:
-    """Returns where each adapter of a joint training scored best so far, by its name in peft."""
+    """Returns where each adapter of a joint training scored best so far, by its name in peft.
+
+    Raises:
+        RunError: the file that says so is damaged.
+    """
     for before in folder.glob(f"*{BEFORE}"):  # a process was killed between the two renames of `keep_best`
         if not before.with_suffix("").exists():
             before.rename(before.with_suffix(""))
     path = folder / "best.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {name: BestStep(**best) for name, best in found.items()}
+    again = f"delete {folder.parent}, and the training begins again"
+    found = read_object(path, again) if path.exists() else {}
+    return {name: record_from(best, BestStep, path, again) for name, best in found.items()}
 
 
 def keep_best(folder: Path, model: PeftModel, name: str, best: Mapping[str, BestStep]) -> None:
@@ -87,15 +93,24 @@ def best_weights(folder: Path, name: str) -> Path:
     return below if below.is_dir() else folder / name
 
 
-def save_adapter(run: Run, model: PreTrainedModel, content: manifest.Manifest) -> None:
+def save_adapter(run: Run, model: PeftModel, content: manifest.Manifest) -> None:
     """Writes adapter and bundle beside the final place and renames, so that a half-written adapter never counts."""
     beside = run.adapter.with_name("adapter.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(str(beside))
+    _sort_names(beside, model.peft_config[model.active_adapter])
     _forget_local_path(beside, model.get_base_model().config._name_or_path, content.backbone.name)
     manifest.write(beside, content)
     shutil.rmtree(run.adapter, ignore_errors=True)
     os.replace(beside, run.adapter)
+
+
+def _sort_names(adapter: Path, config: PeftConfig) -> None:
+    """Sorts what peft writes in the order of a set, another one in each process: equal adapters, equal bytes."""
+    path = adapter / "adapter_config.json"
+    names = {key: sorted(value) for key, value in vars(config).items() if isinstance(value, set)}
+    content = json.loads(path.read_text(encoding="utf-8")) | names
+    path.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _forget_local_path(adapter: Path, path: str, name: str) -> None:

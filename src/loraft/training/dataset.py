@@ -85,6 +85,7 @@ def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Sp
         return [None if np.isnan(scores_NK).any() else numbers_of(scores_NK) for scores_NK in scores_ANK]
 
     cut = cut_share(prompts)
-    numbers_N = np.fromiter((example.row for example in train_split.examples), np.int64)
-    numbers = np.repeat(numbers_N, len(rows) // len(train_split))  # of several labels a row, each is a training row
+    numbers = np.repeat(
+        train_split.examples.rows, len(rows) // len(train_split)
+    )  # of several labels a row, each is a training row
     return TrainingData(rows, encoder.tokenizer, evaluate_with, truncated, cut, evaluate_adapters, metric, numbers)

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from loraft.errors import BackboneError
+from loraft.errors import BackboneError, listed
 
 MOST_BATCHES = 65_536  # between two logs; of more, only the last ones are known
-NAMED_ROWS = 10
 
 
 class FiniteLoss:
@@ -64,9 +63,7 @@ class FiniteLoss:
         rows = (
             sorted({int(numbers[row]) for row in collated[-back]}) if 0 < back <= len(collated) and len(numbers) else []
         )
-        named = ", ".join(map(str, rows[:NAMED_ROWS]))
-        more = f" and {len(rows) - NAMED_ROWS} more" if len(rows) > NAMED_ROWS else ""
-        where = f" on rows {named}{more} of data.train_split" if rows else ""
+        where = f" on rows {listed(rows)} of data.train_split" if rows else ""
         raise BackboneError(
             f"training: the loss is not finite at step {first}{where} (got {mean}); lower train.learning_rate (now"
             f" {rate:g}), or look at these rows; model.dtype=fp32 rules out an overflow"

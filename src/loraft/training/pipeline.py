@@ -16,7 +16,7 @@ from loraft.config.trackers import refuse_missing_trackers
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, training_splits, warn_of_notes
 from loraft.distributed import is_main_process
-from loraft.errors import spared
+from loraft.errors import listed, spared
 from loraft.evaluation import advice, label_sets, training_advice
 from loraft.evaluation.baselines import compared_with
 from loraft.evaluation.choosing import Metric
@@ -30,7 +30,7 @@ from loraft.models.encoder import Encoder
 from loraft.models.load import build
 from loraft.models.prompts import warn_of_cuts
 from loraft.runs.atomic_files import write_text
-from loraft.runs.environment import environment
+from loraft.runs.environment import custom_code, environment
 from loraft.runs.lock import locked
 from loraft.runs.predictions import PredictedRow, predicted_ids, write_rows
 from loraft.runs.records import write_record
@@ -231,7 +231,16 @@ def _with_baselines_and_warnings(
 def warnings_of_training(run: Run, config: Config, train: TrainReport, rows: int) -> list[str]:
     """Warnings about how the training of a finished run went, which was chosen on that many validation rows."""
     usual = rate_for(train.parameters.all - train.parameters.trainable)
-    return training_advice.of_training(run.read_log(), config, rows, train.learning_rate, usual)
+    told = training_advice.of_training(run.read_log(), config, rows, train.learning_rate, usual)
+    return [*of_code_that_ran(config), *told]
+
+
+def of_code_that_ran(config: Config) -> list[str]:
+    """A warning where Python code of the backbone ran, which names its files; none where none did."""
+    if not (code := custom_code(config.model)):
+        return []
+    named = listed((f"{file} {value[:12]}" for file, value in code.items()), 3)
+    return [f"model.trust_remote_code: Python code of {config.model.name} ran here ({named}); see environment.json"]
 
 
 def fit_adapter(inputs: TrainingInputs, resume: bool, quiet: bool, run: Run, model: PeftModel) -> TrainReport:

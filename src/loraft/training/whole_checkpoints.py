@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from transformers.trainer_utils import rotate_checkpoints
 from trl import SFTTrainer
 
-from loraft.errors import NewerFileError, Note, RunError
+from loraft.errors import NewerFileError, Note, RunError, listed
 from loraft.runs.atomic_files import write_text
 from loraft.runs.hashes import differing, hashes_of
 from loraft.runs.records import read_object, write_record
@@ -57,7 +57,7 @@ class CheckpointedTrainer(SFTTrainer):
         """
         best = Path(self.state.best_model_checkpoint)
         if (damage := damage_of(best, WEIGHTS)) is not None:
-            left = ", ".join(f"checkpoint-{step}" for step in _steps(best.parent)[:LISTED]) or "none"
+            left = listed((f"checkpoint-{step}" for step in _steps(best.parent)), LISTED)
             raise RunError(
                 f"{best}: the best checkpoint cannot be loaded ({damage}); checkpoints that are left: {left};"
                 f" {Run(best.parent.parent).how_to_begin_again}"
@@ -89,12 +89,12 @@ def newest_checkpoint(folder: Path, again: str, *, with_best: bool = True) -> Pa
             break
         lost = lost or not half_written
         damaged.append(f"{checkpoint.name}: {damage}")
-    listed = "; ".join(damaged[:LISTED]) + (f"; and {len(damaged) - LISTED} more" if len(damaged) > LISTED else "")
+    told = listed(damaged, LISTED, "; ")  # each may list files
     if lost and found is None:
-        raise RunError(f"{folder}: no checkpoint can be resumed ({listed}); {again}")
+        raise RunError(f"{folder}: no checkpoint can be resumed ({told}); {again}")
     if damaged:
         start = f"from {found.name}" if found is not None else "at the first step"
-        warnings.warn(f"{folder}: passed over {listed}; the training goes on {start}", stacklevel=1)
+        warnings.warn(f"{folder}: passed over {told}; the training goes on {start}", stacklevel=1)
     if found is not None and not (found / HASHES_FILE).exists():
         warnings.warn(f"{found}: has no hashes, as those of earlier versions; its files are there", Note, stacklevel=1)
     return found
@@ -145,7 +145,7 @@ def damage_of(folder: Path, needed: Collection[str], *, only: bool = True) -> st
     if not folder.is_dir():
         return "is missing"
     told = [f"{name} {how}" for name, how in sorted(state.items())]
-    return ", ".join(told[:LISTED]) + (f" and {len(told) - LISTED} more" if len(told) > LISTED else "") or None
+    return listed(told, LISTED) if told else None
 
 
 def _obstacle(checkpoint: Path, *, with_best: bool) -> str | None:

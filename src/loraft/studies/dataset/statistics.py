@@ -145,7 +145,7 @@ def misfit(config: Config) -> str | None:
     except DrawError:  # the rows are read already
         return None
     except DataError as error:
-        return first_line(error).split("; ")[0]
+        return first_line(error)
     return None
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from loraft.config.diagnostics import known_keys, nearest, report, together
+from loraft.config.diagnostics import known_keys, mistake, nearest, report, together
 from loraft.config.kinds import refuse_label_sets
-from loraft.config.names import shortened, show
+from loraft.config.names import Mistake, shortened, show
 from loraft.config.resolve import DEPENDENT_KEYS, resolve
 from loraft.config.schema import Config, SweepConfig
 from loraft.config.trackers import refuse_missing_trackers
@@ -57,12 +57,11 @@ def parse_grid(pairs: Sequence[str]) -> dict[str, list[Any]]:
     for pair in pairs:
         key, equals, text = (part.strip() for part in pair.partition("="))
         if not equals or not key or not text:
-            mistakes.append(
-                f"--grid: not of the form key=value,value (got {show(pair)}); for example --grid "
-                "train.learning_rate=1e-4,5e-4"
-            )
+            hint = "for example --grid train.learning_rate=1e-4,5e-4"
+            mistakes.append(mistake("--grid", "not of the form key=value,value", pair, "", hint))
         elif key in grid:
-            mistakes.append(f"--grid: the key {key} is given twice (got {show(pair)}); give all its values at once")
+            what = f"the key {key} is given twice"
+            mistakes.append(mistake("--grid", what, pair, "", "give all its values at once"))
         else:
             try:
                 values = parse(f"[{text}]")
@@ -75,10 +74,8 @@ def parse_grid(pairs: Sequence[str]) -> dict[str, list[Any]]:
             except ConfigError as error:
                 mistakes.append(str(error))
             except yaml.YAMLError:
-                mistakes.append(
-                    f"--grid {key}: not a list of YAML values (got {show(text)}); put commas between the values and "
-                    "quotes around text"
-                )
+                hint = "put commas between the values and quotes around text"
+                mistakes.append(mistake(f"--grid {key}", "not a list of YAML values", text, "", hint))
     if mistakes:
         raise ConfigError(together(mistakes))
     return grid
@@ -146,20 +143,21 @@ def _mistakes_of(config: Config, key: str, values: Sequence[Any]) -> Iterator[st
     known = [name for name in known_keys() if not name.startswith((*NOT_SWEPT, "train.metric"))]
     if key not in known:
         what = "cannot be swept" if key in known_keys() else "unknown key"
-        yield f"--grid: {what} (got {show(key)}); {nearest(key, known) or '`loraft config` shows the keys'}"
+        yield mistake("--grid", what, key, "", nearest(key, known) or "`loraft config` shows the keys")
         return
     if not values:
-        yield f"{where}: no value (got an empty list); give one or more"
+        yield Mistake(f"{where}: no value (got an empty list)", "give one or more")
     seen: dict[str, Any] = {}
     for value in values:
         try:
             trial = _with(config, {key: value}, where)
         except ConfigError as error:
-            yield str(error)
+            yield error.args[0]  # with its hint, where it is one mistake
         else:
             same = json.dumps(_value(trial, key))
             if same in seen:
-                yield f"{where}: the same value twice (got {show(seen[same])} and {show(value)}); give each once"
+                what = f"{where}: the same value twice (got {show(seen[same])} and {show(value)})"
+                yield Mistake(what, "give each once")
             seen[same] = value
 
 
