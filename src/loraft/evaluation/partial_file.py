@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,7 @@ from loraft.config.schema import Config
 from loraft.data.records import BadRow, Row
 from loraft.errors import RunError
 from loraft.evaluation.output_file import PredictedInput
+from loraft.runs.atomic_files import is_stream
 from loraft.runs.hashes import hashes_of, sha256_of
 
 if TYPE_CHECKING:
@@ -64,7 +66,11 @@ class PartialFile:
     """
 
     def __init__(self, output: Path, origin: Mapping[str, Any] | None, *, resume: bool) -> None:
-        self.path, self._origin = partial_path(output), origin
+        self._origin, self._folder = origin, None
+        self.path = partial_path(output)
+        if is_stream(output):  # nothing goes on with it, and beside a device is no place for files
+            self._origin, self._folder = None, tempfile.TemporaryDirectory(prefix="loraft-")
+            self.path = Path(self._folder.name) / self.path.name
         state, end = self._state()
         if state and not resume:
             raise RunError(
@@ -152,5 +158,7 @@ class PartialFile:
         self._file.close()
         if error is None or self._origin is None or not self._marked:
             self.path.unlink(missing_ok=True)
+            if self._folder is not None:
+                self._folder.cleanup()
         else:
             error.add_note(f"{self._marked:,} rows are kept in {self.path}; the same command with --resume goes on")
