@@ -1,19 +1,25 @@
 """With `output.texts: false` no file that loraft writes holds a sentence; row numbers stay."""
 
 import json
+import random
+import sys
 from pathlib import Path
 
 import pytest
+from helpers.tiny import backbone
 
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
 from loraft.errors import RunError
+from loraft.models.load import build_encoder
 from loraft.runs.predictions import PredictedRow, difference_of_rows, read_predictions, read_rows, write_rows
 from loraft.runs.run import Run
 from loraft.studies import report
 from loraft.studies.compare.compare import compare
 from loraft.studies.dataset import listing, statistics
+from loraft.studies.fewshot import study
 from loraft.studies.sweep import runner
+from loraft.studies.sweep.folds import train_folds
 from loraft.training.pipeline import train
 
 LABELS = ("negative", "neutral", "positive")
@@ -61,6 +67,24 @@ def test_no_file_of_a_training_its_report_and_the_statistics_holds_a_sentence(tm
     assert "sentences are not kept" in (Path(result.run) / "report.html").read_text(encoding="utf-8")
     compared = compare([Run(Path(result.run)).path, copied(Run(Path(result.run)))])
     assert compared.n == 24
+
+
+def test_no_file_of_folds_and_of_a_few_shot_study_and_their_reports_holds_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = random.Random(1)  # sentences that are no near-duplicates, or no folds could be drawn
+    unlike = [" ".join("".join(draw.choices("aăâbdđeêghioôơuư", k=5)) for _ in range(8)) for _ in SENTENCES]
+    monkeypatch.setattr(sys.modules[__name__], "SENTENCES", unlike)
+    for place in ("studies.sweep.shared_backbone", "models.load"):
+        monkeypatch.setattr(f"loraft.{place}.load_backbone", lambda *sections: backbone())
+    config = private(tmp_path, "lora.r=1", "fewshot.shots=[0, 2]", "fewshot.repeats=1")
+    one_file = config.data.model_copy(update={"source": str(tmp_path / "data" / "test.csv")})
+    folded = train_folds(config.model_copy(update={"name": "gấp", "data": one_file}), 2, quiet=True)
+    report.write_page(Path(folded.path))
+    monkeypatch.setattr(study, "build", lambda config: (build_encoder(config), backbone()))
+    asked = study.fewshot(config.model_copy(update={"name": "ví dụ"}), quiet=True)
+    report.write_page(Path(asked.path))
+    assert assert_private(tmp_path / "runs") > 20
 
 
 def copied(run: Run) -> Path:

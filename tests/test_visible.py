@@ -19,6 +19,7 @@ from loraft.runs.atomic_files import to_json
 from loraft.visible import visible
 
 # Colour, cursor, window title, an 8-bit CSI, a line that overwrites itself, right-to-left override, half a pair.
+MARKS = "\u061c\u200e\u200f\u2028\u2029"  # of direction, and Unicode's own ends of lines and paragraphs
 HOSTILE = "\x1b[31mđỏ\x1b]0;tên\x07\x9b2J\x7f an toàn\rnguy hiểm \u202egpj.exe\u2069 \udc80"
 SHOWN = r"\x1b[31mđỏ\x1b]0;tên\x07\x9b2J\x7f an toàn\rnguy hiểm \u202egpj.exe\u2069 \udc80".replace(r"\r", r"\x0d")
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -26,6 +27,7 @@ RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\
 
 def test_control_characters_are_shown_and_all_else_stays() -> None:
     assert visible(HOSTILE) == SHOWN
+    assert visible(MARKS) == r"\u061c\u200e\u200f\u2028\u2029"
     plain = "Thầy dạy hay\n\tlắm \r\n👩‍🏫 [red] \\x1b e\u0302 שלום"
     assert visible(plain) == plain
 
@@ -57,8 +59,8 @@ def test_a_page_and_markdown_show_it_and_run_nothing() -> None:
     assert "<pre>" in page(Document("a", "b", [("c", [Code("<pre>")])]))
     text = markdown(document)
     assert not RAW.search(text)
-    assert not re.search(r"(?<!\\)[<\[\]`&]", text)
-    assert text.count(r"\[a\](javascript:b) \`x\` \| \&lt;") == 6
+    assert not re.search(r"(?<!\\)([<`&]|\](?=[(\[:]))", text)
+    assert text.count(r"[a\](javascript:b) \`x\` \| \&lt;") == 6
 
 
 def test_json_is_exact_and_has_no_control_character() -> None:

@@ -2,9 +2,12 @@
 
 import re
 
-# C0 but tab and line feed, a carriage return that overwrites its line, DEL, C1, what turns the direction of writing
-# (Unicode's bidirectional embeddings, overrides and isolates), and half a surrogate pair, which UTF-8 cannot hold.
-HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)")
+# C0 but tab and line feed, a carriage return that overwrites its line, DEL, C1, Unicode's ends of lines and paragraphs,
+# what turns the direction of writing (Unicode's bidirectional marks, embeddings, overrides and isolates), and half a
+# surrogate pair, which UTF-8 cannot hold.
+HIDDEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)"
+)
 
 
 def visible(text: str) -> str:

@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 import torch
 from helpers.bad_input import refusal
+from helpers.tiny import backbone
 from safetensors.torch import save_file
+
+from loraft.errors import BackboneError
+from loraft.models import adapter_targets
+from loraft.models.adapter import apply_adapter, load_adapter
 
 GOOD: dict[str, Any] = {
     "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "loraft-vi-tiny", "r": 2, "lora_alpha": 4,
@@ -63,6 +68,9 @@ KEYS: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown bias": ({"bias": "một nửa"}, r"^error: a: "),
     "modules to save that are not there": ({"modules_to_save": ["không_có"]}, r"^error: a: the adapter "),
     "ranks by a pattern that is none": ({"rank_pattern": {"(": 2}}, r"^error: a: the adapter "),
+    "alpha that does nothing": ({"lora_alpha": 0}, r"^error: a: lora_alpha in .* is no number above 0 \(got 0\)"),
+    "alpha that is true": ({"lora_alpha": True}, r"^error: a: lora_alpha in .* \(got True\)"),
+    "a rank that is true": ({"r": True}, r"^error: a: r in .* is no rank \(got True\)"),
     "dropout as text": ({"lora_dropout": "x"}, r"^error: a: "),
 }  # fmt: skip
 
@@ -102,3 +110,30 @@ def test_a_folder_without_an_adapter_is_refused(kind: str) -> None:
     if kind == "config folder":
         Path("a/adapter_config.json").mkdir()
     refusal(["eval", "--adapter", "a"], r"^error: a: (no such folder|has no adapter_)")
+
+
+@pytest.mark.usefixtures("bundled_tokenizer")
+@pytest.mark.parametrize("key", ["megatron_config", "megatron_core"])
+def test_a_package_that_peft_would_import_is_refused_before_it_runs(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("megatron").mkdir()
+    Path("megatron/__init__.py").write_text("open('đã chạy', 'w')", encoding="utf-8")
+    Path("megatron/evil.py").touch()
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    settings = {"megatron_config": {"a": 1}, "megatron_core": "megatron.evil"}
+    adapter(json.dumps({**GOOD, **({"megatron_core": "megatron.evil"} if key == "megatron_core" else settings)}))
+    refusal(
+        ["predict", "--adapter", "a", "thầy dạy hay"], rf"^error: a: {key} in .* makes peft import a package \(got "
+    )
+    assert not Path("đã chạy").exists()
+
+
+@pytest.mark.parametrize("change", [{"target_modules": r"([a-z._0-9]+)+!"}, {"rank_pattern": {r"([a-z._0-9]+)+!": 2}}])
+def test_a_regular_expression_that_never_ends_is_refused(
+    change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter_targets, "SECONDS", 0.1)
+    adapter(json.dumps({**GOOD, **change}))
+    says = rf"^a/adapter_config\.json: {next(iter(change))}: the regular expression takes too long \(got "
+    for load in (apply_adapter, load_adapter) if "target_modules" in change else (apply_adapter,):
+        with pytest.raises(BackboneError, match=says):
+            load(backbone(), Path("a"))

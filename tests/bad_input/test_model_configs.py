@@ -7,6 +7,11 @@ from typing import Any
 import pytest
 from helpers.bad_input import refusal
 from helpers.bad_models import edited, evaluated, tiny_model
+from transformers import modeling_utils
+
+from loraft.config.schema import ModelConfig, QuantConfig
+from loraft.errors import BackboneError
+from loraft.models.backbone import load_backbone
 
 CANNOT = r"^error: model\.name: cannot load /.*/mô hình: "
 NO_DECODER = r"^error: model\.name: .*mô hình is no causal language model \(got model_type "
@@ -91,3 +96,31 @@ def test_a_config_of_latin_1_is_refused() -> None:
     path: Path = tiny_model() / "config.json"
     path.write_bytes(json.dumps({"model_type": "llama", "tên": "café"}, ensure_ascii=False).encode("cp1258", "replace"))
     refusal(evaluated(), CANNOT)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"_attn_implementation": "kernels-community/evil"},
+        {"attn_implementation": "paged|ai/evil@v1:hàm"},
+        {"text_config": {"layers": [{"_attn_implementation": {"": "sdpa", "vision": "ai/evil"}}]}},
+        {"experts_implementation": ["ai/evil"]},
+    ],
+    ids=str,
+)
+def test_a_kernel_of_the_hub_is_never_loaded(change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(modeling_utils, "lazy_import_flash_attention", lambda name, **_: loaded.append(name))
+    edited(tiny_model() / "config.json", change)
+    says = (
+        r"model\.name: .*mô hình asks for code of the hub.* \(got _?(attn|experts)_implementation \[?'.*evil.*'\]? in"
+    )
+    refusal(evaluated(), says + r" config\.json\); allowed: eager, sdpa, ")
+    with pytest.raises(BackboneError, match="asks for code of the hub"):
+        load_backbone(ModelConfig(name="./mô hình"), QuantConfig())
+    assert not loaded
+
+
+def test_an_implementation_of_transformers_own_is_loaded() -> None:
+    edited(tiny_model() / "config.json", {"_attn_implementation": "eager", "attn_implementation": None})
+    assert load_backbone(ModelConfig(name="./mô hình"), QuantConfig()).config._attn_implementation == "eager"

@@ -81,6 +81,15 @@ def pickled(path: Path) -> None:
     path.with_name("pytorch_model.bin").write_bytes(content[: len(content) // 2])
 
 
+class Anything:
+    """What a pickle may hold beside weights."""
+
+
+def pickled_with_more(path: Path) -> None:
+    torch.save({**load_file(path), "thêm": Anything()}, path.with_name("pytorch_model.bin"))
+    path.unlink()
+
+
 FIRST = "model.embed_tokens.weight"
 CANNOT = r"^error: model\.name: cannot load /.*/mô hình: "
 FIT = r"^error: model\.name: the weights of /.*/mô hình do not fit its architecture: "
@@ -97,6 +106,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a head that is no JSON": (lambda path: path.write_bytes((3).to_bytes(8, "little") + b"{x}"), CANNOT),
     "a folder": (folder, CANNOT),
     "half a pickle": (pickled, CANNOT),
+    "a pickle with more than weights": (
+        pickled_with_more,
+        CANNOT + r"a file of its weights is a pickle that holds more than weights, and is not read; get the backbone's",
+    ),
     "offsets outside": (header(lambda found: found[FIRST].update(data_offsets=[0, 10**12])), CANNOT),
     "a shape of another size": (header(lambda found: found[FIRST].update(shape=[1, 1])), CANNOT),
     "no tensors": (tensors(lambda found: {}), FIT + r"\d+ missing"),

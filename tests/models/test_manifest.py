@@ -81,6 +81,8 @@ def test_all_differences_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"không có: the run's adapter is missing; train again with --force, or copy"):
+        manifest.read(tmp_path / "không có")
     with pytest.raises(RunError, match=r"loraft\.json: is missing, so the adapter's labels and prompt are unknown"):
         manifest.read(tmp_path)
 

@@ -16,6 +16,7 @@ from loraft.config.yaml_io import dump_config
 from loraft.display import page
 from loraft.errors import ConfigError, RunError
 from loraft.evaluation.output_file import PredictedInput, check_output, write_predictions
+from loraft.evaluation.partial_file import PartialFile
 from loraft.evaluation.predict import Prediction
 from loraft.runs.environment import environment
 from loraft.runs.records import write_record
@@ -129,3 +130,44 @@ def test_the_page_alone_is_the_result_on_a_stream(study: Path, capfd: pytest.Cap
             main(["report", str(study), "--to", target])
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
     assert str(study) not in capfd.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("name", ["out.html", "deleted"])
+def test_stdout_is_written_to_where_it_is_also_as_a_file(name: str, study: Path, tmp_path: Path) -> None:
+    path, link = tmp_path / name, tmp_path / "nối.html"
+    link.symlink_to("/dev/stdout")
+    before = os.dup(1)
+    with path.open("w+b") as file:
+        os.dup2(file.fileno(), 1)
+        try:
+            os.write(1, "trước ".encode())
+            if name == "deleted":
+                path.unlink()
+            for target in (Path("/dev/stdout"), Path("/proc/self/fd/1"), link):
+                report.write_page(study, target)
+            os.write(1, b" sau")
+        finally:
+            os.dup2(before, 1)
+            os.close(before)
+        file.seek(0)
+        text = file.read().decode()
+    assert text.startswith("trước <!")
+    assert text.endswith(" sau")
+    assert text.count(page.MARK.decode()) == 3
+    assert sorted(os.listdir(tmp_path)) == sorted(["nối.html", *(["out.html"] if name == "out.html" else [])])
+
+
+def test_a_stream_without_a_suffix_gets_csv(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for target in ("/dev/null", "/dev/full", "/dev/stdout"):
+        check_output(Path(target), None)
+    before = set(os.listdir("/dev"))
+    with PartialFile(Path("/dev/null"), {"input": "a"}, resume=False) as partial:
+        assert partial.path.parent.name.startswith("loraft-")
+    assert not partial.path.parent.exists()
+    assert set(os.listdir("/dev")) == before
+    wrote_predictions(Path("/dev/stdout"), tmp_path)
+    assert capfd.readouterr().out == "câu,label,confidence,prob_khen,prob_chê\nthầy tốt,khen,0.75,0.75,0.25\n"
+    with pytest.raises(RunError, match=r"--output-file: cannot be written \(got /dev/full: No space left"):
+        wrote_predictions(Path("/dev/full"), tmp_path)
+    with pytest.raises(ConfigError, match=r"unknown format \(got no suffix\)"):
+        check_output(tmp_path / "a", None)

@@ -47,6 +47,9 @@ def test_other_kinds_of_adapters_are_refused_by_name(tmp_path: Path, settings: d
 def test_what_is_missing_is_named_and_not_looked_for_on_the_hub(tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match="không/có: no such folder"):
         read_peft_folder(Path("không/có"))
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(BackboneError, match="adapter: the run's adapter is missing; train again with --force, or copy"):
+        read_peft_folder(tmp_path / "adapter")
     (folder(tmp_path) / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
     with pytest.raises(BackboneError, match=r"has no adapter_model\.safetensors; adapter_model\.bin is a pickle"):
         read_peft_folder(tmp_path)
@@ -90,7 +93,7 @@ def test_an_adapter_is_the_one_that_its_bundle_names(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"config\.json: changed, adapter_model\.safetensors: missing\); train again"):
         refuse_changed(tmp_path)
     bundle.write_text("{}", encoding="utf-8")
-    with pytest.warns(Note, match=r"earlier version and holds no hashes") as told:
+    with pytest.warns(Note, match=r"loraft\.json holds no hashes, as those of earlier") as told:
         refuse_changed(tmp_path)
     assert len(told) == 1
 

@@ -1,6 +1,7 @@
 """The base class of all sections of the config."""
 
 import re
+import unicodedata
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
@@ -45,11 +46,18 @@ def text_of(value: Any) -> Any:
     return getattr(value, "written", value)
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
+    """The name, if people can see all of it that matters.
+
+    Raises:
+        ValueError: it is blank, or holds characters that act on a terminal; what to do stands after a semicolon.
+    """
     if not name.strip():
         raise ValueError("is blank; give a name")
     if visible(name) != name:
         raise ValueError("holds a control character, which nobody would see; take it out of the name")
+    if all(unicodedata.category(character)[0] in "CZ" for character in name):
+        raise ValueError("holds no character that anybody would see; give a name")
     return name
 
 
@@ -75,7 +83,7 @@ def _at_most(longest: int) -> AfterValidator:
     return AfterValidator(short)
 
 
-ColumnName = Annotated[str, AfterValidator(_shown)]  # headers of tables may have line breaks
+ColumnName = Annotated[str, AfterValidator(shown)]  # headers of tables may have line breaks
 Name = Annotated[ColumnName, AfterValidator(_one_line)]
 FileName = Annotated[Name, _at_most(LONGEST_NAME)]  # a path or a name that becomes one
 RunName = Annotated[Name, AfterValidator(_inside_output), _at_most(LONGEST)]

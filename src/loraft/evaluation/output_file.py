@@ -44,9 +44,9 @@ def check_output(path: Path, source: Path | None, *, force: bool = False) -> Non
 
     Raises:
         ConfigError: its suffix is none of `FORMATS`, it is a folder, the input or a file without predictions, or its
-            folder cannot be written to.
+            folder cannot be written to. A stream such as /dev/stdout needs no suffix: it gets CSV.
     """
-    if path.suffix.lower() not in FORMATS:
+    if _format(path) not in FORMATS:
         raise ConfigError(
             f"--output-file: unknown format (got {path.suffix or 'no suffix'}); allowed are {' '.join(FORMATS)}"
         )
@@ -82,7 +82,7 @@ def write_predictions(
     `min_confidence` has no label. Several labels are a list; in CSV their names with | between them.
 
     Args:
-        path: a file with one of `FORMATS`.
+        path: a file with one of `FORMATS`, or a stream.
         rows: gives the input's rows, from the first one each time; they are read twice or more, and never all kept.
         source: the input's file. A Parquet file gives its columns' types; elsewhere Parquet takes those of the values,
             and a column with values of several types becomes text.
@@ -91,7 +91,7 @@ def write_predictions(
         several: whether a row has any number of labels.
     """
     inputs = list(dict.fromkeys(chain(header, (key for row in rows() for key in _encodable(row)))))
-    suffix = path.suffix.lower()
+    suffix = _format(path)
     wanted = ["label", "confidence", *(["probs"] if suffix == ".jsonl" else [f"prob_{label}" for label in labels])]
     added = [_free(name, inputs) for name in wanted]
     if added != wanted:
@@ -120,6 +120,13 @@ def write_predictions(
                 best = cells[len(inputs)]
                 cells[len(inputs)] = "|".join(best) if isinstance(best, list) else best
                 writer.writerow(map(_cell, cells))
+
+
+def _format(path: Path) -> str:
+    """The file's suffix in small letters; CSV for a stream without one."""
+    with suppress(OSError):  # `check_target` tells it
+        return path.suffix.lower() or (".csv" if is_stream(path) else "")
+    return ""
 
 
 def _has_predictions(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -67,7 +68,11 @@ class PartialFile:
     """
 
     def __init__(self, output: Path, origin: Mapping[str, Any] | None, *, resume: bool) -> None:
-        self.path, self._origin = partial_path(output), origin
+        self._origin, self._folder = origin, None
+        self.path = partial_path(output)
+        if is_stream(output):  # nothing goes on with it, and beside a device is no place for files
+            self._origin, self._folder = None, tempfile.TemporaryDirectory(prefix="loraft-")
+            self.path = Path(self._folder.name) / self.path.name
         state, end = self._state()
         if state and not resume:
             raise RunError(
@@ -163,5 +168,7 @@ class PartialFile:
         self._file.close()
         if error is None or self._origin is None or not self._marked:
             self.path.unlink(missing_ok=True)
+            if self._folder is not None:
+                self._folder.cleanup()
         else:
             error.add_note(f"{self._marked:,} rows are kept in {self.path}; the same command with --resume goes on")

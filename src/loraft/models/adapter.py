@@ -8,7 +8,7 @@ would be rounded away.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,10 @@ from transformers import PreTrainedModel
 from loraft.config.schema import LoraSection
 from loraft.errors import BackboneError, listed
 from loraft.models.adapter_files import check_weights, errors_named, in_one_line, refuse_shapes
-from loraft.models.adapter_targets import check_targets, special_linears
+from loraft.models.adapter_targets import check_targets, refuse_endless, special_linears
 from loraft.models.lora_hooks import attach
 from loraft.models.quantization import decoder_matrices, no_compiler, quantised_share
-from loraft.runs.peft_folder import AGAIN, read_peft_folder
+from loraft.runs.peft_folder import AGAIN, CONFIG_FILE, read_peft_folder
 from loraft.runs.run import MANIFEST_FILE
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> "PeftModel":
             f"(got {settings.get('peft_version', 'no peft_version')})"
         )
     saved, place = check_weights(folder), str(folder.absolute())  # peft takes a relative path for a hub id
+    _refuse_endless(base, folder, settings)
     with errors_named(folder, "cannot be read", AGAIN):
         config = LoraConfig.from_pretrained(place)
     # The adapter of a run was checked against its backbone, so that only damage is left.
@@ -195,11 +196,15 @@ def apply_adapter(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
     Raises:
         BackboneError: as in `load_adapter`.
     """
-    read_peft_folder(folder)
+    _refuse_endless(base, folder, read_peft_folder(folder).settings)
     check_weights(folder)
     with errors_named(folder, "cannot be read", AGAIN):
         plain = attach(base, folder)
     return base if plain else load_adapter(base, folder)
+
+
+def _refuse_endless(base: PreTrainedModel, folder: Path, settings: Mapping[str, Any]) -> None:
+    refuse_endless(f"{folder / CONFIG_FILE}: ", settings, [name for name, _ in base.named_modules() if name])
 
 
 def remove_adapter(model: "PeftModel") -> PreTrainedModel:

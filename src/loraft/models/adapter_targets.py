@@ -7,7 +7,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -18,6 +19,16 @@ from loraft.engine.quantized_linear import is_4bit
 from loraft.errors import BackboneError
 
 SECONDS = 20  # for a regular expression and all module names; it takes milliseconds
+# The settings whose texts peft takes for regular expressions, and what it matches where each may hold several.
+EXPRESSIONS = {
+    "target_modules": "",
+    "exclude_modules": "",
+    "layers_pattern": r"(?:^|.*?\.)()\.(\d+)\.",
+    "rank_pattern": r"(.*\.)?()$",
+    "alpha_pattern": r"(.*\.)?()$",
+    "modules_to_save": r"(^|.*\.)()($|\..*)",
+}
+PLAIN = re.compile(r"[\w.-]+")
 
 
 def matches(targets: str | Collection[str], name: str) -> bool:
@@ -27,21 +38,42 @@ def matches(targets: str | Collection[str], name: str) -> bool:
     return any(f".{name}".endswith(f".{target}") for target in targets)
 
 
-def _refuse_endless(pattern: str, names: list[str]) -> None:
-    """Refuses a regular expression that takes too long: Python's have no limit, and nothing else runs meanwhile.
+def refuse_endless(place: str, settings: Mapping[str, Any], names: Collection[str]) -> None:
+    """Refuses regular expressions that take too long: Python's have no limit, and nothing else runs meanwhile.
+
+    Args:
+        place: of the settings, for the message.
+        settings: of an adapter, with peft's keys.
+        names: of the backbone's modules.
 
     Raises:
-        BackboneError: another process did not match it with the names within `SECONDS`.
+        BackboneError: another process did not match those of a setting with the names within `SECONDS`.
     """
-    code = "import json, re, sys; [re.fullmatch(sys.argv[1], name) for name in json.load(sys.stdin)]"
-    command = [sys.executable, "-I", "-S", "-c", code, pattern]
-    try:
-        subprocess.run(command, input=json.dumps(names), text=True, timeout=SECONDS, capture_output=True, check=False)
-    except subprocess.TimeoutExpired:
-        raise BackboneError(
-            f"lora.target_modules: the regular expression takes too long (got {show(pattern)}); write no repetition of"
-            " a repetition, or list the names"
-        ) from None
+    code = (
+        "import json, re, sys; from contextlib import suppress; patterns, names = json.load(sys.stdin)\n"
+        "for pattern in patterns:\n with suppress(re.error, OverflowError, RecursionError):\n"
+        "  [(re.match(pattern, name), re.fullmatch(pattern, name)) for name in names]"
+    )
+    for key, form in EXPRESSIONS.items():
+        given = settings.get(key)
+        items = [given] if isinstance(given, str) else given if form and isinstance(given, list | dict) else ()
+        patterns = [form.replace("()", f"({one})") or one for one in map(str, items) if not PLAIN.fullmatch(one)]
+        if not patterns:
+            continue
+        try:
+            subprocess.run(
+                [sys.executable, "-I", "-S", "-c", code],
+                input=json.dumps([patterns, [*names]]),
+                text=True,
+                timeout=SECONDS,
+                capture_output=True,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise BackboneError(
+                f"{place}{key}: the regular expression takes too long (got {show(given)}); write no repetition of"
+                " a repetition, or list the names"
+            ) from None
 
 
 def special_linears(base: PreTrainedModel) -> list[str]:
@@ -126,7 +158,7 @@ def _check_target_modules(section: LoraSection, names: list[str], adaptable: lis
     if given in ("default", "all-linear"):
         return
     if isinstance(given, str):
-        _refuse_endless(given, names)
+        refuse_endless("lora.", {"target_modules": given}, names)
     for targets in [given] if isinstance(given, str) else [[target] for target in given]:
         found = [name for name in names if matches(targets, name)]
         got = targets if isinstance(targets, str) else targets[0]

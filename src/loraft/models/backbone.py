@@ -28,6 +28,7 @@ from loraft.engine.quantized_linear import is_4bit, keep_dense, keeps_dense
 from loraft.errors import BackboneError
 from loraft.models.causality import check_causal
 from loraft.models.device import pick_device, pick_dtype
+from loraft.models.own_code import refuse_kernels
 from loraft.models.quantization import (
     cache_weights,
     check_nf4,
@@ -78,6 +79,7 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
         raise BackboneError(
             f"model.name: {model.name} is an adapter, not a backbone; name the backbone it was trained with"
         )
+    load_config(model)  # what it refuses must not reach transformers
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # `check_keys` says what transformers would report
     try:
@@ -183,10 +185,12 @@ def load_config(section: ModelConfig) -> PreTrainedConfig:
     """Returns the backbone's own config.
 
     Raises:
-        BackboneError: it cannot be read.
+        BackboneError: it cannot be read, or asks for a kernel of the hub, see `own_code.refuse_kernels`.
     """
     name, where = pretrained(section)
     with loading(section.name):
+        if "gguf_file" not in where:
+            refuse_kernels(section.name, PreTrainedConfig.get_config_dict(name, **where)[0])
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, **where)
     return config
 

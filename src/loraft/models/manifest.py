@@ -19,7 +19,7 @@ from loraft.models.device import DTYPE_NAMES
 from loraft.models.encoder import Encoder
 from loraft.runs.environment import Environment, custom_code, package_versions
 from loraft.runs.hashes import hashes_of
-from loraft.runs.peft_folder import CONFIG_FILE, WEIGHTS_FILE
+from loraft.runs.peft_folder import AGAIN, CONFIG_FILE, WEIGHTS_FILE
 from loraft.runs.records import read_record, write_record
 from loraft.runs.run import MANIFEST_FILE
 
@@ -159,6 +159,8 @@ def read(adapter: Path) -> Manifest:
         RunError: it is missing or damaged, or was written by a later version.
     """
     path = adapter / MANIFEST_FILE
+    if not adapter.exists():
+        raise RunError(f"{adapter}: the run's adapter is missing; {AGAIN}")
     if not path.exists():
         raise RunError(f"{path}: is missing, so the adapter's labels and prompt are unknown; train with loraft train")
     return read_record(path, Manifest, "train again with --force")

@@ -2,7 +2,7 @@
 
 `auto_map` in config.json or tokenizer_config.json names classes in such code, as `file.Class`, or as
 `owner/name--file.Class` where the code lies in another repository. It runs with the user's rights, and so only with
-`model.trust_remote_code`.
+`model.trust_remote_code`. A kernel of the hub, which config.json may ask for, is code too, and is always refused.
 """
 
 import json
@@ -10,8 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from loraft.config.names import show
 from loraft.errors import BackboneError, listed
 
+# The keys by which a config names who computes attention and experts; any other name than these may be a kernel's.
+ASKING = tuple(
+    f"{prefix}{what}_implementation{suffix}"
+    for prefix in ("", "_")
+    for what in ("attn", "experts")
+    for suffix in ("", "_internal")
+)
+IMPLEMENTATIONS = (
+    "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "grouped_mm", "batched_mm",
+)  # fmt: skip
 FILES = ("config.json", "tokenizer_config.json")
 
 
@@ -36,6 +47,30 @@ def refuse_code_elsewhere(name: str, found: str, where: Mapping[str, Any]) -> No
                 raise BackboneError(
                     f"model.name: {name} names code in another repository (got {reference} in auto_map of {file}), and"
                     " its revision is not fixed; download both, and put the code into the backbone's folder"
+                )
+
+
+def refuse_kernels(name: str, config: Any) -> None:
+    """Refuses a config that asks for another implementation than transformers' own: it loads a kernel from the hub.
+
+    Args:
+        name: of the backbone, for the message.
+        config: what its config.json says, or a part of it.
+
+    Raises:
+        BackboneError: it asks for one, at any depth.
+    """
+    if isinstance(config, list):
+        config = dict(enumerate(config))
+    for key, value in config.items() if isinstance(config, dict) else ():
+        if key not in ASKING:
+            refuse_kernels(name, value)
+            continue
+        for one in value.values() if isinstance(value, dict) else [value]:
+            if one is not None and one not in IMPLEMENTATIONS:
+                raise BackboneError(
+                    f"model.name: {name} asks for code of the hub, or for what there is not (got {key} {show(one)} in"
+                    f" config.json); allowed: {', '.join(IMPLEMENTATIONS)}, or take the key out of the file"
                 )
 
 

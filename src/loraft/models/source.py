@@ -162,7 +162,17 @@ def loading(name: str) -> Iterator[None]:
     except BackboneError:
         raise
     except Exception as error:
-        raise BackboneError(needed(name, error) or _cannot_load(name, first_line(error))) from error
+        raise BackboneError(
+            needed(name, error) or _pickled(name, error) or _cannot_load(name, first_line(error))
+        ) from error
+
+
+def _pickled(name: str, error: Exception) -> str | None:
+    """The message for a pickle with more than tensors in it, for which torch advises to run it; else None."""
+    if "weights_only" not in str(error):
+        return None
+    what = "a file of its weights is a pickle that holds more than weights, and is not read"
+    return f"model.name: cannot load {name}: {what}; get the backbone's model.safetensors"
 
 
 def _cannot_load(name: str, first: str) -> str:

@@ -8,6 +8,7 @@ import base64
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -16,10 +17,14 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import UUID
 
 from loraft.visible import HIDDEN
+
+# On Linux; elsewhere /dev/stdout is a device itself.
+DESCRIPTOR = re.compile(r"/dev/std(?P<std>out|err)|(/dev|/proc/(?P<process>[^/]+))/fd/(?P<number>\d+)")
+MOST_LINKS = 40  # that Linux follows
 
 
 def utc_now() -> str:
@@ -42,13 +47,13 @@ def write_json(path: Path, value: Any) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder: renamed to `path` at the end of the block, removed if the block raises.
 
-    A symlink stays one: the file that it names is replaced. A FIFO or a device is never replaced: what was written to
-    the temporary path is copied into it.
+    A symlink stays one: the file that it names is replaced. A FIFO, a device or a file that is open already, such as
+    /dev/stdout, is never replaced: what was written to the temporary path is copied into it.
     """
     if is_stream(path):
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder) / path.name
-            with (Path(folder) / path.name).open("rb") as whole, path.open("wb") as stream:
+            with (Path(folder) / path.name).open("rb") as whole, _opened(path) as stream:
                 shutil.copyfileobj(whole, stream)
         return
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
@@ -63,16 +68,36 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a FIFO, a device or a socket is there, itself or by symlinks.
+    """Whether a FIFO, a device, a socket or an open file of a process is there, itself or by symlinks.
 
     Raises:
         OSError: it cannot be told what is there, as for a symlink to itself.
     """
+    if _descriptor(path):
+        return True
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _descriptor(path: Path) -> re.Match[str] | None:
+    """The process and number of an open file that a path names, as /dev/stdout does; the file may have no name left."""
+    for _ in range(MOST_LINKS):
+        found = DESCRIPTOR.fullmatch(os.path.abspath(path))
+        if found or not path.is_symlink():
+            return found
+        path = path.parent / os.readlink(path)
+    return None
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A stream, to write to it where its process is."""
+    found = _descriptor(path)
+    if found is None or found["process"] not in (None, "self", str(os.getpid())):
+        return path.open("ab")
+    return os.fdopen(os.dup(int(found["number"] or ("out", "err").index(found["std"]) + 1)), "wb")
 
 
 @contextmanager

@@ -14,13 +14,17 @@ from loraft.config.names import show
 from loraft.errors import BackboneError, Note, RunError, listed
 from loraft.runs.hashes import differing
 from loraft.runs.records import from_json, read_object, read_text
-from loraft.runs.run import MANIFEST_FILE
+from loraft.runs.run import MANIFEST_FILE, Run
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 MOST_RANK = 2**20
 AGAIN = "train again with --force, or copy the folder again"  # what mends a damaged adapter
 # Kinds of LoRA whose layers read more than their own input: the tokens before it, other adapters, random numbers.
 NOT_SCORED = ("alora_invocation_tokens", "arrow_config", "monteclora_config", "layer_replication")
+MEGATRON = {
+    "megatron_config": (None, {}),
+    "megatron_core": (None, "megatron.core"),
+}  # peft imports what the second names
 PICKLE = "adapter_model.bin"
 CONVERT = (
     "import torch, safetensors.torch as s; w = torch.load({old!r}, 'cpu', weights_only=True); "
@@ -58,7 +62,7 @@ def refuse_changed(path: Path) -> None:
     files = read_object(path / MANIFEST_FILE, AGAIN).get("files")
     if files is None:
         warnings.warn(
-            f"{path}: {MANIFEST_FILE} is of an earlier version and holds no hashes, so changed files are not noticed",
+            f"{path}: {MANIFEST_FILE} holds no hashes, as those of earlier versions, so changed files are not noticed",
             Note,
             stacklevel=2,
         )
@@ -80,6 +84,8 @@ def read_peft_folder(path: Path) -> PeftFolder:
             for a causal language model.
     """
     if not path.is_dir():
+        if path == Run(path.parent).adapter and Run(path.parent).config_path.is_file():
+            raise BackboneError(f"{path}: the run's adapter is missing; {AGAIN}")
         raise BackboneError(f"{path}: no such folder; name the folder of a PEFT adapter, downloaded already")
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (path / name).is_file():
@@ -100,6 +106,12 @@ def read_peft_folder(path: Path) -> PeftFolder:
     for key, allowed in kinds.items():
         if settings.get(key) not in allowed:
             raise BackboneError(f"{path}: {key} cannot be used here (got {settings[key]}); allowed: {allowed[0]}")
+    for key, harmless in MEGATRON.items():
+        if settings.get(key) not in harmless:
+            raise BackboneError(
+                f"{path}: {key} in {CONFIG_FILE} makes peft import a package (got {show(settings[key])}); allowed: LoRA"
+                " without it"
+            )
     for key in NOT_SCORED:
         if settings.get(key):
             raise BackboneError(
@@ -109,10 +121,10 @@ def read_peft_folder(path: Path) -> PeftFolder:
         if not isinstance(settings.get(key), str | None):
             raise BackboneError(f"{path}: {key} in {CONFIG_FILE} is no text (got {show(settings[key])}); {AGAIN}")
     alpha = settings.get("lora_alpha", 1)
-    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise BackboneError(f"{path}: lora_alpha in {CONFIG_FILE} is no number (got {show(alpha)}); {AGAIN}")
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha < math.inf:
+        raise BackboneError(f"{path}: lora_alpha in {CONFIG_FILE} is no number above 0 (got {show(alpha)}); {AGAIN}")
     rank, targets = settings.get("r", 8), settings.get("target_modules")
-    if not isinstance(rank, int) or not 0 < rank <= MOST_RANK:
+    if not isinstance(rank, int) or isinstance(rank, bool) or not 0 < rank <= MOST_RANK:
         raise BackboneError(f"{path}: r in {CONFIG_FILE} is no rank (got {show(rank)}); allowed: 1 to {MOST_RANK:,}")
     if not isinstance(targets, str | list | None):
         raise BackboneError(f"{path}: target_modules in {CONFIG_FILE} are no names (got {show(targets)}); {AGAIN}")

@@ -1,6 +1,7 @@
 """The task file that is written for a data source: it resolves, names every label, and is in the texts' language."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,33 @@ def test_the_labels_are_the_datas_whatever_yaml_makes_of_such_words(tmp_path: Pa
     given = ["data.text_column=câu", "data.split=x"][:1]
     config = resolve(overrides=given, flags={"data.source": found.source, "prompt.task": str(tmp_path / "task.yaml")})
     assert sorted(load_data(config, "train").labels.tolist()) == sorted([*range(len(labels))] * 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (
+            {"column": "c\x1b[2J<b>ột|"},
+            r"column's name holds a control character, .* \(got 'c\\x1b\[2J<b>ột\|'\); rename the header",
+        ),
+        ({"text_column": "c\u202eột"}, r"column's name holds a control character, .*; rename the header"),
+        (
+            {"label": "kh\x9ben"},
+            r"label's name holds a control character, .* \(got 'kh\\x9ben'\); rename it in the data",
+        ),
+    ],
+    ids=str,
+)
+def test_names_that_a_config_refuses_make_no_task(tmp_path: Path, names: dict[str, str], says: str) -> None:
+    found = overview(tmp_path, "chê", names.get("label", "khen"), column=names.get("column", "loại"))
+    found = replace(found, text_column=names.get("text_column", found.text_column))
+    with pytest.raises(DataError, match=rf"a\.csv: a {says}"):
+        task_text(found, language="vi", train="loraft train")
+
+
+def test_a_command_of_several_lines_stays_a_comment(tmp_path: Path) -> None:
+    text = task_text(overview(tmp_path, "khen", "chê"), language="vi", train="loraft train 'câu\n(ghi rõ)'")
+    assert text.startswith("# loraft train 'câu\n# (ghi rõ)'\n\n# The labels")
 
 
 def test_eighty_labels_are_offered(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import yaml
 
 from loraft.config.data_section import DataConfig
 from loraft.config.schema import Config
+from loraft.config.section import shown
 from loraft.config.wording import EN, VI, questions_of, template_of, with_words, worded
 from loraft.config.yaml_io import Dumper
 from loraft.data.guess import is_label_name
@@ -34,7 +35,8 @@ def task_text(found: Overview, *, language: str, train: str) -> str:
         train: the command that trains on it, for the first line.
 
     Raises:
-        DataError: no column was found that holds labels, or there is one label only.
+        DataError: no column was found that holds labels, there is one label only, or a config refuses the name of a
+            column or a label.
     """
     if found.label_column is None or len(found.labels) < 2:
         names = listed(column.name for column in found.columns)
@@ -46,6 +48,7 @@ def task_text(found: Overview, *, language: str, train: str) -> str:
         more = f", or the encoding with {ENCODINGS}" if found.undecodable else ""
         raise DataError(f"{found.source}: {what}; name another column with --set data.label_column=NAME{more}")
     labels = list(found.labels)
+    _refuse_hidden(found)
     rows = ", ".join(f"{name} ({sum(counts.values()):,})" for name, counts in found.labels.items())
     words = "the words that the model answers, one for each label in the same order, as a reader of the texts says them"
     if found.ids:
@@ -53,7 +56,7 @@ def task_text(found: Overview, *, language: str, train: str) -> str:
     template = "the user message: say what the texts are and what is asked"
     template += "; {label_words} and {input} stand for the words above and the text"
     parts = [
-        f"# {train}",
+        "# " + train.replace("\n", "\n# "),
         _entry(f"the labels as the data has them, with their rows: {rows}", labels=labels),
         _entry(words, label_words=label_words(labels, language)),
         _entry("the column of the labels", label_column=found.label_column),
@@ -118,6 +121,16 @@ def train_command(found: Overview, task: str, sets: Sequence[str]) -> str:
         own.append("data.split=[0.8, 0.1, 0.1]")
     given = [word for pair in own for word in ("--set", pair)]
     return shlex.join(["loraft", "train", "--task", task, "--data", found.source, *given])
+
+
+def _refuse_hidden(found: Overview) -> None:
+    names = {"column": [found.text_column, found.label_column], "label": found.labels}
+    for kind, name in ((kind, name) for kind, of_kind in names.items() for name in of_kind if name is not None):
+        try:
+            shown(name)
+        except ValueError as error:
+            what, way = str(error).partition(";")[0], "the header" if kind == "column" else "it in the data"
+            raise DataError(f"{found.source}: a {kind}'s name {what} (got {name!r}); rename {way}") from None
 
 
 def _comment(text: str) -> str:
