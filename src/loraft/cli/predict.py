@@ -91,7 +91,7 @@ def predict(
     if output_file is not None:
         check_output(output_file, file, force=force)
         if resume and output_file.exists() and not partial_path(output_file).exists():
-            say(f"{output_file} is finished: there is nothing to resume")
+            say(f"{output_file} is finished already (not compared with the input); delete it to predict again")
             return
     refuse_several({"--run": run, "--adapter": adapter})
     flags = dotted(model=model, task=task, quant=quant)
