@@ -1,15 +1,19 @@
 """`OUTPUT.partial` of `loraft predict`: a damaged one is refused, and what an interruption says about it."""
 
+import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from helpers.command_line import Says
 
 from loraft.data.records import BadRow, Example
+from loraft.errors import Note
 from loraft.evaluation.predict import Prediction, Progress
 
 SENTENCES = "\n".join(f"câu {row} hay" for row in range(20))
@@ -75,7 +79,7 @@ def test_a_damaged_partial_file_is_refused(table: Path, loraft_says: Says, monke
             Path("ra.csv").unlink()
             continue
         assert (code, Path("ra.csv").exists()) == (1, False), name
-        assert err.startswith("error: ra.csv.partial: is no interrupted prediction, or damaged ("), err
+        assert "error: ra.csv.partial: is no interrupted prediction, or damaged (" in err, err
         assert what in err
         assert "delete it" in err
 
@@ -101,3 +105,30 @@ def test_an_interruption_before_the_first_group_says_that_nothing_is_kept(
     _, _, err = loraft_says("predict", "--input", table.name, "--output-file", "ra.csv")
     assert err.splitlines()[-1] == "interrupted; no rows are kept; the same command begins again"
     assert not list(Path().glob("ra*"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no parent process that lives on")
+def test_a_second_process_on_one_output_is_refused_with_the_id_of_the_first(
+    table: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Seen(Grouped):
+        def __call__(self, inputs: Iterable[Example | BadRow], **named: Any) -> Iterator[Prediction]:
+            seen.append(json.loads(Path("ra.csv.partial.lock").read_bytes()))
+            yield from super().__call__(inputs, **named)
+
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr("loraft.evaluation.predict.predict", Seen())
+    command = ["predict", "--input", table.name, "--output-file", "ra.csv"]
+    assert loraft_says(*command)[0] == 0
+    assert sorted(path.name for path in Path().glob("ra*")) == ["ra.csv"]
+    Path("ra.csv").unlink()
+    other = psutil.Process(os.getppid())
+    owner = {**seen[0], "pid": other.pid, "process_started": other.create_time()}
+    Path("ra.csv.partial.lock").write_text(json.dumps(owner), encoding="utf-8")
+    code, _, err = loraft_says(*command)
+    assert (code, len(seen)) == (1, 1)
+    assert f"error: ra.csv.partial: process {other.pid} on " in err
+    assert err.endswith("works there; wait for it or end it, or choose another name\n")
+    Path("ra.csv.partial.lock").write_text(json.dumps({**owner, "process_started": 1.0}), encoding="utf-8")
+    with pytest.warns(Note, match="ra.csv.partial: took over the lock of process"):  # a killed one leaves its lock
+        assert loraft_says(*command)[0] == 0

@@ -2,7 +2,6 @@
 
 import math
 import sys
-import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -41,6 +40,7 @@ WAIT = 0.1  # seconds that a line on stdin waits for others: `tail -f` is answer
 
 
 def predict(
+    context: typer.Context,
     texts: Annotated[list[str] | None, typer.Argument(help="Sentences; - or none reads stdin.")] = None,
     run: RunName = None,
     adapter: Adapter = None,
@@ -77,6 +77,7 @@ def predict(
     from loraft.evaluation.output_file import check_output, write_predictions
     from loraft.evaluation.partial_file import PartialFile, origin_of, partial_path
     from loraft.runs.atomic_files import to_json
+    from loraft.runs.lock import locked_file
     from loraft.runs.run import Run
 
     if min_confidence is not None and math.isnan(min_confidence):  # passes every comparison with a bound
@@ -96,19 +97,20 @@ def predict(
     refuse_several({"--run": run, "--adapter": adapter})
     flags = dotted(model=model, task=task, quant=quant)
     path, resolved = run_or_adapter(run, adapter, sets or (), flags, output=output, preset=preset, config_file=config)
-    text_column = unicodedata.normalize("NFC", text_column or resolved.data.text_column)  # as all column names
+    text_column = resolved.data.text_column if text_column is None else _column_name(text_column)
     header: list[str] = []
     settings = _settings(resolved.data, sets or ())
     rows, source = _inputs(texts or [], file, format, text_column, settings, header)
+    start_command(resolved, verbose, adapter=path or adapter, source=source)
     partial = None
     if output_file is not None:
+        context.with_resource(locked_file(partial_path(output_file)))  # until the command ends
         origin = None
         made = adapter if path is None else Run(path).adapter
         if file is not None and made is not None and again:
             options = {"format": format, "text column": text_column, "min_confidence": min_confidence}
             origin = origin_of(file, made, resolved, {**options, **asdict(settings)})
         partial = PartialFile(output_file, origin, resume=resume)
-    start_command(resolved, verbose, adapter=path or adapter, source=source)
 
     from loraft.evaluation import predict as prediction
 
@@ -161,6 +163,21 @@ def predict(
 def _without(columns: Mapping[str, Any], text_column: str) -> dict[str, Any]:
     """The columns but the sentence, for `output.texts=false`."""
     return {key: value for key, value in columns.items() if key != text_column}
+
+
+def _column_name(name: str) -> str:
+    """A name of --text-column, checked and in composed form (NFC), as that of `data.text_column`."""
+    from pydantic import ValidationError
+
+    from loraft.config import diagnostics
+    from loraft.config.data_section import DataConfig
+
+    try:
+        return DataConfig(text_column=name).text_column
+    except ValidationError as error:
+        raise ConfigError(
+            f"--{diagnostics.report(error, DataConfig, lambda key: '')[0].replace('_', '-', 1)}"
+        ) from None
 
 
 def _print_line(text: str) -> None:

@@ -123,6 +123,8 @@ def _explain(item: "ErrorDetails", key: str, known: Sequence[str]) -> tuple[str,
         return "not allowed", nearest(str(item["input"]), words) or f"should be one of {listed(words)}"
     if kind == "int_parsing_size":
         return "not allowed", "should be a number of fewer digits"
+    if kind == "list_type" and isinstance(item["input"], str):
+        return "not allowed", f"should be a list, for example [{item['input'][:60]}]"
     return "not allowed", message.removeprefix("Input ")
 
 
