@@ -1,6 +1,7 @@
 """The command `loraft predict`: labels of sentences, files or stdin, one a line on stdout, or in a file of columns."""
 
 import math
+import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -74,6 +75,7 @@ def predict(
     A row that is undecided or unreadable is an empty line, and a row without label in the file. Unreadable rows are
     reported on stderr, the others go on, and the exit code is 1 at the end.
     """
+    from loraft.config.diagnostics import checked
     from loraft.evaluation.output_file import check_output, write_predictions
     from loraft.evaluation.partial_file import PartialFile, origin_of, partial_path
     from loraft.runs.atomic_files import to_json
@@ -84,7 +86,7 @@ def predict(
         raise ConfigError("--min-confidence: is no number (got nan); allowed is 0 to 1")
     if json and output_file is not None:
         raise ConfigError(f"--json and --output-file: two forms of the result (got {output_file}); give one of them")
-    again = file is not None and file.is_file()  # a pipe cannot be read a second time
+    again = file is not None and os.path.isfile(file)  # a pipe cannot be read a second time
     if resume and (output_file is None or not again):
         raise ConfigError(
             f"--resume: goes on with a file (got --output-file {output_file}, --input {file}); give the files of both"
@@ -97,7 +99,11 @@ def predict(
     refuse_several({"--run": run, "--adapter": adapter})
     flags = dotted(model=model, task=task, quant=quant)
     path, resolved = run_or_adapter(run, adapter, sets or (), flags, output=output, preset=preset, config_file=config)
-    text_column = resolved.data.text_column if text_column is None else _column_name(text_column)
+    text_column = (
+        resolved.data.text_column
+        if text_column is None
+        else checked(text_column, "data", "text_column", "--text-column")
+    )
     header: list[str] = []
     settings = _settings(resolved.data, sets or ())
     rows, source = _inputs(texts or [], file, format, text_column, settings, header)
@@ -163,21 +169,6 @@ def predict(
 def _without(columns: Mapping[str, Any], text_column: str) -> dict[str, Any]:
     """The columns but the sentence, for `output.texts=false`."""
     return {key: value for key, value in columns.items() if key != text_column}
-
-
-def _column_name(name: str) -> str:
-    """A name of --text-column, checked and in composed form (NFC), as that of `data.text_column`."""
-    from pydantic import ValidationError
-
-    from loraft.config import diagnostics
-    from loraft.config.data_section import DataConfig
-
-    try:
-        return DataConfig(text_column=name).text_column
-    except ValidationError as error:
-        raise ConfigError(
-            f"--{diagnostics.report(error, DataConfig, lambda key: '')[0].replace('_', '-', 1)}"
-        ) from None
 
 
 def _print_line(text: str) -> None:

@@ -1,17 +1,21 @@
 """`OUTPUT.partial` of `loraft predict`: a damaged one is refused, and what an interruption says about it."""
 
 import json
+import logging
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 import pytest
-from helpers.command_line import Says
+from helpers.command_line import Says, finished
 
+from loraft.cli.app import main
 from loraft.data.records import BadRow, Example
 from loraft.errors import Note
 from loraft.evaluation.predict import Prediction, Progress
@@ -39,11 +43,29 @@ class Grouped:
 
 
 @pytest.fixture
-def table(run_dir: Path, here: Path) -> Path:
-    """20 rows; the run has an adapter."""
-    (run_dir / "adapter").mkdir()
-    (here / "vào.txt").write_text(SENTENCES, encoding="utf-8")
-    return here / "vào.txt"
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """20 rows, in the working folder; the only run there has an adapter."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    (finished(tmp_path / "runs" / "one") / "adapter").mkdir()
+    (tmp_path / "vào.txt").write_text(SENTENCES, encoding="utf-8")
+    return tmp_path / "vào.txt"
+
+
+@pytest.fixture
+def loraft_says(capsys: pytest.CaptureFixture[str]) -> Iterator[Says]:
+    """Calls the command line; returns exit code, stdout and stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    level = logging.getLogger("bitsandbytes").level
+    with patch.dict(os.environ):
+        yield call
+    logging.getLogger("bitsandbytes").setLevel(level)
 
 
 def _without_a_row(lines: list[bytes]) -> list[bytes]:
