@@ -38,6 +38,8 @@ FILES: dict[str, tuple[str, bytes, list[str], str]] = {
     "a file of results of another format": ("a.csv", b"sentence\nhay\n", ["--output-file", "b.docx"], r"--output-file: unknown format \(got \.docx\)"),
     "results over the input": ("a.csv", b"sentence\nhay\n", ["--output-file", "a.csv"], r"a\.csv"),
     "a run beside an adapter": ("a.csv", b"sentence\nhay\n", ["--run", "b"], r"--run and --adapter: each says what to load"),
+    "a blank column": ("a.csv", b"sentence\nhay\n", ["--text-column", ""], r"--text-column: is blank \(got ''\); give a name"),
+    "a column with NUL": ("a.csv", b"sentence\nhay\n", ["--text-column", "a\0b"], r"--text-column: holds U\+0000, which"),
     "an unknown encoding": ("a.csv", b"sentence\nhay\n", ["--set", "data.encoding=vni"], r"data\.encoding: "),
     "an unknown sheet": ("a.csv", b"sentence\nhay\n", ["--set", "data.nothing=1"], r"data\.nothing"),
 }  # fmt: skip
@@ -71,3 +73,13 @@ def test_a_folder_or_a_loop_as_input_is_refused(suffix: str) -> None:
     arguments = predicted("--input", f"thư mục{suffix}")
     refusal(arguments, rf"thư mục{suffix}: cannot be read \(Is a directory\)")
     refusal([*arguments[:-1], f"vòng{suffix}"], rf"vòng{suffix}: cannot be read \(Too many levels of symbolic links\)")
+
+
+@pytest.mark.parametrize(
+    "name", ["ạ" * 5000, "ạ" * 5000 + ".csv", "a/" * 1500 + "a.parquet"], ids=["name", "table", "path"]
+)
+def test_a_long_name_of_an_input_is_told_in_a_short_message(name: str) -> None:
+    arguments = predicted("--input", name)
+    for more in ([], ["--format", "text"]):
+        said = refusal([*arguments, *more], r"\.\.\.: no such file; check the path")
+        assert len(said) < 200

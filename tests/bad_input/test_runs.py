@@ -1,5 +1,6 @@
 """Names and paths of runs that are none."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,13 @@ def test_what_is_no_run_is_told(command: str, name: str, work: Path) -> None:
     (work / "thư-mục").mkdir()
     (work / "tệp").write_text("x", encoding="utf-8")
     refusal([name if word == "X" else word for word in COMMANDS[command]], NAMES[name])
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_the_working_folder_is_told_as_it_was_given(name: str, work: Path) -> None:
+    (work / "runs").mkdir()
+    for command, says in (("compare", "is not a run directory"), ("report", "nothing finished to report")):
+        refusal([command, name, name][: 3 if command == "compare" else 2], rf"^error: {re.escape(name)}: {says}")
 
 
 def test_of_many_runs_ten_are_named(work: Path) -> None:

@@ -49,7 +49,10 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_loaded(tr
         (["train", "--set", "train.report_to=[wandb, neptune]"], r"pip install wandb.*\n.*pip install neptune"),
         (["train", "--set", "train.report_to=[wandB]"], r"report_to\[0\]: not allowed .*did you mean wandb\?"),
         (["train", "--set", "train.report_to=[all]"], r"report_to\[0\]: not allowed .*one of azure_ml, .* and 4 more"),
-        (["train", "--set", "train.report_to=wandb"], r"report_to: not allowed .*list"),
+        (
+            ["train", "--set", "train.report_to=wandb"],
+            r"report_to: not allowed .*; should be a list, for example \[wandb\]",
+        ),
     ],
 )
 def test_every_command_that_trains_refuses_it(arguments: list[str], says: str) -> None:

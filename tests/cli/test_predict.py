@@ -367,7 +367,11 @@ def test_an_interrupted_file_is_neither_overwritten_nor_continued_with_something
         assert Path("ra.csv.partial").read_text(encoding="utf-8") == foreign
     Path("ra.csv.partial").unlink()
     assert says("--resume")[0] == 0  # nothing to go on with: from the beginning
-    assert says("--resume") == (0, "", "ra.csv is finished: there is nothing to resume\n")
+    assert says("--resume") == (
+        0,
+        "",
+        "ra.csv is finished already (not compared with the input); delete it to predict again\n",
+    )
 
 
 def test_a_pipe_cannot_be_continued_and_leaves_nothing(

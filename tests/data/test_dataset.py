@@ -315,7 +315,7 @@ def test_unknown_labels_are_refused_with_file_row_and_what_is_allowed(tmp_path: 
     [
         ('{"sentence": "hay", "sentiment": 1}\n["hay", 1]\n', "row 2: not a JSON object"),
         ('{"sentence": 5, "sentiment": 1}\n', "row 1: 'sentence' is not text"),
-        ('\n{"sentence": "\\ud800", "sentiment": 1}\n', "row 1: not valid UTF-8"),
+        ('\n{"sentence": "\\ud800", "sentiment": 1}\n', "row 1: holds half of a surrogate pair"),
     ],
 )
 def test_unreadable_rows_are_refused_with_file_and_row(tmp_path: Path, content: str, reason: str) -> None:

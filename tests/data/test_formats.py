@@ -1,6 +1,7 @@
 """What each format's parser makes of whole and of broken content."""
 
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from loraft.data.formats import (
     table_rows,
 )
 from loraft.data.records import BadRow, Row
-from loraft.errors import DataError
+from loraft.errors import DataError, Note
 
 REQUIRED = ("sentence", "sentiment")
 
@@ -128,12 +129,17 @@ def test_a_value_that_python_cannot_hold_makes_its_own_row_bad(
 ) -> None:
     made = pyarrow.table({"sentence": ["a", "b", "c"], "x": column})
     pyarrow.parquet.write_table(made, tmp_path / "a.parquet")
-    before, bad, after = parquet_rows(tmp_path / "a.parquet", ["sentence"])
+    before, bad, after = parquet_rows(tmp_path / "a.parquet", ["sentence", "x"])
     assert isinstance(bad, BadRow)
     assert bad.reason.startswith(reason)
     assert isinstance(before, Row)
     assert isinstance(after, Row)
     assert (before.columns["sentence"], bad.row, after.row, after.columns["sentence"]) == ("a", 2, 3, "c")
+    told = reason.replace("column 'x'", "column 'x': 1 cell")
+    with pytest.warns(Note, match=re.escape(told)):  # a column that nothing depends on costs no row its label
+        rows = list(parquet_rows(tmp_path / "a.parquet", ["sentence"]))
+    assert [isinstance(row, Row) and row.columns["sentence"] for row in rows] == ["a", "b", "c"]
+    assert [isinstance(row, Row) and row.columns["x"] is None for row in rows] == [False, True, False]
 
 
 def test_decimals_and_nested_columns_are_values(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_a_lock_that_another_process_took_over_meanwhile_is_given_back(
         return found
 
     monkeypatch.setattr(lock, "_told_if_over", slow)
-    lock._take_over(tmp_path, False)
+    lock._take_over(tmp_path / LOCK_FILE, False)
     monkeypatch.undo()
     assert json.loads(path.read_text(encoding="utf-8"))["pid"] == os.getppid()
     with pytest.raises(RunError, match=f"process {os.getppid()} on"), locked(tmp_path):

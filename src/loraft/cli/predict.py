@@ -1,8 +1,8 @@
 """The command `loraft predict`: labels of sentences, files or stdin, one a line on stdout, or in a file of columns."""
 
 import math
+import os
 import sys
-import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -41,6 +41,7 @@ WAIT = 0.1  # seconds that a line on stdin waits for others: `tail -f` is answer
 
 
 def predict(
+    context: typer.Context,
     texts: Annotated[list[str] | None, typer.Argument(help="Sentences; - or none reads stdin.")] = None,
     run: RunName = None,
     adapter: Adapter = None,
@@ -74,16 +75,18 @@ def predict(
     A row that is undecided or unreadable is an empty line, and a row without label in the file. Unreadable rows are
     reported on stderr, the others go on, and the exit code is 1 at the end.
     """
+    from loraft.config.diagnostics import checked
     from loraft.evaluation.output_file import check_output, write_predictions
     from loraft.evaluation.partial_file import PartialFile, origin_of, partial_path
     from loraft.runs.atomic_files import to_json
+    from loraft.runs.lock import locked_file
     from loraft.runs.run import Run
 
     if min_confidence is not None and math.isnan(min_confidence):  # passes every comparison with a bound
         raise ConfigError("--min-confidence: is no number (got nan); allowed is 0 to 1")
     if json and output_file is not None:
         raise ConfigError(f"--json and --output-file: two forms of the result (got {output_file}); give one of them")
-    again = file is not None and file.is_file()  # a pipe cannot be read a second time
+    again = file is not None and os.path.isfile(file)  # a pipe cannot be read a second time
     if resume and (output_file is None or not again):
         raise ConfigError(
             f"--resume: goes on with a file (got --output-file {output_file}, --input {file}); give the files of both"
@@ -91,24 +94,29 @@ def predict(
     if output_file is not None:
         check_output(output_file, file, force=force)
         if resume and output_file.exists() and not partial_path(output_file).exists():
-            say(f"{output_file} is finished: there is nothing to resume")
+            say(f"{output_file} is finished already (not compared with the input); delete it to predict again")
             return
     refuse_several({"--run": run, "--adapter": adapter})
     flags = dotted(model=model, task=task, quant=quant)
     path, resolved = run_or_adapter(run, adapter, sets or (), flags, output=output, preset=preset, config_file=config)
-    text_column = unicodedata.normalize("NFC", text_column or resolved.data.text_column)  # as all column names
+    text_column = (
+        resolved.data.text_column
+        if text_column is None
+        else checked(text_column, "data", "text_column", "--text-column")
+    )
     header: list[str] = []
     settings = _settings(resolved.data, sets or ())
     rows, source = _inputs(texts or [], file, format, text_column, settings, header)
+    start_command(resolved, verbose, adapter=path or adapter, source=source)
     partial = None
     if output_file is not None:
+        context.with_resource(locked_file(partial_path(output_file)))  # until the command ends
         origin = None
         made = adapter if path is None else Run(path).adapter
         if file is not None and made is not None and again:
             options = {"format": format, "text column": text_column, "min_confidence": min_confidence}
             origin = origin_of(file, made, resolved, {**options, **asdict(settings)})
         partial = PartialFile(output_file, origin, resume=resume)
-    start_command(resolved, verbose, adapter=path or adapter, source=source)
 
     from loraft.evaluation import predict as prediction
 

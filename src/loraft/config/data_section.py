@@ -56,7 +56,8 @@ class DataConfig(Section):
     @classmethod
     def _known_encoding(cls, name: str | None) -> str | None:
         try:
-            bytes(4).decode("utf-8" if name is None or name.casefold() == "tcvn3" else name)
+            # Readers have undecodable bytes replaced, which codecs that are for other things than text cannot do.
+            bytes(4).decode("utf-8" if name is None or name.casefold() == "tcvn3" else name, "surrogateescape")
         except (LookupError, UnicodeError):
             raise ValueError("is no encoding of text that Python knows; try cp1258, latin-1 or tcvn3") from None
         return name

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from loraft.config.names import Mistake, show
 from loraft.config.schema import Config
 from loraft.config.section import Section
-from loraft.errors import listed
+from loraft.errors import ConfigError, listed
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -62,6 +62,21 @@ def report(error: ValidationError, model: type[BaseModel], origin: Callable[[str
         mistake(key, what, got, origin(key), " or ".join(dict.fromkeys(filter(None, allowed))), key in known)
         for key, (what, got, allowed) in by_key.items()
     ]
+
+
+def checked(value: str, section: str, key: str, flag: str) -> str:
+    """The value of an option that takes what a key of the config takes, as the config would hold it.
+
+    Raises:
+        ConfigError: the key does not take it.
+    """
+    kind = as_section(Config.model_fields[section].annotation)
+    assert kind is not None
+    try:
+        return str(getattr(kind.model_validate({key: value}), key))
+    except ValidationError as error:
+        told = report(error, kind, lambda key: "")[0]
+        raise ConfigError(flag + told.removeprefix(key)) from None
 
 
 def mistake(where: str, what: str, got: Any, origin: str, allowed: str, is_key: bool = False) -> Mistake:
@@ -128,6 +143,8 @@ def _explain(item: "ErrorDetails", key: str, known: Sequence[str]) -> tuple[str,
         return "not allowed", nearest(str(item["input"]), words) or f"should be one of {listed(words)}"
     if kind == "int_parsing_size":
         return "not allowed", "should be a number of fewer digits"
+    if kind == "list_type" and isinstance(item["input"], str):
+        return "not allowed", f"should be a list, for example [{item['input'][:60]}]"
     return "not allowed", message.removeprefix("Input ")
 
 

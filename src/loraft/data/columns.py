@@ -46,6 +46,9 @@ def sentence(columns: dict[str, Any], text_column: str) -> tuple[str, str | None
     except UnicodeEncodeError as error:
         if error.object[error.start] == CUT and len(error.object) > LONGEST:
             return "", TOO_LONG
+        half = ord(error.object[error.start])
+        if not 0xDC80 <= half <= 0xDCFF:  # what no byte was turned into
+            return "", f"holds half of a surrogate pair (U+{half:04X}), which is no letter; remove it"
         return "", f"{UNDECODABLE}; {AS_UTF8}"
     except (ValueError, RecursionError) as error:  # an integer of too many digits, too deep a nesting
         return "", f"a column cannot be written ({error})"

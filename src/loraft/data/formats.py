@@ -11,6 +11,7 @@ import json
 import os
 import re
 import unicodedata
+import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ from typing import Any
 
 from loraft.data.columns import CUT, LONGEST, TOO_LONG, require_columns
 from loraft.data.records import BadRow, Row
-from loraft.errors import DataError, first_line, listed
+from loraft.errors import DataError, Note, first_line, listed
 
 FASTTEXT = "__label__"  # what stands before each label of a fastText file
 DEEPEST = 100  # levels of nesting in a JSON row
@@ -226,6 +227,9 @@ def _refuse_repeated(names: Sequence[str], where: str) -> None:
 def parquet_rows(path: Path, required: Sequence[str], seen: list[str] | None = None) -> Iterator[Row | BadRow]:
     """The rows of a Parquet file, read in batches; its columns are added to `seen`.
 
+    A cell that Python has no value for makes a row bad where its column is required. In other columns it is null, which
+    one note tells at the end.
+
     Raises:
         DataError: the file cannot be read, or lacks a required column.
     """
@@ -236,24 +240,32 @@ def parquet_rows(path: Path, required: Sequence[str], seen: list[str] | None = N
         if seen is not None:
             seen += names
         batches = (batch.rename_columns(names) for batch in file.iter_batches(batch_size=PARQUET_BATCH))
-        for row, columns in enumerate((columns for batch in batches for columns in _columns(batch)), start=1):
+        lost: dict[str, list[str]] = {}
+        every = (columns for batch in batches for columns in _columns(batch, required, lost))
+        for row, columns in enumerate(every, start=1):
             yield BadRow(row, columns) if isinstance(columns, str) else Row(row, columns)
+    for name, why in lost.items():
+        number = f"{len(why):,} {'cell' if len(why) == 1 else 'cells'}"
+        warnings.warn(f"{path}: column {name!r}: {number} cannot be read ({why[0]}); taken as null", Note, stacklevel=1)
 
 
-def _columns(batch: Any) -> Iterable[dict[str, Any] | str]:
-    """The columns of each row of a batch, or why one of them is no value of Python."""
+def _columns(batch: Any, required: Sequence[str], lost: dict[str, list[str]]) -> Iterable[dict[str, Any] | str]:
+    """The columns of each row of a batch, or why a required one is no value of Python; `lost` takes why others are."""
     with suppress(*UNREADABLE):
         return list(batch.to_pylist())
-    return [_columns_of(batch.slice(row, 1)) for row in range(batch.num_rows)]
+    return [_columns_of(batch.slice(row, 1), required, lost) for row in range(batch.num_rows)]
 
 
-def _columns_of(row: Any) -> dict[str, Any] | str:
+def _columns_of(row: Any, required: Sequence[str], lost: dict[str, list[str]]) -> dict[str, Any] | str:
     columns = {}
     for name, column in zip(row.schema.names, row.columns, strict=True):
         try:
             columns[name] = column[0].as_py()
         except UNREADABLE as error:
-            return f"column {name!r} cannot be read ({error})"
+            if name in required:
+                return f"column {name!r} cannot be read ({first_line(error)})"
+            lost.setdefault(name, []).append(first_line(error))
+            columns[name] = None
     return columns
 
 

@@ -9,6 +9,7 @@ import gzip
 import io
 import itertools
 import json
+import os
 import re
 import unicodedata
 import zlib
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TextIO
 
+from loraft.config.names import show
 from loraft.data import formats, tcvn3
 from loraft.data.columns import CUT, LONGEST, TOO_LONG, missing_column, sentence
 from loraft.data.records import BadRow, Example, FileSettings, Row
@@ -27,6 +29,7 @@ TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
 SUFFIXES = (*TABLE_SUFFIXES, ".parquet", ".xlsx", *(suffix + ".gz" for suffix in TABLE_SUFFIXES))
 TEXT_SUFFIXES = (".txt", ".txt.gz")  # lines, fastText, or one text
 AS_IT_IS = FileSettings()
+LONG_NAME = 255  # letters, above which a message shows the begin of a path
 # How a file begins that is no text: with NUL, another control character among its first 8, or as PDF, PNG, old Office
 # files, Parquet and bzip2 begin. Bytes that are not UTF-8 were read as lone surrogates.
 BINARY = re.compile("\x00|^.{0,7}[\x01-\x08\x0e-\x1a\x1c-\x1f]|^(%PDF|\udc89PNG|\udcd0\udccf|PAR1|BZh)")
@@ -107,6 +110,8 @@ def input_rows(
     """
     required = (text_column,)
     if isinstance(source, Path):
+        if len(str(source)) > LONG_NAME and not os.path.exists(source):  # False for what no file can be called
+            raise DataError(f"{show(str(source))}: no such file; check the path")
         suffix = suffix_of(source)
         if format == "text":
             yield from _whole_texts(source, text_column, settings)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SECTIONS = ("model", "quant", "prompt", "eval")  # of the config, which results depend on
 BEGIN = b'{"origin": '  # of the file
+INPUT = "input's SHA-256"
+MARKER = {"bad": int, "rows": int, "prefix": list, "predicted": dict}  # what ends a group: fields and their types
 
 
 def origin_of(source: Path, adapter: Path, config: Config, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def origin_of(source: Path, adapter: Path, config: Config, options: Mapping[str,
     dumped = config.model_dump(mode="json")
     keys = {f"{section}.{key}": value for section in SECTIONS for key, value in dumped[section].items()}
     weights = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()
-    return {"input's SHA-256": sha256_of(source), "adapter's SHA-256": weights, **options, **keys}
+    return {INPUT: sha256_of(source), "adapter's SHA-256": weights, **options, **keys}
 
 
 def partial_path(output: Path) -> Path:
@@ -87,7 +89,8 @@ class PartialFile:
     def _state(self) -> tuple[dict[str, Any], int]:
         """What the last whole group of an earlier prediction left, and the offset where it ends; or nothing."""
         state: dict[str, Any] = {}
-        end = offset = 0
+        end = offset = rows = 0
+        group: list[bytes] = []
         try:
             with self.path.open("rb") as file:
                 first = file.readline()
@@ -98,12 +101,17 @@ class PartialFile:
                 for line in file:
                     offset += len(line)
                     if line.startswith(b"{") and line.endswith(b"\n"):
-                        state, end = json.loads(line), offset
+                        rows += len([_parsed(one) for one in group])
+                        state, end, group = _marker(line, rows), offset, []
+                    else:
+                        group.append(line)
+            if state and origin is not None and INPUT not in origin:
+                raise ValueError("it does not say of which input")
         except FileNotFoundError:
             return {}, 0
         except IsADirectoryError:
             raise self._foreign() from None
-        except ValueError as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise RunError(f"{self.path}: a damaged interrupted prediction ({error}); delete it") from error
         if origin is None or not state:
             return {}, 0
@@ -141,18 +149,25 @@ class PartialFile:
         from loraft.evaluation.predict import Prediction
 
         given = iter(again()) if again is not None else None
-        row = 0
+        end, row = object(), 0
         with self.path.open("rb") as file:
             for line in file:
                 if not line.startswith(b"["):
                     continue
                 row += 1
-                label, probs, error, *columns = json.loads(line)
-                item = next(given, None) if given is not None else None
+                label, probs, error, columns = _parsed(line)
+                item = next(given, end) if given is not None else None
+                if item is end:
+                    break
                 if isinstance(item, Row):
                     columns = [item.columns]
                 found = Prediction(row, "", tuple(label) if isinstance(label, list) else label, probs, error=error)
                 yield PredictedInput(columns[0] if columns else {}, found)
+        if row != self.rows or (given is not None and next(given, end) is not end):
+            raise RunError(
+                f"{self.path}: does not have the input's number of rows (got {self.rows:,}); the input or this file"
+                " changed meanwhile: delete this file and predict again"
+            )
 
     def __enter__(self) -> Self:
         self._file = self.path.open("r+b" if self._marked else "wb")
@@ -170,5 +185,25 @@ class PartialFile:
             self.path.unlink(missing_ok=True)
             if self._folder is not None:
                 self._folder.cleanup()
+            if error is not None and not isinstance(error, Exception):  # Ctrl-C, SIGTERM
+                error.add_note("no rows are kept; the same command begins again")
         else:
             error.add_note(f"{self._marked:,} rows are kept in {self.path}; the same command with --resume goes on")
+
+
+def _parsed(line: bytes) -> tuple[Any, dict[str, float], Any, list[Any]]:
+    """Label, probabilities, error and columns of a row; ValueError or TypeError if it is none."""
+    label, probs, error, *columns = json.loads(line)
+    if not isinstance(probs, dict):
+        raise TypeError("a row has no probabilities")
+    return label, probs, error, columns
+
+
+def _marker(line: bytes, rows: int) -> dict[str, Any]:
+    """What stands at the end of a group, `rows` being the rows before it."""
+    state: dict[str, Any] = json.loads(line)
+    if {key: type(value) for key, value in state.items()} != MARKER:
+        raise ValueError("the end of a group lacks a field")
+    if state["rows"] != rows:
+        raise ValueError(f"{rows:,} rows where {state['rows']:,} should be")
+    return state

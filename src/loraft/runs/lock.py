@@ -1,4 +1,4 @@
-"""One process at a time works in a run directory: the lock file `.lock` in it.
+"""One process at a time works in a run directory: the lock file `.lock` in it; or on a file: `NAME.lock` beside it.
 
 The file is created with O_EXCL, which one process alone can do, and says which process that is. It is removed at the
 end, also by an error, Ctrl-C and SIGTERM. A killed process leaves it behind: the next one on the same machine sees that
@@ -76,27 +76,49 @@ def locked(folder: Path, *, force: bool = False) -> Iterator[None]:
     if not is_main_process():
         yield
         return
-    path, process = Path(os.path.abspath(folder)) / LOCK_FILE, os.getpid()
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{folder}: cannot be made ({error.strerror}); choose another --output") from error
-        content = _acquire(folder, force)
-        _held.add(path)
-        try:
-            with _exit_on_sigterm():
-                yield
-        finally:
-            _held.discard(path)
-            with suppress(OSError):  # the folder may have been deleted
-                if os.getpid() == process and path.read_bytes() == content:
-                    path.unlink()
+        with _holding(folder / LOCK_FILE, force):
+            yield
     finally:
         for parent in made:
             with suppress(OSError):  # it holds something
                 parent.rmdir()
+
+
+@contextmanager
+def locked_file(file: Path) -> Iterator[None]:
+    """Holds the lock of one file, which need not exist, during the block: the file `NAME.lock` beside it.
+
+    Raises:
+        RunError: another process works on it, or its folder cannot be written to.
+    """
+    with _holding(file.with_name(file.name + LOCK_FILE), force=False):
+        yield
+
+
+@contextmanager
+def _holding(lock: Path, force: bool) -> Iterator[None]:
+    path, process = Path(os.path.abspath(lock)), os.getpid()
+    content = _acquire(lock, force)
+    _held.add(path)
+    try:
+        with _exit_on_sigterm():
+            yield
+    finally:
+        _held.discard(path)
+        with suppress(OSError):  # the folder may have been deleted
+            if os.getpid() == process and path.read_bytes() == content:
+                path.unlink()
+
+
+def _locks(path: Path) -> Path:
+    """What a lock file locks: its folder, or the file beside it."""
+    return path.parent if path.name == LOCK_FILE else path.with_name(path.name.removesuffix(LOCK_FILE))
 
 
 def refuse_locked(folder: Path, *, force: bool = False) -> None:
@@ -105,15 +127,16 @@ def refuse_locked(folder: Path, *, force: bool = False) -> None:
     Raises:
         RunError: as in `locked`.
     """
-    if (content := _content(folder)) is not None and Path(os.path.abspath(folder)) / LOCK_FILE not in _held:
-        _told_if_over(folder, content, force)
+    path = folder / LOCK_FILE
+    if (content := _content(path)) is not None and Path(os.path.abspath(path)) not in _held:
+        _told_if_over(path, content, force)
 
 
-def _acquire(folder: Path, force: bool) -> bytes:
+def _acquire(path: Path, force: bool) -> bytes:
     """Creates the lock file; returns its content."""
     import psutil
 
-    path, me = folder / LOCK_FILE, psutil.Process()
+    me = psutil.Process()
     command = shlex.join([os.path.basename(sys.argv[0]).replace("__main__.py", "loraft"), *sys.argv[1:]])
     command = command if len(command) < SHOWN else f"{command[:SHOWN]} ..."
     owner = Owner(me.pid, socket.gethostname(), me.create_time(), utc_now(), command)
@@ -122,34 +145,37 @@ def _acquire(folder: Path, force: bool) -> bytes:
         try:
             file = path.open("xb")
         except FileExistsError:
-            _take_over(folder, force)
+            _take_over(path, force)
             continue
         except OSError as error:
-            raise _not_lockable(folder, error) from error
+            raise _not_lockable(path, error) from error
         try:
             with file:
                 file.write(content)
         except OSError as error:
             path.unlink(missing_ok=True)
-            raise _not_lockable(folder, error) from error
+            raise _not_lockable(path, error) from error
         return content
-    raise RunError(f"{folder}: other processes begin to work there at the same time; run the command again")
+    raise RunError(f"{_locks(path)}: other processes begin to work there at the same time; run the command again")
 
 
-def _not_lockable(folder: Path, error: OSError) -> RunError:
-    return RunError(f"{folder}: cannot be locked ({error.strerror}); make it writable, or choose another --output")
+def _not_lockable(path: Path, error: OSError) -> RunError:
+    flag = "--output" if path.name == LOCK_FILE else "--output-file"
+    what = "it" if path.name == LOCK_FILE else "its folder"
+    return RunError(
+        f"{_locks(path)}: cannot be locked ({error.strerror}); make {what} writable, or choose another {flag}"
+    )
 
 
-def _take_over(folder: Path, force: bool) -> None:
+def _take_over(path: Path, force: bool) -> None:
     """Removes the lock file if its owner does not work any more, and says so."""
-    path = folder / LOCK_FILE
-    content = _content(folder)
+    content = _content(path)
     if content is None:  # it has just been removed
         return
-    told = _told_if_over(folder, content, force)
+    told = _told_if_over(path, content, force)
     # Of several processes that come here at the same time, one can rename the file. What it renamed may be the new lock
     # of a process that was quicker: that one gets it back.
-    aside = path.with_name(f"{LOCK_FILE}-{os.getpid()}")
+    aside = path.with_name(f"{path.name}-{os.getpid()}")
     with suppress(FileNotFoundError):
         os.replace(path, aside)
         if aside.read_bytes() != content:
@@ -159,9 +185,8 @@ def _take_over(folder: Path, force: bool) -> None:
         warnings.warn(told, Note, stacklevel=1)
 
 
-def _content(folder: Path) -> bytes | None:
+def _content(path: Path) -> bytes | None:
     """The content of the lock file; None if there is none."""
-    path = folder / LOCK_FILE
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -170,13 +195,13 @@ def _content(folder: Path) -> bytes | None:
         raise RunError(f"{path}: cannot be read ({error.strerror}); delete it if no process works there") from error
 
 
-def _told_if_over(folder: Path, content: bytes, force: bool) -> str:
+def _told_if_over(path: Path, content: bytes, force: bool) -> str:
     """What to tell about a lock that may be taken over.
 
     Raises:
         RunError: it may not.
     """
-    path = folder / LOCK_FILE
+    locked_one = _locks(path)
     try:
         owner = record_from(json.loads(content), Owner, path, "")
         shown = str(owner)
@@ -186,17 +211,18 @@ def _told_if_over(folder: Path, content: bytes, force: bool) -> str:
                 raise RunError(
                     f"{path}: is damaged, or another process is just writing it; run the command again in a minute"
                 ) from None
-        return f"{folder}: a damaged lock file was removed"
+        return f"{locked_one}: a damaged lock file was removed"
     if owner.host == socket.gethostname():
         if _is_alive(owner, path):
-            raise RunError(f"{folder}: {shown} works there; wait for it or end it, or choose another name")
-        return f"{folder}: took over the lock of {shown}, which has ended"
+            raise RunError(f"{locked_one}: {shown} works there; wait for it or end it, or choose another name")
+        return f"{locked_one}: took over the lock of {shown}, which has ended"
     if not force:
+        or_force = ", or give --force, which begins again" if path.name == LOCK_FILE else ""
         raise RunError(
-            f"{folder}: {shown} works there, and whether it still runs cannot be seen from here; if it has ended,"
-            f" delete {path}, or give --force, which begins again"
+            f"{locked_one}: {shown} works there, and whether it still runs cannot be seen from here; if it has ended,"
+            f" delete {path}{or_force}"
         )
-    return f"{folder}: took over the lock of {shown}, as --force asks"
+    return f"{locked_one}: took over the lock of {shown}, as --force asks"
 
 
 def _is_alive(owner: Owner, path: Path) -> bool:

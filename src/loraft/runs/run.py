@@ -155,7 +155,9 @@ def find_run(name_or_path: str | Path, output: Path) -> Run:
         RunError: there is no such run (the message suggests the most similar name), or a sweep has no best trial.
     """
     wanted = str(name_or_path)
-    paths = (Path(output) / wanted, Path(os.path.expanduser(wanted))) if wanted.strip() else ()
+    paths = [Path(os.path.expanduser(wanted))] if wanted.strip() else []
+    if {*Path(wanted).parts} - {".."}:  # "." and ".." are no names
+        paths.insert(0, Path(output) / wanted)
     for path in paths:
         if SweepFolder(path).begun:
             return _best_trial(SweepFolder(path))

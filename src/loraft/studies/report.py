@@ -84,7 +84,10 @@ def find(name_or_path: str | None, output: Path) -> Path:
     Raises:
         RunError: there is none; the message suggests a similar name.
     """
-    for path in () if name_or_path is None else (output / name_or_path, Path(os.path.expanduser(name_or_path))):
+    paths = [] if name_or_path is None else [Path(os.path.expanduser(name_or_path))]
+    if name_or_path is not None and {*Path(name_or_path).parts} - {".."}:  # "." and ".." are no names
+        paths.insert(0, output / name_or_path)
+    for path in paths:
         if path.is_dir():
             return path
     finished = {path.name: path for path in sorted(output.glob("[!.]*")) if _finished_at(path) is not None}
