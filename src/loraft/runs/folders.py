@@ -26,6 +26,8 @@ from loraft.runs.atomic_files import naming, to_json
 from loraft.runs.lock import LOCK_FILE, refuse_locked, working_there
 from loraft.runs.records import read_object, write_record
 
+ASIDE = ".replaced"  # where `force` keeps the earlier work
+
 
 class RunFolder:
     """A directory of results.
@@ -33,6 +35,8 @@ class RunFolder:
     Attributes:
         kind: what it is a directory of, for messages.
         config_file, results_file, log_file: names of its files.
+        marks: patterns of files by which, beside the config, such a directory is known; no names that other programs
+            also give to their files.
         path: the directory.
     """
 
@@ -40,6 +44,7 @@ class RunFolder:
     config_file: ClassVar[str]
     results_file: ClassVar[str]
     log_file: ClassVar[str] = "log.jsonl"
+    marks: ClassVar[tuple[str, ...]] = (LOCK_FILE, ASIDE, "environment.json")
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -153,7 +158,7 @@ class RunFolder:
     @property
     def _aside(self) -> Path:
         """Where `force` keeps the earlier work."""
-        return self.path / ".replaced"
+        return self.path / ASIDE
 
     @property
     def result_is_aside(self) -> bool:
@@ -222,6 +227,11 @@ class RunFolder:
     def begun(self) -> bool:
         """Whether there is a config of earlier work; a damaged one counts, so that reading it says what is wrong."""
         return self.config_path.exists()
+
+    @property
+    def recognised(self) -> bool:
+        """Whether such work made the directory: a config alone may be a file of the user's."""
+        return self.config_path.is_file() and any(any(self.path.glob(mark)) for mark in self.marks)
 
     @property
     def finished(self) -> bool:

@@ -28,6 +28,7 @@ class Run(RunFolder):
 
     kind = "run"
     config_file, results_file = "config.yaml", "metrics.json"
+    marks = (*RunFolder.marks, "before.json", "checkpoints/checkpoint-*", "adapter/adapter_config.json")
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
