@@ -49,7 +49,7 @@ SHAPES = {
     "missing": (nothing, r"no such run \(got '?a'?\); there are no runs yet"),
     "a file": (a_file, r"^error: .*(no such run|exists, but is no)"),
     "empty": (empty, r"is not a run directory \(no config\.yaml in it\)"),
-    "unfinished": (unfinished, r"not finished .*; loraft train --resume --config .* finishes it"),
+    "unfinished": (unfinished, r"not finished .*; loraft train --resume --config .* continues it"),
     "results alone": (only("metrics.json"), r"is not a run directory \(no config\.yaml in it\)"),
     "an unfinished sweep": (
         only("sweep.yaml", ""),

@@ -81,7 +81,7 @@ def test_a_run_is_loaded_with_its_adapter_that_can_be_switched_off_or_not(config
 
 def test_an_unfinished_run_is_refused_with_the_command_that_finishes_it(config: Config, run: Run) -> None:
     run.results_path.unlink()
-    with pytest.raises(RunError, match=r"not finished \(no metrics\.json\); loraft train --resume .* finishes it"):
+    with pytest.raises(RunError, match=r"not finished \(no metrics\.json\); loraft train --resume .* continues it"):
         load_run(run, config)
 
 

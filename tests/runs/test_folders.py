@@ -1,15 +1,20 @@
 """Result directories: what marks them as finished, what is never lost, and what comes back."""
 
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loraft.errors import ConfigError, RunError
+from loraft.runs import lock
 from loraft.runs.atomic_files import write_text
 from loraft.runs.folders import append_line
+from loraft.runs.lock import locked
 from loraft.runs.run import Run
+from loraft.studies.report import document
 
 
 def make_run(output: Path, name: str, *, finished: bool = False) -> Run:
@@ -109,11 +114,61 @@ def test_what_force_replaces_is_kept_until_the_new_work_finishes(tmp_path: Path)
     assert again.read_results() == {"accuracy": 0.9}
 
 
-def test_force_twice_keeps_the_newest_of_the_earlier_works(tmp_path: Path) -> None:
+def test_force_again_over_unfinished_work_keeps_the_finished_one_before_it(tmp_path: Path) -> None:
     make_run(tmp_path, "r16", finished=True)
+    again = Run.create(tmp_path, "r16", force=True)
+    write_text(again.config_path, "seed: 1\n")  # and the process is killed here
+    write_text(Run.create(tmp_path, "r16", force=True).config_path, "seed: 2\n")
+    assert sorted(os.listdir(again)) == [".replaced", "config.yaml"]
+    with pytest.raises(
+        RunError, match=r"--resume --config .* continues it; the earlier result.*r16/\.replaced: to have"
+    ):
+        again.read_results()
+    Run.create(tmp_path, "r16", force=True).discard()
+    assert sorted(os.listdir(again)) == ["config.yaml", "metrics.json"]
+    assert again.config_path.read_text() == "seed: 42\n"
+
+
+def test_force_again_over_unfinished_work_without_a_result_keeps_the_newest(tmp_path: Path) -> None:
+    make_run(tmp_path, "r16")
     write_text(Run.create(tmp_path, "r16", force=True).config_path, "seed: 1\n")
     Run.create(tmp_path, "r16", force=True).discard()
     assert Run(tmp_path / "r16").config_path.read_text() == "seed: 1\n"
+
+
+@pytest.mark.parametrize("moved", range(5))
+@pytest.mark.parametrize("undone", [False, True])
+def test_force_killed_at_any_file_loses_nothing_of_the_finished_run(
+    moved: int, undone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, number = make_run(tmp_path, "đợt 1", finished=True), iter(range(9))
+    for name in ("adapter", "checkpoints"):
+        write_text(run.path / name / "a", name)
+    forced = Run.create(tmp_path, "đợt 1", force=True) if undone else None
+
+    def killed(source: Path, target: Path, replace: Callable[..., None] = os.replace) -> None:
+        if next(number) == moved:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+        patched.setattr(os, "replace", killed)
+        Run.create(tmp_path, "đợt 1", force=True) if forced is None else forced.discard()
+    assert run.finished or run.result_is_aside
+    Run.create(tmp_path, "đợt 1", force=True).discard()
+    assert sorted(os.listdir(run)) == ["adapter", "checkpoints", "config.yaml", "metrics.json"]
+    assert run.read_results() == {"accuracy": 0.5}
+
+
+def test_a_folder_where_a_process_has_just_begun_names_that_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with locked(tmp_path / "góp-ý"):
+        monkeypatch.setattr(lock, "_held", set())
+        monkeypatch.setattr(lock, "_is_alive", lambda owner, path: True)
+        for look in (Run.open, document):
+            with pytest.raises(RunError, match=rf"góp-ý: .*; process {os.getpid()} on .* works there; wait for it"):
+                look(tmp_path / "góp-ý")
 
 
 def test_discarding_takes_the_new_folder_away_and_brings_the_replaced_one_back(tmp_path: Path) -> None:

@@ -120,3 +120,11 @@ def test_label_sets_are_kept_as_lists_and_are_not_compared(run: Run) -> None:
     assert read_rows(run) == rows
     with pytest.raises(RunError, match=r"loraft compare counts one label a row .*prompt\.kind=multilabel"):
         read_predictions(run)
+
+
+@pytest.mark.parametrize(("line", "got"), [("[]", "list"), ("null", "NoneType"), ('"tốt"', "str")])
+def test_a_line_that_is_no_object_is_named(run: Run, line: str, got: str) -> None:
+    with run.predictions_path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    with pytest.raises(RunError, match=rf"predictions\.jsonl: line 4 does not hold a JSON object \(got {got}\); train"):
+        read_rows(run)

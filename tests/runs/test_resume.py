@@ -7,10 +7,11 @@ import pytest
 from loraft.config.resolve import resolve
 from loraft.config.yaml_io import dump_config
 from loraft.errors import ConfigError, RunError
+from loraft.runs.atomic_files import write_text
 from loraft.runs.folders import RunFolder
-from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config, where_it_lies
+from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config, refuse_cut_off, where_it_lies
 from loraft.runs.run import Run, run_of
-from loraft.runs.study_folders import SweepFolder
+from loraft.runs.study_folders import FewshotFolder, FoldsFolder, SweepFolder
 
 
 def begun(folder: Path, *overrides: str) -> Path:
@@ -105,3 +106,39 @@ def test_a_config_that_lies_in_no_run_says_itself_where_the_run_goes(
     (path.parent / "environment.json").unlink()
     assert found(path) == {}
     assert where_it_lies(resolve(), None, Run, lambda saved: tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "mark"),
+    [
+        (Run, ".lock"),
+        (Run, ".replaced/metrics.json"),
+        (Run, "before.json"),
+        (Run, "checkpoints/checkpoint-4/optimizer.pt"),
+        (Run, "adapter/adapter_config.json"),
+        (SweepFolder, "r8/environment.json"),
+        (FoldsFolder, "folds.json"),
+        (FewshotFolder, "draws.jsonl"),
+    ],
+)
+def test_a_copy_killed_or_cut_off_anywhere_is_known_by_any_file_that_only_such_work_makes(
+    kind: type[RunFolder], mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = run_in(Path("runs/bản sao"), "name=gốc", kind=kind)
+    (path.parent / "environment.json").unlink()
+    write_text(path.parent / mark, "")
+    assert found(path, kind=kind) == {"output": "runs", "name": "bản sao"}
+    refuse_cut_off(path, kind)
+    path.write_text("", encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"bản sao/{kind.config_file}: is not a whole config"):
+        refuse_cut_off(path, kind)
+
+
+def test_a_config_of_the_user_beside_other_programs_files_may_have_a_few_keys_only(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    for name in ("metrics.json", "log.jsonl", "checkpoints/a.ckpt"):
+        write_text(tmp_path / name, "")
+    path.write_text("seed: 3\n", encoding="utf-8")
+    refuse_cut_off(path, Run)
+    refuse_cut_off(None, Run)

@@ -25,7 +25,7 @@ from loraft.runs.storage import SAME_COMMAND, reraise, storage_error
         (errno.EMFILE, "Too many open files.*ulimit -n"),
         (errno.EFBIG, "File too large.*ulimit -f"),
         (errno.ENAMETOOLONG, "File name too long.*shorter name"),
-        (errno.ENOENT, "No such file or directory.*deleted or moved"),
+        (errno.ENOENT, "No such file or directory.; put it back, if it was deleted or moved"),
     ],
 )
 def test_each_reason_has_its_remedy_and_the_next_command(number: int, says: str) -> None:
@@ -82,6 +82,9 @@ def test_work_that_was_begun_is_told_how_to_go_on(tmp_path: Path) -> None:
         reraise(full, run)
     write_text(run.config_path, "seed: 1\n")
     with pytest.raises(StorageError, match=r"a b: cannot.*then loraft train --resume --config '.*continues"):
+        reraise(full, run)
+    run.finish({})  # as where `discard` has brought the finished run back
+    with pytest.raises(StorageError, match="then run the same command again"):
         reraise(full, run)
     with pytest.raises(ZeroDivisionError):
         reraise(ZeroDivisionError(), run)

@@ -15,6 +15,7 @@ from peft import PeftModel
 from peft.utils import get_peft_model_state_dict
 
 from loraft.errors import NewerFileError, Note, RunError
+from loraft.runs.records import write_record
 from loraft.runs.run import Run
 from loraft.training import whole_checkpoints
 from loraft.training.whole_checkpoints import (
@@ -170,6 +171,30 @@ def test_several_processes_need_the_random_state_of_each(folder: Path, monkeypat
 def test_damaged_hashes_are_damage(folder: Path, content: str) -> None:
     (folder / "checkpoint-6" / HASHES_FILE).write_text(content, encoding="utf-8")
     assert damage_of(folder / "checkpoint-6", FILES) == f"{HASHES_FILE} is damaged"
+
+
+def test_a_file_without_a_hash_is_damage(folder: Path) -> None:
+    write_record(folder / "checkpoint-6" / HASHES_FILE, {"files": {}})
+    assert f"optimizer.pt has no hash in {HASHES_FILE}" in str(damage_of(folder / "checkpoint-6", ["optimizer.pt"]))
+    with pytest.warns(UserWarning, match=r"passed over checkpoint-6: .*has no hash"):
+        assert newest_checkpoint(folder, AGAIN) == folder / "checkpoint-4"
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling", "symlink to a folder"])
+def test_what_is_no_folder_under_a_checkpoints_name_makes_room_for_one(folder: Path, kind: str) -> None:
+    shutil.rmtree(folder / "checkpoint-6")
+    if kind == "file":
+        (folder / "checkpoint-6").write_text("hỏng", encoding="utf-8")
+    else:
+        target = folder.parent / "ở xa"
+        (folder / "checkpoint-6").symlink_to(target)
+        if kind != "dangling":
+            target.mkdir()
+    with pytest.warns(UserWarning, match=r"passed over checkpoint-6: was not written to its end"):
+        found = newest_checkpoint(folder, AGAIN)
+    delete_later(folder, found)
+    (folder / "checkpoint-6").mkdir()
+    assert (folder.parent / "ở xa").exists() == (kind == "symlink to a folder")
 
 
 def test_hashes_of_a_later_version_are_no_damage(folder: Path) -> None:

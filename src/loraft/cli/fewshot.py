@@ -68,6 +68,7 @@ def fewshot(
     """
     from loraft.config.resolve import resolve
     from loraft.runs.folders import refuse_force_and_resume
+    from loraft.runs.resume import refuse_cut_off
     from loraft.runs.study_folders import FewshotFolder
 
     refuse_force_and_resume(force=force, resume=resume)
@@ -84,6 +85,7 @@ def fewshot(
         flags |= dotted(model=model, task=task, quant=quant)
         again = partial(resolve, preset=preset, config_file=config, overrides=sets or ())
         resolved = again(flags=flags)
+        refuse_cut_off(config, FewshotFolder)
         if force or resume:
             resolved = in_its_folder(resolved, again, flags, config, FewshotFolder, _usual)
     else:

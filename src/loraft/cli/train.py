@@ -60,6 +60,7 @@ def train(
     from loraft.config.resolve import resolve
     from loraft.config.trackers import refuse_missing_trackers
     from loraft.runs.folders import refuse_force_and_resume
+    from loraft.runs.resume import refuse_cut_off
     from loraft.runs.run import Run, run_of
     from loraft.runs.study_folders import FoldsFolder
 
@@ -77,6 +78,7 @@ def train(
         resolved = in_its_folder(resolved, again, flags, config, FoldsFolder, usual)
         _train_folds(resolved, folds, force=force, resume=resume, json=json, verbose=verbose)
         return
+    refuse_cut_off(config, Run)
     if force or resume:
         resolved = in_its_folder(resolved, again, flags, config, Run, lambda saved: run_of(saved).path)
     run = run_of(resolved)

@@ -90,7 +90,7 @@ def load_run(run: Run, config: Config, *, switchable: bool = True) -> tuple[Enco
         BackboneError: the backbone or the adapter cannot be loaded.
     """
     if not run.finished:
-        raise RunError(f"{run.path}: the run is not finished (no {run.results_file}); {run.how_to_resume} finishes it")
+        raise RunError(f"{run.path}: the run is not finished (no {run.results_file}); {run.way_on}")
     read_peft_folder(run.adapter)  # a damaged one is told before the backbone is loaded
     encoder, base = _checked(run.adapter, located(run.adapter, config, needed=True))
     return encoder, (load_adapter if switchable else apply_adapter)(base, run.adapter)

@@ -23,8 +23,10 @@ from typing import Any, ClassVar, Self
 from loraft.config.section import OUTSIDE
 from loraft.errors import ConfigError, RunError
 from loraft.runs.atomic_files import naming, to_json
-from loraft.runs.lock import LOCK_FILE, refuse_locked
+from loraft.runs.lock import LOCK_FILE, refuse_locked, working_there
 from loraft.runs.records import read_object, write_record
+
+ASIDE = ".replaced"  # where `force` keeps the earlier work
 
 
 class RunFolder:
@@ -33,6 +35,8 @@ class RunFolder:
     Attributes:
         kind: what it is a directory of, for messages.
         config_file, results_file, log_file: names of its files.
+        marks: patterns of files by which, beside the config, such a directory is known; no names that other programs
+            also give to their files.
         path: the directory.
     """
 
@@ -40,6 +44,7 @@ class RunFolder:
     config_file: ClassVar[str]
     results_file: ClassVar[str]
     log_file: ClassVar[str] = "log.jsonl"
+    marks: ClassVar[tuple[str, ...]] = (LOCK_FILE, ASIDE, "environment.json")
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -113,22 +118,37 @@ class RunFolder:
         """Undoes `create`, unless there is a checkpoint or a result: deletes the directory, and undoes `force`."""
         if not self._made or self.finished or any((self.path / "checkpoints").glob("checkpoint-*")):
             return
-        for entry in self._own_entries():
-            _delete(entry)
+        self._delete_own()
         if self._aside.is_dir():
-            for entry in self._aside.iterdir():
+            for entry in sorted(self._aside.iterdir(), key=self._order, reverse=True):
                 os.replace(entry, self.path / entry.name)
             self._aside.rmdir()
         with suppress(OSError):  # the earlier work, or the lock
             self.path.rmdir()
 
     def _set_aside(self) -> None:
-        """Moves the earlier work out of the way; if the process is killed meanwhile, --force goes on with that."""
-        shutil.rmtree(self._aside, ignore_errors=True)
-        self._aside.mkdir()
-        # The config last: without it, what is left would not be known as a run.
-        for entry in sorted(self._own_entries(), key=lambda entry: entry == self.config_path):
+        """Moves the earlier work out of the way; if the process is killed meanwhile, --force goes on with that.
+
+        Unfinished work never takes the place of a finished one that was set aside before: it is deleted.
+        """
+        kept = self.result_is_aside
+        if kept and (self._aside / self.config_file).exists():
+            self._delete_own()
+            return
+        if not kept:
+            shutil.rmtree(self._aside, ignore_errors=True)
+        self._aside.mkdir(exist_ok=True)
+        for entry in sorted(self._own_entries(), key=self._order):
+            delete(self._aside / entry.name)
             os.replace(entry, self._aside / entry.name)
+
+    def _delete_own(self) -> None:
+        for entry in sorted(self._own_entries(), key=self._order):
+            delete(entry)
+
+    def _order(self, entry: Path) -> int:
+        """The results first, so that what is left does not count as finished; the config last, by which it is known."""
+        return (entry.name == self.config_file) - (entry.name == self.results_file)
 
     def _own_entries(self) -> list[Path]:
         """Files and folders of the work in the directory, without the lock and the earlier work."""
@@ -138,7 +158,12 @@ class RunFolder:
     @property
     def _aside(self) -> Path:
         """Where `force` keeps the earlier work."""
-        return self.path / ".replaced"
+        return self.path / ASIDE
+
+    @property
+    def result_is_aside(self) -> bool:
+        """Whether work that `force` began is not finished, and the finished work before it is kept."""
+        return not self.finished and (self._aside / self.results_file).exists()
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -152,6 +177,21 @@ class RunFolder:
     def how_to_resume(self) -> str:
         """The command that continues the work in this directory, for messages."""
         return "the same command with --resume"
+
+    @property
+    def way_on(self) -> str:
+        """How unfinished work comes to its end, and where the result before it is, for messages."""
+        way = working_there(self.path)
+        if not way:
+            way = f"{self.how_to_resume} continues it"
+            if self.result_is_aside and not self.begun:
+                way = "run the command that began it again"
+        if not self.result_is_aside:
+            return way
+        return (
+            f"{way}; the earlier result, which --force replaces, is in {self._aside}: to have it back, delete all else"
+            f" in {self.path} and move what is in {self._aside.name} there"
+        )
 
     @property
     def config_path(self) -> Path:
@@ -187,6 +227,11 @@ class RunFolder:
     def begun(self) -> bool:
         """Whether there is a config of earlier work; a damaged one counts, so that reading it says what is wrong."""
         return self.config_path.exists()
+
+    @property
+    def recognised(self) -> bool:
+        """Whether such work made the directory: a config alone may be a file of the user's."""
+        return self.config_path.is_file() and any(any(self.path.glob(mark)) for mark in self.marks)
 
     @property
     def finished(self) -> bool:
@@ -230,7 +275,7 @@ class RunFolder:
             RunError: the work is not finished, or the file is damaged or of a later version.
         """
         if not self.finished:
-            raise RunError(f"{self.path}: the {self.kind} is not finished; {self.how_to_resume} continues it")
+            raise RunError(f"{self.path}: the {self.kind} is not finished; {self.way_on}")
         return read_object(self.results_path, self.mend)
 
     def finish(self, results: Any) -> None:
@@ -249,7 +294,8 @@ def refuse_force_and_resume(*, force: bool, resume: bool) -> None:
         raise ConfigError("--force and --resume: one deletes what the other continues (got both); give one of them")
 
 
-def _delete(entry: Path) -> None:
+def delete(entry: Path) -> None:
+    """Deletes a file, a symlink or a whole folder, if it is there."""
     if entry.is_dir() and not entry.is_symlink():
         shutil.rmtree(entry, ignore_errors=True)
     else:

@@ -132,6 +132,15 @@ def refuse_locked(folder: Path, *, force: bool = False) -> None:
         _told_if_over(path, content, force)
 
 
+def working_there(folder: Path) -> str:
+    """What `refuse_locked` says about the other process in the directory, for messages; "" if there is none."""
+    try:
+        refuse_locked(folder)
+    except RunError as error:
+        return str(error).removeprefix(f"{folder}: ")
+    return ""
+
+
 def _acquire(path: Path, force: bool) -> bytes:
     """Creates the lock file; returns its content."""
     import psutil

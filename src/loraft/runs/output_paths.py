@@ -65,5 +65,4 @@ def head(path: Path) -> bytes:
 def _of_a_run(path: Path) -> bool:
     # An adapter's or a checkpoint's file lies up to two folders below its run's.
     runs = [kind(folder) for kind in (Run, SweepFolder, FoldsFolder, FewshotFolder) for folder in path.parents[:3]]
-    made = any(run.config_path.is_file() and run.environment_path.is_file() for run in runs)
-    return made or path == DatasetFolder(path.parent).results_path
+    return any(run.recognised for run in runs) or path == DatasetFolder(path.parent).results_path

@@ -95,10 +95,14 @@ def read_rows(run: Run) -> list[PredictedRow]:
         RunError: the file is missing or damaged.
     """
     path = run.predictions_path
-    lines = [from_json(line, path, MEND) for line in read_text(path, MEND).split("\n") if line]
+    texts = read_text(path, MEND).split("\n")
+    lines = {number: from_json(line, path, MEND) for number, line in enumerate(texts, start=1) if line}
+    if (wrong := next((n for n, line in lines.items() if not isinstance(line, dict)), None)) is not None:
+        got = type(lines[wrong]).__name__
+        raise RunError(f"{path}: line {wrong} does not hold a JSON object (got {got}); {MEND}")
     if not lines:
         raise RunError(f"{path}: holds no predictions; {MEND}")
-    return [record_from(line, PredictedRow, path, MEND) for line in lines]
+    return [record_from(line, PredictedRow, path, MEND) for line in lines.values()]
 
 
 def read_predictions(run: Run) -> RunPredictions:

@@ -39,6 +39,18 @@ def check_same_config(path: Path, config: Config, *, free: Collection[str], hint
         raise RunError(f"{path.parent}: was begun with another config:\n" + "\n".join(changed) + f"\n{hint}")
 
 
+def refuse_cut_off(file: Path | None, kind: type[RunFolder]) -> None:
+    """Raises an error if a config file lies in a directory of work and is empty or not whole, as work wrote it.
+
+    Defaults would take the place of what it lacks.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if file is not None and file.name == kind.config_file and kind(file.parent).recognised:
+        load_config(file)
+
+
 def where_it_lies(
     config: Config, file: Path | None, kind: type[RunFolder], usual: Callable[[Config], Path]
 ) -> dict[str, str]:
@@ -56,7 +68,7 @@ def where_it_lies(
         No keys where the file is not the config of such a directory, where the directory is the one that the config
         names, and where the command line names another output or name than the file.
     """
-    if file is None or file.name != kind.config_file or not kind(file.parent).environment_path.is_file():
+    if file is None or file.name != kind.config_file or not kind(file.parent).recognised:
         return {}
     saved, folder = load_config(file), Path(os.path.abspath(file.parent))
     named_otherwise = (saved.output, saved.name) != (config.output, config.name)

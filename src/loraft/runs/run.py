@@ -10,6 +10,7 @@ from loraft.config.names import LONGEST, shortened, show
 from loraft.config.schema import Config
 from loraft.errors import RunError, listed
 from loraft.runs.folders import RunFolder
+from loraft.runs.lock import working_there
 from loraft.runs.study_folders import SweepFolder
 
 MANIFEST_FILE = "loraft.json"  # beside the adapter
@@ -27,6 +28,7 @@ class Run(RunFolder):
 
     kind = "run"
     config_file, results_file = "config.yaml", "metrics.json"
+    marks = (*RunFolder.marks, "before.json", "checkpoints/checkpoint-*", "adapter/adapter_config.json")
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -36,6 +38,8 @@ class Run(RunFolder):
             RunError: there is no such folder, or it is not a run directory.
         """
         run = cls(Path(path))
+        if not run.begun and (run.result_is_aside or working_there(run.path)):
+            raise RunError(f"{run.path}: the run is not finished (no {cls.results_file}); {run.way_on}")
         if not run.begun:
             what = f"is not a run directory (no {cls.config_file} in it)" if run.path.is_dir() else "no such run"
             raise RunError(f"{run.path}: {what}; loraft train makes runs")
@@ -136,7 +140,7 @@ def newest_finished(output: Path) -> Run:
     if not finished:
         got = f"got {len(runs)} unfinished" if runs else "got none"
         hint = (
-            f"{runs[0].how_to_resume} finishes one"
+            working_there(runs[0].path) or f"{runs[0].how_to_resume} finishes one"
             if runs
             else "loraft train makes one, --run PATH selects one in another folder"
         )
@@ -177,9 +181,7 @@ def find_run(name_or_path: str | Path, output: Path) -> Run:
 
 def _best_trial(sweep: SweepFolder) -> Run:
     if not sweep.finished:
-        raise RunError(
-            f"{sweep.path}: the sweep is not finished; {sweep.how_to_resume} continues it, or name one of its runs"
-        )
+        raise RunError(f"{sweep.path}: the sweep is not finished; {sweep.way_on}, or name one of its runs")
     results = sweep.read_results()
     best = results.get("best")
     if best is None and "best" in results:

@@ -22,7 +22,7 @@ REMEDIES = {
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.ENFILE: "close other programs, which hold too many open files",
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ENOENT: "it is missing, or was deleted or moved while the command ran",
+    errno.ENOENT: "put it back, if it was deleted or moved while the command ran",
     errno.EISDIR: "a folder is where a file belongs: move it away",
     errno.ENOTDIR: "a file is where a folder belongs: move it away",
     errno.EEXIST: "something else of that name is there: move it away",
@@ -60,7 +60,7 @@ def reraise(error: Exception, folder: RunFolder) -> NoReturn:
     Raises:
         StorageError: it is the operating system's.
     """
-    then = f"{folder.how_to_resume} continues" if folder.begun else SAME_COMMAND
+    then = f"{folder.how_to_resume} continues" if folder.begun and not folder.finished else SAME_COMMAND
     if (told := storage_error(error, then, folder.path)) is None:
         raise error
     raise told from error

@@ -16,6 +16,7 @@ class SweepFolder(RunFolder):
 
     kind = "sweep"
     config_file, results_file = "sweep.yaml", "sweep.json"
+    marks = (*RunFolder.marks, "sweep.json", "errors/*.txt", "*/environment.json")
 
     @property
     def how_to_resume(self) -> str:
@@ -49,6 +50,7 @@ class FoldsFolder(SweepFolder):
 
     kind = "training by folds"
     config_file, results_file = "folds.yaml", "folds.json"
+    marks = (*SweepFolder.marks, "folds.json")
 
     @property
     def how_to_resume(self) -> str:
@@ -95,6 +97,7 @@ class FewshotFolder(RunFolder):
 
     kind = "study"
     config_file, results_file, log_file = "fewshot.yaml", "fewshot.json", "draws.jsonl"
+    marks = (*RunFolder.marks, "draws.jsonl", "fewshot.json")
 
     def refusal(self, *, force: bool, resume: bool) -> str | None:
         """As in `RunFolder`, but a finished study may be resumed too, to add draws or numbers of shots."""

@@ -14,6 +14,7 @@ from loraft.display.page import Code, Document, Part
 from loraft.display.table import MANY_LABELS
 from loraft.errors import RunError
 from loraft.evaluation import tables as evaluation_tables
+from loraft.runs.lock import working_there
 from loraft.runs.output_paths import check_target, head, writing
 from loraft.runs.run import Run
 from loraft.runs.study_folders import DatasetFolder, FewshotFolder, FoldsFolder, SweepFolder
@@ -68,9 +69,11 @@ def document(folder: Path) -> Document:
         if (folder / file).exists():  # a folder of that name, too: reading it says what is wrong
             return make(folder)
     remedy = "the same command with --resume finishes what was interrupted"
+    if (found := Run(folder)).result_is_aside or working_there(folder):
+        remedy = found.way_on
     for kind, more in ((Run, ""), (SweepFolder, ", or name one of its runs"), (FoldsFolder, "")):
         if kind(folder).begun:
-            remedy = f"{kind(folder).how_to_resume} continues it{more}"
+            remedy = f"{kind(folder).way_on}{more}"
     raise RunError(f"{folder}: nothing finished to report (got none of {', '.join(KINDS)}); {remedy}")
 
 

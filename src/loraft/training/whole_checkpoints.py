@@ -6,7 +6,6 @@ process that is killed before leaves a checkpoint without it. One whose files di
 
 import json
 import os
-import shutil
 import warnings
 import zipfile
 from collections.abc import Collection
@@ -20,6 +19,7 @@ from trl import SFTTrainer
 
 from loraft.errors import NewerFileError, Note, RunError, listed
 from loraft.runs.atomic_files import write_text
+from loraft.runs.folders import delete
 from loraft.runs.hashes import differing, hashes_of
 from loraft.runs.records import read_object, write_record
 from loraft.runs.run import Run
@@ -105,7 +105,7 @@ def delete_later(folder: Path, checkpoint: Path | None) -> None:
     first = -1 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-"))
     for step in _steps(folder):
         if step > first:
-            shutil.rmtree(folder / f"checkpoint-{step}", ignore_errors=True)
+            delete(folder / f"checkpoint-{step}")  # which may be a file or a symlink
 
 
 def write_hashes(folder: Path) -> None:
@@ -136,7 +136,8 @@ def damage_of(folder: Path, needed: Collection[str], *, only: bool = True) -> st
             state = {name: "is damaged" for name in needed if (folder / name).exists() and not _reads(folder / name)}
         else:
             looked_at = {name: value for name, value in hashes.items() if name in needed or not only}
-            state = {name: f"is {how}" for name, how in differing(folder, looked_at).items()}
+            state = {name: f"has no hash in {HASHES_FILE}" for name in needed if name not in hashes}
+            state |= {name: f"is {how}" for name, how in differing(folder, looked_at).items()}
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     except ValueError:

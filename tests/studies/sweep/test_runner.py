@@ -1,5 +1,6 @@
 """A sweep's trials are the runs that `train` would make, over one backbone that stays as it is."""
 
+import errno
 import json
 import shutil
 import signal
@@ -182,6 +183,10 @@ def test_the_sweep_itself_is_no_run(swept: tuple[Config, SweepResult]) -> None:
         newest_finished(Path(swept[0].output.folder))
 
 
+def no_space(*given: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_finished_trials_are_kept_and_more_ranks_train_only_those(
     swept: tuple[Config, SweepResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +202,13 @@ def test_finished_trials_are_kept_and_more_ranks_train_only_those(
     assert runner.sweep(section, quiet=True, tell=told.append) == first
     assert trained == []
     assert told == ["3 of 3 trials are finished already"]
+    results = SweepFolder(Path(first.path)).results_path
+    for asked in (section, section.model_copy(update={"sweep": section.sweep.model_copy(update={"ranks": [1, 9]})})):
+        with monkeypatch.context() as full:
+            full.setattr(runner, "write_record", no_space)
+            with pytest.raises(OSError, match="No space"):
+                runner.sweep(asked, quiet=True)
+        assert results.is_file()
     more = section.model_copy(update={"sweep": section.sweep.model_copy(update={"ranks": [1, 2, 3, 4]})})
     result = runner.sweep(more, quiet=True)
     assert trained == ["sweep-loraft-vi-tiny-feedback-sentiment-lora/r3"]

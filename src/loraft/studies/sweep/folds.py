@@ -95,9 +95,10 @@ def _train_folds(config: Config, folds: int, *, force: bool, quiet: bool, tell: 
         if trial not in waiting and trial.name not in errors:
             manifest.check_drawn(manifest.read(run.adapter), load_config(run.config_path), trial.config, test)
     folder = FoldsFolder.create(Path(config.output.folder), _name(config, folds))
-    folder.results_path.unlink(missing_ok=True)
     write_text(folder.config_path, dump_config(config))
     write_record(folder.environment_path, environment(config))
+    if waiting:  # else the results are replaced when the new ones are written
+        folder.results_path.unlink(missing_ok=True)
     if finished := len(trials) - len(waiting) - len(errors):
         tell(f"{finished} of {folds} folds are finished already")
     errors |= run_trials(waiting, folder, shared, "off", force=force, quiet=quiet)

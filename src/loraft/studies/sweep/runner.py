@@ -77,14 +77,15 @@ def _sweep(config: Config, trials: Sequence[Trial], *, force: bool, quiet: bool,
     for trial in waiting:
         warn_of_notes(shared.splits(trial.config).values())
     folder = SweepFolder.create(Path(config.output.folder), sweep_name(config))
-    for old in (folder.results_path, folder.figure_path):
-        old.unlink(missing_ok=True)
     write_text(folder.config_path, dump_config(_without_unused_ranks(config, trials)))
     write_record(folder.environment_path, environment(config))
+    if waiting:  # else the results are replaced when the new ones are written
+        folder.results_path.unlink(missing_ok=True)
     if finished := len(trials) - len(waiting) - len(errors):
         tell(f"{finished} of {len(trials)} trials are finished already")
     errors |= run_trials(waiting, folder, shared, config.sweep.joint, force=force, quiet=quiet)
     result = _conclude(folder, config, trials, errors)
+    folder.figure_path.unlink(missing_ok=True)
     if result.best is not None:
         try:
             figures.sweep_curve(result, folder.figure_path)
