@@ -83,3 +83,9 @@ def test_a_long_name_of_an_input_is_told_in_a_short_message(name: str) -> None:
     for more in ([], ["--format", "text"]):
         said = refusal([*arguments, *more], r"\.\.\.: no such file; check the path")
         assert len(said) < 200
+    if "/" not in name:
+        said = refusal(
+            [*arguments, "--output-file", f"{name}.csv"],
+            r"--output-file: cannot be written \(got 'ạ+\.\.\.: File name too",
+        )
+        assert len(said) < 200

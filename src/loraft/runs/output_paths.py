@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from loraft.config.names import show
 from loraft.errors import ConfigError, RunError
 from loraft.runs.atomic_files import is_stream, replacing
 from loraft.runs.run import Run
 from loraft.runs.study_folders import DatasetFolder, FewshotFolder, FoldsFolder, SweepFolder
 
+LONG_NAME = 255  # letters, above which a message shows the begin of a path
 HEAD = 64 * 1024  # bytes at the beginning of a file in which its mark stands
 
 
@@ -33,7 +35,8 @@ def check_target(path: Path, flag: str, *, own: Callable[[Path], bool], force: b
         if is_stream(path) or not path.exists() or not path.stat().st_size or own(path):
             return
     except OSError as error:
-        raise ConfigError(f"{flag}: cannot be written (got {path}: {error.strerror}); name another file") from None
+        got = path if len(str(path)) <= LONG_NAME else show(str(path))
+        raise ConfigError(f"{flag}: cannot be written (got {got}: {error.strerror}); name another file") from None
     if _of_a_run(path.resolve()):
         raise ConfigError(f"{flag}: is a file of a run or study (got {path}); name another file")
     if not force:
