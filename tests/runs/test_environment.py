@@ -67,7 +67,8 @@ def test_the_record_makes_constraints_for_pip(tmp_path: Path) -> None:
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository in whose folder loraft's source seems to lie, committed."""
-    source = tmp_path / "environment.py"
+    source = tmp_path / "runs" / "environment.py"
+    source.parent.mkdir()
     source.write_text("a", encoding="utf-8")
     monkeypatch.setattr(module, "__file__", str(source))
     git(tmp_path, "init", "--quiet")
@@ -87,7 +88,7 @@ def test_the_commit_is_that_of_the_source_and_says_whether_it_was_changed(reposi
     assert (clean.git_commit, clean.dirty, clean.diff_sha256, clean.changes) == (commit, False, None, "")
     hashes = []
     for text in ("b", "c", "b"):
-        (repository / "environment.py").write_text(text, encoding="utf-8")
+        (repository / "runs" / "environment.py").write_text(text, encoding="utf-8")
         changed = environment()
         assert (changed.git_commit, changed.dirty) == (f"{commit}-dirty", True)
         assert str(changed.diff_sha256)[:12] in changed.changes
@@ -95,8 +96,23 @@ def test_the_commit_is_that_of_the_source_and_says_whether_it_was_changed(reposi
     assert hashes[0] == hashes[2] != hashes[1]
 
 
+def test_a_source_file_that_git_does_not_know_is_a_change(repository: Path) -> None:
+    (repository / "mới.py").write_text("a", encoding="utf-8")
+    first = environment()
+    assert (str(first.git_commit).endswith("-dirty"), first.dirty) == (True, True)
+    (repository / "mới.py").write_text("b", encoding="utf-8")
+    assert environment().diff_sha256 != first.diff_sha256
+    (repository / ".gitignore").write_text("*", encoding="utf-8")
+    assert environment().dirty is False
+
+
+def test_a_checkout_of_another_user_has_a_commit(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert environment().git_commit is not None
+
+
 def test_the_commit_of_a_repository_around_an_installed_package_is_not_taken(repository: Path) -> None:
-    git(repository, "rm", "--quiet", "--cached", "environment.py")
+    git(repository, "rm", "--quiet", "--cached", "runs/environment.py")
     assert environment().git_commit is None
 
 

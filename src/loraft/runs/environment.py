@@ -42,7 +42,7 @@ class Environment:
         packages: version of each package; None where it is not installed, "unknown" where it has no metadata.
         custom_code: what `custom_code` says.
         dirty: whether loraft's source differs from its commit; None outside a repository.
-        diff_sha256: hash of that difference (`git diff HEAD`); None without one.
+        diff_sha256: hash of that difference (`git diff HEAD`, and files that git does not know); None without one.
         seed: of the config.
         threads: of torch; None where torch was not loaded.
         variables: environment variables that change results, where they are set.
@@ -148,16 +148,22 @@ def _git_state() -> tuple[str | None, str | None]:
 
     None and None outside its repository.
     """
+    package = Path(__file__).parents[1]
 
     def git(*arguments: str) -> bytes:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        # A checkout may be another user's.
+        command = ["git", "-c", "safe.directory=*", "-C", str(package), *arguments]
         return subprocess.run(command, capture_output=True, check=True, timeout=10).stdout
 
     try:
         # loraft may be installed inside another repository, for example in its .venv: its commit is not loraft's.
-        git("ls-files", "--error-unmatch", Path(__file__).name)
+        git("ls-files", "--error-unmatch", str(Path(__file__)))
         commit = git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").decode().strip()
-        diff = hashlib.sha256(git("diff", "HEAD", "--binary")).hexdigest() if commit.endswith("-dirty") else None
+        new = git("ls-files", "--others", "--exclude-standard", "-z", ".").decode(errors="surrogateescape").split("\0")
+        diff = hashlib.sha256(git("diff", "HEAD", "--binary"))
+        for name in sorted(filter(None, new)):
+            diff.update(f"{name}\0".encode(errors="surrogateescape") + (package / name).read_bytes())
     except (OSError, subprocess.SubprocessError):
         return None, None
-    return commit, diff
+    commit = commit if not any(new) else f"{commit.removesuffix('-dirty')}-dirty"
+    return commit, diff.hexdigest() if commit.endswith("-dirty") else None
