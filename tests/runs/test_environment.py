@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import loraft
+from loraft.config.resolve import resolve
 from loraft.runs import environment as module
 from loraft.runs.atomic_files import to_json
-from loraft.runs.environment import PACKAGES, Environment, environment, package_versions
+from loraft.runs.environment import PACKAGES, Environment, environment, keep_environment, package_versions
 from loraft.runs.records import as_json, read_record, write_record
 
 GUIDE = Path(__file__).parents[2] / "docs" / "studies.md"
@@ -42,6 +44,22 @@ def test_environment_is_json_and_is_read_again(tmp_path: Path) -> None:
 def test_versions_are_those_installed_and_none_of_what_is_not() -> None:
     assert package_versions(["numpy", "không-có"]) == {"numpy": metadata.version("numpy"), "không-có": None}
     assert set(environment().packages) == set(PACKAGES)
+
+
+def test_work_that_goes_on_elsewhere_keeps_where_it_was_begun_and_says_what_differs(tmp_path: Path) -> None:
+    path, config = tmp_path / "môi trường.json", resolve()
+    first = keep_environment(path, config)
+    kept = path.read_bytes()
+    assert keep_environment(path, config) == first
+    assert path.read_bytes() == kept
+    write_record(path, replace(first, packages={**first.packages, "torch": "1.0"}, git_commit="a-dirty", dirty=True))
+    with pytest.warns(UserWarning, match=r"begun in: git_commit a-dirty then, .*; torch 1\.0 then, .* now$"):
+        again = keep_environment(path, config)
+    assert (again.packages["torch"], again.dirty, len(again.resumed)) == ("1.0", True, 1)
+    assert read_record(path, Environment, "") == again
+    assert keep_environment(path, config, anew=True).resumed == ()
+    path.write_text("", encoding="utf-8")
+    assert keep_environment(path, config).dirty == first.dirty
 
 
 def test_a_package_without_readable_metadata_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
