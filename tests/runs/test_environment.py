@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import loraft
+from loraft.config.resolve import resolve
 from loraft.runs import environment as module
 from loraft.runs.atomic_files import to_json
-from loraft.runs.environment import PACKAGES, Environment, environment, package_versions
+from loraft.runs.environment import PACKAGES, Environment, environment, keep_environment, package_versions
 from loraft.runs.records import as_json, read_record, write_record
 
 GUIDE = Path(__file__).parents[2] / "docs" / "studies.md"
@@ -44,6 +46,22 @@ def test_versions_are_those_installed_and_none_of_what_is_not() -> None:
     assert set(environment().packages) == set(PACKAGES)
 
 
+def test_work_that_goes_on_elsewhere_keeps_where_it_was_begun_and_says_what_differs(tmp_path: Path) -> None:
+    path, config = tmp_path / "môi trường.json", resolve()
+    first = keep_environment(path, config)
+    kept = path.read_bytes()
+    assert keep_environment(path, config) == first
+    assert path.read_bytes() == kept
+    write_record(path, replace(first, packages={**first.packages, "torch": "1.0"}, git_commit="a-dirty", dirty=True))
+    with pytest.warns(UserWarning, match=r"begun in: git_commit a-dirty then, .*; torch 1\.0 then, .* now$"):
+        again = keep_environment(path, config)
+    assert (again.packages["torch"], again.dirty, len(again.resumed)) == ("1.0", True, 1)
+    assert read_record(path, Environment, "") == again
+    assert keep_environment(path, config, anew=True).resumed == ()
+    path.write_text("", encoding="utf-8")
+    assert keep_environment(path, config).dirty == first.dirty
+
+
 def test_a_package_without_readable_metadata_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> str:
         raise KeyError("Version") if name == "numpy" else metadata.PackageNotFoundError(name)
@@ -67,7 +85,8 @@ def test_the_record_makes_constraints_for_pip(tmp_path: Path) -> None:
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository in whose folder loraft's source seems to lie, committed."""
-    source = tmp_path / "environment.py"
+    source = tmp_path / "runs" / "environment.py"
+    source.parent.mkdir()
     source.write_text("a", encoding="utf-8")
     monkeypatch.setattr(module, "__file__", str(source))
     git(tmp_path, "init", "--quiet")
@@ -87,7 +106,7 @@ def test_the_commit_is_that_of_the_source_and_says_whether_it_was_changed(reposi
     assert (clean.git_commit, clean.dirty, clean.diff_sha256, clean.changes) == (commit, False, None, "")
     hashes = []
     for text in ("b", "c", "b"):
-        (repository / "environment.py").write_text(text, encoding="utf-8")
+        (repository / "runs" / "environment.py").write_text(text, encoding="utf-8")
         changed = environment()
         assert (changed.git_commit, changed.dirty) == (f"{commit}-dirty", True)
         assert str(changed.diff_sha256)[:12] in changed.changes
@@ -95,8 +114,23 @@ def test_the_commit_is_that_of_the_source_and_says_whether_it_was_changed(reposi
     assert hashes[0] == hashes[2] != hashes[1]
 
 
+def test_a_source_file_that_git_does_not_know_is_a_change(repository: Path) -> None:
+    (repository / "mới.py").write_text("a", encoding="utf-8")
+    first = environment()
+    assert (str(first.git_commit).endswith("-dirty"), first.dirty) == (True, True)
+    (repository / "mới.py").write_text("b", encoding="utf-8")
+    assert environment().diff_sha256 != first.diff_sha256
+    (repository / ".gitignore").write_text("*", encoding="utf-8")
+    assert environment().dirty is False
+
+
+def test_a_checkout_of_another_user_has_a_commit(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert environment().git_commit is not None
+
+
 def test_the_commit_of_a_repository_around_an_installed_package_is_not_taken(repository: Path) -> None:
-    git(repository, "rm", "--quiet", "--cached", "environment.py")
+    git(repository, "rm", "--quiet", "--cached", "runs/environment.py")
     assert environment().git_commit is None
 
 

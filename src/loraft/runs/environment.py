@@ -5,16 +5,19 @@ import os
 import platform
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata, util
 from pathlib import Path
 
 from loraft.bundled import bundled_backbones
 from loraft.config.schema import Config, ModelConfig
+from loraft.errors import NewerFileError, RunError
 from loraft.runs.atomic_files import utc_now
 from loraft.runs.hashes import hashes_of
+from loraft.runs.records import read_record, write_record
 
 # All that a result can depend on: the libraries that read, compute and write, and those below them.
 PACKAGES = (
@@ -42,10 +45,11 @@ class Environment:
         packages: version of each package; None where it is not installed, "unknown" where it has no metadata.
         custom_code: what `custom_code` says.
         dirty: whether loraft's source differs from its commit; None outside a repository.
-        diff_sha256: hash of that difference (`git diff HEAD`); None without one.
+        diff_sha256: hash of that difference (`git diff HEAD`, and files that git does not know); None without one.
         seed: of the config.
         threads: of torch; None where torch was not loaded.
         variables: environment variables that change results, where they are set.
+        resumed: what differed each time that the work was continued elsewhere, in words, after the time.
         hardware: names of the processor and the card, and versions of CUDA, cuDNN and the card's driver.
     """
 
@@ -63,6 +67,7 @@ class Environment:
     threads: int | None = None
     variables: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, str] = field(default_factory=dict)
+    resumed: tuple[str, ...] = ()
 
     @property
     def changes(self) -> str:
@@ -94,6 +99,42 @@ def environment(config: Config | None = None) -> Environment:
         variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
         hardware=_hardware(),
     )
+
+
+def keep_environment(path: Path, config: Config, *, anew: bool = False) -> Environment:
+    """The environment in which work was begun, from its file, which is written where there is none or a damaged one.
+
+    Where work goes on in another one, a warning says what differs, and the file keeps it.
+
+    Args:
+        path: of the file.
+        config: of the work.
+        anew: the work begins again.
+    """
+    now, begun = environment(config), None
+    if path.exists() and not anew:
+        try:
+            begun = read_record(path, Environment, "")
+        except NewerFileError:
+            raise
+        except RunError:
+            begun = None
+    if begun is None:
+        write_record(path, now)
+        return now
+    if not (differences := _differences(begun, now)):
+        return begun
+    warnings.warn(f"{path}: the work goes on in another environment than it was begun in: {differences}", stacklevel=2)
+    begun = replace(begun, resumed=(*begun.resumed, f"{now.time}: {differences}"))
+    write_record(path, begun)
+    return begun
+
+
+def _differences(then: Environment, now: Environment) -> str:
+    """What can change results, as `<name> <then> then, <now> now`; "" if nothing differs."""
+    packages = {name: (then.packages.get(name), version) for name, version in now.packages.items()}
+    own = {key: (getattr(then, key), getattr(now, key)) for key in ("python", "git_commit", "diff_sha256")}
+    return "; ".join(f"{name} {old} then, {new} now" for name, (old, new) in (own | packages).items() if old != new)
 
 
 def custom_code(model: ModelConfig) -> dict[str, str]:
@@ -148,16 +189,22 @@ def _git_state() -> tuple[str | None, str | None]:
 
     None and None outside its repository.
     """
+    package = Path(__file__).parents[1]
 
     def git(*arguments: str) -> bytes:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        # A checkout may be another user's.
+        command = ["git", "-c", "safe.directory=*", "-C", str(package), *arguments]
         return subprocess.run(command, capture_output=True, check=True, timeout=10).stdout
 
     try:
         # loraft may be installed inside another repository, for example in its .venv: its commit is not loraft's.
-        git("ls-files", "--error-unmatch", Path(__file__).name)
+        git("ls-files", "--error-unmatch", str(Path(__file__)))
         commit = git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").decode().strip()
-        diff = hashlib.sha256(git("diff", "HEAD", "--binary")).hexdigest() if commit.endswith("-dirty") else None
+        new = git("ls-files", "--others", "--exclude-standard", "-z", ".").decode(errors="surrogateescape").split("\0")
+        diff = hashlib.sha256(git("diff", "HEAD", "--binary"))
+        for name in sorted(filter(None, new)):
+            diff.update(f"{name}\0".encode(errors="surrogateescape") + (package / name).read_bytes())
     except (OSError, subprocess.SubprocessError):
         return None, None
-    return commit, diff
+    commit = commit if not any(new) else f"{commit.removesuffix('-dirty')}-dirty"
+    return commit, diff.hexdigest() if commit.endswith("-dirty") else None

@@ -30,7 +30,7 @@ from loraft.models.encoder import Encoder
 from loraft.models.load import build
 from loraft.models.prompts import warn_of_cuts
 from loraft.runs.atomic_files import write_text
-from loraft.runs.environment import custom_code, environment
+from loraft.runs.environment import custom_code, keep_environment
 from loraft.runs.lock import locked
 from loraft.runs.predictions import PredictedRow, predicted_ids, write_rows
 from loraft.runs.records import write_record
@@ -159,8 +159,7 @@ def _train_and_judge(
         hint = f"{run.how_to_resume} continues it as it was begun, --force begins again"
         check_same_config(run.config_path, config, free=(*OUTPUT_KEYS, *STUDY_SECTIONS), hint=hint)
     write_text(run.config_path, dump_config(config))
-    made_in = environment(config)
-    write_record(run.environment_path, made_in)
+    made_in = keep_environment(run.environment_path, config)
     # Before the adapter: pissa and olora move weights out of the backbone.
     identity = manifest.identify(config, base, run.path)
     test = splits["test"]

@@ -183,7 +183,7 @@ def test_the_sweep_itself_is_no_run(swept: tuple[Config, SweepResult]) -> None:
         newest_finished(Path(swept[0].output.folder))
 
 
-def no_space(*given: object) -> None:
+def no_space(*given: object, **flags: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -205,7 +205,7 @@ def test_finished_trials_are_kept_and_more_ranks_train_only_those(
     results = SweepFolder(Path(first.path)).results_path
     for asked in (section, section.model_copy(update={"sweep": section.sweep.model_copy(update={"ranks": [1, 9]})})):
         with monkeypatch.context() as full:
-            full.setattr(runner, "write_record", no_space)
+            full.setattr(runner, "keep_environment", no_space)
             with pytest.raises(OSError, match="No space"):
                 runner.sweep(asked, quiet=True)
         assert results.is_file()

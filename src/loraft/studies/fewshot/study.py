@@ -35,10 +35,10 @@ from loraft.models.load import build, load_run
 from loraft.models.prompts import Demonstrations, Prompt, warn_of_cuts
 from loraft.models.source import located
 from loraft.runs.atomic_files import write_text
-from loraft.runs.environment import environment
+from loraft.runs.environment import keep_environment
 from loraft.runs.lock import locked
 from loraft.runs.predictions import predicted_ids
-from loraft.runs.records import as_json, record_from, write_record
+from loraft.runs.records import as_json, record_from
 from loraft.runs.resume import OUTPUT_KEYS, check_same_config
 from loraft.runs.run import Run
 from loraft.runs.storage import reraise
@@ -147,7 +147,7 @@ def _fewshot(
     )
     if not study.finished:  # the config of a finished study is replaced together with its results
         write_text(study.config_path, dump_config(config))
-    write_record(study.environment_path, environment(config))
+    keep_environment(study.environment_path, config)
 
     visible = not quiet and sys.stderr.isatty()
     try:

@@ -26,10 +26,9 @@ from loraft.evaluation.choosing import Metric, report_for
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.models import manifest
 from loraft.runs.atomic_files import write_text
-from loraft.runs.environment import environment
+from loraft.runs.environment import keep_environment
 from loraft.runs.lock import locked
 from loraft.runs.predictions import PredictedRow, predicted_ids, read_rows, write_rows
-from loraft.runs.records import write_record
 from loraft.runs.run import Run, default_name
 from loraft.runs.study_folders import FoldsFolder
 from loraft.studies.sweep.fold_records import FoldRecord, FoldsResult
@@ -96,7 +95,7 @@ def _train_folds(config: Config, folds: int, *, force: bool, quiet: bool, tell: 
             manifest.check_drawn(manifest.read(run.adapter), load_config(run.config_path), trial.config, test)
     folder = FoldsFolder.create(Path(config.output.folder), _name(config, folds))
     write_text(folder.config_path, dump_config(config))
-    write_record(folder.environment_path, environment(config))
+    keep_environment(folder.environment_path, config, anew=force)
     if waiting:  # else the results are replaced when the new ones are written
         folder.results_path.unlink(missing_ok=True)
     if finished := len(trials) - len(waiting) - len(errors):

@@ -22,10 +22,9 @@ from loraft.evaluation.figures import draw_run_figures
 from loraft.models.adapter import MOVING_INITS, count_trainable
 from loraft.models.backbone import without_weights
 from loraft.runs.atomic_files import write_text
-from loraft.runs.environment import environment
+from loraft.runs.environment import keep_environment
 from loraft.runs.lock import locked
 from loraft.runs.predictions import RunPredictions, read_predictions
-from loraft.runs.records import write_record
 from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep import figures, joint_pass
@@ -78,7 +77,7 @@ def _sweep(config: Config, trials: Sequence[Trial], *, force: bool, quiet: bool,
         warn_of_notes(shared.splits(trial.config).values())
     folder = SweepFolder.create(Path(config.output.folder), sweep_name(config))
     write_text(folder.config_path, dump_config(_without_unused_ranks(config, trials)))
-    write_record(folder.environment_path, environment(config))
+    keep_environment(folder.environment_path, config, anew=force)
     if waiting:  # else the results are replaced when the new ones are written
         folder.results_path.unlink(missing_ok=True)
     if finished := len(trials) - len(waiting) - len(errors):
