@@ -9,7 +9,8 @@ import pytest
 
 NOWHERE = "/proc/không-có"  # no process can make it, not even root's
 VARIABLES = (
-    "HOME", "HF_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR",
+    "HOME", "HF_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "TRITON_CACHE_DIR",
+    "TORCHINDUCTOR_CACHE_DIR",
 )  # fmt: skip
 
 
