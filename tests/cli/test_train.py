@@ -123,12 +123,12 @@ def test_the_command_that_a_message_prints_works_in_a_renamed_folder(
         assert loraft_says(*shlex.split(command)[1:])[0] == 0
         assert api.config is not None
         assert run_of(api.config).path == Path("runs/mới")
-    (here / "runs" / "mới" / "config.yaml").write_text("", encoding="utf-8")
-    code, _, err = loraft_says("train", *config)  # not the defaults, somewhere else
-    assert (code, err.startswith("error: runs/mới/config.yaml: is not a whole config")) == (2, True)
     assert loraft_says("train", *config, "--resume", "--set", "name=khác")[0] == 1  # that run was not begun
     assert loraft_says("train", *config)[0] == 0  # its config, for a run of the old name
     assert run_of(api.config).path == Path("runs/cũ")
+    (here / "runs" / "mới" / "config.yaml").write_text("", encoding="utf-8")
+    code, _, err = loraft_says("train", *config)  # not the defaults, somewhere else
+    assert (code, err.startswith("error: runs/mới/config.yaml: is not a whole config")) == (2, True)
 
 
 @pytest.mark.parametrize(("rank", "code"), [("0", 1), ("1", 0)])

@@ -49,8 +49,8 @@ class Environment:
         seed: of the config.
         threads: of torch; None where torch was not loaded.
         variables: environment variables that change results, where they are set.
-        resumed: what differed each time that the work was continued elsewhere, in words, after the time.
         hardware: names of the processor and the card, and versions of CUDA, cuDNN and the card's driver.
+        resumed: what differed each time that the work was continued elsewhere, in words, after the time.
     """
 
     time: str
