@@ -17,7 +17,7 @@ CASES = {
     ("train.metric=micro_f1",): r"train: metric=micro_f1 does not go with prompt\.kind=single",
     ("train.metric=accuracy", "prompt.kind=multilabel"): r"metric=accuracy does not go with prompt\.kind=multilabel",
     ("train.metric=f1:vui",): r"train: metric='f1:vui' names no label of the task; labels: negative, neutral, positive",
-    (f"train.metric=f1:{'x' * 300}",): r"train: metric='f1:x+\.\.\. names no label",
+    (f"train.metric=f1:{'x' * 300}",): r"train: metric='f1:x+\.\.\.' names no label",
     ("train.metric=f1",): r"train\.metric: is no metric \(got 'f1'",
     ("train.metric=",): r"train\.metric: not allowed \(got None",
     ("train.metric=''",): r"train\.metric: is no metric \(got ''",

@@ -46,7 +46,7 @@ CASES = {
     "digits of seeds": (["sweep", "--seeds", DIGITS], r"--seeds: not a whole number .*at most 15 digits"),
     "digits of shots": (["fewshot", "--shots", DIGITS], r"--shots: not a whole number .*at most 15 digits"),
     "digits of a grid": (["sweep", "--grid", f"lora.r={DIGITS}"], r"--grid lora\.r|lora\.r: .*fewer digits"),
-    "digits of folds": (["train", "--folds", DIGITS], r"--folds.*exceeded maximum size \(got '9+'\)"),
+    "digits of folds": (["train", "--folds", DIGITS], r"--folds.*exceeded maximum size \(got '9+\.\.\.'\)"),
     "digits of an exponent": (["config", "--set", f"train.learning_rate=1e{DIGITS}"], rf"learning_rate: .*{FINITE}"),
 }
 

@@ -81,11 +81,11 @@ def test_a_folder_or_a_loop_as_input_is_refused(suffix: str) -> None:
 def test_a_long_name_of_an_input_is_told_in_a_short_message(name: str) -> None:
     arguments = predicted("--input", name)
     for more in ([], ["--format", "text"]):
-        said = refusal([*arguments, *more], r"\.\.\.: no such file; check the path")
+        said = refusal([*arguments, *more], r"\.\.\.': no such file; check the path")
         assert len(said) < 200
     if "/" not in name:
         said = refusal(
             [*arguments, "--output-file", f"{name}.csv"],
-            r"--output-file: cannot be written \(got 'ạ+\.\.\.: File name too",
+            r"--output-file: cannot be written \(got 'ạ+\.\.\.': File name too",
         )
         assert len(said) < 200

@@ -20,7 +20,7 @@ SETS = {
     "Quickstart": rf"{UNKNOWN}'Quickstart'",
     "quickstart.yaml": rf"{UNKNOWN}'quickstart\.yaml'",
     "../quickstart": rf"{UNKNOWN}'\.\./quickstart'",
-    "p" * 300: rf"{UNKNOWN}'p+\.\.\., from --set\)",
+    "p" * 300: rf"{UNKNOWN}'p+\.\.\.', from --set\)",
     '"a\\0b"': rf"{UNKNOWN}'a\\x00b'",
     '"\\ud800"': rf"{UNKNOWN}'\\ud800'",
 }

@@ -8,7 +8,7 @@ from helpers.bad_input import refusal
 FILES = {
     "lora: {r: 1, r: 2}": r"line 1, column 14: the key 'r' twice",
     "seed: 1\nlora:\n  r: 1\nseed: 2": r"line 4, column 1: the key 'seed' twice",
-    f"{'k' * 300}: 1\n{'k' * 300}: 2": r"line 2, column 1: the key 'k+\.\.\. twice",
+    f"{'k' * 300}: 1\n{'k' * 300}: 2": r"line 2, column 1: the key 'k+\.\.\.' twice",
     "lora:\n\tr: 8": r"line 2, column 1: found character '\\t'",
     "lora: [": r"line 1, column 8",
     "lora: {r: 8": r"line 1, column 12",
@@ -61,7 +61,7 @@ VALUES = {
     "a\x1b[31m": r"does not allow the character U\+001B\); remove it",
     "a\0b": r"does not allow the character U\+0000\); remove it",
     "a\ud800": r"does not allow the character U\+D800\); remove it",
-    "[" * 3000: r"not valid YAML \(got '\[+\.\.\., from --set: .*more than 50 levels",
+    "[" * 3000: r"not valid YAML \(got '\[+\.\.\.', from --set: .*more than 50 levels",
     "{a: 1, a: 2}": r"the key 'a' twice",
 }
 

@@ -25,7 +25,8 @@ def test_data_describes_a_source_without_a_task_and_says_how_to_go_on(data: Path
     assert "label (loại)" in out
     assert out.splitlines()[-1].startswith("language: Vietnamese (100% of the texts")
     assert err.splitlines()[1:] == [
-        "described as it is, not as rows of task sentiment: góp ý.csv: no column 'sentence' (got câu, loại)",
+        "described as it is, not as rows of task sentiment: góp ý.csv: no column 'sentence' (got câu, loại);"
+        " name it with --set data.text_column=NAME",
         "next: loraft task new --data 'góp ý.csv'",
     ]
     code, out, err = loraft_says("data", "--data", str(data), "--set", "data.text_column=câu", "--json")

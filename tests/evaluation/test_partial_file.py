@@ -101,7 +101,7 @@ def test_a_damaged_partial_file_is_refused(table: Path, loraft_says: Says, monke
             Path("ra.csv").unlink()
             continue
         assert (code, Path("ra.csv").exists()) == (1, False), name
-        assert "error: ra.csv.partial: is no interrupted prediction, or damaged (" in err, err
+        assert "error: ra.csv.partial: a damaged interrupted prediction (" in err, err
         assert what in err
         assert "delete it" in err
 
