@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loraft.cli.console import results_follow, say, start_command
+from loraft.cli.finished_run import CHANGEABLE
 from loraft.cli.options import (
     ConfigFile,
     Data,
@@ -31,10 +32,7 @@ if TYPE_CHECKING:
     from loraft.config.schema import Config
 
 # With --run, the keys that may differ from the run's config; the others are fixed by its training.
-FREE = (
-    "data.", "eval.", "fewshot.", "model.device", "model.dtype", "model.cache_dir", "model.trust_remote_code",
-    "name", "output", "prompt.max_length", "seed",
-)  # fmt: skip
+FREE = (*CHANGEABLE, "fewshot.", "name", "prompt.max_length")
 
 
 def fewshot(
