@@ -1,6 +1,7 @@
 """What all tests share: no network, no user settings, and the marks' reasons."""
 
 import gc
+import logging
 import os
 
 import pytest
@@ -44,6 +45,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for mark, reason in reasons.items():
             if item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def _level_of_a_librarys_logger() -> None:
+    """A command sets it for its whole process, whatever test or fixture of a module called it before."""
+    logging.getLogger("bitsandbytes").setLevel(logging.NOTSET)
 
 
 def pytest_collection_finish() -> None:

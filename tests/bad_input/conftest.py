@@ -1,6 +1,5 @@
 """Every case runs in an empty working folder, offline, without the user's settings."""
 
-import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +11,9 @@ import pytest
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The empty working folder."""
     monkeypatch.chdir(tmp_path)
-    shown, level = warnings.formatwarning, logging.getLogger("bitsandbytes").level
+    shown = warnings.formatwarning
     yield tmp_path
     warnings.formatwarning = shown
-    logging.getLogger("bitsandbytes").setLevel(level)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Fixtures that call the command line in the process of the test."""
 
-import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -18,12 +17,10 @@ from loraft.training import pipeline
 
 @pytest.fixture(autouse=True)
 def _process_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Restores what a command sets for its whole process: environment, format of warnings, level of a logger."""
+    """Restores what a command sets for its whole process: environment and format of warnings."""
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    level = logging.getLogger("bitsandbytes").level
     with patch.dict(os.environ):
         yield
-    logging.getLogger("bitsandbytes").setLevel(level)
 
 
 @pytest.fixture

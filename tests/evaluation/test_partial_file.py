@@ -1,7 +1,6 @@
 """`OUTPUT.partial` of `loraft predict`: a damaged one is refused, and what an interruption says about it."""
 
 import json
-import logging
 import os
 import warnings
 from collections import Counter
@@ -62,10 +61,8 @@ def loraft_says(capsys: pytest.CaptureFixture[str]) -> Iterator[Says]:
         captured = capsys.readouterr()
         return int(end.value.code or 0), captured.out, captured.err
 
-    level = logging.getLogger("bitsandbytes").level
     with patch.dict(os.environ):
         yield call
-    logging.getLogger("bitsandbytes").setLevel(level)
 
 
 def _without_a_row(lines: list[bytes]) -> list[bytes]:
