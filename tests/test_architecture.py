@@ -34,11 +34,14 @@ AT_THE_TOP = {
     "evaluation": {"numpy", "pydantic", "rich"},
     "training": {"datasets", "numpy", "psutil", "rich"} | HEAVY,
     "studies": {"numpy", "rich", "yaml", "pydantic"},
+    "delivery": {"jinja2", "numpy", "psutil", "rich"} | HEAVY,  # the server and onnx inside functions: they are extras
     "cli": {"typer", "rich"},
 }
+EXTRAS = {"delivery": {"gguf", "onnx", "onnxruntime", "onnxscript", "starlette", "uvicorn"}, "cli": {"uvicorn"}}
 MODELS_LOADED_HERE = {
-    "evaluation.evaluate", "evaluation.predict", "evaluation.label_sets", "studies.sweep.runner",
-    "studies.sweep.joint_pass", "studies.sweep.shared_backbone", "studies.fewshot.study", "studies.fewshot.context",
+    "evaluation.classifier", "evaluation.evaluate", "evaluation.predict", "evaluation.label_sets",
+    "studies.sweep.runner", "studies.sweep.joint_pass", "studies.sweep.shared_backbone", "studies.fewshot.study",
+    "studies.fewshot.context",
 }  # fmt: skip
 SEES_SEVERAL_STUDIES = {"studies.report", "studies.run_report", "studies.report_sections"}
 
@@ -146,7 +149,7 @@ def at_a_wrong_top(found: list[Import]) -> list[tuple[str, str]]:
         if one.importer in MODELS_LOADED_HERE:
             allowed = allowed | HEAVY
         if not one.at_the_top:
-            allowed = allowed | LATE | HEAVY | {"psutil", "yaml"}
+            allowed = allowed | LATE | HEAVY | {"psutil", "yaml"} | EXTRAS.get(package_of(one.importer), set())
         if one.imported not in allowed:
             wrong.append((one.importer, one.imported))
     return wrong
