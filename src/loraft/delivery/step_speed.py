@@ -27,7 +27,7 @@ class StepSpeed:
 
     Attributes:
         device: on which it ran.
-        method: how batches go through the model, see `engine.loss.BatchMethod`.
+        method: how batches go through the model: a value of `engine.loss.BatchMethod`.
         measured: steps that were measured; not the first one, which checks the method and warms up.
         steps: of the whole training.
         step_seconds: of one step.
@@ -101,7 +101,7 @@ def measure_steps(
     window = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
     return StepSpeed(
         device=str(model.device),
-        method=trainer.method.name.lower(),
+        method=trainer.method.value,
         measured=len(clock.marks) - 1,
         steps=steps,
         step_seconds=each,
