@@ -67,11 +67,9 @@ def lines(found: Checked) -> Iterator[Text]:
         usual = "the usual one" if rate.used == rate.usual else f"{rate.usual:g} is usual"
         yield Text(f"learning rate: {rate.used:g}, {usual} for {rate.weights:,} weights")
     if (speed := found.speed) is not None:
-        yield Text(
-            f"speed: {speed.rows:,.1f} rows and {speed.tokens:,.0f} tokens a second on {speed.device} ({speed.method},"
-            f" {speed.measured} steps measured); all {speed.steps:,} steps take {_duration(speed.seconds)}, evaluations not"
-            " counted"
-        )
+        rates = f"{speed.rows:,.1f} rows and {speed.tokens:,.0f} tokens a second on {speed.device} ({speed.method})"
+        whole = f"{speed.steps:,} steps take {_duration(speed.seconds)} without evaluations"
+        yield Text(f"speed: {rates}, over {speed.measured:,} steps; all {whole}")
     for what in found.left_out:
         yield Text(visible(f"left out: {what}"))
     for one in found.findings:
