@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from helpers.tiny import backbone
+from helpers.tiny import HEADS, SMALL, random_model
+from transformers import LlamaConfig
 
 from loraft.config.resolve import resolve
 from loraft.delivery import quant_error
@@ -53,12 +54,13 @@ def test_int8_is_the_tutorials_example() -> None:
 
 
 def test_the_layers_of_a_type_are_measured_together_and_the_head_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    base = backbone()
+    # Of a width that is no multiple of 64, bitsandbytes 0.50 reads the scales wrongly on a CPU.
+    base = random_model(LlamaConfig(**{**SMALL, **HEADS, "hidden_size": 64, "intermediate_size": 128}))
     monkeypatch.setattr(quant_error, "load_backbone", lambda model, quant: base)
     found = measure(resolve(overrides=["quant.double_quant=false"]))
     kinds = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     assert [(one.layer, one.method) for one in found] == [(kind, method) for kind in kinds for method in METHODS]
-    weight = torch.cat([layer.mlp.down_proj.weight for layer in base.model.layers])
+    weight = torch.cat([layer.mlp.down_proj.weight for layer in base.model.layers])  # (2 * 64, 128)
     error = by_hand(weight) - weight
     size = weight.square().mean().sqrt()
     nf4 = next(one for one in found if (one.layer, one.method) == ("down_proj", "nf4"))
