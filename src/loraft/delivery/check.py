@@ -33,6 +33,7 @@ from loraft.training.learning_rate import rate_for
 
 Level = Literal["error", "warning", "note"]
 COMMAND = "loraft check"
+LIBRARIES = "torch|transformers|peft|trl|bitsandbytes|accelerate|datasets|huggingface_hub"  # whose warnings are not
 MOST_LEAKED = 0.5  # of the rows that are measured on; above it a score tells what was learnt by heart
 # Names of files, one of which a backbone's folder has.
 TOKENIZER, WEIGHTS = ("tokenizer*", "vocab*", "*.model"), ("*.safetensors", "*.bin")
@@ -131,7 +132,8 @@ class _Report:
         """What loraft warns of inside the block is a finding, and an error other than of the config as well."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("ignore")
-            warnings.filterwarnings("always", module="loraft")
+            warnings.filterwarnings("always", category=UserWarning)
+            warnings.filterwarnings("ignore", module=LIBRARIES)
             try:
                 yield
             except ConfigError:
