@@ -87,9 +87,12 @@ def measure_steps(
 
             def build(at_most: int | None = None) -> LabelTrainer:
                 clock.marks.clear()
-                data_now, given = replace(data, at_most=at_most), {"output_dir": folder, "seed": config.seed}
-                clock.trainer = LabelTrainer.build(model, data_now, section, callbacks=[clock], **given)
-                return clock.trainer  # type: ignore[no-any-return]
+                fitted = replace(data, at_most=at_most)
+                trainer = LabelTrainer.build(
+                    model, fitted, section, output_dir=folder, seed=config.seed, callbacks=[clock]
+                )
+                clock.trainer = trainer
+                return trainer
 
             trainer = train_halving(build, model, Path(folder), None)
     finally:
