@@ -106,7 +106,7 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
         encoder, base = build(config)  # what cannot be loaded is told before anything in the folder changes
         run = start_run(config, force=force, resume=resume)
         result = run_training(run, TrainingInputs(config, splits, encoder, base), resume=resume, quiet=quiet)
-    told = [*advice.cut_away(config, result.after, "test")]  # in other words before the training
+    told = [*advice.cut_away(config, result.after.cut, "test")]  # in other words before the training
     for sentence in result.warnings:
         if sentence not in told:
             warnings.warn(sentence, stacklevel=2)
