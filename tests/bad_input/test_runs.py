@@ -21,7 +21,7 @@ NAMES = {
     "a\0b": rf"{NONE}'a\\x00b'\)",
     "tệp": r"'tệp': exists, but is no folder of a run; ",
     "/dev/null": r"'/dev/null': exists, but is no folder of a run",
-    "thư-mục": r"thư-mục: is not a run directory \(no config\.yaml in it\); loraft train makes runs",
+    "thư-mục": r"thư-mục: is not a run directory \(no config\.yaml or loraft.json in it\); loraft train makes runs",
     "../": r"is not a run directory",
 }
 
