@@ -6,10 +6,10 @@ import torch
 from helpers.finished_runs import finished_run
 from helpers.tiny import SENTENCES
 
-from loraft.config.resolve import run_config
 from loraft.delivery.merged_model import merged_model
 from loraft.engine import scorer
 from loraft.models.load import load_run
+from loraft.runs.bundle import config_of
 from loraft.runs.run import Run
 
 
@@ -30,7 +30,7 @@ def scores(run: Run, model: torch.nn.Module, encoder: object) -> np.ndarray:
 )
 def test_the_merged_model_scores_as_the_adapter_does(tmp_path: Path, overrides: list[str]) -> None:
     run = finished_run(tmp_path, *overrides)
-    config = run_config(run.config_path)
+    config = config_of(run)
     encoder, model = merged_model(run, config)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     _, adapted = load_run(run, config)
@@ -46,7 +46,7 @@ def test_the_merged_model_scores_as_the_adapter_does(tmp_path: Path, overrides: 
 
 def test_the_original_weights_are_another_base_than_the_dequantised_ones(tmp_path: Path) -> None:
     run = finished_run(tmp_path, "quant.method=nf4", "lora.target_modules=[q_proj]")
-    config = run_config(run.config_path)
+    config = config_of(run)
     _, dequantised = merged_model(run, config)
     _, original = merged_model(run, config, base="original", dtype="bf16")
     backbone = type(original).from_pretrained(tmp_path / "backbone")
