@@ -90,6 +90,8 @@ def load_run(run: Run, config: Config, *, switchable: bool = True) -> tuple[Enco
         BackboneError: the backbone or the adapter cannot be loaded.
     """
     encoder, base = load_base(run, config)
+    if _is_merged(run):
+        return encoder, base
     return encoder, (load_adapter if switchable else apply_adapter)(base, run.adapter)
 
 
@@ -97,10 +99,14 @@ def load_base(run: Run, config: Config) -> tuple[Encoder, PreTrainedModel]:
     """Returns what `load_run` does, and raises what it does, but the backbone is still without the adapter."""
     if not run.finished:
         raise RunError(f"{run.path}: the run is not finished (no {run.results_file}); {run.way_on}")
-    if isinstance(run, Bundle) and manifest.read(run.path).merged is not None:
+    if _is_merged(run):
         return _checked(run.path, config)
     read_peft_folder(run.adapter)  # a damaged one is told before the backbone is loaded
     return _checked(run.adapter, located(run.adapter, config, needed=True))
+
+
+def _is_merged(run: Run) -> bool:
+    return isinstance(run, Bundle) and manifest.read(run.path).merged is not None
 
 
 def _checked(adapter: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
