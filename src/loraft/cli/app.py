@@ -17,7 +17,21 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from loraft.cli import compare, data, evaluate, fewshot, inspect, merge, predict, report, signals, sweep, task, train
+from loraft.cli import (
+    compare,
+    data,
+    evaluate,
+    export,
+    fewshot,
+    inspect,
+    merge,
+    predict,
+    report,
+    signals,
+    sweep,
+    task,
+    train,
+)
 from loraft.cli.console import own_streams, refuse_wrong_variables, results_stream
 from loraft.cli.usage import UsageError, usage_message
 from loraft.errors import ConfigError, LoraftError
@@ -74,6 +88,7 @@ app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(merge.merge)
+app.command()(export.export)
 app.command()(fewshot.fewshot)
 app.command()(sweep.sweep)
 app.command()(compare.compare)

@@ -17,7 +17,6 @@ import json
 import secrets
 from typing import Any
 
-from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from loraft.data.prompt import user_parts
@@ -41,12 +40,17 @@ def shared_answer(encoder: Encoder) -> tuple[list[int], list[int]]:
     answers = answer_tokens(encoder.completions_K, encoder.unscored)
     shared = common_prefix(answers)
     endings = [ids[shared:] for ids in answers]
+    if encoder.unscored == 0 or endings[0][-1:] == [encoder.end_of_turn]:
+        raise BackboneError(
+            "export: the end of turn is part of the scores (got prompt.score_end_of_turn, or a label whose word begins"
+            " with another's), and a classification head decides by one token; use loraft merge"
+        )
     if any(len(ids) != 1 for ids in endings):
         label, ids = max(zip(encoder.task.labels, endings, strict=True), key=lambda pair: len(pair[1]))
         tokens = encoder.tokenizer.convert_ids_to_tokens(ids)
         raise BackboneError(
-            f"prompt.label_words: a classification head needs labels of one token each (got {tokens} for {label!r});"
-            " train with other prompt.label_words, or use loraft merge"
+            f"prompt.label_words: a classification head needs labels that one token tells apart (got {tokens} for"
+            f" {label!r}); train with other prompt.label_words, or use loraft merge"
         )
     return list(answers[0][:shared]), [ids[0] for ids in endings]
 
@@ -62,8 +66,8 @@ def prompting_tokenizer(encoder: Encoder) -> PreTrainedTokenizerFast:
     ordinary = [one["content"] for one in content["added_tokens"] if one["normalized"] or one["content"].isspace()]
     if ordinary:
         raise BackboneError(
-            f"{given.name_or_path}: its tokenizer has added tokens that are part of ordinary text (got {ordinary[0]!r}),"
-            " so that it cannot hold the prompt; use loraft merge, or --to gguf"
+            f"{given.name_or_path}: its tokenizer has added tokens that are part of ordinary text (got"
+            f" {ordinary[0]!r}), so that it cannot hold the prompt; use loraft merge, or --to gguf"
         )
     secret = secrets.token_hex(8)
     tokens = sorted({one["content"] for one in content["added_tokens"]} | {*given.all_special_tokens})
@@ -95,7 +99,7 @@ def prompting_tokenizer(encoder: Encoder) -> PreTrainedTokenizerFast:
     }
     cuts_well = not after.rstrip() + encoder.after and encoder.task.truncation == "tail"
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(content)),
+        tokenizer_object=type(given.backend_tokenizer).from_str(json.dumps(content)),
         pad_token=names.get(pad := _pad_token(encoder, (head + tail)[-1]), pad),
         padding_side="right",
         model_max_length=encoder.max_length - encoder.longest_answer + len(answer) if cuts_well else NO_LIMIT,
