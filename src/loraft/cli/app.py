@@ -22,6 +22,7 @@ from loraft.cli import (
     compare,
     data,
     evaluate,
+    export,
     fewshot,
     inspect,
     merge,
@@ -88,6 +89,7 @@ app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(merge.merge)
+app.command()(export.export)
 app.command()(fewshot.fewshot)
 app.command()(sweep.sweep)
 app.command()(compare.compare)
