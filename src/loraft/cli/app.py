@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, signals, sweep, task, train
+from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, serve, signals, sweep, task, train
 from loraft.cli.console import own_streams, refuse_wrong_variables, results_stream
 from loraft.cli.usage import UsageError, usage_message
 from loraft.errors import ConfigError, LoraftError
@@ -73,6 +73,7 @@ def options(
 app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(serve.serve)
 app.command()(fewshot.fewshot)
 app.command()(sweep.sweep)
 app.command()(compare.compare)

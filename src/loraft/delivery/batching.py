@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from loraft.delivery.metrics import Metrics
 from loraft.evaluation.predict import Prediction
@@ -44,6 +44,14 @@ class Labeller(Protocol):
         """Returns one prediction for each text, in order."""
         ...
 
+    def prompt_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Returns the number of tokens of each text's prompt."""
+        ...
+
+
+# Of the texts of one request: one for each, and the tokens of all their prompts.
+Answer = tuple[list[Prediction], int]
+
 
 class QueueFullError(Exception):
     """The rows of a request do not fit the queue."""
@@ -51,12 +59,12 @@ class QueueFullError(Exception):
 
 @dataclass(eq=False)
 class _Job:
-    """The rows of one request, and who waits for their predictions."""
+    """The rows of one request, and who waits for the answer."""
 
     name: str
     texts: list[str]
     since: float
-    found: "asyncio.Future[list[Prediction]]" = field(repr=False)
+    found: "asyncio.Future[Answer]" = field(repr=False)
 
 
 class Batcher:
@@ -80,8 +88,8 @@ class Batcher:
         self._expected = 1  # requests of the last batch
         self._thread = ThreadPoolExecutor(1, "loraft-serve")
 
-    async def predict(self, name: str, texts: list[str]) -> list[Prediction]:
-        """Returns the predictions of the run `name` for the texts of one request.
+    async def predict(self, name: str, texts: list[str]) -> Answer:
+        """Returns the answer of the run `name` to the texts of one request.
 
         Raises:
             QueueFullError: they would make the queue longer than its limit.
@@ -102,7 +110,7 @@ class Batcher:
             while True:
                 jobs = await self._collected()
                 texts = [job.texts for job in jobs]
-                found = await loop.run_in_executor(self._thread, _predictions, self._models[jobs[0].name], texts)
+                found = await loop.run_in_executor(self._thread, _answers, self._models[jobs[0].name], texts)
                 self._metrics.batch_rows.add(sum(map(len, texts)))
                 for job, result in zip(jobs, found, strict=True):
                     if job.found.cancelled():  # its client's task has ended
@@ -152,12 +160,13 @@ class Batcher:
             pass
 
 
-def _predictions(model: Labeller, groups: list[list[str]]) -> list[Any]:
-    """The predictions of each group of texts; in place of those of a group that cannot be computed, its error."""
+def _answers(model: Labeller, groups: list[list[str]]) -> list[Answer | Exception]:
+    """The answer to each group of texts; in place of one that cannot be computed, its error."""
     try:
-        found = iter(model.predict([text for texts in groups for text in texts]))
-        return [[next(found) for _ in texts] for texts in groups]
+        texts = [text for group in groups for text in group]
+        tokens, found = iter(model.prompt_tokens(texts)), iter(model.predict(texts))
+        return [([next(found) for _ in group], sum(next(tokens) for _ in group)) for group in groups]
     except Exception as error:
         if len(groups) == 1:
             return [error]
-    return [result for texts in groups for result in _predictions(model, [texts])]
+    return [answer for group in groups for answer in _answers(model, [group])]

@@ -1,4 +1,4 @@
-"""Counts of the server in Prometheus' text format (version 0.0.4): prometheus.io/docs/instrumenting/exposition_formats."""
+"""Counts of the server in Prometheus' text format (prometheus.io/docs/instrumenting/exposition_formats)."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -38,7 +38,9 @@ class Metrics:
 
     def text(self, waiting: int) -> str:
         """All samples, with the number of rows that wait."""
-        requests = [f'loraft_requests_total{{path="{p}",code="{c}"}} {n}' for (p, c), n in sorted(self.requests.items())]
+        requests = [
+            f'loraft_requests_total{{path="{p}",code="{c}"}} {n}' for (p, c), n in sorted(self.requests.items())
+        ]
         rows = [f'loraft_rows_total{{model="{_escaped(name)}"}} {n}' for name, n in sorted(self.rows.items())]
         families = (
             ("loraft_requests_total", "counter", "Answered requests.", requests),

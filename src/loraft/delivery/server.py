@@ -1,7 +1,7 @@
-"""The HTTP server of `loraft serve`: routes, limits and errors as JSON, and a stop that loses no request.
+"""The application of `loraft serve`: routes, limits, and errors as JSON.
 
-The event loop reads and writes HTTP; `batching` computes in one thread. Starlette and uvicorn are the extra
-`loraft[serve]`, so they are imported inside functions. Sentences are never logged.
+The event loop reads and writes HTTP; `batching` computes in one thread. Starlette belongs to the extra `loraft[serve]`,
+so it is imported inside functions. Sentences are never logged.
 
 Sources of the shapes: `/classify` is vLLM's (docs.vllm.ai, "Classification API"), here with `labels`, the names of
 `probs`; `/v1/score` is SGLang's (docs.sglang.io, "Native APIs"), whose labels are those of the run instead of
@@ -9,16 +9,13 @@ Sources of the shapes: `/classify` is vLLM's (docs.vllm.ai, "Classification API"
 """
 
 import asyncio
-import gc
 import json
 import os
 import secrets
-import socket
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +26,11 @@ from loraft.data.columns import given_sentence
 from loraft.data.records import BadRow
 from loraft.delivery.batching import Batcher, Labeller, Limits, QueueFullError
 from loraft.delivery.metrics import TYPE, Metrics
-from loraft.errors import ConfigError, LoraftError, listed
+from loraft.errors import LoraftError, listed
 from loraft.evaluation.predict import Prediction
 
-MISSING = "serve: starlette and uvicorn are not installed (got {}); pip install 'loraft[serve]'"
 PATHS = ("/", "/classify", "/v1/score", "/v1/models", "/healthz", "/metrics")
 READ_SECONDS = 30  # within which the body of a request has to arrive
-LATE_SECONDS = 0.3  # after a signal, in which requests that are on their way are told that the server stops
-STOP_SECONDS = 60  # after which a stop no longer waits for connections
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
 )
@@ -52,12 +46,9 @@ class Service:
     """
 
     def __init__(self, models: Mapping[str, Labeller], limits: Limits | None = None) -> None:
-        try:
-            from starlette.applications import Starlette
-            from starlette.exceptions import HTTPException
-            from starlette.routing import Route
-        except ImportError as error:
-            raise LoraftError(MISSING.format(error)) from error
+        from starlette.applications import Starlette
+        from starlette.exceptions import HTTPException
+        from starlette.routing import Route
 
         self.models, self.limits = dict(models), limits or Limits()
         self.stopping = False
@@ -148,8 +139,8 @@ class Service:
             raise HTTPException(422, f"body: not an object (got {show(found)}); send one with the key input")
         return found
 
-    async def _predicted(self, given: dict[str, Any], key: str) -> tuple[str, list[Prediction]]:
-        """The name of the model that a request asks, and the predictions for its texts."""
+    async def _predicted(self, given: dict[str, Any], key: str) -> tuple[dict[str, Any], list[Prediction]]:
+        """What every answer says (model, labels, usage), and the predictions for the texts of a request."""
         from starlette.exceptions import HTTPException
 
         name = given.get("model") or next(iter(self.models))
@@ -171,24 +162,24 @@ class Service:
                 raise HTTPException(422, f"{key}[{i}]: {row.reason}; send text")
             rows.append(row.text)
         assert self._batcher is not None
-        predictions = await self._batcher.predict(name, rows)
+        predictions, tokens = await self._batcher.predict(name, rows)
         self.metrics.rows[name] += len(rows)
-        return name, predictions
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
+        return {"model": name, "labels": list(self.models[name].labels), "usage": usage}, predictions
 
     async def _classify(self, given: dict[str, Any]) -> dict[str, Any]:
-        name, predictions = await self._predicted(given, "input")
-        labels = self.models[name].labels
+        about, predictions = await self._predicted(given, "input")
         data = [
             {
                 "index": i,
                 "label": "|".join(one.label) if isinstance(one.label, tuple) else one.label,
                 "probs": list(one.probs.values()),
-                "num_classes": len(labels),
+                "num_classes": len(one.probs),
             }
             for i, one in enumerate(predictions)
         ]
         created = {"id": f"classify-{secrets.token_hex(16)}", "object": "list", "created": int(time.time())}
-        return {**created, "model": name, "labels": list(labels), "data": data}
+        return {**created, **about, "data": data}
 
     async def _score(self, given: dict[str, Any]) -> dict[str, Any]:
         from starlette.exceptions import HTTPException
@@ -198,9 +189,8 @@ class Service:
             if key in given and given[key] not in allowed:
                 text = "prompt and labels are the run's, and scores are probabilities over its labels"
                 raise HTTPException(422, f"{key}: cannot be chosen here (got {show(given[key])}); leave it out: {text}")
-        name, predictions = await self._predicted(given, "items")
-        scores = [list(one.probs.values()) for one in predictions]
-        return {"object": "scoring", "model": name, "labels": list(self.models[name].labels), "scores": scores}
+        about, predictions = await self._predicted(given, "items")
+        return {"object": "scoring", **about, "scores": [list(one.probs.values()) for one in predictions]}
 
     async def _models(self, request: Any) -> Any:
         from starlette.responses import JSONResponse
@@ -237,70 +227,10 @@ async def _refused(request: Any, error: Any) -> Any:
     """The answer to a request that is refused, as OpenAI's and vLLM's servers write it."""
     from starlette.responses import JSONResponse
 
-    told = {"message": error.detail, "type": "BadRequestError" if error.status_code < 500 else "InternalServerError"}
+    message = error.detail
+    if message in ("Not Found", "Method Not Allowed"):  # Starlette's own words
+        message = f"{request.method} {show(request.url.path)}: {message}; there are POST /classify, POST /v1/score and"
+        message += " GET " + ", ".join(path for path in PATHS if path not in ("/classify", "/v1/score"))
+    told = {"message": message, "type": "BadRequestError" if error.status_code < 500 else "InternalServerError"}
     body = {"error": {**told, "param": None, "code": error.status_code}}
     return JSONResponse(body, error.status_code, {**SECURE, **(error.headers or {})})
-
-
-def listening_socket(host: str, port: int) -> socket.socket:
-    """Returns a socket bound to the address; before models are loaded, since a port in use is told at once.
-
-    Raises:
-        ConfigError: the address is unknown, in use or not allowed.
-    """
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "no host name"
-        raise ConfigError(f"--host and --port: cannot be used (got {show(host)}, {port}: {reason}); choose others") from error
-    return bound
-
-
-def serve(service: Service, bound: socket.socket, *, ready: Callable[[], None]) -> None:
-    """Answers requests until SIGINT or SIGTERM, after which accepted requests are still answered.
-
-    Args:
-        service: the application.
-        bound: from `listening_socket`.
-        ready: called when requests are accepted.
-    """
-    try:
-        import uvicorn
-    except ImportError as error:
-        raise LoraftError(MISSING.format(error)) from error
-
-    config = uvicorn.Config(
-        service, log_config=None, access_log=False, server_header=False, timeout_keep_alive=75,
-        timeout_graceful_shutdown=STOP_SECONDS, backlog=2048, ws="none",
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-
-    async def run() -> None:
-        loop = asyncio.get_running_loop()
-
-        def stop(number: int, frame: Any) -> None:
-            # uvicorn would close idle connections at once, and with them a request that is on its way.
-            if service.stopping:
-                server.should_exit = server.force_exit = True
-            service.stopping = True
-            loop.call_soon_threadsafe(loop.call_later, LATE_SECONDS, partial(setattr, server, "should_exit", True))
-
-        server.handle_exit = stop
-
-        async def tell() -> None:
-            while not server.started:
-                await asyncio.sleep(0.01)
-            ready()
-
-        told = asyncio.create_task(tell())
-        await server.serve(sockets=[bound])
-        told.cancel()
-
-    gc.collect()
-    gc.freeze()  # the loaded models are never garbage, and a collection would go through all their objects
-    loop_factory = config.get_loop_factory()
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(run())
