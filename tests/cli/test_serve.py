@@ -29,12 +29,15 @@ def test_serve_prints_its_address_and_serves_the_runs_by_name(
         bound.close()
 
     monkeypatch.setattr(serving, "load", load)
+    monkeypatch.setattr(serving, "good_batch", lambda models: 7 * len(models))
     monkeypatch.setattr(serving, "serve", serve)
     code, out, err = loraft_says("serve", "--run", "một", "--run", "hai", "--port", "0", "--max-batch", "16")
     assert code == 0
     assert out.startswith("http://127.0.0.1:")
     assert (out.count("\n"), given["models"], given["limits"].batch) == (1, ["một", "hai"], 16)
     assert err.splitlines()[1:] == ["backbone loraft-vi-tiny, adapter runs/hai"]
+    loraft_says("serve", "--run", "một", "--port", "0")
+    assert given["limits"].batch == 7
 
 
 def test_what_another_server_needs_is_printed_and_nothing_listens(

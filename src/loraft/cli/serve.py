@@ -23,7 +23,9 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free one.")] = 8000,
-    max_batch: Annotated[int, typer.Option(min=1, help="Rows that are computed together.")] = 64,
+    max_batch: Annotated[
+        int | None, typer.Option(min=1, help="Rows that are computed together; default: 32, on a GPU 256.")
+    ] = None,
     max_queue: Annotated[int, typer.Option(min=1, help="Rows that may wait; beyond, 429 is the answer.")] = 1024,
     command: Annotated[
         str | None, typer.Option(metavar="vllm|ollama", help="Print what that server needs for the run, and exit.")
@@ -38,20 +40,24 @@ def serve(
     """
     if command not in (None, "vllm", "ollama"):
         raise ConfigError(f"--command: unknown (got {command!r}); allowed: vllm, ollama")
-    found = [finished_run(name, output, sets or (), {}) for name in runs or [None]]
+    found = [finished_run(name, output, sets or (), {}) for name in (runs or (None,))]
     if command is not None:
         if len(found) > 1:
             raise ConfigError(f"--command: is for one run (got {len(found)}); give one --run")
         _print_for_another(command, *found[0])
         return
-    from loraft.delivery import server, serving
+    from loraft.delivery import serving
+    from loraft.delivery.batching import Limits
+    from loraft.delivery.server import Service
 
     serving.check_installed()
     bound = serving.listening_socket(host, port)
     start_command(found[0][1], verbose, adapter=found[0][0], source="requests")
     for path, config in found[1:]:
         say(f"backbone {config.model.label}, adapter {path}")
-    service = server.Service(serving.load(found), server.Limits(batch=max_batch, queue=max_queue))
+    models = serving.load(found)
+    batch = max_batch or serving.good_batch(models.values())
+    service = Service(models, Limits(batch=batch, queue=max_queue))
     results_follow()
     address, taken = bound.getsockname()[:2]
 

@@ -28,7 +28,7 @@ class Limits:
     rows: int = 256
     characters: int = 20_000
     queue: int = 1024
-    batch: int = 64
+    batch: int = 32
     wait: float = 0.005
 
 

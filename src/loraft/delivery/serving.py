@@ -6,9 +6,8 @@ Uvicorn belongs to the extra `loraft[serve]`, so it is imported inside functions
 import asyncio
 import gc
 import socket
-import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ from transformers import PreTrainedModel
 
 from loraft.config.names import show
 from loraft.config.schema import Config
+from loraft.delivery.batching import Limits
 from loraft.delivery.server import Service
 from loraft.errors import ConfigError, LoraftError, listed
 from loraft.evaluation.classifier import Classifier
-from loraft.evaluation.predict import opened
+from loraft.evaluation.predict import computes_meanwhile, opened
 
 LATE_SECONDS = 0.3  # after a signal, in which requests that are on their way are told that the server stops
 STOP_SECONDS = 60  # after which a stop no longer waits for connections
@@ -47,14 +47,17 @@ def load(runs: Sequence[tuple[Path, Config]]) -> dict[str, Classifier]:
         BackboneError, RunError: as in `evaluation.classifier.load`.
     """
     bases: dict[Any, PreTrainedModel] = {}
-    lock = threading.RLock()  # one device computes for all
     names = [path.resolve().name for path, _ in runs]
     if len(set(names)) < len(names):
         raise ConfigError(f"--run: names of the models must differ (got {listed(names)}); rename a folder")
     return {
-        name: Classifier(opened(path, None, config, bases), lock)
-        for name, (path, config) in zip(names, runs, strict=True)
+        name: Classifier(opened(path, None, config, bases)) for name, (path, config) in zip(names, runs, strict=True)
     }
+
+
+def good_batch(models: Iterable[Classifier]) -> int:
+    """Returns how many rows are best computed together: on a CPU more of them take longer and are not faster."""
+    return max(256 if computes_meanwhile(model.loaded.model) else Limits.batch for model in models)
 
 
 def listening_socket(host: str, port: int) -> socket.socket:

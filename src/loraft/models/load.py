@@ -118,8 +118,8 @@ def _checked(
         if then != now:
             way = f"--quant {then}" if key == "method" else f"--set quant.{key}={str(then).lower()}"
             raise RunError(f"{adapter}: was trained with quant.{key}={then} (got {now}); add {way}")
-    key = (content.backbone.fingerprint, config.model.device, config.model.dtype, config.quant.model_dump_json())
-    shared = bases.get(key) if bases is not None else None
+    same = (content.backbone.fingerprint, config.model.device, config.model.dtype, config.quant.model_dump_json())
+    shared = bases.get(same) if bases is not None else None
     encoder, base = build_encoder(config), shared or _load_as_trained(config, content.backbone)
     manifest.check(content, adapter, encoder, base)
     dtype = pick_dtype(config.model, config.quant, base.device)
@@ -132,7 +132,7 @@ def _checked(
         )
         cast(base, dtype, pick_compute_dtype(config.model, config.quant, base.device))
     elif bases is not None:  # with cast weights, the fingerprint of the training could not be checked again
-        bases[key] = base
+        bases[same] = base
         return encoder, over_the_same_weights(base)
     return encoder, base
 
