@@ -28,6 +28,7 @@ from loraft.cli import (
     merge,
     predict,
     report,
+    serve,
     signals,
     sweep,
     task,
@@ -90,6 +91,7 @@ app.command("eval")(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(merge.merge)
 app.command()(export.export)
+app.command()(serve.serve)
 app.command()(fewshot.fewshot)
 app.command()(sweep.sweep)
 app.command()(compare.compare)
