@@ -3,7 +3,7 @@
 import os
 
 from loraft.config.resolve import load_config, whole_config
-from loraft.config.schema import Config
+from loraft.config.schema import Config, OutputSection
 from loraft.runs.records import read_object
 from loraft.runs.run import Bundle, Run
 
@@ -32,6 +32,7 @@ def _bundled(bundle: Bundle) -> Config:
         values = {"model": model, "quant": backbone.get("quant", {}), "prompt": content.get("prompt")}
         values |= {"data": {"source": data.get("source")}, "lora": {}, "train": {}}
     config = whole_config(values, bundle.results_path)
+    config = config.model_copy(update={"output": OutputSection(texts=config.output.texts)})  # not a stranger's folder
     if content.get("merged") is None:
         return config
     own = {"name": os.path.abspath(bundle.path), "revision": None, "dtype": backbone.get("dtype") or "auto"}
