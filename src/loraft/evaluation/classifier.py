@@ -34,12 +34,19 @@ class Classifier:
     Attributes:
         labels: names of the K labels, in id order, which is the order of columns.
         lock: held while the model computes; classifiers that share a model share it.
+
+    Example:
+        >>> import loraft
+        >>> classifier = loraft.load(run)
+        >>> labels = [found.label for found in classifier.predict(["cô nhiệt tình", "phòng học nóng"])]
+        >>> classifier.as_sklearn().classes_.tolist()
+        ['negative', 'neutral', 'positive']
     """
 
-    def __init__(self, loaded: Loaded, lock: "threading.RLock | None" = None) -> None:
+    def __init__(self, loaded: Loaded, lock: "threading.Lock | None" = None) -> None:
         self.loaded = loaded
         self.labels: tuple[str, ...] = loaded.encoder.task.labels
-        self.lock = lock or threading.RLock()
+        self.lock = lock or threading.Lock()
         shared = common_prefix([prompt.ids for prompt in loaded.encoder.encode(PROBES)])
         self._kept = KeptPrefix(list(loaded.encoder.encode(PROBES[:1])[0].ids[:shared]))
 

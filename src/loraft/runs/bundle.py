@@ -2,8 +2,10 @@
 
 import os
 
+from loraft.config.names import show
 from loraft.config.resolve import load_config, whole_config
 from loraft.config.schema import Config, OutputSection
+from loraft.errors import RunError
 from loraft.runs.records import read_object
 from loraft.runs.run import Bundle, Run
 
@@ -31,6 +33,8 @@ def _bundled(bundle: Bundle) -> Config:
         model = {"name": backbone.get("name"), "revision": backbone.get("revision")}
         values = {"model": model, "quant": backbone.get("quant", {}), "prompt": content.get("prompt")}
         values |= {"data": {"source": data.get("source")}, "lora": {}, "train": {}}
+    if not isinstance(values, dict):
+        raise RunError(f"{bundle.results_path}: config must hold the config's sections (got {show(values)}); {MEND}")
     config = whole_config(values, bundle.results_path)
     config = config.model_copy(update={"output": OutputSection(texts=config.output.texts)})  # not a stranger's folder
     if content.get("merged") is None:
