@@ -15,8 +15,6 @@ from huggingface_hub import constants
 
 from loraft import hub as asking
 
-REFUSED = {"RepoNotFound": 404, "RevisionNotFound": 404, "EntryNotFound": 404, "GatedRepo": 403}
-
 
 class FakeHub:
     """Repositories by name, each a list of commits, of which a commit is its files by name.
@@ -77,7 +75,7 @@ class FakeHub:
         elif path == "/api/validate-yaml":
             wrong = invalid(json.loads(body)["content"])
             send(request, 400 if wrong else 200, {"errors": [{"message": one} for one in wrong], "warnings": []})
-        elif parts[-3:] == ["info", "lfs", "objects"] or path.endswith("/objects/batch"):
+        elif path.endswith("/info/lfs/objects/batch"):
             objects = [
                 {"oid": one["oid"], "size": one["size"],
                  "actions": {"upload": {"href": f"{self.place}/large/{one['oid']}"}}}
@@ -89,6 +87,8 @@ class FakeHub:
             send(request, 200, {})
         elif parts[:2] == ["api", "models"]:
             self._of_repository(request, "/".join(parts[2:4]), parts[4:], body)
+        elif parts[2:3] != ["resolve"]:
+            send(request, 404, {})
         else:
             self._file(request, "/".join(parts[:2]), parts[3], "/".join(parts[4:]))
 

@@ -31,10 +31,10 @@ from loraft.training.results import RunResult
 EXPORTED_FILES = ("*.onnx", "*.onnx.data", "*.gguf", "Modelfile")
 # Keys under which loraft, peft and transformers may keep the path of a folder or file.
 PATHS = {
-    "name", "source", "task", "train_split", "validation_split", "test_split", "folder", "base", "_name_or_path",
+    "name", "source", "task", "train_split", "validation_split", "test_split", "backbone", "_name_or_path",
     "name_or_path", "base_model_name_or_path",
 }  # fmt: skip
-FORGOTTEN = {"cache_dir", "relative_path"}  # of use on this machine only
+FORGOTTEN = {"cache_dir": None, "relative_path": None, "folder": "runs"}  # of use on this machine only
 Content = Path | bytes  # of a file: as it is, or as it is rewritten
 
 
@@ -122,7 +122,7 @@ def contents(run: Run, repository: str, folder: Path | None = None) -> tuple[dic
             files[name] = hashlib.sha256(one).hexdigest()
     shared = {"schema_version": SCHEMA_VERSION, **_shared(bundle), "files": files or None}
     given[MANIFEST_FILE] = (to_json(shared) + "\n").encode()
-    made = bundle.get("merged") if kind != "adapter" else None
+    made = _shared(bundle.get("merged")) if kind != "adapter" else None
     given[CARD_FILE] = model_card(run, config, result, repository, kind, made=made).encode()
     return dict(sorted(given.items())), tuple(path.name for path in found if path not in taken)
 
@@ -172,7 +172,7 @@ def _shared_file(path: Path) -> Content:
 def _shared(value: Any, key: str = "") -> Any:
     """Returns JSON content with the last part in place of each path of this machine; texts and hashes stay."""
     if isinstance(value, dict):
-        return {name: None if name in FORGOTTEN else _shared(item, name) for name, item in value.items()}
+        return {name: FORGOTTEN[name] if name in FORGOTTEN else _shared(item, name) for name, item in value.items()}
     if key in PATHS and isinstance(value, str) and os.path.isabs(os.path.expanduser(value)):
         return os.path.basename(value.rstrip("/"))
     return value
