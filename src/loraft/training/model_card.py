@@ -43,6 +43,16 @@ WHAT = {
     "onnx": "An ONNX file of a LoRA adapter merged into its backbone",
     "gguf": "A GGUF file of a LoRA adapter merged into its backbone",
 }
+# How that is used which `loraft.load` does not take: what is to know, and code.
+OTHER_USES = {
+    "classifier": (
+        "Its tokenizer writes the prompt around the text:",
+        'from transformers import pipeline\n\nclf = pipeline("text-classification", "{repository}")\n'
+        'print(clf("{sentence}"))',
+    ),
+    "onnx": ("Its tokenizer writes the prompt around the text; the labels are in config.json.", ""),
+    "gguf": ("llama.cpp and Ollama read it; ask with the prompt below around the text.", ""),
+}
 TRAIN_KEYS = (
     "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "lr_scheduler_type",
     "warmup_steps", "weight_decay", "optim", "class_weights", "sampling", "metric",
@@ -56,7 +66,6 @@ def model_card(
     repository: str = "",
     kind: str = "adapter",
     *,
-    usage: str = "",
     made: Mapping[str, Any] | None = None,
 ) -> str:
     """The text of the card, whose metadata the hub accepts.
@@ -67,7 +76,6 @@ def model_card(
         result: of its training.
         repository: owner/name on the hub; "" for the adapter's own folder.
         kind: one of `WHAT`.
-        usage: code that uses it, where that is not `loraft.load`.
         made: what a merge or an export measured.
 
     Raises:
@@ -83,10 +91,10 @@ def model_card(
         subtitle=f"{WHAT[kind]}, rank {config.lora.r}, over {config.model.label}{quantised}: gives a text {which}"
         f" {len(result.labels)} labels. Trained on {_data_label(config, result)} with loraft.",
         sections=[
-            ("How to use it", _usage(run, config, repository, kind, usage)),
+            ("How to use it", _usage(run, config, repository, kind)),
             ("Results", [headline(result, metric), *beside(result, metric),
                          tables.before_after(result.before, after, metric)]),
-            ("Labels", [_labels(config), *tables.parts(after)[1:]]),
+            ("Labels", [_labels(config, bundle["data"].get("train_labels") or {}), *tables.parts(after)[1:]]),
             ("Calibration", [calibration(after)]),
             ("Limits", [f"Measured on {after.n:,} rows of one data set; other texts can give other scores.",
                         *result.warnings]),
@@ -194,9 +202,11 @@ def _metadata(config: Config, result: RunResult, name: str, kind: str) -> str:
     return str(card.to_yaml())
 
 
-def _usage(run: Run, config: Config, repository: str, kind: str, usage: str) -> list[Part]:
-    if usage:
-        return [Code(usage, language="python")]
+def _usage(run: Run, config: Config, repository: str, kind: str) -> list[Part]:
+    if kind in OTHER_USES:
+        told, code = OTHER_USES[kind]
+        code = code.format(repository=repository, sentence=SENTENCE)
+        return [told, Code(code, language="python")] if code else [told]
     where = f"hf:{repository}" if repository else "."
     code = f'import loraft\n\nclf = loraft.load("{where}")\nprint(clf.predict("{SENTENCE}"))'
     found: list[Part] = ["" if repository else "In the folder of this file:", Code(code, language="python")]
@@ -208,10 +218,11 @@ def _usage(run: Run, config: Config, repository: str, kind: str, usage: str) -> 
     return [part for part in found if part]
 
 
-def _labels(config: Config) -> Table:
+def _labels(config: Config, counts: Mapping[str, int]) -> Table:
     labels = config.prompt.labels or []
     words = config.prompt.label_words or labels
-    return listing(("label", "answer of the model"), zip(labels, words, strict=True))
+    rows = [(label, word, f"{counts.get(label, '')}") for label, word in zip(labels, words, strict=True)]
+    return listing(("label", "answer of the model", "training rows"), rows)
 
 
 def _prompt(config: Config) -> list[Part]:
