@@ -27,6 +27,7 @@ from loraft.cli import (
     inspect,
     merge,
     predict,
+    push,
     report,
     serve,
     signals,
@@ -99,6 +100,7 @@ app.command()(data.data)
 app.command()(check.check)
 app.add_typer(task.app, name="task")
 app.command()(report.report)
+app.command()(push.push)
 app.command("models")(inspect.list_bundled)
 app.command("config")(inspect.show_config)
 

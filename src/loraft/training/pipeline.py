@@ -44,6 +44,7 @@ from loraft.training.checkpoints import BestStep, finished_training, load_best, 
 from loraft.training.dataset import prepare
 from loraft.training.learning_rate import learning_rate, rate_for
 from loraft.training.measured import Measured
+from loraft.training.model_card import CARD_FILE, model_card
 from loraft.training.out_of_memory import train_halving
 from loraft.training.results import ParameterCounts, RunResult, TrainReport, earlier_scores
 from loraft.training.trackers import Trackers
@@ -205,6 +206,8 @@ def _train_and_judge(
     )
     if is_main_process():
         result = _with_baselines_and_warnings(result, run, config, splits, rows)
+    with spared("the model card", f"loraft push {shlex.quote(str(run.path))}"):
+        write_text(run.adapter / CARD_FILE, model_card(run, config, result))
     run.finish(result)
     if figures:
         with spared("the figures", f"loraft report {shlex.quote(str(run.path))}"):
