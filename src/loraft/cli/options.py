@@ -90,7 +90,7 @@ RunName = Annotated[
 ]
 RunArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[RUN]", help="Name or path; else the newest finished run.", autocompletion=_complete_run),
+    typer.Argument(metavar="[RUN]", help="Name or path; else the newest finished run.", autocompletion=complete_run),
 ]
 Adapter = Annotated[
     Path | None,
