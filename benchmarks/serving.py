@@ -83,7 +83,8 @@ def rival(kind: str, folder: Path) -> None:
         with lock:  # a pipeline is not made for threads
             return {"generate": generated, "score": scored}[kind](body["input"])
 
-    bound = socket.socket()
+    # The protocol is named, since asyncio does not switch Nagle's algorithm off without it.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.bind(("127.0.0.1", 0))
     print(f"http://127.0.0.1:{bound.getsockname()[1]}", flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[bound])

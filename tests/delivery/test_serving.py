@@ -71,6 +71,11 @@ def test_two_models_of_one_name_are_refused(runs: list[Run]) -> None:
         serving.load([found, found])
 
 
+def test_answers_do_not_wait_for_nagles_algorithm() -> None:
+    with serving.listening_socket("localhost", 0) as bound:
+        assert bound.proto == socket.IPPROTO_TCP  # asyncio sets TCP_NODELAY for these only
+
+
 def test_an_address_that_cannot_be_used_is_told() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
