@@ -5,8 +5,8 @@
 
 Each server is a process of its own, and so are the clients. They run at the same time, and take turns. Every request
 holds one sentence of the bundled test split. First N clients send one request after the other (closed loop). Then one
-at a time arrives at random at half of the best of these rates (open loop): a request's time counts from when it was due,
-so that waiting is not hidden.
+at a time arrives at random at half of the best of these rates (open loop): a request's time counts from when it was
+due, so that waiting is not hidden.
 
 The two servers beside it are FastAPI with `transformers`, on the same weights with the adapter merged, in the same
 dtype, and answer one request at a time, as in the examples that people start from:

@@ -154,6 +154,8 @@ def test_a_signal_ends_the_process_after_every_accepted_request_is_answered(
             answered.append((early, answer.status))
 
     with process_of(runs[0]) as (child, port):
+        idle = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        idle.connect()
         clients = [threading.Thread(target=ask_on_and_on, args=(port,)) for _ in range(8)]
         for client in clients:
             client.start()
@@ -161,6 +163,9 @@ def test_a_signal_ends_the_process_after_every_accepted_request_is_answered(
             time.sleep(0.01)
         signalled.set()
         child.send_signal(number)
+        time.sleep(0.3)
+        idle.request("GET", "/healthz")  # on a connection of before: not cut off
+        assert idle.getresponse().status == 503
         code = child.wait(60)
         for client in clients:
             client.join(30)

@@ -22,7 +22,7 @@ from loraft.errors import ConfigError, LoraftError, listed
 from loraft.evaluation.classifier import Classifier
 from loraft.evaluation.predict import computes_meanwhile, opened
 
-LATE_SECONDS = 0.3  # after a signal, in which requests that are on their way are told that the server stops
+LATE_SECONDS = 1.0  # after a signal, in which requests that are on their way are told that the server stops
 STOP_SECONDS = 60  # after which a stop no longer waits for connections
 
 
