@@ -43,6 +43,7 @@ MODELS_LOADED_HERE = {
     "studies.sweep.runner", "studies.sweep.joint_pass", "studies.sweep.shared_backbone", "studies.fewshot.study",
     "studies.fewshot.context",
 }  # fmt: skip
+AN_ESTIMATOR = {"evaluation.sklearn_classifier"}  # is imported by `Classifier.as_sklearn` only
 SEES_SEVERAL_STUDIES = {"studies.report", "studies.run_report", "studies.report_sections"}
 
 LONGEST_FILE = 330
@@ -148,6 +149,8 @@ def at_a_wrong_top(found: list[Import]) -> list[tuple[str, str]]:
         allowed = AT_THE_TOP.get(package_of(one.importer), set())
         if one.importer in MODELS_LOADED_HERE:
             allowed = allowed | HEAVY
+        if one.importer in AN_ESTIMATOR:
+            allowed = allowed | {"sklearn"}
         if not one.at_the_top:
             allowed = allowed | LATE | HEAVY | {"psutil", "yaml"} | EXTRAS.get(package_of(one.importer), set())
         if one.imported not in allowed:

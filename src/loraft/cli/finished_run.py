@@ -55,16 +55,17 @@ def finished_run(
         ConfigError: a change that its training fixed.
         RunError: there is no such run.
     """
-    from loraft.config.resolve import NO_CODE, resolve, run_config
+    from loraft.config.resolve import resolve
+    from loraft.runs.bundle import config_of
     from loraft.runs.run import find_run, newest_finished
 
     refuse_fixed([f"--set {item}" for item in sets if not item.strip().startswith(CHANGEABLE)])
     folder = Path(output or "runs")
     run = newest_finished(folder) if name is None else find_run(name, folder)
-    own = run_config(run.config_path)  # also tells what is wrong in that file, before other flags are laid over it
+    own = config_of(run)  # also tells what is wrong in its file, before other flags are laid over it
     if not sets and not any(flags.values()):
         return run.path, own
-    return run.path, resolve(config_file=run.config_path, overrides=[NO_CODE, *sets], flags=flags)
+    return run.path, resolve(base=own, overrides=sets, flags=flags)
 
 
 def made_elsewhere(

@@ -16,7 +16,7 @@ from loraft.models.encoder import Encoder
 from loraft.models.positions import NO_LIMIT, check_positions, longest_prompt, positions_of_prompts
 from loraft.models.source import is_gguf, located, same_backbone
 from loraft.runs.peft_folder import read_peft_folder, refuse_changed
-from loraft.runs.run import MANIFEST_FILE, Run
+from loraft.runs.run import MANIFEST_FILE, Bundle, Run
 
 
 def build(config: Config) -> tuple[Encoder, PreTrainedModel]:
@@ -80,7 +80,7 @@ def load_run(run: Run, config: Config, *, switchable: bool = True) -> tuple[Enco
     are cast to the dtype that `config.model.dtype` and this machine give.
 
     Args:
-        run: a finished run.
+        run: a finished run, or a bundle; merged weights need no adapter.
         config: its `model`, `quant` and `prompt` sections must be those that the adapter was trained with.
         switchable: returns a PeftModel, whose adapter can be switched off; otherwise the backbone itself with the
             adapter built in, which loads faster.
@@ -91,6 +91,8 @@ def load_run(run: Run, config: Config, *, switchable: bool = True) -> tuple[Enco
     """
     if not run.finished:
         raise RunError(f"{run.path}: the run is not finished (no {run.results_file}); {run.way_on}")
+    if isinstance(run, Bundle) and manifest.read(run.path).merged is not None:
+        return _checked(run.path, config)
     read_peft_folder(run.adapter)  # a damaged one is told before the backbone is loaded
     encoder, base = _checked(run.adapter, located(run.adapter, config, needed=True))
     return encoder, (load_adapter if switchable else apply_adapter)(base, run.adapter)

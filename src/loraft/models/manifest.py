@@ -80,6 +80,9 @@ class Manifest:
         thresholds: of each label, chosen on validation; None with one label a row.
         versions: of the libraries at training; None where one was not installed.
         files: SHA-256 of the adapter's files, see `peft_folder.refuse_changed`; None in files of earlier versions.
+        config: the whole config of the training; None in files of earlier versions.
+        merged: how the adapter was merged into the backbone, where the weights beside this file are merged ones; the
+            backbone is then that of the merged weights.
     """
 
     labels: tuple[str, ...]
@@ -94,6 +97,8 @@ class Manifest:
     versions: dict[str, str | None]
     thresholds: tuple[float, ...] | None = None
     files: dict[str, str] | None = None
+    config: dict[str, Any] | None = None
+    merged: dict[str, Any] | None = None
 
 
 def identify(config: Config, base: PreTrainedModel, run: Path) -> BackboneIdentity:
@@ -143,6 +148,7 @@ def describe(
         scores=scores,
         versions={name: packages[name] for name in VERSIONED},
         thresholds=thresholds,
+        config=config.model_dump(),
     )
 
 

@@ -38,10 +38,14 @@ class Run(RunFolder):
             RunError: there is no such folder, or it is not a run directory.
         """
         run = cls(Path(path))
+        if not run.begun and Bundle(run.path).begun:
+            return Bundle(run.path)
         if not run.begun and (run.result_is_aside or working_there(run.path)):
             raise RunError(f"{run.path}: the run is not finished (no {cls.results_file}); {run.way_on}")
         if not run.begun:
-            what = f"is not a run directory (no {cls.config_file} in it)" if run.path.is_dir() else "no such run"
+            what = "no such run"
+            if run.path.is_dir():
+                what = f"is not a run directory (no {cls.config_file} or {MANIFEST_FILE} in it)"
             raise RunError(f"{run.path}: {what}; loraft train makes runs")
         return run
 
@@ -100,6 +104,20 @@ class Run(RunFolder):
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise RunError(f"{self.results_path}: labels must be a list of names (got {labels!r}); {self.mend}")
         return tuple(labels)
+
+
+class Bundle(Run):
+    """A folder that holds a `loraft.json` itself: an adapter apart from its run, or merged weights.
+
+    It is used like a finished run. Its config is in that file, see `bundle.config_of`.
+    """
+
+    config_file = results_file = MANIFEST_FILE
+
+    @property
+    def adapter(self) -> Path:
+        """The folder itself."""
+        return self.path
 
 
 class WorkerRun(Run):
