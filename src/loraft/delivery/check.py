@@ -179,9 +179,9 @@ def check(config: Config, *, speed: bool = True) -> Checked:
                     encoder = build_encoder(config)
                     data = prepare(config, encoder, splits["train"], splits["validation"])  # warns of what is cut
                     warn_of_cuts(encoder.encode(splits["test"].texts), "test")
+                    found = tuple(_with_tokens(one, encoder, splits[one.name]) for one in found)
                     report.tell("note", collisions(encoder))
                     prompt, answers = shown_prompt(encoder, data, texts=config.output.texts), answer_tokens(encoder)
-                    found = tuple(_with_tokens(one, encoder, splits[one.name]) for one in found)
                     if speed and _here(config.model, WEIGHTS, "rows a second", report):
                         measured = calibrated(config, encoder, data, SECONDS)
     for one in found:
