@@ -1,4 +1,4 @@
-"""Ask the hub once whether it has a backbone or a data set, before libraries do so with many files and many retries."""
+"""Ask the hub once whether it has what is asked for, before libraries do so with many files and many retries."""
 
 import threading
 import time
@@ -16,16 +16,16 @@ REMEMBERED = 60  # seconds for which an answer is taken for true
 
 @dataclass(frozen=True)
 class Kind:
-    """What the hub is asked for: in words, as a section of the config, on the hub, and the file that is asked for."""
+    """What the hub is asked for: in words, what sets its revision, on the hub, and the file that is asked for."""
 
     noun: str
-    section: str
+    revision: str
     repo_type: str
     file: str
 
 
-BACKBONE = Kind("backbone", "model", "model", "config.json")
-DATA_SET = Kind("data set", "data", "dataset", "README.md")
+BACKBONE = Kind("backbone", "model.revision", "model", "config.json")
+DATA_SET = Kind("data set", "data.revision", "dataset", "README.md")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _refusal(kind: Kind, name: str, revision: str | None, error: Any) -> tuple[s
         page = f"{constants.ENDPOINT}/{'datasets/' if kind is DATA_SET else ''}{name}"
         return "it is gated", f"ask for access on {page}, then log in with `hf auth login`"
     if isinstance(error, RevisionNotFoundError):
-        return f"it has no revision {revision}", f"set {kind.section}.revision to one that it has"
+        return f"it has no revision {revision}", f"set {kind.revision} to one that it has"
     if isinstance(error, RepositoryNotFoundError):
         what = f"the hub has no such {kind.noun}, or it is private (HTTP {status})"
         return what, "check the name, or log in with `hf auth login`"
