@@ -16,6 +16,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import loraft
+from loraft.cli.app import main
 from loraft.delivery import merge as merging
 from loraft.delivery.merge import Comparison, Weights, compare, merge
 from loraft.errors import LoraftError, RunError, StorageError
@@ -76,6 +77,24 @@ def test_it_is_used_like_the_run_also_after_it_was_moved(run: Run, merged: Path,
     rows = loraft.evaluate(run=moved).rows
     assert [row.predicted for row in rows] == [one.label for one in own.predict(SENTENCES)]
     assert [one.label for one in loraft.predict(SENTENCES, run=moved)] == [one.label for one in own.predict(SENTENCES)]
+
+
+def test_a_prediction_that_is_resumed_depends_on_its_weights(
+    merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Path] = []
+
+    def origin_of(source: Path, adapter: Path, *_: object) -> None:
+        seen.append(adapter)
+        raise LoraftError("enough")
+
+    monkeypatch.setattr("loraft.evaluation.partial_file.origin_of", origin_of)
+    monkeypatch.setattr("loraft.cli.predict.start_command", lambda *_, **__: None)  # it changes the whole process
+    (tmp_path / "in.csv").write_text("sentence\nthầy dạy hay\n", encoding="utf-8")
+    given = ["--run", str(merged), "--input", str(tmp_path / "in.csv"), "--output-file", str(tmp_path / "out.csv")]
+    with pytest.raises(SystemExit):
+        main(["predict", *given])
+    assert seen == [merged]
 
 
 @pytest.mark.parametrize("name", ["generation_config.json", "chat_template.jinja", "model.safetensors"])
@@ -144,7 +163,7 @@ def test_force_replaces_an_earlier_model(run: Run, merged: Path, tmp_path: Path)
 
 
 def test_over_nf4_the_dequantised_weights_answer_as_the_run_and_the_original_ones_otherwise(tmp_path: Path) -> None:
-    run = finished_run(tmp_path, "quant.method=nf4", "quant.compute_dtype=fp32")
+    run = finished_run(tmp_path, "quant.method=nf4", "quant.compute_dtype=fp32", "quant.double_quant=false")
     made = merge(run.path, tmp_path / "m")
     other = merge(run.path, tmp_path / "o", weights=Weights("original"), min_agreement=0)
     assert (made.base, other.base) == ("dequantised", "original")
