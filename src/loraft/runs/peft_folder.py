@@ -68,9 +68,9 @@ def refuse_changed(path: Path) -> None:
             stacklevel=2,
         )
         return
-    needed = {"config.json"} if merged else {CONFIG_FILE, WEIGHTS_FILE}
+    needed = set() if merged else {CONFIG_FILE, WEIGHTS_FILE}  # a GGUF file is a merged model by itself
     what, way = ("merged model", "merge again, or copy the folder again") if merged else ("adapter", AGAIN)
-    if not isinstance(files, dict) or not needed <= files.keys():
+    if not isinstance(files, dict) or not files or not needed <= files.keys():
         raise RunError(f"{path / MANIFEST_FILE}: files must hold the hashes of the {what} (got {show(files)}); {way}")
     if changed := differing(path, files):
         told = listed(f"{name}: {state}" for name, state in changed.items())
