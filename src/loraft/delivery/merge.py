@@ -13,10 +13,11 @@ from typing import get_args
 import numpy as np
 from rich.table import Table
 
-from loraft.config.schema import Config, QuantConfig
+from loraft.config.schema import Config
 from loraft.data.dataset import load_data, warn_of_notes
 from loraft.delivery.merged_model import Base, merged_and_measured
 from loraft.delivery.output_folder import check_folder, written_aside
+from loraft.delivery.pinned_template import pinned_template
 from loraft.display import table
 from loraft.engine import scorer
 from loraft.errors import BackboneError, ConfigError, RunError
@@ -24,7 +25,6 @@ from loraft.evaluation import multilabel
 from loraft.evaluation.classifier import load
 from loraft.models import manifest
 from loraft.models.backbone import fingerprint
-from loraft.models.chat_template import pinned_template
 from loraft.models.device import DTYPES
 from loraft.models.load import build_encoder
 from loraft.runs.bundle import config_of
@@ -74,7 +74,7 @@ class Merge:
         backbone, revision: of the run; what the manifest calls its backbone are the merged weights.
         base: the weights under the adapter: dequantised or original; None where they were never quantised.
         dtype: of the merged weights.
-        source, rows: the rows that were scored, and their number.
+        source, split, rows: where the scored rows come from, as they were asked for, and their number.
         compared: the merged weights with the run.
         rounding: as `merged_model.merge` returns it, for each dtype.
     """
@@ -84,6 +84,7 @@ class Merge:
     base: str | None
     dtype: str
     source: str
+    split: str
     rows: int
     compared: Comparison
     rounding: dict[str, float]
@@ -142,8 +143,8 @@ def merge(
                 f" (got an agreement of {compared.agreement:.4f}); allowed from {min_agreement} (--min-agreement); try"
                 " --dtype fp32" + (" or --base dequantised" if base == "original" else "")
             )
-        trained = content.backbone
-        made = Merge(trained.name, trained.revision, base, dtype, data.source, len(own_NK), compared, rounding)
+        one, source = content.backbone, config.data.source
+        made = Merge(one.name, one.revision, base, dtype, source, split, len(own_NK), compared, rounding)
         write_record(bundle.results_path, replace(manifest.read(folder), merged=as_json(made)))
     return made
 
@@ -169,7 +170,7 @@ def tables(made: Merge) -> list[Table]:
     """What was compared, and what each dtype would round away, for people."""
     found, same = table.number_table("merged model", "value"), made.compared
     table.add_row(found, "weights", f"{made.base or 'as trained'}, {made.dtype}")
-    table.add_row(found, f"rows of {made.source}", str(made.rows))
+    table.add_row(found, f"rows of {made.split}", str(made.rows))
     table.add_row(found, "labels as by the run", f"{made.rows - same.changed} ({same.agreement:.2%})")
     table.add_row(found, "largest change of a log-probability, nats", f"{same.log_prob_change:.2g}")
     table.add_row(found, "largest change of a probability", f"{same.probability_change:.2g}")
@@ -229,8 +230,8 @@ def _write(run: Run, config: Config, base: Base | None, dtype: str, folder: Path
         tokenizer.chat_template = pinned_template(tokenizer, trained.prompt)
     tokenizer.save_pretrained(folder)
     code = custom_code(config.model.model_copy(update={"name": str(folder)}))
-    none = QuantConfig(method="none").model_dump()
-    identity = manifest.BackboneIdentity(".", None, fingerprint(model), none, dtype, custom_code=code)
+    quant = trained.quant.model_copy(update={"method": "none"}).model_dump()
+    identity = manifest.BackboneIdentity(".", None, fingerprint(model), quant, dtype, custom_code=code)
     content = replace(manifest.read(run.adapter), backbone=identity, config=trained.model_dump(), merged={})
     for path in folder.iterdir():  # safetensors writes files that the user alone may read
         path.chmod((folder / "config.json").stat().st_mode)

@@ -116,7 +116,7 @@ def merge(base: PreTrainedModel, folder: Path, dtype: torch.dtype) -> tuple[PreT
                 weight = torch.nn.Parameter(weight.detach().clone(), requires_grad=False)
                 setattr(owner, name, weight)
             before = weight.data = weight.data.float()
-            layer.merge(safe_merge=True)  # type: ignore[operator]  # puts a new tensor there
+            layer.merge(safe_merge=True)  # puts a new tensor there
             update += _square(weight.data - before)
             for key, one in DTYPES.items():
                 errors[key] += _square(weight.data.to(one).float() - weight.data)

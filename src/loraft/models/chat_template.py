@@ -13,7 +13,6 @@ The text is split at special tokens (such as "<|eot_id|>"), here for a Llama 3 t
 
 import hashlib
 import inspect
-import json
 import re
 import sys
 import warnings
@@ -26,7 +25,6 @@ from typing import Any
 from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
-from loraft.config.prompt_section import PromptConfig
 from loraft.errors import BackboneError, ConfigError, first_line, listed
 from loraft.models.plain_text import ChatTokenizer
 from loraft.models.thoughts import close_thoughts
@@ -120,13 +118,15 @@ class ChatTemplate:
     ) -> None:
         self._tokenizer = tokenizer
         self._in_parts = False
-        template = _chosen(tokenizer, name)
+        template = chosen_template(tokenizer, name)
         self._given = template == name
         self._who = "prompt.chat_template: the template" if self._given else f"{tokenizer.name_or_path}: its template"
         self.hash = hashlib.sha256(template.encode()).hexdigest()
         self.tokens = ChatTokenizer(tokenizer, template)
         self._refuse_unknown(template, arguments or {})
-        fixed = {"chat_template": _at(template, date_string), "date_string": date_string, "tokenize": False}
+        if "strftime_now" in template:  # a function that reads the clock: define a macro of that name in its place
+            template = f"{{%- macro strftime_now(format) -%}}{date_string}{{%- endmacro %}}{template}"
+        fixed = {"chat_template": template, "date_string": date_string, "tokenize": False}
         self._arguments: dict[str, Any] = {**(arguments or {}), **fixed}
 
     def fit(self, *, system: bool, role: str) -> bool:
@@ -255,25 +255,6 @@ class ChatTemplate:
                 )
 
 
-def pinned_template(tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig) -> str:
-    """Returns the template that the prompts of a task are made with, its date and further variables set in it.
-
-    A server that renders a chat with it asks as the task does, on any day.
-    """
-    template = _chosen(tokenizer, prompt.chat_template)
-    values = {"date_string": prompt.date_string, **prompt.template_kwargs}
-    used = {name: value for name, value in values.items() if re.search(rf"\b{re.escape(name)}\b", template)}
-    sets = "".join(f"{{%- set {name} = {json.dumps(value, ensure_ascii=False)} %}}" for name, value in used.items())
-    return sets + _at(template, prompt.date_string)
-
-
-def _at(template: str, date_string: str) -> str:
-    """The template, with a macro in place of the function by which it reads the clock."""
-    if "strftime_now" not in template:
-        return template
-    return f"{{%- macro strftime_now(format) -%}}{date_string}{{%- endmacro %}}{template}"
-
-
 @contextmanager
 def _bounded_steps() -> Iterator[None]:
     """Stops a template that is rendered in the block after `MOST_STEPS` lines of the Python that Jinja makes of it.
@@ -304,7 +285,7 @@ def _parts(text: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": text}]
 
 
-def _chosen(tokenizer: PreTrainedTokenizerBase, name: str | None) -> str:
+def chosen_template(tokenizer: PreTrainedTokenizerBase, name: str | None) -> str:
     """The text of the template that is named, of the default one, or of one for a tokenizer that has none."""
     own = tokenizer.chat_template
     named: Mapping[str, str] = own if isinstance(own, Mapping) else {} if own is None else {"default": own}
