@@ -25,6 +25,7 @@ from loraft.delivery import export_classifier, export_gguf, export_onnx
 from loraft.delivery.merge import AGREEMENT, Comparison, compare
 from loraft.delivery.merged_model import dequantise, merged_model
 from loraft.delivery.output_folder import check_folder, written_aside
+from loraft.delivery.pinned_template import pinned_template
 from loraft.delivery.prompting_tokenizer import prompting_tokenizer, shared_answer
 from loraft.display import table
 from loraft.engine import scorer
@@ -32,7 +33,6 @@ from loraft.errors import BackboneError, ConfigError, DataError, Note, RunError
 from loraft.evaluation.classifier import load
 from loraft.models import manifest
 from loraft.models.backbone import cast, fingerprint, load_config
-from loraft.models.chat_template import pinned_template
 from loraft.models.device import DTYPES, pick_device
 from loraft.models.encoder import Encoder
 from loraft.models.load import build, build_encoder, load_base
