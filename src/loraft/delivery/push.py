@@ -25,10 +25,10 @@ from loraft.runs.from_hub import ADAPTER_FILES, WEIGHTS_FILES
 from loraft.runs.peft_folder import AGAIN, refuse_changed
 from loraft.runs.records import SCHEMA_VERSION, read_object
 from loraft.runs.run import MANIFEST_FILE, Bundle, Run
-from loraft.training.model_card import CARD_FILE, model_card
+from loraft.training.model_card import CARD_FILE, WHAT, model_card
 from loraft.training.results import RunResult
 
-EXPORTED_FILES = ("*.onnx", "*.onnx.data", "*.gguf", "Modelfile")
+EXPORTED_FILES = ("*.onnx", "*.onnx.data")
 # Keys under which loraft, peft and transformers may keep the path of a folder or file.
 PATHS = {
     "name", "source", "task", "train_split", "validation_split", "test_split", "backbone", "_name_or_path",
@@ -108,15 +108,15 @@ def contents(run: Run, repository: str, folder: Path | None = None) -> tuple[dic
     config, result, place = config_of(run), RunResult.of(run), folder or run.adapter
     kind, bundle = "adapter", read_object(run.adapter / MANIFEST_FILE, AGAIN)
     if folder is None:
-        refuse_changed(run.adapter)
         _refuse_local_backbone(run, config)
     else:
         kind, bundle = _made_of(bundle, run, folder)
+    refuse_changed(place)
     known = ADAPTER_FILES if kind == "adapter" else (MANIFEST_FILE, *WEIGHTS_FILES, *EXPORTED_FILES)
     found = sorted(path for path in place.iterdir() if path.name != CARD_FILE)
     taken = [path for path in found if path.is_file() and any(fnmatch(path.name, one) for one in known)]
     given: dict[str, Content] = {path.name: _shared_file(path) for path in taken if path.name != MANIFEST_FILE}
-    files = dict(bundle.get("files") or {})
+    files = {name: digest for name, digest in (bundle.get("files") or {}).items() if name in given}
     for name, one in given.items():
         if name in files and isinstance(one, bytes):
             files[name] = hashlib.sha256(one).hexdigest()
@@ -135,19 +135,15 @@ def _made_of(own: dict[str, Any], run: Run, folder: Path) -> tuple[str, dict[str
     """
     if not (folder / MANIFEST_FILE).is_file():
         raise RunError(f"--folder: has no {MANIFEST_FILE} (got {folder}); loraft merge and loraft export write it")
-    again = "make the folder again"
-    bundle = read_object(folder / MANIFEST_FILE, again)
-    differing = [key for key in ("labels", "prompt_sha256", "data") if bundle.get(key) != own.get(key)]
+    bundle = read_object(folder / MANIFEST_FILE, "make the folder again")
+    differing = [key for key in ("labels", "data", "scores") if bundle.get(key) != own.get(key)]
     if differing:
         raise RunError(f"--folder: was not made of {run.path} (got {folder}, with other {differing[0]}); name its run")
-    suffixes = {path.suffix for path in folder.iterdir()}
-    for suffix in (".onnx", ".gguf"):
-        if suffix in suffixes:
-            return suffix[1:], bundle
-    if not (folder / "config.json").is_file():
-        raise RunError(f"--folder: holds no weights of a merge or an export (got {folder}); without it, the adapter")
-    names = read_object(folder / "config.json", again).get("architectures") or [""]
-    return "classifier" if str(names[0]).endswith("ForSequenceClassification") else "merged", bundle
+    merged = bundle.get("merged")
+    kind = merged.get("to", "merged") if isinstance(merged, dict) else None
+    if kind not in WHAT:
+        raise RunError(f"--folder: is of no merge or export (got {folder}); without it, the run's adapter is pushed")
+    return str(kind), bundle
 
 
 def _refuse_local_backbone(run: Run, config: Config) -> None:
