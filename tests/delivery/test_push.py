@@ -4,18 +4,20 @@ import hashlib
 import json
 import shutil
 import socket
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers.bad_input import refusal
 from helpers.fake_hub import FakeHub, fake_hub
-from helpers.pushed import change_bundle, finished_run
+from helpers.pushed import FIRST, change_bundle, finished_run
 from huggingface_hub import constants
 
 import loraft
 from loraft.bundled import bundled_backbones
 from loraft.cli.app import main
+from loraft.config.resolve import load_config
 from loraft.delivery.push import HubError, contents, push
 from loraft.errors import Note, RunError
 from loraft.runs.bundle import config_of
@@ -135,6 +137,17 @@ def test_a_changed_adapter_and_a_bundle_are_refused(tmp_path: Path) -> None:
     (run.adapter / "adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(RunError, match=r"is not the adapter that its loraft.json names"):
         push(run, "ai/gop-y", dry_run=tmp_path / "thử")
+
+
+@pytest.mark.filterwarnings("ignore::loraft.errors.Note")
+def test_a_run_of_an_earlier_version_gets_the_config_and_the_hashes_that_it_lacks(tmp_path: Path) -> None:
+    run = Run(Path(shutil.copytree(FIRST, tmp_path / "chạy")))
+    assert not {"config", "files"} & json.loads((run.adapter / "loraft.json").read_text(encoding="utf-8")).keys()
+    push(run, "ai/gop-y", dry_run=tmp_path / "thử")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        refuse_changed(tmp_path / "thử")
+    assert config_of(Run.open(tmp_path / "thử")).lora == load_config(run.config_path).lora
 
 
 # --- folders of loraft merge and loraft export ------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from loraft.cli.console import say
+from loraft.cli.console import say, warnings_said
 from loraft.cli.options import Json, Output
 from loraft.errors import listed
 from loraft.visible import visible
@@ -36,8 +36,9 @@ def push(
     from loraft.runs.run import find_run, newest_finished
 
     place = Path(output or "runs")
-    found = newest_finished(place) if run is None else find_run(run, place)
-    done = upload(found, to, folder=folder, private=private, branch=revision, dry_run=dry_run)
+    with warnings_said():
+        found = newest_finished(place) if run is None else find_run(run, place)
+        done = upload(found, to, folder=folder, private=private, branch=revision, dry_run=dry_run)
     told = listed(f"{name} ({size:,} bytes)" for name, size in done.files.items())
     say(f"{'uploaded' if done.revision else 'wrote'} {told}")
     if done.left_out:

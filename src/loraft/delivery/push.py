@@ -17,11 +17,12 @@ from typing import Any
 
 from loraft.bundled import bundled_backbones
 from loraft.config.names import show
+from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.errors import LoraftError, RunError, first_line
 from loraft.runs.atomic_files import to_json
-from loraft.runs.bundle import config_of
 from loraft.runs.from_hub import ADAPTER_FILES, WEIGHTS_FILES
+from loraft.runs.hashes import hashes_of
 from loraft.runs.peft_folder import AGAIN, refuse_changed
 from loraft.runs.records import SCHEMA_VERSION, read_object
 from loraft.runs.run import MANIFEST_FILE, Bundle, Run
@@ -105,7 +106,7 @@ def contents(run: Run, repository: str, folder: Path | None = None) -> tuple[dic
             f"{run.path}: holds no results for the model card (got a bundle); name the run that it was made of, with"
             f" --folder {shlex.quote(str(run.path))}"
         )
-    config, result, place = config_of(run), RunResult.of(run), folder or run.adapter
+    config, result, place = load_config(run.config_path), RunResult.of(run), folder or run.adapter
     kind, bundle = "adapter", read_object(run.adapter / MANIFEST_FILE, AGAIN)
     if folder is None:
         _refuse_local_backbone(run, config)
@@ -116,11 +117,13 @@ def contents(run: Run, repository: str, folder: Path | None = None) -> tuple[dic
     found = sorted(path for path in place.iterdir() if path.name != CARD_FILE)
     taken = [path for path in found if path.is_file() and any(fnmatch(path.name, one) for one in known)]
     given: dict[str, Content] = {path.name: _shared_file(path) for path in taken if path.name != MANIFEST_FILE}
-    files = {name: digest for name, digest in (bundle.get("files") or {}).items() if name in given}
+    hashes = bundle.get("files") or hashes_of(place, given)  # earlier versions wrote neither hashes nor the config
+    files = {name: digest for name, digest in hashes.items() if name in given}
     for name, one in given.items():
         if name in files and isinstance(one, bytes):
             files[name] = hashlib.sha256(one).hexdigest()
-    shared = {"schema_version": SCHEMA_VERSION, **_shared(bundle), "files": files or None}
+    bundle["config"] = bundle.get("config") or config.model_dump()
+    shared = {"schema_version": SCHEMA_VERSION, **_shared(bundle), "files": files}
     given[MANIFEST_FILE] = (to_json(shared) + "\n").encode()
     made = _shared(bundle.get("merged")) if kind != "adapter" else None
     given[CARD_FILE] = model_card(run, config, result, repository, kind, made=made).encode()
