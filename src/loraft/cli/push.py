@@ -29,7 +29,7 @@ def push(
 ) -> None:
     """Upload a run's adapter, or weights made of it, with a model card; print the commit's address.
 
-    The token is that of `hf auth login` or HF_TOKEN. Anyone with the name then uses it: --run hf:OWNER/NAME.
+    The token is that of `hf auth login` or HF_TOKEN. It is then used by its name: --run hf:OWNER/NAME.
     """
     from loraft.delivery.push import push as upload
     from loraft.runs.atomic_files import to_json
