@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -39,6 +41,22 @@ class Answer:
     reached: bool = True
 
 
+_asks_nothing: str | None = None  # the command inside `asks_nothing`
+
+
+@contextmanager
+def asks_nothing(command: str) -> Iterator[None]:
+    """Inside the block no hub is asked, as with HF_HUB_OFFLINE; messages name the command."""
+    from huggingface_hub import constants
+
+    global _asks_nothing
+    before, constants.HF_HUB_OFFLINE, _asks_nothing = constants.HF_HUB_OFFLINE, True, command
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, _asks_nothing = before, None
+
+
 def ask(kind: Kind, name: str, revision: str | None) -> Answer:
     """What the hub says to one request for one file, without retries; a missing file is no problem."""
     from huggingface_hub import constants
@@ -49,6 +67,8 @@ def ask(kind: Kind, name: str, revision: str | None) -> Answer:
         validate_repo_id(name)
     except HFValidationError:
         return Answer("it is no hub id either", "a hub id is owner/name, without accents and blanks")
+    if _asks_nothing is not None:
+        return Answer(f"it is not in the cache, and {_asks_nothing} asks no hub", "get it by hf download", False)
     if constants.HF_HUB_OFFLINE:
         return Answer("it is not in the cache, and HF_HUB_OFFLINE is set", "unset it", reached=False)
     return _remembered(kind, name, revision, int(time.monotonic() / REMEMBERED))

@@ -37,8 +37,14 @@ def _bundled(bundle: Bundle) -> Config:
         raise RunError(f"{bundle.results_path}: config must hold the config's sections (got {show(values)}); {MEND}")
     config = whole_config(values, bundle.results_path)
     config = config.model_copy(update={"output": OutputSection(texts=config.output.texts)})  # not a stranger's folder
-    if content.get("merged") is None:
+    merged = content.get("merged")
+    if merged is None:
         return config
+    if isinstance(merged, dict) and merged.get("to") in ("classifier", "onnx"):
+        raise RunError(
+            f"{bundle.path}: is an export for other programs (got --to {merged['to']}); docs/export.md shows its use;"
+            " name the run, or merged weights"
+        )
     own = {"name": os.path.abspath(bundle.path), "revision": None, "dtype": backbone.get("dtype") or "auto"}
     changes = {"model": own, "quant": {"method": "none"}}
     return config.model_copy(update={key: getattr(config, key).model_copy(update=new) for key, new in changes.items()})
