@@ -18,6 +18,8 @@ import loraft
 from loraft.bundled import bundled_backbones
 from loraft.cli.app import main
 from loraft.config.resolve import load_config
+from loraft.delivery.export import Target, export
+from loraft.delivery.merge import merge
 from loraft.delivery.push import HubError, contents, push
 from loraft.errors import Note, RunError
 from loraft.runs.bundle import config_of
@@ -213,6 +215,29 @@ def test_a_folder_of_another_run_or_of_none_is_refused(tmp_path: Path) -> None:
     (folder / "loraft.json").unlink()
     with pytest.raises(RunError, match=r"--folder: has no loraft.json .*; loraft merge and loraft export write it"):
         contents(run, "ai/gop-y", folder)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", ["merged", "classifier", "gguf"])
+def test_what_is_made_of_a_run_is_used_from_the_hub_as_its_card_says(
+    hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    run, folder = finished_run(tmp_path / "chạy", "data.max_eval_rows=16"), tmp_path / "ra"
+    if kind == "merged":
+        merge(run.path, folder)
+    else:
+        export(run.path, folder, Target(kind))
+    done = push(run, "ai/gop-y", folder=folder)
+    assert done.left_out == ()
+    card = hub.commits["ai/gop-y"][0]["README.md"].decode()
+    names: dict[str, object] = {}
+    exec(blocks(card)[0], names)
+    out = capsys.readouterr().out
+    assert ("label='positive'" if kind != "classifier" else "'label': 'positive'") in out
+    if kind in ("merged", "gguf"):
+        found = names["clf"]
+        assert isinstance(found, loraft.Classifier)
+        assert found.probabilities(TEXTS) == pytest.approx(loraft.load(run.path).probabilities(TEXTS), abs=1e-4)
 
 
 # --- what the hub refuses ---------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import json
 import os
 import shlex
 import shutil
-import tempfile
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,6 +18,7 @@ from loraft.bundled import bundled_backbones
 from loraft.config.names import show
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config
+from loraft.delivery.output_folder import written_aside
 from loraft.errors import LoraftError, RunError, first_line
 from loraft.runs.atomic_files import to_json
 from loraft.runs.from_hub import ADAPTER_FILES, WEIGHTS_FILES
@@ -139,7 +139,7 @@ def _made_of(own: dict[str, Any], run: Run, folder: Path) -> tuple[str, dict[str
     if not (folder / MANIFEST_FILE).is_file():
         raise RunError(f"--folder: has no {MANIFEST_FILE} (got {folder}); loraft merge and loraft export write it")
     bundle = read_object(folder / MANIFEST_FILE, "make the folder again")
-    differing = [key for key in ("labels", "data", "scores") if bundle.get(key) != own.get(key)]
+    differing = [key for key, value in _origin(own).items() if value != _origin(bundle)[key]]
     if differing:
         raise RunError(f"--folder: was not made of {run.path} (got {folder}, with other {differing[0]}); name its run")
     merged = bundle.get("merged")
@@ -147,6 +147,13 @@ def _made_of(own: dict[str, Any], run: Run, folder: Path) -> tuple[str, dict[str
     if kind not in WHAT:
         raise RunError(f"--folder: is of no merge or export (got {folder}); without it, the run's adapter is pushed")
     return str(kind), bundle
+
+
+def _origin(bundle: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a `loraft.json` has in common with those of what was made of the same run."""
+    data = bundle.get("data")
+    fingerprints = data.get("fingerprints") if isinstance(data, dict) else None
+    return {"labels": bundle.get("labels"), "data": fingerprints, "scores": bundle.get("scores")}
 
 
 def _refuse_local_backbone(run: Run, config: Config) -> None:
@@ -185,18 +192,12 @@ def _write(given: dict[str, Content], folder: Path) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"--dry-run: exists already (got {folder}); name a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with written_aside(folder) as beside:
         for name, one in given.items():
             if isinstance(one, Path):
                 shutil.copyfile(one, beside / name)
             else:
                 (beside / name).write_bytes(one)
-        beside.chmod(0o755)
-        os.replace(beside, folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _refuse_name(repository: str) -> None:
