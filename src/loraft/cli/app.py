@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, signals, sweep, task, train
+from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, runs, signals, sweep, task, train
 from loraft.cli.console import own_streams, refuse_wrong_variables, results_stream
 from loraft.cli.usage import UsageError, usage_message
 from loraft.errors import ConfigError, LoraftError
@@ -79,6 +79,7 @@ app.command()(compare.compare)
 app.command()(data.data)
 app.add_typer(task.app, name="task")
 app.command()(report.report)
+app.add_typer(runs.app, name="runs")
 app.command("models")(inspect.list_bundled)
 app.command("config")(inspect.show_config)
 

@@ -6,14 +6,19 @@ from typing import Annotated
 import typer
 
 from loraft.cli.console import say
-from loraft.cli.options import Json, Output
+from loraft.cli.options import Json, Output, complete_run
 
 WORSE = 3  # exit code; 1 is for errors, 2 for wrong usage
 
 
 def compare(
     names: Annotated[
-        list[str], typer.Argument(metavar="RUN RUN...", help="Names or paths; the others are compared with the first.")
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN...",
+            help="Names or paths; the others are compared with the first.",
+            autocompletion=complete_run,
+        ),
     ],
     rows: Annotated[int, typer.Option(min=0, max=10_000, help="Changed rows to show for each outcome.")] = 5,
     fail_if_worse: Annotated[

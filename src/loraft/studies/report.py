@@ -12,7 +12,7 @@ from pathlib import Path
 from loraft.display import page
 from loraft.display.page import Code, Document, Part
 from loraft.display.table import MANY_LABELS
-from loraft.errors import RunError
+from loraft.errors import RunError, listed
 from loraft.evaluation import tables as evaluation_tables
 from loraft.runs.lock import working_there
 from loraft.runs.output_paths import check_target, head, writing
@@ -97,7 +97,7 @@ def find(name_or_path: str | None, output: Path) -> Path:
     if name_or_path is None and finished:
         return max(finished.values(), key=lambda path: _finished_at(path) or 0)
     close = difflib.get_close_matches(str(name_or_path), finished, n=1)
-    known = f"there are {', '.join(finished)}" if finished else "loraft train, sweep, fewshot and data make some"
+    known = f"there are {listed(finished)}" if finished else "loraft train, sweep, fewshot and data make some"
     hint = f"did you mean {close[0]}?" if close else known
     got = "nothing to report" if name_or_path is None else f"no such run or study (got {name_or_path!r})"
     raise RunError(f"{output}: {got}; {hint}")
