@@ -22,6 +22,7 @@ from loraft.cli.options import (
     Sets,
     Task,
     Verbose,
+    complete_run,
     dotted,
     in_its_folder,
 )
@@ -42,7 +43,10 @@ def fewshot(
     repeats: Annotated[str | None, typer.Option(metavar="INTEGER", help="Draws for each number of shots.")] = None,
     selection: Annotated[str | None, typer.Option(help="random, balanced or nearest.")] = None,
     decode: Annotated[str | None, typer.Option(help="score (exact) or generate (the tutorial's way).")] = None,
-    run: Annotated[str | None, typer.Option("--run", help="Finished run whose adapter is measured too.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", help="Finished run whose adapter is measured too.", autocompletion=complete_run),
+    ] = None,
     adapter_shots: Annotated[
         bool, typer.Option("--adapter-shots", help="Measure the adapter with demonstrations too.")
     ] = False,
