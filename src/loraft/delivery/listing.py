@@ -11,6 +11,7 @@ from pathlib import Path
 from loraft.config.resolve import load_config
 from loraft.errors import LoraftError, RunError
 from loraft.evaluation.choosing import DEFAULT, Metric, gain
+from loraft.evaluation.classification_report import EvaluationReport
 from loraft.runs.bundle import config_of
 from loraft.runs.folders import RunFolder
 from loraft.runs.lock import LOCK_FILE, working_there
@@ -19,7 +20,7 @@ from loraft.runs.study_folders import DatasetFolder, FewshotFolder, FoldsFolder,
 from loraft.studies.dataset.records import DatasetStatistics
 from loraft.studies.fewshot.records import FewshotResult
 from loraft.studies.sweep.fold_records import FoldsResult
-from loraft.studies.sweep.records import SweepResult
+from loraft.studies.sweep.records import SweepResult, TrialScores
 from loraft.training.results import RunResult
 
 # By kind. A folder is of the first kind whose config it has.
@@ -33,6 +34,8 @@ KINDS: dict[str, type[RunFolder]] = {
 }
 INSIDE = {"sweep": "trial", "folds": "fold"}  # what the runs in such a directory are called
 SORTS = ("date", "name", "score")
+
+Scored = tuple[str | None, float | None, tuple[float, float] | None]  # metric, score and interval
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,8 @@ def _row(name: str, kind: str, folder: RunFolder) -> Row:
     failed = folder.path.parent / "errors" / f"{folder.name}.txt"
     there = [path for path in (folder.results_path, folder.log_path, folder.config_path, folder.path, failed)
              if os.path.exists(path)]  # fmt: skip
-    state, error, scores = "interrupted", None, (None, None, None)
+    state, error = "interrupted", None
+    scores: Scored = (None, None, None)
     if working_there(folder.path):
         state = "working"
     elif folder.finished:
@@ -152,13 +156,14 @@ def _row(name: str, kind: str, folder: RunFolder) -> Row:
     return Row(name, str(folder.path), kind, state, pid, *scores, date, size_of(folder.path), error)
 
 
-def _scores(folder: RunFolder) -> tuple[str | None, float | None, tuple[float, float] | None]:
+def _scores(folder: RunFolder) -> Scored:
     """The metric of finished work with its score and interval.
 
     Raises:
         LoraftError: a file is damaged.
     """
-    metric, measured = DEFAULT, None
+    metric = DEFAULT
+    measured: EvaluationReport | TrialScores | None = None
     if isinstance(folder, FoldsFolder):
         folds = FoldsResult.of(folder)
         metric, measured = folds.metric, folds.report

@@ -35,8 +35,8 @@ def to_remove(paths: Iterable[Path], *, checkpoints: bool) -> list[Path]:
     for path in dict.fromkeys(Path(os.path.abspath(path)) for path in paths):
         folder = _own(path)
         studies = [one for one in (SweepFolder(path.parent), FoldsFolder(path.parent)) if one.begun]
-        runs = [Run(one.parent) for one in sorted(path.glob(f"[!.]*/{Run.config_file}"))]
-        runs = runs if isinstance(folder, SweepFolder) else []
+        inside = sorted(path.glob(f"[!.]*/{Run.config_file}")) if isinstance(folder, SweepFolder) else []
+        runs: list[RunFolder] = [Run(config.parent) for config in inside]
         for one in (folder, *runs, *studies):
             refuse_locked(one.path)
         if not checkpoints:

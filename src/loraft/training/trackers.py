@@ -74,7 +74,8 @@ class TensorBoard:
             self._new: Any = import_module("torch.utils.tensorboard").SummaryWriter
         except ImportError:
             self._new = import_module("tensorboardX").SummaryWriter
-        self._folder, self._writer = str(of.folder / "tensorboard"), None
+        self._folder = str(of.folder / "tensorboard")
+        self._writer: Any = None
         self._config = "\n".join(f"    {key}: {value}" for key, value in of.config.items())  # Markdown, as code
 
     def log(self, step: int, values: dict[str, float]) -> None:
