@@ -34,10 +34,10 @@ AT_THE_TOP = {
     "evaluation": {"numpy", "pydantic", "rich"},
     "training": {"datasets", "numpy", "psutil", "rich"} | HEAVY,
     "studies": {"numpy", "rich", "yaml", "pydantic"},
-    "delivery": {"jinja2", "numpy", "psutil", "rich"} | HEAVY,  # the server and onnx inside functions: they are extras
+    "delivery": {"gguf", "jinja2", "numpy", "psutil", "rich"} | HEAVY,  # not the server and onnx, which are extras
     "cli": {"typer", "rich"},
 }
-EXTRAS = {"delivery": {"gguf", "onnx", "onnxruntime", "onnxscript", "starlette", "uvicorn"}, "cli": {"uvicorn"}}
+EXTRAS = {"delivery": {"onnx", "onnxruntime", "onnxscript", "starlette", "uvicorn"}, "cli": {"uvicorn"}}
 MODELS_LOADED_HERE = {
     "evaluation.classifier", "evaluation.evaluate", "evaluation.predict", "evaluation.label_sets",
     "studies.sweep.runner", "studies.sweep.joint_pass", "studies.sweep.shared_backbone", "studies.fewshot.study",

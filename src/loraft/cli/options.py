@@ -105,6 +105,10 @@ RunName = Annotated[
     str | None,
     typer.Option("--run", help="Name or path; else the newest finished run.", autocompletion=complete_run),
 ]
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[RUN]", help="Name or path; else the newest finished run.", autocompletion=complete_run),
+]
 Adapter = Annotated[
     Path | None,
     typer.Option("--adapter", metavar="FOLDER", help="A LoRA adapter in PEFT's format, made elsewhere; with --task."),

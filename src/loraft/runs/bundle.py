@@ -4,7 +4,7 @@ import os
 
 from loraft.config.names import show
 from loraft.config.resolve import load_config, whole_config
-from loraft.config.schema import Config
+from loraft.config.schema import Config, OutputSection
 from loraft.errors import RunError
 from loraft.runs.records import read_object
 from loraft.runs.run import Bundle, Run
@@ -36,8 +36,15 @@ def _bundled(bundle: Bundle) -> Config:
     if not isinstance(values, dict):
         raise RunError(f"{bundle.results_path}: config must hold the config's sections (got {show(values)}); {MEND}")
     config = whole_config(values, bundle.results_path)
-    if content.get("merged") is None:
+    config = config.model_copy(update={"output": OutputSection(texts=config.output.texts)})  # not a stranger's folder
+    merged = content.get("merged")
+    if merged is None:
         return config
+    if isinstance(merged, dict) and merged.get("to") in ("classifier", "onnx"):
+        raise RunError(
+            f"{bundle.path}: is an export for other programs (got --to {merged['to']}); docs/export.md shows its use;"
+            " name the run, or merged weights"
+        )
     own = {"name": os.path.abspath(bundle.path), "revision": None, "dtype": backbone.get("dtype") or "auto"}
     changes = {"model": own, "quant": {"method": "none"}}
     return config.model_copy(update={key: getattr(config, key).model_copy(update=new) for key, new in changes.items()})

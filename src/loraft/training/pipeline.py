@@ -44,6 +44,7 @@ from loraft.training.checkpoints import BestStep, finished_training, load_best, 
 from loraft.training.dataset import prepare
 from loraft.training.learning_rate import learning_rate, rate_for
 from loraft.training.measured import Measured
+from loraft.training.model_card import CARD_FILE, model_card
 from loraft.training.out_of_memory import train_halving
 from loraft.training.results import ParameterCounts, RunResult, TrainReport, earlier_scores
 from loraft.training.trackers import Trackers
@@ -108,7 +109,7 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
         encoder, base = build(config)  # what cannot be loaded is told before anything in the folder changes
         run = start_run(config, force=force, resume=resume)
         result = run_training(run, TrainingInputs(config, splits, encoder, base), resume=resume, quiet=quiet)
-    told = [*advice.cut_away(config, result.after, "test")]  # in other words before the training
+    told = [*advice.cut_away(config, result.after.cut, "test")]  # in other words before the training
     for sentence in result.warnings:
         if sentence not in told:
             warnings.warn(sentence, stacklevel=2)
@@ -205,6 +206,8 @@ def _train_and_judge(
     )
     if is_main_process():
         result = _with_baselines_and_warnings(result, run, config, splits, rows)
+    with spared("the model card", f"loraft push {shlex.quote(str(run.path))}"):
+        write_text(run.adapter / CARD_FILE, model_card(run, config, result))
     run.finish(result)
     if figures:
         with spared("the figures", f"loraft report {shlex.quote(str(run.path))}"):
