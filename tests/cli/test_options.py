@@ -42,7 +42,8 @@ WORK = ["bó", "dở", "quét", "quét/r8", "quét/r9", "xong"]
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        *[(words, USABLE) for words in ("eval --run ", "predict --run ", "fewshot --run ", "compare ", "compare bó ")],
+        *[(words, USABLE) for words in ("eval --run ", "predict --run ", "fewshot --run ", "serve --run ")],
+        *[(words, USABLE) for words in ("compare ", "compare bó ", "merge ", "export ", "push ")],
         *[(words, WORK) for words in ("report ", "runs show ", "runs diff ", "runs diff bó ", "runs remove bó ")],
         ("predict --run quét/", ["quét/r8"]),
         ("report --output khác ", ["kia"]),

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from helpers.config import config
-from helpers.records import report
 from helpers.tiny import backbone
 from huggingface_hub import constants
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -85,7 +84,7 @@ def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
 def test_tensorboard_reads_back_the_log_of_a_training_and_no_sentence(tmp_path: Path) -> None:
     _, section = tracked(tmp_path, "output.texts=false", "data.max_test_rows=8", names="tensorboard")
     splits = training_splits(section)
-    inputs = TrainingInputs(section, splits, build_encoder(section), backbone(), report(0.25))
+    inputs = TrainingInputs(section, splits, build_encoder(section), backbone())
     result = run_training(start_run(section, force=False, resume=False), inputs, quiet=True, figures=False)
     run = Run(Path(result.run))
     found, log = scalars(run), run.read_log()
