@@ -150,17 +150,16 @@ class Trackio:
     """A run in trackio, which keeps its files itself, and knows a run by its name."""
 
     def __init__(self, of: Subject) -> None:
-        self._run = import_module("trackio").init(
-            project=PROJECT, name=of.name, group=of.group, config=of.config, resume="allow"
-        )
+        self._trackio = import_module("trackio")
+        self._trackio.init(project=PROJECT, name=of.name, group=of.group, config=of.config, resume="allow")
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Takes the numbers of one line of the log."""
-        self._run.log(values, step=step)
+        self._trackio.log(values, step=step)
 
     def close(self, *, failed: bool) -> None:
         """Ends the run there."""
-        self._run.finish()
+        self._trackio.finish()  # the run's own `finish` is called again when Python ends, and prints on stdout
 
 
 KINDS: dict[str, Callable[[Subject], Tracker]] = {
