@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from loraft.cli.console import say
+from loraft.cli.console import print_json, say
 from loraft.cli.options import Json, Output, complete_run
 
 WORSE = 3  # exit code; 1 is for errors, 2 for wrong usage
@@ -37,13 +37,11 @@ def compare(
     found = [find_run(name, Path(output or "runs")) for name in names]
 
     from loraft.display import table
-    from loraft.runs.atomic_files import to_json
-    from loraft.runs.records import as_json
     from loraft.studies.compare import compare, tables
 
     result = compare.compare([run.path for run in found])
     if json:
-        print(to_json(as_json(result)))
+        print_json(result)
     else:
         differing = [number for number, other in enumerate(result.others, start=2) if other.changed and rows]
         shown = [tables.changed(result, number, rows) for number in differing]

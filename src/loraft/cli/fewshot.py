@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loraft.cli.console import results_follow, say, start_command
+from loraft.cli.console import print_json, results_follow, say, start_command
 from loraft.cli.finished_run import CHANGEABLE
 from loraft.cli.options import (
     ConfigFile,
@@ -97,8 +97,6 @@ def fewshot(
     start_command(resolved, verbose, adapter=path)
 
     from loraft.display import table
-    from loraft.runs.atomic_files import to_json
-    from loraft.runs.records import as_json
     from loraft.studies.fewshot import study as fewshot_study
     from loraft.studies.fewshot import tables
 
@@ -107,7 +105,7 @@ def fewshot(
     )
     results_follow()
     if json:
-        print(to_json(as_json(study)))
+        print_json(study)
     else:
         table.show([tables.fewshot(study)])
         table.show_lines([*tables.fewshot_notes(study), "", study.verdict])

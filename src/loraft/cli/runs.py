@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loraft.cli.console import say
+from loraft.cli.console import print_json, say
 from loraft.cli.options import Json, Output, complete_work
 from loraft.errors import ConfigError
 
@@ -32,14 +32,12 @@ def list_runs(
     """List runs and studies with state, score and size; the trials of a sweep are rows, too."""
     from loraft.delivery.listing import SORTS, rows_in
     from loraft.display import table
-    from loraft.runs.atomic_files import to_json
-    from loraft.runs.records import as_json
 
     if sort not in SORTS:
         raise ConfigError(f"--sort: not allowed (got {sort!r}); one of {', '.join(SORTS)}")
     rows = rows_in(Path(output or "runs"), sort=sort)
     if json:
-        print(to_json(as_json(rows)))
+        print_json(rows)
     elif rows:
         table.show([_table(rows)])
         table.show_lines(f"{row.name}: {row.error}" for row in rows if row.error)
@@ -52,13 +50,11 @@ def show(run: One, output: Output = None, json: Json = False) -> None:
     """Show one run or study: its config in short, scores, files with their sizes, and how to go on."""
     from loraft.delivery.run_details import details
     from loraft.display import table
-    from loraft.runs.atomic_files import to_json
-    from loraft.runs.records import as_json
     from loraft.studies.report import find
 
     found = details(find(run, Path(output or "runs")))
     if json:
-        print(to_json(as_json(found)))
+        print_json(found)
         return
     config = [[key, table.shorten(_word(value))] for key, value in found.config.items() if value is not None]
     scores = [[key, "" if old is None else f"{old:.4f}", f"{new:.4f}"] for key, (old, new) in found.scores.items()]
@@ -82,14 +78,12 @@ def diff(
     """Show in what two runs differ: config, fingerprints of the data, versions of packages, scores."""
     from loraft.delivery.run_details import differences
     from loraft.display import table
-    from loraft.runs.atomic_files import to_json
-    from loraft.runs.records import as_json
     from loraft.studies.report import find
 
     paths = [find(name, Path(output or "runs")) for name in (run, other)]
     found = differences(*paths)
     if json:
-        print(to_json(as_json(found)))
+        print_json(found)
         return
     cells = [
         [f"{one.group} {one.key}", *(table.shorten(_word(value), 60) for value in (one.first, one.second))]

@@ -4,7 +4,6 @@ A report is made from the files in the directory: nothing is measured again and 
 """
 
 import difflib
-import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from loraft.errors import RunError, listed
 from loraft.evaluation import tables as evaluation_tables
 from loraft.runs.lock import working_there
 from loraft.runs.output_paths import check_target, head, writing
-from loraft.runs.run import Run
+from loraft.runs.run import Run, places
 from loraft.runs.study_folders import DatasetFolder, FewshotFolder, FoldsFolder, SweepFolder
 from loraft.studies.dataset import tables as dataset_tables
 from loraft.studies.dataset.records import DatasetStatistics
@@ -88,10 +87,7 @@ def find(name_or_path: str | None, output: Path) -> Path:
     Raises:
         RunError: there is none; the message suggests a similar name.
     """
-    paths = [] if name_or_path is None else [Path(os.path.expanduser(name_or_path))]
-    if name_or_path is not None and {*Path(name_or_path).parts} - {".."}:  # "." and ".." are no names
-        paths.insert(0, output / name_or_path)
-    for path in paths:
+    for path in () if name_or_path is None else places(name_or_path, output):
         if path.is_dir():
             return path
     finished = {path.name: path for path in sorted(output.glob("[!.]*")) if _finished_at(path) is not None}
