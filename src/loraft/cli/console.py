@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from loraft import distributed
 from loraft.config.names import show
@@ -51,6 +51,14 @@ def results_follow() -> None:
     """Gives stdout back to the command: the libraries have done their work."""
     global _stdout
     sys.stdout, _stdout = results_stream(), None
+
+
+def print_json(value: Any) -> None:
+    """Prints records, in lists and mappings too, as JSON on stdout."""
+    from loraft.runs.atomic_files import to_json
+    from loraft.runs.records import as_json
+
+    print(to_json(as_json(value)))
 
 
 def say(message: str) -> None:

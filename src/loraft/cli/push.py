@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from loraft.cli.console import say, warnings_said
-from loraft.cli.options import Json, Output
+from loraft.cli.options import Json, Output, RunArgument
 from loraft.errors import listed
 from loraft.visible import visible
 
 
 def push(
     to: Annotated[str, typer.Option("--to", metavar="OWNER/NAME", help="Repository on the hub; made if missing.")],
-    run: Annotated[str | None, typer.Argument(help="Name or path of a finished run; default: the newest.")] = None,
+    run: RunArgument = None,
     folder: Annotated[
         Path | None,
         typer.Option("--folder", metavar="FOLDER", help="Of loraft merge or export, in place of the adapter."),
