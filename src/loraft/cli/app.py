@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from loraft.cli import compare, data, evaluate, fewshot, inspect, predict, report, signals, sweep, task, train
+from loraft.cli import compare, data, evaluate, fewshot, inspect, plan, predict, report, signals, sweep, task, train
 from loraft.cli.console import own_streams, refuse_wrong_variables, results_stream
 from loraft.cli.usage import UsageError, usage_message
 from loraft.errors import ConfigError, LoraftError
@@ -70,6 +70,7 @@ def options(
     """Fine-tune a causal language model into a text classifier with LoRA or QLoRA, measure it, and use it."""
 
 
+app.command()(plan.plan)
 app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command()(predict.predict)

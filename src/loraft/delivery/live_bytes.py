@@ -1,8 +1,8 @@
 """Counts the bytes of the tensors that live while code runs, without computing or allocating anything large.
 
-The code runs over a model on torch's meta device, whose tensors have shapes and no data. Each operation of torch, in the
-backward pass too, says which tensors it makes, and Python says when the last reference to one is gone. So the count is
-that of the code itself: batches, fused layers, saved activations, copies in another dtype.
+The code runs over a model on torch's meta device, whose tensors have shapes and no data. Each operation of torch, also
+in the backward pass, says which tensors it makes, and Python says when the last reference to one is gone. So the count
+is that of the code itself: batches, fused layers, saved activations, copies in another dtype.
 
 Indices, masks and token ids stay on the CPU and are computed, because shapes depend on them.
 """
@@ -104,5 +104,5 @@ def _makes_floats(func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]
         return bool(kwargs["dtype"].is_floating_point)
     if tensors:
         return tensors[0].dtype.is_floating_point
-    return func.overloadpacket not in (aten.arange, aten.full) or any(isinstance(one, float) for one in args)
-
+    counts = func.overloadpacket in (aten.arange, aten.full)
+    return not counts or any(isinstance(one, float) for one in args)
