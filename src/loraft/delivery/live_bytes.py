@@ -12,12 +12,13 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 aten = torch.ops.aten
 INDEXING = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index)
-FLASH = 1  # in `torch.nn.attention.SDPBackend`: attention that stores no probabilities, as on a CPU or a card
 
 
 class LiveBytes(TorchDispatchMode):
@@ -47,8 +48,6 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs an operation on the meta device, or on the CPU if it computes whole numbers from such."""
         kwargs = dict(kwargs or {})
-        if func is aten._fused_sdp_choice.default:
-            return FLASH
         tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
         on_meta = any(tensor.is_meta for tensor in tensors)
         if func is aten._local_scalar_dense.default and on_meta:
@@ -79,6 +78,19 @@ class LiveBytes(TorchDispatchMode):
     def _free(self, address: int, size: int) -> None:
         self.now -= size
         self._seen.remove(address)
+
+
+class FlashAttention(TorchFunctionMode):
+    """Inside the block torch's attention stores no probabilities, as on a CPU or a card; on meta tensors it would."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs a function; the kernel of CPUs for attention without dropout."""
+        given = dict(kwargs or {})
+        if func is not F.scaled_dot_product_attention or given.get("dropout_p"):
+            return func(*args, **given)
+        given = {key: value for key, value in given.items() if key in ("attn_mask", "is_causal", "scale")}
+        given["attn_mask"] = given.get("attn_mask", args[3] if len(args) > 3 else None)
+        return aten._scaled_dot_product_flash_attention_for_cpu(*args[:3], **given)[0]
 
 
 def _to_meta(tensor: torch.Tensor) -> torch.Tensor:
