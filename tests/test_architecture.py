@@ -34,15 +34,16 @@ AT_THE_TOP = {
     "evaluation": {"numpy", "pydantic", "rich"},
     "training": {"datasets", "numpy", "psutil", "rich"} | HEAVY,
     "studies": {"numpy", "rich", "yaml", "pydantic"},
-    "delivery": {"jinja2", "numpy", "psutil", "rich"} | HEAVY,  # the server and onnx inside functions: they are extras
+    "delivery": {"gguf", "jinja2", "numpy", "psutil", "rich"} | HEAVY,  # not the server and onnx, which are extras
     "cli": {"typer", "rich"},
 }
-EXTRAS = {"delivery": {"gguf", "onnx", "onnxruntime", "onnxscript", "starlette", "uvicorn"}, "cli": {"uvicorn"}}
+EXTRAS = {"delivery": {"onnx", "onnxruntime", "onnxscript", "starlette", "uvicorn"}, "cli": {"uvicorn"}}
 MODELS_LOADED_HERE = {
     "evaluation.classifier", "evaluation.evaluate", "evaluation.predict", "evaluation.label_sets",
     "studies.sweep.runner", "studies.sweep.joint_pass", "studies.sweep.shared_backbone", "studies.fewshot.study",
     "studies.fewshot.context",
 }  # fmt: skip
+AN_ESTIMATOR = {"evaluation.sklearn_classifier"}  # is imported by `Classifier.as_sklearn` only
 SEES_SEVERAL_STUDIES = {"studies.report", "studies.run_report", "studies.report_sections"}
 
 LONGEST_FILE = 330
@@ -148,6 +149,8 @@ def at_a_wrong_top(found: list[Import]) -> list[tuple[str, str]]:
         allowed = AT_THE_TOP.get(package_of(one.importer), set())
         if one.importer in MODELS_LOADED_HERE:
             allowed = allowed | HEAVY
+        if one.importer in AN_ESTIMATOR:
+            allowed = allowed | {"sklearn"}
         if not one.at_the_top:
             allowed = allowed | LATE | HEAVY | {"psutil", "yaml"} | EXTRAS.get(package_of(one.importer), set())
         if one.imported not in allowed:

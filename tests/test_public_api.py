@@ -14,9 +14,9 @@ from helpers.compared_runs import GOLD, make_run, wrong_on
 import loraft
 
 NAMES = [
-    "BackboneError", "BadRow", "Config", "ConfigError", "DataError", "Example", "LoraftError", "Prediction", "Run",
-    "RunError", "__version__", "compare", "dump_config", "evaluate", "fewshot", "load_config", "predict", "resolve",
-    "sweep", "train",
+    "BackboneError", "BadRow", "Classifier", "Config", "ConfigError", "DataError", "Example", "LoraftError",
+    "Prediction", "Run", "RunError", "__version__", "compare", "dump_config", "evaluate", "fewshot", "load",
+    "load_config", "predict", "resolve", "sweep", "train",
 ]  # fmt: skip
 ERRORS = [name for name in NAMES if name.endswith("Error")]
 
@@ -29,6 +29,8 @@ SIGNATURES = {
     "fewshot": "(config: loraft.config.schema.Config, *, run: str | pathlib.Path | None = None,"
     " adapter_shots: bool = False, force: bool = False, resume: bool = False, quiet: bool = False,"
     " tell: collections.abc.Callable[[str], None]) -> loraft.studies.fewshot.records.FewshotResult",
+    "load": "(run: str | pathlib.Path, *, config: loraft.config.schema.Config | None = None)"
+    " -> loraft.evaluation.classifier.Classifier",
     "load_config": "(path: str | pathlib.Path) -> loraft.config.schema.Config",
     "predict": "(inputs: str | loraft.data.records.Example |"
     " collections.abc.Iterable[str | loraft.data.records.Example | loraft.data.records.BadRow],"
@@ -38,12 +40,14 @@ SIGNATURES = {
     " progress: loraft.evaluation.predict.Progress | None = None)"
     " -> collections.abc.Iterator[loraft.evaluation.predict.Prediction]",
     "resolve": "(*, preset: str | None = None, config_file: str | pathlib.Path | None = None,"
-    " overrides: collections.abc.Sequence[str] = (), flags: collections.abc.Mapping[str, typing.Any] | None = None)"
+    " overrides: collections.abc.Sequence[str] = (), flags: collections.abc.Mapping[str, typing.Any] | None = None,"
+    " base: loraft.config.schema.Config | None = None)"
     " -> loraft.config.schema.Config",
     "sweep": "(config: loraft.config.schema.Config, *, force: bool = False, quiet: bool = False,"
     " tell: collections.abc.Callable[[str], None]) -> loraft.studies.sweep.records.SweepResult",
     "train": "(config: loraft.config.schema.Config, *, force: bool = False, resume: bool = False, quiet: bool = False)"
     " -> loraft.training.results.RunResult",
+    "Classifier": "(loaded: loraft.evaluation.predict.Loaded, lock: 'threading.Lock | None' = None) -> None",
     "Example": "(text: str, label: int | tuple[int, ...] | None = None, row: int = 0,"
     " extra: dict[str, typing.Any] = ...) -> None",
     "BadRow": "(row: int, reason: str, hint: str = '') -> None",

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOME = {
     "BackboneError": "errors",
     "BadRow": "data.records",
+    "Classifier": "evaluation.classifier",
     "Config": "config.schema",
     "ConfigError": "errors",
     "DataError": "errors",
@@ -23,6 +24,7 @@ _HOME = {
     "dump_config": "config.yaml_io",
     "evaluate": "evaluation.evaluate",
     "fewshot": "studies.fewshot.study",
+    "load": "evaluation.classifier",
     "load_config": "config.resolve",
     "predict": "evaluation.predict",
     "resolve": "config.resolve",

@@ -48,9 +48,9 @@ def nothing(folder: Path) -> None:
 SHAPES = {
     "missing": (nothing, r"no such run \(got '?a'?\); there are no runs yet"),
     "a file": (a_file, r"^error: .*(no such run|exists, but is no)"),
-    "empty": (empty, r"is not a run directory \(no config\.yaml in it\)"),
+    "empty": (empty, r"is not a run directory \(no config\.yaml or loraft.json in it\)"),
     "unfinished": (unfinished, r"not finished .*; loraft train --resume --config .* continues it"),
-    "results alone": (only("metrics.json"), r"is not a run directory \(no config\.yaml in it\)"),
+    "results alone": (only("metrics.json"), r"is not a run directory \(no config\.yaml or loraft.json in it\)"),
     "an unfinished sweep": (
         only("sweep.yaml", ""),
         r"the sweep is not finished; loraft sweep --config runs/a/sweep\.yaml continues it",

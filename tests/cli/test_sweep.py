@@ -61,7 +61,7 @@ def test_with_several_seeds_the_best_trial_is_the_one_to_predict_with(given: dic
     assert result.best_setting is not None
     assert best.name in result.best_setting.trials
     assert f"best trial: {best.name}," in done.stdout
-    assert f"/{best.name}' " in done.stderr
+    assert f"/{best.name}' --input FILE\n" in done.stderr  # the double wrote no rows
 
 
 def test_a_failed_trial_is_in_the_table_and_in_the_exit_code(given: dict[str, Any]) -> None:

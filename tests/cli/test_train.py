@@ -43,7 +43,7 @@ def test_train_prints_before_and_after_and_then_the_next_command(api: Double, he
     assert rows["F1 negative (n=2)"][-3:] == ["0.6667", "1.0000", "+33.3"]
     assert rows["answers that are no label"][-2:] == ["0.2500", "0.0000"]
     assert err.splitlines()[-2] == "run: runs/của tôi"
-    assert err.splitlines()[-1].startswith("next: loraft predict --run 'runs/của tôi' '")
+    assert err.splitlines()[-1] == "next: loraft predict --run 'runs/của tôi' --input FILE"  # the double wrote no rows
     assert "\x1b" not in out
 
 

@@ -9,14 +9,16 @@ import pytest
 from helpers.tiny import CONFIGS, tokenizer
 from transformers import AutoModelForCausalLM
 
-from loraft.config.resolve import resolve, run_config
+from loraft.config.resolve import resolve
 from loraft.config.schema import ModelConfig, QuantConfig
 from loraft.config.yaml_io import dump_config
 from loraft.errors import BackboneError, ConfigError, RunError
 from loraft.models import manifest
 from loraft.models.backbone import load_backbone, load_config, load_tokenizer, without_weights
+from loraft.runs.bundle import config_of
 from loraft.runs.environment import custom_code, environment
 from loraft.runs.hashes import sha256_of
+from loraft.runs.run import Run
 from loraft.training.pipeline import of_code_that_ran
 
 LOADERS = {
@@ -129,4 +131,4 @@ def test_a_hub_id_is_trusted_only_at_a_commit(revision: str | None, tmp_path: Pa
     (tmp_path / "config.yaml").write_text(dump_config(pinned), encoding="utf-8")
     other = resolve(config_file=tmp_path / "config.yaml", flags={"model.name": "ai/khác"})
     assert not other.model.trust_remote_code
-    assert not run_config(tmp_path / "config.yaml").model.trust_remote_code
+    assert not config_of(Run(tmp_path)).model.trust_remote_code

@@ -11,6 +11,7 @@ from loraft.errors import RunError
 from loraft.runs.predictions import (
     PredictedRow,
     RunPredictions,
+    command_with_a_row,
     difference_of_rows,
     read_predictions,
     read_rows,
@@ -128,3 +129,23 @@ def test_a_line_that_is_no_object_is_named(run: Run, line: str, got: str) -> Non
         file.write(line + "\n")
     with pytest.raises(RunError, match=rf"predictions\.jsonl: line 4 does not hold a JSON object \(got {got}\); train"):
         read_rows(run)
+
+
+@pytest.mark.parametrize(
+    ("texts", "shown"),
+    [
+        (["lớp ồn quá", "thầy giảng hay"], "'thầy giảng hay'"),  # the first one is predicted wrong
+        (["lớp ồn quá", "-1 sao", "hai\ndòng", "x" * 61], "'lớp ồn quá'"),
+        (["it's hay"] * 2, "'it'\"'\"'s hay'"),
+        (["dài " * 20, "dài " * 21], "'" + "dài " * 20 + "'"),
+        (["", ""], "--input FILE"),  # output.texts=false
+        (["\x1b[31m"] * 2, "--input FILE"),
+    ],
+)
+def test_the_next_command_has_one_of_the_runs_own_rows(texts: list[str], shown: str, tmp_path: Path) -> None:
+    run = Run(tmp_path / "của em")
+    rows = [PredictedRow(n, text, "tốt", "xấu" if n == 1 else "tốt") for n, text in enumerate(texts, start=1)]
+    write_rows(run, rows)
+    assert command_with_a_row(run) == f"loraft predict --run '{run.path}' {shown}"
+    run.predictions_path.write_text("{", encoding="utf-8")
+    assert command_with_a_row(run) == f"loraft predict --run '{run.path}' --input FILE"

@@ -17,7 +17,25 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from loraft.cli import compare, data, evaluate, fewshot, inspect, plan, predict, report, signals, sweep, task, train
+from loraft.cli import (
+    check,
+    compare,
+    data,
+    evaluate,
+    export,
+    fewshot,
+    inspect,
+    merge,
+    plan,
+    predict,
+    push,
+    report,
+    serve,
+    signals,
+    sweep,
+    task,
+    train,
+)
 from loraft.cli.console import own_streams, refuse_wrong_variables, results_stream
 from loraft.cli.usage import UsageError, usage_message
 from loraft.errors import ConfigError, LoraftError
@@ -74,12 +92,17 @@ app.command()(plan.plan)
 app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(merge.merge)
+app.command()(export.export)
+app.command()(serve.serve)
 app.command()(fewshot.fewshot)
 app.command()(sweep.sweep)
 app.command()(compare.compare)
 app.command()(data.data)
+app.command()(check.check)
 app.add_typer(task.app, name="task")
 app.command()(report.report)
+app.command()(push.push)
 app.command("models")(inspect.list_bundled)
 app.command("config")(inspect.show_config)
 

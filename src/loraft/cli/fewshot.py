@@ -25,7 +25,7 @@ from loraft.cli.options import (
     dotted,
     in_its_folder,
 )
-from loraft.errors import ConfigError
+from loraft.errors import ConfigError, RunError
 from loraft.studies.sweep.progression import expand_integers
 
 if TYPE_CHECKING:
@@ -133,15 +133,21 @@ def _with_run(
         ConfigError: something is given that the run's training fixes.
         RunError: there is no such run.
     """
-    from loraft.config.resolve import NO_CODE, load_config, resolve
-    from loraft.runs.run import find_run
+    from loraft.config.resolve import resolve
+    from loraft.runs.bundle import config_of
+    from loraft.runs.run import Bundle, find_run
 
     fixed = [*taken, *(f"--set {item}" for item in sets if not item.strip().startswith(FREE))]
     if fixed:
         raise ConfigError(f"{', '.join(fixed)}: fixed by the run's training; leave it out, or leave --run out")
     run = find_run(name, Path(output or "runs"))
-    trained = load_config(run.config_path)
-    resolved = resolve(config_file=run.config_path, overrides=[NO_CODE, *sets], flags=flags)
+    if isinstance(run, Bundle):
+        raise RunError(
+            f"{run.path}: a study compares the adapter of a run with its backbone (got a bundle); name the run, or give"
+            " merged weights as --model"
+        )
+    trained = config_of(run)
+    resolved = resolve(base=trained, overrides=sets, flags=flags)
     # The name in the run's config is that of the run, not of the study.
     own_name = None if resolved.name == trained.name else resolved.name
     return run.path, resolved.model_copy(update={"name": own_name})

@@ -1,10 +1,12 @@
 """Which finished run or adapter a command works with, and what may be changed about it."""
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loraft.cli.console import say
 from loraft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,16 +57,20 @@ def finished_run(
         ConfigError: a change that its training fixed.
         RunError: there is no such run.
     """
-    from loraft.config.resolve import NO_CODE, resolve, run_config
+    from loraft.config.resolve import resolve
+    from loraft.runs.bundle import config_of
     from loraft.runs.run import find_run, newest_finished
 
     refuse_fixed([f"--set {item}" for item in sets if not item.strip().startswith(CHANGEABLE)])
     folder = Path(output or "runs")
-    run = newest_finished(folder) if name is None else find_run(name, folder)
-    own = run_config(run.config_path)  # also tells what is wrong in that file, before other flags are laid over it
+    with warnings.catch_warnings(record=True) as told:  # how the command shows them is set later, by what the run says
+        run = newest_finished(folder) if name is None else find_run(name, folder)
+    for note in told:
+        say(f"note: {note.message}")
+    own = config_of(run)  # also tells what is wrong in its file, before other flags are laid over it
     if not sets and not any(flags.values()):
         return run.path, own
-    return run.path, resolve(config_file=run.config_path, overrides=[NO_CODE, *sets], flags=flags)
+    return run.path, resolve(base=own, overrides=sets, flags=flags)
 
 
 def made_elsewhere(

@@ -1,8 +1,8 @@
 """`loraft sweep`: parses the flags, and prints the plan or the results; `studies.sweep` does the work."""
 
-import shlex
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -98,6 +98,8 @@ def sweep(
         return
     say(f"sweep {sweep_name(resolved)}: {len(trials)} trials; --dry-run lists them")
 
+    from loraft.runs.predictions import command_with_a_row
+    from loraft.runs.run import Run
     from loraft.studies.sweep import runner
 
     try:
@@ -113,6 +115,6 @@ def sweep(
         table.show_lines(tables.sweep_notes(result))
     say(f"sweep: {result.path}")
     if result.best is not None:
-        say(f"next: loraft predict --run {shlex.quote(result.best.run)} 'thầy giảng bài rất dễ hiểu'")
+        say(f"next: {command_with_a_row(Run(Path(result.best.run)))}")
     if result.failed:
         raise typer.Exit(1)

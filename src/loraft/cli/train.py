@@ -98,7 +98,9 @@ def train(
     from loraft.evaluation import tables
     from loraft.evaluation.choosing import Metric
     from loraft.runs.atomic_files import to_json
+    from loraft.runs.predictions import command_with_a_row
     from loraft.runs.records import as_json
+    from loraft.runs.run import Run
     from loraft.training import pipeline
 
     try:
@@ -122,7 +124,7 @@ def train(
     few = [s.rows for name, s in result.data.items() if name == "train" and s.rows < FEW_ROWS]
     if few and resolved.data.max_train_rows is None and resolved.prompt.kind != "multilabel":
         say(f"note: {few[0]} training rows are few; --folds 5 gives scores over all of them")
-    say(f"next: loraft predict --run {shlex.quote(result.run)} 'thầy giảng bài rất dễ hiểu'")
+    say(f"next: {command_with_a_row(Run(Path(result.run)))}")
 
 
 def say_changes(environment: Path) -> None:

@@ -56,6 +56,7 @@ def resolve(
     config_file: str | Path | None = None,
     overrides: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    base: Config | None = None,
 ) -> Config:
     """The config that a command works with, with every key of `prompt` filled in from its task.
 
@@ -64,6 +65,7 @@ def resolve(
         config_file: YAML with any part of the config; a run's `config.yaml` is one.
         overrides: `key=value` each, the value written as in YAML.
         flags: dotted key to value, None where a flag was not given.
+        base: a whole config in place of the file, such as a run's.
 
     Raises:
         ConfigError: a file cannot be read; or keys or values are wrong, and then all of them are in one message.
@@ -77,6 +79,7 @@ def resolve(
     mistakes: list[str] = []
     config_file = None if config_file is None else Path(config_file)
     file = {} if config_file is None else read_mapping(config_file)
+    file = file if base is None else base.model_dump()
     if file.get("output") is not None and is_folder_alone(file["output"]):
         file["output"] = {"folder": file["output"]}
     given = {key: value for key, value in (flags or {}).items() if value is not None}
@@ -106,7 +109,11 @@ def load_config(path: str | Path) -> Config:
         >>> loraft.load_config(f"{run}/config.yaml").lora.r
         1
     """
-    values = read_mapping(Path(path))
+    return whole_config(read_mapping(Path(path)), path)
+
+
+def whole_config(values: dict[str, Any], path: str | Path) -> Config:
+    """The config of these values, which the file `path` holds; errors as in `load_config`."""
     found = _validated(values, [Layer(str(path), values)], [])
     if missing := [section for section in ("model", "lora", "data", "prompt", "train") if section not in values]:
         raise ConfigError(
@@ -114,20 +121,6 @@ def load_config(path: str | Path) -> Config:
             " train it again with --force"
         )
     return found
-
-
-# The first override over a finished run's config: its folder gives no leave to run code that comes with the backbone.
-NO_CODE = "model.trust_remote_code=false"
-
-
-def run_config(path: str | Path) -> Config:
-    """The config of a finished run, as `load_config`, but with `NO_CODE`.
-
-    Raises:
-        ConfigError: as in `load_config`.
-    """
-    config = load_config(path)
-    return config.model_copy(update={"model": config.model.model_copy(update={"trust_remote_code": False})})
 
 
 def presets() -> dict[str, Path]:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from loraft.config.resolve import load_config, run_config
 from loraft.config.schema import Config
 from loraft.data.dataset import Split, load_data, warn_of_notes
 from loraft.engine import decoding, scorer
@@ -24,6 +23,7 @@ from loraft.models import manifest
 from loraft.models.encoder import Encoder
 from loraft.models.load import build, load_peft, load_run
 from loraft.models.prompts import Prompt, cut_share, warn_of_cuts
+from loraft.runs.bundle import config_of
 from loraft.runs.predictions import PredictedRow, predicted_ids
 from loraft.runs.records import as_json
 from loraft.runs.run import Run
@@ -103,13 +103,13 @@ def evaluate(
         raise RunError(f"eval: an adapter, or a backbone without one (got {got}); give one of {', '.join(choices)}")
     opened = None if run is None else Run.open(Path(run))
     if opened is not None:
-        adapter, config = opened.adapter, config or run_config(opened.config_path)
+        adapter, config = opened.adapter, config or config_of(opened)
     if config is None:
         raise RunError(f"eval: no config (got {given[0]} alone); loraft.resolve makes one, only a run has its own")
     data = load_data(config, split)
     warn_of_notes([data])
     if opened is not None and opened.finished:
-        manifest.check_drawn(manifest.read(opened.adapter), load_config(opened.config_path), config, data)
+        manifest.check_drawn(manifest.read(opened.adapter), config_of(opened), config, data)
     if opened is not None:
         encoder, model = load_run(opened, config, switchable=False)
     else:
@@ -127,7 +127,7 @@ def evaluate(
         baselines = compared_with(config, train, data, predictions_N, name)
         trained = None if zero_shot else train  # nothing was learnt from these rows
         told = advice.of_evaluation(config, report, data, predictions_N, trained, zero_shot=zero_shot)
-    if not [*advice.cut_away(config, report, data.name)]:  # which says the same
+    if not [*advice.cut_away(config, report.cut, data.name)]:  # which says the same
         warn_of_cuts(prompts, data.name)
     for sentence in told:
         warnings.warn(sentence, stacklevel=2)

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import numpy as np
 from transformers import PreTrainedModel
 
-from loraft.config.resolve import run_config
 from loraft.config.schema import Config
 from loraft.data.columns import given_sentence
 from loraft.data.records import BadRow, Example
@@ -20,8 +19,10 @@ from loraft.engine.row_batches import KeptPrefix
 from loraft.errors import ConfigError, Note, RunError
 from loraft.evaluation import advice, multilabel
 from loraft.models import manifest
+from loraft.models.encoder import Encoder
 from loraft.models.load import load_peft, load_run
 from loraft.models.prompts import warn_of_cuts
+from loraft.runs.bundle import config_of
 from loraft.runs.run import MANIFEST_FILE, Run
 
 PREDICT_ROWS, GPU_PREDICT_ROWS = 512, 2048  # rows scored together: bounds memory, does not change results
@@ -74,6 +75,83 @@ class Prediction:
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """An adapter over its backbone, ready to score.
+
+    Attributes:
+        encoder: of its task.
+        model: in evaluation mode.
+        folder: of the adapter, or of merged weights.
+        config: of its training, or what was asked for.
+        thresholds: of each label with `prompt.kind=multilabel`, else none.
+    """
+
+    encoder: Encoder
+    model: PreTrainedModel
+    folder: Path
+    config: Config
+    thresholds: tuple[float, ...]
+
+
+def opened(
+    run: str | Path | None,
+    adapter: str | Path | None,
+    config: Config | None,
+    bases: dict[Any, PreTrainedModel] | None = None,
+) -> Loaded:
+    """Returns what `predict` works with; arguments and errors as there, and `bases` as in `load_run`."""
+    found = None if run is None else Run.open(Path(run))
+    if found is not None and config is None:
+        config = config_of(found)
+    if config is None or (found is None) == (adapter is None):
+        got = "both" if run is not None and adapter is not None else "neither"
+        raise RunError(
+            f"predict: needs a run, or an adapter with a config (got {got} of them); give --run or --adapter"
+        )
+    if found is not None:
+        encoder, model = load_run(found, config, switchable=False, bases=bases)
+        folder = found.adapter
+    else:
+        assert adapter is not None
+        folder = Path(adapter)
+        encoder, model = load_peft(folder, config)
+    several = encoder.task.kind == "multilabel"
+    thresholds = manifest.thresholds(folder, len(encoder.task.labels)) if several else ()
+    return Loaded(encoder, model, folder, config, thresholds)
+
+
+def predictions(
+    rows: Sequence[Example | BadRow], log_probs_NK: np.ndarray, loaded: Loaded, min_confidence: float | None = None
+) -> Iterator[Prediction]:
+    """Yields the prediction for each row.
+
+    Args:
+        rows: of which N are examples.
+        log_probs_NK: the labels' scores of these N.
+        loaded: that computed them.
+        min_confidence: as in `predict`.
+    """
+    labels, several = loaded.encoder.task.labels, loaded.encoder.task.kind == "multilabel"
+    if not several:
+        warn_of_ties(log_probs_NK)
+    probs = iter((multilabel.probabilities if several else scorer.to_probs)(log_probs_NK))
+    for item in rows:
+        if isinstance(item, BadRow):
+            yield Prediction(item.row, "", None, error=item.reason)
+            continue
+        probs_K = next(probs)
+        best = int(probs_K.argmax())
+        sure = min_confidence is None or probs_K[best] >= min_confidence
+        named = {label: float(p) for label, p in zip(labels, probs_K, strict=True)}
+        found: str | tuple[str, ...] | None = labels[best] if sure else None
+        if several:
+            found = tuple(
+                label for label, least in zip(labels, loaded.thresholds, strict=True) if named[label] >= least
+            )
+        yield Prediction(item.row, item.text, found, named, item.extra)
+
+
 def predict(
     inputs: str | Example | Iterable[str | Example | BadRow],
     *,
@@ -119,28 +197,14 @@ def predict(
     """
     if min_confidence is not None and not 0 <= min_confidence <= 1:  # NaN, too
         raise ConfigError(f"min_confidence: not from 0 to 1 (got {min_confidence}); give a probability")
-    opened = None if run is None else Run.open(Path(run))
-    if opened is not None and config is None:
-        config = run_config(opened.config_path)
-    if config is None or (opened is None) == (adapter is None):
-        got = "both" if run is not None and adapter is not None else "neither"
-        raise RunError(
-            f"predict: needs a run, or an adapter with a config (got {got} of them); give --run or --adapter"
-        )
-    if opened is not None:
-        encoder, model = load_run(opened, config, switchable=False)
-        folder = opened.adapter
-    else:
-        assert adapter is not None
-        folder = Path(adapter)
-        encoder, model = load_peft(folder, config)
-    labels, several = encoder.task.labels, encoder.task.kind == "multilabel"
+    loaded = opened(run, adapter, config)
+    encoder, model, folder = loaded.encoder, loaded.model, loaded.folder
+    several = encoder.task.kind == "multilabel"
     if several and min_confidence is not None:
         raise ConfigError(
             f"min_confidence: with prompt.kind=multilabel each label has its own threshold (got {min_confidence});"
             " leave it out, and read the probabilities"
         )
-    thresholds = manifest.thresholds(folder, len(labels)) if several else ()
     progress = Progress() if progress is None else progress
     given = [inputs] if isinstance(inputs, str | bytes | Example | BadRow) else inputs
     rows = (
@@ -149,7 +213,7 @@ def predict(
     )
     kept = KeptPrefix(progress.prefix)
     predicted = progress.predicted = Counter(progress.predicted)
-    batch_tokens = config.eval.batch_tokens
+    batch_tokens = loaded.config.eval.batch_tokens
 
     def start(group: Sequence[Example | BadRow]) -> _Started:
         prompts = encoder.encode([item.text for item in group if isinstance(item, Example)])
@@ -161,24 +225,10 @@ def predict(
     def finished(started: _Started) -> Iterator[Prediction]:
         group, fetch, progress.prefix = started
         progress.rows += len(group)
-        log_probs_NK = fetch()
-        if not several:
-            warn_of_ties(log_probs_NK)
-        probs = iter((multilabel.probabilities if several else scorer.to_probs)(log_probs_NK))
-        for item in group:
-            if isinstance(item, BadRow):
-                yield Prediction(item.row, "", None, error=item.reason)
-                continue
-            probs_K = next(probs)
-            best = int(probs_K.argmax())
-            if not several:  # the shares of label sets are not kept with the adapter
-                predicted[labels[best]] += 1
-            sure = min_confidence is None or probs_K[best] >= min_confidence
-            named = {label: float(p) for label, p in zip(labels, probs_K, strict=True)}
-            found: str | tuple[str, ...] | None = labels[best] if sure else None
-            if several:
-                found = tuple(label for label, least in zip(labels, thresholds, strict=True) if named[label] >= least)
-            yield Prediction(item.row, item.text, found, named, item.extra)
+        for found in predictions(group, fetch(), loaded, min_confidence):
+            if found.error is None and not several:  # the shares of label sets are not kept with the adapter
+                predicted[max(found.probs, key=lambda label: found.probs[label])] += 1
+            yield found
 
     overlap = computes_meanwhile(model)
     most = GPU_PREDICT_ROWS if overlap else PREDICT_ROWS

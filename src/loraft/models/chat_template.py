@@ -118,7 +118,7 @@ class ChatTemplate:
     ) -> None:
         self._tokenizer = tokenizer
         self._in_parts = False
-        template = _chosen(tokenizer, name)
+        template = chosen_template(tokenizer, name)
         self._given = template == name
         self._who = "prompt.chat_template: the template" if self._given else f"{tokenizer.name_or_path}: its template"
         self.hash = hashlib.sha256(template.encode()).hexdigest()
@@ -285,7 +285,7 @@ def _parts(text: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": text}]
 
 
-def _chosen(tokenizer: PreTrainedTokenizerBase, name: str | None) -> str:
+def chosen_template(tokenizer: PreTrainedTokenizerBase, name: str | None) -> str:
     """The text of the template that is named, of the default one, or of one for a tokenizer that has none."""
     own = tokenizer.chat_template
     named: Mapping[str, str] = own if isinstance(own, Mapping) else {} if own is None else {"default": own}

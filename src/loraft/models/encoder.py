@@ -52,15 +52,15 @@ class Encoder:
 
     Attributes:
         tokenizer, date_string, max_length: as given.
-        task: as given; its system message is part of the user message where the chat template has no system role.
+        task: as given; without a system role in the chat template, its system message is part of the user message.
         completions_K: token ids of each of `prompt.answers`: answer prefix, label word, end-of-turn token; with several
             labels a row, yes for each label and then no for each.
         end_of_turn: id of the token after an assistant's answer.
+        head_ids, before, after, tail_ids: what the template puts around the message, see 1 and 2 above.
         unscored: number of tokens at the end of each completion that label scores leave out: the end of turn, or none
             with `prompt.score_end_of_turn`.
         template_hash: SHA-256 of the chat template.
-        prompt_hash: SHA-256 of all that surrounds the sentence (chat template, system message, date, instruction) and
-            of the answers.
+        prompt_hash: SHA-256 of the answers and all around the sentence (template, system message, date, instruction).
 
     Args:
         tokenizer: of the backbone.
@@ -92,8 +92,8 @@ class Encoder:
         chat = messages(task, PROBE)
         chat[-1]["content"] = chat[-1]["content"].strip()  # as in `encode`; not every template strips messages
         frame = template.frame(chat)
-        self._before, self._after = frame.before, frame.after
-        self._head_ids, self._tail_ids = self._tokens.ids(
+        self.before, self.after = frame.before, frame.after
+        self.head_ids, self.tail_ids = self._tokens.ids(
             [self._tokens.rename(part) for part in (frame.head, frame.tail)]
         )
         # The special tokens on both sides of piece 2: the last one of the head, and the first one of the tail.
@@ -110,12 +110,12 @@ class Encoder:
         self.unscored = 0 if task.score_end_of_turn else end_tokens
         self._refuse_equal_answers(end_tokens)
         instruction = task.user_preamble + task.template
-        parts = [self._head_ids, self._before, instruction, self._after, self._tail_ids, self.completions_K]
+        parts = [self.head_ids, self.before, instruction, self.after, self.tail_ids, self.completions_K]
         self.prompt_hash = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         (middle,) = self._middle_ids([self._piece(PROBE, user_parts(task))])
         given = {"add_special_tokens": False, "split_special_tokens": False, "verbose": False}
         whole = tokenizer(template.render(chat), **given)["input_ids"]
-        if whole != [*self._head_ids, *middle, *self._tail_ids]:
+        if whole != [*self.head_ids, *middle, *self.tail_ids]:
             who, other = tokenizer.name_or_path, "backbone"
             if task.chat_template is not None:
                 who, other = "prompt.chat_template", "template"
@@ -161,7 +161,7 @@ class Encoder:
             if len(ids) > self._available:
                 shown = short = short or self.fit(demonstrations)
                 kept, cut = self._shorten(text, user_parts(self.task, shown.pairs))
-            prompts.append(self._head_ids, kept, self._tail_ids, counts=(len(ids) - empty, cut, *shown[1:]))
+            prompts.append(self.head_ids, kept, self.tail_ids, counts=(len(ids) - empty, cut, *shown[1:]))
         if not demonstrations:
             self._encoded = dict([*self._encoded.items(), (key, prompts)][-KEPT_CALLS:])
         return prompts
@@ -175,7 +175,7 @@ class Encoder:
     def shortest(self) -> int:
         """Tokens of the prompt with an empty sentence and the longest answer."""
         (middle,) = self._middle_ids([self._piece("", user_parts(self.task))])
-        return len(self._head_ids) + len(middle) + len(self._tail_ids) + self.longest_answer
+        return len(self.head_ids) + len(middle) + len(self.tail_ids) + self.longest_answer
 
     def fit(self, demonstrations: Sequence[tuple[str, str]]) -> Shown:
         """Returns the demonstrations of a prompt that does not fit.
@@ -244,12 +244,12 @@ class Encoder:
 
     def _piece(self, sentence: str, around: tuple[str, str]) -> str:
         """Piece 2 of the prompt: before, message and after. `around` is the text on both sides of the sentence."""
-        return self._before + (around[0] + sentence + around[1]).strip() + self._after
+        return self.before + (around[0] + sentence + around[1]).strip() + self.after
 
     @property
     def _available(self) -> int:
         """The tokens that piece 2 may have."""
-        return self.max_length - len(self._head_ids) - len(self._tail_ids) - self.longest_answer
+        return self.max_length - len(self.head_ids) - len(self.tail_ids) - self.longest_answer
 
     def _shorten(self, text: str, around: tuple[str, str]) -> tuple[list[int], int]:
         """Returns the ids of piece 2 with as much of the sentence as fits, and the number of tokens left out.

@@ -4,7 +4,7 @@ It is checked before prediction, since an adapter gives wrong answers with anoth
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,11 @@ class Manifest:
         scores: accuracy and macro_f1 on the test split, as fractions.
         thresholds: of each label, chosen on validation; None with one label a row.
         versions: of the libraries at training; None where one was not installed.
-        files: SHA-256 of the adapter's files, see `peft_folder.refuse_changed`; None in files of earlier versions.
+        files: SHA-256 of the adapter's files, or of all files of merged weights, see `peft_folder.refuse_changed`; None
+            in files of earlier versions.
+        config: the whole config of the training; None in files of earlier versions.
+        merged: how the adapter was merged into the backbone, where the weights beside this file are merged ones; the
+            backbone is then that of the merged weights.
     """
 
     labels: tuple[str, ...]
@@ -94,6 +98,8 @@ class Manifest:
     versions: dict[str, str | None]
     thresholds: tuple[float, ...] | None = None
     files: dict[str, str] | None = None
+    config: dict[str, Any] | None = None
+    merged: dict[str, Any] | None = None
 
 
 def identify(config: Config, base: PreTrainedModel, run: Path) -> BackboneIdentity:
@@ -143,12 +149,17 @@ def describe(
         scores=scores,
         versions={name: packages[name] for name in VERSIONED},
         thresholds=thresholds,
+        config=config.model_dump(),
     )
 
 
 def write(adapter: Path, content: Manifest) -> None:
-    """Writes the manifest of an adapter beside its files, with their hashes."""
-    files = hashes_of(adapter, (CONFIG_FILE, WEIGHTS_FILE))
+    """Writes the manifest of an adapter, or of merged weights, beside its files, with their hashes."""
+    names: Iterable[str] = (CONFIG_FILE, WEIGHTS_FILE)
+    if content.merged is not None:
+        found = (path for path in adapter.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
+        names = [path.relative_to(adapter).as_posix() for path in found]
+    files = hashes_of(adapter, names)
     write_record(adapter / MANIFEST_FILE, replace(content, files=files))
 
 

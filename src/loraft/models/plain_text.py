@@ -45,7 +45,7 @@ class ChatTokenizer:
                 "user text could not be kept apart from special tokens; add one, or choose another backbone"
             )
         backend = tokenizer.backend_tokenizer
-        self._copy = type(backend).from_str(_renamed(backend.to_str(), self._names))
+        self._copy = type(backend).from_str(renamed(backend.to_str(), self._names))
         wanted = {name: tokenizer.convert_tokens_to_ids(token) for token, name in self._names.items()}
         if any(self._copy.token_to_id(name) != number for name, number in wanted.items()):
             raise BackboneError(
@@ -76,7 +76,7 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> list[s
     return sorted({word for word in words if word and not word.isspace()}, key=lambda word: (-len(word), word))
 
 
-def _renamed(serialised: str, names: Mapping[str, str]) -> str:
+def renamed(serialised: str, names: Mapping[str, str]) -> str:
     """Returns a tokenizer's JSON with another name for each of these tokens, and without padding and truncation."""
     content: dict[str, Any] = {**json.loads(serialised), "truncation": None, "padding": None, "post_processor": None}
     for token in content["added_tokens"]:

@@ -54,12 +54,13 @@ class PeftFolder:
 
 
 def refuse_changed(path: Path) -> None:
-    """Refuses an adapter whose files are not those that its bundle names by their hashes; tells if it names none.
+    """Refuses an adapter or merged model whose files are not those that its bundle names; tells if it names none.
 
     Raises:
         RunError: a file is missing or changed, or `loraft.json` is damaged or of a later version.
     """
-    files = read_object(path / MANIFEST_FILE, AGAIN).get("files")
+    content = read_object(path / MANIFEST_FILE, AGAIN)
+    files, merged = content.get("files"), content.get("merged") is not None
     if files is None:
         warnings.warn(
             f"{path}: {MANIFEST_FILE} holds no hashes, as those of earlier versions, so changed files are not noticed",
@@ -67,13 +68,13 @@ def refuse_changed(path: Path) -> None:
             stacklevel=2,
         )
         return
-    if not isinstance(files, dict) or not {CONFIG_FILE, WEIGHTS_FILE} <= files.keys():
-        raise RunError(
-            f"{path / MANIFEST_FILE}: files must hold the hashes of the adapter (got {show(files)}); {AGAIN}"
-        )
+    needed = set() if merged else {CONFIG_FILE, WEIGHTS_FILE}  # a GGUF file is a merged model by itself
+    what, way = ("merged model", "merge again, or copy the folder again") if merged else ("adapter", AGAIN)
+    if not isinstance(files, dict) or not files or not needed <= files.keys():
+        raise RunError(f"{path / MANIFEST_FILE}: files must hold the hashes of the {what} (got {show(files)}); {way}")
     if changed := differing(path, files):
         told = listed(f"{name}: {state}" for name, state in changed.items())
-        raise RunError(f"{path}: is not the adapter that its {MANIFEST_FILE} names (got {told}); {AGAIN}")
+        raise RunError(f"{path}: is not the {what} that its {MANIFEST_FILE} names (got {told}); {way}")
 
 
 def read_peft_folder(path: Path) -> PeftFolder:

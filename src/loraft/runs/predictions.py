@@ -4,7 +4,9 @@ Shapes: N rows.
 """
 
 import json
+import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from loraft.runs.atomic_files import write_text
 from loraft.runs.records import from_json, read_text, record_from
 from loraft.runs.run import Run
 
+SHORT = 60  # characters of a sentence that fits a line of the terminal beside its command
 MEND = "train the run again with --force"  # what to do about a damaged file, for messages
 
 
@@ -103,6 +106,20 @@ def read_rows(run: Run) -> list[PredictedRow]:
     if not lines:
         raise RunError(f"{path}: holds no predictions; {MEND}")
     return [record_from(line, PredictedRow, path, MEND) for line in lines.values()]
+
+
+def command_with_a_row(run: Run) -> str:
+    """The command that predicts one of a run's own test rows, for a shell; without a sentence where none can be shown.
+
+    The first short sentence that was predicted right, of one line.
+    """
+    command, rows = f"loraft predict --run {shlex.quote(str(run.path))}", []
+    with suppress(RunError):
+        rows = read_rows(run)
+    shown = [row for row in rows if row.text and row.text.isprintable() and not row.text.startswith("-")]
+    short = [row for row in shown if len(row.text) <= SHORT] or sorted(shown, key=lambda row: len(row.text))[:1]
+    right = next((row for row in short if row.predicted == row.label), *short[:1]) if short else None
+    return f"{command} {shlex.quote(right.text)}" if right else f"{command} --input FILE"
 
 
 def read_predictions(run: Run) -> RunPredictions:

@@ -10,10 +10,11 @@ from loraft.config.names import LONGEST, shortened, show
 from loraft.config.schema import Config
 from loraft.errors import RunError, listed
 from loraft.runs.folders import RunFolder
+from loraft.runs.from_hub import HUB, HUB_RUN, fetched
 from loraft.runs.lock import working_there
 from loraft.runs.study_folders import SweepFolder
 
-MANIFEST_FILE = "loraft.json"  # beside the adapter
+MANIFEST_FILE = HUB_RUN.file  # beside the adapter
 
 
 class Run(RunFolder):
@@ -32,16 +33,20 @@ class Run(RunFolder):
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
-        """The run in the folder `path`, finished or not.
+        """The run in the folder `path`, finished or not; `hf:owner/name[@revision]` is downloaded, see `from_hub`.
 
         Raises:
             RunError: there is no such folder, or it is not a run directory.
         """
-        run = cls(Path(path))
+        run = cls(fetched(str(path)) if str(path).startswith(HUB) else Path(path))
+        if not run.begun and Bundle(run.path).begun:
+            return Bundle(run.path)
         if not run.begun and (run.result_is_aside or working_there(run.path)):
             raise RunError(f"{run.path}: the run is not finished (no {cls.results_file}); {run.way_on}")
         if not run.begun:
-            what = f"is not a run directory (no {cls.config_file} in it)" if run.path.is_dir() else "no such run"
+            what = "no such run"
+            if run.path.is_dir():
+                what = f"is not a run directory (no {cls.config_file} or {MANIFEST_FILE} in it)"
             raise RunError(f"{run.path}: {what}; loraft train makes runs")
         return run
 
@@ -102,6 +107,20 @@ class Run(RunFolder):
         return tuple(labels)
 
 
+class Bundle(Run):
+    """A folder that holds a `loraft.json` itself: an adapter apart from its run, or merged weights.
+
+    It is used like a finished run. Its config is in that file, see `bundle.config_of`.
+    """
+
+    config_file = results_file = MANIFEST_FILE
+
+    @property
+    def adapter(self) -> Path:
+        """The folder itself."""
+        return self.path
+
+
 class WorkerRun(Run):
     """Stand-in run directory for non-main processes: they read checkpoints, and write only to a temporary folder."""
 
@@ -152,13 +171,16 @@ def find_run(name_or_path: str | Path, output: Path) -> Run:
     """The run of that name in the folder `output`, or at that path, finished or not; for a sweep, its best trial.
 
     Args:
-        name_or_path: name of a run or sweep, sweep and trial joined by "/", or path of one of these.
+        name_or_path: name of a run or sweep, sweep and trial joined by "/", path of one of these, or
+            `hf:owner/name[@revision]` of one on the hub.
         output: the folder that contains the runs.
 
     Raises:
         RunError: there is no such run (the message suggests the most similar name), or a sweep has no best trial.
     """
     wanted = str(name_or_path)
+    if wanted.startswith(HUB):
+        return Run.open(wanted)
     paths = [Path(os.path.expanduser(wanted))] if wanted.strip() else []
     if {*Path(wanted).parts} - {".."}:  # "." and ".." are no names
         paths.insert(0, Path(output) / wanted)

@@ -1,0 +1,291 @@
+"""Write a run for programs that know nothing of loraft, and check that they give its answers.
+
+    classifier  a folder for `transformers.pipeline("text-classification")`, vLLM and text-embeddings-inference
+    onnx        the same classifier for onnxruntime
+    gguf        the merged model for llama.cpp and Ollama; a GGUF folder is used like a run too
+
+`loraft.json` lies beside each, with what was compared.
+"""
+
+import gc
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from rich.table import Table
+from transformers import PreTrainedModel
+
+from loraft.config.schema import Config, QuantConfig
+from loraft.data.dataset import load_data, warn_of_notes
+from loraft.delivery import export_classifier, export_gguf, export_onnx
+from loraft.delivery.merge import AGREEMENT, Comparison, compare
+from loraft.delivery.merged_model import dequantise, merged_model
+from loraft.delivery.output_folder import check_folder, written_aside
+from loraft.delivery.pinned_template import pinned_template
+from loraft.delivery.prompting_tokenizer import prompting_tokenizer, shared_answer
+from loraft.display import table
+from loraft.engine import scorer
+from loraft.errors import BackboneError, ConfigError, DataError, Note, RunError
+from loraft.evaluation.classifier import load
+from loraft.models import manifest
+from loraft.models.backbone import cast, fingerprint, load_config
+from loraft.models.device import DTYPES, pick_device
+from loraft.models.encoder import Encoder
+from loraft.models.load import build, build_encoder, load_base
+from loraft.models.prompts import Prompt
+from loraft.models.source import located
+from loraft.runs.bundle import config_of
+from loraft.runs.records import as_json, read_object, write_record
+from loraft.runs.run import MANIFEST_FILE, Bundle, Run
+
+Format = Literal["classifier", "onnx", "gguf"]
+# Of a log-probability, in nats, where all is in fp32: rounding stays below it, a wrong weight or prompt does not.
+CLOSE = 1e-3
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to write.
+
+    Attributes:
+        to: classifier, onnx or gguf.
+        dtype: of the weights: fp32, bf16 or fp16; onnx: fp32.
+        int8: store matrices in 8 bits: onnx by onnxruntime's dynamic quantisation, gguf as Q8_0.
+    """
+
+    to: str
+    dtype: str = "fp32"
+    int8: bool = False
+
+    def check(self) -> None:
+        """Raises an error for what there is no such thing as.
+
+        Raises:
+            ConfigError: a value is unknown, or the format has no such weights.
+            LoraftError: a package is missing.
+        """
+        for flag, value, allowed in (("--to", self.to, get_args(Format)), ("--dtype", self.dtype, tuple(DTYPES))):
+            if value not in allowed:
+                raise ConfigError(f"{flag}: unknown (got {value!r}); allowed: {', '.join(allowed)}")
+        if self.int8 and (self.to == "classifier" or self.dtype != "fp32"):
+            what = "a classifier" if self.to == "classifier" else f"--dtype {self.dtype}"
+            raise ConfigError(f"--int8: not with {what}; allowed: --to onnx and --to gguf, without --dtype")
+        if self.to == "onnx":
+            if self.dtype != "fp32":
+                raise ConfigError(f"--dtype: onnx is written in fp32 (got {self.dtype}); leave it out, or use --int8")
+            export_onnx.refuse_missing_packages()
+
+
+@dataclass(frozen=True)
+class Export:
+    """What `export` wrote, which is `merged` in its `loraft.json`.
+
+    Attributes:
+        to, dtype, int8: as in `Target`.
+        backbone, revision: of the run.
+        source, rows: the rows that were scored, and their number.
+        shortened: further rows, which the run shortens to `prompt.max_length`; they were not compared.
+        compared: the export with the run, computed in fp32; log-probabilities are normalised over the labels.
+    """
+
+    to: str
+    dtype: str
+    int8: bool
+    backbone: str
+    revision: str | None
+    source: str
+    rows: int
+    shortened: int
+    compared: Comparison
+
+
+def export(
+    run: str | Path,
+    output: Path,
+    target: Target,
+    *,
+    config: Config | None = None,
+    split: str = "validation",
+    min_agreement: float = AGREEMENT,
+    force: bool = False,
+) -> Export:
+    """Writes a finished run in another format, scores rows with what was written, and returns how they differ.
+
+    Where labels differ too often, or log-probabilities in fp32 by more than `CLOSE`, nothing is written.
+
+    Args:
+        run: its directory, or a bundle's.
+        output: the folder; it may be empty, or with `force` an earlier output.
+        target: the format.
+        config: the run's own by default; may change data and device.
+        split: a split's name or a labelled file: the rows to score.
+        min_agreement: least share of the rows with the run's label.
+        force: replace an earlier output.
+
+    Raises:
+        ConfigError: an argument is not allowed, or `output` is something else.
+        RunError: the run is not finished, or what was written disagrees with it.
+        BackboneError: the backbone cannot be loaded, or it or the prompt has no such form; the message says why.
+        DataError: the rows cannot be read, or all are too long.
+        LoraftError, StorageError: a package is missing; the folder cannot be written.
+    """
+    target.check()
+    if not 0 <= min_agreement <= 1:  # NaN, too
+        raise ConfigError(f"--min-agreement: not from 0 to 1 (got {min_agreement}); give a share of the rows")
+    opened = Run.open(run)
+    opened.read_results()  # refuses one that is not finished
+    trained = manifest.read(opened.adapter)
+    config = located(opened.adapter, config_of(opened) if config is None else config, needed=True)
+    model = config.model.model_copy(update={"dtype": "fp32"})
+    quant = config.quant.model_copy(update={"compute_dtype": "auto"})
+    config = config.model_copy(update={"model": model, "quant": quant})
+    if config.prompt.kind == "multilabel":
+        raise ConfigError(
+            "prompt.kind: the labels of a multilabel run are questions of their own, and no format has more than one"
+            " (got multilabel); use loraft merge"
+        )
+    encoder = build_encoder(config)
+    if target.to == "gguf":
+        export_gguf.refuse_shape(load_config(config.model))
+    else:
+        export_classifier.refuse_architecture(load_config(config.model))
+        prompting_tokenizer(encoder)
+    check_folder(output, own=_is_own, force=force)
+    data = load_data(config, split)
+    warn_of_notes([data])
+    prompts = encoder.encode(data.texts)
+    whole = [n for n, prompt in enumerate(prompts) if not prompt.cut]
+    if not whole:
+        raise DataError(
+            f"{data.source}: no row fits prompt.max_length whole (got {len(prompts)}); --split FILE of others"
+        )
+    texts = [data.texts[n] for n in whole]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Note)  # that fp32 is another dtype than that of the training
+        own_NK = load(opened.path, config=config).log_probs(texts)
+    gc.collect()  # one model is in memory at a time
+    with written_aside(output) as folder:
+        writer = _write_gguf if target.to == "gguf" else _write_classifier
+        content, found_NK = writer(opened, config, target, folder, texts, [prompts[n] for n in whole])
+        compared = compare(*(torch.as_tensor(one_NK).log_softmax(-1).numpy() for one_NK in (own_NK, found_NK)))
+        rows, change = len(texts), compared.log_prob_change
+        if compared.agreement < min_agreement or (not (target.int8 or target.dtype != "fp32") and not change <= CLOSE):
+            raise RunError(
+                f"{output}: is not written, since {compared.changed} of {rows} labels are others than the run's, and"
+                f" log-probabilities change by up to {change:.2g} nats (got an agreement of {compared.agreement:.4f});"
+                f" allowed from {min_agreement} (--min-agreement), and in fp32 up to {CLOSE:g} nats"
+            )
+        base, source, shortened = trained.backbone, data.source, len(prompts) - rows
+        made = Export(target.to, target.dtype, target.int8, base.name, base.revision, source, rows, shortened, compared)
+        manifest.write(folder, replace(content, merged=as_json(made)))
+    return made
+
+
+def tables(made: Export) -> list[Table]:
+    """What was compared, for people."""
+    found, same = table.number_table(made.to, "value"), made.compared
+    table.add_row(found, "weights", "int8" if made.int8 else made.dtype)
+    table.add_row(found, f"rows of {made.source}", str(made.rows))
+    if made.shortened:
+        table.add_row(found, "longer than prompt.max_length, not compared", str(made.shortened))
+    table.add_row(found, "labels as by the run", f"{made.rows - same.changed} ({same.agreement:.2%})")
+    table.add_row(found, "largest change of a log-probability, nats", f"{same.log_prob_change:.2g}")
+    table.add_row(found, "largest change of a probability", f"{same.probability_change:.2g}")
+    return [found]
+
+
+def _is_own(folder: Path) -> bool:
+    try:
+        found = read_object(folder / MANIFEST_FILE, "").get("merged")
+    except RunError:
+        return False
+    return isinstance(found, dict) and "to" in found
+
+
+def _merged(run: Run, config: Config, dtype: str) -> tuple[Encoder, PreTrainedModel]:
+    if manifest.read(run.adapter).merged is None:
+        return merged_model(run, config, dtype=dtype)
+    encoder, model = load_base(run, config)
+    dequantise(model)
+    cast(model, DTYPES[dtype], DTYPES[dtype])
+    return encoder, model
+
+
+def _write_classifier(
+    run: Run, config: Config, target: Target, folder: Path, texts: Sequence[str], prompts: Sequence[Prompt]
+) -> tuple[manifest.Manifest, np.ndarray]:
+    """Writes a classifier, or its ONNX file; returns the run's manifest, and the scores of texts, computed from disk.
+
+    Raises:
+        BackboneError: the written tokenizer gives other ids than the run's encoder.
+    """
+    encoder, model = _merged(run, config, target.dtype)
+    own = prompting_tokenizer(encoder)
+    made = export_classifier.classifier(encoder, model, own.pad_token_id)
+    answer = shared_answer(encoder)[0]
+    own.save_pretrained(folder)
+    if target.to == "onnx":
+        made.config.save_pretrained(folder)
+        export_onnx.write_onnx(folder, made, own, int8=target.int8)
+    else:
+        made.save_pretrained(folder)
+        for path in folder.glob("*.safetensors"):  # which the user alone may read
+            path.chmod((folder / "config.json").stat().st_mode)
+    del model, made
+    device = pick_device(config.model.device)
+    reader = export_onnx.read_onnx if target.to == "onnx" else export_classifier.read_classifier
+    tokenizer, logits = reader(folder, device)
+    ids = tokenizer(list(texts))["input_ids"]
+    _refuse_other_ids(run, ids, [[*prompt.ids, *answer] for prompt in prompts])
+    content = replace(manifest.read(run.adapter), config=config_of(run).model_dump())
+    return content, export_classifier.log_probs(tokenizer, logits, texts)
+
+
+def _write_gguf(
+    run: Run, config: Config, target: Target, folder: Path, texts: Sequence[str], prompts: Sequence[Prompt]
+) -> tuple[manifest.Manifest, np.ndarray]:
+    """Writes a GGUF file; returns the folder's manifest, and the scores of texts, computed from disk.
+
+    Raises:
+        BackboneError: the tokenizer in the file gives other prompts than the run's.
+    """
+    encoder, model = _merged(run, config, target.dtype)
+    trained = config_of(run)
+    template = pinned_template(encoder.tokenizer, trained.prompt)
+    kind = "q8_0" if target.int8 else target.dtype
+    export_gguf.write_gguf(folder / "model.gguf", model, encoder.tokenizer, config.model.name, template, kind)
+    del model
+    none = QuantConfig(method="none")
+    identity = manifest.BackboneIdentity(".", None, "", none.model_dump(), target.dtype)
+    content = replace(
+        manifest.read(run.adapter), backbone=identity, config=trained.model_dump(), merged={"to": target.to}
+    )
+    write_record(folder / MANIFEST_FILE, content)
+    written = config_of(Bundle(folder))
+    section = written.model.model_copy(update={"device": config.model.device})
+    again, read = build(written.model_copy(update={"model": section}))
+    content = replace(
+        content,
+        backbone=replace(identity, fingerprint=fingerprint(read)),
+        chat_template_sha256=again.template_hash,
+        prompt_sha256=again.prompt_hash,
+    )
+    ids = [prompt.ids for prompt in again.encode(texts)]
+    _refuse_other_ids(run, ids, [prompt.ids for prompt in prompts])
+    cast(read, torch.float32, torch.float32)
+    tokens = config.eval.batch_tokens
+    scores = scorer.score(read, ids, again.completions_K, unscored=again.unscored, batch_tokens=tokens)
+    return content, scores
+
+
+def _refuse_other_ids(run: Run, found: Sequence[Sequence[int]], own: Sequence[Sequence[int]]) -> None:
+    other = sum(list(one) != list(two) for one, two in zip(found, own, strict=True))
+    if other:
+        raise BackboneError(
+            f"{run.path}: the exported tokenizer gives other tokens for {other} of {len(own)} rows than the run's; use"
+            " loraft merge"
+        )

@@ -1,0 +1,243 @@
+"""Write a run's adapter and backbone as one model, to a folder of its own, and check that it answers as the run does.
+
+The folder holds safetensors, config, tokenizer, chat template and generation config as transformers, vLLM and
+llama.cpp's converter read them, and `loraft.json`, by which `eval`, `predict` and `loraft.load` use it like a run.
+"""
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from rich.table import Table
+
+from loraft.config.schema import Config, QuantConfig
+from loraft.data.dataset import load_data, warn_of_notes
+from loraft.delivery.merged_model import Base, merged_and_measured
+from loraft.delivery.output_folder import check_folder, written_aside
+from loraft.delivery.pinned_template import pinned_template
+from loraft.display import table
+from loraft.engine import scorer
+from loraft.errors import BackboneError, ConfigError, RunError
+from loraft.evaluation import multilabel
+from loraft.evaluation.classifier import load
+from loraft.models import manifest
+from loraft.models.backbone import fingerprint
+from loraft.models.device import DTYPES
+from loraft.models.load import build_encoder
+from loraft.runs.bundle import config_of
+from loraft.runs.environment import custom_code
+from loraft.runs.records import as_json, read_object, write_record
+from loraft.runs.run import MANIFEST_FILE, Bundle, Run
+
+LARGEST_FILE = "5GB"  # of weights; a larger model is several files and an index
+AGREEMENT = 0.99  # of the labels, by default
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Which weights are merged, as a user asks for them.
+
+    Attributes:
+        base: for QLoRA, the weights under the adapter: `dequantised` (the default), as it was trained, or `original`.
+        dtype: of the merged weights: bf16, fp16 or fp32; that of the training by default.
+    """
+
+    base: str | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How the labels of N rows and their log-probabilities change.
+
+    Attributes:
+        agreement: share of the rows with the same label, or label set.
+        changed: number of the others.
+        log_prob_change: largest absolute change of a label's score, in nats.
+        probability_change: largest absolute change of a label's probability, in [0, 1].
+    """
+
+    agreement: float
+    changed: int
+    log_prob_change: float
+    probability_change: float
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What `merge` wrote, which is `merged` in its `loraft.json`.
+
+    Attributes:
+        backbone, revision: of the run; what the manifest calls its backbone are the merged weights.
+        base: the weights under the adapter: dequantised or original; None where they were never quantised.
+        dtype: of the merged weights.
+        source, split, rows: where the scored rows come from, as they were asked for, and their number.
+        compared: the merged weights with the run.
+        rounding: as `merged_model.merge` returns it, for each dtype.
+    """
+
+    backbone: str
+    revision: str | None
+    base: str | None
+    dtype: str
+    source: str
+    split: str
+    rows: int
+    compared: Comparison
+    rounding: dict[str, float]
+
+
+def merge(
+    run: str | Path,
+    output: Path,
+    *,
+    config: Config | None = None,
+    weights: Weights | None = None,
+    split: str = "validation",
+    min_agreement: float = AGREEMENT,
+    force: bool = False,
+) -> Merge:
+    """Writes a finished run's merged weights to a folder, scores rows with both, and returns how they differ.
+
+    Only one model is in memory at a time. Where the labels differ too often nothing is written.
+
+    Args:
+        run: its directory, or a bundle's.
+        output: the folder; it may be empty, or with `force` an earlier output.
+        config: the run's own by default; may change data, device and the dtype that the run is scored in.
+        weights: which to merge.
+        split: a split's name or a labelled file: the rows to score.
+        min_agreement: least share of the rows with the same label.
+        force: replace an earlier output.
+
+    Raises:
+        ConfigError: an argument is not allowed, or `output` is something else.
+        RunError: the run is not finished, or merged already; or the labels agree too seldom.
+        BackboneError: backbone or adapter cannot be loaded or merged.
+        DataError: the rows cannot be read.
+        StorageError: the folder cannot be written.
+    """
+    opened = Run.open(run)
+    opened.read_results()  # refuses one that is not finished
+    content, config = manifest.read(opened.adapter), config_of(opened) if config is None else config
+    if content.merged is not None:
+        raise RunError(f"{opened.path}: is merged already; name a run, or an adapter with its {MANIFEST_FILE}")
+    base, dtype = _chosen(config, weights or Weights(), content.backbone.dtype or "fp32")
+    if not 0 <= min_agreement <= 1:  # NaN, too
+        raise ConfigError(f"--min-agreement: not from 0 to 1 (got {min_agreement}); give a share of the rows")
+    check_folder(output, own=_is_own, force=force)
+    data = load_data(config, split)
+    warn_of_notes([data])
+    thresholds = manifest.thresholds(opened.adapter, len(content.labels))
+    own_NK = _scores(opened, config, data.texts)
+    with written_aside(output) as folder:
+        rounding, bundle = _write(opened, config, base, dtype, folder), Bundle(folder)
+        found_NK = _scores(bundle, _like(config, config_of(bundle)), data.texts)
+        compared = compare(own_NK, found_NK, thresholds if config.prompt.kind == "multilabel" else ())
+        if compared.agreement < min_agreement:
+            raise RunError(
+                f"{output}: is not written, since {compared.changed} of {len(own_NK)} labels are others than the run's"
+                f" (got an agreement of {compared.agreement:.4f}); allowed from {min_agreement} (--min-agreement); try"
+                " --dtype fp32" + (" or --base dequantised" if base == "original" else "")
+            )
+        one, source = content.backbone, config.data.source
+        made = Merge(one.name, one.revision, base, dtype, source, split, len(own_NK), compared, rounding)
+        write_record(bundle.results_path, replace(manifest.read(folder), merged=as_json(made)))
+    return made
+
+
+def compare(before_NK: np.ndarray, after_NK: np.ndarray, thresholds: Sequence[float] = ()) -> Comparison:
+    """Returns how labels change between two scorings of the same rows.
+
+    Args:
+        before_NK, after_NK: the labels' scores, in nats; with several labels a row as `multilabel.probabilities` takes.
+        thresholds: of each label, where a row may have several.
+    """
+    probs = multilabel.probabilities if thresholds else scorer.to_probs
+    (one_NK, other_NK) = probs(before_NK), probs(after_NK)
+    if thresholds:
+        same_N = ((one_NK >= thresholds) == (other_NK >= thresholds)).all(axis=1)
+    else:
+        same_N = one_NK.argmax(axis=1) == other_NK.argmax(axis=1)
+    changes = [float(np.abs(one - other).max()) for one, other in ((before_NK, after_NK), (one_NK, other_NK))]
+    return Comparison(float(same_N.mean()), int((~same_N).sum()), *changes)
+
+
+def tables(made: Merge) -> list[Table]:
+    """What was compared, and what each dtype would round away, for people."""
+    found, same = table.number_table("merged model", "value"), made.compared
+    table.add_row(found, "weights", f"{made.base or 'as trained'}, {made.dtype}")
+    table.add_row(found, f"rows of {made.split}", str(made.rows))
+    table.add_row(found, "labels as by the run", f"{made.rows - same.changed} ({same.agreement:.2%})")
+    table.add_row(found, "largest change of a log-probability, nats", f"{same.log_prob_change:.2g}")
+    table.add_row(found, "largest change of a probability", f"{same.probability_change:.2g}")
+    lost = table.number_table("dtype", "of the adapter's update, rounded away")
+    for dtype, share in made.rounding.items():
+        table.add_row(lost, dtype, f"{share:.2%}")
+    return [found, lost]
+
+
+def _chosen(config: Config, weights: Weights, trained: str) -> tuple[Base | None, str]:
+    """The base and the dtype, checked, the latter else that of the training; no base over unquantised weights.
+
+    Raises:
+        ConfigError: one is unknown, or a base makes no difference.
+    """
+    base, dtype = weights.base, weights.dtype or trained
+    for flag, value, allowed in (("--base", base, get_args(Base)), ("--dtype", dtype, tuple(DTYPES))):
+        if value is not None and value not in allowed:
+            raise ConfigError(f"{flag}: unknown (got {value!r}); allowed: {', '.join(allowed)}")
+    if config.quant.method != "none":
+        return "original" if base == "original" else "dequantised", dtype
+    if base is not None:
+        raise ConfigError(f"--base: the run's backbone is not quantised (got {base}); leave it out")
+    return None, dtype
+
+
+def _is_own(folder: Path) -> bool:
+    try:
+        return read_object(folder / MANIFEST_FILE, "").get("merged") is not None
+    except RunError:
+        return False
+
+
+def _scores(run: Run, config: Config, texts: Sequence[str]) -> np.ndarray:
+    """The labels' scores as a user of the run gets them; the model is gone from memory afterwards."""
+    found = load(run.path, config=config).log_probs(texts)
+    gc.collect()
+    return found
+
+
+def _like(config: Config, merged: Config) -> Config:
+    """The config of the merged weights, computed on the device and in the batches of the run's."""
+    own = {"device": config.model.device, "trust_remote_code": config.model.trust_remote_code}
+    return merged.model_copy(update={"model": merged.model.model_copy(update=own), "eval": config.eval})
+
+
+def _write(run: Run, config: Config, base: Base | None, dtype: str, folder: Path) -> dict[str, float]:
+    """Writes the merged model with its manifest, and returns the rounding errors as `merged_model.merge` does.
+
+    Raises:
+        BackboneError: the tokenizer that was written gives other prompts than that of the run.
+    """
+    encoder, model, rounding = merged_and_measured(run, config, base or "dequantised", dtype)
+    model.save_pretrained(folder, max_shard_size=LARGEST_FILE)
+    tokenizer, trained = encoder.tokenizer, config_of(run)
+    if not isinstance(tokenizer.chat_template, dict):
+        tokenizer.chat_template = pinned_template(tokenizer, trained.prompt)
+    tokenizer.save_pretrained(folder)
+    code = custom_code(config.model.model_copy(update={"name": str(folder)}))
+    none = QuantConfig(method="none").model_dump()
+    identity = manifest.BackboneIdentity(".", None, fingerprint(model), none, dtype, custom_code=code)
+    content = replace(manifest.read(run.adapter), backbone=identity, config=trained.model_dump(), merged={})
+    for path in folder.iterdir():  # safetensors writes files that the user alone may read
+        path.chmod((folder / "config.json").stat().st_mode)
+    write_record(folder / MANIFEST_FILE, content)
+    again = build_encoder(_like(config, config_of(Bundle(folder))))
+    if again.prompt_hash != content.prompt_sha256:
+        raise BackboneError(f"{run.path}: its tokenizer gives other prompts once it is saved; use the run as it is")
+    manifest.write(folder, replace(content, chat_template_sha256=again.template_hash))
+    return rounding

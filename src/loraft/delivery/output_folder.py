@@ -1,0 +1,65 @@
+"""Folders of weights that a command writes: all of one or nothing, and never in the place of something else."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from loraft.config.names import show
+from loraft.errors import ConfigError
+from loraft.runs.folders import delete
+from loraft.runs.storage import SAME_COMMAND, storage_error
+
+
+def check_folder(path: Path, *, own: Callable[[Path], bool], force: bool) -> None:
+    """Refuses a folder that this command must not replace; a foreign one not even with `force`.
+
+    Args:
+        path: where the output shall go; an empty folder holds nothing to lose.
+        own: whether a folder is an earlier output of the same command.
+        force: replace an earlier output.
+
+    Raises:
+        ConfigError: a file is there, or a folder that holds something.
+    """
+    try:
+        if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
+            return
+    except OSError as error:
+        raise ConfigError(
+            f"--output: cannot be used (got {show(str(path))}: {error.strerror}); name another folder"
+        ) from None
+    if not path.is_dir():
+        raise ConfigError(f"--output: is a file (got {path}); name a folder")
+    if not own(path):
+        raise ConfigError(f"--output: the folder holds other files (got {path}); name another folder")
+    if not force:
+        raise ConfigError(f"--output: is there already (got {path}); --force replaces it, or name another folder")
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A new folder beside `path`, which takes its place at the end of the block, or is deleted if the block raises.
+
+    Raises:
+        StorageError: the operating system refuses to write, as on a full disk.
+    """
+    path = Path(os.path.realpath(path))
+    aside, before = (path.with_name(f".{path.name}-{os.getpid()}{end}") for end in ("", "-before"))
+    missing = [parent for parent in path.parents if not parent.exists()]
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        if path.exists():
+            os.replace(path, before)
+        os.replace(aside, path)
+        delete(before)
+    except Exception as error:
+        if (told := storage_error(error, SAME_COMMAND, path.parent)) is None:
+            raise
+        raise told from error
+    finally:
+        delete(aside)
+        for parent in missing:
+            with suppress(OSError):  # it holds something
+                parent.rmdir()

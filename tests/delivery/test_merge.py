@@ -1,0 +1,185 @@
+"""A merged model answers as its run does, is whole or not there, and is used like a run."""
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from helpers.finished_runs import finished_run
+from helpers.gguf_files import write_gguf
+from helpers.tiny import LABELS, SENTENCES
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import loraft
+from loraft.delivery import merge as merging
+from loraft.delivery.merge import Comparison, Weights, compare, merge
+from loraft.errors import LoraftError, RunError, StorageError
+from loraft.models.load import build_encoder
+from loraft.runs.bundle import config_of
+from loraft.runs.run import MANIFEST_FILE, Run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return finished_run(tmp_path_factory.mktemp("run"), "lora.target_modules=all-linear", "eval.baselines=off")
+
+
+@pytest.fixture(scope="module")
+def merged(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its merged model; nobody may change it."""
+    folder = tmp_path_factory.mktemp("mới") / "đã gộp"
+    merge(run.path, folder)
+    return folder
+
+
+def test_the_folder_is_a_whole_model_of_transformers(run: Run, merged: Path) -> None:
+    files = {path.name for path in merged.iterdir()}
+    assert files == {
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "chat_template.jinja", MANIFEST_FILE,
+    }  # fmt: skip
+    assert [*merged.parent.iterdir()] == [merged]
+    config = json.loads((merged / "config.json").read_text())
+    assert config["dtype"] == "float32"
+    assert not {"quantization_config", "_name_or_path"} & config.keys()
+    backbone = run.path.parent / "backbone" / "model.safetensors"
+    with safe_open(merged / "model.safetensors", "pt") as new, safe_open(backbone, "pt") as old:
+        assert {*new.keys()} == {*old.keys()}
+    found = loraft.load(run.path)
+    ids = torch.tensor([prompt.ids for prompt in found.loaded.encoder.encode(SENTENCES[:1])])
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(merged)(ids).logits
+        torch.testing.assert_close(logits, found.loaded.model(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_the_template_that_travels_along_asks_as_the_run_does_on_any_day(run: Run, merged: Path) -> None:
+    encoder = build_encoder(config_of(run))
+    chat = [
+        {"role": "system", "content": encoder.task.system},
+        {"role": "user", "content": encoder.task.template.format(input=SENTENCES[0])},
+    ]
+    tokenizer = AutoTokenizer.from_pretrained(merged)
+    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+    assert ids == encoder.encode(SENTENCES[:1])[0].ids
+
+
+def test_it_is_used_like_the_run_also_after_it_was_moved(run: Run, merged: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "nơi khác"
+    shutil.copytree(merged, moved)
+    found, own = loraft.load(moved), loraft.load(run.path)
+    np.testing.assert_allclose(found.log_probs(SENTENCES), own.log_probs(SENTENCES), atol=1e-4)
+    rows = loraft.evaluate(run=moved).rows
+    assert [row.predicted for row in rows] == [one.label for one in own.predict(SENTENCES)]
+    assert [one.label for one in loraft.predict(SENTENCES, run=moved)] == [one.label for one in own.predict(SENTENCES)]
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "chat_template.jinja", "model.safetensors"])
+def test_a_changed_or_missing_file_is_refused(merged: Path, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(merged, copy)
+    (copy / name).write_bytes((copy / name).read_bytes() + b" ")
+    with pytest.raises(RunError, match=rf"is not the merged model .*{name}: changed.*merge again"):
+        loraft.load(copy)
+    (copy / name).unlink()
+    with pytest.raises(LoraftError):
+        loraft.load(copy)
+
+
+def test_the_report_is_in_its_bundle(run: Run, tmp_path: Path) -> None:
+    made = merge(run.path, tmp_path / "m", weights=Weights(dtype="bf16"), split="test")
+    assert (made.base, made.dtype, made.rows) == (None, "bf16", len(SENTENCES))
+    assert made.compared.log_prob_change > 0
+    assert 0 == made.rounding["fp32"] < made.rounding["fp16"] < made.rounding["bf16"] < 0.5
+    content = json.loads((tmp_path / "m" / MANIFEST_FILE).read_text())
+    assert content["merged"]["compared"]["log_prob_change"] == made.compared.log_prob_change
+    assert content["merged"]["backbone"] == config_of(run).model.name
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_what_answers_otherwise_is_not_written(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = merging.merged_and_measured
+
+    def broken(*given: object) -> tuple[object, ...]:
+        encoder, model, rounding = real(*given)  # type: ignore[arg-type]
+        model.get_output_embeddings().weight.data.neg_()
+        return encoder, model, rounding
+
+    monkeypatch.setattr(merging, "merged_and_measured", broken)
+    with pytest.raises(RunError, match=r"m: is not written, since \d of 6 labels .* allowed from 0\.99"):
+        merge(run.path, tmp_path / "neu" / "m")
+    assert not [*tmp_path.iterdir()]
+    merge(run.path, tmp_path / "m", min_agreement=0)
+    assert (tmp_path / "m" / MANIFEST_FILE).is_file()
+
+
+def test_a_full_disk_is_one_message_and_leaves_the_earlier_model(
+    run: Run, merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = tmp_path / "m"
+    shutil.copytree(merged, earlier)
+
+    def full(*_: object, **__: object) -> None:
+        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left (os error 28)")
+
+    assert errno.ENOSPC == 28
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", full)
+    with pytest.raises(StorageError, match=f"{tmp_path}: cannot be used .*; free some space there"):
+        merge(run.path, earlier, force=True)
+    assert [*tmp_path.iterdir()] == [earlier]
+    assert loraft.load(earlier).labels
+
+
+def test_force_replaces_an_earlier_model(run: Run, merged: Path, tmp_path: Path) -> None:
+    earlier = tmp_path / "m"
+    shutil.copytree(merged, earlier)
+    (earlier / "model-00001-of-00002.safetensors").write_text("of an earlier, larger model")
+    merge(run.path, earlier, force=True)
+    assert {path.name for path in earlier.iterdir()} == {path.name for path in merged.iterdir()}
+    assert [*tmp_path.iterdir()] == [earlier]
+
+
+def test_over_nf4_the_dequantised_weights_answer_as_the_run_and_the_original_ones_otherwise(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "quant.method=nf4", "quant.compute_dtype=fp32")
+    made = merge(run.path, tmp_path / "m")
+    other = merge(run.path, tmp_path / "o", weights=Weights("original"), min_agreement=0)
+    assert (made.base, other.base) == ("dequantised", "original")
+    assert made.compared.log_prob_change < 1e-4 < 1e-2 < other.compared.log_prob_change
+    assert "quantization_config" not in json.loads((tmp_path / "m" / "config.json").read_text())
+
+
+def test_a_backbone_of_a_gguf_file_becomes_safetensors(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "thử.gguf")
+    run = finished_run(tmp_path, model=str(tmp_path / "thử.gguf"))
+    assert merge(run.path, tmp_path / "m").compared.log_prob_change < 1e-4
+    assert (tmp_path / "m" / "model.safetensors").is_file()
+    assert "quantization_config" not in json.loads((tmp_path / "m" / "config.json").read_text())
+
+
+def test_an_adapter_apart_from_its_run_is_merged_too(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.adapter, tmp_path / "adapter")
+    assert merge(tmp_path / "adapter", tmp_path / "m").compared.changed == 0
+
+
+def test_no_sentence_is_written(run: Run, merged: Path) -> None:
+    text = b"".join(path.read_bytes() for path in merged.iterdir())
+    assert not [sentence for sentence in SENTENCES if sentence.encode() in text]
+
+
+def test_rows_with_one_label_change_where_another_is_best() -> None:
+    before_NK = np.log([[0.6, 0.4], [0.5, 0.5], [0.1, 0.9]])
+    after_NK = np.log([[0.3, 0.7], [0.5, 0.5], [0.1, 0.9]])
+    found = compare(before_NK, after_NK)
+    assert found == Comparison(2 / 3, 1, pytest.approx(np.log(2)), pytest.approx(0.3))
+
+
+def test_rows_with_several_labels_change_where_one_passes_its_threshold() -> None:
+    before_NK = np.log([[0.6, 0.2, 0.4, 0.8], [0.6, 0.2, 0.4, 0.8]])  # yes, yes, no, no
+    after_NK = np.log([[0.6, 0.3, 0.4, 0.7], [0.6, 0.2, 0.4, 0.8]])
+    assert compare(before_NK, after_NK, (0.5, 0.25)).changed == 1
+    assert compare(before_NK, after_NK, (0.5, 0.5)).changed == 0
+    assert len(LABELS) == 6
