@@ -78,6 +78,4 @@ def calibrated(config: Config, encoder: Encoder, data: TrainingData, seconds: fl
         clock.tokens_seen = lambda: trainer.tokens_seen
         trainer.train()
     spent, steps = clock.times[-1] - clock.times[1], len(clock.tokens) - 1
-    return Calibration(
-        steps, spent / steps, (clock.tokens[-1] - clock.tokens[0]) / spent, trainer.method.value
-    )
+    return Calibration(steps, spent / steps, (clock.tokens[-1] - clock.tokens[0]) / spent, trainer.method.value)

@@ -1,8 +1,8 @@
 """Counts the bytes of the tensors that live while code runs, without computing or allocating anything large.
 
-The code runs over a model on torch's meta device, whose tensors have shapes and no data. Each operation of torch, in the
-backward pass too, says which tensors it makes, and Python says when the last reference to one is gone. So the count is
-that of the code itself: batches, fused layers, saved activations, copies in another dtype.
+The code runs over a model on torch's meta device, whose tensors have shapes and no data. Each operation of torch, also
+in the backward pass, says which tensors it makes, and Python says when the last reference to one is gone. So the count
+is that of the code itself: batches, fused layers, saved activations, copies in another dtype.
 
 Indices, masks and token ids stay on the CPU and are computed, because shapes depend on them.
 """
@@ -12,12 +12,13 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 aten = torch.ops.aten
 INDEXING = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index)
-FLASH = 1  # in `torch.nn.attention.SDPBackend`: attention that stores no probabilities, as on a CPU or a card
 
 
 class LiveBytes(TorchDispatchMode):
@@ -47,8 +48,6 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs an operation on the meta device, or on the CPU if it computes whole numbers from such."""
         kwargs = dict(kwargs or {})
-        if func is aten._fused_sdp_choice.default:
-            return FLASH
         tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
         on_meta = any(tensor.is_meta for tensor in tensors)
         if func is aten._local_scalar_dense.default and on_meta:
@@ -81,6 +80,19 @@ class LiveBytes(TorchDispatchMode):
         self._seen.remove(address)
 
 
+class FlashAttention(TorchFunctionMode):
+    """Inside the block torch's attention stores no probabilities, as on a CPU or a card; on meta tensors it would."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs a function; the kernel of CPUs for attention without dropout."""
+        given = dict(kwargs or {})
+        if func is not F.scaled_dot_product_attention or given.get("dropout_p"):
+            return func(*args, **given)
+        given = {key: value for key, value in given.items() if key in ("attn_mask", "is_causal", "scale")}
+        given["attn_mask"] = given.get("attn_mask", args[3] if len(args) > 3 else None)
+        return aten._scaled_dot_product_flash_attention_for_cpu(*args[:3], **given)[0]
+
+
 def _to_meta(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.is_meta else tensor.to("meta")
 
@@ -104,5 +116,5 @@ def _makes_floats(func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]
         return bool(kwargs["dtype"].is_floating_point)
     if tensors:
         return tensors[0].dtype.is_floating_point
-    return func.overloadpacket not in (aten.arange, aten.full) or any(isinstance(one, float) for one in args)
-
+    counts = func.overloadpacket in (aten.arange, aten.full)
+    return not counts or any(isinstance(one, float) for one in args)

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 
 from loraft.config.schema import Config, QuantConfig
-from loraft.delivery.live_bytes import LiveBytes
+from loraft.delivery.live_bytes import FlashAttention, LiveBytes
 from loraft.engine.collator import TrainingRow, first_rows, pack, pad
 from loraft.engine.loss import BatchMethod, answer_loss_sums
 from loraft.models.adapter import add_adapter, parameter_counts
@@ -31,7 +31,7 @@ from loraft.training.first_batch_check import CHECKED_ROWS, check_first_batch
 
 METHODS = ("full", "lora", "qlora")
 FP32 = 4  # bytes of a weight that is trained, and of its gradient
-# Bytes of the state of a trained weight. 8-bit optimizers store one byte a number; Adafactor's rows and columns are few.
+# Bytes of the state of a trained weight. 8-bit optimizers store one byte a number; of Adafactor's state little is left.
 STATE = {
     "adamw_torch": 8, "adamw_torch_fused": 8, "paged_adamw_32bit": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2,
     "adagrad": 4, "rmsprop": 4, "lion_8bit": 1, "paged_lion_8bit": 1, "sgd": 0, "adafactor": 0,
@@ -63,14 +63,12 @@ class Memory:
 
 
 def bits_per_weight(double_quant: bool) -> float:
-    """Returns the bits of a quantised weight, with its share of the block scales; bitsandbytes quantises some for it."""
+    """Returns the bits of a quantised weight with its share of the block scales; bitsandbytes quantises some for it."""
     import bitsandbytes.functional as bnb
 
-    packed, state = bnb.quantize_4bit(
-        torch.zeros(1, SAMPLE), compress_statistics=double_quant, quant_type=QUANT_TYPE
-    )
+    packed, state = bnb.quantize_4bit(torch.zeros(1, SAMPLE), compress_statistics=double_quant, quant_type=QUANT_TYPE)
     scales = [packed, state.absmax, *([state.state2.absmax] if double_quant else [])]
-    return 8 * sum(tensor.numel() * tensor.element_size() for tensor in scales) / SAMPLE
+    return 8.0 * int(sum(tensor.numel() * tensor.element_size() for tensor in scales)) / SAMPLE
 
 
 class Planned:
@@ -88,7 +86,9 @@ class Planned:
         self.section = config.train
         base = without_weights(config.model).to(dtype)
         base.config.dtype = dtype
-        quant = QuantConfig(method="nf4" if method == "qlora" else "none", **config.quant.model_dump(exclude={"method"}))
+        quant = QuantConfig(
+            method="nf4" if method == "qlora" else "none", **config.quant.model_dump(exclude={"method"})
+        )
         self._mixed = method == "qlora" and pick_compute_dtype(config.model, quant, device) != dtype
         quantised = _quantised(base) if method == "qlora" else []
         self._dense = {weight.untyped_storage()._cdata: weight.numel() * dtype.itemsize for weight in quantised}
@@ -116,7 +116,7 @@ class Planned:
         if self.section.gradient_checkpointing:
             self.model.activation_checkpointing_enable()
         self.model.train()
-        self._of_check: dict[int, int] = {}  # bytes that the check of so many rows needs
+        self._of_check: dict[tuple[int, ...], int] = {}  # bytes that the check of rows of these lengths needs
 
     def memory(self, rows: Sequence[TrainingRow]) -> Memory:
         """Returns what a training on batches of these rows holds; its check of the first batch is a part of it."""
@@ -128,12 +128,12 @@ class Planned:
             method = BatchMethod.ATTENTION
         batch = pad(rows, 0) if method is BatchMethod.PADDED else pack(rows)
         loss = partial(answer_loss_sums, self.model, dtype=self.dtype, adapters=1)
-        with nullcontext() if self.method == "full" else enabled(self.model, method, None):
+        with FlashAttention(), nullcontext() if self.method == "full" else enabled(self.model, method, None):
             with self._counted() as live:
                 loss(batch, method=method).sum().backward()
-            checked = min(len(rows), CHECKED_ROWS)
+            checked = tuple(len(row.input_ids) for row in rows[:CHECKED_ROWS])
             if method is not BatchMethod.PADDED and checked not in self._of_check:
-                few, padded = first_rows(batch, checked), pad(rows[:checked], 0)
+                few, padded = first_rows(batch, CHECKED_ROWS), pad(rows[:CHECKED_ROWS], 0)
                 with self._counted() as check, warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # it compares numbers, and there are none
                     check_first_batch(

@@ -14,7 +14,7 @@ from loraft.data.dataset import Split, training_splits
 from loraft.delivery.calibration import Calibration, calibrated
 from loraft.delivery.memory_plan import METHODS, Memory, Planned, bits_per_weight, largest_batch, longest
 from loraft.engine.collator import TrainingRow, pack, shared_prompt
-from loraft.errors import DataError, LoraftError, first_line
+from loraft.errors import DataError, LoraftError
 from loraft.models.backbone import load_tokenizer
 from loraft.models.device import DTYPE_NAMES, pick_device, pick_dtype
 from loraft.models.encoder import Encoder
@@ -23,7 +23,7 @@ from loraft.models.source import resolve_name
 from loraft.training.dataset import prepare
 from loraft.training.memory import free_bytes
 
-# What PyTorch gives as the total capacity of each card, in GiB; makers count 10^9 bytes, and error correction takes some.
+# Total capacity in PyTorch's out-of-memory messages, in GiB; makers count 10^9 bytes, and error correction takes some.
 CARDS = {
     "T4 16 GB": 14.75, "RTX 3060 12 GB": 11.76, "RTX 4090 24 GB": 23.65, "L4 24 GB": 22.17, "A100 40 GB": 39.56,
     "A100 80 GB": 79.15, "H100 80 GB": 79.11,
@@ -32,6 +32,7 @@ RESERVE = 0.75  # GiB of a card for CUDA's context, loaded kernels and the works
 KEPT_BACK = 0.05  # of a card, for holes between the blocks of torch's allocator
 GIB = 2**30
 HERE = "this machine"
+CALIBRATION = 10.0  # seconds
 DRAWS = 32  # batches that the mean number of tokens is taken from
 BUNDLED = {"model": "loraft-vi-tiny", "data": "feedback"}  # stand in where the tokenizer or the data are not there
 
@@ -103,7 +104,7 @@ class Plan:
         return self.calibration.seconds_per_step * self.steps
 
 
-def plan(config: Config, *, length: int | None = None, seconds: float = 10.0) -> Plan:
+def plan(config: Config, *, length: int | None = None, seconds: float = CALIBRATION) -> Plan:
     """Returns what a training needs; nothing but the backbone's `config.json` has to be there.
 
     Args:
@@ -177,10 +178,11 @@ def _data(config: Config, notes: list[str]) -> Mapping[str, Split] | None:
     """The splits; None with a note where a data set of the hub cannot be reached."""
     try:
         return training_splits(config)
-    except LoraftError as error:
-        if os.path.exists(config.data.source):
+    except LoraftError:
+        source = config.data.source
+        if "/" not in source or source.startswith((".", "/", "~")):
             raise
-        notes.append(f"the data are not here ({first_line(error)}); lengths are those of the bundled feedback")
+        notes.append(f"{source} cannot be read here; lengths are those of the bundled feedback")
         return None
 
 
@@ -257,6 +259,8 @@ def _weights(config: Config) -> Config | None:
         if not isinstance(found, str):
             return None
         name = os.path.dirname(found)
-    if os.path.isfile(name) or any(glob.glob(os.path.join(glob.escape(name), f"*.{kind}")) for kind in ("safetensors", "bin")):
+    if os.path.isfile(name) or any(
+        glob.glob(os.path.join(glob.escape(name), f"*.{kind}")) for kind in ("safetensors", "bin")
+    ):
         return config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
     return None
