@@ -1,6 +1,6 @@
 """Predicted against measured peak memory of a training, setting by setting, each in a process of its own.
 
-    python benchmarks/memory.py                  # on the CPU; writes results/memory.json and the table of docs/memory.md
+    python benchmarks/memory.py      # on the CPU; writes results/memory.json and the table of docs/memory.md
     python benchmarks/memory.py --device cuda
 
 Measured is the most memory above that of a process in which all libraries are loaded and a model of two layers was
