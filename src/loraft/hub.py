@@ -1,7 +1,9 @@
-"""Ask the hub once whether it has a backbone or a data set, before libraries do so with many files and many retries."""
+"""Ask the hub once whether it has what is asked for, before libraries do so with many files and many retries."""
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,16 +16,16 @@ REMEMBERED = 60  # seconds for which an answer is taken for true
 
 @dataclass(frozen=True)
 class Kind:
-    """What the hub is asked for: in words, as a section of the config, on the hub, and the file that is asked for."""
+    """What the hub is asked for: in words, what sets its revision, on the hub, and the file that is asked for."""
 
     noun: str
-    section: str
+    revision: str
     repo_type: str
     file: str
 
 
-BACKBONE = Kind("backbone", "model", "model", "config.json")
-DATA_SET = Kind("data set", "data", "dataset", "README.md")
+BACKBONE = Kind("backbone", "model.revision", "model", "config.json")
+DATA_SET = Kind("data set", "data.revision", "dataset", "README.md")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,22 @@ class Answer:
     reached: bool = True
 
 
+_asks_nothing: str | None = None  # the command inside `asks_nothing`
+
+
+@contextmanager
+def asks_nothing(command: str) -> Iterator[None]:
+    """Inside the block no hub is asked, as with HF_HUB_OFFLINE; messages name the command."""
+    from huggingface_hub import constants
+
+    global _asks_nothing
+    before, constants.HF_HUB_OFFLINE, _asks_nothing = constants.HF_HUB_OFFLINE, True, command
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, _asks_nothing = before, None
+
+
 def ask(kind: Kind, name: str, revision: str | None) -> Answer:
     """What the hub says to one request for one file, without retries; a missing file is no problem."""
     from huggingface_hub import constants
@@ -49,6 +67,8 @@ def ask(kind: Kind, name: str, revision: str | None) -> Answer:
         validate_repo_id(name)
     except HFValidationError:
         return Answer("it is no hub id either", "a hub id is owner/name, without accents and blanks")
+    if _asks_nothing is not None:
+        return Answer(f"it is not in the cache, and {_asks_nothing} asks no hub", "get it by hf download", False)
     if constants.HF_HUB_OFFLINE:
         return Answer("it is not in the cache, and HF_HUB_OFFLINE is set", "unset it", reached=False)
     return _remembered(kind, name, revision, int(time.monotonic() / REMEMBERED))
@@ -98,7 +118,7 @@ def _refusal(kind: Kind, name: str, revision: str | None, error: Any) -> tuple[s
         page = f"{constants.ENDPOINT}/{'datasets/' if kind is DATA_SET else ''}{name}"
         return "it is gated", f"ask for access on {page}, then log in with `hf auth login`"
     if isinstance(error, RevisionNotFoundError):
-        return f"it has no revision {revision}", f"set {kind.section}.revision to one that it has"
+        return f"it has no revision {revision}", f"set {kind.revision} to one that it has"
     if isinstance(error, RepositoryNotFoundError):
         what = f"the hub has no such {kind.noun}, or it is private (HTTP {status})"
         return what, "check the name, or log in with `hf auth login`"

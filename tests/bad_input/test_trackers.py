@@ -44,7 +44,8 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_loaded(tr
     [
         (["train", "--folds", "5", "--set", "train.report_to=[wandb]"], r"got 'wandb'\); pip install wandb"),
         (["sweep", "--set", "train.report_to=[mlflow]"], r"got 'mlflow'\); pip install mlflow"),
-        (["sweep", "--dry-run", "--grid", "train.report_to=[wandb]"], r"got 'wandb'\); pip install wandb"),
+        (["sweep", "--dry-run", "--ranks", "1", "--set", "train.report_to=[wandb]"], r"'wandb'\); pip install wandb"),
+        (["sweep", "--grid", "train.report_to=[wandb]"], r"--grid: cannot be swept \(got 'train.report_to'\)"),
         (["train", "--set", "train.report_to=[wandb, wandb]"], r"got 'wandb'\); pip install wandb"),
         (["train", "--set", "train.report_to=[wandb, neptune]"], r"pip install wandb.*\n.*pip install neptune"),
         (["train", "--set", "train.report_to=[wandB]"], r"report_to\[0\]: not allowed .*did you mean wandb\?"),

@@ -23,13 +23,13 @@ from loraft.config.resolve import load_config, resolve
 from loraft.config.yaml_io import dump_config
 from loraft.display.page import Code, cells
 from loraft.errors import ConfigError, RunError
+from loraft.models.peft_code import peft_code
 from loraft.runs.atomic_files import write_text
 from loraft.runs.predictions import RunPredictions
 from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies import report
 from loraft.studies.dataset import statistics
-from loraft.studies.peft_code import peft_code
 from loraft.studies.sweep.figures import sweep_curve
 from loraft.studies.sweep.ranking import rank_settings
 from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores

@@ -12,7 +12,7 @@ from loraft.training import memory
 from loraft.training.arguments import fitted_batches, sft_config
 
 # not among transformers' arguments
-OURS = {"metric", "early_stopping_patience", "class_weights", "sampling", "shared_prefix"}
+OURS = {"report_to", "metric", "early_stopping_patience", "class_weights", "sampling", "shared_prefix"}
 
 
 def test_every_key_of_the_section_reaches_the_trainer() -> None:
@@ -20,7 +20,7 @@ def test_every_key_of_the_section_reaches_the_trainer() -> None:
         num_train_epochs=2.5, max_steps=7, per_device_train_batch_size=3, gradient_accumulation_steps=5,
         learning_rate=1e-3, lr_scheduler_type="cosine", warmup_steps=4, weight_decay=0.01, max_grad_norm=0.5,
         optim="sgd", gradient_checkpointing=True, logging_steps=3, eval_steps=6, save_total_limit=4,
-        report_to=["tensorboard"],
+        report_to=["tensorboard", "comet_ml"],
     )  # fmt: skip
     assert all(
         value != getattr(TrainConfig(), name) for name, value in section.model_dump().items() if name not in OURS
@@ -30,6 +30,7 @@ def test_every_key_of_the_section_reaches_the_trainer() -> None:
     assert args.activation_checkpointing is given.pop("gradient_checkpointing")
     assert {name: getattr(args, name) for name in given} == given
     assert (args.output_dir, args.seed, args.save_steps) == ("x", 11, 6)
+    assert args.report_to == ["comet_ml"]  # the others get the lines of the log, see test_trackers
 
 
 def test_upstream_defaults_that_would_surprise_are_set() -> None:

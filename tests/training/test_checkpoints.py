@@ -139,7 +139,7 @@ def test_an_adapter_is_saved_whole_and_names_its_backbone(tmp_path: Path) -> Non
     assert saved["base_model_name_or_path"] == "loraft-vi-tiny"
     assert len(saved["target_modules"]) > 5  # whose order in a set is another one in each process
     assert saved["target_modules"] == sorted(saved["target_modules"])
-    assert path not in (run.adapter / "README.md").read_text(encoding="utf-8")
+    assert not (run.adapter / "README.md").exists()  # peft's empty card; the training writes the run's own
 
 
 @pytest.mark.parametrize("folder", ["/may-chu", "/máy chủ"])

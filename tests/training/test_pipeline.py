@@ -150,7 +150,8 @@ def filled(run: Run, model: PeftModel) -> TrainReport:
 def test_weights_that_were_trained_elsewhere_are_judged_beside_a_known_baseline(
     init: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inputs = loaded(tmp_path, f"lora.init_lora_weights={init}", baseline=report(0.25))
+    baseline = report(0.25, labels=("negative", "neutral", "positive"))
+    inputs = loaded(tmp_path, f"lora.init_lora_weights={init}", baseline=baseline)
     before, whole_weights = fingerprint(inputs.base), weights_hash(inputs.base)
     scored: list[bool] = []
     original = scorer.score
@@ -159,7 +160,8 @@ def test_weights_that_were_trained_elsewhere_are_judged_beside_a_known_baseline(
     )
     run = start_run(inputs.config, force=False, resume=False)
     result = run_training(run, inputs, fit=filled, figures=False)
-    assert (result.before, result.train) == (report(0.25), REPORT)
+    assert (result.before, result.train) == (baseline, REPORT)
+    assert (run.adapter / "README.md").read_text(encoding="utf-8").startswith("---\nlanguage: vi\n")
     assert scored == [True]  # the test rows, with the adapter
     assert result.backbone_fingerprint == manifest.read(run.adapter).backbone.fingerprint == before
     assert not run.plots.exists()
@@ -194,11 +196,14 @@ def test_what_fails_at_the_end_costs_neither_adapter_nor_scores(
     monkeypatch.setattr(pipeline, "draw_run_figures", broken)
     monkeypatch.setattr(pipeline, "compared_with", broken)
     monkeypatch.setattr(pipeline.advice, "of_evaluation", broken)
+    monkeypatch.setattr(pipeline, "model_card", broken)
     monkeypatch.setattr(manifest, "package_versions", broken)  # read at the start
     with pytest.warns(UserWarning, match="left out") as told:
         result = run_training(run, inputs, fit=filled)
     said = [str(one.message) for one in told if "left out" in str(one.message)]
-    assert [one.partition(":")[0] for one in said] == ["the warnings about the scores", "the baselines", "the figures"]
+    assert [one.partition(":")[0] for one in said] == [
+        "the warnings about the scores", "the baselines", "the model card", "the figures",
+    ]  # fmt: skip
     assert f"loraft report {run.path}" in said[-1]
     assert RunResult.of(run).after == result.after
     assert manifest.read(run.adapter).versions["torch"]

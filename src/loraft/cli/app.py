@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from loraft.cli import (
+    check,
     compare,
     data,
     evaluate,
@@ -26,7 +27,9 @@ from loraft.cli import (
     inspect,
     merge,
     predict,
+    push,
     report,
+    serve,
     signals,
     sweep,
     task,
@@ -89,12 +92,15 @@ app.command("eval")(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(merge.merge)
 app.command()(export.export)
+app.command()(serve.serve)
 app.command()(fewshot.fewshot)
 app.command()(sweep.sweep)
 app.command()(compare.compare)
 app.command()(data.data)
+app.command()(check.check)
 app.add_typer(task.app, name="task")
 app.command()(report.report)
+app.command()(push.push)
 app.command("models")(inspect.list_bundled)
 app.command("config")(inspect.show_config)
 

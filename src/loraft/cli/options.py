@@ -43,7 +43,8 @@ def _complete_set() -> list[str]:
     return [f"{key}=" for key in known_keys()]
 
 
-def _complete_run() -> list[str]:
+def complete_run() -> list[str]:
+    """The names of the finished runs in the folder `runs`."""
     from loraft.runs.run import Run
 
     return [path.parent.name for path in Path("runs").glob(f"*/{Run.results_file}")]
@@ -85,11 +86,11 @@ Output = Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the ru
 Seed = Annotated[str | None, typer.Option(metavar="INTEGER", help="Of everything random.", rich_help_panel=CONFIG)]
 RunName = Annotated[
     str | None,
-    typer.Option("--run", help="Name or path; else the newest finished run.", autocompletion=_complete_run),
+    typer.Option("--run", help="Name or path; else the newest finished run.", autocompletion=complete_run),
 ]
 RunArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[RUN]", help="Name or path; else the newest finished run.", autocompletion=_complete_run),
+    typer.Argument(metavar="[RUN]", help="Name or path; else the newest finished run.", autocompletion=complete_run),
 ]
 Adapter = Annotated[
     Path | None,

@@ -39,6 +39,14 @@ def known_keys(section: type[BaseModel] = Config) -> list[str]:
     return keys
 
 
+def value_of(config: Config, key: str) -> Any:
+    """The value of a dotted key."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
 def as_section(annotation: Any) -> type[Section] | None:
     """The annotation if it is a section of the config, else None."""
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None

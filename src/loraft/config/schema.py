@@ -176,7 +176,9 @@ class TrainConfig(Section):
     shared_prefix: Literal["auto", "off"] = Field(
         "auto", description="compute the batch's common prompt once; off: padded batches and peft's own layers"
     )
-    report_to: list[Tracker] = Field(default_factory=list, description="trackers, for example wandb")
+    report_to: list[Tracker] = Field(
+        default_factory=list, description="trackers, for example [tensorboard]; see docs/trackers.md"
+    )
 
     @field_validator("metric")
     @classmethod

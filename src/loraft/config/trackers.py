@@ -30,4 +30,7 @@ def refuse_missing_trackers(config: Config) -> None:
 
 def _is_there(module: str) -> bool:
     names = ("tensorboard", "tensorboardX") if module == "tensorboard" else (module,)
-    return any(find_spec(name) is not None for name in names)
+    try:
+        return any(find_spec(name) is not None for name in names)
+    except ValueError:  # a module that was made while Python ran
+        return True

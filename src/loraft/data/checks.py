@@ -7,7 +7,7 @@ from typing import Any
 
 from loraft.data.dataset import Split
 from loraft.data.examples import conflicting_texts, digest, first_rows
-from loraft.data.near_duplicates import rows_also_in
+from loraft.data.near_duplicates import NEAR, near_duplicates, rows_also_in
 
 SHOWN = 10  # examples given of each kind
 
@@ -99,6 +99,13 @@ def duplicates(split: Split) -> Duplicates:
     """Numbers of rows whose sentence is that of an earlier row of the split."""
     texts, rows = len({digest(text) for text in split.texts}), len(first_rows(split.examples))
     return Duplicates(same=len(split) - rows, other=rows - texts)
+
+
+def near_repeats(split: Split) -> int:
+    """Number of sentences that are nearly the same as an earlier one of the split, but not the same."""
+    texts = list(dict.fromkeys(split.texts))
+    pairs = near_duplicates(texts, texts, threshold=NEAR)  # each in both orders, and every sentence with itself
+    return len({pair.right for pair in pairs if pair.left < pair.right})
 
 
 def conflicts(splits: Sequence[Split], labels: Sequence[str]) -> Conflicts:

@@ -43,6 +43,7 @@ class Code:
 
     text: str
     summary: str | None = None
+    language: str = ""  # by which Markdown colours it
 
 
 Part = str | Table | Image | Code  # a string is a paragraph
@@ -65,18 +66,21 @@ def page(document: Document) -> str:
     return visible(made)
 
 
-def markdown(document: Document) -> str:
-    """The headings, paragraphs and tables as Markdown; without images, and without sections that hold code."""
+def markdown(document: Document, *, code: bool = False) -> str:
+    """The headings, paragraphs and tables as Markdown, without images; sections that hold code only with `code`."""
     blocks = [f"# {_markdown_text(document.title)}", _markdown_text(document.subtitle)]
     for head, parts in document.sections:
-        made = [
-            _markdown_text(part) if isinstance(part, str) else markdown_table(part)
-            for part in parts
-            if isinstance(part, str | Table)
-        ]
-        if made and not any(isinstance(part, Code) for part in parts):
+        made = [_markdown_block(part) for part in parts if not isinstance(part, Image)]
+        if made and (code or not any(isinstance(part, Code) for part in parts)):
             blocks += [f"## {_markdown_text(head)}", *made]
     return visible("\n\n".join(blocks) + "\n")
+
+
+def _markdown_block(part: str | Table | Code) -> str:
+    if isinstance(part, Code):  # the fence is longer than any in the text
+        fence = "`" * max([3, *(1 + len(run) for run in re.findall("`+", part.text))])
+        return f"{fence}{part.language}\n{part.text}\n{fence}"
+    return _markdown_text(part) if isinstance(part, str) else markdown_table(part)
 
 
 def _views(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:

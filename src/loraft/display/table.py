@@ -63,6 +63,13 @@ def show_lines(lines: Iterable[str]) -> None:
     print(visible("\n".join(lines)))
 
 
+def show_texts(texts: Iterable[Text]) -> None:
+    """Prints styled texts on stdout, each on lines of its own; without colours where stdout is not a terminal."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for text in texts:
+        console.print(text)
+
+
 def _text(cell: str) -> Text:
     return Text(visible(cell))
 

@@ -68,11 +68,11 @@ def of_evaluation(
 
     if train is not None:
         trained_K = np.bincount(train.labels, minlength=len(labels))
-        found += _hard_to_learn(labels, trained_K)
+        found += hard_to_learn(labels, trained_K)
         origin = f"data.train_split and {key_of(test.name)} may have different origins"
-        shifted = [*_shifts(labels, trained_K, counts_K, f"of the {test.name} rows", origin)]
+        shifted = [*shifts(labels, trained_K, counts_K, f"of the {test.name} rows", origin)]
         # Predictions that follow other shares of the test rows are no fault of the model.
-        found += shifted or _shifts(labels, trained_K, given_K, "of the predictions", RARE_HELPS)
+        found += shifted or shifts(labels, trained_K, given_K, "of the predictions", RARE_HELPS)
         found += [] if out_of_fold else _leaked(config, train, test, scored)
         conflicting = conflicts([test if out_of_fold else train], labels)
         if conflicting.rows:
@@ -80,7 +80,7 @@ def of_evaluation(
                 f"{conflicting.rows:,} training rows have a text that also stands with another label;"
                 " data.drop_conflicts=true leaves them out"
             )
-    found += cut_away(config, report, test.name)
+    found += cut_away(config, report.cut, test.name)
     more = more_rows(config, test)
     if not Metric.of(config).measured_on(test.labels):
         found.append(
@@ -109,9 +109,9 @@ def of_label_sets(
     references_NK = test.label_sets(len(labels))
     found = [*_never_predicted(labels, predictions_NK.sum(axis=0), references_NK.sum(axis=0), zero_shot)]
     if train is not None:
-        found += _hard_to_learn(labels, train.label_sets(len(labels)).sum(axis=0))
+        found += hard_to_learn(labels, train.label_sets(len(labels)).sum(axis=0))
         found += _leaked(config, train, test, lambda rest: scores(references_NK[rest], predictions_NK[rest]))
-    found += cut_away(config, report, test.name)
+    found += cut_away(config, report.cut, test.name)
     more = more_rows(config, test)
     numbers = np.array([example.row for example in test.examples])
     rows_of = {label: numbers[has_N].tolist() for label, has_N in zip(labels, references_NK.T, strict=True)}
@@ -127,7 +127,7 @@ def of_predictions(trained: Mapping[str, int], predicted: Mapping[str, int]) -> 
     """
     trained_K, predicted_K = (np.array([of.get(label, 0) for label in trained]) for of in (trained, predicted))
     key = "these rows may be unlike those of data.train_split; loraft eval --split FILE measures some that have labels"
-    return [*_shifts([*trained], trained_K, predicted_K, f"of {predicted_K.sum():,} predictions", key)]
+    return [*shifts([*trained], trained_K, predicted_K, f"of {predicted_K.sum():,} predictions", key)]
 
 
 def rare(rows_of: Mapping[str, Sequence[int]], more: str = "", split: str = "test") -> list[str]:
@@ -151,7 +151,8 @@ def rare(rows_of: Mapping[str, Sequence[int]], more: str = "", split: str = "tes
     ]
 
 
-def _hard_to_learn(labels: Sequence[str], trained_K: npt.ArrayLike) -> Iterator[str]:
+def hard_to_learn(labels: Sequence[str], trained_K: npt.ArrayLike) -> Iterator[str]:
+    """A sentence about labels with few training rows: `trained_K` of each, which may be none."""
     few = {label: int(n) for label, n in zip(labels, np.asarray(trained_K), strict=True) if n < FEW_TRAIN}
     if few:
         yield f"fewer than {FEW_TRAIN} training rows: {_listed(few)}; add rows, or {RARE_HELPS}"
@@ -166,8 +167,8 @@ def _never_predicted(
         yield f"never predicted: {_listed(never)}" + ("" if zero_shot else f"; {RARE_HELPS}")
 
 
-def _shifts(labels: Sequence[str], trained_K: Any, other_K: Any, of: str, key: str) -> Iterator[str]:
-    """The label whose share differs most between training rows and others, if that is more than chance.
+def shifts(labels: Sequence[str], trained_K: Any, other_K: Any, of: str, key: str) -> Iterator[str]:
+    """A sentence about the label whose share among training rows and others differs most, if by more than chance.
 
     The z-test of two shares at `LEVEL`, corrected for the number of labels. Among few rows it shows nothing.
     """
@@ -224,11 +225,11 @@ def _leaked(
     )
 
 
-def cut_away(config: Config, report: EvaluationReport, split: str) -> Iterator[str]:
-    """A sentence where most of a split's text was left out of the prompts."""
-    if report.cut > MOST:
+def cut_away(config: Config, cut: float, split: str) -> Iterator[str]:
+    """A sentence where most of a split's text, the share `cut`, was left out of the prompts."""
+    if cut > MOST:
         yield (
-            f"{report.cut:.0%} of the text of the {split} rows was cut away; raise prompt.max_length (now"
+            f"{cut:.0%} of the text of the {split} rows was cut away; raise prompt.max_length (now"
             f" {config.prompt.max_length}), or choose what is cut by prompt.truncation"
         )
 

@@ -1,7 +1,7 @@
 """A run that stays loaded, `loraft.load`: for programs that ask again and again, threads and scikit-learn."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,6 +74,11 @@ class Classifier:
     def log_probs(self, texts: str | Iterable[str]) -> np.ndarray:
         """Returns the labels' scores as in `engine.scorer.score`, in nats: (N, K); the rest as in `predict`."""
         return self._scores(_rows(texts))
+
+    def prompt_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Returns the number of tokens of each text's prompt."""
+        with self.lock:
+            return [len(prompt.ids) for prompt in self.loaded.encoder.encode(texts)]
 
     def as_sklearn(self) -> "SklearnClassifier":
         """Returns this as a fitted classifier of scikit-learn, for its metrics and calibration.

@@ -127,7 +127,7 @@ def evaluate(
         baselines = compared_with(config, train, data, predictions_N, name)
         trained = None if zero_shot else train  # nothing was learnt from these rows
         told = advice.of_evaluation(config, report, data, predictions_N, trained, zero_shot=zero_shot)
-    if not [*advice.cut_away(config, report, data.name)]:  # which says the same
+    if not [*advice.cut_away(config, report.cut, data.name)]:  # which says the same
         warn_of_cuts(prompts, data.name)
     for sentence in told:
         warnings.warn(sentence, stacklevel=2)

@@ -94,8 +94,13 @@ class Loaded:
     thresholds: tuple[float, ...]
 
 
-def opened(run: str | Path | None, adapter: str | Path | None, config: Config | None) -> Loaded:
-    """Returns what `predict` works with; arguments and errors as there."""
+def opened(
+    run: str | Path | None,
+    adapter: str | Path | None,
+    config: Config | None,
+    bases: dict[Any, PreTrainedModel] | None = None,
+) -> Loaded:
+    """Returns what `predict` works with; arguments and errors as there, and `bases` as in `load_run`."""
     found = None if run is None else Run.open(Path(run))
     if found is not None and config is None:
         config = config_of(found)
@@ -105,7 +110,7 @@ def opened(run: str | Path | None, adapter: str | Path | None, config: Config | 
             f"predict: needs a run, or an adapter with a config (got {got} of them); give --run or --adapter"
         )
     if found is not None:
-        encoder, model = load_run(found, config, switchable=False)
+        encoder, model = load_run(found, config, switchable=False, bases=bases)
         folder = found.adapter
     else:
         assert adapter is not None

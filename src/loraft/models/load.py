@@ -1,7 +1,9 @@
 """Load a backbone with the encoder of a task: bare, with the adapter of a finished run, or with another adapter."""
 
+import copy
 import warnings
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -13,6 +15,7 @@ from loraft.models.adapter import apply_adapter, load_adapter
 from loraft.models.backbone import cast, check_architecture, fingerprint, load_backbone, load_tokenizer
 from loraft.models.device import DTYPE_NAMES, pick_compute_dtype, pick_dtype
 from loraft.models.encoder import Encoder
+from loraft.models.lora_hooks import INITS
 from loraft.models.positions import NO_LIMIT, check_positions, longest_prompt, positions_of_prompts
 from loraft.models.source import is_gguf, located, same_backbone
 from loraft.runs.peft_folder import read_peft_folder, refuse_changed
@@ -73,7 +76,9 @@ def load_peft(folder: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
     return encoder, apply_adapter(base, folder)
 
 
-def load_run(run: Run, config: Config, *, switchable: bool = True) -> tuple[Encoder, PreTrainedModel]:
+def load_run(
+    run: Run, config: Config, *, switchable: bool = True, bases: dict[Any, PreTrainedModel] | None = None
+) -> tuple[Encoder, PreTrainedModel]:
     """Returns the encoder and the backbone with the run's adapter, after checking that they belong together.
 
     On every machine the backbone's weights are rounded to the dtype of the training, and quantised from that. Then they
@@ -84,32 +89,39 @@ def load_run(run: Run, config: Config, *, switchable: bool = True) -> tuple[Enco
         config: its `model`, `quant` and `prompt` sections must be those that the adapter was trained with.
         switchable: returns a PeftModel, whose adapter can be switched off; otherwise the backbone itself with the
             adapter built in, which loads faster.
+        bases: backbones of earlier calls, which runs of the same backbone share; a new one is added.
 
     Raises:
         RunError: the run is not finished, or the adapter was trained with another backbone or prompt.
         BackboneError: the backbone or the adapter cannot be loaded.
     """
-    encoder, base = load_base(run, config)
+    encoder, base = load_base(run, config, bases)
     if _is_merged(run):
         return encoder, base
     return encoder, (load_adapter if switchable else apply_adapter)(base, run.adapter)
 
 
-def load_base(run: Run, config: Config) -> tuple[Encoder, PreTrainedModel]:
+def load_base(
+    run: Run, config: Config, bases: dict[Any, PreTrainedModel] | None = None
+) -> tuple[Encoder, PreTrainedModel]:
     """Returns what `load_run` does, and raises what it does, but the backbone is still without the adapter."""
     if not run.finished:
         raise RunError(f"{run.path}: the run is not finished (no {run.results_file}); {run.way_on}")
     if _is_merged(run):
-        return _checked(run.path, config)
-    read_peft_folder(run.adapter)  # a damaged one is told before the backbone is loaded
-    return _checked(run.adapter, located(run.adapter, config, needed=True))
+        return _checked(run.path, config, bases)
+    settings = read_peft_folder(run.adapter).settings  # a damaged one is told before the backbone is loaded
+    if settings.get("init_lora_weights", True) not in INITS:
+        bases = None  # it changes the backbone's weights
+    return _checked(run.adapter, located(run.adapter, config, needed=True), bases)
 
 
 def _is_merged(run: Run) -> bool:
     return isinstance(run, Bundle) and manifest.read(run.path).merged is not None
 
 
-def _checked(adapter: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
+def _checked(
+    adapter: Path, config: Config, bases: dict[Any, PreTrainedModel] | None = None
+) -> tuple[Encoder, PreTrainedModel]:
     """Returns the encoder and the backbone of an adapter that has a `loraft.json`, checked, in this machine's dtype."""
     content = manifest.read(adapter)
     refuse_changed(adapter)
@@ -119,7 +131,9 @@ def _checked(adapter: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
         if then != now:
             way = f"--quant {then}" if key == "method" else f"--set quant.{key}={str(then).lower()}"
             raise RunError(f"{adapter}: was trained with quant.{key}={then} (got {now}); add {way}")
-    encoder, base = build_encoder(config), _load_as_trained(config, content.backbone)
+    same = (content.backbone.fingerprint, config.model.device, config.model.dtype, config.quant.model_dump_json())
+    shared = bases.get(same) if bases is not None else None
+    encoder, base = build_encoder(config), shared or _load_as_trained(config, content.backbone)
     manifest.check(content, adapter, encoder, base)
     dtype = pick_dtype(config.model, config.quant, base.device)
     if base.dtype != dtype:
@@ -130,7 +144,18 @@ def _checked(adapter: Path, config: Config) -> tuple[Encoder, PreTrainedModel]:
             stacklevel=2,
         )
         cast(base, dtype, pick_compute_dtype(config.model, config.quant, base.device))
+    elif bases is not None:  # with cast weights, the fingerprint of the training could not be checked again
+        bases[same] = base
+        return encoder, over_the_same_weights(base)
     return encoder, base
+
+
+def over_the_same_weights(base: PreTrainedModel) -> PreTrainedModel:
+    """Returns a model with modules of its own over the same weights in memory: an adapter on it leaves `base` as is."""
+    weights: list[Any] = list(base.parameters())
+    for module in base.modules():  # of 4-bit layers also the scales, and what `quantized_linear.keep_dense` keeps
+        weights += [vars(module)[name] for name in ("quant_state", "kept_dense") if name in vars(module)]
+    return copy.deepcopy(base, {id(weight): weight for weight in weights})
 
 
 def _load_as_trained(config: Config, trained: manifest.BackboneIdentity) -> PreTrainedModel:

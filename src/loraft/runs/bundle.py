@@ -4,7 +4,7 @@ import os
 
 from loraft.config.names import show
 from loraft.config.resolve import load_config, whole_config
-from loraft.config.schema import Config
+from loraft.config.schema import Config, OutputSection
 from loraft.errors import RunError
 from loraft.runs.records import read_object
 from loraft.runs.run import Bundle, Run
@@ -36,6 +36,7 @@ def _bundled(bundle: Bundle) -> Config:
     if not isinstance(values, dict):
         raise RunError(f"{bundle.results_path}: config must hold the config's sections (got {show(values)}); {MEND}")
     config = whole_config(values, bundle.results_path)
+    config = config.model_copy(update={"output": OutputSection(texts=config.output.texts)})  # not a stranger's folder
     merged = content.get("merged")
     if merged is None:
         return config

@@ -3,16 +3,15 @@
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
-from loraft.config.diagnostics import known_keys
+from loraft.config.diagnostics import known_keys, value_of
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.errors import RunError
 from loraft.runs.folders import RunFolder
 
 # Keys that do not change the results of a run: where values came from and where results go, and sections of studies.
-OUTPUT_KEYS = ("preset", "output.", "name")
+OUTPUT_KEYS = ("preset", "output.", "name", "train.report_to")
 STUDY_SECTIONS = ("sweep.", "fewshot.")
 
 
@@ -33,7 +32,9 @@ def check_same_config(path: Path, config: Config, *, free: Collection[str], hint
     sections = tuple(key for key in free if key.endswith("."))
     keys = [key for key in known_keys() if key not in free and not key.startswith(sections)]
     changed = [
-        f"  {key}: {old} then, {new} now" for key in keys if (old := _value(begun, key)) != (new := _value(config, key))
+        f"  {key}: {old} then, {new} now"
+        for key in keys
+        if (old := value_of(begun, key)) != (new := value_of(config, key))
     ]
     if changed:
         raise RunError(f"{path.parent}: was begun with another config:\n" + "\n".join(changed) + f"\n{hint}")
@@ -79,10 +80,3 @@ def where_it_lies(
     if not file.is_absolute() and output.is_relative_to(Path.cwd()):
         return {"output": str(output.relative_to(Path.cwd())), "name": folder.relative_to(output).as_posix()}
     return {"output": str(output), "name": folder.relative_to(output).as_posix()}
-
-
-def _value(config: Config, key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value

@@ -10,10 +10,11 @@ from loraft.config.names import LONGEST, shortened, show
 from loraft.config.schema import Config
 from loraft.errors import RunError, listed
 from loraft.runs.folders import RunFolder
+from loraft.runs.from_hub import HUB, HUB_RUN, fetched
 from loraft.runs.lock import working_there
 from loraft.runs.study_folders import SweepFolder
 
-MANIFEST_FILE = "loraft.json"  # beside the adapter
+MANIFEST_FILE = HUB_RUN.file  # beside the adapter
 
 
 class Run(RunFolder):
@@ -32,12 +33,12 @@ class Run(RunFolder):
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
-        """The run in the folder `path`, finished or not.
+        """The run in the folder `path`, finished or not; `hf:owner/name[@revision]` is downloaded, see `from_hub`.
 
         Raises:
             RunError: there is no such folder, or it is not a run directory.
         """
-        run = cls(Path(path))
+        run = cls(fetched(str(path)) if str(path).startswith(HUB) else Path(path))
         if not run.begun and Bundle(run.path).begun:
             return Bundle(run.path)
         if not run.begun and (run.result_is_aside or working_there(run.path)):
@@ -170,13 +171,16 @@ def find_run(name_or_path: str | Path, output: Path) -> Run:
     """The run of that name in the folder `output`, or at that path, finished or not; for a sweep, its best trial.
 
     Args:
-        name_or_path: name of a run or sweep, sweep and trial joined by "/", or path of one of these.
+        name_or_path: name of a run or sweep, sweep and trial joined by "/", path of one of these, or
+            `hf:owner/name[@revision]` of one on the hub.
         output: the folder that contains the runs.
 
     Raises:
         RunError: there is no such run (the message suggests the most similar name), or a sweep has no best trial.
     """
     wanted = str(name_or_path)
+    if wanted.startswith(HUB):
+        return Run.open(wanted)
     paths = [Path(os.path.expanduser(wanted))] if wanted.strip() else []
     if {*Path(wanted).parts} - {".."}:  # "." and ".." are no names
         paths.insert(0, Path(output) / wanted)

@@ -22,12 +22,13 @@ from loraft.studies.dataset import tables as dataset_tables
 from loraft.studies.dataset.records import DatasetStatistics
 from loraft.studies.fewshot import tables as fewshot_tables
 from loraft.studies.fewshot.records import FewshotResult
-from loraft.studies.report_sections import SENTENCE, config_and_environment, images, made_from, sources
+from loraft.studies.report_sections import config_and_environment, images, made_from, sources
 from loraft.studies.run_report import of_run
 from loraft.studies.sweep import fold_tables
 from loraft.studies.sweep import tables as sweep_tables
 from loraft.studies.sweep.fold_records import FoldsResult
 from loraft.studies.sweep.records import SweepResult
+from loraft.training.model_card import SENTENCE
 
 
 def write_page(folder: Path, to: Path | None = None, *, force: bool = False) -> Path:

@@ -15,8 +15,6 @@ from loraft.runs.records import read_record, read_text
 from loraft.runs.run import Run
 from loraft.runs.study_folders import FewshotFolder, SweepFolder
 
-SENTENCE = "thầy giảng bài rất dễ hiểu"  # in the examples of use
-
 # Captions, by file name.
 _RUN, _FEWSHOT, _SWEEP = Run(Path()), FewshotFolder(Path()), SweepFolder(Path())
 FIGURES = {

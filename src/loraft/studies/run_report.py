@@ -1,12 +1,7 @@
 """Builds the report of a finished run from its files: results, figures, mistakes, and how to use its adapter."""
 
-import math
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from rich.table import Table
 
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config
@@ -16,11 +11,12 @@ from loraft.evaluation import tables
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.figures import draw_run_figures
+from loraft.models.peft_code import peft_code
 from loraft.runs.predictions import read_rows
 from loraft.runs.records import as_json
 from loraft.runs.run import Run
-from loraft.studies.peft_code import peft_code
-from loraft.studies.report_sections import SENTENCE, config_and_environment, figure, made_from, sources
+from loraft.studies.report_sections import config_and_environment, figure, made_from, sources
+from loraft.training.model_card import SENTENCE, beside, calibration, headline, pairs
 from loraft.training.results import RunResult
 
 MISTAKES = 20  # wrong rows that are shown
@@ -36,60 +32,30 @@ def of_run(folder: Path) -> Document:
     """
     run = Run(folder)
     result, config = RunResult.of(run), load_config(run.config_path)
-    after, before = result.after, result.before
+    after = result.after
     subtitle = made_from(run, f"rank {config.lora.r}, {config.lora.alpha_policy}")
     mistakes = _mistakes(run, after)
     if not any(run.plots.glob("*.png")):  # after all files are read, of which one may be damaged
         draw_run_figures(run, after, result.labels)
     metric = Metric.of(config)
-    key = metric.key if metric.key in after.scores else "macro_f1"
-    interval = ""  # of the F1 of a label without test rows there is none
-    if key in after.intervals:
-        low, high = after.intervals[key]
-        interval = f" ({after.confidence:.0%} interval {low:.3f} to {high:.3f})"
-    name = metric.name(key)
-    accuracy = "accuracy" if after.thresholds is None else "subset accuracy"
-    headline = (
-        f"{name[0].upper()}{name[1:]} {after.scores[key]:.3f}{interval} and {accuracy} {after.accuracy:.3f} on"
-        f" {after.n:,} test rows."
-    )
-    if before is not None:
-        headline += (
-            f" The backbone without the adapter: {before.scores.get(key, math.nan):.3f} and {before.accuracy:.3f}."
-        )
     return Document(
         title=f"Run {run.name}",
         subtitle=subtitle,
         sections=[
-            ("Results", [headline, *_beside(result, metric), tables.before_after(before, after, metric)]),
+            (
+                "Results",
+                [headline(result, metric), *beside(result, metric), tables.before_after(result.before, after, metric)],
+            ),
             ("Warnings", [*result.warnings]),
             ("Labels", [*tables.parts(after)[1:], *figure(run.confusion_matrix_path)]),
-            ("Calibration", _calibration(run, after)),
+            ("Calibration", [calibration(after), *figure(run.reliability_path)]),
             ("Most confident mistakes", mistakes),
-            ("Training", [*figure(run.learning_curve_path), _pairs(as_json(result.train))]),
+            ("Training", [*figure(run.learning_curve_path), pairs(as_json(result.train))]),
             ("How to use the adapter", _usage(run, config)),
             ("Data", [sources(result.data)]),
             ("Config", config_and_environment(run)),
         ],
     )
-
-
-def _beside(result: RunResult, metric: Metric) -> list[Part]:
-    """The verdict against the baselines, and their table; nothing where they were not measured."""
-    found = {"": result.baselines}
-    verdict = [] if result.baselines is None else [result.baselines.verdict]
-    return [*verdict, *tables.baselines(found, metric=metric), *tables.baselines_notes(found, metric=metric)]
-
-
-def _calibration(run: Run, after: EvaluationReport) -> list[Part]:
-    """Calibration error, log loss and the reliability diagram; where answers were generated, a sentence."""
-    if after.expected_calibration_error is None:
-        return ["Answers were generated, so there are no probabilities."]
-    numbers = (
-        f"Expected calibration error {after.expected_calibration_error:.3f} (15 bins), log loss"
-        f" {after.log_loss:.3f} nats."
-    )
-    return [numbers, *figure(run.reliability_path)]
 
 
 def _mistakes(run: Run, after: EvaluationReport) -> list[Part]:
@@ -137,19 +103,3 @@ def _usage(run: Run, config: Config) -> list[Part]:
         " must be loaded as in the training:",
         Code(peft_code(run, config)),
     ]
-
-
-def _pairs(values: Mapping[str, Any]) -> Table:
-    """A table of the names and values of a mapping and of the mappings in it; values that are None are left out."""
-    rows = []
-    for key, value in values.items():
-        for name, item in value.items() if isinstance(value, Mapping) else [("", value)]:
-            if item is None:
-                continue
-            shown = {True: "yes", False: "no"}[item] if isinstance(item, bool) else str(item)
-            if isinstance(item, float):
-                shown = f"{item:,.4g}" if abs(item) < 1000 else f"{item:,.0f}"
-            elif isinstance(item, int) and not isinstance(item, bool):
-                shown = f"{item:,}"
-            rows.append((f"{key} {name}".replace("_", " ").replace(" mib", " MiB").strip(), shown))
-    return listing(("training", "value"), rows)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from peft import PeftModel
 from trl import SFTConfig
@@ -12,7 +13,7 @@ from loraft.engine import prefix_attention
 from loraft.engine.collator import TrainingRow
 from loraft.errors import Note
 from loraft.evaluation.choosing import gain, key_of
-from loraft.training import memory
+from loraft.training import memory, trackers
 
 
 def sft_config(
@@ -51,7 +52,8 @@ def sft_config(
         load_best_model_at_end=True,
         metric_for_best_model=key_of(section.metric),
         greater_is_better=gain(key_of(section.metric), 1) > 0,
-        report_to=section.report_to,
+        report_to=[one for one in section.report_to if one not in trackers.KINDS],  # those get the lines of the log
+        run_name=Path(output_dir).parent.name,
         router_aux_loss_coef=0.0,  # routers are frozen; TRL would have them balanced, and that refuses packed rows
         seed=seed,
         use_cpu=on_cpu,

@@ -98,6 +98,7 @@ def save_adapter(run: Run, model: PeftModel, content: manifest.Manifest) -> None
     beside = run.adapter.with_name("adapter.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(str(beside))
+    (beside / "README.md").unlink(missing_ok=True)  # peft's empty card; the run's own follows when it is measured
     _sort_names(beside, model.peft_config[model.active_adapter])
     _forget_local_path(beside, model.get_base_model().config._name_or_path, content.backbone.name)
     manifest.write(beside, content)
@@ -117,11 +118,10 @@ def _forget_local_path(adapter: Path, path: str, name: str) -> None:
     """Writes the backbone's name where peft put the folder it was loaded from, which other machines do not have."""
     if path in ("", name):
         return
-    for file in (adapter / "adapter_config.json", adapter / "README.md"):
-        if file.exists():
-            text = file.read_text(encoding="utf-8")
-            # JSON escapes backslashes and letters beyond ASCII: C:\\Users, m\u00f4-h\u00ecnh. Each spelling is replaced
-            # once: the name of a GGUF file begins with the path of its folder.
-            for old, new in {path: name, json.dumps(path)[1:-1]: json.dumps(name)[1:-1]}.items():
-                text = text.replace(old, new)
-            file.write_text(text, encoding="utf-8")
+    file = adapter / "adapter_config.json"
+    text = file.read_text(encoding="utf-8")
+    # JSON escapes backslashes and letters beyond ASCII: C:\\Users, m\u00f4-h\u00ecnh. Each spelling is replaced once:
+    # the name of a GGUF file begins with the path of its folder.
+    for old, new in {path: name, json.dumps(path)[1:-1]: json.dumps(name)[1:-1]}.items():
+        text = text.replace(old, new)
+    file.write_text(text, encoding="utf-8")

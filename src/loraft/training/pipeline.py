@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 from transformers import PreTrainedModel
@@ -43,8 +44,10 @@ from loraft.training.checkpoints import BestStep, finished_training, load_best, 
 from loraft.training.dataset import prepare
 from loraft.training.learning_rate import learning_rate, rate_for
 from loraft.training.measured import Measured
+from loraft.training.model_card import CARD_FILE, model_card
 from loraft.training.out_of_memory import train_halving
 from loraft.training.results import ParameterCounts, RunResult, TrainReport, earlier_scores
+from loraft.training.trackers import Trackers
 from loraft.training.trainer import LabelTrainer
 from loraft.training.whole_checkpoints import delete_later, newest_checkpoint
 from loraft.visible import visible
@@ -106,7 +109,7 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
         encoder, base = build(config)  # what cannot be loaded is told before anything in the folder changes
         run = start_run(config, force=force, resume=resume)
         result = run_training(run, TrainingInputs(config, splits, encoder, base), resume=resume, quiet=quiet)
-    told = [*advice.cut_away(config, result.after, "test")]  # in other words before the training
+    told = [*advice.cut_away(config, result.after.cut, "test")]  # in other words before the training
     for sentence in result.warnings:
         if sentence not in told:
             warnings.warn(sentence, stacklevel=2)
@@ -144,15 +147,16 @@ def run_training(
         figures: draw them; `loraft report` does it otherwise.
     """
     try:
-        train_here = partial(fit_adapter, inputs, resume, quiet)
-        return _train_and_judge(run, inputs, fit or train_here, resume, figures, empty=fit is not None)
+        with Trackers(run, inputs.config) as trackers:
+            train_here = partial(fit_adapter, inputs, trackers, resume, quiet)
+            return _train_and_judge(run, inputs, fit or train_here, trackers, resume, figures, empty=fit is not None)
     except Exception as error:
         run.discard()
         reraise(error, run)
 
 
 def _train_and_judge(
-    run: Run, inputs: TrainingInputs, fit: Fit, resume: bool, figures: bool, *, empty: bool
+    run: Run, inputs: TrainingInputs, fit: Fit, trackers: Trackers, resume: bool, figures: bool, *, empty: bool
 ) -> RunResult:
     config, splits, encoder, base = inputs.config, inputs.splits, inputs.encoder, inputs.base
     if resume and run.config_path.exists():
@@ -160,6 +164,7 @@ def _train_and_judge(
         check_same_config(run.config_path, config, free=(*OUTPUT_KEYS, *STUDY_SECTIONS), hint=hint)
     write_text(run.config_path, dump_config(config))
     made_in = keep_environment(run.environment_path, config)
+    trackers.open()
     # Before the adapter: pissa and olora move weights out of the backbone.
     identity = manifest.identify(config, base, run.path)
     test = splits["test"]
@@ -174,8 +179,11 @@ def _train_and_judge(
     model = add_adapter(base, config.lora, seed=config.seed, empty=empty)
     try:
         report = fit(run, model)
+        for line in run.read_log() if empty else ():  # of a training elsewhere
+            trackers.log(line)
         thresholds = label_sets.fitted_thresholds(model, encoder, splits["validation"], config)
         after, rows = judge(model, encoder, prompts, test, config, thresholds or ())
+        trackers.log({"step": report.steps, **{f"test_{key}": value for key, value in after.scores.items()}})
         scores = {"accuracy": after.accuracy, "macro_f1": after.macro_f1}
         scores[Metric.of(config).key] = after.scores[Metric.of(config).key]
         fingerprints = {name: split.fingerprint for name, split in splits.items()}
@@ -198,6 +206,8 @@ def _train_and_judge(
     )
     if is_main_process():
         result = _with_baselines_and_warnings(result, run, config, splits, rows)
+    with spared("the model card", f"loraft push {shlex.quote(str(run.path))}"):
+        write_text(run.adapter / CARD_FILE, model_card(run, config, result))
     run.finish(result)
     if figures:
         with spared("the figures", f"loraft report {shlex.quote(str(run.path))}"):
@@ -242,7 +252,9 @@ def of_code_that_ran(config: Config) -> list[str]:
     return [f"model.trust_remote_code: Python code of {config.model.name} ran here ({named}); see environment.json"]
 
 
-def fit_adapter(inputs: TrainingInputs, resume: bool, quiet: bool, run: Run, model: PeftModel) -> TrainReport:
+def fit_adapter(
+    inputs: TrainingInputs, trackers: Trackers, resume: bool, quiet: bool, run: Run, model: PeftModel
+) -> TrainReport:
     """Trains; leaves the best checkpoint's adapter in the model and returns a report of the training."""
     config = inputs.config
     peak = memory.Peak(model.device)
@@ -253,7 +265,12 @@ def fit_adapter(inputs: TrainingInputs, resume: bool, quiet: bool, run: Run, mod
         _print_settings(config, counts, learning_rate(config.train, model))
         for line in coverage(model):
             print(visible(line), file=sys.stderr)
-    progress = ProgressCallback(run.append_log, visible=not quiet, metric=data.metric)
+
+    def append_log(line: dict[str, Any]) -> None:
+        run.append_log(line)
+        trackers.log(line)
+
+    progress = ProgressCallback(append_log, visible=not quiet, metric=data.metric)
     interrupt = SaveOnInterrupt()
     again = Run(run.checkpoints.parent).how_to_begin_again
     checkpoint = newest_checkpoint(run.checkpoints, again) if resume else None

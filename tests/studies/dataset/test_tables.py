@@ -102,10 +102,10 @@ def test_lengths_are_in_words_and_where_they_were_measured_in_tokens(data: Datas
 
 
 def test_leaks_tell_not_looked_for_from_none(data: DatasetStatistics) -> None:
-    assert cells(tables.leaks(data))[1] == [["test rows that train has", "5", "4"]]
+    assert cells(tables.leaks(data.leaks))[1] == [["test rows that train has", "5", "4"]]
     for near, shown in ((0, "0"), (None, "not looked for")):
         found = replace(data, leaks=(Leaks("train", "test", 1234, near),))
-        assert cells(tables.leaks(found))[1] == [["test rows that train has", "1,234", shown]]
+        assert cells(tables.leaks(found.leaks))[1] == [["test rows that train has", "1,234", shown]]
     assert tables.near_legend(data).endswith("character 4-grams is above 0.8")
 
 

@@ -55,6 +55,8 @@ def test_nothing_else_may_differ(grid: str) -> None:
         ("lora.target_parameters=[experts.up]", "lora.target_parameters adapts experts"),
         ("lora.init_lora_weights=pissa", "pissa moves weights out of the backbone"),
         ("train.early_stopping_patience=2", "early stopping"),
+        ("train.report_to=[wandb]", None),
+        ("train.report_to=[comet_ml]", "comet_ml follows one training"),
     ],
 )
 def test_a_trial_that_is_trained_alone_has_a_reason(override: str, reason: str | None) -> None:

@@ -1,7 +1,10 @@
 """Builds the tables and notes of a data source's statistics, for the terminal, a report page or Markdown."""
 
+from collections.abc import Sequence
+
 from rich.table import Table
 
+from loraft.data.checks import Leaks
 from loraft.display.table import MANY_LABELS, SHOWN_LABELS, add_row, number_table, shorten
 from loraft.studies.dataset.records import DatasetStatistics
 
@@ -91,10 +94,10 @@ def lengths(data: DatasetStatistics) -> Table:
     return table
 
 
-def leaks(data: DatasetStatistics) -> Table:
+def leaks(pairs: Sequence[Leaks]) -> Table:
     """Numbers of rows of one split that are in another, exactly or nearly."""
     table = number_table("leaks", "the same sentence", "nearly the same")
-    for pair in data.leaks:
+    for pair in pairs:
         near = "not looked for" if pair.near is None else f"{pair.near:,}"
         add_row(table, f"{pair.right} rows that {pair.left} has", f"{pair.exact:,}", near)
     return table
@@ -181,7 +184,7 @@ def row_tables(data: DatasetStatistics) -> list[Table]:
 
 def leak_tables(data: DatasetStatistics) -> list[Table]:
     """The tables of rows that two splits share; none where there is one split."""
-    tables = [leaks(data)] if data.leaks else []
+    tables = [leaks(data.leaks)] if data.leaks else []
     return [*tables, near_copies(data)] if any(pair.examples for pair in data.leaks) else tables
 
 

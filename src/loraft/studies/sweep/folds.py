@@ -16,6 +16,7 @@ from loraft.config.data_section import DataConfig
 from loraft.config.kinds import refuse_label_sets
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config
+from loraft.config.trackers import refuse_missing_trackers
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, warn_of_notes
 from loraft.data.examples import Examples
@@ -77,6 +78,7 @@ def train_folds(
             than folds; rows that changed since a fold was trained; a fold that failed.
     """
     refuse_label_sets(config, "train --folds")
+    refuse_missing_trackers(config)
     _refuse_own_splits(config)
     with locked(folds_folder(config, folds).path, force=force):
         return _train_folds(config, folds, force=force, quiet=quiet, tell=tell)

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from loraft.config.diagnostics import known_keys, mistake, nearest, report, together
+from loraft.config.diagnostics import known_keys, mistake, nearest, report, together, value_of
 from loraft.config.kinds import refuse_label_sets
 from loraft.config.names import Mistake, shortened, show
 from loraft.config.resolve import DEPENDENT_KEYS, resolve
@@ -101,7 +101,7 @@ def expand(config: Config) -> list[Trial]:
     trials = []
     for values in product(*axes.values()):
         trial = _with(config, dict(zip(axes, values, strict=True)), "--grid")
-        settings = {key: _value(trial, key) for key in axes}
+        settings = {key: value_of(trial, key) for key in axes}
         name = shortened("-".join(_word(key, value) for key, value in settings.items()))
         refuse_missing_trackers(trial)
         trials.append(Trial(name, settings, trial.model_copy(update={"name": f"{folder}/{name}"})))
@@ -154,7 +154,7 @@ def _mistakes_of(config: Config, key: str, values: Sequence[Any]) -> Iterator[st
         except ConfigError as error:
             yield error.args[0]  # with its hint, where it is one mistake
         else:
-            same = json.dumps(_value(trial, key))
+            same = json.dumps(value_of(trial, key))
             if same in seen:
                 what = f"{where}: the same value twice (got {show(seen[same])} and {show(value)})"
                 yield Mistake(what, "give each once")
@@ -195,13 +195,6 @@ def _with(config: Config, settings: Mapping[str, Any], where: str) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError(together(report(error, Config, lambda _: where))) from None
-
-
-def _value(config: Config, key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _word(key: str, value: Any) -> str:

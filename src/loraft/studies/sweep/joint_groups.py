@@ -8,6 +8,7 @@ from loraft.config.schema import Config
 from loraft.engine.collator import TrainingRow
 from loraft.models.adapter import MOVING_INITS
 from loraft.studies.sweep.trials import Trial
+from loraft.training import trackers
 from loraft.training.memory import packed_size
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def why_not_joint(config: Config) -> str | None:
         return f"{config.lora.init_lora_weights} moves weights out of the backbone"
     if config.train.early_stopping_patience is not None:
         return "early stopping"
+    if other := [name for name in config.train.report_to if name not in trackers.KINDS]:
+        return f"{other[0]} follows one training"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Python code that loads the adapter of a run by transformers and peft alone, for the run's report."""
+"""Python code that loads the adapter of a run by transformers and peft alone, for its report and its model card."""
 
 import os
 from contextlib import suppress
@@ -18,12 +18,13 @@ KEEP_NF4_LAYOUT = (
 )
 
 
-def peft_code(run: Run, config: Config) -> str:
+def peft_code(run: Run, config: Config, adapter: str = "adapter") -> str:
     """Code that loads backbone and adapter as the training did, to be run in the run's folder.
 
     Args:
         run: whose adapter is loaded.
         config: of its training.
+        adapter: where the adapter is, for peft: a folder or a repository on the hub.
     """
     name, path, trained = config.model.name, _from_the_run(run, config), _trained_dtype(run, config)
     classes, own_import = ["AutoModelForCausalLM"], ""
@@ -53,7 +54,7 @@ def peft_code(run: Run, config: Config) -> str:
         load = _call("AutoModelForCausalLM", [*where, dtype, *settings])
     return (
         f"import torch\nfrom peft import PeftModel\nfrom transformers import {', '.join(classes)}\n{own_import}\n"
-        f"{load}{after}model = PeftModel.from_pretrained(base, {run.adapter.name!r})"
+        f"{load}{after}model = PeftModel.from_pretrained(base, {adapter!r})"
     )
 
 

@@ -1,0 +1,48 @@
+"""The command `loraft push`: parses the flags; `delivery.push` does the work."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loraft.cli.console import say
+from loraft.cli.options import Json, Output
+from loraft.errors import listed
+from loraft.visible import visible
+
+
+def push(
+    to: Annotated[str, typer.Option("--to", metavar="OWNER/NAME", help="Repository on the hub; made if missing.")],
+    run: Annotated[str | None, typer.Argument(help="Name or path of a finished run; default: the newest.")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", metavar="FOLDER", help="Of loraft merge or export, in place of the adapter."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
+    revision: Annotated[str | None, typer.Option("--revision", metavar="BRANCH", help="Made if missing.")] = None,
+    dry_run: Annotated[
+        Path | None, typer.Option("--dry-run", metavar="FOLDER", help="Write the files there; send nothing.")
+    ] = None,
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Upload a run's adapter, or weights made of it, with a model card; print the commit's address.
+
+    The token is that of `hf auth login` or HF_TOKEN. Anyone with the name then uses it: --run hf:OWNER/NAME.
+    """
+    from loraft.delivery.push import push as upload
+    from loraft.runs.atomic_files import to_json
+    from loraft.runs.run import find_run, newest_finished
+
+    place = Path(output or "runs")
+    found = newest_finished(place) if run is None else find_run(run, place)
+    done = upload(found, to, folder=folder, private=private, branch=revision, dry_run=dry_run)
+    told = listed(f"{name} ({size:,} bytes)" for name, size in done.files.items())
+    say(f"{'uploaded' if done.revision else 'wrote'} {told}")
+    if done.left_out:
+        say(f"note: left out {listed(done.left_out)}")
+    print(to_json(done.__dict__) if as_json else visible(done.url))
+    if done.revision and folder is None:
+        at = f"@{revision}" if revision else ""
+        say(f"next: loraft predict --run {shlex.quote(f'hf:{to}{at}')} 'thầy giảng bài rất dễ hiểu'")

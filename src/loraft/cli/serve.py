@@ -1,0 +1,81 @@
+"""The command `loraft serve`: an HTTP server for finished runs, or what another server needs for one."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loraft.cli.console import results_follow, say, start_command
+from loraft.cli.finished_run import finished_run
+from loraft.cli.options import Output, Sets, Verbose, complete_run
+from loraft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from loraft.config.schema import Config
+
+
+def serve(
+    runs: Annotated[
+        list[str] | None,
+        typer.Option("--run", help="Name or path, several times for several; else the newest finished run.",
+                     autocompletion=complete_run),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free one.")] = 8000,
+    max_batch: Annotated[
+        int | None, typer.Option(min=1, help="Rows that are computed together; default: 32, on a GPU 256.")
+    ] = None,
+    max_queue: Annotated[int, typer.Option(min=1, help="Rows that may wait; beyond, 429 is the answer.")] = 1024,
+    command: Annotated[
+        str | None, typer.Option(metavar="vllm|ollama", help="Print what that server needs for the run, and exit.")
+    ] = None,
+    sets: Sets = None,
+    output: Output = None,
+    verbose: Verbose = False,
+) -> None:  # fmt: skip
+    """Answer requests for labels and probabilities over HTTP, until Ctrl-C or SIGTERM; prints the address.
+
+    POST /classify {"input": "câu"} or a list; "model" names a run, by default the first. GET / is a page to try it.
+    """
+    if command not in (None, "vllm", "ollama"):
+        raise ConfigError(f"--command: unknown (got {command!r}); allowed: vllm, ollama")
+    found = [finished_run(name, output, sets or (), {}) for name in (runs or (None,))]
+    if command is not None:
+        if len(found) > 1:
+            raise ConfigError(f"--command: is for one run (got {len(found)}); give one --run")
+        _print_for_another(command, *found[0])
+        return
+    from loraft.delivery import serving
+    from loraft.delivery.batching import Limits
+    from loraft.delivery.server import Service
+
+    serving.check_installed()
+    bound = serving.listening_socket(host, port)
+    start_command(found[0][1], verbose, adapter=found[0][0], source="requests")
+    for path, config in found[1:]:
+        say(f"backbone {config.model.label}, adapter {path}")
+    models = serving.load(found)
+    batch = max_batch or serving.good_batch(models.values())
+    service = Service(models, Limits(batch=batch, queue=max_queue))
+    results_follow()
+    address, taken = bound.getsockname()[:2]
+
+    def ready() -> None:
+        print(f"http://{f'[{address}]' if ':' in address else address}:{taken}", flush=True)
+
+    serving.serve(service, bound, ready=ready)
+
+
+def _print_for_another(command: str, path: Path, config: "Config") -> None:
+    from loraft.delivery import other_servers
+    from loraft.runs.run import Run
+
+    run = Run.open(path)
+    if command == "vllm":
+        print(shlex.join(other_servers.vllm_command(run, config)))
+        say(f"a request: {shlex.join(other_servers.vllm_request(run, config, 'thầy giảng bài rất dễ hiểu'))}")
+        return
+    file = f"./{run.name}.gguf"
+    print(other_servers.modelfile(run, config, file), end="")
+    say(f"loraft export --to gguf writes {file}; then: ollama create {shlex.quote(run.name)} -f Modelfile")

@@ -1,0 +1,61 @@
+"""`loraft serve` on the command line: what is parsed, printed where, and refused."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.command_line import Says, finished
+from helpers.serving import open_lengths, tiny_runs
+
+from loraft.delivery import serving
+from loraft.delivery.server import Service
+
+
+def test_serve_prints_its_address_and_serves_the_runs_by_name(
+    here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    for name in ("một", "hai"):
+        finished(here / "runs" / name)
+
+    def load(runs: list[tuple[Path, Any]]) -> dict[str, Any]:
+        return {path.name: open_lengths() for path, _ in runs}
+
+    def serve(service: Service, bound: socket.socket, *, ready: Callable[[], None]) -> None:
+        given.update(models=list(service.models), limits=service.limits)
+        ready()
+        bound.close()
+
+    monkeypatch.setattr(serving, "load", load)
+    monkeypatch.setattr(serving, "good_batch", lambda models: 7 * len(models))
+    monkeypatch.setattr(serving, "serve", serve)
+    code, out, err = loraft_says("serve", "--run", "một", "--run", "hai", "--port", "0", "--max-batch", "16")
+    assert code == 0
+    assert out.startswith("http://127.0.0.1:")
+    assert (out.count("\n"), given["models"], given["limits"].batch) == (1, ["một", "hai"], 16)
+    assert err.splitlines()[1:] == ["backbone loraft-vi-tiny, adapter runs/hai"]
+    loraft_says("serve", "--run", "một", "--port", "0")
+    assert given["limits"].batch == 7
+
+
+def test_what_another_server_needs_is_printed_and_nothing_listens(
+    here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = tiny_runs(here, "một")
+    monkeypatch.delattr(serving, "serve")
+    code, out, err = loraft_says("serve", "--run", str(run.path), "--command", "vllm")
+    assert (code, out[:11], out.count("\n")) == (0, "vllm serve ", 1)
+    assert err.startswith("a request: curl ")
+    code, out, err = loraft_says("serve", "--run", str(run.path), "--command", "ollama")
+    assert (code, out.splitlines()[0]) == (0, "FROM ./một.gguf")
+
+
+def test_flags_that_make_no_sense_are_refused(run_dir: Path, loraft_says: Says) -> None:
+    assert "--command: unknown (got 'tgi'); allowed: vllm, ollama" in loraft_says("serve", "--command", "tgi")[2]
+    said = loraft_says("serve", "--command", "vllm", "--run", "one", "--run", "one")
+    assert (said[0], "is for one run (got 2)" in said[2]) == (2, True)
+    assert loraft_says("serve", "--port", "65536")[0] == 2
+    assert "no such run" in loraft_says("serve", "--run", "two")[2]
+    assert "fixed by the run" in loraft_says("serve", "--set", "prompt.task=topic")[2]
