@@ -29,7 +29,7 @@ from loraft.delivery.pinned_template import pinned_template
 from loraft.delivery.prompting_tokenizer import prompting_tokenizer, shared_answer
 from loraft.display import table
 from loraft.engine import scorer
-from loraft.errors import BackboneError, ConfigError, DataError, Note, RunError
+from loraft.errors import BackboneError, ConfigError, DataError, RunError
 from loraft.evaluation.classifier import load
 from loraft.models import manifest
 from loraft.models.backbone import cast, fingerprint, load_config
@@ -165,7 +165,7 @@ def export(
         )
     texts = [data.texts[n] for n in whole]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Note)  # that fp32 is another dtype than that of the training
+        warnings.simplefilter("ignore")  # of what is wanted here, fp32, or said already, of the prompts
         own_NK = load(opened.path, config=config).log_probs(texts)
     gc.collect()  # one model is in memory at a time
     with written_aside(output) as folder:
@@ -274,7 +274,9 @@ def _write_gguf(
         chat_template_sha256=again.template_hash,
         prompt_sha256=again.prompt_hash,
     )
-    ids = [prompt.ids for prompt in again.encode(texts)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run's encoder has given them
+        ids = [prompt.ids for prompt in again.encode(texts)]
     _refuse_other_ids(run, ids, [prompt.ids for prompt in prompts])
     cast(read, torch.float32, torch.float32)
     tokens = config.eval.batch_tokens
