@@ -196,14 +196,12 @@ def test_a_missing_package_is_one_message(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("int8", [False, True])
-def test_an_onnx_file_answers_as_the_run_does(tmp_path: Path, run: Run, int8: bool) -> None:
-    made = export(run, tmp_path / "out", Target("onnx", int8=int8), min_agreement=0.8)
-    assert made.compared.log_prob_change < (0.5 if int8 else 1e-4)
+def test_an_onnx_file_answers_as_the_run_does(tmp_path: Path, run: Run) -> None:
+    export(run, tmp_path / "out", Target("onnx"))
     tokenizer, logits = export_onnx.read_onnx(tmp_path / "out", torch.device("cpu"))
     for count in (1, len(SENTENCES)):  # any number of rows, of any length
         found = export_classifier.log_probs(tokenizer, logits, SENTENCES[:count])
-        np.testing.assert_allclose(found, expected(run)[:count], atol=0.5 if int8 else 1e-4)
+        np.testing.assert_allclose(found, expected(run)[:count], atol=1e-4)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "config.json", "loraft.json", "model.onnx", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
