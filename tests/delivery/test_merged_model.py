@@ -10,11 +10,13 @@ import torch
 from helpers.finished_runs import finished_run
 from helpers.tiny import ALIBI, CONFIGS, RECURRENT, SENTENCES, awaken, backbone, prompts, random_model, special
 from peft import LoraConfig, get_peft_model
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from loraft.config.schema import LoraSection
 from loraft.delivery.merged_model import merge, merged_model
 from loraft.engine import scorer
+from loraft.errors import BackboneError
 from loraft.models.adapter import load_adapter, lora_config
 from loraft.models.load import load_run
 from loraft.runs.bundle import config_of
@@ -51,7 +53,7 @@ def logits(model: Any) -> torch.Tensor:
         )
 
 
-def check_answers(base: PreTrainedModel, folder: Path) -> None:
+def check_answers(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """Merges the adapter in `folder`, loads the result as a user does, and compares it with backbone and adapter."""
     before, adapted = logits(base), logits(load_adapter(copy.deepcopy(base), folder))
     assert (before - adapted).abs().max() > 1e-2
@@ -61,6 +63,7 @@ def check_answers(base: PreTrainedModel, folder: Path) -> None:
     found, info = AutoModelForCausalLM.from_pretrained(folder / "merged", output_loading_info=True)
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     torch.testing.assert_close(logits(found.eval()), adapted, atol=1e-4, rtol=1e-4)
+    return found
 
 
 COMMON = [*CONFIGS, "mixtral"]
@@ -84,7 +87,9 @@ def test_every_kind_of_adapter_gives_the_same(kind: str, tied: bool, tmp_path: P
     saved_adapter(
         base, tmp_path, LoraConfig(**{"task_type": "CAUSAL_LM", "r": 4, "target_modules": "all-linear", **KINDS[kind]})
     )
-    check_answers(base, tmp_path)
+    config = check_answers(base, tmp_path).config
+    with safe_open(tmp_path / "merged" / "model.safetensors", "pt") as file:
+        assert config.tie_word_embeddings == ("lm_head.weight" not in file.keys())  # noqa: SIM118  # vLLM trusts it
 
 
 def scores(run: Run, model: torch.nn.Module, encoder: object) -> np.ndarray:
@@ -126,3 +131,11 @@ def test_the_original_weights_are_another_base_than_the_dequantised_ones(tmp_pat
     weight = backbone.get_submodule(name).weight
     assert torch.equal(original.get_submodule(name).weight, weight.bfloat16())
     assert not torch.equal(dequantised.get_submodule(name).weight, weight)
+
+
+def test_a_dtype_that_cannot_hold_the_weights_is_refused(tmp_path: Path) -> None:
+    base = backbone()
+    saved_adapter(base, tmp_path, lora_config(LoraSection(r=1), base))
+    base.get_input_embeddings().weight.data[0, 0] = 70000.0
+    with pytest.raises(BackboneError, match=r"--dtype: .*\(got fp16, where model.embed_tokens.weight has infinities\)"):
+        merge(base, tmp_path, torch.float16)

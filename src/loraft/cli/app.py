@@ -26,9 +26,11 @@ from loraft.cli import (
     fewshot,
     inspect,
     merge,
+    plan,
     predict,
     push,
     report,
+    runs,
     serve,
     signals,
     sweep,
@@ -87,6 +89,7 @@ def options(
     """Fine-tune a causal language model into a text classifier with LoRA or QLoRA, measure it, and use it."""
 
 
+app.command()(plan.plan)
 app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command()(predict.predict)
@@ -100,6 +103,7 @@ app.command()(data.data)
 app.command()(check.check)
 app.add_typer(task.app, name="task")
 app.command()(report.report)
+app.add_typer(runs.app, name="runs")
 app.command()(push.push)
 app.command("models")(inspect.list_bundled)
 app.command("config")(inspect.show_config)
