@@ -1,10 +1,12 @@
 import copy
 import json
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.gguf_files import small_tokenizer
 from helpers.tiny import SENTENCES, tokenizer
 from transformers import AutoTokenizer
 
@@ -50,6 +52,16 @@ def test_a_bare_text_becomes_the_ids_of_its_prompt(tmp_path: Path, overrides: li
         assert isinstance(row, Example)
         expected = [*made.encode([row.text])[0].ids, *answer]
         assert own(text)["input_ids"] == saved(text)["input_ids"] == expected, text
+
+
+def test_a_text_is_composed_where_the_tokenizer_itself_does_not(tmp_path: Path) -> None:
+    own = small_tokenizer()
+    assert own.backend_tokenizer.normalizer is None
+    task = replace(encoder().task, label_words=("x", "y", "z"))
+    made = Encoder(own, task, date_string="", max_length=2048)
+    given = "tha\u0302\u0300y gia\u0309ng hay"
+    expected = [*made.encode([unicodedata.normalize("NFC", given)])[0].ids, *shared_answer(made)[0]]
+    assert prompting_tokenizer(made)(given)["input_ids"] == expected
 
 
 def test_truncation_cuts_the_sentence_and_nothing_else() -> None:

@@ -31,12 +31,17 @@ def bpe() -> ByteLevelBPETokenizer:
     return tokenizer
 
 
+def small_tokenizer() -> PreTrainedTokenizerFast:
+    """The same for transformers, without a normalizer."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(bpe().to_str()), bos_token=SPECIAL[1], eos_token=SPECIAL[2],
+        pad_token=SPECIAL[0], chat_template=TEMPLATE,
+    )  # fmt: skip
+
+
 def save_backbone(folder: Path, config: PreTrainedConfig) -> None:
     """Writes a random model of any architecture with this tokenizer, which is read quickly, as a folder."""
-    own = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(bpe().to_str()), bos_token=SPECIAL[1], eos_token=SPECIAL[2],
-        chat_template=TEMPLATE,
-    )  # fmt: skip
+    own = small_tokenizer()
     own.save_pretrained(folder)
     random_model(type(config)(**{**config.to_dict(), "vocab_size": len(own)})).save_pretrained(folder)
 

@@ -1,6 +1,6 @@
 """Write a run for programs that know nothing of loraft, and check that they give its answers.
 
-    classifier  a folder for `transformers.pipeline("text-classification")`, vLLM and text-embeddings-inference
+    classifier  a folder for `transformers.pipeline("text-classification")`
     onnx        the same classifier for onnxruntime
     gguf        the merged model for llama.cpp and Ollama; a GGUF folder is used like a run too
 
@@ -29,7 +29,7 @@ from loraft.delivery.pinned_template import pinned_template
 from loraft.delivery.prompting_tokenizer import prompting_tokenizer, shared_answer
 from loraft.display import table
 from loraft.engine import scorer
-from loraft.errors import BackboneError, ConfigError, DataError, Note, RunError
+from loraft.errors import BackboneError, ConfigError, DataError, RunError
 from loraft.evaluation.classifier import load
 from loraft.models import manifest
 from loraft.models.backbone import cast, fingerprint, load_config
@@ -89,7 +89,7 @@ class Export:
         backbone, revision: of the run.
         source, rows: the rows that were scored, and their number.
         shortened: further rows, which the run shortens to `prompt.max_length`; they were not compared.
-        compared: the export with the run, computed in fp32; log-probabilities are normalised over the labels.
+        compared: the export, as it computes, with the run in fp32; log-probabilities are normalised over the labels.
     """
 
     to: str
@@ -165,15 +165,15 @@ def export(
         )
     texts = [data.texts[n] for n in whole]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Note)  # that fp32 is another dtype than that of the training
+        warnings.simplefilter("ignore")  # of what is wanted here, fp32, or said already, of the prompts
         own_NK = load(opened.path, config=config).log_probs(texts)
     gc.collect()  # one model is in memory at a time
     with written_aside(output) as folder:
         writer = _write_gguf if target.to == "gguf" else _write_classifier
         content, found_NK = writer(opened, config, target, folder, texts, [prompts[n] for n in whole])
         compared = compare(*(torch.as_tensor(one_NK).log_softmax(-1).numpy() for one_NK in (own_NK, found_NK)))
-        rows, change = len(texts), compared.log_prob_change
-        if compared.agreement < min_agreement or (not (target.int8 or target.dtype != "fp32") and not change <= CLOSE):
+        rows, change, exact = len(texts), compared.log_prob_change, target.dtype == "fp32" and not target.int8
+        if compared.agreement < min_agreement or (exact and not change <= CLOSE):  # NaN, too
             raise RunError(
                 f"{output}: is not written, since {compared.changed} of {rows} labels are others than the run's, and"
                 f" log-probabilities change by up to {change:.2g} nats (got an agreement of {compared.agreement:.4f});"
@@ -274,7 +274,9 @@ def _write_gguf(
         chat_template_sha256=again.template_hash,
         prompt_sha256=again.prompt_hash,
     )
-    ids = [prompt.ids for prompt in again.encode(texts)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run's encoder has given them
+        ids = [prompt.ids for prompt in again.encode(texts)]
     _refuse_other_ids(run, ids, [prompt.ids for prompt in prompts])
     cast(read, torch.float32, torch.float32)
     tokens = config.eval.batch_tokens
