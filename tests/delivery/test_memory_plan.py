@@ -104,7 +104,7 @@ def test_memory_grows_with_batch_and_length(tmp_path: Path, method: str) -> None
 
 
 def test_the_settings_of_a_training_are_seen(tmp_path: Path) -> None:
-    batch = rows(16, 200, prefix=100)
+    batch = rows(16, 200, prefix=180)
     plain, padded, again = (
         planned(tiny(tmp_path, *sets)).memory(batch).activations
         for sets in ((), ("train.shared_prefix=off",), ("train.gradient_checkpointing=true",))

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 
 from loraft.config.schema import Config, QuantConfig
-from loraft.delivery.live_bytes import FlashAttention, LiveBytes
+from loraft.delivery.live_bytes import LiveBytes, flash_attention
 from loraft.engine.collator import TrainingRow, first_rows, pack, pad
 from loraft.engine.loss import BatchMethod, answer_loss_sums
 from loraft.models.adapter import add_adapter, parameter_counts
@@ -128,7 +128,7 @@ class Planned:
             method = BatchMethod.ATTENTION
         batch = pad(rows, 0) if method is BatchMethod.PADDED else pack(rows)
         loss = partial(answer_loss_sums, self.model, dtype=self.dtype, adapters=1)
-        with FlashAttention(), nullcontext() if self.method == "full" else enabled(self.model, method, None):
+        with flash_attention(), nullcontext() if self.method == "full" else enabled(self.model, method, None):
             with self._counted() as live:
                 loss(batch, method=method).sum().backward()
             checked = tuple(len(row.input_ids) for row in rows[:CHECKED_ROWS])
