@@ -2,11 +2,18 @@
 
 import importlib.machinery
 import importlib.util
+from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.bad_input import refusal
 
 from loraft.config import trackers
+from loraft.config.resolve import resolve
+from loraft.errors import ConfigError
+from loraft.studies.sweep.folds import train_folds
+from loraft.studies.sweep.runner import sweep
+from loraft.training.pipeline import train
 
 PACKAGES = {
     "azure_ml": "azureml-core mlflow",
@@ -58,3 +65,15 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_loaded(tr
 )
 def test_every_command_that_trains_refuses_it(arguments: list[str], says: str) -> None:
     refusal(arguments, says)
+
+
+@pytest.mark.parametrize("function", [train, sweep, train_folds])
+def test_the_functions_refuse_it_before_they_read_rows(
+    function: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("training.pipeline", "studies.sweep.shared_backbone"):
+        monkeypatch.setattr(f"loraft.{place}.training_splits", lambda config: pytest.fail("rows were read"))
+    config = resolve(overrides=["train.report_to=[wandb]", "sweep.ranks=[1]", f"output={tmp_path}"])
+    with pytest.raises(ConfigError, match="pip install wandb"):
+        function(config, *((2,) if function is train_folds else ()))
+    assert list(tmp_path.iterdir()) == []

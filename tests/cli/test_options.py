@@ -1,5 +1,8 @@
 """Short flags and their config keys, and what the shell completes."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,14 +26,67 @@ def test_short_flags_stand_for_config_keys() -> None:
         ("loraft eval --task ", ["app-reviews", "sentiment", "topic"]),
         ("loraft train --model ", list(bundled_backbones())),
         ("loraft train --set quant.", [f"{key}=" for key in known_keys() if key.startswith("quant.")]),
-        ("loraft predict --run ", ["xong"]),
+        ("loraft runs list --sort ", ["date", "name", "score"]),
     ],
 )
 def test_the_shell_completes_values(
     words: str, expected: list[str], here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finished(here / "runs" / "xong")
-    (finished(here / "runs" / "dở") / "metrics.json").unlink()
-    for variable, value in (("_LORAFT_COMPLETE", "complete_bash"), ("COMP_WORDS", words), ("COMP_CWORD", "3")):
+    assert completed(words, loraft_says, monkeypatch) == expected
+
+
+USABLE = ["bó", "quét", "quét/r8", "xong"]
+WORK = ["bó", "dở", "quét", "quét/r8", "quét/r9", "xong"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        *[(words, USABLE) for words in ("eval --run ", "predict --run ", "fewshot --run ", "serve --run ")],
+        *[(words, USABLE) for words in ("compare ", "compare bó ", "merge ", "export ", "push ")],
+        *[(words, WORK) for words in ("report ", "runs show ", "runs diff ", "runs diff bó ", "runs remove bó ")],
+        ("predict --run quét/", ["quét/r8"]),
+        ("report --output khác ", ["kia"]),
+    ],
+)
+def test_the_shell_completes_names_of_runs_trials_and_bundles(
+    words: str, expected: list[str], here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_work(here)
+    assert completed(f"loraft {words}", loraft_says, monkeypatch) == expected
+
+
+@pytest.mark.integration
+def test_bash_completes_a_trial(here: Path) -> None:
+    make_work(here)
+    loraft = Path(sys.executable).with_name("loraft")
+    environment = {**os.environ, "_LORAFT_COMPLETE": "source_bash"}
+    script = subprocess.run([loraft], env=environment, capture_output=True, text=True, check=True).stdout
+    line = 'COMP_WORDS=(loraft predict --run quét); COMP_CWORD=3; _loraft_completion "$0"; echo "${COMPREPLY[*]}"'
+    found = subprocess.run(
+        ["bash", "-c", f"{script}\n{line}", loraft], cwd=here, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == ["quét", "quét/r8"]
+
+
+def make_work(here: Path) -> None:
+    """In `runs`: a run, an unfinished one, a sweep with a finished and an unfinished trial, a bundle, other folders."""
+    runs = here / "runs"
+    for name in ("xong", "dở", "quét/r8", "quét/r9"):
+        finished(runs / name)
+    for name in ("dở", "quét/r9"):
+        (runs / name / "metrics.json").unlink()
+    (runs / "quét" / "joint-1").mkdir()
+    for path in (runs / "quét" / "sweep.yaml", runs / "quét" / "sweep.json", runs / "bó" / "loraft.json",
+                 runs / "xong" / "adapter" / "loraft.json", runs / ".rows" / "data.json",
+                 here / "khác" / "kia" / "config.yaml"):  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def completed(words: str, loraft_says: Says, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the shell offers for the last word."""
+    count = str(words.count(" "))
+    for variable, value in (("_LORAFT_COMPLETE", "complete_bash"), ("COMP_WORDS", words), ("COMP_CWORD", count)):
         monkeypatch.setenv(variable, value)
-    assert loraft_says()[1].split() == expected
+    return loraft_says()[1].split()

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from helpers.config import config
-from helpers.records import report
 from helpers.tiny import backbone
 from huggingface_hub import constants
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -36,10 +35,10 @@ class Fakes:
         self.broken = ""  # name of a call that fails
         self.modules = {name: ModuleType(name) for name in OTHERS}
         wandb, mlflow, trackio = (vars(module) for module in self.modules.values())
-        for module in (wandb, trackio):
-            name = str(module["__name__"])
-            methods = {one: self.call(name, one) for one in ("log", "finish", "define_metric")}
-            module["init"] = self.call(name, "init", SimpleNamespace(**methods))
+        methods = {one: self.call("wandb", one) for one in ("log", "finish", "define_metric")}
+        wandb["init"] = self.call("wandb", "init", SimpleNamespace(**methods))
+        for one in ("init", "log", "finish"):
+            trackio[one] = self.call("trackio", one)
         opened = SimpleNamespace(info=SimpleNamespace(run_id="m1"))
         for one in ("set_experiment", "log_params", "log_metrics", "end_run", "active_run"):
             mlflow[one] = self.call("mlflow", one)
@@ -85,7 +84,7 @@ def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
 def test_tensorboard_reads_back_the_log_of_a_training_and_no_sentence(tmp_path: Path) -> None:
     _, section = tracked(tmp_path, "output.texts=false", "data.max_test_rows=8", names="tensorboard")
     splits = training_splits(section)
-    inputs = TrainingInputs(section, splits, build_encoder(section), backbone(), report(0.25))
+    inputs = TrainingInputs(section, splits, build_encoder(section), backbone())
     result = run_training(start_run(section, force=False, resume=False), inputs, quiet=True, figures=False)
     run = Run(Path(result.run))
     found, log = scalars(run), run.read_log()
@@ -221,6 +220,8 @@ def test_each_trial_of_a_joint_training_has_a_run_of_its_own_with_its_own_losses
     tmp_path: Path, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("loraft.studies.sweep.shared_backbone.load_backbone", lambda *sections: backbone())
+    for drawn in ("figures.sweep_curve", "draw_run_figures"):
+        monkeypatch.setattr(f"loraft.studies.sweep.runner.{drawn}", lambda *given: None)
     few = [f"data.max_{split}_rows=8" for split in ("train", "eval", "test")]
     joint = ["sweep.ranks=[1, 2]", "sweep.joint='on'", "train.max_steps=2", "eval.baselines=off"]
     section = config(tmp_path, "train.report_to=[wandb]", "name=quét", *few, *joint)

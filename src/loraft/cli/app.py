@@ -30,6 +30,7 @@ from loraft.cli import (
     predict,
     push,
     report,
+    runs,
     serve,
     signals,
     sweep,
@@ -102,6 +103,7 @@ app.command()(data.data)
 app.command()(check.check)
 app.add_typer(task.app, name="task")
 app.command()(report.report)
+app.add_typer(runs.app, name="runs")
 app.command()(push.push)
 app.command("models")(inspect.list_bundled)
 app.command("config")(inspect.show_config)

@@ -5,15 +5,20 @@ from typing import Annotated
 
 import typer
 
-from loraft.cli.console import say
-from loraft.cli.options import Json, Output
+from loraft.cli.console import print_json, say
+from loraft.cli.options import Json, Output, complete_run
 
 WORSE = 3  # exit code; 1 is for errors, 2 for wrong usage
 
 
 def compare(
     names: Annotated[
-        list[str], typer.Argument(metavar="RUN RUN...", help="Names or paths; the others are compared with the first.")
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN...",
+            help="Names or paths; the others are compared with the first.",
+            autocompletion=complete_run,
+        ),
     ],
     rows: Annotated[int, typer.Option(min=0, max=10_000, help="Changed rows to show for each outcome.")] = 5,
     fail_if_worse: Annotated[
@@ -32,13 +37,11 @@ def compare(
     found = [find_run(name, Path(output or "runs")) for name in names]
 
     from loraft.display import table
-    from loraft.runs.atomic_files import to_json
-    from loraft.runs.records import as_json
     from loraft.studies.compare import compare, tables
 
     result = compare.compare([run.path for run in found])
     if json:
-        print(to_json(as_json(result)))
+        print_json(result)
     else:
         differing = [number for number, other in enumerate(result.others, start=2) if other.changed and rows]
         shown = [tables.changed(result, number, rows) for number in differing]

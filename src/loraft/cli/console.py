@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from loraft import distributed
 from loraft.config.names import show
@@ -53,10 +53,27 @@ def results_follow() -> None:
     sys.stdout, _stdout = results_stream(), None
 
 
+def print_json(value: Any) -> None:
+    """Prints records, in lists and mappings too, as JSON on stdout."""
+    from loraft.runs.atomic_files import to_json
+    from loraft.runs.records import as_json
+
+    print(to_json(as_json(value)))
+
+
 def say(message: str) -> None:
     """Prints a line on stderr; with several processes only the main one does."""
     if distributed.is_main_process():
         print(visible(message), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def warnings_said() -> Iterator[None]:
+    """Says the warnings of the block as notes, where `start_command` has not set how they are shown."""
+    with warnings.catch_warnings(record=True) as told:
+        yield
+    for note in told:
+        say(f"note: {note.message}")
 
 
 def refuse_wrong_variables() -> None:

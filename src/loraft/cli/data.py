@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loraft.cli.console import results_follow, say, start_command
+from loraft.cli.console import print_json, results_follow, say, start_command
 from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Sets, Task, dotted
 from loraft.errors import ConfigError
 from loraft.visible import visible
@@ -46,8 +46,6 @@ def data(
     """
     from loraft.config.resolve import resolve
     from loraft.display import table
-    from loraft.runs.atomic_files import to_json
-    from loraft.runs.records import as_json
     from loraft.studies.dataset import tables
 
     if source is not None and data not in (None, source):
@@ -68,7 +66,7 @@ def data(
         columns, rows = listed(resolved, list_rows)
         results_follow()
         if json:
-            print(to_json(rows))
+            print_json(rows)
         else:
             text = io.StringIO()
             writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -84,7 +82,7 @@ def data(
     found = statistics.describe(resolved, by=by, tokens=tokens, near=near, force=force)
     results_follow()
     if json:
-        print(to_json(as_json(found)))
+        print_json(found)
     else:
         table.show(tables.data_tables(found))
         legend = [tables.near_legend(found)] if found.leaks else []
@@ -107,14 +105,12 @@ def _guessed(config: "Config", reason: str) -> "Config":
 def _overview(config: "Config", reason: str, sets: Sequence[str], *, json: bool) -> None:
     """Prints what is in a source that is not the task's, and why it is not."""
     from loraft.display import table
-    from loraft.runs.atomic_files import to_json
-    from loraft.runs.records import as_json
     from loraft.studies.dataset import overview
 
     found = overview.survey(config)
     results_follow()
     if json:
-        print(to_json(as_json(found)))
+        print_json(found)
     else:
         table.show(overview.overview_tables(found))
         table.show_lines(overview.overview_lines(found))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from loraft.cli.console import results_follow, start_command
+from loraft.cli.console import print_json, results_follow, start_command
 from loraft.cli.finished_run import refuse_several, run_or_adapter
 from loraft.cli.options import (
     Adapter,
@@ -60,12 +60,11 @@ def evaluate(
     from loraft.evaluation import evaluate as evaluation
     from loraft.evaluation import tables
     from loraft.evaluation.choosing import Metric
-    from loraft.runs.atomic_files import to_json
 
     result = evaluation.evaluate(config=resolved, run=path, adapter=adapter, split=split, zero_shot=zero_shot)
     results_follow()
     if json:
-        print(to_json(result.to_json()))
+        print_json(result)
     else:
         metric = Metric.of(resolved)
         table.show([*tables.parts(result.report, metric), *tables.baselines({"": result.baselines}, metric=metric)])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loraft.cli.console import results_follow, say, start_command
+from loraft.cli.console import print_json, results_follow, say, start_command
 from loraft.cli.finished_run import CHANGEABLE
 from loraft.cli.options import (
     ConfigFile,
@@ -22,6 +22,7 @@ from loraft.cli.options import (
     Sets,
     Task,
     Verbose,
+    complete_run,
     dotted,
     in_its_folder,
 )
@@ -42,7 +43,10 @@ def fewshot(
     repeats: Annotated[str | None, typer.Option(metavar="INTEGER", help="Draws for each number of shots.")] = None,
     selection: Annotated[str | None, typer.Option(help="random, balanced or nearest.")] = None,
     decode: Annotated[str | None, typer.Option(help="score (exact) or generate (the tutorial's way).")] = None,
-    run: Annotated[str | None, typer.Option("--run", help="Finished run whose adapter is measured too.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", help="Finished run whose adapter is measured too.", autocompletion=complete_run),
+    ] = None,
     adapter_shots: Annotated[
         bool, typer.Option("--adapter-shots", help="Measure the adapter with demonstrations too.")
     ] = False,
@@ -93,8 +97,6 @@ def fewshot(
     start_command(resolved, verbose, adapter=path)
 
     from loraft.display import table
-    from loraft.runs.atomic_files import to_json
-    from loraft.runs.records import as_json
     from loraft.studies.fewshot import study as fewshot_study
     from loraft.studies.fewshot import tables
 
@@ -103,7 +105,7 @@ def fewshot(
     )
     results_follow()
     if json:
-        print(to_json(as_json(study)))
+        print_json(study)
     else:
         table.show([tables.fewshot(study)])
         table.show_lines([*tables.fewshot_notes(study), "", study.verdict])

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from loraft.bundled import bundled_backbones, bundled_data
+from loraft.cli.console import print_json
 from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Rank, Seed, Sets, Task, dotted
 
 
@@ -10,7 +11,6 @@ def list_bundled(json: Json = False) -> None:
     """List what ships with loraft: backbones and data with their licences, tasks, presets."""
     from loraft.config.resolve import presets, tasks
     from loraft.display import table
-    from loraft.runs.atomic_files import to_json
 
     folders = [("backbone", *item) for item in bundled_backbones().items()]
     folders += [("data", *item) for item in bundled_data().items()]
@@ -18,7 +18,7 @@ def list_bundled(json: Json = False) -> None:
     for kind, paths in (("task", tasks()), ("preset", presets())):
         rows += [{"name": n, "kind": kind, "licence": "Apache-2.0", "path": str(p)} for n, p in paths.items()]
     if json:
-        print(to_json(rows))
+        print_json(rows)
     else:
         table.show([table.listing(["name", "kind", "licence", "path"], [list(row.values()) for row in rows])])
 

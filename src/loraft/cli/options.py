@@ -43,11 +43,28 @@ def _complete_set() -> list[str]:
     return [f"{key}=" for key in known_keys()]
 
 
-def complete_run() -> list[str]:
-    """The names of the finished runs in the folder `runs`."""
-    from loraft.runs.run import Run
+def complete_run(ctx: typer.Context) -> list[str]:
+    """Finished runs, trials of sweeps among them, sweeps (their best trial is meant), and bundles."""
+    from loraft.runs.run import MANIFEST_FILE, Run
+    from loraft.runs.study_folders import SweepFolder
 
-    return [path.parent.name for path in Path("runs").glob(f"*/{Run.results_file}")]
+    return _names(ctx, Run.results_file, f"*/{Run.results_file}", SweepFolder.results_file, MANIFEST_FILE)
+
+
+def complete_work(ctx: typer.Context) -> list[str]:
+    """Runs and studies, finished or not, and trials of sweeps."""
+    from loraft.runs.run import MANIFEST_FILE, Run
+    from loraft.runs.study_folders import DatasetFolder, FewshotFolder, FoldsFolder, SweepFolder
+
+    kinds = (Run, SweepFolder, FoldsFolder, FewshotFolder, DatasetFolder)
+    return _names(ctx, f"*/{Run.config_file}", MANIFEST_FILE, *(kind.config_file for kind in kinds))
+
+
+def _names(ctx: typer.Context, *files: str) -> list[str]:
+    """The folders of the runs that hold one of these files, by their paths in the folder that --output names."""
+    output = Path(ctx.params.get("output") or "runs")
+    found = {path.parent.relative_to(output).as_posix() for file in files for path in output.glob(f"[!.]*/{file}")}
+    return sorted(found)
 
 
 # Values that the config checks come in as text, so that all mistakes are reported together.

@@ -5,14 +5,19 @@ from typing import Annotated
 
 import typer
 
-from loraft.cli.options import Output
+from loraft.cli.options import Output, complete_work
 from loraft.errors import ConfigError
 from loraft.visible import visible
 
 
 def report(
     what: Annotated[
-        str | None, typer.Argument(metavar="[RUN|SWEEP|FEWSHOT|DATA]", help="Name or path; default: the newest.")
+        str | None,
+        typer.Argument(
+            metavar="[RUN|SWEEP|FEWSHOT|DATA]",
+            help="Name or path; default: the newest.",
+            autocompletion=complete_work,
+        ),
     ] = None,
     to: Annotated[
         Path | None, typer.Option("--to", metavar="FILE", help="File of the page; default: report.html in the folder.")

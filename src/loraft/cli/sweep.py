@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from loraft.cli.console import results_follow, say, start_command
+from loraft.cli.console import print_json, results_follow, say, start_command
 from loraft.cli.options import (
     ConfigFile,
     Data,
@@ -60,8 +60,6 @@ def sweep(
     """
     from loraft.config.resolve import resolve
     from loraft.display import table
-    from loraft.runs.atomic_files import to_json
-    from loraft.runs.records import as_json
     from loraft.runs.study_folders import SweepFolder
     from loraft.studies.sweep import tables
     from loraft.studies.sweep.grid import expand, expand_ranks, parse_grid, sweep_name
@@ -92,7 +90,7 @@ def sweep(
             planned = [replace(trial, trainable_parameters=n) for trial, n in zip(planned, counts, strict=True)]
         results_follow()
         if json:
-            print(to_json(as_json(planned)))
+            print_json(planned)
         else:
             table.show([tables.plan(planned)])
         return
@@ -109,7 +107,7 @@ def sweep(
         raise
     results_follow()
     if json:
-        print(to_json(as_json(result)))
+        print_json(result)
     else:
         table.show(tables.sweep_tables(result))
         table.show_lines(tables.sweep_notes(result))

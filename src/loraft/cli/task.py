@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from loraft.cli.console import say
+from loraft.cli.console import print_json, say
 from loraft.cli.options import Data, Json, Sets, dotted
 from loraft.errors import ConfigError
 
@@ -54,7 +54,6 @@ def list_tasks(json: Json = False) -> None:
     """List the built-in tasks: their labels, and the files to start from."""
     from loraft.config.resolve import TASKS, resolve, task_names
     from loraft.display import table
-    from loraft.runs.atomic_files import to_json
 
     rows = [
         {
@@ -65,7 +64,7 @@ def list_tasks(json: Json = False) -> None:
         for name in task_names()
     ]
     if json:
-        print(to_json(rows))
+        print_json(rows)
     else:
         cells = [[str(row["name"]), ", ".join(row["labels"]), str(row["path"])] for row in rows]
         table.show([table.listing(["name", "labels", "path"], cells)])

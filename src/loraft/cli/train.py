@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loraft import distributed
-from loraft.cli.console import results_follow, say, start_command
+from loraft.cli.console import print_json, results_follow, say, start_command
 from loraft.cli.options import (
     ConfigFile,
     Data,
@@ -97,9 +97,7 @@ def train(
     from loraft.display import table
     from loraft.evaluation import tables
     from loraft.evaluation.choosing import Metric
-    from loraft.runs.atomic_files import to_json
     from loraft.runs.predictions import command_with_a_row
-    from loraft.runs.records import as_json
     from loraft.runs.run import Run
     from loraft.training import pipeline
 
@@ -111,7 +109,7 @@ def train(
         raise
     results_follow()
     if json:
-        print(to_json(as_json(result)))
+        print_json(result)
     else:
         metric = Metric.of(resolved)
         shown = tables.before_after(result.before, result.after, metric)
@@ -140,8 +138,6 @@ def _train_folds(config: "Config", folds: int, *, force: bool, resume: bool, jso
     start_command(config, verbose)
 
     from loraft.display import table
-    from loraft.runs.atomic_files import to_json
-    from loraft.runs.records import as_json
     from loraft.studies.sweep import fold_tables
     from loraft.studies.sweep.folds import folds_folder, train_folds
 
@@ -155,7 +151,7 @@ def _train_folds(config: "Config", folds: int, *, force: bool, resume: bool, jso
         raise
     results_follow()
     if json:
-        print(to_json(as_json(result)))
+        print_json(result)
     else:
         table.show(fold_tables.folds_tables(result))
         table.show_lines(fold_tables.folds_notes(result))

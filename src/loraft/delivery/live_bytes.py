@@ -120,6 +120,6 @@ def _makes_floats(func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]
     if kwargs.get("dtype") is not None:
         return bool(kwargs["dtype"].is_floating_point)
     if tensors:
-        return tensors[0].dtype.is_floating_point
+        return bool(tensors[0].dtype.is_floating_point)
     counts = func.overloadpacket in (aten.arange, aten.full)
     return not counts or any(isinstance(one, float) for one in args)

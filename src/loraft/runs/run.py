@@ -181,9 +181,7 @@ def find_run(name_or_path: str | Path, output: Path) -> Run:
     wanted = str(name_or_path)
     if wanted.startswith(HUB):
         return Run.open(wanted)
-    paths = [Path(os.path.expanduser(wanted))] if wanted.strip() else []
-    if {*Path(wanted).parts} - {".."}:  # "." and ".." are no names
-        paths.insert(0, Path(output) / wanted)
+    paths = places(wanted, output)
     for path in paths:
         if SweepFolder(path).begun:
             return _best_trial(SweepFolder(path))
@@ -199,6 +197,14 @@ def find_run(name_or_path: str | Path, output: Path) -> Run:
     if any(os.path.exists(path) for path in paths):
         raise RunError(f"{show(wanted)}: exists, but is no folder of a run; {hint}")
     raise RunError(f"{output}: no such run (got {show(wanted)}); {hint}")
+
+
+def places(wanted: str, output: Path) -> list[Path]:
+    """Where a run or study may lie: under that name in the folder `output`, or at that path."""
+    paths = [Path(os.path.expanduser(wanted))] if wanted.strip() else []
+    if {*Path(wanted).parts} - {".."}:  # "." and ".." are no names
+        paths.insert(0, Path(output) / wanted)
+    return paths
 
 
 def _best_trial(sweep: SweepFolder) -> Run:

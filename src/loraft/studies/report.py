@@ -4,7 +4,6 @@ A report is made from the files in the directory: nothing is measured again and 
 """
 
 import difflib
-import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +11,11 @@ from pathlib import Path
 from loraft.display import page
 from loraft.display.page import Code, Document, Part
 from loraft.display.table import MANY_LABELS
-from loraft.errors import RunError
+from loraft.errors import RunError, listed
 from loraft.evaluation import tables as evaluation_tables
 from loraft.runs.lock import working_there
 from loraft.runs.output_paths import check_target, head, writing
-from loraft.runs.run import Run
+from loraft.runs.run import Run, places
 from loraft.runs.study_folders import DatasetFolder, FewshotFolder, FoldsFolder, SweepFolder
 from loraft.studies.dataset import tables as dataset_tables
 from loraft.studies.dataset.records import DatasetStatistics
@@ -88,17 +87,14 @@ def find(name_or_path: str | None, output: Path) -> Path:
     Raises:
         RunError: there is none; the message suggests a similar name.
     """
-    paths = [] if name_or_path is None else [Path(os.path.expanduser(name_or_path))]
-    if name_or_path is not None and {*Path(name_or_path).parts} - {".."}:  # "." and ".." are no names
-        paths.insert(0, output / name_or_path)
-    for path in paths:
+    for path in () if name_or_path is None else places(name_or_path, output):
         if path.is_dir():
             return path
     finished = {path.name: path for path in sorted(output.glob("[!.]*")) if _finished_at(path) is not None}
     if name_or_path is None and finished:
         return max(finished.values(), key=lambda path: _finished_at(path) or 0)
     close = difflib.get_close_matches(str(name_or_path), finished, n=1)
-    known = f"there are {', '.join(finished)}" if finished else "loraft train, sweep, fewshot and data make some"
+    known = f"there are {listed(finished)}" if finished else "loraft train, sweep, fewshot and data make some"
     hint = f"did you mean {close[0]}?" if close else known
     got = "nothing to report" if name_or_path is None else f"no such run or study (got {name_or_path!r})"
     raise RunError(f"{output}: {got}; {hint}")

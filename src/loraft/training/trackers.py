@@ -12,11 +12,9 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from huggingface_hub import constants
 
@@ -32,54 +30,19 @@ IDS_FILE = "trackers.json"
 PARAMS_AT_ONCE, LONGEST_PARAM = 100, 500  # limits of MLflow's servers
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What a tracker is told about a run.
-
-    Attributes:
-        folder: of the run.
-        name: of the run; of a trial with its sweep's before it.
-        config: the values of all keys.
-        texts: whether files may hold sentences (`output.texts`).
-        ids: of this run in each tracker, where it was opened before; a tracker adds its own.
-    """
-
-    folder: Path
-    name: str
-    config: dict[str, Any]
-    texts: bool
-    ids: dict[str, str]
-
-    @property
-    def group(self) -> str | None:
-        """The sweep of a trial."""
-        return self.name.rpartition("/")[0] or None
-
-
-class Tracker(Protocol):
-    """An open tracker."""
-
-    def log(self, step: int, values: dict[str, float]) -> None:
-        """Takes the numbers of one line of the log."""
-
-    def close(self, *, failed: bool) -> None:
-        """Ends the run there."""
-
-
-class TensorBoard:
+class _TensorBoard:
     """Event files in the folder `tensorboard` of the run."""
 
-    def __init__(self, of: Subject) -> None:
+    def __init__(self, run: Run, name: str, values: dict[str, Any], ids: dict[str, str]) -> None:
         try:
             self._new: Any = import_module("torch.utils.tensorboard").SummaryWriter
         except ImportError:
             self._new = import_module("tensorboardX").SummaryWriter
-        self._folder = str(of.folder / "tensorboard")
+        self._folder = str(run.path / "tensorboard")
         self._writer: Any = None
-        self._config = "\n".join(f"    {key}: {value}" for key, value in of.config.items())  # Markdown, as code
+        self._config = "\n".join(f"    {key}: {value}" for key, value in values.items())  # Markdown, as code
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Takes the numbers of one line of the log."""
         if self._writer is None:
             # A process that was killed may have logged this step and later ones already: TensorBoard drops those.
             again = not any(key.startswith("test/") for key in values)
@@ -90,85 +53,79 @@ class TensorBoard:
         self._writer.flush()
 
     def close(self, *, failed: bool) -> None:
-        """Ends the run there."""
         if self._writer is not None:
             self._writer.close()
 
 
-class WandB:
+class _WandB:
     """A run in Weights & Biases, with its files in the run's folder; what is printed is not captured."""
 
-    def __init__(self, of: Subject) -> None:
+    def __init__(self, run: Run, name: str, values: dict[str, Any], ids: dict[str, str]) -> None:
         offline = constants.HF_HUB_OFFLINE and "WANDB_MODE" not in os.environ
         self._run = import_module("wandb").init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
-            name=of.name,
-            group=of.group,
-            id=of.ids.setdefault("wandb", secrets.token_hex(4)),
+            name=name,
+            group=_group(name),
+            id=ids.setdefault("wandb", secrets.token_hex(4)),
             resume="allow",
-            dir=str(of.folder),
-            config=of.config,
+            dir=str(run.path),
+            config=values,
             mode="offline" if offline else None,
             # The patch of a changed repository may hold rows.
-            settings={"console": "off", "disable_git": not of.texts},
+            settings={"console": "off", "disable_git": not values["output.texts"]},
         )
         self._run.define_metric("*", step_metric="train/global_step")
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Takes the numbers of one line of the log."""
         self._run.log({**values, "train/global_step": step})
 
     def close(self, *, failed: bool) -> None:
-        """Ends the run there."""
         self._run.finish(exit_code=int(failed))
 
 
-class MLflow:
+class _MLflow:
     """A run in MLflow, where its own variables say; the config is its parameters."""
 
-    def __init__(self, of: Subject) -> None:
+    def __init__(self, run: Run, name: str, values: dict[str, Any], ids: dict[str, str]) -> None:
         self._mlflow = mlflow = import_module("mlflow")
-        known = of.ids.get("mlflow")
+        known = ids.get("mlflow")
         if known is None and "MLFLOW_EXPERIMENT_ID" not in os.environ:
             mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
-        run = mlflow.start_run(run_id=known, run_name=of.name, nested=mlflow.active_run() is not None)
-        of.ids["mlflow"] = run.info.run_id
-        params = [(key, str(value)[:LONGEST_PARAM]) for key, value in of.config.items()]
+        opened = mlflow.start_run(run_id=known, run_name=name, nested=mlflow.active_run() is not None)
+        ids["mlflow"] = opened.info.run_id
+        params = [(key, str(value)[:LONGEST_PARAM]) for key, value in values.items()]
         for first in range(0, len(params) if known is None else 0, PARAMS_AT_ONCE):  # they cannot be changed later
             mlflow.log_params(dict(params[first : first + PARAMS_AT_ONCE]))
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Takes the numbers of one line of the log."""
         self._mlflow.log_metrics(values, step=step)
 
     def close(self, *, failed: bool) -> None:
-        """Ends the run there."""
         self._mlflow.end_run("FAILED" if failed else "FINISHED")
 
 
-class Trackio:
+class _Trackio:
     """A run in trackio, which keeps its files itself, and knows a run by its name."""
 
-    def __init__(self, of: Subject) -> None:
-        self._run = import_module("trackio").init(
-            project=PROJECT, name=of.name, group=of.group, config=of.config, resume="allow"
-        )
+    def __init__(self, run: Run, name: str, values: dict[str, Any], ids: dict[str, str]) -> None:
+        self._trackio = import_module("trackio")
+        self._trackio.init(project=PROJECT, name=name, group=_group(name), config=values, resume="allow")
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Takes the numbers of one line of the log."""
-        self._run.log(values, step=step)
+        self._trackio.log(values, step=step)
 
     def close(self, *, failed: bool) -> None:
-        """Ends the run there."""
-        self._run.finish()
+        self._trackio.finish()  # the run's own `finish` is called again when Python ends, and prints on stdout
 
 
-KINDS: dict[str, Callable[[Subject], Tracker]] = {
-    "tensorboard": TensorBoard,
-    "wandb": WandB,
-    "mlflow": MLflow,
-    "trackio": Trackio,
-}  # other trackers are transformers' own, which take what its trainer logs
+# Each is opened with the run's directory and name, the values of the config's keys, and the ids of this run in the
+# trackers where it was opened before, to which it adds its own. Other trackers are transformers' own.
+KINDS: dict[str, Callable[[Run, str, dict[str, Any], dict[str, str]], Any]] = {
+    "tensorboard": _TensorBoard,
+    "wandb": _WandB,
+    "mlflow": _MLflow,
+    "trackio": _Trackio,
+}
 
 
 class Trackers:
@@ -181,7 +138,7 @@ class Trackers:
 
     def __init__(self, run: Run, config: Config) -> None:
         self._run, self._config = run, config
-        self._open: dict[str, Tracker] = {}
+        self._open: dict[str, Any] = {}
 
     def open(self) -> None:
         """Opens them, in the main process.
@@ -193,24 +150,20 @@ class Trackers:
         if not wanted or not is_main_process():
             return
         ids_path = self._run.path / IDS_FILE
-        of = Subject(
-            folder=self._run.path,
-            name=self._config.name or default_name(self._config),
-            config={key: value_of(self._config, key) for key in known_keys()},
-            texts=self._config.output.texts,
-            ids=read_object(ids_path, "delete it: the trackers begin anew") if ids_path.exists() else {},
-        )
+        ids = read_object(ids_path, "delete it: the trackers begin anew") if ids_path.exists() else {}
+        title = self._config.name or default_name(self._config)
+        values = {key: value_of(self._config, key) for key in known_keys()}
         for name in wanted:
             try:
                 with redirect_stdout(sys.stderr):
-                    self._open[name] = KINDS[name](of)
+                    self._open[name] = KINDS[name](self._run, title, values, ids)
             except Exception as error:
                 why = f"{type(error).__name__}: {first_line(error)}"
                 raise LoraftError(
                     f"train.report_to: cannot be opened (got {name!r}: {why}); mend that, or leave it out"
                 ) from error
-        if of.ids:
-            write_record(ids_path, of.ids)
+        if ids:
+            write_record(ids_path, ids)
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Sends the numbers of one line of the log, in the groups train, eval and test.
@@ -232,7 +185,7 @@ class Trackers:
             self._try(name, lambda tracker: tracker.close(failed=kind is not None))
         self._open.clear()
 
-    def _try(self, name: str, call: Callable[[Tracker], None]) -> None:
+    def _try(self, name: str, call: Callable[[Any], None]) -> None:
         try:
             with redirect_stdout(sys.stderr):
                 call(self._open[name])
@@ -240,6 +193,11 @@ class Trackers:
             del self._open[name]
             why = f"{type(error).__name__}: {first_line(error)}"
             warnings.warn(f"train.report_to: {name} failed ({why}); the run goes on without it", stacklevel=3)
+
+
+def _group(name: str) -> str | None:
+    """The sweep of a trial."""
+    return name.rpartition("/")[0] or None
 
 
 def _grouped(key: str) -> str:

@@ -1,0 +1,159 @@
+"""The commands `loraft runs list`, `show`, `diff` and `remove`; `delivery` does the work, from files alone."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loraft.cli.console import print_json, say
+from loraft.cli.options import Json, Output, complete_work
+from loraft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from loraft.delivery.listing import Row
+
+app = typer.Typer(no_args_is_help=True, help="List runs and studies, look at them, see what differs, remove them.")
+
+One = Annotated[str, typer.Argument(metavar="RUN", help="Name or path.", autocompletion=complete_work)]
+
+
+@app.command("list")
+def list_runs(
+    sort: Annotated[
+        str, typer.Option(help="date, name or score.", autocompletion=lambda: ["date", "name", "score"])
+    ] = "date",
+    output: Output = None,
+    json: Json = False,
+) -> None:
+    """List runs and studies with state, score and size; the trials of a sweep are rows, too."""
+    from loraft.delivery.listing import SORTS, rows_in
+    from loraft.display import table
+
+    if sort not in SORTS:
+        raise ConfigError(f"--sort: not allowed (got {sort!r}); one of {', '.join(SORTS)}")
+    rows = rows_in(Path(output or "runs"), sort=sort)
+    if json:
+        print_json(rows)
+    elif rows:
+        table.show([_table(rows)])
+        table.show_lines(f"{row.name}: {row.error}" for row in rows if row.error)
+    else:
+        say(f"no runs in {output or 'runs'}; loraft train makes one")
+
+
+@app.command()
+def show(run: One, output: Output = None, json: Json = False) -> None:
+    """Show one run or study: its config in short, scores, files with their sizes, and how to go on."""
+    from loraft.delivery.run_details import details
+    from loraft.display import table
+    from loraft.studies.report import find
+
+    found = details(find(run, Path(output or "runs")))
+    if json:
+        print_json(found)
+        return
+    config = [[key, table.shorten(_word(value))] for key, value in found.config.items() if value is not None]
+    scores = [[key, "" if old is None else f"{old:.4f}", f"{new:.4f}"] for key, (old, new) in found.scores.items()]
+    files = [[name, _size(size)] for name, size in found.files.items()]
+    shown = [_table([found.row, *found.runs]), table.listing(["file", "size"], files)]
+    shown += [table.listing(["config", ""], config)] if config else []
+    shown += [table.listing(["score", "before", "after"], scores)] if scores else []
+    table.show(shown)
+    table.show_lines(f"{row.name}: {row.error}" for row in (found.row, *found.runs) if row.error)
+    for line in found.next:
+        say(f"next: {line}")
+
+
+@app.command()
+def diff(
+    run: One,
+    other: Annotated[str, typer.Argument(metavar="RUN", help="Name or path.", autocompletion=complete_work)],
+    output: Output = None,
+    json: Json = False,
+) -> None:
+    """Show in what two runs differ: config, fingerprints of the data, versions of packages, scores."""
+    from loraft.delivery.run_details import differences
+    from loraft.display import table
+    from loraft.studies.report import find
+
+    paths = [find(name, Path(output or "runs")) for name in (run, other)]
+    found = differences(*paths)
+    if json:
+        print_json(found)
+        return
+    cells = [
+        [f"{one.group} {one.key}", *(table.shorten(_word(value), 60) for value in (one.first, one.second))]
+        for one in found
+    ]
+    if cells:
+        table.show([table.listing(["", run, other], cells)])
+    else:
+        table.show_lines(["no difference in config, data, versions and scores"])
+    if any(one.group == "score" for one in found):
+        say(f"next: loraft compare {paths[0]} {paths[1]} says whether scores differ beyond chance")
+
+
+@app.command()
+def remove(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or paths.", autocompletion=complete_work)],
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Remove the checkpoints of finished runs only.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    output: Output = None,
+) -> None:
+    """Remove runs or studies, or the checkpoints that finished runs no longer need; asks before it does."""
+    from loraft.delivery import removal
+    from loraft.delivery.listing import size_of
+    from loraft.studies.report import find
+
+    folders = removal.to_remove([find(name, Path(output or "runs")) for name in runs], checkpoints=checkpoints)
+    size = _size(sum(map(size_of, folders)))
+    for folder in folders:
+        say(f"{folder}  {_size(size_of(folder))}")
+    if not folders:
+        say("nothing to remove: there are no checkpoints")
+        return
+    if not yes:
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise ConfigError(f"--yes: is needed where nobody can be asked (got {len(folders)} to remove); add it")
+        say(f"remove {'these' if len(folders) > 1 else 'this'} for good? [y/N]")
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise typer.Exit(1)
+    removal.remove(folders)
+    say(f"removed {size}")
+
+
+def _table(rows: "Sequence[Row]") -> "Table":
+    """One line a row; names come last, where long ones have room."""
+    from loraft.display import table
+    from loraft.evaluation.metrics import ALL_SCORES
+
+    metrics = list(dict.fromkeys(row.metric for row in rows if row.metric is not None))
+    heads = ["score", "metric"] if len(metrics) > 1 else [ALL_SCORES[metrics[0]] if metrics else "score"]
+    made = table.narrow_table(*heads, "state", "kind", "date", "size", "name")
+    for column in made.columns[:-1]:
+        column.no_wrap = True
+    for row in rows:
+        score = "" if row.score is None else f"{row.score:.3f}"
+        score += "" if row.interval is None else f" [{row.interval[0]:.3f}, {row.interval[1]:.3f}]"
+        words = [ALL_SCORES[row.metric] if row.metric else ""] if len(metrics) > 1 else []
+        state = row.state if row.pid is None else f"{row.state} {row.pid}"
+        table.add_row(made, score, *words, state, row.kind, row.date[:10], _size(row.bytes), row.name)
+    return made
+
+
+def _word(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def _size(size: int) -> str:
+    """Bytes in words, in decimal units."""
+    for unit, bytes_of_it in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= bytes_of_it:
+            return f"{size / bytes_of_it:.1f} {unit}"
+    return f"{size} B"

@@ -1,0 +1,88 @@
+"""`loraft runs remove`: deletes runs and studies, or the checkpoints of finished runs, after checks of all of them.
+
+A directory is renamed to a hidden one beside it, and then deleted: a process that is killed meanwhile leaves the whole
+run or none. What is left of a hidden one is deleted by the next removal in the same folder.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from loraft.delivery.listing import kind_of
+from loraft.errors import RunError
+from loraft.runs.folders import RunFolder
+from loraft.runs.lock import locked, refuse_locked
+from loraft.runs.run import Bundle, Run
+from loraft.runs.study_folders import DatasetFolder, FoldsFolder, SweepFolder
+from loraft.studies.dataset.records import DatasetStatistics
+
+ASIDE = ".removed-"
+
+
+def to_remove(paths: Iterable[Path], *, checkpoints: bool) -> list[Path]:
+    """The folders that a removal deletes; nothing is changed.
+
+    Args:
+        paths: directories of runs and studies.
+        checkpoints: delete the checkpoints of finished runs alone; of a sweep, those of its trials.
+
+    Raises:
+        RunError: one is no directory of loraft's, a symlink, a trial of a sweep (which may lose its checkpoints only),
+            not finished (whose checkpoints it needs to go on), or another process works there.
+    """
+    found: list[Path] = []
+    for path in dict.fromkeys(Path(os.path.abspath(path)) for path in paths):
+        folder = _own(path)
+        studies = [one for one in (SweepFolder(path.parent), FoldsFolder(path.parent)) if one.begun]
+        inside = sorted(path.glob(f"[!.]*/{Run.config_file}")) if isinstance(folder, SweepFolder) else []
+        runs: list[RunFolder] = [Run(config.parent) for config in inside]
+        for one in (folder, *runs, *studies):
+            refuse_locked(one.path)
+        if not checkpoints:
+            if studies:
+                raise RunError(
+                    f"{path}: belongs to the {studies[0].kind} in {path.parent}, whose results name it; remove that, or"
+                    " the --checkpoints of this one"
+                )
+            found.append(path)
+            continue
+        for run in runs or [folder]:
+            if not run.finished:
+                raise RunError(f"{run.path}: is not finished, and needs its checkpoints to go on; {run.way_on}")
+            kept = run.path / "checkpoints"
+            found += [kept] if kept.is_dir() and not kept.is_symlink() else []
+    return found
+
+
+def remove(folders: Sequence[Path]) -> None:
+    """Deletes what `to_remove` found.
+
+    Raises:
+        RunError: a process has begun to work there.
+        OSError: one cannot be renamed or deleted.
+    """
+    for path in folders:
+        for left in path.parent.glob(f"{ASIDE}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with locked(path.parent if path.name == "checkpoints" else path):
+            aside = path.with_name(f"{ASIDE}{path.name}")
+            os.replace(path, aside)
+        shutil.rmtree(aside)
+
+
+def _own(path: Path) -> RunFolder:
+    """The directory of a run or study, known by more than its config, which may be a file of the user's."""
+    if path.is_symlink():
+        raise RunError(f"{path}: is a symlink (to {os.readlink(path)}); remove what it names by its own path")
+    kind = kind_of(path)
+    if kind is None or isinstance(kind[1], Bundle):
+        raise RunError(f"{path}: is not the directory of a run or study; loraft runs list shows them")
+    folder = kind[1]
+    if isinstance(folder, DatasetFolder):
+        DatasetStatistics.of(folder)  # its only file is known by what it holds
+    elif not folder.recognised and not folder.result_is_aside:
+        raise RunError(
+            f"{path}: has a {folder.config_file} and nothing else of a {folder.kind}; look at it and delete it yourself"
+        )
+    return folder

@@ -1,0 +1,144 @@
+"""What `loraft runs show` and `diff` print: one run in short, and in what two of them differ, from their files."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loraft.config.diagnostics import known_keys, value_of
+from loraft.config.resolve import load_config
+from loraft.config.schema import Config
+from loraft.delivery.listing import INSIDE, Row, kind_of, rows_of, size_of
+from loraft.errors import RunError
+from loraft.runs.bundle import config_of
+from loraft.runs.environment import Environment
+from loraft.runs.folders import RunFolder
+from loraft.runs.records import read_object, read_record
+from loraft.runs.run import MANIFEST_FILE, Bundle, Run
+from loraft.training.results import RunResult
+
+# Of the config, what tells runs apart most often.
+IN_SHORT = (
+    "model.name", "model.revision", "quant.method", "data.source", "prompt.task", "lora.r", "lora.lora_alpha",
+    "lora.target_modules", "train.learning_rate", "train.num_train_epochs", "train.max_steps",
+    "train.per_device_train_batch_size", "train.gradient_accumulation_steps", "train.metric", "seed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Details:
+    """A run or study in short.
+
+    Attributes:
+        row: as in the list.
+        config: the values of `IN_SHORT`; empty where there is no config.
+        scores: of a finished run on the test split, as fractions, by their keys: before (None where it was not
+            measured) and after the training.
+        files: bytes of each file and folder in the directory.
+        runs: the rows of the trials or folds in it.
+        next: commands, or what to do, in words.
+    """
+
+    row: Row
+    config: dict[str, Any]
+    scores: dict[str, tuple[float | None, float]]
+    files: dict[str, int]
+    runs: tuple[Row, ...]
+    next: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One value in which two runs differ; None where a run lacks it. `group` is config, data, version or score."""
+
+    group: str
+    key: str
+    first: Any
+    second: Any
+
+
+def details(path: Path) -> Details:
+    """One run or study in short.
+
+    Raises:
+        RunError: the directory holds neither.
+    """
+    kind, folder = _found(path)
+    parent = kind_of(path.parent)
+    study = (f"{path.parent.name}/", INSIDE[parent[0]]) if parent is not None and parent[0] in INSIDE else ()
+    row, *runs = rows_of(path, *study)
+    config, scores, way = None, {}, [folder.way_on]
+    if row.state in ("damaged", "failed"):
+        way = [folder.mend]
+    elif kind != "data" and folder.begun:
+        config = _config(folder)
+    if row.state == "finished":
+        quoted = shlex.quote(str(path))
+        way = [f"loraft report {quoted}"]
+        if isinstance(folder, Run):
+            way = [f"loraft predict --run {quoted} --input FILE", f"loraft eval --run {quoted}"]
+            way += [] if isinstance(folder, Bundle) else [f"loraft report {quoted}"]
+            scores = _scores(folder)
+    return Details(
+        row=row,
+        config={} if config is None else {key: value_of(config, key) for key in IN_SHORT},
+        scores=scores,
+        files={entry.name: size_of(entry) for entry in sorted(path.iterdir())},
+        runs=tuple(runs),
+        next=tuple(way),
+    )
+
+
+def differences(first: Path, second: Path) -> list[Difference]:
+    """In what two runs differ: keys of the config, fingerprints of the data, versions, and scores.
+
+    Raises:
+        LoraftError: a directory holds no run or study, or a file is damaged.
+    """
+    one, other = _facts(first), _facts(second)
+    return [
+        Difference(*key, one.get(key), other.get(key))
+        for key in dict.fromkeys((*one, *other))
+        if one.get(key) != other.get(key)
+    ]
+
+
+def _facts(path: Path) -> dict[tuple[str, str], Any]:
+    """Everything that is compared, by group and key."""
+    kind, folder = _found(path)
+    if kind == "data":
+        raise RunError(f"{path}: describes a data set, which has no config; name a run or a study of runs")
+    config = _config(folder)
+    keys = [key for key in known_keys() if key not in ("name", "output.folder")]
+    found: dict[tuple[str, str], Any] = {("config", key): value_of(config, key) for key in keys}
+    if not isinstance(folder, Run):
+        return found
+    manifest = folder.adapter / MANIFEST_FILE
+    if manifest.exists():
+        content = read_object(manifest, folder.mend)
+        data = content.get("data")
+        prints = data.get("fingerprints", {}) if isinstance(data, dict) else {}
+        found |= {("data", f"{split} rows"): str(value)[:12] for split, value in dict(prints).items()}
+    if folder.environment_path.exists():
+        made = read_record(folder.environment_path, Environment, folder.mend)
+        versions = {"python": made.python, **made.packages, "commit of loraft": made.git_commit}
+        found |= {("version", name): version for name, version in versions.items()}
+    return found | {("score", key): value for key, (_, value) in _scores(folder).items()}
+
+
+def _found(path: Path) -> tuple[str, RunFolder]:
+    if (found := kind_of(path)) is None:
+        raise RunError(f"{path}: is not the directory of a run or study; loraft runs list shows them")
+    return found
+
+
+def _config(folder: RunFolder) -> Config:
+    return config_of(folder) if isinstance(folder, Run) else load_config(folder.config_path)
+
+
+def _scores(run: Run) -> dict[str, tuple[float | None, float]]:
+    if isinstance(run, Bundle) or not run.finished:
+        return {}
+    result = RunResult.of(run)
+    before = {} if result.before is None else result.before.scores
+    return {key: (before.get(key), value) for key, value in result.after.scores.items()}

@@ -1,0 +1,126 @@
+"""`loraft runs remove` deletes whole runs and studies, or checkpoints, and nothing else."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.damage import copied
+
+from loraft.delivery import removal
+from loraft.delivery.removal import remove, to_remove
+from loraft.errors import LoraftError
+from loraft.runs.lock import LOCK_FILE
+
+OTHER = {"pid": 1, "host": "another", "process_started": 0.0, "started": "2026-01-01T00:00:00+00:00", "command": "x"}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    folder = copied(tmp_path)
+    for run in ("run", "sweep/r1", "sweep/r2"):
+        (folder / run / "checkpoints" / "checkpoint-2").mkdir(parents=True)
+    return folder
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.suffix != ".md"}
+
+
+def test_whole_runs_and_studies_are_removed_once_each(runs: Path) -> None:
+    remove(to_remove([runs / "run", runs / "." / "run" / ".." / "run"], checkpoints=False))
+    assert names(runs) == {"sweep", "fewshot", "data"}
+    remove(to_remove([runs / "sweep", runs / "fewshot", runs / "data"], checkpoints=False))
+    assert names(runs) == set()
+
+
+def test_checkpoints_go_and_the_rest_stays(runs: Path) -> None:
+    remove(to_remove([runs / "run", runs / "sweep"], checkpoints=True))
+    assert not list(runs.rglob("checkpoints"))
+    assert (runs / "run" / "metrics.json").exists()
+    assert (runs / "sweep" / "r1" / "adapter").is_dir()
+    (runs / "sweep" / "r1" / "checkpoints").mkdir()
+    assert to_remove([runs / "sweep" / "r1"], checkpoints=True) == [runs / "sweep" / "r1" / "checkpoints"]
+    assert to_remove([runs / "run"], checkpoints=True) == []
+
+
+def refused(says: str, *paths: Path, checkpoints: bool = False) -> None:
+    with pytest.raises(LoraftError, match=says):
+        to_remove(paths, checkpoints=checkpoints)
+
+
+def test_what_is_not_of_loraft_is_refused_and_nothing_of_the_same_call_removed(runs: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "của-em"
+    foreign.mkdir()
+    refused("is not the directory of a run or study", runs / "run", foreign)
+    (foreign / "config.yaml").write_text("seed: 1", encoding="utf-8")
+    refused("nothing else of a run", foreign)
+    (tmp_path / "dữ-liệu").mkdir()
+    (tmp_path / "dữ-liệu" / "data.json").write_text('{"a": 1}', encoding="utf-8")
+    refused(r"data\.json: ", tmp_path / "dữ-liệu")
+    refused("is not the directory of a run or study", runs / "run" / "adapter")  # a bundle: weights by themselves
+    refused("is not the directory of a run or study", runs, tmp_path, Path("/"))
+
+
+def test_symlinks_are_not_followed(runs: Path, tmp_path: Path) -> None:
+    os.symlink(runs / "run", runs / "liên-kết")
+    refused("is a symlink", runs / "liên-kết")
+    kept = tmp_path / "giữ"
+    kept.mkdir()
+    (kept / "x").write_text("x", encoding="utf-8")
+    os.symlink(kept, runs / "fewshot" / "plots")
+    shutil.rmtree(runs / "run" / "checkpoints")
+    os.symlink(kept, runs / "run" / "checkpoints")
+    assert to_remove([runs / "run"], checkpoints=True) == []
+    remove(to_remove([runs / "fewshot", runs / "run"], checkpoints=False))
+    assert (kept / "x").exists()
+
+
+def test_a_trial_stays_with_its_sweep(runs: Path) -> None:
+    refused(r"belongs to the sweep in .*sweep, whose results name it", runs / "sweep" / "r1")
+    for name in ("sweep.yaml", "sweep.json"):
+        os.rename(runs / "sweep" / name, runs / "sweep" / name.replace("sweep", "folds"))
+    refused("belongs to the training by folds", runs / "sweep" / "r1")
+
+
+@pytest.mark.parametrize("checkpoints", [False, True])
+@pytest.mark.parametrize(("at", "asked"), [("run", "run"), ("sweep", "sweep"), ("sweep/r1", "sweep")])
+def test_where_another_process_works_nothing_is_removed(at: str, asked: str, checkpoints: bool, runs: Path) -> None:
+    (runs / at / LOCK_FILE).write_text(json.dumps(OTHER))
+    refused("process 1 on another", runs / asked, checkpoints=checkpoints)
+
+
+def test_the_checkpoints_of_a_trial_wait_for_its_sweep(runs: Path) -> None:
+    (runs / "sweep" / LOCK_FILE).write_text(json.dumps(OTHER))
+    refused("process 1 on another", runs / "sweep" / "r1", checkpoints=True)
+
+
+def test_unfinished_runs_keep_their_checkpoints(runs: Path) -> None:
+    (runs / "run" / "metrics.json").unlink()
+    refused(r"not finished, and needs its checkpoints to go on; loraft train --resume", runs / "run", checkpoints=True)
+    (runs / "sweep" / "r2" / "metrics.json").unlink()
+    refused("r2: is not finished", runs / "sweep", checkpoints=True)
+
+
+def test_an_interruption_leaves_no_half_run_and_the_next_removal_tidies_up(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(removal.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove(to_remove([runs / "run"], checkpoints=False))
+    assert names(runs) == {"sweep", "fewshot", "data", ".removed-run"}
+    remove(to_remove([runs / "fewshot"], checkpoints=False))
+    assert names(runs) == {"sweep", "data"}
+
+
+def test_a_process_that_began_meanwhile_keeps_its_run(runs: Path) -> None:
+    found = to_remove([runs / "run"], checkpoints=False)
+    (runs / "run" / LOCK_FILE).write_text(json.dumps(OTHER))
+    with pytest.raises(LoraftError, match="process 1 on another"):
+        remove(found)
+    assert (runs / "run" / "metrics.json").exists()
