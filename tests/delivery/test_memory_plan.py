@@ -112,6 +112,14 @@ def test_the_settings_of_a_training_are_seen(tmp_path: Path) -> None:
     assert again < plain < padded
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_rows_of_different_lengths_are_padded_to_the_longest(tmp_path: Path, method: str) -> None:
+    made = planned(tiny(tmp_path, "train.shared_prefix=off"), method)
+    uneven, even = (made.memory([*rows(1, 60), *rows(1, short)]).activations for short in (40, 60))
+    # They need a mask, and logits at the positions at which either row predicts an answer token: six, not three.
+    assert even + 3 * 2 * 8192 * 4 < uneven < 2 * even
+
+
 @pytest.mark.parametrize("architecture", ["qwen3", "gpt_neox", "gemma2"])
 def test_no_architecture_is_known_by_name(tmp_path: Path, architecture: str) -> None:
     made = planned(tiny(tmp_path, "lora.target_modules=default", architecture=architecture))

@@ -85,11 +85,13 @@ def flash_attention() -> Iterator[None]:
     """Inside the block torch's attention stores no probabilities, as on a CPU or a card; on meta tensors it would."""
     own = F.scaled_dot_product_attention
 
-    def attention(query: Any, key: Any, value: Any, *args: Any, dropout_p: float = 0.0, **kwargs: Any) -> Any:
-        if args or dropout_p:  # the kernel of CPUs has no dropout
-            return own(query, key, value, *args, dropout_p=dropout_p, **kwargs)
-        kwargs.pop("enable_gqa", None)  # the kernel sees it by the shapes
-        return aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, **kwargs)[0]
+    def attention(*args: Any, **kwargs: Any) -> Any:
+        if len(args) > 3 or kwargs.get("dropout_p"):  # the kernel of CPUs has no dropout
+            return own(*args, **kwargs)
+        given = {key: value for key, value in kwargs.items() if key in ("attn_mask", "is_causal", "scale")}
+        if given.get("attn_mask") is not None:
+            given["attn_mask"] = given["attn_mask"].to(args[0].dtype)  # of a boolean mask torch makes numbers
+        return aten._scaled_dot_product_flash_attention_for_cpu(*args, **given)[0]
 
     vars(F)["scaled_dot_product_attention"] = attention
     try:
