@@ -4,7 +4,7 @@ from textwrap import wrap
 
 from rich.table import Table
 
-from loraft.delivery.memory_plan import METHODS, Memory
+from loraft.delivery.memory_plan import METHODS, MOST_ROWS, Memory
 from loraft.delivery.plan import GIB, HERE, KEPT_BACK, RESERVE, Fit, Plan
 from loraft.display import table
 
@@ -71,7 +71,7 @@ def foot_lines(plan: Plan) -> list[str]:
     dtypes = "/".join(dict.fromkeys(plan.dtypes.values()))
     lines = wrap(
         f"GiB: free on {HERE}, where weights are {dtypes}. A card computes in 16 bits; of what PyTorch finds there,"
-        f" {RESERVE} GiB are for CUDA and {KEPT_BACK:.0%} for holes. Largest batch: a power of two. Full fine-tuning:"
+        f" {RESERVE} GiB are for CUDA and {KEPT_BACK:.0%} for holes. Largest batch: a power of two up to {MOST_ROWS}. Full fine-tuning:"
         " fp32 weights, padded rows of a batch.",
         WIDTH,
     )
