@@ -33,10 +33,7 @@ KEPT_BACK = 0.05  # of a card, for holes between the blocks of torch's allocator
 GIB = 2**30
 HERE = "this machine"
 CALIBRATION = 10.0  # seconds
-HEAP = (
-    "on a CPU the C library keeps freed blocks; up to 1.8 times the activations were measured on top of the peak"
-    " (docs/memory.md)"
-)
+HEAP = "on a CPU the C library keeps freed blocks: 12 to 139 % on top of the peak were measured (docs/memory.md)"
 DRAWS = 32  # batches that the mean number of tokens is taken from
 BUNDLED = {"model": "loraft-vi-tiny", "data": "feedback"}  # stand in where the tokenizer or the data are not there
 

@@ -71,8 +71,8 @@ def foot_lines(plan: Plan) -> list[str]:
     dtypes = "/".join(dict.fromkeys(plan.dtypes.values()))
     lines = wrap(
         f"GiB: free on {HERE}, where weights are {dtypes}. A card computes in 16 bits; of what PyTorch finds there,"
-        f" {RESERVE} GiB are for CUDA and {KEPT_BACK:.0%} for holes. Largest batch: a power of two up to {MOST_ROWS}. Full fine-tuning:"
-        " fp32 weights, padded rows of a batch.",
+        f" {RESERVE} GiB are for CUDA and {KEPT_BACK:.0%} for holes. Largest batch: a power of two up to {MOST_ROWS}."
+        " Full fine-tuning: fp32 weights, padded rows of a batch.",
         WIDTH,
     )
     if plan.steps is None:
