@@ -1,6 +1,6 @@
 """Predicted against measured peak memory of a training, setting by setting, each in a process of its own.
 
-    python benchmarks/memory.py      # on the CPU; writes results/memory.json and the table of docs/memory.md
+    python benchmarks/memory.py                  # writes results/memory.json and the table of docs/memory.md
     python benchmarks/memory.py --device cuda
 
 Measured is the most memory above that of a process in which all libraries are loaded and a model of two layers was
@@ -187,22 +187,25 @@ def main() -> None:
                 AutoModelForCausalLM.from_config(config).save_pretrained(folder / backbone.replace(" ", "-"))
         for setting in SETTINGS:
             one = {**asdict(setting), **predicted(setting, folder, asked.device)}
-            if asked.device == "cpu":
-                one |= in_a_process(setting, folder, "cpu", **GIVEN_BACK)
-                one["default_heap_mib"] = in_a_process(setting, folder, "cpu")["measured_mib"]
-            else:
-                one |= in_a_process(setting, folder, asked.device)
+            one |= in_a_process(setting, folder, asked.device, **(GIVEN_BACK if asked.device == "cpu" else {}))
             one["off"] = round(one["predicted_mib"] / one["measured_mib"] - 1, 4)
             found.append(one)
-            print(json.dumps(one), file=sys.stderr, flush=True)
-            made_in = {key: value for key, value in as_json(environment()).items() if key != "command"}
-            record = {"environment": made_in, "device": asked.device, "settings": found}
-            asked.out.parent.mkdir(parents=True, exist_ok=True)
-            asked.out.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-            if asked.out == OUT and PAGE.exists():
-                head, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-                text = f"{head}{BEGIN}\n{table(record)}\n{END}{rest.split(END)[1]}"
-                PAGE.write_text(text, encoding="utf-8")
+            keep(found, asked.device, asked.out)
+        for setting, one in zip(SETTINGS, found, strict=True) if asked.device == "cpu" else ():
+            one["default_heap_mib"] = in_a_process(setting, folder, "cpu")["measured_mib"]
+            keep(found, asked.device, asked.out)
+
+
+def keep(found: list[dict[str, Any]], device: str, out: Path) -> None:
+    """Writes what is measured so far: the record, and the table into the page of the documentation."""
+    print(json.dumps(found[-1]), file=sys.stderr, flush=True)
+    made_in = {key: value for key, value in as_json(environment()).items() if key != "command"}
+    record = {"environment": made_in, "device": device, "settings": found}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if out == OUT and PAGE.exists():
+        head, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+        PAGE.write_text(f"{head}{BEGIN}\n{table(record)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Memory is counted from a config alone: it is what torch allocates, and grows with batch and length."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from loraft.delivery.live_bytes import LiveBytes
 from loraft.delivery.memory_plan import METHODS, Memory, Planned, bits_per_weight, largest_batch, longest
 from loraft.engine.collator import TrainingRow
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CPU = torch.device("cpu")
 MIB = 2**20
 
@@ -104,12 +106,20 @@ def test_memory_grows_with_batch_and_length(tmp_path: Path, method: str) -> None
 
 
 def test_the_settings_of_a_training_are_seen(tmp_path: Path) -> None:
-    batch = rows(16, 200, prefix=100)
+    batch = rows(16, 200, prefix=180)
     plain, padded, again = (
         planned(tiny(tmp_path, *sets)).memory(batch).activations
         for sets in ((), ("train.shared_prefix=off",), ("train.gradient_checkpointing=true",))
     )
     assert again < plain < padded
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_rows_of_different_lengths_are_padded_to_the_longest(tmp_path: Path, method: str) -> None:
+    made = planned(tiny(tmp_path, "train.shared_prefix=off"), method)
+    uneven, even = (made.memory([*rows(1, 60), *rows(1, short)]).activations for short in (40, 60))
+    # They need a mask, and logits at the positions at which either row predicts an answer token: six, not three.
+    assert even + 3 * 2 * 8192 * 4 < uneven < 2 * even
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "gpt_neox", "gemma2"])
@@ -146,3 +156,20 @@ def test_the_tutorials_adapter_is_counted_as_peft_does(tmp_path: Path) -> None:
     made = Planned(config, "lora", torch.bfloat16, CPU)
     assert made.parameters == (851_968, 1_236_666_368)
     assert made.weights == 2 * (1_236_666_368 - 851_968) + 4 * 851_968
+
+
+# --- measured -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library is told by variables of glibc")
+def test_a_trainings_peak_is_as_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import memory
+
+    toy = tmp_path / "toy"
+    memory.AutoModelForCausalLM.from_config(memory.BACKBONES["toy"]).save_pretrained(toy)
+    setting = memory.Setting(memory.TINY, "none", 8, 256)
+    predicted = memory.predicted(setting, tmp_path, "cpu")["predicted_mib"]
+    measured = memory.in_a_process(setting, tmp_path, "cpu", **memory.GIVEN_BACK)["measured_mib"]
+    assert predicted == pytest.approx(measured, rel=0.15)

@@ -30,6 +30,7 @@ def plan(
     task: Task = None,
     quant: Quant = None,
     rank: Rank = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file of --figure.")] = False,
     json: Json = False,
 ) -> None:
     """Tell what a training will need: weights, memory and batch on common cards, steps, time.
@@ -47,12 +48,27 @@ def plan(
 
     from loraft.delivery import plan as planning
     from loraft.delivery import plan_tables
+    from loraft.runs.output_paths import check_target
 
+    if figure is not None:
+        check_target(figure, "--figure", own=lambda path: False, force=force)
     found = planning.plan(resolved, length=length, seconds=planning.CALIBRATION if calibrate else 0)
+    errors = []
+    if quant_error:
+        from loraft.delivery import quant_error as rounding
+
+        errors = rounding.measure(resolved)
+    if figure is not None:
+        from loraft.delivery import memory_figure
+
+        memory_figure.draw(plan_tables.by_name(found), figure, title=plan_tables.title(found))
     results_follow()
     if json:
-        print(to_json(as_json(found) | {"seconds": found.seconds}))
+        more = {"quant_error": as_json(errors)} if quant_error else {}
+        print(to_json(as_json(found) | {"seconds": found.seconds} | more))
         return
     table.show_lines(plan_tables.head_lines(found))
     table.show([plan_tables.memory_table(found), plan_tables.device_table(found)])
+    if quant_error:
+        table.show([rounding.table(errors)])
     table.show_lines(plan_tables.foot_lines(found))

@@ -8,12 +8,12 @@ Indices, masks and token ids stay on the CPU and are computed, because shapes de
 """
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -80,17 +80,24 @@ class LiveBytes(TorchDispatchMode):
         self._seen.remove(address)
 
 
-class FlashAttention(TorchFunctionMode):
+@contextmanager
+def flash_attention() -> Iterator[None]:
     """Inside the block torch's attention stores no probabilities, as on a CPU or a card; on meta tensors it would."""
+    own = F.scaled_dot_product_attention
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Runs a function; the kernel of CPUs for attention without dropout."""
-        given = dict(kwargs or {})
-        if func is not F.scaled_dot_product_attention or given.get("dropout_p"):
-            return func(*args, **given)
-        given = {key: value for key, value in given.items() if key in ("attn_mask", "is_causal", "scale")}
-        given["attn_mask"] = given.get("attn_mask", args[3] if len(args) > 3 else None)
-        return aten._scaled_dot_product_flash_attention_for_cpu(*args[:3], **given)[0]
+    def attention(*args: Any, **kwargs: Any) -> Any:
+        if len(args) > 3 or kwargs.get("dropout_p"):  # the kernel of CPUs has no dropout
+            return own(*args, **kwargs)
+        given = {key: value for key, value in kwargs.items() if key in ("attn_mask", "is_causal", "scale")}
+        if given.get("attn_mask") is not None:
+            given["attn_mask"] = given["attn_mask"].to(args[0].dtype)  # of a boolean mask torch makes numbers
+        return aten._scaled_dot_product_flash_attention_for_cpu(*args, **given)[0]
+
+    vars(F)["scaled_dot_product_attention"] = attention
+    try:
+        yield
+    finally:
+        vars(F)["scaled_dot_product_attention"] = own
 
 
 def _to_meta(tensor: torch.Tensor) -> torch.Tensor:

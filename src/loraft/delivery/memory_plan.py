@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,8 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 
 from loraft.config.schema import Config, QuantConfig
-from loraft.delivery.live_bytes import FlashAttention, LiveBytes
-from loraft.engine.collator import TrainingRow, first_rows, pack, pad
+from loraft.delivery.live_bytes import LiveBytes, flash_attention
+from loraft.engine.collator import TrainingRow, first_rows, pack_if_smaller, pad
 from loraft.engine.loss import BatchMethod, answer_loss_sums
 from loraft.models.adapter import add_adapter, parameter_counts
 from loraft.models.backbone import without_weights
@@ -126,21 +127,29 @@ class Planned:
             method = choose_method(self.model, self.section, arguments, rows)
         if method is BatchMethod.FUSED and self._mixed:
             method = BatchMethod.ATTENTION
-        batch = pad(rows, 0) if method is BatchMethod.PADDED else pack(rows)
+        packed = None if method is BatchMethod.PADDED else pack_if_smaller(rows)
+        batch = pad(rows, 0) if packed is None else packed
         loss = partial(answer_loss_sums, self.model, dtype=self.dtype, adapters=1)
-        with FlashAttention(), nullcontext() if self.method == "full" else enabled(self.model, method, None):
+        with flash_attention(), nullcontext() if self.method == "full" else enabled(self.model, method, None):
             with self._counted() as live:
                 loss(batch, method=method).sum().backward()
-            checked = tuple(len(row.input_ids) for row in rows[:CHECKED_ROWS])
-            if method is not BatchMethod.PADDED and checked not in self._of_check:
-                few, padded = first_rows(batch, CHECKED_ROWS), pad(rows[:CHECKED_ROWS], 0)
-                with self._counted() as check, warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # it compares numbers, and there are none
-                    check_first_batch(
-                        self.model, padded, lambda how: loss(few, method=how), method, None, dtype=self.dtype
-                    )
-                self._of_check[checked] = check.peak
-        return Memory(self.weights, self.gradients, self.optimizer, max(live.peak, self._of_check.get(checked, 0)))
+            most = live.peak
+            if packed is not None:
+                most = max(most, self._of_first_batch(method, rows[:CHECKED_ROWS], loss, packed))
+        return Memory(self.weights, self.gradients, self.optimizer, most)
+
+    def _of_first_batch(self, method: BatchMethod, few: Sequence[TrainingRow], loss: Any, packed: Any) -> int:
+        """Bytes that the comparison of a packed batch with a padded one needs, of the few rows that it takes."""
+        lengths = tuple(len(row.input_ids) for row in few)
+        if lengths not in self._of_check:
+            batch = first_rows(packed, len(few))
+            with self._counted() as live, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it compares numbers, and there are none
+                check_first_batch(
+                    self.model, pad(few, 0), lambda how: loss(batch, method=how), method, None, dtype=self.dtype
+                )
+            self._of_check[lengths] = live.peak
+        return self._of_check[lengths]
 
     def _counted(self) -> LiveBytes:
         return LiveBytes([*self.model.parameters(), *self.model.buffers()], self._dense)

@@ -4,7 +4,7 @@ from textwrap import wrap
 
 from rich.table import Table
 
-from loraft.delivery.memory_plan import METHODS
+from loraft.delivery.memory_plan import METHODS, MOST_ROWS, Memory
 from loraft.delivery.plan import GIB, HERE, KEPT_BACK, RESERVE, Fit, Plan
 from loraft.display import table
 
@@ -29,6 +29,16 @@ def head_lines(plan: Plan) -> list[str]:
         f"{plan.batch} rows of up to {plan.length} tokens{shared}{again}",
         *(line for note in plan.notes for line in wrap(f"note: {note}", WIDTH)),
     ]
+
+
+def title(plan: Plan) -> str:
+    """Of the figure."""
+    return f"{plan.backbone}: {plan.batch} rows of up to {plan.length} tokens"
+
+
+def by_name(plan: Plan) -> dict[str, Memory]:
+    """Memory of the methods on this machine, by their names for people."""
+    return {NAMES[method]: plan.methods[method] for method in METHODS}
 
 
 def memory_table(plan: Plan) -> Table:
@@ -61,8 +71,8 @@ def foot_lines(plan: Plan) -> list[str]:
     dtypes = "/".join(dict.fromkeys(plan.dtypes.values()))
     lines = wrap(
         f"GiB: free on {HERE}, where weights are {dtypes}. A card computes in 16 bits; of what PyTorch finds there,"
-        f" {RESERVE} GiB are for CUDA and {KEPT_BACK:.0%} for holes. Largest batch: a power of two. Full fine-tuning:"
-        " fp32 weights, padded rows of a batch.",
+        f" {RESERVE} GiB are for CUDA and {KEPT_BACK:.0%} for holes. Largest batch: a power of two up to {MOST_ROWS}."
+        " Full fine-tuning: fp32 weights, padded rows of a batch.",
         WIDTH,
     )
     if plan.steps is None:

@@ -16,7 +16,7 @@ from typing import overload
 import numpy as np
 import torch
 
-from loraft.engine.layout import common_prefix, padded_sizes
+from loraft.engine.layout import bucket_size, common_prefix, padded_sizes
 
 IGNORE = -100  # label of a token without a loss, as in transformers
 
@@ -191,6 +191,13 @@ def pack(rows: Sequence[TrainingRow]) -> dict[str, torch.Tensor]:
         "predicting": predicting_BQ,
         "weights": torch.tensor(weights),
     }
+
+
+def pack_if_smaller(rows: Sequence[TrainingRow]) -> dict[str, torch.Tensor] | None:
+    """Returns the examples as one packed row; None where a padded batch has no more tokens."""
+    packed = pack(rows)
+    padded = len(rows) * bucket_size(max(len(row.input_ids) for row in rows))
+    return packed if packed["input_ids"].numel() < padded else None
 
 
 def shared_prompt(rows: Sequence[TrainingRow]) -> int:

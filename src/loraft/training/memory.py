@@ -1,4 +1,7 @@
-"""The peak memory of a training, and an estimate, before anything runs, of what fits into the memory that is free."""
+"""The peak memory of a training, and an estimate, before anything runs, of what fits into the memory that is free.
+
+The estimate is a formula, because it is asked for many sizes at every start; `delivery.memory_plan` counts in seconds.
+"""
 
 import ctypes
 import gc

@@ -16,8 +16,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from loraft.config.schema import TrainConfig
 from loraft.engine import lora_linear
 from loraft.engine.architecture import UNLIMITED, longest_fast_row, rope_limit
-from loraft.engine.collator import TrainingRow, equal_length_parts, first_rows, pack, pad, rows_of, unpack
-from loraft.engine.layout import bucket_size
+from loraft.engine.collator import TrainingRow, equal_length_parts, first_rows, pack_if_smaller, pad, rows_of, unpack
 from loraft.engine.loss import BatchMethod, answer_loss_sums, static_loss_sums
 from loraft.engine.static_batch import StaticBatch, StaticInputs, static_batch
 from loraft.training.arguments import fitted_batches, sft_config
@@ -183,8 +182,8 @@ class LabelTrainer(CheckpointedTrainer):
             if self.static:
                 # The same number of targets in all batches, also in the smaller last one of an epoch.
                 return static_batch(rows, self.args.train_batch_size * self._answers, len(self.losses_A))
-            packed = pack(rows)
-            if packed["input_ids"].numel() < len(rows) * bucket_size(longest):
+            packed = pack_if_smaller(rows)
+            if packed is not None:
                 return packed
         return pad(rows, self.processing_class.pad_token_id)
 
