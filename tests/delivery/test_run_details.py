@@ -36,6 +36,10 @@ def test_a_sweep_shows_its_trials_and_other_work_what_it_has(runs: Path) -> None
     shutil.copytree(runs / "run" / "adapter", runs / "bó")
     assert details(runs / "bó").config["lora.r"] is not None
     assert [line.split()[1] for line in details(runs / "bó").next] == ["predict", "eval"]
+    manifest = json.loads((runs / "bó" / "loraft.json").read_text(encoding="utf-8"))
+    (runs / "bó" / "loraft.json").unlink()
+    (runs / "bó" / "loraft.json").write_text(json.dumps({**manifest, "merged": {"to": "onnx"}}), encoding="utf-8")
+    assert (details(runs / "bó").row.kind, details(runs / "bó").next) == ("export", ("docs/export.md shows its use",))
 
 
 def test_unfinished_and_damaged_work_says_how_to_go_on(runs: Path) -> None:
