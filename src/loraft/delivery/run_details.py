@@ -97,10 +97,11 @@ def differences(first: Path, second: Path) -> list[Difference]:
         LoraftError: a directory holds no run or study, or a file is damaged.
     """
     one, other = _facts(first), _facts(second)
+    both = {group for group, _ in one} & {group for group, _ in other}  # a bundle has no versions
     return [
         Difference(*key, one.get(key), other.get(key))
         for key in dict.fromkeys((*one, *other))
-        if one.get(key) != other.get(key)
+        if key[0] in both and one.get(key) != other.get(key)
     ]
 
 
