@@ -1,5 +1,6 @@
 """The baselines do the same work as loraft, tools take fair turns, and the page says what was measured."""
 
+import asyncio
 import copy
 import json
 import random
@@ -33,6 +34,7 @@ import baselines
 import cases
 import performance
 import programme
+import serving
 from measuring import measure
 from speed import FLAGS, _share
 from stepper import Paced
@@ -429,3 +431,40 @@ def test_different_work_ends_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="do not do the same work"):
         suite.evaluation("bundled", 4)
     assert _share([1, 2, None], [1, 3, None]) == pytest.approx(2 / 3)
+
+
+# --- serving ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_serving_says_how_many_times_as_many_rows_are_answered() -> None:
+    cell = {"rows_per_second": 300.0, "p50_ms": 3.25, "p99_ms": 9.9}
+    slow = {"rows_per_second": 40.0, "p50_ms": 20.0, "p99_ms": 41.0}
+    record = {
+        "machine": {"name": "CPU", "threads": 2}, "sizes": {"seconds": 6.0, "rounds": 2, "clients": [1, 64]},
+        "left_out": None, "same_labels_of_100": {serving.LORAFT: 100, "bare": 99},
+        "results": {name: {"1": one, "64": one, "half": one} for name, one in ((serving.LORAFT, cell), ("bare", slow))},
+    }  # fmt: skip
+    made = serving.table(record)
+    assert "| rows a second; p50 / p99 in ms | 1 client | 64 clients | half load |\n" in made
+    assert "| loraft serve | 300; 3.2 / 9.9 | 300; 3.2 / 9.9 | 300; 3.2 / 9.9 |\n" in made
+    assert 'answers 7.5 times as many rows as "bare" at 64 clients, with the same label for 99 of 100.' in made
+    if serving.OUT.exists():
+        record = json.loads(serving.OUT.read_text(encoding="utf-8"))
+        assert f"{serving.BEGIN}{serving.table(record)}{serving.END}" in serving.PAGE.read_text(encoding="utf-8")
+    assert serving.PAGE.read_text(encoding="utf-8").count(serving.BEGIN) == 1
+
+
+def test_a_request_in_the_open_loop_counts_from_when_it_was_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow:
+        busy = asyncio.Lock()  # a server that answers one request after the other, each in 20 ms
+
+        def __init__(self, address: str) -> None: ...
+
+        async def label(self, text: str) -> str:
+            async with self.busy:
+                await asyncio.sleep(0.02)
+            return "x"
+
+    monkeypatch.setattr(serving, "Connection", Slow)
+    took = asyncio.run(serving.open_loop("", ["câu"], rate=200, seconds=0.2))
+    assert max(took) > 5 * min(took)  # 200 a second are four times what it can answer, so they wait longer and longer

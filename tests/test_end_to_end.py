@@ -39,7 +39,8 @@ def test_a_run_holds_everything_that_the_design_names(trained: RunResult) -> Non
     files = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     assert {
         "config.yaml", "environment.json", "log.jsonl", "predictions.jsonl", "metrics.json", "adapter/loraft.json",
-        "adapter/adapter_model.safetensors", "plots/learning_curve.png", "plots/confusion_matrix.png",
+        "adapter/README.md", "adapter/adapter_model.safetensors", "plots/learning_curve.png",
+        "plots/confusion_matrix.png",
     } <= files  # fmt: skip
     assert not [name for name in files if "tmp" in name]
     bundle = json.loads((run.adapter / "loraft.json").read_text(encoding="utf-8"))
@@ -48,6 +49,9 @@ def test_a_run_holds_everything_that_the_design_names(trained: RunResult) -> Non
     assert trained.before is not None
     assert trained.after.n == trained.before.n == 40
     assert RunResult.of(run) == trained
+    card = (run.adapter / "README.md").read_text(encoding="utf-8")
+    assert f"accuracy {trained.after.accuracy:.3f} on 40 test rows" in card
+    assert str(run.path.parent) not in card
 
 
 def test_training_changed_the_answers_and_kept_the_best_checkpoint(trained: RunResult) -> None:

@@ -49,7 +49,8 @@ def test_what_another_server_needs_is_printed_and_nothing_listens(
     assert (code, out[:11], out.count("\n")) == (0, "vllm serve ", 1)
     assert err.startswith("a request: curl ")
     code, out, err = loraft_says("serve", "--run", str(run.path), "--command", "ollama")
-    assert (code, out.splitlines()[0]) == (0, "FROM ./một.gguf")
+    assert (code, out.splitlines()[0]) == (0, "FROM ./một-gguf/model.gguf")
+    assert "--to gguf --output" in err
 
 
 def test_flags_that_make_no_sense_are_refused(run_dir: Path, loraft_says: Says) -> None:

@@ -218,10 +218,22 @@ def test_a_backbone_that_fails_is_an_error_beside_what_was_found(
     def fails(*_: object) -> None:
         raise BackboneError("model.name: damaged")
 
-    monkeypatch.setattr(checking, "load_backbone", fails)
+    monkeypatch.setattr(checking, "calibrated", fails)
     of = check(config(tmp_path))
     assert of.findings == (Finding("error", "model.name: damaged"),)
     assert of.prompt is not None
+
+
+def test_some_steps_are_trained_for_their_speed_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "SECONDS", 0.0)
+    of = check(config(tmp_path, "train.per_device_train_batch_size=4"))
+    assert of.speed is not None
+    assert of.speed.steps > 1
+    rows = 4 / of.speed.seconds_per_step
+    assert f"speed: {rows:,.1f} rows and" in printed(of)
+    assert [path.name for path in tmp_path.iterdir()] == ["góp ý"]
 
 
 def test_an_earlier_run_and_mistakes_of_the_config_are_told(tmp_path: Path) -> None:
@@ -229,7 +241,7 @@ def test_an_earlier_run_and_mistakes_of_the_config_are_told(tmp_path: Path) -> N
     run.mkdir(parents=True)
     (run / "metrics.json").write_text("{}", encoding="utf-8")
     (run / "config.yaml").write_text("seed: 1\n", encoding="utf-8")
-    assert "--force" in found(check(config(tmp_path, "name=cũ"), speed=False), "error")
+    assert "--force" in found(check(config(tmp_path, "name=cũ"), speed=False), "warning")
     words = resolve(overrides=[f"data.source={tmp_path / 'góp ý'}", "train.metric=f1:neutral", "data.max_eval_rows=1"])
     with pytest.raises(ConfigError, match=r"train\.metric"):
         check(words, speed=False)

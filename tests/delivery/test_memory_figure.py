@@ -2,32 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loraft.delivery import memory_figure
+from loraft.delivery.memory_plan import Memory
 from loraft.display.figure import drawing
 
-
-@dataclass(frozen=True)
-class Bytes:
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-    peak: int
-
-
 METHODS = {
-    "toàn bộ": Bytes(4 << 30, 2 << 30, 8 << 30, 1 << 30, 16 << 30),
-    "QLoRA": Bytes(1 << 30, 0, 0, 1 << 30, 2 << 30),
+    "toàn bộ": Memory(4 << 30, 2 << 30, 8 << 30, 1 << 30),
+    "QLoRA": Memory(1 << 30, 0, 0, 1 << 30),
 }
 
 
-def drawn(monkeypatch: pytest.MonkeyPatch, path: Path, methods: dict[str, Bytes]) -> Any:
+def drawn(monkeypatch: pytest.MonkeyPatch, path: Path, methods: dict[str, Memory]) -> Any:
     """The axes of the figure that was saved."""
     kept = []
 
@@ -49,7 +39,7 @@ def test_a_bar_is_the_sum_of_its_parts_under_its_peak(tmp_path: Path, monkeypatc
     assert heights == [4, 2, 8, 1, 1, 0, 0, 1]
     assert max(bar.get_y() + bar.get_height() for bar in axes.patches) == 15
     texts = [text.get_text() for text in axes.texts]
-    assert "peak 16.00" in texts
+    assert "peak 15.00" in texts
     assert "0.00" not in texts  # a part without room has no number
     assert axes.get_ylabel() == "memory (GiB)"
 
@@ -63,6 +53,6 @@ def test_the_parts_differ_in_greyscale(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_small_backbones_are_in_mib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    axes = drawn(monkeypatch, tmp_path / "hình.png", {"LoRA": Bytes(12 << 20, 1 << 20, 2 << 20, 30 << 20, 45 << 20)})
+    axes = drawn(monkeypatch, tmp_path / "hình.png", {"LoRA": Memory(12 << 20, 1 << 20, 2 << 20, 30 << 20)})
     assert axes.get_ylabel() == "memory (MiB)"
     assert "peak 45" in [text.get_text() for text in axes.texts]

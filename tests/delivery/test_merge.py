@@ -16,6 +16,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import loraft
+from loraft.cli.app import main
 from loraft.delivery import merge as merging
 from loraft.delivery.merge import Comparison, Weights, compare, merge
 from loraft.errors import LoraftError, RunError, StorageError
@@ -68,14 +69,36 @@ def test_the_template_that_travels_along_asks_as_the_run_does_on_any_day(run: Ru
     assert ids == encoder.encode(SENTENCES[:1])[0].ids
 
 
-def test_it_is_used_like_the_run_also_after_it_was_moved(run: Run, merged: Path, tmp_path: Path) -> None:
+def test_it_is_loaded_like_the_run_also_after_it_was_moved(run: Run, merged: Path, tmp_path: Path) -> None:
     moved = tmp_path / "nơi khác"
     shutil.copytree(merged, moved)
-    found, own = loraft.load(moved), loraft.load(run.path)
-    np.testing.assert_allclose(found.log_probs(SENTENCES), own.log_probs(SENTENCES), atol=1e-4)
-    rows = loraft.evaluate(run=moved).rows
-    assert [row.predicted for row in rows] == [one.label for one in own.predict(SENTENCES)]
-    assert [one.label for one in loraft.predict(SENTENCES, run=moved)] == [one.label for one in own.predict(SENTENCES)]
+    expected = loraft.load(run.path).log_probs(SENTENCES)
+    np.testing.assert_allclose(loraft.load(moved).log_probs(SENTENCES), expected, atol=1e-4)
+
+
+@pytest.mark.integration
+def test_eval_and_predict_take_it_like_the_run(run: Run, merged: Path) -> None:
+    expected = [one.label for one in loraft.load(run.path).predict(SENTENCES)]
+    assert [row.predicted for row in loraft.evaluate(run=merged).rows] == expected
+    assert [one.label for one in loraft.predict(SENTENCES, run=merged)] == expected
+
+
+def test_a_prediction_that_is_resumed_depends_on_its_weights(
+    merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Path] = []
+
+    def origin_of(source: Path, adapter: Path, *_: object) -> None:
+        seen.append(adapter)
+        raise LoraftError("enough")
+
+    monkeypatch.setattr("loraft.evaluation.partial_file.origin_of", origin_of)
+    monkeypatch.setattr("loraft.cli.predict.start_command", lambda *_, **__: None)  # it changes the whole process
+    (tmp_path / "in.csv").write_text("sentence\nthầy dạy hay\n", encoding="utf-8")
+    given = ["--run", str(merged), "--input", str(tmp_path / "in.csv"), "--output-file", str(tmp_path / "out.csv")]
+    with pytest.raises(SystemExit):
+        main(["predict", *given])
+    assert seen == [merged]
 
 
 @pytest.mark.parametrize("name", ["generation_config.json", "chat_template.jinja", "model.safetensors"])
@@ -90,7 +113,10 @@ def test_a_changed_or_missing_file_is_refused(merged: Path, tmp_path: Path, name
         loraft.load(copy)
 
 
-def test_the_report_is_in_its_bundle(run: Run, tmp_path: Path) -> None:
+def test_the_report_is_in_its_bundle_also_of_a_model_in_several_files(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "LARGEST_FILE", "600KB")
     made = merge(run.path, tmp_path / "m", weights=Weights(dtype="bf16"), split="test")
     assert (made.base, made.dtype, made.rows) == (None, "bf16", len(SENTENCES))
     assert made.compared.log_prob_change > 0
@@ -99,6 +125,7 @@ def test_the_report_is_in_its_bundle(run: Run, tmp_path: Path) -> None:
     assert content["merged"]["compared"]["log_prob_change"] == made.compared.log_prob_change
     assert content["merged"]["backbone"] == config_of(run).model.name
     assert json.loads((tmp_path / "m" / "config.json").read_text())["dtype"] == "bfloat16"
+    assert {"model.safetensors.index.json", "model-00002-of-00002.safetensors"} < content["files"].keys()
 
 
 def test_what_answers_otherwise_is_not_written(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,8 +140,6 @@ def test_what_answers_otherwise_is_not_written(run: Run, tmp_path: Path, monkeyp
     with pytest.raises(RunError, match=r"m: is not written, since \d of 6 labels .* allowed from 0\.99"):
         merge(run.path, tmp_path / "neu" / "m")
     assert not [*tmp_path.iterdir()]
-    merge(run.path, tmp_path / "m", min_agreement=0)
-    assert (tmp_path / "m" / MANIFEST_FILE).is_file()
 
 
 def test_a_full_disk_is_one_message_and_leaves_the_earlier_model(
@@ -143,8 +168,9 @@ def test_force_replaces_an_earlier_model(run: Run, merged: Path, tmp_path: Path)
     assert [*tmp_path.iterdir()] == [earlier]
 
 
+@pytest.mark.integration
 def test_over_nf4_the_dequantised_weights_answer_as_the_run_and_the_original_ones_otherwise(tmp_path: Path) -> None:
-    run = finished_run(tmp_path, "quant.method=nf4", "quant.compute_dtype=fp32")
+    run = finished_run(tmp_path, "quant.method=nf4", "quant.compute_dtype=fp32", "quant.double_quant=false")
     made = merge(run.path, tmp_path / "m")
     other = merge(run.path, tmp_path / "o", weights=Weights("original"), min_agreement=0)
     assert (made.base, other.base) == ("dequantised", "original")
@@ -152,6 +178,7 @@ def test_over_nf4_the_dequantised_weights_answer_as_the_run_and_the_original_one
     assert "quantization_config" not in json.loads((tmp_path / "m" / "config.json").read_text())
 
 
+@pytest.mark.integration
 def test_a_backbone_of_a_gguf_file_becomes_safetensors(tmp_path: Path) -> None:
     write_gguf(tmp_path / "thử.gguf")
     run = finished_run(tmp_path, model=str(tmp_path / "thử.gguf"))
@@ -160,6 +187,7 @@ def test_a_backbone_of_a_gguf_file_becomes_safetensors(tmp_path: Path) -> None:
     assert "quantization_config" not in json.loads((tmp_path / "m" / "config.json").read_text())
 
 
+@pytest.mark.integration
 def test_an_adapter_apart_from_its_run_is_merged_too(run: Run, tmp_path: Path) -> None:
     shutil.copytree(run.adapter, tmp_path / "adapter")
     assert merge(tmp_path / "adapter", tmp_path / "m").compared.changed == 0

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 from loraft.config.schema import LoraSection
 from loraft.delivery.merged_model import merge, merged_model
 from loraft.engine import scorer
+from loraft.errors import BackboneError
 from loraft.models.adapter import load_adapter, lora_config
 from loraft.models.load import load_run
 from loraft.runs.bundle import config_of
@@ -126,3 +127,11 @@ def test_the_original_weights_are_another_base_than_the_dequantised_ones(tmp_pat
     weight = backbone.get_submodule(name).weight
     assert torch.equal(original.get_submodule(name).weight, weight.bfloat16())
     assert not torch.equal(dequantised.get_submodule(name).weight, weight)
+
+
+def test_a_dtype_that_cannot_hold_the_weights_is_refused(tmp_path: Path) -> None:
+    base = backbone()
+    saved_adapter(base, tmp_path, lora_config(LoraSection(r=1), base))
+    base.get_input_embeddings().weight.data[0, 0] = 70000.0
+    with pytest.raises(BackboneError, match=r"--dtype: .*\(got fp16, where model.embed_tokens.weight has infinities\)"):
+        merge(base, tmp_path, torch.float16)

@@ -1,23 +1,29 @@
 """What `loraft push` uploads is loaded from the hub and answers as the run; nothing private goes along."""
 
+import hashlib
 import json
 import shutil
 import socket
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers.bad_input import refusal
 from helpers.fake_hub import FakeHub, fake_hub
-from helpers.pushed import change_bundle, finished_run
+from helpers.pushed import FIRST, change_bundle, finished_run
 from huggingface_hub import constants
 
 import loraft
 from loraft.bundled import bundled_backbones
 from loraft.cli.app import main
+from loraft.config.resolve import load_config
+from loraft.delivery.export import Target, export
+from loraft.delivery.merge import merge
 from loraft.delivery.push import HubError, contents, push
 from loraft.errors import Note, RunError
 from loraft.runs.bundle import config_of
+from loraft.runs.hashes import hashes_of
 from loraft.runs.peft_folder import refuse_changed
 from loraft.runs.run import Run, find_run
 
@@ -92,8 +98,6 @@ def test_no_path_of_this_machine_and_no_other_file_goes_along(tmp_path: Path) ->
     results["warnings"] = [f"rows of {data} repeat; see {run.path}"]
     results["data"]["test"]["source"] = f"{data}/test.csv"
     run.results_path.write_text(json.dumps(results), encoding="utf-8")
-    from loraft.runs.hashes import hashes_of
-
     change_bundle(run.adapter, files=hashes_of(run.adapter, own["files"]))
     for name in ("training_args.bin", "optimizer.pt", "predictions.jsonl", "ghi chú.txt"):
         (run.adapter / name).touch()
@@ -137,58 +141,103 @@ def test_a_changed_adapter_and_a_bundle_are_refused(tmp_path: Path) -> None:
         push(run, "ai/gop-y", dry_run=tmp_path / "thử")
 
 
+@pytest.mark.filterwarnings("ignore::loraft.errors.Note")
+def test_a_run_of_an_earlier_version_gets_the_config_and_the_hashes_that_it_lacks(tmp_path: Path) -> None:
+    run = Run(Path(shutil.copytree(FIRST, tmp_path / "chạy")))
+    assert not {"config", "files"} & json.loads((run.adapter / "loraft.json").read_text(encoding="utf-8")).keys()
+    push(run, "ai/gop-y", dry_run=tmp_path / "thử")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        refuse_changed(tmp_path / "thử")
+    assert config_of(Run.open(tmp_path / "thử")).lora == load_config(run.config_path).lora
+
+
 # --- folders of loraft merge and loraft export ------------------------------------------------------------------------
 
 
-def made_folder(run: Run, folder: Path, architecture: str) -> Path:
+def made_folder(run: Run, folder: Path, kind: str) -> Path:
     """A folder as a merge or an export leaves it, with empty weights."""
     folder.mkdir()
-    shutil.copy(run.adapter / "loraft.json", folder)
-    change_bundle(folder, files=None, merged={"backbone": "/chỗ/khác/mô hình", "rows": 317, "dtype": "fp32"})
-    config = {"architectures": [architecture], "_name_or_path": "/chỗ/khác/mô hình"}
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json", "spiece.model"):
+    settings = {"architectures": ["LlamaForCausalLM"], "_name_or_path": "/chỗ/khác/mô hình"}
+    (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json", "spiece.model",
+                 "model.onnx", "model.gguf"):  # fmt: skip
         (folder / name).write_text("{}", encoding="utf-8")
     (folder / "pytorch_model.bin").touch()
+    files = hashes_of(folder, [path.name for path in folder.iterdir()])
+    shutil.copy(run.adapter / "loraft.json", folder)
+    to = {} if kind == "merged" else {"to": kind}
+    change_bundle(folder, files=files, merged={**to, "backbone": "/chỗ/khác/mô hình", "rows": 317})
     return folder
 
 
 @pytest.mark.parametrize(
-    ("architecture", "more", "library", "what"),
+    ("kind", "library", "what", "use"),
     [
-        ("LlamaForCausalLM", (), "transformers", "Weights with a LoRA adapter merged into them"),
-        ("LlamaForSequenceClassification", (), "transformers", "A sequence classifier made of"),
-        ("LlamaForCausalLM", ("m.onnx",), "onnx", "An ONNX file"),
-        ("LlamaForCausalLM", ("m.gguf",), "gguf", "A GGUF file"),
+        ("merged", "transformers", "Weights with a LoRA adapter merged into them", 'loraft.load("hf:ai/gop-y")'),
+        ("classifier", "transformers", "A sequence classifier", 'pipeline("text-classification", "ai/gop-y")'),
+        ("onnx", "onnx", "An ONNX file", "Its tokenizer writes the prompt around the text; the labels are in"),
+        ("gguf", "gguf", "A GGUF file", 'loraft.load("hf:ai/gop-y")'),
     ],
 )
 def test_a_folder_made_of_the_run_is_pushed_with_a_card_that_says_what_it_is(
-    tmp_path: Path, architecture: str, more: tuple[str, ...], library: str, what: str
+    tmp_path: Path, kind: str, library: str, what: str, use: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("loraft.delivery.push.refuse_changed", lambda folder: None)
     run = finished_run(tmp_path / "chạy")
-    folder = made_folder(run, tmp_path / "gộp", architecture)
-    for name in more:
-        (folder / name).touch()
-    files, left_out = contents(run, "ai/gop-y", folder)
+    files, left_out = contents(run, "ai/gop-y", made_folder(run, tmp_path / "gộp", kind))
     assert left_out == ("pytorch_model.bin",)
-    assert {"config.json", "model-00001-of-00002.safetensors", "spiece.model", *more} < files.keys()
-    card = files["README.md"]
-    assert isinstance(card, bytes)
-    assert f"library_name: {library}\n" in card.decode()
-    assert f"\n\n{what}" in card.decode()
-    assert "| rows | 317 |" in card.decode()
-    assert not any(b"/kh\xc3\xa1c/" in one for one in files.values() if isinstance(one, bytes))
+    assert {
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "spiece.model",
+        "model.gguf",
+        "model.onnx",
+    } < files.keys()
+    told = {name: one.decode() for name, one in files.items() if isinstance(one, bytes)}
+    for expected in (f"library_name: {library}\n", f"\n\n{what}", "| rows | 317 |", use):
+        assert expected in told["README.md"]
+    assert "PeftModel" not in told["README.md"]
+    assert not any("/khác/" in one for one in told.values())
+    bundle = json.loads(told["loraft.json"])
+    assert bundle["files"].keys() == files.keys() - {"README.md", "loraft.json"}
+    assert bundle["files"]["config.json"] == hashlib.sha256(told["config.json"].encode()).hexdigest()
 
 
 def test_a_folder_of_another_run_or_of_none_is_refused(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "chạy")
-    folder = made_folder(run, tmp_path / "gộp", "LlamaForCausalLM")
+    with pytest.raises(RunError, match=r"--folder: is of no merge or export .*; without it, the run's adapter"):
+        contents(run, "ai/gop-y", run.adapter)
+    folder = made_folder(run, tmp_path / "gộp", "merged")
     change_bundle(folder, labels=["a", "b"])
     with pytest.raises(RunError, match=r"--folder: was not made of .*chạy .*with other labels"):
         contents(run, "ai/gop-y", folder)
     (folder / "loraft.json").unlink()
     with pytest.raises(RunError, match=r"--folder: has no loraft.json .*; loraft merge and loraft export write it"):
         contents(run, "ai/gop-y", folder)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", ["merged", "classifier", "gguf"])
+def test_what_is_made_of_a_run_is_used_from_the_hub_as_its_card_says(
+    hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    run, folder = finished_run(tmp_path / "chạy", "data.max_eval_rows=16"), tmp_path / "ra"
+    if kind == "merged":
+        merge(run.path, folder)
+    else:
+        export(run.path, folder, Target(kind))
+    done = push(run, "ai/gop-y", folder=folder)
+    assert done.left_out == ()
+    card = hub.commits["ai/gop-y"][0]["README.md"].decode()
+    names: dict[str, object] = {}
+    exec(blocks(card)[0], names)
+    out = capsys.readouterr().out
+    assert ("label='positive'" if kind != "classifier" else "'label': 'positive'") in out
+    if kind in ("merged", "gguf"):
+        found = names["clf"]
+        assert isinstance(found, loraft.Classifier)
+        assert found.probabilities(TEXTS) == pytest.approx(loraft.load(run.path).probabilities(TEXTS), abs=1e-4)
 
 
 # --- what the hub refuses ---------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from loraft.delivery.batching import Limits
 from loraft.delivery.server import Service
+from loraft.evaluation.predict import Prediction
 
 
 def client_of(models: dict[str, Lengths], **limits: Any) -> TestClient:
@@ -50,6 +51,15 @@ def test_one_text_is_a_list_of_one_and_a_model_is_chosen_by_its_name(client: Tes
     assert client.post("/classify", json={"input": "x", "model": None}).json()["model"] == "cảm xúc"
     names = [one["id"] for one in client.get("/v1/models").json()["data"]]
     assert names == ["cảm xúc", "<b>&"]
+
+
+def test_several_labels_of_a_row_are_joined_as_predict_prints_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = open_lengths()
+    found = Prediction(1, "x", LABELS, dict(zip(LABELS, (0.9, 0.8), strict=True)))
+    monkeypatch.setattr(model, "predict", lambda texts: [found])
+    with client_of({"a": model}) as client:
+        (data,) = client.post("/classify", json={"input": "x"}).json()["data"]
+    assert (data["label"], data["probs"]) == ("tiêu cực|tích cực", [0.9, 0.8])
 
 
 def test_score_has_the_shape_of_sglangs(client: TestClient) -> None:

@@ -71,6 +71,11 @@ def test_two_models_of_one_name_are_refused(runs: list[Run]) -> None:
         serving.load([found, found])
 
 
+def test_answers_do_not_wait_for_nagles_algorithm() -> None:
+    with serving.listening_socket("localhost", 0) as bound:
+        assert bound.proto == socket.IPPROTO_TCP  # asyncio sets TCP_NODELAY for these only
+
+
 def test_an_address_that_cannot_be_used_is_told() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -149,6 +154,8 @@ def test_a_signal_ends_the_process_after_every_accepted_request_is_answered(
             answered.append((early, answer.status))
 
     with process_of(runs[0]) as (child, port):
+        idle = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        idle.connect()
         clients = [threading.Thread(target=ask_on_and_on, args=(port,)) for _ in range(8)]
         for client in clients:
             client.start()
@@ -156,6 +163,9 @@ def test_a_signal_ends_the_process_after_every_accepted_request_is_answered(
             time.sleep(0.01)
         signalled.set()
         child.send_signal(number)
+        time.sleep(0.3)
+        idle.request("GET", "/healthz")  # on a connection of before: not cut off
+        assert idle.getresponse().status == 503
         code = child.wait(60)
         for client in clients:
             client.join(30)

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from gguf import GGUFWriter, TokenType
-from tokenizers import ByteLevelBPETokenizer
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import ByteLevelBPETokenizer, Tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 
-from helpers.tiny import SENTENCES
+from helpers.tiny import SENTENCES, random_model
 
 SPECIAL = ["<unk>", "<|im_start|>", "<|im_end|>"]
 TEMPLATE = (
@@ -29,6 +29,16 @@ def bpe() -> ByteLevelBPETokenizer:
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(SENTENCES, vocab_size=300, special_tokens=SPECIAL, show_progress=False)
     return tokenizer
+
+
+def save_backbone(folder: Path, config: PreTrainedConfig) -> None:
+    """Writes a random model of any architecture with this tokenizer, which is read quickly, as a folder."""
+    own = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(bpe().to_str()), bos_token=SPECIAL[1], eos_token=SPECIAL[2],
+        chat_template=TEMPLATE,
+    )  # fmt: skip
+    own.save_pretrained(folder)
+    random_model(type(config)(**{**config.to_dict(), "vocab_size": len(own)})).save_pretrained(folder)
 
 
 def llama() -> LlamaForCausalLM:

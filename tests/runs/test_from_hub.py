@@ -8,6 +8,7 @@ from helpers.fake_hub import FakeHub, fake_hub
 from helpers.pushed import change_bundle, finished_run
 from huggingface_hub import constants
 
+from loraft.cli.finished_run import run_or_adapter
 from loraft.errors import RunError
 from loraft.models.load import load_run
 from loraft.runs.bundle import config_of
@@ -44,6 +45,19 @@ def test_no_code_no_pickle_and_no_place_on_this_machine_comes_from_a_strangers_r
     taken = config_of(found)
     assert not taken.model.trust_remote_code
     assert taken.output.folder == "runs"
+
+
+def test_predict_and_eval_take_it_and_name_the_commit_once(
+    hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished_run(tmp_path / "chạy", "data.max_test_rows=7")
+    on_hub(hub, run.adapter)
+    flags: dict[str, str | None] = {"data.source": "/chỗ/khác"}
+    place, config = run_or_adapter("hf:ai/gop-y", None, [], flags, output=None, preset=None, config_file=None)
+    assert place is not None
+    assert place.name == hub.sha("ai/gop-y")
+    assert (config.data.max_test_rows, config.data.source) == (7, "/chỗ/khác")
+    assert capsys.readouterr().err == f"note: hf:ai/gop-y is commit {place.name} on the hub\n"
 
 
 @pytest.mark.filterwarnings("ignore::loraft.errors.Note")

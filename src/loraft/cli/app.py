@@ -26,6 +26,7 @@ from loraft.cli import (
     fewshot,
     inspect,
     merge,
+    plan,
     predict,
     push,
     report,
@@ -88,6 +89,7 @@ def options(
     """Fine-tune a causal language model into a text classifier with LoRA or QLoRA, measure it, and use it."""
 
 
+app.command()(plan.plan)
 app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command()(predict.predict)

@@ -5,20 +5,7 @@ from typing import Annotated
 import typer
 
 from loraft.cli.console import results_follow, say, start_command
-from loraft.cli.options import (
-    ConfigFile,
-    Data,
-    Json,
-    Model,
-    Output,
-    Preset,
-    Quant,
-    Rank,
-    Seed,
-    Sets,
-    Task,
-    dotted,
-)
+from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Rank, Seed, Sets, Task, dotted
 
 
 def check(

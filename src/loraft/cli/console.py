@@ -67,6 +67,15 @@ def say(message: str) -> None:
         print(visible(message), file=sys.stderr, flush=True)
 
 
+@contextmanager
+def warnings_said() -> Iterator[None]:
+    """Says the warnings of the block as notes, where `start_command` has not set how they are shown."""
+    with warnings.catch_warnings(record=True) as told:
+        yield
+    for note in told:
+        say(f"note: {note.message}")
+
+
 def refuse_wrong_variables() -> None:
     """Refuses variables of a launcher such as torchrun that are no numbers.
 

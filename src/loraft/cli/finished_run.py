@@ -1,12 +1,11 @@
 """Which finished run or adapter a command works with, and what may be changed about it."""
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loraft.cli.console import say
+from loraft.cli.console import warnings_said
 from loraft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,10 +62,8 @@ def finished_run(
 
     refuse_fixed([f"--set {item}" for item in sets if not item.strip().startswith(CHANGEABLE)])
     folder = Path(output or "runs")
-    with warnings.catch_warnings(record=True) as told:  # how the command shows them is set later, by what the run says
+    with warnings_said():
         run = newest_finished(folder) if name is None else find_run(name, folder)
-    for note in told:
-        say(f"note: {note.message}")
     own = config_of(run)  # also tells what is wrong in its file, before other flags are laid over it
     if not sets and not any(flags.values()):
         return run.path, own

@@ -112,7 +112,7 @@ def predict(
     if output_file is not None:
         context.with_resource(locked_file(partial_path(output_file)))  # until the command ends
         origin = None
-        made = adapter if path is None else Run(path).adapter
+        made = adapter if path is None else Run.open(path).adapter
         if file is not None and made is not None and again:
             options = {"format": format, "text column": text_column, "min_confidence": min_confidence}
             origin = origin_of(file, made, resolved, {**options, **asdict(settings)})

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from loraft.cli.console import say
+from loraft.cli.console import say, warnings_said
 from loraft.cli.options import Json, Output, RunArgument
 from loraft.errors import listed
 from loraft.visible import visible
@@ -29,15 +29,16 @@ def push(
 ) -> None:
     """Upload a run's adapter, or weights made of it, with a model card; print the commit's address.
 
-    The token is that of `hf auth login` or HF_TOKEN. Anyone with the name then uses it: --run hf:OWNER/NAME.
+    The token is that of `hf auth login` or HF_TOKEN. It is then used by its name: --run hf:OWNER/NAME.
     """
     from loraft.delivery.push import push as upload
     from loraft.runs.atomic_files import to_json
     from loraft.runs.run import find_run, newest_finished
 
     place = Path(output or "runs")
-    found = newest_finished(place) if run is None else find_run(run, place)
-    done = upload(found, to, folder=folder, private=private, branch=revision, dry_run=dry_run)
+    with warnings_said():
+        found = newest_finished(place) if run is None else find_run(run, place)
+        done = upload(found, to, folder=folder, private=private, branch=revision, dry_run=dry_run)
     told = listed(f"{name} ({size:,} bytes)" for name, size in done.files.items())
     say(f"{'uploaded' if done.revision else 'wrote'} {told}")
     if done.left_out:

@@ -76,6 +76,9 @@ def _print_for_another(command: str, path: Path, config: "Config") -> None:
         print(shlex.join(other_servers.vllm_command(run, config)))
         say(f"a request: {shlex.join(other_servers.vllm_request(run, config, 'thầy giảng bài rất dễ hiểu'))}")
         return
-    file = f"./{run.name}.gguf"
-    print(other_servers.modelfile(run, config, file), end="")
-    say(f"loraft export --to gguf writes {file}; then: ollama create {shlex.quote(run.name)} -f Modelfile")
+    own = other_servers.run_gguf(run)
+    folder = f"{run.name}-gguf"
+    print(other_servers.modelfile(run, config, f"./{folder}/{other_servers.GGUF}" if own is None else str(own)), end="")
+    if own is None:
+        say(f"its file: loraft export {shlex.quote(str(path))} --to gguf --output {shlex.quote(folder)}")
+    say(f"then: ollama create {shlex.quote(run.name)} -f MODELFILE")

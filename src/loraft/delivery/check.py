@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from loraft.config.resolve import TASK_KEYS, resolve
 from loraft.config.schema import Config, ModelConfig
@@ -16,13 +17,13 @@ from loraft.config.trackers import refuse_missing_trackers
 from loraft.data.checks import Leaks, duplicates, leaks, near_repeats
 from loraft.data.dataset import Split, training_splits, warn_of_notes
 from loraft.data.examples import conflicting_texts, digest
+from loraft.delivery.calibration import Calibration, calibrated
 from loraft.delivery.check_prompt import AnswerTokens, ShownPrompt, answer_tokens, collisions, shown_prompt
-from loraft.delivery.step_speed import StepSpeed, measure_steps
-from loraft.errors import ConfigError, LoraftError, Note, listed
+from loraft.errors import ConfigError, LoraftError, Note, RunError, first_line, listed
 from loraft.evaluation import advice, training_advice
 from loraft.evaluation.enough_rows import key_of, more_rows, refuse_unmeasured
 from loraft.hub import BACKBONE, asks_nothing
-from loraft.models.backbone import load_backbone, without_weights
+from loraft.models.backbone import without_weights
 from loraft.models.encoder import Encoder
 from loraft.models.load import build_encoder
 from loraft.models.prompts import cut_share, warn_of_cuts
@@ -34,6 +35,7 @@ from loraft.training.learning_rate import rate_for
 Level = Literal["error", "warning", "note"]
 COMMAND = "loraft check"
 LIBRARIES = "torch|transformers|peft|trl|bitsandbytes|accelerate|datasets|huggingface_hub"  # whose warnings are not
+SECONDS = 5.0  # of training, to measure its speed
 MOST_LEAKED = 0.5  # of the rows that are measured on; above it a score tells what was learnt by heart
 # Names of files, one of which a backbone's folder has.
 TOKENIZER, WEIGHTS = ("tokenizer*", "vocab*", "*.model"), ("*.safetensors", "*.bin")
@@ -108,7 +110,7 @@ class Checked:
     prompt: ShownPrompt | None
     answers: tuple[AnswerTokens, ...]
     rate: Rate | None
-    speed: StepSpeed | None
+    speed: Calibration | None
     left_out: tuple[str, ...]
     findings: tuple[Finding, ...]
 
@@ -140,6 +142,8 @@ class _Report:
                 raise
             except LoraftError as error:
                 self.tell("error", [str(error)])
+            except torch.OutOfMemoryError as error:
+                self.tell("error", [f"training: out of memory ({first_line(error)}); loraft plan says what fits"])
         for one in caught:
             self.tell("note" if issubclass(one.category, Note) else "warning", [str(one.message)])
 
@@ -163,17 +167,23 @@ def check(config: Config, *, speed: bool = True) -> Checked:
         with report.telling():
             refuse_unmeasured(config, splits["validation"])
             warn_of_notes(splits.values())
+        try:
             run_of(config).check(force=False, resume=False)
+        except RunError as error:  # no harm: the training refuses at once
+            report.tell("warning", [str(error)])
         found, shared = _of_rows(config, splits, report)
         with report.telling():
             if _here(config.model, (BACKBONE.file,), "everything about the backbone", report):
                 rate = _rate(config, report)
                 if _here(config.model, TOKENIZER, "tokens, prompts, label words and speed", report):
                     encoder = build_encoder(config)
-                    prompt, answers = _of_tokens(config, encoder, splits, report)
+                    data = prepare(config, encoder, splits["train"], splits["validation"])  # warns of what is cut
+                    warn_of_cuts(encoder.encode(splits["test"].texts), "test")
                     found = tuple(_with_tokens(one, encoder, splits[one.name]) for one in found)
+                    report.tell("note", collisions(encoder))
+                    prompt, answers = shown_prompt(encoder, data, texts=config.output.texts), answer_tokens(encoder)
                     if speed and _here(config.model, WEIGHTS, "rows a second", report):
-                        measured = measure_steps(config, encoder, load_backbone(config.model, config.quant), splits)
+                        measured = calibrated(config, encoder, data, SECONDS)
     for one in found:
         report.tell("error", advice.cut_away(config, one.cut or 0, one.name))
     levels = ("error", "warning", "note")
@@ -284,15 +294,6 @@ def _rate(config: Config, report: _Report) -> Rate:
     # A training that is too fast diverges; one that is too slow shows in its curve.
     report.tell("error" if used > usual else "warning", training_advice.of_training([], config, 0, used, usual))
     return Rate(used, usual, weights)
-
-
-def _of_tokens(
-    config: Config, encoder: Encoder, splits: Mapping[str, Split], report: _Report
-) -> tuple[ShownPrompt, tuple[AnswerTokens, ...]]:
-    data = prepare(config, encoder, splits["train"], splits["validation"])  # warns of sentences that are cut
-    warn_of_cuts(encoder.encode(splits["test"].texts), "test")
-    report.tell("note", collisions(encoder))
-    return shown_prompt(encoder, data, texts=config.output.texts), answer_tokens(encoder)
 
 
 def _with_tokens(found: SplitFound, encoder: Encoder, split: Split) -> SplitFound:

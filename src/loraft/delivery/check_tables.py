@@ -67,9 +67,12 @@ def lines(found: Checked) -> Iterator[Text]:
         usual = "the usual one" if rate.used == rate.usual else f"{rate.usual:g} is usual"
         yield Text(f"learning rate: {rate.used:g}, {usual} for {rate.weights:,} weights")
     if (speed := found.speed) is not None:
-        rates = f"{speed.rows:,.1f} rows and {speed.tokens:,.0f} tokens a second on {speed.device} ({speed.method})"
-        whole = f"{speed.steps:,} steps take {_duration(speed.seconds)} without evaluations"
-        yield Text(f"speed: {rates}, over {speed.measured:,} steps; all {whole}")
+        train = found.config["train"]
+        rows = train["per_device_train_batch_size"] * train["gradient_accumulation_steps"] / speed.seconds_per_step
+        yield Text(
+            f"speed: {rows:,.1f} rows and {speed.tokens_per_second:,.0f} tokens a second ({speed.method}, over"
+            f" {speed.steps:,} steps); loraft plan says how long the whole training takes"
+        )
     for what in found.left_out:
         yield Text(visible(f"left out: {what}"))
     for one in found.findings:
@@ -92,8 +95,3 @@ def _line(text: str) -> str:
 
 def _value(value: Any) -> str:
     return shorten(_line(str(value)), 60)
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

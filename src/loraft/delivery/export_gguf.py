@@ -144,7 +144,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, 
         )
     added = {one["id"]: one["special"] for one in content["added_tokens"]}
     words = {number: word for word, number in tokenizer.get_vocab().items()}
-    ids = range(max(size, *(number + 1 for number in words)))
+    ids = range(size)
     kind = gguf.TokenType
     control = {True: kind.CONTROL, False: kind.USER_DEFINED}
     writer.add_tokenizer_model("gpt2")
@@ -157,7 +157,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, 
     for name, add in (("bos", writer.add_bos_token_id), ("eos", writer.add_eos_token_id),
                       ("unk", writer.add_unk_token_id), ("pad", writer.add_pad_token_id)):  # fmt: skip
         number = getattr(tokenizer, f"{name}_token_id")
-        if number is not None:
+        if number is not None and number < size:  # transformers gives some tokenizers tokens that the model lacks
             add(number)
     begins = tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
     writer.add_add_bos_token(begins)

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
+from loraft.delivery.memory_plan import Memory
 from loraft.display.figure import drawing
 
 # Of each part its shade, from black to white, and its hatching, which tells it apart in greyscale and in print.
@@ -14,21 +14,6 @@ PARTS = {
     "activations": ("1.0", "..."),
 }
 LABELLED = 0.04  # of the highest bar; lower parts have no room for their number
-
-
-class Memory(Protocol):
-    """Bytes of a training by what they hold, and the most at one moment."""
-
-    @property
-    def weights(self) -> int: ...  # noqa: D102
-    @property
-    def gradients(self) -> int: ...  # noqa: D102
-    @property
-    def optimizer(self) -> int: ...  # noqa: D102
-    @property
-    def activations(self) -> int: ...  # noqa: D102
-    @property
-    def peak(self) -> int: ...  # noqa: D102
 
 
 def draw(methods: Mapping[str, Memory], path: Path, *, title: str) -> None:

@@ -13,7 +13,7 @@ from typing import get_args
 import numpy as np
 from rich.table import Table
 
-from loraft.config.schema import Config, QuantConfig
+from loraft.config.schema import Config
 from loraft.data.dataset import load_data, warn_of_notes
 from loraft.delivery.merged_model import Base, merged_and_measured
 from loraft.delivery.output_folder import check_folder, written_aside
@@ -230,8 +230,8 @@ def _write(run: Run, config: Config, base: Base | None, dtype: str, folder: Path
         tokenizer.chat_template = pinned_template(tokenizer, trained.prompt)
     tokenizer.save_pretrained(folder)
     code = custom_code(config.model.model_copy(update={"name": str(folder)}))
-    none = QuantConfig(method="none").model_dump()
-    identity = manifest.BackboneIdentity(".", None, fingerprint(model), none, dtype, custom_code=code)
+    quant = trained.quant.model_copy(update={"method": "none"}).model_dump()
+    identity = manifest.BackboneIdentity(".", None, fingerprint(model), quant, dtype, custom_code=code)
     content = replace(manifest.read(run.adapter), backbone=identity, config=trained.model_dump(), merged={})
     for path in folder.iterdir():  # safetensors writes files that the user alone may read
         path.chmod((folder / "config.json").stat().st_mode)

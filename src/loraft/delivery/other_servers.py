@@ -2,18 +2,22 @@
 
 import json
 import shlex
+from pathlib import Path
 
 from loraft.config.schema import Config
 from loraft.data.prompt import INPUT_SLOT, answers, messages, user_parts
+from loraft.delivery.pinned_template import pinned_template
 from loraft.errors import ConfigError, RunError, listed
 from loraft.models import manifest
-from loraft.models.chat_template import ChatTemplate
+from loraft.models.backbone import load_tokenizer
+from loraft.models.chat_template import ChatTemplate, chosen_template
 from loraft.models.encoder import Encoder
 from loraft.models.load import build_encoder
 from loraft.models.source import is_gguf, located, resolve_name
 from loraft.runs.peft_folder import read_peft_folder
 from loraft.runs.run import Bundle, Run
 
+GGUF = "model.gguf"  # as `loraft export` names it
 # vllm/config/lora.py, `MaxLoRARanks`.
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 # vllm/lora/peft_helper.py refuses adapters with these; `target_parameters` and DoRA are no layers that it knows.
@@ -29,11 +33,11 @@ def vllm_command(run: Run, config: Config) -> list[str]:
     """
     content = manifest.read(_finished(run).adapter)
     dtype = [] if content.backbone.dtype is None else ["--dtype", VLLM_DTYPES[content.backbone.dtype]]
-    template = config.prompt.chat_template
-    own = ["--chat-template", template] if template is not None and "{" in template else []  # else one of the tokenizer
-    common = [*dtype, "--max-model-len", str(config.prompt.max_length), *own]
-    if isinstance(run, Bundle) and content.merged is not None:
+    common = [*dtype, "--max-model-len", str(config.prompt.max_length)]
+    if isinstance(run, Bundle) and content.merged is not None and run_gguf(run) is None:
         return ["vllm", "serve", str(run.path.absolute()), "--served-model-name", run.name, *common]
+    if run_gguf(run) is not None:
+        raise RunError(f"{run.path}: vLLM loads safetensors (got {GGUF}); name a folder that loraft merge wrote")
     settings = read_peft_folder(run.adapter).settings
     base = resolve_name(located(run.adapter, config, needed=True).model.name)
     rank = max([settings["r"], *(settings.get("rank_pattern") or {}).values()])
@@ -43,15 +47,30 @@ def vllm_command(run: Run, config: Config) -> list[str]:
     refused += ["a GGUF backbone"] if is_gguf(base) else []
     if refused:
         raise RunError(
-            f"{run.adapter}: vLLM loads no such adapter (got {listed(refused)}); merge it first: loraft merge --run"
-            f" {shlex.quote(str(run.path))}"
+            f"{run.adapter}: vLLM loads no such adapter (got {listed(refused)}); merge it first: loraft merge"
+            f" {shlex.quote(str(run.path))} --output FOLDER"
         )
     revision = [] if config.model.revision is None else ["--revision", config.model.revision]
     quantised = ["--quantization", "bitsandbytes"] if config.quant.method == "nf4" else []
     least = next(allowed for allowed in VLLM_RANKS if allowed >= rank)
     module = json.dumps({"name": run.name, "path": str(run.adapter.absolute())}, ensure_ascii=False)
     lora = ["--enable-lora", "--max-lora-rank", str(least), "--lora-modules", module]
-    return ["vllm", "serve", base, *revision, *quantised, *common, *lora]
+    return ["vllm", "serve", base, *revision, *quantised, *common, *_chat_template(config), *lora]
+
+
+def _chat_template(config: Config) -> list[str]:
+    """The flag for a chat template that vLLM would not take by itself, or that would print the date of the day."""
+    tokenizer = load_tokenizer(config.model)
+    template = chosen_template(tokenizer, config.prompt.chat_template)
+    reads_the_clock = "strftime_now" in template and "date_string" not in template
+    if template == tokenizer.chat_template and not reads_the_clock:
+        return []
+    return ["--chat-template", pinned_template(tokenizer, config.prompt)]
+
+
+def run_gguf(run: Run) -> Path | None:
+    """The GGUF file in a folder that `loraft export` wrote; None where there is none."""
+    return run.path.absolute() / GGUF if (run.path / GGUF).is_file() else None
 
 
 def vllm_request(run: Run, config: Config, text: str) -> list[str]:

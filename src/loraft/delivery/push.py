@@ -9,7 +9,6 @@ import json
 import os
 import shlex
 import shutil
-import tempfile
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,18 +16,20 @@ from typing import Any
 
 from loraft.bundled import bundled_backbones
 from loraft.config.names import show
+from loraft.config.resolve import load_config
 from loraft.config.schema import Config
+from loraft.delivery.output_folder import written_aside
 from loraft.errors import LoraftError, RunError, first_line
 from loraft.runs.atomic_files import to_json
-from loraft.runs.bundle import config_of
 from loraft.runs.from_hub import ADAPTER_FILES, WEIGHTS_FILES
+from loraft.runs.hashes import hashes_of
 from loraft.runs.peft_folder import AGAIN, refuse_changed
 from loraft.runs.records import SCHEMA_VERSION, read_object
 from loraft.runs.run import MANIFEST_FILE, Bundle, Run
-from loraft.training.model_card import CARD_FILE, model_card
+from loraft.training.model_card import CARD_FILE, WHAT, model_card
 from loraft.training.results import RunResult
 
-EXPORTED_FILES = ("*.onnx", "*.onnx.data", "*.gguf", "Modelfile")
+EXPORTED_FILES = ("*.onnx", "*.onnx.data")
 # Keys under which loraft, peft and transformers may keep the path of a folder or file.
 PATHS = {
     "name", "source", "task", "train_split", "validation_split", "test_split", "backbone", "_name_or_path",
@@ -105,22 +106,24 @@ def contents(run: Run, repository: str, folder: Path | None = None) -> tuple[dic
             f"{run.path}: holds no results for the model card (got a bundle); name the run that it was made of, with"
             f" --folder {shlex.quote(str(run.path))}"
         )
-    config, result, place = config_of(run), RunResult.of(run), folder or run.adapter
+    config, result, place = load_config(run.config_path), RunResult.of(run), folder or run.adapter
     kind, bundle = "adapter", read_object(run.adapter / MANIFEST_FILE, AGAIN)
     if folder is None:
-        refuse_changed(run.adapter)
         _refuse_local_backbone(run, config)
     else:
         kind, bundle = _made_of(bundle, run, folder)
+    refuse_changed(place)
     known = ADAPTER_FILES if kind == "adapter" else (MANIFEST_FILE, *WEIGHTS_FILES, *EXPORTED_FILES)
     found = sorted(path for path in place.iterdir() if path.name != CARD_FILE)
     taken = [path for path in found if path.is_file() and any(fnmatch(path.name, one) for one in known)]
     given: dict[str, Content] = {path.name: _shared_file(path) for path in taken if path.name != MANIFEST_FILE}
-    files = dict(bundle.get("files") or {})
+    hashes = bundle.get("files") or hashes_of(place, given)  # earlier versions wrote neither hashes nor the config
+    files = {name: digest for name, digest in hashes.items() if name in given}
     for name, one in given.items():
         if name in files and isinstance(one, bytes):
             files[name] = hashlib.sha256(one).hexdigest()
-    shared = {"schema_version": SCHEMA_VERSION, **_shared(bundle), "files": files or None}
+    bundle["config"] = bundle.get("config") or config.model_dump()
+    shared = {"schema_version": SCHEMA_VERSION, **_shared(bundle), "files": files}
     given[MANIFEST_FILE] = (to_json(shared) + "\n").encode()
     made = _shared(bundle.get("merged")) if kind != "adapter" else None
     given[CARD_FILE] = model_card(run, config, result, repository, kind, made=made).encode()
@@ -135,19 +138,22 @@ def _made_of(own: dict[str, Any], run: Run, folder: Path) -> tuple[str, dict[str
     """
     if not (folder / MANIFEST_FILE).is_file():
         raise RunError(f"--folder: has no {MANIFEST_FILE} (got {folder}); loraft merge and loraft export write it")
-    again = "make the folder again"
-    bundle = read_object(folder / MANIFEST_FILE, again)
-    differing = [key for key in ("labels", "prompt_sha256", "data") if bundle.get(key) != own.get(key)]
+    bundle = read_object(folder / MANIFEST_FILE, "make the folder again")
+    differing = [key for key, value in _origin(own).items() if value != _origin(bundle)[key]]
     if differing:
         raise RunError(f"--folder: was not made of {run.path} (got {folder}, with other {differing[0]}); name its run")
-    suffixes = {path.suffix for path in folder.iterdir()}
-    for suffix in (".onnx", ".gguf"):
-        if suffix in suffixes:
-            return suffix[1:], bundle
-    if not (folder / "config.json").is_file():
-        raise RunError(f"--folder: holds no weights of a merge or an export (got {folder}); without it, the adapter")
-    names = read_object(folder / "config.json", again).get("architectures") or [""]
-    return "classifier" if str(names[0]).endswith("ForSequenceClassification") else "merged", bundle
+    merged = bundle.get("merged")
+    kind = merged.get("to", "merged") if isinstance(merged, dict) else None
+    if kind not in WHAT:
+        raise RunError(f"--folder: is of no merge or export (got {folder}); without it, the run's adapter is pushed")
+    return str(kind), bundle
+
+
+def _origin(bundle: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a `loraft.json` has in common with those of what was made of the same run."""
+    data = bundle.get("data")
+    fingerprints = data.get("fingerprints") if isinstance(data, dict) else None
+    return {"labels": bundle.get("labels"), "data": fingerprints, "scores": bundle.get("scores")}
 
 
 def _refuse_local_backbone(run: Run, config: Config) -> None:
@@ -186,18 +192,12 @@ def _write(given: dict[str, Content], folder: Path) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"--dry-run: exists already (got {folder}); name a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with written_aside(folder) as beside:
         for name, one in given.items():
             if isinstance(one, Path):
                 shutil.copyfile(one, beside / name)
             else:
                 (beside / name).write_bytes(one)
-        beside.chmod(0o755)
-        os.replace(beside, folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _refuse_name(repository: str) -> None:

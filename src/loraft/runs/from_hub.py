@@ -1,7 +1,7 @@
 """Runs on the hub: `hf:owner/name[@revision]` is downloaded into the hub's cache and used like a folder.
 
-Only files that a bundle is read from are downloaded: weights as safetensors, JSON and text. What they say is checked as
-that of any bundle: hashes of the files, fingerprint of the backbone, prompt and labels.
+Only files that a bundle is read from are downloaded: weights as safetensors or GGUF, JSON and text. They are checked as
+those of any bundle: hashes of the files, fingerprint of the backbone, prompt and labels.
 """
 
 import re
@@ -16,9 +16,9 @@ HUB = "hf:"
 HUB_RUN = Kind("run", "what follows @", "model", "loraft.json")
 ADAPTER_FILES = (HUB_RUN.file, "adapter_config.json", "adapter_model.safetensors")
 WEIGHTS_FILES = (
-    "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model",
-    "chat_template.jinja",
+    "*.gguf", "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
+    "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
+    "*.model", "chat_template.jinja",
 )  # fmt: skip
 
 

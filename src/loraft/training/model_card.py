@@ -51,7 +51,6 @@ OTHER_USES = {
         'print(clf("{sentence}"))',
     ),
     "onnx": ("Its tokenizer writes the prompt around the text; the labels are in config.json.", ""),
-    "gguf": ("llama.cpp and Ollama read it; ask with the prompt below around the text.", ""),
 }
 TRAIN_KEYS = (
     "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "lr_scheduler_type",

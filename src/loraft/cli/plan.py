@@ -1,0 +1,58 @@
+"""`loraft plan`: parses the flags and prints the tables; `delivery.plan` does the work."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loraft.cli.console import results_follow, start_command
+from loraft.cli.options import ConfigFile, Data, Json, Model, Preset, Quant, Rank, Sets, Task, dotted
+
+
+def plan(
+    length: Annotated[
+        int | None, typer.Option(min=1, metavar="TOKENS", help="Of every row; else the data's.", show_default=False)
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option(help="Train for ten seconds to tell the time, where the weights are there.")
+    ] = True,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the memory of the three methods.")
+    ] = None,
+    quant_error: Annotated[
+        bool, typer.Option("--quant-error", help="Measure what nf4, fp4 and int8 lose, by layer type.")
+    ] = False,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    model: Model = None,
+    data: Data = None,
+    task: Task = None,
+    quant: Quant = None,
+    rank: Rank = None,
+    json: Json = False,
+) -> None:
+    """Tell what a training will need: weights, memory and batch on common cards, steps, time.
+
+    The backbone's config.json is enough; nothing is downloaded but that file.
+    """
+    from loraft.config.resolve import resolve
+    from loraft.display import table
+    from loraft.runs.atomic_files import to_json
+    from loraft.runs.records import as_json
+
+    flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank)
+    resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
+    start_command(resolved, verbose=False)
+
+    from loraft.delivery import plan as planning
+    from loraft.delivery import plan_tables
+
+    found = planning.plan(resolved, length=length, seconds=planning.CALIBRATION if calibrate else 0)
+    results_follow()
+    if json:
+        print(to_json(as_json(found) | {"seconds": found.seconds}))
+        return
+    table.show_lines(plan_tables.head_lines(found))
+    table.show([plan_tables.memory_table(found), plan_tables.device_table(found)])
+    table.show_lines(plan_tables.foot_lines(found))

@@ -1,0 +1,120 @@
+"""Counts the bytes of the tensors that live while code runs, without computing or allocating anything large.
+
+The code runs over a model on torch's meta device, whose tensors have shapes and no data. Each operation of torch, also
+in the backward pass, says which tensors it makes, and Python says when the last reference to one is gone. So the count
+is that of the code itself: batches, fused layers, saved activations, copies in another dtype.
+
+Indices, masks and token ids stay on the CPU and are computed, because shapes depend on them.
+"""
+
+import weakref
+from collections.abc import Iterable
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+aten = torch.ops.aten
+INDEXING = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts live bytes inside a `with` block.
+
+    Args:
+        there: tensors that exist already; they, and views of them, are not counted.
+        dense_bytes: of the tensors among them that are stored in 4 bits, by `untyped_storage()._cdata`: what their
+            dequantised copy takes while an operation reads them.
+
+    Attributes:
+        now: bytes that live at the moment.
+        peak: the most that lived at once, with the dequantised copies.
+    """
+
+    def __init__(self, there: Iterable[torch.Tensor], dense_bytes: dict[int, int] | None = None) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._kept = list(there)  # an address would be given again once its tensor is gone
+        self._seen = {tensor.untyped_storage()._cdata for tensor in self._kept}
+        self._dense_bytes = dense_bytes or {}
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        return self
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs an operation on the meta device, or on the CPU if it computes whole numbers from such."""
+        kwargs = dict(kwargs or {})
+        tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+        on_meta = any(tensor.is_meta for tensor in tensors)
+        if func is aten._local_scalar_dense.default and on_meta:
+            return tensors[0].dtype.is_floating_point or 1  # any number: it says how a check ends, not what is made
+        if on_meta and func.overloadpacket in INDEXING:
+            args = (args[0], _without_masks(args[1]), *args[2:])
+        if on_meta and not all(tensor.is_meta for tensor in tensors):
+            args, kwargs = tree_map_only(torch.Tensor, _to_meta, (args, kwargs))
+        if kwargs.get("device") is not None:
+            floating = on_meta or _makes_floats(func, args, kwargs, tensors)
+            kwargs["device"] = torch.device("meta" if floating else "cpu")
+        out = func(*args, **kwargs)
+        copies = {tensor.untyped_storage()._cdata for tensor in tensors}
+        self._count(out, sum(self._dense_bytes.get(address, 0) for address in copies))
+        return out
+
+    def _count(self, out: Any, copies: int) -> None:
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self._seen:
+                    size = storage.nbytes()
+                    self._seen.add(storage._cdata)
+                    self.now += size
+                    weakref.finalize(storage, self._free, storage._cdata, size).atexit = False
+        self.peak = max(self.peak, self.now + copies)
+
+    def _free(self, address: int, size: int) -> None:
+        self.now -= size
+        self._seen.remove(address)
+
+
+class FlashAttention(TorchFunctionMode):
+    """Inside the block torch's attention stores no probabilities, as on a CPU or a card; on meta tensors it would."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs a function; the kernel of CPUs for attention without dropout."""
+        given = dict(kwargs or {})
+        if func is not F.scaled_dot_product_attention or given.get("dropout_p"):
+            return func(*args, **given)
+        given = {key: value for key, value in given.items() if key in ("attn_mask", "is_causal", "scale")}
+        given["attn_mask"] = given.get("attn_mask", args[3] if len(args) > 3 else None)
+        return aten._scaled_dot_product_flash_attention_for_cpu(*args[:3], **given)[0]
+
+
+def _to_meta(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.is_meta else tensor.to("meta")
+
+
+def _without_masks(indices: Iterable[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    """The indices, each boolean mask as the positions where it is true; of a mask without data, none is left out."""
+    found: list[torch.Tensor | None] = []
+    for index in indices:
+        if index is None or index.dtype != torch.bool:
+            found.append(index)
+        elif index.is_meta:
+            found.append(torch.arange(index.numel(), device="meta"))
+        else:
+            found += index.nonzero().unbind(1)
+    return found
+
+
+def _makes_floats(func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]) -> bool:
+    """Says whether an operation that is told a device makes floating-point numbers."""
+    if kwargs.get("dtype") is not None:
+        return bool(kwargs["dtype"].is_floating_point)
+    if tensors:
+        return bool(tensors[0].dtype.is_floating_point)
+    counts = func.overloadpacket in (aten.arange, aten.full)
+    return not counts or any(isinstance(one, float) for one in args)

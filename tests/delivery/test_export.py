@@ -1,0 +1,202 @@
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.finished_runs import NAMES, finished_run
+from helpers.gguf_files import save_backbone, write_gguf
+from helpers.tiny import CONFIGS, SENTENCES
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, pipeline
+
+import loraft
+from loraft.delivery import export as exporting
+from loraft.delivery import export_classifier, export_gguf, export_onnx
+from loraft.delivery.export import Target, export
+from loraft.errors import BackboneError, ConfigError, LoraftError, RunError
+from loraft.models import manifest
+from loraft.runs.run import Run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return finished_run(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """With a small vocabulary, since transformers reads that of a GGUF file word by word."""
+    folder = tmp_path_factory.mktemp("small")
+    save_backbone(folder / "b", CONFIGS["llama"])
+    return finished_run(folder, model=str(folder / "b"))
+
+
+def log_softmax(scores_NK: np.ndarray) -> np.ndarray:
+    return torch.as_tensor(scores_NK).log_softmax(-1).numpy()
+
+
+def expected(run: Run) -> np.ndarray:
+    return log_softmax(loraft.load(run).log_probs(SENTENCES))
+
+
+def piped(folder: Path, **options: Any) -> np.ndarray:
+    answers = pipeline("text-classification", str(folder), **options)(SENTENCES, top_k=None)
+    scores = [{one["label"]: one["score"] for one in answer} for answer in answers]
+    return np.log([[score[name] for name in NAMES] for score in scores])
+
+
+@pytest.mark.parametrize("overrides", [[], ["quant.method=nf4"], ["lora.use_dora=true"]], ids=["lora", "nf4", "dora"])
+def test_a_plain_pipeline_answers_as_the_run_does(tmp_path: Path, overrides: list[str]) -> None:
+    run = finished_run(tmp_path, *overrides)
+    made = export(run, tmp_path / "out", Target("classifier"))
+    assert (made.rows, made.compared.changed) == (len(SENTENCES), 0)
+    config = loraft.resolve(base=loraft.load(run).loaded.config, overrides=["quant.compute_dtype=fp32"])
+    own = log_softmax(loraft.load(run, config=config).log_probs(SENTENCES))
+    assert np.ptp(own, axis=0).max() > 0.1  # answers differ from row to row
+    np.testing.assert_allclose(piped(tmp_path / "out"), own, atol=1e-4)
+    np.testing.assert_allclose(piped(tmp_path / "out", batch_size=4), own, atol=1e-4)
+
+
+def test_padding_on_the_left_changes_nothing(tmp_path: Path, run: Run) -> None:
+    export(run, tmp_path / "out", Target("classifier"))
+    tokenizer, _ = export_classifier.read_classifier(tmp_path / "out", torch.device("cpu"))
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    given = tokenizer(SENTENCES, padding=True, padding_side="left", return_tensors="pt")
+    with torch.inference_mode():
+        np.testing.assert_allclose(model(**given).logits.log_softmax(-1), expected(run), atol=1e-4)
+
+
+def test_the_folder_tells_where_it_is_from(tmp_path: Path, run: Run) -> None:
+    made = export(run, tmp_path / "out", Target("classifier"))
+    content = manifest.read(tmp_path / "out")
+    assert content.merged == json.loads(json.dumps(exporting.as_json(made)))
+    assert content.files is not None
+    assert content.files.keys() == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    with pytest.raises(RunError, match="is an export for other programs"):
+        loraft.load(tmp_path / "out")
+
+
+@pytest.mark.parametrize("architecture", ["mistral", "qwen2", "qwen3"])
+def test_a_gguf_file_answers_as_the_run_does(tmp_path: Path, architecture: str) -> None:
+    config = copy.deepcopy(CONFIGS[architecture])
+    config.sliding_window = None
+    if architecture == "qwen3":
+        config.head_dim = 128  # transformers reads no other from a GGUF file of Qwen 3
+    save_backbone(tmp_path / "b", config)
+    run = finished_run(tmp_path, "lora.target_modules=all-linear", model=str(tmp_path / "b"))
+    export(run, tmp_path / "out", Target("gguf"))
+    again = loraft.load(tmp_path / "out")  # checked by its loraft.json
+    np.testing.assert_allclose(log_softmax(again.log_probs(SENTENCES)), expected(run), atol=1e-4)
+
+
+def test_a_gguf_file_can_be_the_backbone_of_what_becomes_one(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "b.gguf")
+    run = finished_run(tmp_path, model=str(tmp_path / "b.gguf"))
+    export(run, tmp_path / "out", Target("gguf"))
+    again = loraft.load(tmp_path / "out")
+    np.testing.assert_allclose(log_softmax(again.log_probs(SENTENCES)), expected(run), atol=1e-4)
+
+
+def test_merged_weights_can_be_exported_again(tmp_path: Path, small: Run) -> None:
+    export(small, tmp_path / "gguf", Target("gguf"))
+    export(tmp_path / "gguf", tmp_path / "out", Target("gguf"))
+    again = loraft.load(tmp_path / "out")
+    np.testing.assert_allclose(log_softmax(again.log_probs(SENTENCES)), expected(small), atol=1e-4)
+
+
+@pytest.mark.parametrize("target", [Target("gguf", int8=True), Target("gguf", "fp16")])
+def test_rounded_weights_are_close(tmp_path: Path, small: Run, target: Target) -> None:
+    made = export(small, tmp_path / "out", target, min_agreement=0.8)
+    assert 1e-4 < made.compared.log_prob_change < 0.5
+    (written,) = (tmp_path / "out").glob("model.*")
+    weights = sum(parameter.numel() for parameter in loraft.load(small).loaded.model.parameters())
+    assert written.stat().st_size < 3 * weights  # bytes
+
+
+def test_a_classifier_in_bf16_is_half_as_large(tmp_path: Path, run: Run) -> None:
+    for dtype in ("bf16", "fp32"):
+        export(run, tmp_path / dtype, Target("classifier", dtype), min_agreement=0.8)
+    sizes = [(tmp_path / dtype / "model.safetensors").stat().st_size for dtype in ("bf16", "fp32")]
+    assert sizes[0] / sizes[1] == pytest.approx(0.5, abs=0.01)
+
+
+def test_what_disagrees_is_not_written(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = export_classifier.classifier
+
+    def wrong(*given: Any) -> PreTrainedModel:
+        made = right(*given)
+        made.score.weight.data = made.score.weight.data.flip(0)
+        return made
+
+    monkeypatch.setattr(export_classifier, "classifier", wrong)
+    with pytest.raises(RunError, match=r"is not written, since \d of 6 labels are others than the run's"):
+        export(run, tmp_path / "a" / "out", Target("classifier"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gguf_file_in_another_order_is_refused(tmp_path: Path, small: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_gguf, "_interleaved", lambda values, heads: values)
+    with pytest.raises(RunError, match="is not written, since"):
+        export(small, tmp_path / "out", Target("gguf"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tokenizer_that_cuts_otherwise_is_told(tmp_path: Path, small: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = export_gguf.gguf.GGUFWriter.add_token_merges
+    monkeypatch.setattr(
+        export_gguf.gguf.GGUFWriter, "add_token_merges", lambda writer, merges: right(writer, merges[:9])
+    )
+    with pytest.raises(BackboneError, match="gives other tokens for 6 of 6 rows"):
+        export(small, tmp_path / "out", Target("gguf"))
+
+
+@pytest.mark.parametrize("to", ["classifier", "onnx"])
+def test_prompts_that_no_head_can_answer_are_refused(tmp_path: Path, to: str) -> None:
+    run = finished_run(tmp_path, "prompt.score_end_of_turn=true")
+    with pytest.raises(BackboneError, match="the end of turn is part of the scores"):
+        export(run, tmp_path / "out", Target(to))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "to", "message"),
+    [
+        ("gemma2", "classifier", "its LM head caps the logits"),
+        ("gpt_neox", "gguf", r"writes Llama shapes \(got model_type 'gpt_neox'\)"),
+        ("mistral", "gguf", "knows no sliding window"),
+    ],
+)
+def test_architectures_that_have_no_such_form_are_refused(
+    tmp_path: Path, architecture: str, to: str, message: str
+) -> None:
+    run = finished_run(tmp_path, "lora.target_modules=all-linear", model=architecture)
+    with pytest.raises(BackboneError, match=message):
+        export(run, tmp_path / "out", Target(to))
+
+
+def test_several_labels_a_row_are_refused(tmp_path: Path, run: Run) -> None:
+    config = loraft.resolve(base=loraft.load(run).loaded.config, overrides=["prompt.kind=multilabel"])
+    with pytest.raises(ConfigError, match=r"prompt.kind: .* \(got multilabel\)"):
+        export(run, tmp_path / "out", Target("gguf"), config=config)
+
+
+def test_a_missing_package_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_onnx.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
+    with pytest.raises(LoraftError, match=r"\(got no onnxscript\); pip install 'loraft\[onnx\]'"):
+        Target("onnx").check()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("int8", [False, True])
+def test_an_onnx_file_answers_as_the_run_does(tmp_path: Path, run: Run, int8: bool) -> None:
+    made = export(run, tmp_path / "out", Target("onnx", int8=int8), min_agreement=0.8)
+    assert made.compared.log_prob_change < (0.5 if int8 else 1e-4)
+    tokenizer, logits = export_onnx.read_onnx(tmp_path / "out", torch.device("cpu"))
+    for count in (1, len(SENTENCES)):  # any number of rows, of any length
+        found = export_classifier.log_probs(tokenizer, logits, SENTENCES[:count])
+        np.testing.assert_allclose(found, expected(run)[:count], atol=0.5 if int8 else 1e-4)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "config.json", "loraft.json", "model.onnx", "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
