@@ -32,6 +32,10 @@ CASES: list[tuple[list[str], str]] = [
     (["predict", "--task", "topic", "câu"], r"--task: fixed by the run"),
     (["predict", "--json", "--output-file", "a.csv", "câu"], r"--json and --output-file: two forms of the result"),
     (["predict", "--adapter", "không-có", "câu"], r"không-có"),
+    (["serve", "--command", "tgi"], r"--command: unknown \(got 'tgi'\); allowed: vllm, ollama"),
+    (["serve", "--run", "không-có"], r"no such run \(got 'không-có'\); there are no runs yet"),
+    (["serve", "--set", "prompt.task=topic"], r"--set prompt\.task=topic: fixed by the run"),
+    (["serve", "--port", "65536"], r"65536"),
     (["sweep", "--joint", "maybe"], r"sweep\.joint: .*'auto', 'on' or 'off'"),
     (
         ["train", "--quant", "int8"],

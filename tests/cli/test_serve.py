@@ -53,10 +53,14 @@ def test_what_another_server_needs_is_printed_and_nothing_listens(
     assert "--to gguf --output" in err
 
 
-def test_flags_that_make_no_sense_are_refused(run_dir: Path, loraft_says: Says) -> None:
-    assert "--command: unknown (got 'tgi'); allowed: vllm, ollama" in loraft_says("serve", "--command", "tgi")[2]
+def test_another_server_is_told_of_one_run(run_dir: Path, loraft_says: Says) -> None:
     said = loraft_says("serve", "--command", "vllm", "--run", "one", "--run", "one")
-    assert (said[0], "is for one run (got 2)" in said[2]) == (2, True)
-    assert loraft_says("serve", "--port", "65536")[0] == 2
-    assert "no such run" in loraft_says("serve", "--run", "two")[2]
-    assert "fixed by the run" in loraft_says("serve", "--set", "prompt.task=topic")[2]
+    assert (said[0], "--command: is for one run (got 2); give one --run" in said[2]) == (2, True)
+
+
+def test_an_address_in_use_is_told_before_anything_is_loaded(run_dir: Path, loraft_says: Says) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        said = loraft_says("serve", "--port", str(taken.getsockname()[1]))
+    assert (said[0], said[2].count("\n"), "Address already in use" in said[2]) == (2, 1, True)

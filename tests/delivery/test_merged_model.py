@@ -10,6 +10,7 @@ import torch
 from helpers.finished_runs import finished_run
 from helpers.tiny import ALIBI, CONFIGS, RECURRENT, SENTENCES, awaken, backbone, prompts, random_model, special
 from peft import LoraConfig, get_peft_model
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from loraft.config.schema import LoraSection
@@ -52,7 +53,7 @@ def logits(model: Any) -> torch.Tensor:
         )
 
 
-def check_answers(base: PreTrainedModel, folder: Path) -> None:
+def check_answers(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """Merges the adapter in `folder`, loads the result as a user does, and compares it with backbone and adapter."""
     before, adapted = logits(base), logits(load_adapter(copy.deepcopy(base), folder))
     assert (before - adapted).abs().max() > 1e-2
@@ -62,6 +63,7 @@ def check_answers(base: PreTrainedModel, folder: Path) -> None:
     found, info = AutoModelForCausalLM.from_pretrained(folder / "merged", output_loading_info=True)
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     torch.testing.assert_close(logits(found.eval()), adapted, atol=1e-4, rtol=1e-4)
+    return found
 
 
 COMMON = [*CONFIGS, "mixtral"]
@@ -85,7 +87,9 @@ def test_every_kind_of_adapter_gives_the_same(kind: str, tied: bool, tmp_path: P
     saved_adapter(
         base, tmp_path, LoraConfig(**{"task_type": "CAUSAL_LM", "r": 4, "target_modules": "all-linear", **KINDS[kind]})
     )
-    check_answers(base, tmp_path)
+    config = check_answers(base, tmp_path).config
+    with safe_open(tmp_path / "merged" / "model.safetensors", "pt") as file:
+        assert config.tie_word_embeddings == ("lm_head.weight" not in file.keys())  # noqa: SIM118  # vLLM trusts it
 
 
 def scores(run: Run, model: torch.nn.Module, encoder: object) -> np.ndarray:

@@ -317,4 +317,5 @@ def test_the_command_prints_the_commits_address_and_what_follows(
     assert found["url"].endswith(found["revision"])
     assert list(hub.large.values()) == [hub.commits["ai/gop-y"][0]["adapter_model.safetensors"]]
     assert "thử-2" in hub.branches
+    assert ["commit", "thử-2"] in [path.split("/")[-2:] for _, path, _ in hub.requests]
     assert "next: loraft predict --run hf:ai/gop-y@thử-2" in err.replace("'", "")

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from helpers.serving import LABELS, Lengths, open_lengths
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from loraft.delivery.batching import Limits
@@ -90,6 +92,7 @@ WRONG: list[tuple[int, str, dict[str, Any]]] = [
     (422, r"input\[0\]: holds half of a surrogate pair",
      {"content": b'{"input": "\\ud800"}', "headers": {"content-type": JSON}}),
     (404, "model: is not served \\(got 'lạ'\\); there are cảm xúc, <b>&", {"json": {"input": "x", "model": "lạ"}}),
+    (404, r"model: is not served \(got \[\]\)", {"json": {"input": "x", "model": []}}),
     (413, r"input: too many texts \(got 4\); allowed: 3", {"json": {"input": ["x"] * 4}}),
     (413, r"input\[1\]: too long \(got 51 characters\); allowed: 50", {"json": {"input": ["x", "x" * 51]}}),
     (413, "body: longer than 2,000 bytes", {"json": {"input": "x" * 2000}}),
@@ -103,6 +106,26 @@ def test_a_wrong_request_is_one_error_in_json(client: TestClient, code: int, say
     assert (answer.status_code, error["code"]) == (code, code)
     assert re.match(says, error["message"])
     assert "Traceback" not in answer.text
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=60),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=6,
+)
+KEYS = ("input", "items", "model", "query", "apply_softmax")
+BODIES = st.fixed_dictionaries({}, optional=dict.fromkeys(KEYS, VALUES)) | VALUES
+
+
+def test_no_body_breaks_the_server(client: TestClient) -> None:
+    @settings(max_examples=60, deadline=None)
+    @given(path=st.sampled_from(["/classify", "/v1/score"]), body=BODIES.map(json.dumps).map(str.encode) | st.binary())
+    def check(path: str, body: bytes) -> None:
+        answer = client.post(path, content=body, headers={"content-type": JSON})
+        assert answer.status_code in (200, 400, 404, 413, 422)
+        assert ("error" in answer.json()) == (answer.status_code != 200)
+
+    check()
 
 
 def test_other_paths_and_methods_are_json_errors_that_name_what_there_is(client: TestClient) -> None:

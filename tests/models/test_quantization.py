@@ -23,6 +23,7 @@ from loraft.models.quantization import (
     nf4_config,
     no_compiler,
     quantised_share,
+    warn_of_widths,
 )
 
 
@@ -213,3 +214,19 @@ def test_casting_dequantises_kept_weights_again() -> None:
 def test_kept_weights_are_for_gpus_unless_asked_for() -> None:
     model = load_backbone(ModelConfig(), QuantConfig(method="nf4"))
     assert not any("kept_dense" in vars(layer) for layer in model.modules())
+
+
+def round_trip_error(weight: torch.Tensor) -> float:
+    packed, state = bnb.functional.quantize_4bit(weight, blocksize=64, quant_type="nf4")
+    return float((bnb.functional.dequantize_4bit(packed, state) - weight).square().mean().sqrt())
+
+
+@pytest.mark.parametrize(("width", "told"), [(48, True), (96, True), (64, False), (192, False), (100, False)])
+def test_widths_that_bitsandbytes_reads_wrongly_on_a_cpu_are_told(width: int, told: bool) -> None:
+    weight = torch.randn(32, width, generator=torch.Generator().manual_seed(0))
+    assert (round_trip_error(weight) > 0.13) == told  # 0.095 where it is right: if this fails, the warning can go
+    layer = bnb.nn.Linear4bit(width, 32, bias=False, quant_type="nf4")
+    layer.weight = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4")
+    said = pytest.warns(UserWarning, match=rf"layers with {width} inputs wrongly") if told else nullcontext()
+    with said:
+        warn_of_widths(torch.nn.Sequential(layer.to("cpu")))

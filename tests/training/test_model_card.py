@@ -43,8 +43,8 @@ def metadata(card: str) -> dict[str, Any]:
 
 
 def code(card: str) -> list[str]:
-    """The code blocks of a card, whatever their fence."""
-    return [block for _, block in re.findall(r"^(`{3,})[a-z]*\n(.*?)\n\1$", card, flags=re.MULTILINE | re.DOTALL)]
+    """The code blocks of a card; a fence ends at one that is as long or longer."""
+    return [block for _, block in re.findall(r"^(`{3,})[a-z]*\n(.*?)\n\1`*$", card, flags=re.MULTILINE | re.DOTALL)]
 
 
 def test_its_values_are_those_of_the_runs_files(run: Run) -> None:

@@ -143,7 +143,8 @@ class Service:
         """What every answer says (model, labels, usage), and the predictions for the texts of a request."""
         from starlette.exceptions import HTTPException
 
-        name = given.get("model") or next(iter(self.models))
+        name = given.get("model")
+        name = next(iter(self.models)) if name is None else name
         if not isinstance(name, str) or name not in self.models:
             raise HTTPException(404, f"model: is not served (got {show(name)}); there are {listed(self.models)}")
         texts = given.get(key)

@@ -36,6 +36,7 @@ from loraft.models.quantization import (
     keep_nf4_layout,
     nf4_config,
     no_compiler,
+    warn_of_widths,
 )
 from loraft.models.source import loading, pretrained
 
@@ -95,6 +96,7 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
         keep_nf4_layout(base)
         check_nf4(base, double_quant=quant.double_quant)
         check_share(base, allow_partial=quant.allow_partial)
+        warn_of_widths(base)
         cache_weights(base, quant)
     base.requires_grad_(False)  # `from_pretrained` has put it into evaluation mode
     if hasattr(base.config, "rescale_every"):
