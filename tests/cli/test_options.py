@@ -47,6 +47,7 @@ WORK = ["bó", "dở", "quét", "quét/r8", "quét/r9", "xong"]
         *[(words, WORK) for words in ("report ", "runs show ", "runs diff ", "runs diff bó ", "runs remove bó ")],
         ("predict --run quét/", ["quét/r8"]),
         ("report --output khác ", ["kia"]),
+        ("merge --output khác ", USABLE),
     ],
 )
 def test_the_shell_completes_names_of_runs_trials_and_bundles(

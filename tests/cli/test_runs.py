@@ -98,7 +98,7 @@ def test_remove_needs_yes_where_nobody_can_be_asked(runs: Path, loraft_says: Say
         (["diff", "run", "a\0b"], "no such run or study"),
         (["remove", "rum", "--yes"], "no such run or study"),
         (["remove", "sweep/r1", "--yes"], "belongs to the sweep"),
-        (["remove", "run/adapter", "--yes"], "is not the directory of a run or study"),
+        (["remove", "run/adapter", "--yes"], "holds weights outside of a run"),
         (["remove", ".", "--yes"], "is not the directory of a run or study"),
     ],
 )

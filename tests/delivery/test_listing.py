@@ -36,17 +36,21 @@ def by_name(folder: Path) -> dict[str, Row]:
 def test_work_of_every_kind_has_a_row_with_its_score(runs: Path) -> None:
     shutil.copytree(runs / "run", runs / "chạy")
     shutil.copytree(runs / "run" / "adapter", runs / "bộ-chuyển")
+    shutil.copytree(runs / "run" / "adapter", runs / "onnx")
+    manifest = json.loads((runs / "onnx" / "loraft.json").read_text(encoding="utf-8"))
+    (runs / "onnx" / "loraft.json").write_text(json.dumps({**manifest, "merged": {"to": "onnx"}}), encoding="utf-8")
     (runs / "tệp-khác").mkdir()
     (runs / ".rows").mkdir()
     found = by_name(runs)
     assert {name: row.kind for name, row in found.items()} == {
         "run": "run", "chạy": "run", "sweep": "sweep", "sweep/r1": "trial", "sweep/r2": "trial",
-        "fewshot": "few-shot", "data": "data", "bộ-chuyển": "bundle",
+        "fewshot": "few-shot", "data": "data", "bộ-chuyển": "bundle", "onnx": "export",
     }  # fmt: skip
     assert {row.state for row in found.values()} == {"finished"}
     after = json.loads((runs / "run" / "metrics.json").read_text())["after"]
     assert found["run"].score == found["bộ-chuyển"].score == after["macro_f1"]
     assert found["run"].interval == tuple(after["intervals"]["macro_f1"])
+    assert found["onnx"].score == after["macro_f1"]
     best = json.loads((runs / "sweep" / "sweep.json").read_text())["best"]
     assert (found["sweep"].score, found["sweep"].score) == (best["macro_f1"], found[f"sweep/{best['name']}"].score)
     assert (found["data"].score, found["fewshot"].metric) == (None, None)

@@ -59,7 +59,7 @@ def test_what_is_not_of_loraft_is_refused_and_nothing_of_the_same_call_removed(r
     (tmp_path / "dữ-liệu").mkdir()
     (tmp_path / "dữ-liệu" / "data.json").write_text('{"a": 1}', encoding="utf-8")
     refused(r"data\.json: ", tmp_path / "dữ-liệu")
-    refused("is not the directory of a run or study", runs / "run" / "adapter")  # a bundle: weights by themselves
+    refused("weights outside of a run", runs / "run" / "adapter")
     refused("is not the directory of a run or study", runs, tmp_path, Path("/"))
 
 

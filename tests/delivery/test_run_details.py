@@ -36,6 +36,10 @@ def test_a_sweep_shows_its_trials_and_other_work_what_it_has(runs: Path) -> None
     shutil.copytree(runs / "run" / "adapter", runs / "bó")
     assert details(runs / "bó").config["lora.r"] is not None
     assert [line.split()[1] for line in details(runs / "bó").next] == ["predict", "eval"]
+    manifest = json.loads((runs / "bó" / "loraft.json").read_text(encoding="utf-8"))
+    (runs / "bó" / "loraft.json").unlink()
+    (runs / "bó" / "loraft.json").write_text(json.dumps({**manifest, "merged": {"to": "onnx"}}), encoding="utf-8")
+    assert (details(runs / "bó").row.kind, details(runs / "bó").next) == ("export", ("docs/export.md shows its use",))
 
 
 def test_unfinished_and_damaged_work_says_how_to_go_on(runs: Path) -> None:
@@ -76,4 +80,5 @@ def test_data_and_versions_are_compared_by_what_the_run_recorded(runs: Path) -> 
 def test_what_has_no_config_cannot_be_compared(runs: Path) -> None:
     with pytest.raises(LoraftError, match="describes a data set"):
         differences(runs / "run", runs / "data")
-    assert {one.group for one in differences(runs / "run", runs / "sweep")} <= {"config", "data", "version", "score"}
+    assert {one.group for one in differences(runs / "run", runs / "sweep")} == {"config"}  # a sweep has no more
+    assert differences(runs / "run", runs / "run" / "adapter") != []

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from loraft.cli.console import results_follow, say, start_command
+from loraft.cli.console import print_json, results_follow, say, start_command
 from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Rank, Seed, Sets, Task, dotted
 
 
@@ -30,8 +30,6 @@ def check(
     """
     from loraft.config.resolve import resolve
     from loraft.display import table
-    from loraft.runs.atomic_files import to_json
-    from loraft.runs.records import as_json
 
     flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
     resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
@@ -43,7 +41,7 @@ def check(
     found = look(resolved, speed=speed)
     results_follow()
     if json:
-        print(to_json(as_json(found)))
+        print_json(found)
     else:
         table.show(check_tables.tables(found))
         table.show_texts([*check_tables.prompts(found), *check_tables.lines(found)])

@@ -62,7 +62,8 @@ def complete_work(ctx: typer.Context) -> list[str]:
 
 def _names(ctx: typer.Context, *files: str) -> list[str]:
     """The folders of the runs that hold one of these files, by their paths in the folder that --output names."""
-    output = Path(ctx.params.get("output") or "runs")
+    given = ctx.params.get("output")  # of merge and export a path: where they write to
+    output = Path(given if isinstance(given, str) else "runs")
     found = {path.parent.relative_to(output).as_posix() for file in files for path in output.glob(f"[!.]*/{file}")}
     return sorted(found)
 

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from loraft.config.resolve import load_config
 from loraft.errors import LoraftError, RunError
-from loraft.evaluation.choosing import DEFAULT, Metric, gain
+from loraft.evaluation.choosing import DEFAULT, Metric, gain, key_of
 from loraft.evaluation.classification_report import EvaluationReport
-from loraft.runs.bundle import config_of
 from loraft.runs.folders import RunFolder
 from loraft.runs.lock import LOCK_FILE, working_there
 from loraft.runs.run import Bundle, Run
@@ -45,7 +44,7 @@ class Row:
     Attributes:
         name: in its folder; of a trial or fold with that of its study before it.
         path: of its directory.
-        kind: run, trial, fold, sweep, folds, few-shot, data or bundle.
+        kind: run, trial, fold, sweep, folds, few-shot, data, bundle (an adapter by itself, merged weights) or export.
         state: finished, interrupted, working (a process works there), failed, or damaged (a file cannot be read).
         pid: of the process that works there, where its lock names one.
         metric: `train.metric`, as a key of the scores; None where there is no score.
@@ -74,7 +73,7 @@ def kind_of(path: Path) -> tuple[str, RunFolder] | None:
     for kind, make in KINDS.items():
         found = make(path)
         if found.begun or found.result_is_aside:
-            return kind, found
+            return "export" if kind == "bundle" and _is_export(found) else kind, found
     return ("run", Run(path)) if working_there(path) else None  # no config was written yet
 
 
@@ -171,7 +170,12 @@ def _scores(folder: RunFolder) -> Scored:
         sweep = SweepResult.of(folder)
         metric, measured = sweep.metric, None if sweep.best is None else sweep.best.measured
     elif isinstance(folder, Bundle):
-        known, key = folder.read_results().get("scores"), Metric.of(config_of(folder)).key
+        content = folder.read_results()
+        try:
+            key = key_of(content["config"]["train"]["metric"])
+        except (KeyError, TypeError, AttributeError):  # of an earlier version
+            key = DEFAULT.key
+        known = content.get("scores")
         score = known.get(key) if isinstance(known, dict) else None
         return (key, float(score), None) if isinstance(score, int | float) else (None, None, None)
     elif isinstance(folder, Run):
@@ -184,6 +188,14 @@ def _scores(folder: RunFolder) -> Scored:
     if measured is None or key not in measured.scores:
         return None, None, None
     return key, measured.scores[key], measured.intervals.get(key)
+
+
+def _is_export(bundle: RunFolder) -> bool:
+    """Whether the weights are written for other programs: `--run` takes no such bundle."""
+    with suppress(LoraftError):
+        merged = bundle.read_results().get("merged")
+        return isinstance(merged, dict) and "to" in merged
+    return False
 
 
 def _pid(path: Path) -> int | None:

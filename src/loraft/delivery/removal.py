@@ -76,8 +76,10 @@ def _own(path: Path) -> RunFolder:
     if path.is_symlink():
         raise RunError(f"{path}: is a symlink (to {os.readlink(path)}); remove what it names by its own path")
     kind = kind_of(path)
-    if kind is None or isinstance(kind[1], Bundle):
+    if kind is None:
         raise RunError(f"{path}: is not the directory of a run or study; loraft runs list shows them")
+    if isinstance(kind[1], Bundle):
+        raise RunError(f"{path}: holds weights outside of a run, which are only yours to delete; delete the folder")
     folder = kind[1]
     if isinstance(folder, DatasetFolder):
         DatasetStatistics.of(folder)  # its only file is known by what it holds

@@ -70,7 +70,7 @@ def details(path: Path) -> Details:
     config, scores, way = None, {}, [folder.way_on]
     if row.state in ("damaged", "failed"):
         way = [folder.mend]
-    elif kind != "data" and folder.begun:
+    elif kind not in ("data", "export") and folder.begun:
         config = _config(folder)
     if row.state == "finished":
         quoted = shlex.quote(str(path))
@@ -78,6 +78,7 @@ def details(path: Path) -> Details:
         if isinstance(folder, Run):
             way = [f"loraft predict --run {quoted} --input FILE", f"loraft eval --run {quoted}"]
             way += [] if isinstance(folder, Bundle) else [f"loraft report {quoted}"]
+            way = ["docs/export.md shows its use"] if kind == "export" else way
             scores = _scores(folder)
     return Details(
         row=row,
@@ -96,10 +97,11 @@ def differences(first: Path, second: Path) -> list[Difference]:
         LoraftError: a directory holds no run or study, or a file is damaged.
     """
     one, other = _facts(first), _facts(second)
+    both = {group for group, _ in one} & {group for group, _ in other}  # a bundle has no versions
     return [
         Difference(*key, one.get(key), other.get(key))
         for key in dict.fromkeys((*one, *other))
-        if one.get(key) != other.get(key)
+        if key[0] in both and one.get(key) != other.get(key)
     ]
 
 
