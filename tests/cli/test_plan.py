@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers.bad_input import refusal
 from helpers.command_line import Says
 from helpers.tiny import CONFIGS
@@ -134,3 +135,13 @@ def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:
     refusal(["plan", "--model", str(tmp_path), "--data", "./khong-co"], "khong-co", folder=tmp_path)
     refusal(["plan", "--length", "20"], r"--length: prompt and answer alone take \d+ tokens \(got 20\)")
     refusal(["plan", "--length", "0"], "--length")
+
+
+def test_a_machine_that_holds_no_batch_still_gets_its_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(plan, "calibrated", full)
+    found = plan.plan(resolve(overrides=FEW), seconds=0.01)
+    assert found.seconds is None
+    assert found.notes[-1] == "the time is not known: this machine's memory does not hold a batch"

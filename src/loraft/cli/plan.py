@@ -20,7 +20,10 @@ def plan(
         Path | None, typer.Option(metavar="FILE.png", help="Draw the memory of the three methods.")
     ] = None,
     quant_error: Annotated[
-        bool, typer.Option("--quant-error", help="Measure what nf4, fp4 and int8 lose, by layer type.")
+        bool,
+        typer.Option(
+            "--quant-error", help="Measure what nf4, fp4 and int8 lose, by layer type: root mean square error."
+        ),
     ] = False,
     preset: Preset = None,
     config: ConfigFile = None,

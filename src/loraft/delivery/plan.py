@@ -146,7 +146,10 @@ def plan(config: Config, *, length: int | None = None, seconds: float = CALIBRAT
     steps, padded, packed = _steps(config, list(rows), known=splits is not None)
     calibration = None
     if seconds > 0 and splits is not None and length is None and (local := _weights(config)) is not None:
-        calibration = calibrated(local, encoder, prepared, seconds)
+        try:
+            calibration = calibrated(local, encoder, prepared, seconds)
+        except torch.OutOfMemoryError:
+            notes.append("the time is not known: this machine's memory does not hold a batch")
     shared = config.train.shared_prefix == "auto"
     return Plan(
         backbone=config.model.label,

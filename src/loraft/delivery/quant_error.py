@@ -89,11 +89,11 @@ def round_trip(weight: torch.Tensor, method: str, *, double_quant: bool) -> tupl
 
 
 def table(found: Sequence[LayerError]) -> Table:
-    """A row for each type of layer: weights, and of each method bits a weight, error, and largest error."""
-    heads = [f"{method} {head}" for method in METHODS for head in ("bits", "RMS error", "largest")]
+    """A row for each type of layer: weights, and of each method bits a weight and RMS error."""
+    heads = [head for method in METHODS for head in (f"{method} bits", "error")]
     made = number_table("layers", "weights", *heads)
     for layer in dict.fromkeys(one.layer for one in found):
         of = [one for one in found if one.layer == layer]
-        cells = [cell for one in of for cell in (f"{one.bits:.3f}", f"{one.rms:.2%}", f"{one.largest:.2f}")]
+        cells = [cell for one in of for cell in (f"{one.bits:.3f}", f"{one.rms:.2%}")]
         add_row(made, layer, f"{of[0].weights:,}", *cells)
     return made
