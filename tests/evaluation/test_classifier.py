@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.tiny import SENTENCES
+from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score
 
-from loraft.config.resolve import load_config
+from loraft.config.resolve import load_config, resolve
 from loraft.engine import scorer
 from loraft.errors import ConfigError, DataError, RunError
 from loraft.evaluation import classifier as module
 from loraft.evaluation.classifier import Classifier, load
-from loraft.evaluation.predict import Loaded, predict
+from loraft.evaluation.predict import Loaded, opened, predict
+from loraft.models.device import DTYPE_NAMES
 from loraft.models.load import load_run
 from loraft.runs.run import Run
 
@@ -161,3 +163,29 @@ def test_a_shortened_sentence_is_told(loaded: Classifier) -> None:
         warnings.simplefilter("always")
         loaded.predict("rất dài " * 3000)
     assert any("shortened" in str(one.message) for one in caught)
+
+
+@pytest.mark.parametrize("texts", [3, None, {"câu": "thầy giảng hay"}, np.array([["thầy", "cô"]])])
+def test_what_is_no_list_of_texts_is_one_message(loaded: Classifier, texts: Any) -> None:
+    with pytest.raises(DataError, match=r"^texts: one text or a list of texts \(got \w+\); give the column"):
+        loaded.predict(texts)
+    with pytest.raises(DataError, match=r"^texts: "):
+        loaded.as_sklearn().predict(texts)
+
+
+def test_scikit_learn_takes_one_text_none_and_a_copy(loaded: Classifier) -> None:
+    estimator = loaded.as_sklearn()
+    assert estimator.predict(SENTENCES[0]).shape == (1,)
+    assert estimator.predict([]).dtype == estimator.classes_.dtype
+    assert clone(estimator) is estimator
+
+
+@pytest.mark.filterwarnings("ignore:the adapter was trained over:loraft.errors.Note")
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])  # of the training, and another one
+def test_runs_of_one_backbone_share_its_weights_also_in_another_dtype(run: Run, dtype: str) -> None:
+    config, bases = resolve(base=load_config(run.config_path), overrides=[f"model.dtype={dtype}"]), {}
+    models = [opened(run.path, None, config, bases).model for _ in range(2)]
+    first, second = ({p.data_ptr() for p in model.parameters()} for model in models)
+    assert first == second
+    assert {DTYPE_NAMES[p.dtype] for p in models[0].parameters()} == {dtype}
+    assert len(bases) == 1

@@ -46,6 +46,6 @@ def check(
         table.show(check_tables.tables(found))
         table.show_texts([*check_tables.prompts(found), *check_tables.lines(found)])
     bad = found.count("error") + strict * found.count("warning")
-    say("next: loraft data lists such rows, loraft config prints the whole config, with these flags"
-        if bad else "next: loraft train, with the same flags")  # fmt: skip
+    more = "next: loraft data --list lists rows, loraft config prints the whole config"
+    say(more if bad else "next: loraft train, with the same flags")
     raise typer.Exit(int(bad > 0))

@@ -78,7 +78,8 @@ def lines(found: Checked) -> Iterator[Text]:
     for one in found.findings:
         yield Text(visible(f"{one.level}: {one.text}"), COLOUR[one.level])
     counts = [f"{n:,} {level}{'' if n == 1 else 's'}" for level in ("error", "warning") if (n := found.count(level))]
-    yield Text(f"found: {' and '.join(counts) or 'nothing that speaks against the training'}")
+    nothing = "nothing that speaks against the training" + (" in what was looked at" if found.left_out else "")
+    yield Text(f"found: {' and '.join(counts) or nothing}")
 
 
 def _part(before: str, text: str, style: str) -> Text:

@@ -1,7 +1,7 @@
 """A run that stays loaded, `loraft.load`: for programs that ask again and again, threads and scikit-learn."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,6 +132,11 @@ def load(run: str | Path, *, config: Config | None = None) -> Classifier:
 
 
 def _rows(texts: str | Iterable[str]) -> list[Example]:
+    # A table's items would be the names of its columns.
+    if not isinstance(texts, Iterable) or isinstance(texts, Mapping) or getattr(texts, "ndim", 1) != 1:
+        raise DataError(
+            f"texts: one text or a list of texts (got {type(texts).__name__}); give the column of the texts"
+        )
     given = [texts] if isinstance(texts, str | bytes) else texts
     rows = []
     for number, text in enumerate(given, start=1):

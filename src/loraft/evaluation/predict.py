@@ -106,9 +106,7 @@ def opened(
         config = config_of(found)
     if config is None or (found is None) == (adapter is None):
         got = "both" if run is not None and adapter is not None else "neither"
-        raise RunError(
-            f"predict: needs a run, or an adapter with a config (got {got} of them); give --run or --adapter"
-        )
+        raise RunError(f"predict: needs a run, or an adapter with a config (got {got} of them); give one of the two")
     if found is not None:
         encoder, model = load_run(found, config, switchable=False, bases=bases)
         folder = found.adapter

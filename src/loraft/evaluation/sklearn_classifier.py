@@ -38,11 +38,14 @@ class SklearnClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Iterable[str]) -> np.ndarray:
         """Returns the label of each text, as `Classifier.predict` has it: (N,)."""
-        return np.array([found.label for found in self.classifier.predict(list(X))])
+        return np.array([found.label for found in self.classifier.predict(X)], dtype=self.classes_.dtype)
 
     def predict_proba(self, X: Iterable[str]) -> np.ndarray:
         """Returns the probabilities of each text, (N, K), the columns as in `classes_`."""
-        return np.asarray(self.classifier.probabilities(list(X))[:, self._order_K])
+        return np.asarray(self.classifier.probabilities(X)[:, self._order_K])
+
+    def __sklearn_clone__(self) -> "SklearnClassifier":
+        return self  # trained already, and one model in memory
 
     def __sklearn_is_fitted__(self) -> bool:
         return True

@@ -132,8 +132,11 @@ def _checked(
             way = f"--quant {then}" if key == "method" else f"--set quant.{key}={str(then).lower()}"
             raise RunError(f"{adapter}: was trained with quant.{key}={then} (got {now}); add {way}")
     same = (content.backbone.fingerprint, config.model.device, config.model.dtype, config.quant.model_dump_json())
-    shared = bases.get(same) if bases is not None else None
-    encoder, base = build_encoder(config), shared or _load_as_trained(config, content.backbone)
+    encoder, base = build_encoder(config), None if bases is None else bases.get(same)
+    if base is not None:  # the key has the fingerprint of its weights, which may have been cast since
+        manifest.check(content, adapter, encoder, None)
+        return encoder, over_the_same_weights(base)
+    base = _load_as_trained(config, content.backbone)
     manifest.check(content, adapter, encoder, base)
     dtype = pick_dtype(config.model, config.quant, base.device)
     if base.dtype != dtype:
@@ -144,10 +147,10 @@ def _checked(
             stacklevel=2,
         )
         cast(base, dtype, pick_compute_dtype(config.model, config.quant, base.device))
-    elif bases is not None:  # with cast weights, the fingerprint of the training could not be checked again
-        bases[same] = base
-        return encoder, over_the_same_weights(base)
-    return encoder, base
+    if bases is None:
+        return encoder, base
+    bases[same] = base
+    return encoder, over_the_same_weights(base)
 
 
 def over_the_same_weights(base: PreTrainedModel) -> PreTrainedModel:

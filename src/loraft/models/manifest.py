@@ -198,14 +198,14 @@ def check_code(manifest: Manifest, where: Path, model: ModelConfig) -> None:
         )
 
 
-def check(manifest: Manifest, where: Path, encoder: Encoder, base: PreTrainedModel) -> None:
+def check(manifest: Manifest, where: Path, encoder: Encoder, base: PreTrainedModel | None) -> None:
     """Raises an error if the adapter was trained with another backbone, quantisation, prompt, date or label set.
 
     Args:
         manifest: of the adapter.
         where: the adapter's folder, for the message.
         encoder: of the present prompts.
-        base: the present backbone, without adapter.
+        base: the present backbone, without adapter; None where its weights were checked already.
 
     Raises:
         RunError: something differs; the message has one line for each difference.
@@ -220,8 +220,10 @@ def check(manifest: Manifest, where: Path, encoder: Encoder, base: PreTrainedMod
             str(manifest.prompt.get("score_end_of_turn", False)),  # bundles of earlier versions lack the key
             str(encoder.task.score_end_of_turn),
         ),
-        "weights of the backbone or their quantisation": (manifest.backbone.fingerprint, fingerprint(base)),
     }
+    if base is not None:
+        then = manifest.backbone.fingerprint
+        compared["weights of the backbone or their quantisation"] = (then, fingerprint(base))
     differences = [
         f"  {what}: {_shown(then)} then, {_shown(now)} now" for what, (then, now) in compared.items() if then != now
     ]
