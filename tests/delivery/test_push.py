@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.bad_input import refusal
-from helpers.fake_hub import FakeHub, fake_hub
+from helpers.fake_hub import FakeHub, fake_hub, send
 from helpers.pushed import FIRST, change_bundle, finished_run
 from huggingface_hub import constants
 
@@ -23,7 +23,7 @@ from loraft.delivery.merge import merge
 from loraft.delivery.push import HubError, contents, push
 from loraft.errors import Note, RunError
 from loraft.runs.bundle import config_of
-from loraft.runs.hashes import hashes_of
+from loraft.runs.hashes import hashes_of, sha256_of
 from loraft.runs.peft_folder import refuse_changed
 from loraft.runs.run import Run, find_run
 
@@ -167,7 +167,14 @@ def made_folder(run: Run, folder: Path, kind: str) -> Path:
     files = hashes_of(folder, [path.name for path in folder.iterdir()])
     shutil.copy(run.adapter / "loraft.json", folder)
     to = {} if kind == "merged" else {"to": kind}
-    change_bundle(folder, files=files, merged={**to, "backbone": "/chỗ/khác/mô hình", "rows": 317})
+    merged = {
+        "backbone": "/chỗ/khác/mô hình",
+        "rows": 317,
+        "split": "/chỗ/khác/val.csv",
+        "compared": {"agreement": 0.99},
+    }
+    weights = sha256_of(run.adapter / "adapter_model.safetensors")
+    change_bundle(folder, files=files, merged={**to, **merged, "adapter_sha256": weights})
     return folder
 
 
@@ -185,8 +192,11 @@ def test_a_folder_made_of_the_run_is_pushed_with_a_card_that_says_what_it_is(
 ) -> None:
     monkeypatch.setattr("loraft.delivery.push.refuse_changed", lambda folder: None)
     run = finished_run(tmp_path / "chạy")
-    files, left_out = contents(run, "ai/gop-y", made_folder(run, tmp_path / "gộp", kind))
-    assert left_out == ("pytorch_model.bin",)
+    folder = made_folder(run, tmp_path / "gộp", kind)
+    (folder / "tokenizer_của_tôi.json").write_text("{}", encoding="utf-8")  # which its loraft.json does not name
+    (folder / "tokenizer_extra.json").symlink_to(tmp_path)
+    files, left_out, found = contents(run, "ai/gop-y", folder)
+    assert (found, left_out) == (kind, ("pytorch_model.bin", "tokenizer_của_tôi.json", "tokenizer_extra.json"))
     assert {
         "config.json",
         "model-00001-of-00002.safetensors",
@@ -195,7 +205,10 @@ def test_a_folder_made_of_the_run_is_pushed_with_a_card_that_says_what_it_is(
         "model.onnx",
     } < files.keys()
     told = {name: one.decode() for name, one in files.items() if isinstance(one, bytes)}
-    for expected in (f"library_name: {library}\n", f"\n\n{what}", "| rows | 317 |", use):
+    task = "text-classification" if kind in ("classifier", "onnx") else "text-generation"
+    same = "These are the scores of the run's adapter; this model gives the same label for 99.00% of 317 rows."
+    for expected in (f"library_name: {library}\n", f"pipeline_tag: {task}\n", f"\n\n{what}", "| rows | 317 |", use,
+                     "| split | val.csv |", same):  # fmt: skip
         assert expected in told["README.md"]
     assert "PeftModel" not in told["README.md"]
     assert not any("/khác/" in one for one in told.values())
@@ -212,9 +225,68 @@ def test_a_folder_of_another_run_or_of_none_is_refused(tmp_path: Path) -> None:
     change_bundle(folder, labels=["a", "b"])
     with pytest.raises(RunError, match=r"--folder: was not made of .*chạy .*with other labels"):
         contents(run, "ai/gop-y", folder)
+    shutil.copy(run.adapter / "loraft.json", folder)
+    change_bundle(folder, merged={"adapter_sha256": "0" * 64})
+    with pytest.raises(RunError, match=r"--folder: was not made of .*with other weights of the adapter"):
+        contents(run, "ai/gop-y", folder)
     (folder / "loraft.json").unlink()
     with pytest.raises(RunError, match=r"--folder: has no loraft.json .*; loraft merge and loraft export write it"):
         contents(run, "ai/gop-y", folder)
+
+
+def test_what_an_earlier_push_left_is_deleted_and_what_others_put_there_stays(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loraft.delivery.push.refuse_changed", lambda folder: None)
+    run = finished_run(tmp_path / "chạy")
+    hub.commits["ai/gop-y"], hub.private["ai/gop-y"] = [dict.fromkeys(["LICENSE", "sub/model.gguf"], b"x")], False
+    push(run, "ai/gop-y")
+    folder = made_folder(run, tmp_path / "gộp", "merged")
+    done = push(run, "ai/gop-y", folder=folder)
+    assert done.deleted == ("adapter_config.json", "adapter_model.safetensors")
+    assert hub.commits["ai/gop-y"][-1].keys() == {*done.files, "LICENSE", "sub/model.gguf"}
+    assert push(run, "ai/gop-y").deleted == tuple(sorted(done.files.keys() - set(FILES)))
+
+
+def test_weights_over_the_original_backbone_have_no_scores_in_the_model_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loraft.delivery.push.refuse_changed", lambda folder: None)
+    run = finished_run(tmp_path / "chạy")
+    folder = made_folder(run, tmp_path / "gộp", "merged")
+    merged = json.loads((folder / "loraft.json").read_text(encoding="utf-8"))["merged"]
+    for base, expected in (("dequantised", True), ("original", False)):
+        change_bundle(folder, merged={**merged, "base": base})
+        card = contents(run, "ai/gop-y", folder)[0]["README.md"]
+        assert isinstance(card, bytes)
+        assert (b"model-index:" in card) == expected
+
+
+def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "chạy")
+    settings = run.adapter / "adapter_config.json"
+    settings.rename(tmp_path / "khác.json")
+    settings.symlink_to(tmp_path / "khác.json")
+    with pytest.raises(RunError, match=r"adapter_config.json: is no plain file; put a copy of the file in its place"):
+        contents(run, "ai/gop-y")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"versions": [1]}, {"data": [1]}, {"data": {"source": "x", "fingerprints": None}}, {"labels": None},
+        {"data": {"source": "x", "fingerprints": {}, "train_labels": [1]}}, {"backbone": None}, {"config": "/etc"},
+        {"merged": "x"},
+    ],
+)  # fmt: skip
+def test_a_damaged_bundle_is_one_message(tmp_path: Path, change: dict[str, object]) -> None:
+    run = finished_run(tmp_path / "chạy")
+    change_bundle(run.adapter, **change)
+    (key,) = change
+    with pytest.raises(
+        RunError, match=rf"loraft\.json: the value of '{key}[^']*' is damaged .*; train again with --force"
+    ):
+        contents(run, "ai/gop-y")
 
 
 @pytest.mark.integration
@@ -291,6 +363,16 @@ def test_without_a_network_it_says_so(hub: FakeHub, tmp_path: Path, monkeypatch:
         push(finished_run(tmp_path / "chạy"), "ai/gop-y")
 
 
+@pytest.mark.parametrize("answer", [b"<html>", b"{}", b"[]"])
+def test_a_place_that_is_no_hub_is_told(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    monkeypatch.setattr(hub, "answer", lambda request, body: send(request, 200, answer))
+    told = rf"ai/gop-y: {hub.place} answers otherwise than a hub does \(.*\); check HF_ENDPOINT"
+    with pytest.raises(HubError, match=told):
+        push(finished_run(tmp_path / "chạy"), "ai/gop-y")
+
+
 def test_private_is_never_public(hub: FakeHub, tmp_path: Path) -> None:
     hub.commits["ai/gop-y"], hub.private["ai/gop-y"] = [], False
     with pytest.raises(HubError, match=r"is there already and public \(got --private\)"):
@@ -319,3 +401,10 @@ def test_the_command_prints_the_commits_address_and_what_follows(
     assert "thử-2" in hub.branches
     assert ["commit", "thử-2"] in [path.split("/")[-2:] for _, path, _ in hub.requests]
     assert "next: loraft predict --run hf:ai/gop-y@thử-2" in err.replace("'", "")
+    monkeypatch.setattr("loraft.delivery.push.refuse_changed", lambda folder: None)
+    folders = {"merged": 1, "onnx": 0}  # loraft.load takes no ONNX file
+    for kind, expected in folders.items():
+        folder = made_folder(Run(tmp_path / "runs" / "chạy"), tmp_path / kind, kind)
+        with pytest.raises(SystemExit):
+            main(["push", "--to", "ai/gop-y", "--folder", str(folder)])
+        assert capsys.readouterr().err.count("next: loraft predict --run hf:ai/gop-y") == expected
