@@ -20,7 +20,6 @@ from loraft.display.table import listing
 from loraft.evaluation import tables
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
-from loraft.models import manifest
 from loraft.models.peft_code import peft_code
 from loraft.runs.environment import Environment
 from loraft.runs.records import as_json, read_record, read_text
@@ -80,6 +79,8 @@ def model_card(
     Raises:
         RunError: a file of the run is damaged or of a later version.
     """
+    from loraft.models import manifest  # with transformers, which `loraft runs show` needs not
+
     metric, after = Metric.of(config), result.after
     bundle = manifest.read(run.adapter)
     versions = [(name, version) for name, version in bundle.versions.items() if version]
