@@ -85,7 +85,7 @@ def _markdown_block(part: str | Table | Code) -> str:
 
 def _paragraph(text: str) -> str:
     # At its begin some characters make a heading, a list, a quotation or a line.
-    return re.sub(r"^(?:(?=[-+>#=])|(\d{1,9})(?=[.)](?:\s|$)))", r"\1\\", _markdown_text(text))
+    return re.sub(r"^(?:(?=[-+>#])|(\d{1,9})(?=[.)](?:\s|$)))", r"\1\\", _markdown_text(text))
 
 
 def _views(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
