@@ -1,6 +1,5 @@
 """What `loraft push` uploads is loaded from the hub and answers as the run; nothing private goes along."""
 
-import hashlib
 import json
 import shutil
 import socket
@@ -11,19 +10,17 @@ from pathlib import Path
 import pytest
 from helpers.bad_input import refusal
 from helpers.fake_hub import FakeHub, fake_hub, send
-from helpers.pushed import FIRST, change_bundle, finished_run
+from helpers.pushed import FIRST, change_bundle, code_blocks, finished_run, made_folder
 from huggingface_hub import constants
 
 import loraft
 from loraft.bundled import bundled_backbones
 from loraft.cli.app import main
 from loraft.config.resolve import load_config
-from loraft.delivery.export import Target, export
-from loraft.delivery.merge import merge
 from loraft.delivery.push import HubError, contents, push
 from loraft.errors import Note, RunError
 from loraft.runs.bundle import config_of
-from loraft.runs.hashes import hashes_of, sha256_of
+from loraft.runs.hashes import hashes_of
 from loraft.runs.peft_folder import refuse_changed
 from loraft.runs.run import Run, find_run
 
@@ -37,11 +34,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
         yield made
 
 
-def blocks(card: str) -> list[str]:
-    """The code of a card."""
-    return [part.partition("\n")[2] for part in card.split("```")[1::2]]
-
-
 def test_what_is_pushed_answers_as_the_run_by_the_three_lines_of_its_card(
     hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,7 +43,7 @@ def test_what_is_pushed_answers_as_the_run_by_the_three_lines_of_its_card(
     assert sorted(commit) == list(done.files) == FILES
     assert (done.revision, hub.private) == (hub.sha("ai/gop-y"), {"ai/gop-y": True})
     assert {name: len(content) for name, content in commit.items()} == done.files
-    (use, *_) = blocks(commit["README.md"].decode())
+    (use, *_) = code_blocks(commit["README.md"].decode())
     assert use.count("\n") == 4  # import, a blank line, load and predict
     names: dict[str, object] = {}
     with pytest.warns(Note, match=f"hf:ai/gop-y is commit {done.revision} on the hub"):
@@ -152,116 +144,6 @@ def test_a_run_of_an_earlier_version_gets_the_config_and_the_hashes_that_it_lack
     assert config_of(Run.open(tmp_path / "thử")).lora == load_config(run.config_path).lora
 
 
-# --- folders of loraft merge and loraft export ------------------------------------------------------------------------
-
-
-def made_folder(run: Run, folder: Path, kind: str) -> Path:
-    """A folder as a merge or an export leaves it, with empty weights."""
-    folder.mkdir()
-    settings = {"architectures": ["LlamaForCausalLM"], "_name_or_path": "/chỗ/khác/mô hình"}
-    (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
-    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json", "spiece.model",
-                 "model.onnx", "model.gguf"):  # fmt: skip
-        (folder / name).write_text("{}", encoding="utf-8")
-    (folder / "pytorch_model.bin").touch()
-    files = hashes_of(folder, [path.name for path in folder.iterdir()])
-    shutil.copy(run.adapter / "loraft.json", folder)
-    to = {} if kind == "merged" else {"to": kind}
-    merged = {
-        "backbone": "/chỗ/khác/mô hình",
-        "rows": 317,
-        "split": "/chỗ/khác/val.csv",
-        "compared": {"agreement": 0.99},
-    }
-    weights = sha256_of(run.adapter / "adapter_model.safetensors")
-    change_bundle(folder, files=files, merged={**to, **merged, "adapter_sha256": weights})
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("kind", "library", "what", "use"),
-    [
-        ("merged", "transformers", "Weights with a LoRA adapter merged into them", 'loraft.load("hf:ai/gop-y")'),
-        ("classifier", "transformers", "A sequence classifier", 'pipeline("text-classification", "ai/gop-y")'),
-        ("onnx", "onnx", "An ONNX file", "Its tokenizer writes the prompt around the text; the labels are in"),
-        ("gguf", "gguf", "A GGUF file", 'loraft.load("hf:ai/gop-y")'),
-    ],
-)
-def test_a_folder_made_of_the_run_is_pushed_with_a_card_that_says_what_it_is(
-    tmp_path: Path, kind: str, library: str, what: str, use: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("loraft.delivery.push.refuse_changed", lambda folder: None)
-    run = finished_run(tmp_path / "chạy")
-    folder = made_folder(run, tmp_path / "gộp", kind)
-    (folder / "tokenizer_của_tôi.json").write_text("{}", encoding="utf-8")  # which its loraft.json does not name
-    (folder / "tokenizer_extra.json").symlink_to(tmp_path)
-    files, left_out, found = contents(run, "ai/gop-y", folder)
-    assert (found, left_out) == (kind, ("pytorch_model.bin", "tokenizer_của_tôi.json", "tokenizer_extra.json"))
-    assert {
-        "config.json",
-        "model-00001-of-00002.safetensors",
-        "spiece.model",
-        "model.gguf",
-        "model.onnx",
-    } < files.keys()
-    told = {name: one.decode() for name, one in files.items() if isinstance(one, bytes)}
-    task = "text-classification" if kind in ("classifier", "onnx") else "text-generation"
-    same = "These are the scores of the run's adapter; this model gives the same label for 99.00% of 317 rows."
-    for expected in (f"library_name: {library}\n", f"pipeline_tag: {task}\n", f"\n\n{what}", "| rows | 317 |", use,
-                     "| split | val.csv |", same):  # fmt: skip
-        assert expected in told["README.md"]
-    assert "PeftModel" not in told["README.md"]
-    assert not any("/khác/" in one for one in told.values())
-    bundle = json.loads(told["loraft.json"])
-    assert bundle["files"].keys() == files.keys() - {"README.md", "loraft.json"}
-    assert bundle["files"]["config.json"] == hashlib.sha256(told["config.json"].encode()).hexdigest()
-
-
-def test_a_folder_of_another_run_or_of_none_is_refused(tmp_path: Path) -> None:
-    run = finished_run(tmp_path / "chạy")
-    with pytest.raises(RunError, match=r"--folder: is of no merge or export .*; without it, the run's adapter"):
-        contents(run, "ai/gop-y", run.adapter)
-    folder = made_folder(run, tmp_path / "gộp", "merged")
-    change_bundle(folder, labels=["a", "b"])
-    with pytest.raises(RunError, match=r"--folder: was not made of .*chạy .*with other labels"):
-        contents(run, "ai/gop-y", folder)
-    shutil.copy(run.adapter / "loraft.json", folder)
-    change_bundle(folder, merged={"adapter_sha256": "0" * 64})
-    with pytest.raises(RunError, match=r"--folder: was not made of .*with other weights of the adapter"):
-        contents(run, "ai/gop-y", folder)
-    (folder / "loraft.json").unlink()
-    with pytest.raises(RunError, match=r"--folder: has no loraft.json .*; loraft merge and loraft export write it"):
-        contents(run, "ai/gop-y", folder)
-
-
-def test_what_an_earlier_push_left_is_deleted_and_what_others_put_there_stays(
-    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("loraft.delivery.push.refuse_changed", lambda folder: None)
-    run = finished_run(tmp_path / "chạy")
-    hub.commits["ai/gop-y"], hub.private["ai/gop-y"] = [dict.fromkeys(["LICENSE", "sub/model.gguf"], b"x")], False
-    push(run, "ai/gop-y")
-    folder = made_folder(run, tmp_path / "gộp", "merged")
-    done = push(run, "ai/gop-y", folder=folder)
-    assert done.deleted == ("adapter_config.json", "adapter_model.safetensors")
-    assert hub.commits["ai/gop-y"][-1].keys() == {*done.files, "LICENSE", "sub/model.gguf"}
-    assert push(run, "ai/gop-y").deleted == tuple(sorted(done.files.keys() - set(FILES)))
-
-
-def test_weights_over_the_original_backbone_have_no_scores_in_the_model_index(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("loraft.delivery.push.refuse_changed", lambda folder: None)
-    run = finished_run(tmp_path / "chạy")
-    folder = made_folder(run, tmp_path / "gộp", "merged")
-    merged = json.loads((folder / "loraft.json").read_text(encoding="utf-8"))["merged"]
-    for base, expected in (("dequantised", True), ("original", False)):
-        change_bundle(folder, merged={**merged, "base": base})
-        card = contents(run, "ai/gop-y", folder)[0]["README.md"]
-        assert isinstance(card, bytes)
-        assert (b"model-index:" in card) == expected
-
-
 def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "chạy")
     settings = run.adapter / "adapter_config.json"
@@ -287,29 +169,6 @@ def test_a_damaged_bundle_is_one_message(tmp_path: Path, change: dict[str, objec
         RunError, match=rf"loraft\.json: the value of '{key}[^']*' is damaged .*; train again with --force"
     ):
         contents(run, "ai/gop-y")
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("kind", ["merged", "classifier", "gguf"])
-def test_what_is_made_of_a_run_is_used_from_the_hub_as_its_card_says(
-    hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
-) -> None:
-    run, folder = finished_run(tmp_path / "chạy", "data.max_eval_rows=16"), tmp_path / "ra"
-    if kind == "merged":
-        merge(run.path, folder)
-    else:
-        export(run.path, folder, Target(kind))
-    done = push(run, "ai/gop-y", folder=folder)
-    assert done.left_out == ()
-    card = hub.commits["ai/gop-y"][0]["README.md"].decode()
-    names: dict[str, object] = {}
-    exec(blocks(card)[0], names)
-    out = capsys.readouterr().out
-    assert ("label='positive'" if kind != "classifier" else "'label': 'positive'") in out
-    if kind in ("merged", "gguf"):
-        found = names["clf"]
-        assert isinstance(found, loraft.Classifier)
-        assert found.probabilities(TEXTS) == pytest.approx(loraft.load(run.path).probabilities(TEXTS), abs=1e-4)
 
 
 # --- what the hub refuses ---------------------------------------------------------------------------------------------

@@ -322,5 +322,5 @@ def _without_paths(warning: str, run: Run, config: Config) -> str:
     last = {path: os.path.basename(path) for path in sorted(paths, key=len, reverse=True)}
     for path, short in {**last, os.path.expanduser("~"): "~"}.items():
         if path != "/":
-            warning = re.sub(rf"(?<![\w./~-]){re.escape(path)}(?![\w-]|\.\w)", lambda _, short=short: short, warning)
+            warning = re.sub(rf"(?<![\w./~-]){re.escape(path)}(?![\w-]|\.\w)", short.replace("\\", r"\\"), warning)
     return warning
