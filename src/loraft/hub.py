@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from json import JSONDecodeError
 from typing import Any
 
 from loraft.errors import first_line
@@ -55,6 +56,11 @@ def asks_nothing(command: str) -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE, _asks_nothing = before, None
+
+
+def answers_otherwise(error: Exception) -> bool:
+    """Whether an error of the hub's client comes of an answer that has not the form of a hub's."""
+    return isinstance(error, (KeyError, TypeError, AttributeError, JSONDecodeError))
 
 
 def ask(kind: Kind, name: str, revision: str | None) -> Answer:

@@ -22,6 +22,7 @@ from loraft.delivery.merge import Comparison, Weights, compare, merge
 from loraft.errors import LoraftError, RunError, StorageError
 from loraft.models.load import build_encoder
 from loraft.runs.bundle import config_of
+from loraft.runs.hashes import sha256_of
 from loraft.runs.run import MANIFEST_FILE, Run
 
 
@@ -124,6 +125,7 @@ def test_the_report_is_in_its_bundle_also_of_a_model_in_several_files(
     content = json.loads((tmp_path / "m" / MANIFEST_FILE).read_text())
     assert content["merged"]["compared"]["log_prob_change"] == made.compared.log_prob_change
     assert content["merged"]["backbone"] == config_of(run).model.name
+    assert content["merged"]["adapter_sha256"] == sha256_of(run.adapter / "adapter_model.safetensors")
     assert json.loads((tmp_path / "m" / "config.json").read_text())["dtype"] == "bfloat16"
     assert {"model.safetensors.index.json", "model-00002-of-00002.safetensors"} < content["files"].keys()
 

@@ -1,6 +1,5 @@
 """What `loraft push` uploads is loaded from the hub and answers as the run; nothing private goes along."""
 
-import hashlib
 import json
 import shutil
 import socket
@@ -10,16 +9,14 @@ from pathlib import Path
 
 import pytest
 from helpers.bad_input import refusal
-from helpers.fake_hub import FakeHub, fake_hub
-from helpers.pushed import FIRST, change_bundle, finished_run
+from helpers.fake_hub import FakeHub, fake_hub, send
+from helpers.pushed import FIRST, change_bundle, code_blocks, finished_run, made_folder
 from huggingface_hub import constants
 
 import loraft
 from loraft.bundled import bundled_backbones
 from loraft.cli.app import main
 from loraft.config.resolve import load_config
-from loraft.delivery.export import Target, export
-from loraft.delivery.merge import merge
 from loraft.delivery.push import HubError, contents, push
 from loraft.errors import Note, RunError
 from loraft.runs.bundle import config_of
@@ -37,11 +34,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
         yield made
 
 
-def blocks(card: str) -> list[str]:
-    """The code of a card."""
-    return [part.partition("\n")[2] for part in card.split("```")[1::2]]
-
-
 def test_what_is_pushed_answers_as_the_run_by_the_three_lines_of_its_card(
     hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,7 +43,7 @@ def test_what_is_pushed_answers_as_the_run_by_the_three_lines_of_its_card(
     assert sorted(commit) == list(done.files) == FILES
     assert (done.revision, hub.private) == (hub.sha("ai/gop-y"), {"ai/gop-y": True})
     assert {name: len(content) for name, content in commit.items()} == done.files
-    (use, *_) = blocks(commit["README.md"].decode())
+    (use, *_) = code_blocks(commit["README.md"].decode())
     assert use.count("\n") == 4  # import, a blank line, load and predict
     names: dict[str, object] = {}
     with pytest.warns(Note, match=f"hf:ai/gop-y is commit {done.revision} on the hub"):
@@ -152,92 +144,31 @@ def test_a_run_of_an_earlier_version_gets_the_config_and_the_hashes_that_it_lack
     assert config_of(Run.open(tmp_path / "thử")).lora == load_config(run.config_path).lora
 
 
-# --- folders of loraft merge and loraft export ------------------------------------------------------------------------
-
-
-def made_folder(run: Run, folder: Path, kind: str) -> Path:
-    """A folder as a merge or an export leaves it, with empty weights."""
-    folder.mkdir()
-    settings = {"architectures": ["LlamaForCausalLM"], "_name_or_path": "/chỗ/khác/mô hình"}
-    (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
-    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json", "spiece.model",
-                 "model.onnx", "model.gguf"):  # fmt: skip
-        (folder / name).write_text("{}", encoding="utf-8")
-    (folder / "pytorch_model.bin").touch()
-    files = hashes_of(folder, [path.name for path in folder.iterdir()])
-    shutil.copy(run.adapter / "loraft.json", folder)
-    to = {} if kind == "merged" else {"to": kind}
-    change_bundle(folder, files=files, merged={**to, "backbone": "/chỗ/khác/mô hình", "rows": 317})
-    return folder
+def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "chạy")
+    settings = run.adapter / "adapter_config.json"
+    settings.rename(tmp_path / "khác.json")
+    settings.symlink_to(tmp_path / "khác.json")
+    with pytest.raises(RunError, match=r"adapter_config.json: is no plain file; put a copy of the file in its place"):
+        contents(run, "ai/gop-y")
 
 
 @pytest.mark.parametrize(
-    ("kind", "library", "what", "use"),
+    "change",
     [
-        ("merged", "transformers", "Weights with a LoRA adapter merged into them", 'loraft.load("hf:ai/gop-y")'),
-        ("classifier", "transformers", "A sequence classifier", 'pipeline("text-classification", "ai/gop-y")'),
-        ("onnx", "onnx", "An ONNX file", "Its tokenizer writes the prompt around the text; the labels are in"),
-        ("gguf", "gguf", "A GGUF file", 'loraft.load("hf:ai/gop-y")'),
+        {"versions": [1]}, {"data": [1]}, {"data": {"source": "x", "fingerprints": None}}, {"labels": None},
+        {"data": {"source": "x", "fingerprints": {}, "train_labels": [1]}}, {"backbone": None}, {"config": "/etc"},
+        {"merged": "x"},
     ],
-)
-def test_a_folder_made_of_the_run_is_pushed_with_a_card_that_says_what_it_is(
-    tmp_path: Path, kind: str, library: str, what: str, use: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("loraft.delivery.push.refuse_changed", lambda folder: None)
+)  # fmt: skip
+def test_a_damaged_bundle_is_one_message(tmp_path: Path, change: dict[str, object]) -> None:
     run = finished_run(tmp_path / "chạy")
-    files, left_out = contents(run, "ai/gop-y", made_folder(run, tmp_path / "gộp", kind))
-    assert left_out == ("pytorch_model.bin",)
-    assert {
-        "config.json",
-        "model-00001-of-00002.safetensors",
-        "spiece.model",
-        "model.gguf",
-        "model.onnx",
-    } < files.keys()
-    told = {name: one.decode() for name, one in files.items() if isinstance(one, bytes)}
-    for expected in (f"library_name: {library}\n", f"\n\n{what}", "| rows | 317 |", use):
-        assert expected in told["README.md"]
-    assert "PeftModel" not in told["README.md"]
-    assert not any("/khác/" in one for one in told.values())
-    bundle = json.loads(told["loraft.json"])
-    assert bundle["files"].keys() == files.keys() - {"README.md", "loraft.json"}
-    assert bundle["files"]["config.json"] == hashlib.sha256(told["config.json"].encode()).hexdigest()
-
-
-def test_a_folder_of_another_run_or_of_none_is_refused(tmp_path: Path) -> None:
-    run = finished_run(tmp_path / "chạy")
-    with pytest.raises(RunError, match=r"--folder: is of no merge or export .*; without it, the run's adapter"):
-        contents(run, "ai/gop-y", run.adapter)
-    folder = made_folder(run, tmp_path / "gộp", "merged")
-    change_bundle(folder, labels=["a", "b"])
-    with pytest.raises(RunError, match=r"--folder: was not made of .*chạy .*with other labels"):
-        contents(run, "ai/gop-y", folder)
-    (folder / "loraft.json").unlink()
-    with pytest.raises(RunError, match=r"--folder: has no loraft.json .*; loraft merge and loraft export write it"):
-        contents(run, "ai/gop-y", folder)
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("kind", ["merged", "classifier", "gguf"])
-def test_what_is_made_of_a_run_is_used_from_the_hub_as_its_card_says(
-    hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
-) -> None:
-    run, folder = finished_run(tmp_path / "chạy", "data.max_eval_rows=16"), tmp_path / "ra"
-    if kind == "merged":
-        merge(run.path, folder)
-    else:
-        export(run.path, folder, Target(kind))
-    done = push(run, "ai/gop-y", folder=folder)
-    assert done.left_out == ()
-    card = hub.commits["ai/gop-y"][0]["README.md"].decode()
-    names: dict[str, object] = {}
-    exec(blocks(card)[0], names)
-    out = capsys.readouterr().out
-    assert ("label='positive'" if kind != "classifier" else "'label': 'positive'") in out
-    if kind in ("merged", "gguf"):
-        found = names["clf"]
-        assert isinstance(found, loraft.Classifier)
-        assert found.probabilities(TEXTS) == pytest.approx(loraft.load(run.path).probabilities(TEXTS), abs=1e-4)
+    change_bundle(run.adapter, **change)
+    (key,) = change
+    with pytest.raises(
+        RunError, match=rf"loraft\.json: the value of '{key}[^']*' is damaged .*; train again with --force"
+    ):
+        contents(run, "ai/gop-y")
 
 
 # --- what the hub refuses ---------------------------------------------------------------------------------------------
@@ -291,6 +222,16 @@ def test_without_a_network_it_says_so(hub: FakeHub, tmp_path: Path, monkeypatch:
         push(finished_run(tmp_path / "chạy"), "ai/gop-y")
 
 
+@pytest.mark.parametrize("answer", [b"<html>", b"{}", b"[]"])
+def test_a_place_that_is_no_hub_is_told(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    monkeypatch.setattr(hub, "answer", lambda request, body: send(request, 200, answer))
+    told = rf"ai/gop-y: {hub.place} answers otherwise than a hub does \(.*\); check HF_ENDPOINT"
+    with pytest.raises(HubError, match=told):
+        push(finished_run(tmp_path / "chạy"), "ai/gop-y")
+
+
 def test_private_is_never_public(hub: FakeHub, tmp_path: Path) -> None:
     hub.commits["ai/gop-y"], hub.private["ai/gop-y"] = [], False
     with pytest.raises(HubError, match=r"is there already and public \(got --private\)"):
@@ -319,3 +260,10 @@ def test_the_command_prints_the_commits_address_and_what_follows(
     assert "thử-2" in hub.branches
     assert ["commit", "thử-2"] in [path.split("/")[-2:] for _, path, _ in hub.requests]
     assert "next: loraft predict --run hf:ai/gop-y@thử-2" in err.replace("'", "")
+    monkeypatch.setattr("loraft.delivery.push.refuse_changed", lambda folder: None)
+    folders = {"merged": 1, "onnx": 0}  # loraft.load takes no ONNX file
+    for kind, expected in folders.items():
+        folder = made_folder(Run(tmp_path / "runs" / "chạy"), tmp_path / kind, kind)
+        with pytest.raises(SystemExit):
+            main(["push", "--to", "ai/gop-y", "--folder", str(folder)])
+        assert capsys.readouterr().err.count("next: loraft predict --run hf:ai/gop-y") == expected

@@ -150,6 +150,18 @@ def test_markdown_keeps_text_and_tables_in_their_order() -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["# a", "- a", "+ a", "> a", "1. a", "2) a", "---", "_a_ b", "__a__", "a _b_"])
+def test_a_text_makes_no_heading_list_quotation_line_or_emphasis(text: str) -> None:
+    line = markdown(Document("T", text, [])).splitlines()[2]
+    assert line.replace("\\", "") == text
+    assert not re.match(r"[-+>#]|\d+[.)]|.*(?<!\\)_", line)
+
+
+@pytest.mark.parametrize("text", ["macro_f1 1.5", "2.5 giây", "a - b # c", "=: a"])
+def test_a_text_without_such_a_beginning_stays(text: str) -> None:
+    assert markdown(Document("T", text, [])).splitlines()[2] == text
+
+
 def test_markdown_leaves_out_images_and_sections_that_hold_code() -> None:
     no_file = Image(Path("không có.png"), "hình")
     sections = [("A", [no_file]), ("B", ["đọc", no_file]), ("C", ["chạy:", Code("loraft predict")]), ("D", [])]

@@ -114,12 +114,14 @@ class FakeHub:
                 for one in lines
                 if one["key"] in ("file", "lfsFile")
             }
+            gone = {one["value"]["path"] for one in lines if one["key"] == "deletedFile"}
             before = self.commits[name][-1] if self.commits[name] else {}
-            self.commits[name].append({**before, **files})
+            kept = {path: content for path, content in before.items() if path not in gone}
+            self.commits[name].append({**kept, **files})
             oid = self.sha(name)
             send(request, 200, {"success": True, "commitOid": oid, "commitUrl": f"{self.place}/{name}/commit/{oid}"})
         elif rest[:1] == ["tree"]:
-            files = self.commits[name][-1]
+            files = self.commits[name][-1] if self.commits[name] else {}
             send(request, 200, [
                 {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
                 for path, content in files.items()
@@ -158,7 +160,7 @@ def invalid(card: str) -> list[str]:
         "base_model": lambda value: value.count("/") == 1,
         "language": lambda value: len(value) in (2, 3),
         "license": lambda value: value == value.lower() and " " not in value,
-        "pipeline_tag": lambda value: value == "text-classification",
+        "pipeline_tag": lambda value: value in ("text-classification", "text-generation"),
         "tags": lambda value: all(isinstance(one, str) for one in value),
         "datasets": lambda value: all("/" in one for one in value),
         "model-index": lambda value: all(

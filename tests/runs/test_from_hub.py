@@ -1,12 +1,14 @@
 """A run on the hub: what is downloaded, what is checked, and what a reference may be."""
 
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from helpers.fake_hub import FakeHub, fake_hub
+from helpers.fake_hub import FakeHub, fake_hub, send
 from helpers.pushed import change_bundle, finished_run
 from huggingface_hub import constants
+from huggingface_hub.utils import enable_progress_bars
 
 from loraft.cli.finished_run import run_or_adapter
 from loraft.errors import RunError
@@ -33,7 +35,8 @@ def test_no_code_no_pickle_and_no_place_on_this_machine_comes_from_a_strangers_r
 ) -> None:
     run = finished_run(tmp_path / "chạy", f"output={tmp_path / 'chỗ của người khác'}")
     config = config_of(run).model_dump()
-    config["model"] |= {"name": "ai/co-ma", "revision": "a1" * 20, "trust_remote_code": True}
+    config["model"] |= {"name": "ai/co-ma", "revision": "a1" * 20, "trust_remote_code": True, "cache_dir": "/chỗ/khác"}
+    config["data"]["cache_dir"] = "/chỗ/khác"
     change_bundle(run.adapter, config=config)
     names = ("modeling.py", "adapter_model.bin", "pytorch_model.bin", "training_args.bin", "sub/x.pkl", "README.md")
     on_hub(hub, run.adapter, **dict.fromkeys(names, b"import os"))
@@ -44,7 +47,7 @@ def test_no_code_no_pickle_and_no_place_on_this_machine_comes_from_a_strangers_r
     assert {path.name for path in found.path.iterdir()} == {path.name for path in run.adapter.iterdir()}
     taken = config_of(found)
     assert not taken.model.trust_remote_code
-    assert taken.output.folder == "runs"
+    assert (taken.output.folder, taken.model.cache_dir, taken.data.cache_dir) == ("runs", None, None)
 
 
 def test_predict_and_eval_take_it_and_name_the_commit_once(
@@ -58,6 +61,31 @@ def test_predict_and_eval_take_it_and_name_the_commit_once(
     assert place.name == hub.sha("ai/gop-y")
     assert (config.data.max_test_rows, config.data.source) == (7, "/chỗ/khác")
     assert capsys.readouterr().err == f"note: hf:ai/gop-y is commit {place.name} on the hub\n"
+
+
+@pytest.mark.filterwarnings("ignore::loraft.errors.Note")
+def test_without_a_terminal_there_is_no_progress_bar(
+    hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enable_progress_bars()
+    on_hub(hub, finished_run(tmp_path / "chạy").adapter)
+    find_run("hf:ai/gop-y", tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_no_hub_is_told(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = hub.answer
+
+    def answer(request: BaseHTTPRequestHandler, body: bytes) -> None:
+        if "/api/" in request.path:
+            send(request, 200, b"{}")
+        else:
+            real(request, body)
+
+    monkeypatch.setattr(hub, "answer", answer)
+    on_hub(hub, finished_run(tmp_path / "chạy").adapter)
+    with pytest.raises(RunError, match=r"hf:ai/gop-y: cannot be loaded: http://.* answers otherwise than a hub does"):
+        find_run("hf:ai/gop-y", tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore::loraft.errors.Note")

@@ -1,6 +1,7 @@
 """Records in JSON files: what is written is read again, and what is damaged or too new is one clear error."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,9 @@ def test_a_record_from_an_object_names_the_file_that_held_it() -> None:
     assert record_from(as_json(RECORD), Outer, Path("a.jsonl"), "") == RECORD
     with pytest.raises(RunError, match=r"a\.jsonl: the key .name. is missing; train again"):
         record_from({}, Outer, Path("a.jsonl"), "train again")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "loraft.json")
+    with pytest.raises(RunError, match=r"loraft\.json: is a pipe and no file; again"):
+        read_object(tmp_path / "loraft.json", "again")

@@ -52,7 +52,7 @@ def test_its_values_are_those_of_the_runs_files(run: Run) -> None:
     after = result.after
     found = metadata(card)
     assert found["license"] == "cc-by-sa-4.0"
-    assert (found["library_name"], found["language"], found["pipeline_tag"]) == ("peft", "vi", "text-classification")
+    assert (found["library_name"], found["language"], found["pipeline_tag"]) == ("peft", "vi", "text-generation")
     (measured,) = found["model-index"]
     assert measured["name"] == "ai/gop-y"
     values = {one["name"]: one["value"] for one in measured["results"][0]["metrics"]}
@@ -71,12 +71,48 @@ def test_its_values_are_those_of_the_runs_files(run: Run) -> None:
         "loraft measured neither energy nor carbon",
         "| backbone | loraft-vi-tiny | cc-by-sa-4.0 |",
         "| data | feedback | cc-by-4.0 |",
+        f"| alpha | {result.train.alpha_policy} |",
+        "| init lora weights | default |",
+        "| use dora | no |",
+        f"| validation macro f1 | {result.train.validation_macro_f1:,.4g} |",
     ):
         assert expected in card
     for warning in result.warnings:
         assert warning.partition(";")[0] in card
     config = load_config(run.config_path)
     assert {config.prompt.system, config.prompt.template, config.prompt.answer_prefix} <= set(code(card))
+
+
+def test_what_says_how_it_was_trained_stands_there_once_and_in_words(run: Run) -> None:
+    config, train = load_config(run.config_path), RunResult.of(run).train
+    lora = config.lora.model_copy(update={"use_dora": True, "modules_to_save": ["lm_head"]})
+    same = replace(train, cut=0.25, validation_score=train.validation_macro_f1)
+    card = card_of(run, config.model_copy(update={"lora": lora}), train=same)
+    assert "| use dora | yes |" in card
+    assert "| modules to save | lm_head |" in card
+    assert "| share of the rows' tokens left out | 0.25 |" in card
+    assert not [name for name in ("alpha policy", "validation score", "cut") if f"| {name} |" in card]
+    assert "| validation score | 0.5 |" in card_of(run, train=replace(same, validation_score=0.5))
+
+
+@pytest.mark.parametrize(
+    ("source", "told", "expected"),
+    [
+        ("/data", "/data/a.csv: 2 rows of /data repeat; see /data.", "data/a.csv: 2 rows of data repeat; see data."),
+        ("/data", "tokens/data, ai/data-gop-y and /data-2", "tokens/data, ai/data-gop-y and /data-2"),
+        ("/", "1/2 of a/b", "1/2 of a/b"),
+    ],
+)
+def test_only_a_whole_path_of_this_machine_is_shortened_and_only_in_warnings(
+    run: Run, source: str, told: str, expected: str
+) -> None:
+    config = load_config(run.config_path)
+    data = config.data.model_copy(update={"source": source})
+    prompt = config.prompt.model_copy(update={"system": "đọc /data"})
+    card = card_of(run, config.model_copy(update={"data": data, "prompt": prompt}), "ai/data-gop-y", warnings=(told,))
+    assert f"\n\n{expected}\n" in card
+    assert "hf:ai/data-gop-y" in card
+    assert "đọc /data" in code(card)
 
 
 def test_its_code_runs_in_the_adapters_folder(
@@ -146,7 +182,7 @@ def test_of_several_labels_a_row_it_has_the_scores_of_label_sets(run: Run) -> No
         truth_NK, truth_NK * 0.8 + 0.1, [0.5] * 3, config.prompt.labels or [], bootstrap_samples=100, confidence=0.95,
         seed=0,
     )  # fmt: skip
-    change_bundle(run.adapter, data={"fingerprints": {}, "train_labels": {}})
+    change_bundle(run.adapter, data={"source": "x", "fingerprints": {}, "train_labels": {}})
     card = card_of(run, config.model_copy(update={"prompt": prompt, "train": train}), before=None, after=after)
     assert {one["name"] for one in metadata(card)["model-index"][0]["results"][0]["metrics"]} >= {"micro F1"}
     assert "gives a text any of 3 labels" in card

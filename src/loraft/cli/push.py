@@ -43,7 +43,9 @@ def push(
     say(f"{'uploaded' if done.revision else 'wrote'} {told}")
     if done.left_out:
         say(f"note: left out {listed(done.left_out)}")
+    if done.deleted:
+        say(f"note: deleted there, of an earlier push: {listed(done.deleted)}")
     print(to_json(done.__dict__) if as_json else visible(done.url))
-    if done.revision and folder is None:
+    if done.revision and done.kind in ("adapter", "merged", "gguf"):  # what loraft loads
         at = f"@{revision}" if revision else ""
         say(f"next: loraft predict --run {shlex.quote(f'hf:{to}{at}')} 'thầy giảng bài rất dễ hiểu'")

@@ -90,6 +90,7 @@ class Export:
         source, rows: the rows that were scored, and their number.
         shortened: further rows, which the run shortens to `prompt.max_length`; they were not compared.
         compared: the export, as it computes, with the run in fp32; log-probabilities are normalised over the labels.
+        adapter_sha256: of the weights of the run's adapter.
     """
 
     to: str
@@ -101,6 +102,7 @@ class Export:
     rows: int
     shortened: int
     compared: Comparison
+    adapter_sha256: str | None
 
 
 def export(
@@ -180,7 +182,10 @@ def export(
                 f" allowed from {min_agreement} (--min-agreement), and in fp32 up to {CLOSE:g} nats"
             )
         base, source, shortened = trained.backbone, data.source, len(prompts) - rows
-        made = Export(target.to, target.dtype, target.int8, base.name, base.revision, source, rows, shortened, compared)
+        adapter = manifest.adapter_hash(opened.adapter, trained)
+        made = Export(
+            target.to, target.dtype, target.int8, base.name, base.revision, source, rows, shortened, compared, adapter
+        )
         manifest.write(folder, replace(content, merged=as_json(made)))
     return made
 

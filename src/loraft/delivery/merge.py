@@ -77,6 +77,7 @@ class Merge:
         source, split, rows: where the scored rows come from, as they were asked for, and their number.
         compared: the merged weights with the run.
         rounding: as `merged_model.merge` returns it, for each dtype.
+        adapter_sha256: of the weights of the run's adapter.
     """
 
     backbone: str
@@ -88,6 +89,7 @@ class Merge:
     rows: int
     compared: Comparison
     rounding: dict[str, float]
+    adapter_sha256: str | None
 
 
 def merge(
@@ -144,7 +146,8 @@ def merge(
                 " --dtype fp32" + (" or --base dequantised" if base == "original" else "")
             )
         one, source = content.backbone, config.data.source
-        made = Merge(one.name, one.revision, base, dtype, source, split, len(own_NK), compared, rounding)
+        adapter = manifest.adapter_hash(opened.adapter, content)
+        made = Merge(one.name, one.revision, base, dtype, source, split, len(own_NK), compared, rounding, adapter)
         write_record(bundle.results_path, replace(manifest.read(folder), merged=as_json(made)))
     return made
 

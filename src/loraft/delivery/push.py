@@ -16,24 +16,32 @@ from typing import Any
 
 from loraft.bundled import bundled_backbones
 from loraft.config.names import show
-from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.delivery.output_folder import written_aside
 from loraft.errors import LoraftError, RunError, first_line
+from loraft.hub import answers_otherwise
+from loraft.models import manifest
+from loraft.models.manifest import Manifest
 from loraft.runs.atomic_files import to_json
+from loraft.runs.bundle import config_of
 from loraft.runs.from_hub import ADAPTER_FILES, WEIGHTS_FILES
 from loraft.runs.hashes import hashes_of
 from loraft.runs.peft_folder import AGAIN, refuse_changed
-from loraft.runs.records import SCHEMA_VERSION, read_object
+from loraft.runs.records import SCHEMA_VERSION, as_json, read_object
 from loraft.runs.run import MANIFEST_FILE, Bundle, Run
 from loraft.training.model_card import CARD_FILE, WHAT, model_card
 from loraft.training.results import RunResult
 
 EXPORTED_FILES = ("*.onnx", "*.onnx.data")
-# Keys under which loraft, peft and transformers may keep the path of a folder or file.
+# Keys under which loraft, peft and transformers may keep the path of a folder or file, also one of the root like /data.
 PATHS = {
-    "name", "source", "task", "train_split", "validation_split", "test_split", "backbone", "_name_or_path",
+    "name", "source", "task", "split", "train_split", "validation_split", "test_split", "backbone", "_name_or_path",
     "name_or_path", "base_model_name_or_path",
+}  # fmt: skip
+# Keys of texts, which may look like a path and stay.
+TEXTS = {
+    "labels", "label_words", "label_names", "system", "template", "few_shot_template", "example_template", "yes_word",
+    "answer_prefix", "no_word", "chat_template", "template_kwargs", "text_column", "label_column", "sheet", "content",
 }  # fmt: skip
 FORGOTTEN = {"cache_dir": None, "relative_path": None, "folder": "runs"}  # of use on this machine only
 Content = Path | bytes  # of a file: as it is, or as it is rewritten
@@ -53,6 +61,8 @@ class Pushed:
         revision: the commit; None of a dry run.
         files: size of each in bytes.
         left_out: names in the folder that stay here.
+        kind: of what was uploaded, a key of `model_card.WHAT`.
+        deleted: names of weights, config and tokenizer files of an earlier push, which are no longer there.
     """
 
     repository: str
@@ -60,6 +70,8 @@ class Pushed:
     revision: str | None
     files: dict[str, int]
     left_out: tuple[str, ...]
+    kind: str
+    deleted: tuple[str, ...] = ()
 
 
 def push(
@@ -86,17 +98,17 @@ def push(
         HubError: the hub refuses, or cannot be reached.
     """
     _refuse_name(repository)
-    given, left_out = contents(run, repository, folder)
+    given, left_out, kind = contents(run, repository, folder)
     sizes = {name: one.stat().st_size if isinstance(one, Path) else len(one) for name, one in given.items()}
     if dry_run is not None:
         _write(given, dry_run)
-        return Pushed(repository, str(dry_run), None, sizes, left_out)
-    url, revision = _upload(given, repository, private, branch, f"Upload of {run.name} by loraft")
-    return Pushed(repository, url, revision, sizes, left_out)
+        return Pushed(repository, str(dry_run), None, sizes, left_out, kind)
+    url, revision, deleted = _upload(given, repository, private, branch, f"Upload of {run.name} by loraft")
+    return Pushed(repository, url, revision, sizes, left_out, kind, deleted)
 
 
-def contents(run: Run, repository: str, folder: Path | None = None) -> tuple[dict[str, Content], tuple[str, ...]]:
-    """Returns the files of an upload by name, the card among them, and the names of what stays here.
+def contents(run: Run, repository: str, folder: Path | None = None) -> tuple[dict[str, Content], tuple[str, ...], str]:
+    """Returns the files of an upload by name, the card among them, the names of what stays here, and the kind.
 
     Raises:
         RunError: as in `push`.
@@ -106,31 +118,33 @@ def contents(run: Run, repository: str, folder: Path | None = None) -> tuple[dic
             f"{run.path}: holds no results for the model card (got a bundle); name the run that it was made of, with"
             f" --folder {shlex.quote(str(run.path))}"
         )
-    config, result, place = load_config(run.config_path), RunResult.of(run), folder or run.adapter
-    kind, bundle = "adapter", read_object(run.adapter / MANIFEST_FILE, AGAIN)
+    config, result, place = config_of(run), RunResult.of(run), folder or run.adapter
+    kind, bundle = "adapter", manifest.read(run.adapter)
     if folder is None:
         _refuse_local_backbone(run, config)
     else:
         kind, bundle = _made_of(bundle, run, folder)
     refuse_changed(place)
-    known = ADAPTER_FILES if kind == "adapter" else (MANIFEST_FILE, *WEIGHTS_FILES, *EXPORTED_FILES)
-    found = sorted(path for path in place.iterdir() if path.name != CARD_FILE)
-    taken = [path for path in found if path.is_file() and any(fnmatch(path.name, one) for one in known)]
-    given: dict[str, Content] = {path.name: _shared_file(path) for path in taken if path.name != MANIFEST_FILE}
-    hashes = bundle.get("files") or hashes_of(place, given)  # earlier versions wrote neither hashes nor the config
-    files = {name: digest for name, digest in hashes.items() if name in given}
-    for name, one in given.items():
-        if name in files and isinstance(one, bytes):
-            files[name] = hashlib.sha256(one).hexdigest()
-    bundle["config"] = bundle.get("config") or config.model_dump()
-    shared = {"schema_version": SCHEMA_VERSION, **_shared(bundle), "files": files}
-    given[MANIFEST_FILE] = (to_json(shared) + "\n").encode()
-    made = _shared(bundle.get("merged")) if kind != "adapter" else None
+    known = ADAPTER_FILES if kind == "adapter" else (*WEIGHTS_FILES, *EXPORTED_FILES)
+    found = sorted(path for path in place.iterdir() if path.name not in (CARD_FILE, MANIFEST_FILE))
+    named = {path.name for path in found} if bundle.files is None else bundle.files.keys()  # None: earlier versions
+    taken = [path for path in found if path.name in named and any(fnmatch(path.name, one) for one in known)]
+    for path in taken:
+        if path.is_symlink() or not path.is_file():
+            raise RunError(f"{path}: is no plain file; put a copy of the file in its place")
+    given: dict[str, Content] = {path.name: _shared_file(path) for path in taken}
+    hashes = bundle.files or hashes_of(place, given)
+    files = {name: hashlib.sha256(one).hexdigest() if isinstance(one, bytes) else hashes[name]
+             for name, one in given.items()}  # fmt: skip
+    shared = _shared({**as_json(bundle), "config": config.model_dump()})
+    content = {"schema_version": SCHEMA_VERSION, **shared, "files": files}
+    given[MANIFEST_FILE] = (to_json(content) + "\n").encode()
+    made = shared["merged"] if kind != "adapter" else None
     given[CARD_FILE] = model_card(run, config, result, repository, kind, made=made).encode()
-    return dict(sorted(given.items())), tuple(path.name for path in found if path not in taken)
+    return dict(sorted(given.items())), tuple(path.name for path in found if path not in taken), kind
 
 
-def _made_of(own: dict[str, Any], run: Run, folder: Path) -> tuple[str, dict[str, Any]]:
+def _made_of(own: Manifest, run: Run, folder: Path) -> tuple[str, Manifest]:
     """Returns what a folder holds, a key of `model_card.WHAT`, and its `loraft.json`.
 
     Raises:
@@ -138,22 +152,20 @@ def _made_of(own: dict[str, Any], run: Run, folder: Path) -> tuple[str, dict[str
     """
     if not (folder / MANIFEST_FILE).is_file():
         raise RunError(f"--folder: has no {MANIFEST_FILE} (got {folder}); loraft merge and loraft export write it")
-    bundle = read_object(folder / MANIFEST_FILE, "make the folder again")
-    differing = [key for key, value in _origin(own).items() if value != _origin(bundle)[key]]
-    if differing:
-        raise RunError(f"--folder: was not made of {run.path} (got {folder}, with other {differing[0]}); name its run")
-    merged = bundle.get("merged")
-    kind = merged.get("to", "merged") if isinstance(merged, dict) else None
+    bundle = manifest.read(folder)
+    kind = bundle.merged.get("to", "merged") if bundle.merged is not None else None
     if kind not in WHAT:
         raise RunError(f"--folder: is of no merge or export (got {folder}); without it, the run's adapter is pushed")
+    compared = {
+        "labels": (own.labels, bundle.labels),
+        "data": (own.data.fingerprints, bundle.data.fingerprints),
+        "weights of the adapter": [manifest.adapter_hash(place, one) for place, one in
+                                   ((run.adapter, own), (folder, bundle))],
+    }  # fmt: skip
+    differing = [what for what, (one, other) in compared.items() if one != other]
+    if differing:
+        raise RunError(f"--folder: was not made of {run.path} (got {folder}, with other {differing[0]}); name its run")
     return str(kind), bundle
-
-
-def _origin(bundle: dict[str, Any]) -> dict[str, Any]:
-    """Returns what a `loraft.json` has in common with those of what was made of the same run."""
-    data = bundle.get("data")
-    fingerprints = data.get("fingerprints") if isinstance(data, dict) else None
-    return {"labels": bundle.get("labels"), "data": fingerprints, "scores": bundle.get("scores")}
 
 
 def _refuse_local_backbone(run: Run, config: Config) -> None:
@@ -177,11 +189,11 @@ def _shared_file(path: Path) -> Content:
 
 def _shared(value: Any, key: str = "") -> Any:
     """Returns JSON content with the last part in place of each path of this machine; texts and hashes stay."""
-    if isinstance(value, dict):
+    if isinstance(value, dict) and key not in TEXTS:
         return {name: FORGOTTEN[name] if name in FORGOTTEN else _shared(item, name) for name, item in value.items()}
-    if key in PATHS and isinstance(value, str) and os.path.isabs(os.path.expanduser(value)):
-        return os.path.basename(value.rstrip("/"))
-    return value
+    if not isinstance(value, str) or key in TEXTS or not os.path.isabs(os.path.expanduser(value)):
+        return value
+    return os.path.basename(value.rstrip("/")) if key in PATHS or value.strip("/").count("/") else value
 
 
 def _write(given: dict[str, Content], folder: Path) -> None:
@@ -215,16 +227,20 @@ def _refuse_name(repository: str) -> None:
 
 def _upload(
     given: dict[str, Content], repository: str, private: bool, branch: str | None, message: str
-) -> tuple[str, str]:
-    """Returns address and hash of the commit. `upload_folder` would make several commits of a large folder."""
-    from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
+) -> tuple[str, str, tuple[str, ...]]:
+    """Returns address and hash of the commit, and the names of the files of an earlier push that it deletes.
+
+    `upload_folder` would make several commits of a large folder. An adapter beside merged weights would be applied
+    twice, and old parts of weights be loaded with new ones.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 
     if constants.HF_HUB_OFFLINE:
         raise HubError("push: HF_HUB_OFFLINE is set; unset it, or write the files with --dry-run FOLDER")
     if get_token() is None:
         raise HubError("push: there is no token for the hub; log in with `hf auth login`, or set HF_TOKEN")
     api = HfApi()
-    operations = [CommitOperationAdd(name, one if isinstance(one, bytes) else str(one)) for name, one in given.items()]
+    added = [CommitOperationAdd(name, one if isinstance(one, bytes) else str(one)) for name, one in given.items()]
     try:
         api.create_repo(repository, private=private or None, exist_ok=True)
         if private and not api.model_info(repository).private:
@@ -234,12 +250,16 @@ def _upload(
             )
         if branch is not None:
             api.create_branch(repository, branch=branch, exist_ok=True)
+        ours = (*ADAPTER_FILES, *WEIGHTS_FILES, *EXPORTED_FILES)
+        there = [name for name in api.list_repo_files(repository, revision=branch) if "/" not in name]
+        old = tuple(name for name in there if name not in given and any(fnmatch(name, one) for one in ours))
+        operations = [*added, *(CommitOperationDelete(name, is_folder=False) for name in old)]
         done = api.create_commit(repository, operations, commit_message=message, revision=branch)
     except HubError:
         raise
     except Exception as error:  # the hub's client and its transport have a dozen types
         raise HubError(f"{repository}: {_told(error)}") from error
-    return str(done.commit_url), str(done.oid)
+    return str(done.commit_url), str(done.oid), old
 
 
 def _told(error: Exception) -> str:
@@ -247,6 +267,8 @@ def _told(error: Exception) -> str:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
+    if answers_otherwise(error):
+        return f"{constants.ENDPOINT} answers otherwise than a hub does ({first_line(error)}); check HF_ENDPOINT"
     if isinstance(error, ValueError):  # of the card's metadata, or of its own checks
         return (
             f"the hub's client refuses ({' '.join(str(error).split())[:300]}); write with --dry-run and upload by hand"

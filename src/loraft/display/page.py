@@ -68,7 +68,7 @@ def page(document: Document) -> str:
 
 def markdown(document: Document, *, code: bool = False) -> str:
     """The headings, paragraphs and tables as Markdown, without images; sections that hold code only with `code`."""
-    blocks = [f"# {_markdown_text(document.title)}", _markdown_text(document.subtitle)]
+    blocks = [f"# {_markdown_text(document.title)}", _paragraph(document.subtitle)]
     for head, parts in document.sections:
         made = [_markdown_block(part) for part in parts if not isinstance(part, Image)]
         if made and (code or not any(isinstance(part, Code) for part in parts)):
@@ -80,7 +80,12 @@ def _markdown_block(part: str | Table | Code) -> str:
     if isinstance(part, Code):  # the fence is longer than any in the text
         fence = "`" * max([3, *(1 + len(run) for run in re.findall("`+", part.text))])
         return f"{fence}{part.language}\n{part.text}\n{fence}"
-    return _markdown_text(part) if isinstance(part, str) else markdown_table(part)
+    return _paragraph(part) if isinstance(part, str) else markdown_table(part)
+
+
+def _paragraph(text: str) -> str:
+    # At its begin some characters make a heading, a list, a quotation or a line.
+    return re.sub(r"^(?:(?=[-+>#])|(\d{1,9})(?=[.)](?:\s|$)))", r"\1\\", _markdown_text(text))
 
 
 def _views(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
@@ -136,5 +141,5 @@ def _plain(cell: Any) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    # A bracket makes a link only before another one, a parenthesis or a colon.
-    return re.sub(r"([\\`*<|&~]|\](?=[(\[:]))", r"\\\1", " ".join(text.split()))
+    # A bracket makes a link only before another one, a parenthesis or a colon; inside a word _ emphasises nothing.
+    return re.sub(r"([\\`*<|&~]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(text.split()))

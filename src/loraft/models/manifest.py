@@ -18,7 +18,7 @@ from loraft.models.backbone import fingerprint
 from loraft.models.device import DTYPE_NAMES
 from loraft.models.encoder import Encoder
 from loraft.runs.environment import Environment, custom_code, package_versions
-from loraft.runs.hashes import hashes_of
+from loraft.runs.hashes import hashes_of, sha256_of
 from loraft.runs.peft_folder import AGAIN, CONFIG_FILE, WEIGHTS_FILE
 from loraft.runs.records import read_record, write_record
 from loraft.runs.run import MANIFEST_FILE
@@ -174,7 +174,14 @@ def read(adapter: Path) -> Manifest:
         raise RunError(f"{adapter}: the run's adapter is missing; {AGAIN}")
     if not path.exists():
         raise RunError(f"{path}: is missing, so the adapter's labels and prompt are unknown; train with loraft train")
-    return read_record(path, Manifest, "train again with --force")
+    return read_record(path, Manifest, AGAIN)
+
+
+def adapter_hash(folder: Path, content: Manifest) -> str | None:
+    """Returns the SHA-256 of an adapter's weights, or of those that merged weights were made of; None if not known."""
+    if content.merged is not None:
+        return content.merged.get("adapter_sha256")
+    return (content.files or {}).get(WEIGHTS_FILE) or sha256_of(folder / WEIGHTS_FILE)
 
 
 def thresholds(adapter: Path | None, num_labels: int) -> tuple[float, ...]:

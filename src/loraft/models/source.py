@@ -13,6 +13,7 @@ from loraft.config.schema import Config, ModelConfig
 from loraft.errors import BackboneError, first_line, listed
 from loraft.hub import BACKBONE, ask
 from loraft.models.own_code import needed, refuse_code_elsewhere
+from loraft.runs.peft_folder import AGAIN
 from loraft.runs.records import read_object
 from loraft.runs.run import MANIFEST_FILE
 
@@ -76,7 +77,7 @@ def recorded(adapter: Path) -> dict[str, Any]:
         RunError: the file is damaged, or was written by a later version.
     """
     path = adapter / MANIFEST_FILE
-    found = read_object(path, "train again with --force").get("backbone") if path.exists() else None
+    found = read_object(path, AGAIN).get("backbone") if path.exists() else None
     return found if isinstance(found, dict) else {}
 
 

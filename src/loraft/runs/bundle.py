@@ -5,6 +5,7 @@ import os
 from loraft.config.names import show
 from loraft.config.resolve import load_config, whole_config
 from loraft.config.schema import Config, OutputSection
+from loraft.config.section import Section
 from loraft.errors import RunError
 from loraft.runs.records import read_object
 from loraft.runs.run import Bundle, Run
@@ -36,7 +37,11 @@ def _bundled(bundle: Bundle) -> Config:
     if not isinstance(values, dict):
         raise RunError(f"{bundle.results_path}: config must hold the config's sections (got {show(values)}); {MEND}")
     config = whole_config(values, bundle.results_path)
-    config = config.model_copy(update={"output": OutputSection(texts=config.output.texts)})  # not a stranger's folder
+    # Not the folders of a stranger.
+    sections: dict[str, Section] = {
+        key: getattr(config, key).model_copy(update={"cache_dir": None}) for key in ("model", "data")
+    }
+    config = config.model_copy(update={**sections, "output": OutputSection(texts=config.output.texts)})
     merged = content.get("merged")
     if merged is None:
         return config

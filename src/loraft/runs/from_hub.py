@@ -5,12 +5,13 @@ those of any bundle: hashes of the files, fingerprint of the backbone, prompt an
 """
 
 import re
+import sys
 import warnings
 from pathlib import Path
 
 from loraft.config.names import show
 from loraft.errors import Note, RunError, first_line
-from loraft.hub import Kind, ask
+from loraft.hub import Kind, answers_otherwise, ask
 
 HUB = "hf:"
 HUB_RUN = Kind("run", "what follows @", "model", "loraft.json")
@@ -35,17 +36,22 @@ def fetched(reference: str) -> Path:
     found = re.fullmatch(rf"{HUB}([\w.-]+/[\w.-]+)(?:@(\S+))?", reference, re.ASCII)
     if found is None:
         raise RunError(f"{show(reference)}: is no run on the hub; allowed: hf:owner/name or hf:owner/name@revision")
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.utils import disable_progress_bars
 
     answer = ask(HUB_RUN, found[1], found[2])
     if answer.problem and answer.reached:
         raise RunError(f"{reference}: cannot be loaded: {answer.problem}; {answer.way}")
     patterns = [*ADAPTER_FILES, *WEIGHTS_FILES]
     cached = not answer.reached
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         folder = snapshot_download(found[1], revision=found[2], allow_patterns=patterns, local_files_only=cached)
     except Exception as error:  # the hub's client and its transport have a dozen types
         why = (answer.problem, answer.way) if cached else (first_line(error), "run the same command again")
+        if answers_otherwise(error):
+            why = (f"{constants.ENDPOINT} answers otherwise than a hub does ({why[0]})", "check HF_ENDPOINT")
         raise RunError(f"{reference}: cannot be loaded: {'; '.join(why)}") from error
     if not (Path(folder) / HUB_RUN.file).is_file():
         raise RunError(f"{reference}: holds no {HUB_RUN.file}, so it was not pushed by loraft; give --adapter FOLDER")

@@ -25,11 +25,16 @@ def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def differing(folder: Path, hashes: dict[str, str]) -> dict[str, str]:
-    """Of the files in `hashes`, those that are not in `folder` as they were: name to `missing` or `changed`."""
+    """Of the files in `hashes`, those that are not in `folder` as they were: name to `missing` or `changed`.
+
+    A name that leads out of the folder is `outside` and not read.
+    """
     state = {}
     for name, expected in hashes.items():
         path = folder / name
-        if not path.is_file():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            state[name] = "outside"
+        elif not path.is_file():
             state[name] = "missing"
         elif sha256_of(path) != expected:
             state[name] = "changed"

@@ -18,7 +18,7 @@ from loraft.runs.run import MANIFEST_FILE, Run
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 MOST_RANK = 2**20
-AGAIN = "train again with --force, or copy the folder again"  # what mends a damaged adapter
+AGAIN = "train again with --force, or copy or push the folder again"  # what mends a damaged adapter
 # Kinds of LoRA whose layers read more than their own input: the tokens before it, other adapters, random numbers.
 NOT_SCORED = ("alora_invocation_tokens", "arrow_config", "monteclora_config", "layer_replication")
 MEGATRON = {

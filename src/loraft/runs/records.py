@@ -5,6 +5,7 @@ without that number were written before it existed and count as version 0; field
 """
 
 import json
+import stat
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -148,6 +149,8 @@ def read_object(path: Path, hint: str) -> dict[str, Any]:
 def read_text(path: Path, hint: str) -> str:
     """The text of a file of a run or study; arguments and errors as of `read_object`."""
     try:
+        if stat.S_ISFIFO(path.stat().st_mode):  # reading would wait for a writer
+            raise RunError(f"{path}: is a pipe and no file; {hint}")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror}); {hint}") from None

@@ -22,9 +22,8 @@ from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.models.peft_code import peft_code
 from loraft.runs.environment import Environment
-from loraft.runs.peft_folder import AGAIN
-from loraft.runs.records import as_json, read_object, read_record, read_text
-from loraft.runs.run import MANIFEST_FILE, Run
+from loraft.runs.records import as_json, read_record, read_text
+from loraft.runs.run import Run
 from loraft.training.results import RunResult
 from loraft.visible import visible
 
@@ -80,9 +79,11 @@ def model_card(
     Raises:
         RunError: a file of the run is damaged or of a later version.
     """
+    from loraft.models import manifest  # with transformers, which `loraft runs show` needs not
+
     metric, after = Metric.of(config), result.after
-    bundle = read_object(run.adapter / MANIFEST_FILE, AGAIN)
-    versions = [(name, version) for name, version in bundle["versions"].items() if version]
+    bundle = manifest.read(run.adapter)
+    versions = [(name, version) for name, version in bundle.versions.items() if version]
     quantised = f" ({config.quant.method})" if config.quant.method != "none" else ""
     which = "any of" if config.prompt.kind == "multilabel" else "one of"
     document = Document(
@@ -91,25 +92,34 @@ def model_card(
         f" {len(result.labels)} labels. Trained on {_data_label(config, result)} with loraft.",
         sections=[
             ("How to use it", _usage(run, config, repository, kind)),
-            ("Results", [headline(result, metric), *beside(result, metric),
+            ("Results", [*_whose_scores(kind, made), headline(result, metric), *beside(result, metric),
                          tables.before_after(result.before, after, metric)]),
-            ("Labels", [_labels(config, bundle["data"].get("train_labels") or {}), *tables.parts(after)[1:]]),
+            ("Labels", [_labels(config, bundle.data.train_labels), *tables.parts(after)[1:]]),
             ("Calibration", [calibration(after)]),
             ("Limits", [f"Measured on {after.n:,} rows of one data set; other texts can give other scores.",
-                        *result.warnings]),
+                        *(_without_paths(warning, run, config) for warning in result.warnings)]),
             ("Prompt", _prompt(config)),
-            ("Data", [_data(result.data, bundle["data"]["fingerprints"])]),
-            ("Training", [_settings(config), pairs(as_json(result.train))]),
+            ("Data", [_data(result.data, bundle.data.fingerprints)]),
+            ("Training", [_settings(config), _training(result)]),
             ("Conversion", [pairs(made, "conversion")] if made else []),
             ("Hardware and energy", _machine(run)),
             ("Licences", _licences(config, result)),
             ("Versions", [listing(("package", "version"), versions)]),
         ],
     )  # fmt: skip
-    text = (
-        f"---\n{visible(_metadata(config, result, repository or run.name, kind))}\n---\n{markdown(document, code=True)}"
-    )
-    return _without_paths(text, run, config)
+    original = kind == "merged" and made is not None and made.get("base") == "original"  # not the model that was scored
+    head = _metadata(config, result, repository or run.name, kind, scored=not original)
+    return f"---\n{visible(head)}\n---\n{markdown(document, code=True)}"
+
+
+def _whose_scores(kind: str, made: Mapping[str, Any] | None) -> list[Part]:
+    """Of what was made of an adapter: that its own scores are not below, and how often it gives the same label."""
+    if kind == "adapter" or made is None:
+        return []
+    compared = made.get("compared")
+    agreement = compared.get("agreement") if isinstance(compared, Mapping) else None
+    same = f"; this model gives the same label for {agreement:.2%} of {made.get('rows')} rows" if agreement else ""
+    return [f"These are the scores of the run's adapter{same}."]
 
 
 def headline(result: RunResult, metric: Metric) -> str:
@@ -164,8 +174,8 @@ def pairs(values: Mapping[str, Any], head: str = "training") -> Table:
     return listing((head, "value"), rows)
 
 
-def _metadata(config: Config, result: RunResult, name: str, kind: str) -> str:
-    """The card's YAML, which the hub reads."""
+def _metadata(config: Config, result: RunResult, name: str, kind: str, *, scored: bool) -> str:
+    """The card's YAML, which the hub reads; without the scores where they are of another model."""
     from huggingface_hub import EvalResult, ModelCardData
 
     after, metric, on_hub, data = result.after, Metric.of(config), _on_hub(result), _data_label(config, result)
@@ -191,12 +201,13 @@ def _metadata(config: Config, result: RunResult, name: str, kind: str) -> str:
         license=_bundled_licence(config.model.name),
         base_model=None if local else config.model.name,
         library_name=LIBRARIES.get(kind, "transformers"),
-        pipeline_tag="text-classification",
+        # A text-classification pipeline over an adapter or merged weights would draw a new head at random.
+        pipeline_tag="text-classification" if kind in OTHER_USES else "text-generation",
         tags=["loraft", "qlora" if config.quant.method == "nf4" else "lora", "text-classification"],
         datasets=[data] if on_hub else None,
         metrics=list(dict.fromkeys(HUB_SCORES[score] for score in scores)),
         model_name=name,
-        eval_results=measured,
+        eval_results=measured if scored else None,
     )
     return str(card.to_yaml())
 
@@ -253,8 +264,18 @@ def _settings(config: Config) -> Table:
     lora, train = config.lora, config.train
     targets = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
     named = {"r": lora.r, "alpha": lora.alpha_policy, "lora dropout": lora.lora_dropout, "target modules": targets}
+    named |= {"init lora weights": lora.init_lora_weights, "use dora": lora.use_dora}
+    named |= {key: ", ".join(getattr(lora, key)) or None for key in ("modules_to_save", "target_parameters")}
     named |= {"quantisation": config.quant.method, "dtype": config.model.dtype, "seed": config.seed}
     return pairs(named | {key: getattr(train, key) for key in TRAIN_KEYS}, "setting")
+
+
+def _training(result: RunResult) -> Table:
+    """How the training went; what `_settings` or the same number says already is left out."""
+    found = as_json(result.train)
+    cut, same = found.pop("cut"), found["validation_score"] == found["validation_macro_f1"]
+    share = {"share of the rows' tokens left out": cut}
+    return pairs(found | share | {"alpha_policy": None} | ({"validation_score": None} if same else {}))
 
 
 def _machine(run: Run) -> list[Part]:
@@ -293,12 +314,13 @@ def _data_label(config: Config, result: RunResult) -> str:
     return config.data.source if _on_hub(result) else os.path.basename(config.data.source.rstrip("/"))
 
 
-def _without_paths(text: str, run: Run, config: Config) -> str:
-    """The text with the last part in place of each path of this machine that the run knows, as in its warnings."""
+def _without_paths(warning: str, run: Run, config: Config) -> str:
+    """A warning with the last part in place of each path of this machine that the run knows."""
     given = [config.data.source, config.model.name, config.output.folder, config.prompt.task, str(run.path)]
     given += [config.data.train_split, config.data.validation_split, config.data.test_split]
     paths = {os.path.abspath(os.path.expanduser(path)) for path in given if os.path.isabs(os.path.expanduser(path))}
-    for path in sorted(paths, key=len, reverse=True):
-        text = text.replace(path, os.path.basename(path))
-    home = os.path.expanduser("~")
-    return text.replace(f"{home}/", "~/") if len(home) > 1 else text
+    last = {path: os.path.basename(path) for path in sorted(paths, key=len, reverse=True)}
+    for path, short in {**last, os.path.expanduser("~"): "~"}.items():
+        if path != "/":
+            warning = re.sub(rf"(?<![\w./~-]){re.escape(path)}(?![\w-]|\.\w)", short.replace("\\", r"\\"), warning)
+    return warning
