@@ -19,7 +19,7 @@ import loraft
 from loraft.cli.app import main
 from loraft.delivery import merge as merging
 from loraft.delivery.merge import Comparison, Weights, compare, merge
-from loraft.errors import LoraftError, RunError, StorageError
+from loraft.errors import ConfigError, LoraftError, RunError, StorageError
 from loraft.models.load import build_encoder
 from loraft.runs.bundle import config_of
 from loraft.runs.run import MANIFEST_FILE, Run
@@ -162,10 +162,25 @@ def test_a_full_disk_is_one_message_and_leaves_the_earlier_model(
 def test_force_replaces_an_earlier_model(run: Run, merged: Path, tmp_path: Path) -> None:
     earlier = tmp_path / "m"
     shutil.copytree(merged, earlier)
-    (earlier / "model-00001-of-00002.safetensors").write_text("of an earlier, larger model")
+    larger = earlier / "model-00001-of-00002.safetensors"
+    larger.write_text("of an earlier, larger model")
+    with pytest.raises(ConfigError, match=r"holds other files \(got .*model-00001-of-00002.safetensors\)"):
+        merge(run.path, earlier, force=True)  # its loraft.json does not name it
+    content = json.loads((earlier / MANIFEST_FILE).read_text())
+    content["files"][larger.name] = ""
+    (earlier / MANIFEST_FILE).write_text(json.dumps(content))
     merge(run.path, earlier, force=True)
     assert {path.name for path in earlier.iterdir()} == {path.name for path in merged.iterdir()}
     assert [*tmp_path.iterdir()] == [earlier]
+
+
+def test_where_nothing_can_be_written_no_row_is_scored(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "_scores", lambda *_: pytest.fail("scored"))
+    (tmp_path / "tệp").write_text("")
+    with pytest.raises(StorageError, match="tệp.*cannot be used .*; a file is where a folder belongs"):
+        merge(run.path, tmp_path / "tệp" / "m")
 
 
 @pytest.mark.integration

@@ -39,7 +39,7 @@ from loraft.models.load import build, build_encoder, load_base
 from loraft.models.prompts import Prompt
 from loraft.models.source import located
 from loraft.runs.bundle import config_of
-from loraft.runs.records import as_json, read_object, write_record
+from loraft.runs.records import as_json, write_record
 from loraft.runs.run import MANIFEST_FILE, Bundle, Run
 
 Format = Literal["classifier", "onnx", "gguf"]
@@ -154,7 +154,7 @@ def export(
     else:
         export_classifier.refuse_architecture(load_config(config.model))
         prompting_tokenizer(encoder)
-    check_folder(output, own=_is_own, force=force)
+    check_folder(output, exported=True, force=force)
     data = load_data(config, split)
     warn_of_notes([data])
     prompts = encoder.encode(data.texts)
@@ -164,11 +164,11 @@ def export(
             f"{data.source}: no row fits prompt.max_length whole (got {len(prompts)}); --split FILE of others"
         )
     texts = [data.texts[n] for n in whole]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what is wanted here, fp32, or said already, of the prompts
-        own_NK = load(opened.path, config=config).log_probs(texts)
-    gc.collect()  # one model is in memory at a time
-    with written_aside(output) as folder:
+    with written_aside(output) as folder:  # from the beginning, so that a folder that cannot be made costs no time
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is wanted here, fp32, or said already, of the prompts
+            own_NK = load(opened.path, config=config).log_probs(texts)
+        gc.collect()  # one model is in memory at a time
         writer = _write_gguf if target.to == "gguf" else _write_classifier
         content, found_NK = writer(opened, config, target, folder, texts, [prompts[n] for n in whole])
         compared = compare(*(torch.as_tensor(one_NK).log_softmax(-1).numpy() for one_NK in (own_NK, found_NK)))
@@ -196,14 +196,6 @@ def tables(made: Export) -> list[Table]:
     table.add_row(found, "largest change of a log-probability, nats", f"{same.log_prob_change:.2g}")
     table.add_row(found, "largest change of a probability", f"{same.probability_change:.2g}")
     return [found]
-
-
-def _is_own(folder: Path) -> bool:
-    try:
-        found = read_object(folder / MANIFEST_FILE, "").get("merged")
-    except RunError:
-        return False
-    return isinstance(found, dict) and "to" in found
 
 
 def _merged(run: Run, config: Config, dtype: str) -> tuple[Encoder, PreTrainedModel]:

@@ -29,7 +29,7 @@ from loraft.models.device import DTYPES
 from loraft.models.load import build_encoder
 from loraft.runs.bundle import config_of
 from loraft.runs.environment import custom_code
-from loraft.runs.records import as_json, read_object, write_record
+from loraft.runs.records import as_json, write_record
 from loraft.runs.run import MANIFEST_FILE, Bundle, Run
 
 LARGEST_FILE = "5GB"  # of weights; a larger model is several files and an index
@@ -128,12 +128,12 @@ def merge(
     base, dtype = _chosen(config, weights or Weights(), content.backbone.dtype or "fp32")
     if not 0 <= min_agreement <= 1:  # NaN, too
         raise ConfigError(f"--min-agreement: not from 0 to 1 (got {min_agreement}); give a share of the rows")
-    check_folder(output, own=_is_own, force=force)
+    check_folder(output, exported=False, force=force)
     data = load_data(config, split)
     warn_of_notes([data])
     thresholds = manifest.thresholds(opened.adapter, len(content.labels))
-    own_NK = _scores(opened, config, data.texts)
-    with written_aside(output) as folder:
+    with written_aside(output) as folder:  # from the beginning, so that a folder that cannot be made costs no time
+        own_NK = _scores(opened, config, data.texts)
         rounding, bundle = _write(opened, config, base, dtype, folder), Bundle(folder)
         found_NK = _scores(bundle, _like(config, config_of(bundle)), data.texts)
         compared = compare(own_NK, found_NK, thresholds if config.prompt.kind == "multilabel" else ())
@@ -195,13 +195,6 @@ def _chosen(config: Config, weights: Weights, trained: str) -> tuple[Base | None
     if base is not None:
         raise ConfigError(f"--base: the run's backbone is not quantised (got {base}); leave it out")
     return None, dtype
-
-
-def _is_own(folder: Path) -> bool:
-    try:
-        return read_object(folder / MANIFEST_FILE, "").get("merged") is not None
-    except RunError:
-        return False
 
 
 def _scores(run: Run, config: Config, texts: Sequence[str]) -> np.ndarray:
