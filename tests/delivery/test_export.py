@@ -205,6 +205,7 @@ def test_an_onnx_file_answers_as_the_run_does(tmp_path: Path, run: Run) -> None:
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "config.json", "loraft.json", "model.onnx", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
+    assert b".py" not in (tmp_path / "out" / "model.onnx").read_bytes()  # names of folders on this machine
 
 
 @pytest.mark.slow

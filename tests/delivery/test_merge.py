@@ -10,8 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 from helpers.finished_runs import finished_run
-from helpers.gguf_files import write_gguf
-from helpers.tiny import LABELS, SENTENCES
+from helpers.gguf_files import save_backbone, write_gguf
+from helpers.tiny import CONFIGS, LABELS, SENTENCES
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -27,7 +27,15 @@ from loraft.runs.run import MANIFEST_FILE, Run
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return finished_run(tmp_path_factory.mktemp("run"), "lora.target_modules=all-linear", "eval.baselines=off")
+    """With a small vocabulary, and with the second of its tokenizer's templates, which begins with a line feed."""
+    folder = tmp_path_factory.mktemp("run")
+    save_backbone(folder / "backbone", CONFIGS["llama"])
+    tokenizer = AutoTokenizer.from_pretrained(folder / "backbone")
+    dated = "\n{{ date_string | default('hôm nay') }}\n" + tokenizer.chat_template
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "dated": dated}
+    tokenizer.save_pretrained(folder / "backbone")
+    given = ["lora.target_modules=all-linear", "eval.baselines=off", "prompt.chat_template=dated"]
+    return finished_run(folder, *given, model=str(folder / "backbone"))
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +124,7 @@ def test_a_changed_or_missing_file_is_refused(merged: Path, tmp_path: Path, name
 def test_the_report_is_in_its_bundle_also_of_a_model_in_several_files(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merging, "LARGEST_FILE", "600KB")
+    monkeypatch.setattr(merging, "LARGEST_FILE", "50KB")
     made = merge(run.path, tmp_path / "m", weights=Weights(dtype="bf16"), split="test")
     assert (made.base, made.dtype, made.rows) == (None, "bf16", len(SENTENCES))
     assert made.compared.log_prob_change > 0
@@ -133,7 +141,8 @@ def test_what_answers_otherwise_is_not_written(run: Run, tmp_path: Path, monkeyp
 
     def broken(*given: object) -> tuple[object, ...]:
         encoder, model, rounding = real(*given)  # type: ignore[arg-type]
-        model.get_output_embeddings().weight.data.neg_()
+        head = model.get_output_embeddings().weight
+        head.data = -100 * head.data
         return encoder, model, rounding
 
     monkeypatch.setattr(merging, "merged_and_measured", broken)

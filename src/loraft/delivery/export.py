@@ -25,7 +25,7 @@ from loraft.delivery import export_classifier, export_gguf, export_onnx
 from loraft.delivery.merge import AGREEMENT, Comparison, compare
 from loraft.delivery.merged_model import dequantise, merged_model
 from loraft.delivery.output_folder import check_folder, written_aside
-from loraft.delivery.pinned_template import pinned_template
+from loraft.delivery.pinned_template import pinned_template, with_own_template
 from loraft.delivery.prompting_tokenizer import prompting_tokenizer, shared_answer
 from loraft.display import table
 from loraft.engine import scorer
@@ -247,15 +247,16 @@ def _write_gguf(
     """
     encoder, model = _merged(run, config, target.dtype)
     trained = config_of(run)
-    template = pinned_template(encoder.tokenizer, trained.prompt)
+    template, trained = pinned_template(encoder.tokenizer, trained.prompt), with_own_template(trained)
     kind = "q8_0" if target.int8 else target.dtype
     export_gguf.write_gguf(folder / "model.gguf", model, encoder.tokenizer, config.model.name, template, kind)
     del model
     none = QuantConfig(method="none")
     identity = manifest.BackboneIdentity(".", None, "", none.model_dump(), target.dtype)
     content = replace(
-        manifest.read(run.adapter), backbone=identity, config=trained.model_dump(), merged={"to": target.to}
-    )
+        manifest.read(run.adapter), backbone=identity, prompt=trained.prompt.model_dump(), config=trained.model_dump(),
+        merged={"to": target.to},
+    )  # fmt: skip
     write_record(folder / MANIFEST_FILE, content)
     written = config_of(Bundle(folder))
     section = written.model.model_copy(update={"device": config.model.device})

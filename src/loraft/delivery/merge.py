@@ -17,7 +17,7 @@ from loraft.config.schema import Config
 from loraft.data.dataset import load_data, warn_of_notes
 from loraft.delivery.merged_model import Base, merged_and_measured
 from loraft.delivery.output_folder import check_folder, written_aside
-from loraft.delivery.pinned_template import pinned_template
+from loraft.delivery.pinned_template import pinned_template, with_own_template
 from loraft.display import table
 from loraft.engine import scorer
 from loraft.errors import BackboneError, ConfigError, RunError
@@ -219,13 +219,15 @@ def _write(run: Run, config: Config, base: Base | None, dtype: str, folder: Path
     encoder, model, rounding = merged_and_measured(run, config, base or "dequantised", dtype)
     model.save_pretrained(folder, max_shard_size=LARGEST_FILE)
     tokenizer, trained = encoder.tokenizer, config_of(run)
-    if not isinstance(tokenizer.chat_template, dict):
-        tokenizer.chat_template = pinned_template(tokenizer, trained.prompt)
+    tokenizer.chat_template, trained = pinned_template(tokenizer, trained.prompt), with_own_template(trained)
     tokenizer.save_pretrained(folder)
     code = custom_code(config.model.model_copy(update={"name": str(folder)}))
     quant = trained.quant.model_copy(update={"method": "none"}).model_dump()
     identity = manifest.BackboneIdentity(".", None, fingerprint(model), quant, dtype, custom_code=code)
-    content = replace(manifest.read(run.adapter), backbone=identity, config=trained.model_dump(), merged={})
+    content = replace(
+        manifest.read(run.adapter), backbone=identity, prompt=trained.prompt.model_dump(), config=trained.model_dump(),
+        merged={},
+    )  # fmt: skip
     for path in folder.iterdir():  # safetensors writes files that the user alone may read
         path.chmod((folder / "config.json").stat().st_mode)
     write_record(folder / MANIFEST_FILE, content)
