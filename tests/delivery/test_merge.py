@@ -136,7 +136,17 @@ def test_the_report_is_in_its_bundle_also_of_a_model_in_several_files(
     assert {"model.safetensors.index.json", "model-00002-of-00002.safetensors"} < content["files"].keys()
 
 
-def test_what_answers_otherwise_is_not_written(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("computed", "dtype", "way"),
+    [
+        ("fp32", None, ""),
+        ("fp32", "bf16", "; try --dtype fp32"),
+        pytest.param("bf16", None, "; try --set model.dtype=fp32", marks=pytest.mark.integration),
+    ],
+)
+def test_what_answers_otherwise_is_not_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computed: str, dtype: str | None, way: str
+) -> None:
     real = merging.merged_and_measured
 
     def broken(*given: object) -> tuple[object, ...]:
@@ -146,8 +156,10 @@ def test_what_answers_otherwise_is_not_written(run: Run, tmp_path: Path, monkeyp
         return encoder, model, rounding
 
     monkeypatch.setattr(merging, "merged_and_measured", broken)
-    with pytest.raises(RunError, match=r"m: is not written, since \d of 6 labels .* allowed from 0\.99"):
-        merge(run.path, tmp_path / "neu" / "m")
+    config = loraft.resolve(base=config_of(run), overrides=[f"model.dtype={computed}"])
+    why = rf"m: is not written, since \d of 6 labels .* allowed from 0\.99 \(--min-agreement\){way}$"
+    with pytest.raises(RunError, match=why):
+        merge(run.path, tmp_path / "neu" / "m", config=config, weights=Weights(dtype=dtype))
     assert not [*tmp_path.iterdir()]
 
 

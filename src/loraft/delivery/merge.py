@@ -25,7 +25,7 @@ from loraft.evaluation import multilabel
 from loraft.evaluation.classifier import load
 from loraft.models import manifest
 from loraft.models.backbone import fingerprint
-from loraft.models.device import DTYPES
+from loraft.models.device import DTYPES, pick_device, pick_dtype
 from loraft.models.load import build_encoder
 from loraft.runs.bundle import config_of
 from loraft.runs.environment import custom_code
@@ -138,10 +138,14 @@ def merge(
         found_NK = _scores(bundle, _like(config, config_of(bundle)), data.texts)
         compared = compare(own_NK, found_NK, thresholds if config.prompt.kind == "multilabel" else ())
         if compared.agreement < min_agreement:
+            finer = ["--dtype fp32"] if dtype != "fp32" else []
+            finer += ["--base dequantised"] if base == "original" else []
+            computed = pick_dtype(config.model, config.quant, pick_device(config.model.device))
+            finer += ["--set model.dtype=fp32"] if computed != DTYPES["fp32"] else []
             raise RunError(
                 f"{output}: is not written, since {compared.changed} of {len(own_NK)} labels are others than the run's"
-                f" (got an agreement of {compared.agreement:.4f}); allowed from {min_agreement} (--min-agreement); try"
-                " --dtype fp32" + (" or --base dequantised" if base == "original" else "")
+                f" (got an agreement of {compared.agreement:.4f}); allowed from {min_agreement} (--min-agreement)"
+                + (f"; try {' and '.join(finer)}" if finer else "")
             )
         one, source = content.backbone, config.data.source
         made = Merge(one.name, one.revision, base, dtype, source, split, len(own_NK), compared, rounding)
