@@ -200,7 +200,7 @@ def test_where_nothing_can_be_written_no_row_is_scored(
 ) -> None:
     monkeypatch.setattr(merging, "_scores", lambda *_: pytest.fail("scored"))
     (tmp_path / "tệp").write_text("")
-    with pytest.raises(StorageError, match="tệp.*cannot be used .*; a file is where a folder belongs"):
+    with pytest.raises(StorageError, match=r"tệp.*cannot be used .*; a file is where a folder belongs"):
         merge(run.path, tmp_path / "tệp" / "m")
 
 

@@ -71,8 +71,9 @@ def check_answers(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
     return found
 
 
-COMMON = [*CONFIGS, "mixtral"]
-OTHERS = [pytest.param(name, marks=pytest.mark.integration) for name in ("qwen3_moe", "olmoe", *RECURRENT, *ALIBI)]
+COMMON = ["llama", "gemma2", "gpt_neox", "gpt2", "mixtral"]
+MORE = ("mistral", "qwen2", "qwen3", "qwen3_moe", "olmoe", *RECURRENT, *ALIBI)
+OTHERS = [pytest.param(name, marks=pytest.mark.integration) for name in MORE]
 
 
 @pytest.mark.parametrize("architecture", [*COMMON, *OTHERS])
@@ -105,7 +106,7 @@ def scores(run: Run, model: torch.nn.Module, encoder: object) -> np.ndarray:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["quant.method=nf4", "quant.compute_dtype=fp32"],
+        pytest.param(["quant.method=nf4", "quant.compute_dtype=fp32"], marks=pytest.mark.integration),
         ["quant.method=nf4", "quant.compute_dtype=fp32", "lora.use_dora=true", "lora.modules_to_save=[lm_head]"],
     ],
     ids=["plain", "DoRA and a copied head"],
