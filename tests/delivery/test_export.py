@@ -12,6 +12,7 @@ from helpers.tiny import CONFIGS, SENTENCES
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, pipeline
 
 import loraft
+from loraft.delivery import export as exporting
 from loraft.delivery import export_classifier, export_gguf, export_onnx
 from loraft.delivery.export import Target, export
 from loraft.errors import BackboneError, ConfigError, LoraftError, RunError
@@ -53,10 +54,18 @@ def exported(run: Run) -> Path:
     return run.path.parent / "classifier"
 
 
+@pytest.fixture(scope="module")
+def gguf(small: Run) -> Path:
+    """The other run as a GGUF file in fp32."""
+    export(small, small.path.parent / "gguf", Target("gguf"))
+    return small.path.parent / "gguf"
+
+
 def test_a_plain_pipeline_answers_as_the_run_does(run: Run, exported: Path) -> None:
     np.testing.assert_allclose(piped(exported), expected(run), atol=1e-4)
 
 
+@pytest.mark.integration
 def test_a_plain_pipeline_answers_as_a_quantised_run_does_in_fp32(tmp_path: Path) -> None:
     run = finished_run(tmp_path, "quant.method=nf4")
     made = export(run, tmp_path / "out", Target("classifier"))
@@ -86,8 +95,14 @@ def test_the_folder_tells_where_it_is_from(exported: Path) -> None:
         loraft.load(exported)
 
 
+def test_a_gguf_file_answers_as_the_run_does(small: Run, gguf: Path) -> None:
+    again = loraft.load(gguf)  # checked by its loraft.json
+    np.testing.assert_allclose(log_softmax(again.log_probs(SENTENCES)), expected(small), atol=1e-4)
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize("architecture", ["mistral", "qwen2", "qwen3"])
-def test_a_gguf_file_answers_as_the_run_does(tmp_path: Path, architecture: str) -> None:
+def test_a_gguf_file_of_other_shapes_does_so_too(tmp_path: Path, architecture: str) -> None:
     config = copy.deepcopy(CONFIGS[architecture])
     config.sliding_window = None
     if architecture == "qwen3":
@@ -95,10 +110,11 @@ def test_a_gguf_file_answers_as_the_run_does(tmp_path: Path, architecture: str) 
     save_backbone(tmp_path / "b", config)
     run = finished_run(tmp_path, "lora.target_modules=all-linear", model=str(tmp_path / "b"))
     export(run, tmp_path / "out", Target("gguf"))
-    again = loraft.load(tmp_path / "out")  # checked by its loraft.json
+    again = loraft.load(tmp_path / "out")
     np.testing.assert_allclose(log_softmax(again.log_probs(SENTENCES)), expected(run), atol=1e-4)
 
 
+@pytest.mark.integration
 def test_a_gguf_file_can_be_the_backbone_of_what_becomes_one(tmp_path: Path) -> None:
     write_gguf(tmp_path / "b.gguf")
     run = finished_run(tmp_path, model=str(tmp_path / "b.gguf"))
@@ -107,14 +123,16 @@ def test_a_gguf_file_can_be_the_backbone_of_what_becomes_one(tmp_path: Path) -> 
     np.testing.assert_allclose(log_softmax(again.log_probs(SENTENCES)), expected(run), atol=1e-4)
 
 
-def test_merged_weights_can_be_exported_again(tmp_path: Path, small: Run) -> None:
-    export(small, tmp_path / "gguf", Target("gguf"))
-    export(tmp_path / "gguf", tmp_path / "out", Target("gguf"))
+@pytest.mark.integration
+def test_merged_weights_can_be_exported_again(tmp_path: Path, small: Run, gguf: Path) -> None:
+    export(gguf, tmp_path / "out", Target("gguf"))
     again = loraft.load(tmp_path / "out")
     np.testing.assert_allclose(log_softmax(again.log_probs(SENTENCES)), expected(small), atol=1e-4)
 
 
-@pytest.mark.parametrize("target", [Target("gguf", int8=True), Target("gguf", "fp16")])
+@pytest.mark.parametrize(
+    "target", [Target("gguf", int8=True), pytest.param(Target("gguf", "fp16"), marks=pytest.mark.integration)]
+)
 def test_rounded_weights_are_close(tmp_path: Path, small: Run, target: Target) -> None:
     made = export(small, tmp_path / "out", target, min_agreement=0.8)
     assert 1e-4 < made.compared.log_prob_change < 0.5
@@ -123,6 +141,7 @@ def test_rounded_weights_are_close(tmp_path: Path, small: Run, target: Target) -
     assert written.stat().st_size < 3 * weights  # bytes
 
 
+@pytest.mark.integration
 def test_a_classifier_in_bf16_is_half_as_large(tmp_path: Path, run: Run, exported: Path) -> None:
     export(run, tmp_path / "out", Target("classifier", "bf16"), min_agreement=0.8)
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (tmp_path / "out", exported)]
@@ -159,7 +178,7 @@ def test_a_tokenizer_that_cuts_otherwise_is_told(tmp_path: Path, small: Run, mon
         export(small, tmp_path / "out", Target("gguf"))
 
 
-@pytest.mark.parametrize("to", ["classifier", "onnx"])
+@pytest.mark.parametrize("to", ["classifier", pytest.param("onnx", marks=pytest.mark.integration)])
 def test_prompts_that_no_head_can_answer_are_refused(tmp_path: Path, to: str) -> None:
     run = finished_run(tmp_path, "prompt.score_end_of_turn=true")
     with pytest.raises(BackboneError, match="the end of turn is part of the scores"):
@@ -176,9 +195,9 @@ def test_prompts_that_no_head_can_answer_are_refused(tmp_path: Path, to: str) ->
     ],
 )
 def test_architectures_that_have_no_such_form_are_refused(
-    tmp_path: Path, architecture: str, to: str, message: str
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, architecture: str, to: str, message: str
 ) -> None:
-    run = finished_run(tmp_path, "lora.target_modules=all-linear", model=architecture)
+    monkeypatch.setattr(exporting, "load_config", lambda _: CONFIGS[architecture])
     with pytest.raises(BackboneError, match=message):
         export(run, tmp_path / "out", Target(to))
 
@@ -205,6 +224,7 @@ def test_an_onnx_file_answers_as_the_run_does(tmp_path: Path, run: Run) -> None:
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "config.json", "loraft.json", "model.onnx", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
+    assert b".py" not in (tmp_path / "out" / "model.onnx").read_bytes()  # names of folders on this machine
 
 
 @pytest.mark.slow

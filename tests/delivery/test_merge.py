@@ -10,8 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 from helpers.finished_runs import finished_run
-from helpers.gguf_files import write_gguf
-from helpers.tiny import LABELS, SENTENCES
+from helpers.gguf_files import save_backbone, write_gguf
+from helpers.tiny import CONFIGS, LABELS, SENTENCES
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -19,7 +19,7 @@ import loraft
 from loraft.cli.app import main
 from loraft.delivery import merge as merging
 from loraft.delivery.merge import Comparison, Weights, compare, merge
-from loraft.errors import LoraftError, RunError, StorageError
+from loraft.errors import ConfigError, LoraftError, RunError, StorageError
 from loraft.models.load import build_encoder
 from loraft.runs.bundle import config_of
 from loraft.runs.hashes import sha256_of
@@ -28,7 +28,15 @@ from loraft.runs.run import MANIFEST_FILE, Run
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return finished_run(tmp_path_factory.mktemp("run"), "lora.target_modules=all-linear", "eval.baselines=off")
+    """With a small vocabulary, and with the second of its tokenizer's templates, which begins with a line feed."""
+    folder = tmp_path_factory.mktemp("run")
+    save_backbone(folder / "backbone", CONFIGS["llama"])
+    tokenizer = AutoTokenizer.from_pretrained(folder / "backbone")
+    dated = "\n{{ date_string | default('hôm nay') }}\n" + tokenizer.chat_template
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "dated": dated}
+    tokenizer.save_pretrained(folder / "backbone")
+    given = ["lora.target_modules=all-linear", "eval.baselines=off", "prompt.chat_template=dated"]
+    return finished_run(folder, *given, model=str(folder / "backbone"))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +125,7 @@ def test_a_changed_or_missing_file_is_refused(merged: Path, tmp_path: Path, name
 def test_the_report_is_in_its_bundle_also_of_a_model_in_several_files(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merging, "LARGEST_FILE", "600KB")
+    monkeypatch.setattr(merging, "LARGEST_FILE", "50KB")
     made = merge(run.path, tmp_path / "m", weights=Weights(dtype="bf16"), split="test")
     assert (made.base, made.dtype, made.rows) == (None, "bf16", len(SENTENCES))
     assert made.compared.log_prob_change > 0
@@ -130,17 +138,30 @@ def test_the_report_is_in_its_bundle_also_of_a_model_in_several_files(
     assert {"model.safetensors.index.json", "model-00002-of-00002.safetensors"} < content["files"].keys()
 
 
-def test_what_answers_otherwise_is_not_written(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("computed", "dtype", "way"),
+    [
+        ("fp32", None, ""),
+        ("fp32", "bf16", "; try --dtype fp32"),
+        pytest.param("bf16", None, "; try --set model.dtype=fp32", marks=pytest.mark.integration),
+    ],
+)
+def test_what_answers_otherwise_is_not_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computed: str, dtype: str | None, way: str
+) -> None:
     real = merging.merged_and_measured
 
     def broken(*given: object) -> tuple[object, ...]:
         encoder, model, rounding = real(*given)  # type: ignore[arg-type]
-        model.get_output_embeddings().weight.data.neg_()
+        head = model.get_output_embeddings().weight
+        head.data = -100 * head.data
         return encoder, model, rounding
 
     monkeypatch.setattr(merging, "merged_and_measured", broken)
-    with pytest.raises(RunError, match=r"m: is not written, since \d of 6 labels .* allowed from 0\.99"):
-        merge(run.path, tmp_path / "neu" / "m")
+    config = loraft.resolve(base=config_of(run), overrides=[f"model.dtype={computed}"])
+    why = rf"m: is not written, since \d of 6 labels .* allowed from 0\.99 \(--min-agreement\){way}$"
+    with pytest.raises(RunError, match=why):
+        merge(run.path, tmp_path / "neu" / "m", config=config, weights=Weights(dtype=dtype))
     assert not [*tmp_path.iterdir()]
 
 
@@ -164,10 +185,25 @@ def test_a_full_disk_is_one_message_and_leaves_the_earlier_model(
 def test_force_replaces_an_earlier_model(run: Run, merged: Path, tmp_path: Path) -> None:
     earlier = tmp_path / "m"
     shutil.copytree(merged, earlier)
-    (earlier / "model-00001-of-00002.safetensors").write_text("of an earlier, larger model")
+    larger = earlier / "model-00001-of-00002.safetensors"
+    larger.write_text("of an earlier, larger model")
+    with pytest.raises(ConfigError, match=r"holds other files \(got .*model-00001-of-00002.safetensors\)"):
+        merge(run.path, earlier, force=True)  # its loraft.json does not name it
+    content = json.loads((earlier / MANIFEST_FILE).read_text())
+    content["files"][larger.name] = ""
+    (earlier / MANIFEST_FILE).write_text(json.dumps(content))
     merge(run.path, earlier, force=True)
     assert {path.name for path in earlier.iterdir()} == {path.name for path in merged.iterdir()}
     assert [*tmp_path.iterdir()] == [earlier]
+
+
+def test_where_nothing_can_be_written_no_row_is_scored(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "_scores", lambda *_: pytest.fail("scored"))
+    (tmp_path / "tệp").write_text("")
+    with pytest.raises(StorageError, match=r"tệp.*cannot be used .*; a file is where a folder belongs"):
+        merge(run.path, tmp_path / "tệp" / "m")
 
 
 @pytest.mark.integration

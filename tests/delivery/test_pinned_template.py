@@ -18,6 +18,8 @@ MESSAGES = [{"role": "user", "content": "thầy dạy hay"}]
         ("{{ date_string | default('hôm nay') }}", "26 Jul 2024"),
         ("{% if thinking %}<think>{% endif %}{{ style | default('dài') }}", 'ng"ắn'),
         ("{{ messages[0]['content'] }}", "thầy dạy hay"),
+        ("\n{{ style }}", '\nng"ắn'),
+        ("\n{{ messages[0]['content'] }}", "\nthầy dạy hay"),
     ],
 )
 def test_a_server_that_knows_nothing_renders_what_the_training_did(template: str, printed: str) -> None:

@@ -2,6 +2,7 @@ import copy
 import json
 import unicodedata
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ TEXTS = [
 AFTER = "prompt.template=Câu {input}\n\nSentiment của câu này?"
 
 
+@lru_cache
 def encoder(*overrides: str, max_length: int = 512) -> Encoder:
     section = resolve(overrides=list(overrides)).prompt
     return Encoder(tokenizer(), Task.from_config(section), date_string=section.date_string, max_length=max_length)

@@ -25,7 +25,7 @@ from loraft.delivery import export_classifier, export_gguf, export_onnx
 from loraft.delivery.merge import AGREEMENT, Comparison, compare
 from loraft.delivery.merged_model import dequantise, merged_model
 from loraft.delivery.output_folder import check_folder, written_aside
-from loraft.delivery.pinned_template import pinned_template
+from loraft.delivery.pinned_template import pinned_template, with_own_template
 from loraft.delivery.prompting_tokenizer import prompting_tokenizer, shared_answer
 from loraft.display import table
 from loraft.engine import scorer
@@ -39,7 +39,7 @@ from loraft.models.load import build, build_encoder, load_base
 from loraft.models.prompts import Prompt
 from loraft.models.source import located
 from loraft.runs.bundle import config_of
-from loraft.runs.records import as_json, read_object, write_record
+from loraft.runs.records import as_json, write_record
 from loraft.runs.run import MANIFEST_FILE, Bundle, Run
 
 Format = Literal["classifier", "onnx", "gguf"]
@@ -156,7 +156,7 @@ def export(
     else:
         export_classifier.refuse_architecture(load_config(config.model))
         prompting_tokenizer(encoder)
-    check_folder(output, own=_is_own, force=force)
+    check_folder(output, exported=True, force=force)
     data = load_data(config, split)
     warn_of_notes([data])
     prompts = encoder.encode(data.texts)
@@ -166,11 +166,11 @@ def export(
             f"{data.source}: no row fits prompt.max_length whole (got {len(prompts)}); --split FILE of others"
         )
     texts = [data.texts[n] for n in whole]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what is wanted here, fp32, or said already, of the prompts
-        own_NK = load(opened.path, config=config).log_probs(texts)
-    gc.collect()  # one model is in memory at a time
-    with written_aside(output) as folder:
+    with written_aside(output) as folder:  # from the beginning, so that a folder that cannot be made costs no time
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is wanted here, fp32, or said already, of the prompts
+            own_NK = load(opened.path, config=config).log_probs(texts)
+        gc.collect()  # one model is in memory at a time
         writer = _write_gguf if target.to == "gguf" else _write_classifier
         content, found_NK = writer(opened, config, target, folder, texts, [prompts[n] for n in whole])
         compared = compare(*(torch.as_tensor(one_NK).log_softmax(-1).numpy() for one_NK in (own_NK, found_NK)))
@@ -201,14 +201,6 @@ def tables(made: Export) -> list[Table]:
     table.add_row(found, "largest change of a log-probability, nats", f"{same.log_prob_change:.2g}")
     table.add_row(found, "largest change of a probability", f"{same.probability_change:.2g}")
     return [found]
-
-
-def _is_own(folder: Path) -> bool:
-    try:
-        found = read_object(folder / MANIFEST_FILE, "").get("merged")
-    except RunError:
-        return False
-    return isinstance(found, dict) and "to" in found
 
 
 def _merged(run: Run, config: Config, dtype: str) -> tuple[Encoder, PreTrainedModel]:
@@ -260,15 +252,16 @@ def _write_gguf(
     """
     encoder, model = _merged(run, config, target.dtype)
     trained = config_of(run)
-    template = pinned_template(encoder.tokenizer, trained.prompt)
+    template, trained = pinned_template(encoder.tokenizer, trained.prompt), with_own_template(trained)
     kind = "q8_0" if target.int8 else target.dtype
     export_gguf.write_gguf(folder / "model.gguf", model, encoder.tokenizer, config.model.name, template, kind)
     del model
     none = QuantConfig(method="none")
     identity = manifest.BackboneIdentity(".", None, "", none.model_dump(), target.dtype)
     content = replace(
-        manifest.read(run.adapter), backbone=identity, config=trained.model_dump(), merged={"to": target.to}
-    )
+        manifest.read(run.adapter), backbone=identity, prompt=trained.prompt.model_dump(), config=trained.model_dump(),
+        merged={"to": target.to},
+    )  # fmt: skip
     write_record(folder / MANIFEST_FILE, content)
     written = config_of(Bundle(folder))
     section = written.model.model_copy(update={"device": config.model.device})

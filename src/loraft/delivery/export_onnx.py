@@ -62,12 +62,15 @@ def write_onnx(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
     dynamic = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
     whole = folder / ("whole.onnx" if int8 else FILE)
     with _quiet():
+        from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass
+
         try:
             program = torch.onnx.export(
                 _Logits(model).eval(), inputs, dynamo=True, dynamic_shapes=dict.fromkeys(INPUTS, dynamic),
                 input_names=list(INPUTS), output_names=["logits"], verbose=False,
             )  # fmt: skip
             assert program is not None
+            ClearMetadataAndDocStringPass()(program.model)  # lines of source, with this machine's folders
             program.save(whole)
         except Exception as error:  # of as many types as operations
             raise BackboneError(

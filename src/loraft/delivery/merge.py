@@ -17,7 +17,7 @@ from loraft.config.schema import Config
 from loraft.data.dataset import load_data, warn_of_notes
 from loraft.delivery.merged_model import Base, merged_and_measured
 from loraft.delivery.output_folder import check_folder, written_aside
-from loraft.delivery.pinned_template import pinned_template
+from loraft.delivery.pinned_template import pinned_template, with_own_template
 from loraft.display import table
 from loraft.engine import scorer
 from loraft.errors import BackboneError, ConfigError, RunError
@@ -25,11 +25,11 @@ from loraft.evaluation import multilabel
 from loraft.evaluation.classifier import load
 from loraft.models import manifest
 from loraft.models.backbone import fingerprint
-from loraft.models.device import DTYPES
+from loraft.models.device import DTYPES, pick_device, pick_dtype
 from loraft.models.load import build_encoder
 from loraft.runs.bundle import config_of
 from loraft.runs.environment import custom_code
-from loraft.runs.records import as_json, read_object, write_record
+from loraft.runs.records import as_json, write_record
 from loraft.runs.run import MANIFEST_FILE, Bundle, Run
 
 LARGEST_FILE = "5GB"  # of weights; a larger model is several files and an index
@@ -130,20 +130,24 @@ def merge(
     base, dtype = _chosen(config, weights or Weights(), content.backbone.dtype or "fp32")
     if not 0 <= min_agreement <= 1:  # NaN, too
         raise ConfigError(f"--min-agreement: not from 0 to 1 (got {min_agreement}); give a share of the rows")
-    check_folder(output, own=_is_own, force=force)
+    check_folder(output, exported=False, force=force)
     data = load_data(config, split)
     warn_of_notes([data])
     thresholds = manifest.thresholds(opened.adapter, len(content.labels))
-    own_NK = _scores(opened, config, data.texts)
-    with written_aside(output) as folder:
+    with written_aside(output) as folder:  # from the beginning, so that a folder that cannot be made costs no time
+        own_NK = _scores(opened, config, data.texts)
         rounding, bundle = _write(opened, config, base, dtype, folder), Bundle(folder)
         found_NK = _scores(bundle, _like(config, config_of(bundle)), data.texts)
         compared = compare(own_NK, found_NK, thresholds if config.prompt.kind == "multilabel" else ())
         if compared.agreement < min_agreement:
+            finer = ["--dtype fp32"] if dtype != "fp32" else []
+            finer += ["--base dequantised"] if base == "original" else []
+            computed = pick_dtype(config.model, config.quant, pick_device(config.model.device))
+            finer += ["--set model.dtype=fp32"] if computed != DTYPES["fp32"] else []
             raise RunError(
                 f"{output}: is not written, since {compared.changed} of {len(own_NK)} labels are others than the run's"
-                f" (got an agreement of {compared.agreement:.4f}); allowed from {min_agreement} (--min-agreement); try"
-                " --dtype fp32" + (" or --base dequantised" if base == "original" else "")
+                f" (got an agreement of {compared.agreement:.4f}); allowed from {min_agreement} (--min-agreement)"
+                + (f"; try {' and '.join(finer)}" if finer else "")
             )
         one, source = content.backbone, config.data.source
         adapter = manifest.adapter_hash(opened.adapter, content)
@@ -200,13 +204,6 @@ def _chosen(config: Config, weights: Weights, trained: str) -> tuple[Base | None
     return None, dtype
 
 
-def _is_own(folder: Path) -> bool:
-    try:
-        return read_object(folder / MANIFEST_FILE, "").get("merged") is not None
-    except RunError:
-        return False
-
-
 def _scores(run: Run, config: Config, texts: Sequence[str]) -> np.ndarray:
     """The labels' scores as a user of the run gets them; the model is gone from memory afterwards."""
     found = load(run.path, config=config).log_probs(texts)
@@ -229,13 +226,15 @@ def _write(run: Run, config: Config, base: Base | None, dtype: str, folder: Path
     encoder, model, rounding = merged_and_measured(run, config, base or "dequantised", dtype)
     model.save_pretrained(folder, max_shard_size=LARGEST_FILE)
     tokenizer, trained = encoder.tokenizer, config_of(run)
-    if not isinstance(tokenizer.chat_template, dict):
-        tokenizer.chat_template = pinned_template(tokenizer, trained.prompt)
+    tokenizer.chat_template, trained = pinned_template(tokenizer, trained.prompt), with_own_template(trained)
     tokenizer.save_pretrained(folder)
     code = custom_code(config.model.model_copy(update={"name": str(folder)}))
     quant = trained.quant.model_copy(update={"method": "none"}).model_dump()
     identity = manifest.BackboneIdentity(".", None, fingerprint(model), quant, dtype, custom_code=code)
-    content = replace(manifest.read(run.adapter), backbone=identity, config=trained.model_dump(), merged={})
+    content = replace(
+        manifest.read(run.adapter), backbone=identity, prompt=trained.prompt.model_dump(), config=trained.model_dump(),
+        merged={},
+    )  # fmt: skip
     for path in folder.iterdir():  # safetensors writes files that the user alone may read
         path.chmod((folder / "config.json").stat().st_mode)
     write_record(folder / MANIFEST_FILE, content)

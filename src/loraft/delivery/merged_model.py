@@ -93,36 +93,44 @@ def merge(base: PreTrainedModel, folder: Path, dtype: torch.dtype) -> tuple[PreT
         dtype: of the merged weights.
 
     Returns:
-        The model, and for each dtype the size of the adapted weights' rounding errors as a fraction of the size of
-        their update by the adapter (Frobenius norms, over all adapted weights): at 0.1, a tenth of it is noise.
+        The model, and for each dtype the size of the changed weights' rounding errors as a fraction of the size of
+        their change from the backbone's (Frobenius norms, over all changed weights): at 0.1, a tenth of it is noise.
 
     Raises:
         BackboneError: the adapter does not fit the backbone, or cannot be merged, or the dtype overflows.
     """
     kept = {name for name, one in base.named_parameters() if one.dtype != base.dtype}
-    model = load_adapter(base, folder)
+    given = {name: one.data for name, one in base.named_parameters(remove_duplicate=False)}
+    model = load_adapter(base, folder)  # which may move a part of the weights into the adapter
 
     from peft.tuners.lora.layer import LoraLayer
 
     owners = Counter(id(one) for module in model.modules() for one in module._parameters.values() if one is not None)
     update, errors = 0.0, dict.fromkeys(DTYPES, 0.0)  # sums of squares
+
+    def count(before: torch.Tensor, after: torch.Tensor) -> None:
+        nonlocal update
+        update += _square(after - before.to(after))
+        for key, one in DTYPES.items():
+            errors[key] += _square(after.to(one).float() - after)
+
     with errors_named(folder, "cannot be merged", "use it as an adapter"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of peft: about tied weights, and about layers that are merged already
-        for layer in [one for one in model.modules() if isinstance(one, LoraLayer)]:
+        for path, layer in [(path, one) for path, one in model.named_modules() if isinstance(one, LoraLayer)]:
             owner, name = layer.get_base_layer(), getattr(layer, "parameter_name", "weight")
             weight: Any = getattr(owner, name)
             if owners[id(weight)] > 1:  # the other layer keeps the weight as it is
                 owners[id(weight)] -= 1
                 weight = torch.nn.Parameter(weight.detach().clone(), requires_grad=False)
                 setattr(owner, name, weight)
-            before = weight.data = weight.data.float()
+            weight.data = weight.data.float()
             layer.merge(safe_merge=True)  # puts a new tensor there
-            update += _square(weight.data - before)
-            for key, one in DTYPES.items():
-                errors[key] += _square(weight.data.to(one).float() - weight.data)
+            count(given.pop(f"{path.removeprefix('base_model.model.').replace('.base_layer', '')}.{name}"), weight.data)
             weight.data = weight.data.to(dtype)
         merged: Any = model.merge_and_unload()  # takes peft's layers away, and puts copies of whole modules in place
     for name, parameter in merged.named_parameters():
+        if name in given and given[name].data_ptr() != parameter.data_ptr():  # a copy, or with other rows
+            count(given[name], parameter.data.float())
         if name not in kept:
             parameter.data = parameter.data.to(dtype)
         if not parameter.isfinite().all():

@@ -1,22 +1,24 @@
 """Folders of weights that a command writes: all of one or nothing, and never in the place of something else."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from loraft.config.names import show
-from loraft.errors import ConfigError
+from loraft.errors import ConfigError, RunError
 from loraft.runs.folders import delete
+from loraft.runs.records import read_object
+from loraft.runs.run import MANIFEST_FILE
 from loraft.runs.storage import SAME_COMMAND, storage_error
 
 
-def check_folder(path: Path, *, own: Callable[[Path], bool], force: bool) -> None:
+def check_folder(path: Path, *, exported: bool, force: bool) -> None:
     """Refuses a folder that this command must not replace; a foreign one not even with `force`.
 
     Args:
         path: where the output shall go; an empty folder holds nothing to lose.
-        own: whether a folder is an earlier output of the same command.
+        exported: the command is `export`, and not `merge`.
         force: replace an earlier output.
 
     Raises:
@@ -31,10 +33,24 @@ def check_folder(path: Path, *, own: Callable[[Path], bool], force: bool) -> Non
         ) from None
     if not path.is_dir():
         raise ConfigError(f"--output: is a file (got {path}); name a folder")
-    if not own(path):
-        raise ConfigError(f"--output: the folder holds other files (got {path}); name another folder")
+    if (foreign := _foreign(path, exported)) is not None:
+        raise ConfigError(f"--output: the folder holds other files (got {foreign}); name another folder")
     if not force:
         raise ConfigError(f"--output: is there already (got {path}); --force replaces it, or name another folder")
+
+
+def _foreign(folder: Path, exported: bool) -> Path | None:
+    """Something in a folder that is not of an earlier output of the same command; None if all is."""
+    try:
+        content = read_object(folder / MANIFEST_FILE, "")
+    except RunError:
+        return folder
+    merged, files = content.get("merged"), content.get("files")
+    if not isinstance(merged, dict) or not isinstance(files, dict) or ("to" in merged) != exported:
+        return folder
+    own = {folder / name for name in (MANIFEST_FILE, *files)}
+    own |= {parent for path in own for parent in path.parents}
+    return next((path for path in sorted(folder.rglob("*")) if path not in own), None)
 
 
 @contextmanager
@@ -59,7 +75,8 @@ def written_aside(path: Path) -> Iterator[Path]:
             raise
         raise told from error
     finally:
-        delete(aside)
+        with suppress(OSError):  # it could not be made
+            delete(aside)
         for parent in missing:
             with suppress(OSError):  # it holds something
                 parent.rmdir()
