@@ -41,7 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 
 
 def test_concurrent_requests_get_predicts_labels_and_probabilities(runs: list[Run]) -> None:
-    service = Service(serving.load([(run.path, config_of(run)) for run in runs]), Limits(batch=8))
+    service = Service(serving.load([(run.name, run.path, config_of(run)) for run in runs]), Limits(batch=8))
     expected = {run.name: list(predict(SENTENCES, run=run.path)) for run in runs}
     assert len({one.probs["neutral"] for found in expected.values() for one in found[:1]}) == 2  # the runs differ
 
@@ -59,16 +59,32 @@ def test_concurrent_requests_get_predicts_labels_and_probabilities(runs: list[Ru
 
 
 def test_runs_of_one_backbone_share_its_weights_and_no_adapter(runs: list[Run]) -> None:
-    one, other = serving.load([(run.path, config_of(run)) for run in runs]).values()
+    one, other = serving.load([(run.name, run.path, config_of(run)) for run in runs]).values()
     weights = [{p.data_ptr() for p in found.loaded.model.parameters()} for found in (one, other)]
     assert weights[0] == weights[1]
     assert abs(one.log_probs(SENTENCES) - other.log_probs(SENTENCES)).max() > 1e-3
 
 
 def test_two_models_of_one_name_are_refused(runs: list[Run]) -> None:
-    found = (runs[0].path, config_of(runs[0]))
+    found = ("một", runs[0].path, config_of(runs[0]))
     with pytest.raises(ConfigError, match=r"names of the models must differ \(got một, một\); rename a folder"):
         serving.load([found, found])
+
+
+def test_a_model_has_the_name_that_was_given(tmp_path: Path) -> None:
+    for path in ("A/config.yaml", "s/sweep.yaml", "s/r8/config.yaml", "f/folds.yaml", "f/fold1/config.yaml"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    (tmp_path / "A/adapter").mkdir()
+    (tmp_path / "liên kết").symlink_to("A")
+    names = {"A": "A", "A/adapter": "A", "liên kết": "liên kết", "s/r8": "s/r8", "s": "s", "f/fold1": "f/fold1"}
+    assert {path: serving.model_name(path, tmp_path / path) for path in names} == names
+    assert serving.model_name("hf:owner/name@v1", tmp_path / "snapshots" / "0a1b") == "owner/name@v1"
+
+
+def test_of_two_servers_that_start_together_one_is_told_at_once() -> None:
+    with serving.listening_socket("127.0.0.1", 0) as bound, pytest.raises(ConfigError, match="Address already in use"):
+        serving.listening_socket("127.0.0.1", bound.getsockname()[1])
 
 
 def test_answers_do_not_wait_for_nagles_algorithm() -> None:
