@@ -9,18 +9,19 @@ from http import HTTPStatus
 from typing import Any
 
 HEAD_SECONDS = 10  # within which the head of a request has to arrive, on a new connection and after its first byte
-AT_A_TIME = 64  # connections that asyncio accepts before it looks at any of them
+AT_A_TIME = 16  # connections that asyncio accepts in one turn of its loop; one too many is closed some turns later
+SPARE = 8 * AT_A_TIME  # files for these, for the models and for the system's libraries
 MOST = 65_536  # connections, where the system has no limit
 
 
 def most_connections() -> int:
     """Returns how many connections may be open: as many as the process may have files, less some for other files."""
     if sys.platform == "win32":
-        return 512 - AT_A_TIME
+        return 512 - SPARE
     import resource
 
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return MOST if soft == resource.RLIM_INFINITY else max(1, min(MOST, soft - 2 * AT_A_TIME))
+    return MOST if soft == resource.RLIM_INFINITY else max(1, min(MOST, soft - SPARE))
 
 
 def bounded_protocol(most: int) -> Any:
