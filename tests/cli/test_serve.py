@@ -20,8 +20,8 @@ def test_serve_prints_its_address_and_serves_the_runs_by_name(
     for name in ("một", "hai"):
         finished(here / "runs" / name)
 
-    def load(runs: list[tuple[Path, Any]]) -> dict[str, Any]:
-        return {path.name: open_lengths() for path, _ in runs}
+    def load(runs: list[tuple[str, Path, Any]]) -> dict[str, Any]:
+        return {name: open_lengths() for name, _, _ in runs}
 
     def serve(service: Service, bound: socket.socket, *, ready: Callable[[], None]) -> None:
         given.update(models=list(service.models), limits=service.limits)

@@ -1,6 +1,7 @@
 """Rows of concurrent requests are computed together; order, errors and limits are those of each request."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -112,3 +113,54 @@ def test_a_queue_that_is_full_takes_nothing_and_forgets_nothing() -> None:
     assert isinstance(second, QueueFullError)
     assert len(third[0]) == 1
     assert model.batches == [["đầu tiên"], ["1", "2", "5"]]
+
+
+def test_a_request_above_a_batch_takes_turns_with_others() -> None:
+    model = Lengths()
+    requests = [("a", ["1", "22", "333", "4444", "55555"]), ("a", ["x"]), ("a", ["y"])]
+    long, *_ = run(lambda batcher: while_one_is_computed(batcher, model, *requests), {"a": model}, batch=2, wait=0)
+    assert model.batches == [["đầu tiên"], ["1", "22"], ["x", "y"], ["333", "4444"], ["55555"]]
+    assert (shares(long), long[1]) == ([1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6], 515)
+
+
+def test_rows_whose_client_has_gone_are_not_computed_and_leave_the_queue() -> None:
+    model = Lengths()
+
+    async def leave(batcher: Batcher) -> int:
+        first = asyncio.create_task(batcher.predict("a", ["1", "2", "3"]))
+        await asyncio.to_thread(model.entered.wait, 10)
+        others = [asyncio.create_task(batcher.predict("a", texts)) for texts in (["4", "5", "6"], ["7"])]
+        await asyncio.sleep(0)
+        assert batcher.waiting == 1 + 3 + 1
+        first.cancel()
+        others[0].cancel()
+        model.go.set()
+        await asyncio.wait((first, others[0]))
+        await others[1]
+        return batcher.waiting
+
+    assert run(leave, {"a": model}, batch=2, wait=0) == 0
+    assert model.batches == [["1", "2"], ["7"]]
+
+
+def test_a_request_whose_piece_cannot_be_computed_leaves_no_rows_in_the_queue() -> None:
+    async def wrong(batcher: Batcher) -> int:
+        (found,) = await asyncio.gather(batcher.predict("a", ["1", "lỗi", "3"]), return_exceptions=True)
+        assert isinstance(found, ValueError)
+        return batcher.waiting
+
+    assert run(wrong, {"a": open_lengths()}, batch=2, wait=0) == 0
+
+
+def test_the_event_loop_does_not_wait_for_a_model_that_computes() -> None:
+    model = Lengths()
+
+    async def leave(batcher: Batcher) -> None:
+        task = asyncio.create_task(batcher.predict("a", ["x"]))
+        await asyncio.to_thread(model.entered.wait, 10)
+        task.cancel()
+
+    threading.Timer(5, model.go.set).start()
+    run(leave, {"a": model})
+    assert not model.go.is_set()
+    model.go.set()

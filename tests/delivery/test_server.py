@@ -81,9 +81,11 @@ JSON = "application/json"
 WRONG: list[tuple[int, str, dict[str, Any]]] = [
     (415, r"content-type: not JSON \(got 'text/plain'\); send application/json",
      {"content": b'{"input": "x"}', "headers": {"content-type": "text/plain"}}),
-    (400, "body: is no JSON in UTF-8", {"content": b"{", "headers": {"content-type": JSON}}),
-    (400, "body: is no JSON in UTF-8", {"content": b'{"input": "\xff"}', "headers": {"content-type": JSON}}),
-    (400, "body: is no JSON in UTF-8", {"content": b"[" * 1900, "headers": {"content-type": JSON}}),
+    (400, "body: cannot be read as JSON", {"content": b"{", "headers": {"content-type": JSON}}),
+    (400, "body: cannot be read as JSON", {"content": b'{"input": "\xff"}', "headers": {"content-type": JSON}}),
+    (400, "body: cannot be read as JSON", {"content": b"[" * 1900, "headers": {"content-type": JSON}}),
+    (400, "body: cannot be read as JSON",
+     {"content": '{"input": "x"}'.encode("utf-16"), "headers": {"content-type": JSON}}),
     (422, r"body: not an object \(got \[1\]\)", {"json": [1]}),
     (422, r"input: not a text or a list of texts \(got None\)", {"json": {}}),
     (422, r"input: not a text or a list of texts \(got \[\]\)", {"json": {"input": []}}),
@@ -96,6 +98,11 @@ WRONG: list[tuple[int, str, dict[str, Any]]] = [
     (413, r"input: too many texts \(got 4\); allowed: 3", {"json": {"input": ["x"] * 4}}),
     (413, r"input\[1\]: too long \(got 51 characters\); allowed: 50", {"json": {"input": ["x", "x" * 51]}}),
     (413, "body: longer than 2,000 bytes", {"json": {"input": "x" * 2000}}),
+    (413, "body: longer than 2,000 bytes",
+     {"content": b"{}", "headers": {"content-type": JSON, "content-length": "2001"}}),
+    (422, r"use_activation: cannot be chosen \(got False\); leave it out",
+     {"json": {"input": "x", "use_activation": False}}),
+    (422, "truncate_prompt_tokens: cannot be chosen", {"json": {"input": "x", "truncate_prompt_tokens": 5}}),
 ]  # fmt: skip
 
 
@@ -133,10 +140,11 @@ def test_other_paths_and_methods_are_json_errors_that_name_what_there_is(client:
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
     assert "GET '/classify': Method Not Allowed; there are POST /classify" in wrong.json()["error"]["message"]
     assert client.get("/../etc/passwd").status_code == 404
+    assert client.post("/classify/", json={"input": "x"}, follow_redirects=False).status_code == 404
     assert client.post("/v1/score", json={"items": "x", "apply_softmax": False}).status_code == 422
     metrics = client.get("/metrics").text
     assert 'loraft_requests_total{path="/classify",code="405"} 1\n' in metrics
-    assert 'loraft_requests_total{path="other",code="404"} 1\n' in metrics
+    assert 'loraft_requests_total{path="other",code="404"} 2\n' in metrics
 
 
 def test_an_error_in_the_model_is_told_without_the_sentence_and_logs_nothing(

@@ -14,13 +14,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
-from helpers.serving import tiny_runs
+from helpers.serving import listening, open_lengths, tiny_runs
 from helpers.tiny import SENTENCES
 from starlette.testclient import TestClient
 
@@ -41,7 +42,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 
 
 def test_concurrent_requests_get_predicts_labels_and_probabilities(runs: list[Run]) -> None:
-    service = Service(serving.load([(run.path, config_of(run)) for run in runs]), Limits(batch=8))
+    service = Service(serving.load([(run.name, run.path, config_of(run)) for run in runs]), Limits(batch=8))
     expected = {run.name: list(predict(SENTENCES, run=run.path)) for run in runs}
     assert len({one.probs["neutral"] for found in expected.values() for one in found[:1]}) == 2  # the runs differ
 
@@ -59,16 +60,32 @@ def test_concurrent_requests_get_predicts_labels_and_probabilities(runs: list[Ru
 
 
 def test_runs_of_one_backbone_share_its_weights_and_no_adapter(runs: list[Run]) -> None:
-    one, other = serving.load([(run.path, config_of(run)) for run in runs]).values()
+    one, other = serving.load([(run.name, run.path, config_of(run)) for run in runs]).values()
     weights = [{p.data_ptr() for p in found.loaded.model.parameters()} for found in (one, other)]
     assert weights[0] == weights[1]
     assert abs(one.log_probs(SENTENCES) - other.log_probs(SENTENCES)).max() > 1e-3
 
 
 def test_two_models_of_one_name_are_refused(runs: list[Run]) -> None:
-    found = (runs[0].path, config_of(runs[0]))
+    found = ("một", runs[0].path, config_of(runs[0]))
     with pytest.raises(ConfigError, match=r"names of the models must differ \(got một, một\); rename a folder"):
         serving.load([found, found])
+
+
+def test_a_model_has_the_name_that_was_given(tmp_path: Path) -> None:
+    for path in ("A/config.yaml", "s/sweep.yaml", "s/r8/config.yaml", "f/folds.yaml", "f/fold1/config.yaml"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    (tmp_path / "A/adapter").mkdir()
+    (tmp_path / "liên kết").symlink_to("A")
+    names = {"A": "A", "A/adapter": "A", "liên kết": "liên kết", "s/r8": "s/r8", "s": "s", "f/fold1": "f/fold1"}
+    assert {path: serving.model_name(path, tmp_path / path) for path in names} == names
+    assert serving.model_name("hf:owner/name@v1", tmp_path / "snapshots" / "0a1b") == "owner/name@v1"
+
+
+def test_of_two_servers_that_start_together_one_is_told_at_once() -> None:
+    with serving.listening_socket("127.0.0.1", 0) as bound, pytest.raises(ConfigError, match="Address already in use"):
+        serving.listening_socket("127.0.0.1", bound.getsockname()[1])
 
 
 def test_answers_do_not_wait_for_nagles_algorithm() -> None:
@@ -105,19 +122,47 @@ def process_of(run: Run) -> Iterator[tuple["subprocess.Popen[str]", int]]:
             child.kill()
 
 
+def seen(url: str, profile: Path, *more: str) -> str:
+    """The page that a browser shows after its scripts have run."""
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run --disable-sync --dump-dom"
+        f" --virtual-time-budget=5000 --user-data-dir={profile}"
+    )
+    command = [str(BROWSER), *flags.split(), *more, url]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+def test_in_a_browser_the_button_asks_the_chosen_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = {"một": open_lengths(), "hai": replace(open_lengths(), labels=("a|b", "b"))}
+    page = Service._page
+    acts = """document.getElementById("model").value = "hai"; text.value += "%";
+        document.querySelector("button").click();
+        new MutationObserver(() => { document.title = [...document.querySelectorAll("th")].map(
+          (one) => [document.documentElement.scrollWidth, one.textContent, one.parentNode.className]).join(";");
+        }).observe(answer, { childList: true, subtree: true });"""
+
+    async def acted(self: Service, request: Any) -> Any:
+        found = await page(self, request)
+        found.body = found.body.replace(b"</script>", f"{acts}</script>".encode())
+        found.headers["content-length"] = str(len(found.body))
+        return found
+
+    monkeypatch.setattr(Service, "_page", acted)
+    with listening(Service(models)) as (port, _):
+        shown = seen(f"http://127.0.0.1:{port}/#%E0%A4%A", tmp_path / "profile", "--window-size=500,800")
+    assert "<title>500,a|b,best;500,b,</title>" in shown
+    assert models["hai"].batches == [["%E0%A4%A%"]]  # what is no encoded text is taken as it is
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 @pytest.mark.parametrize("lang", ["vi", "en"])
 def test_in_a_browser_a_typed_sentence_becomes_bars(runs: list[Run], tmp_path: Path, lang: str) -> None:
-    flags = (
-        "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run --disable-sync --dump-dom"
-        f" --virtual-time-budget=5000 --lang={lang} --accept-lang={lang}"
-    )
     with process_of(runs[0]) as (_, port):
         url = f"http://127.0.0.1:{port}/#thầy%20dạy%20hay%20<img src=x>"
-        command = [str(BROWSER), *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", url]
-        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
-    page = done.stdout
+        page = seen(url, tmp_path / "profile", f"--lang={lang}", f"--accept-lang={lang}")
     assert f'<html lang="{lang}">' in page
     assert ("Xác suất của từng nhãn" if lang == "vi" else "Probability of each label") in page
     assert re.findall(r'<meter value="[\d.e-]+" aria-label="(\w+)">', page) == ["negative", "neutral", "positive"]

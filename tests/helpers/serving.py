@@ -1,15 +1,23 @@
 """What stands in for a loaded run behind the server, tiny runs, and a Modelfile's grammar."""
 
+import gc
+import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from helpers.tiny import backbone, tokenizer
 from loraft.config.resolve import resolve
 from loraft.config.yaml_io import dump_config
+from loraft.delivery import serving
+from loraft.delivery.server import Service
 from loraft.evaluation.predict import Prediction
 from loraft.models import manifest
 from loraft.models.adapter import add_adapter
@@ -43,6 +51,30 @@ class Lengths:
 
     def prompt_tokens(self, texts: Sequence[str]) -> list[int]:
         return [100 + len(text) for text in texts]
+
+
+@contextmanager
+def listening(service: Service) -> Iterator[tuple[int, Any]]:
+    """Serves in a thread, where no signal comes; the port, and uvicorn's server, whose `handle_exit` stands for one."""
+    import uvicorn
+
+    made, ready = [], threading.Event()
+    with (
+        patch.object(uvicorn, "Server", lambda config, real=uvicorn.Server: made.append(real(config)) or made[0]),
+        patch.object(serving, "LATE_SECONDS", 0),
+        serving.listening_socket("127.0.0.1", 0) as bound,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        port = bound.getsockname()[1]
+        ended = pool.submit(serving.serve, service, bound, ready=ready.set)
+        assert ready.wait(10)
+        try:
+            yield port, made[0]
+        finally:
+            if not service.stopping:
+                made[0].handle_exit(signal.SIGTERM, None)
+            ended.result(30)
+            gc.unfreeze()
 
 
 def open_lengths() -> Lengths:

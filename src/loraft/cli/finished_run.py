@@ -123,6 +123,6 @@ def refuse_fixed(fixed: Sequence[str]) -> None:
     """
     if fixed:
         raise ConfigError(
-            f"{', '.join(fixed)}: fixed by the run, which was trained with its own; leave it out, or use a bare "
-            "backbone (loraft eval --zero-shot) or an adapter made elsewhere (--adapter)"
+            f"{', '.join(fixed)}: fixed by the run, which was trained with its own; leave it out (loraft eval also"
+            " takes a bare backbone, --zero-shot, or an adapter made elsewhere, --adapter)"
         )

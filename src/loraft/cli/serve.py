@@ -55,7 +55,8 @@ def serve(
     start_command(found[0][1], verbose, adapter=found[0][0], source="requests")
     for path, config in found[1:]:
         say(f"backbone {config.model.label}, adapter {path}")
-    models = serving.load(found)
+    names = [serving.model_name(name, path) for name, (path, _) in zip(runs or (None,), found, strict=True)]
+    models = serving.load([(name, path, config) for name, (path, config) in zip(names, found, strict=True)])
     batch = max_batch or serving.good_batch(models.values())
     service = Service(models, Limits(batch=batch, queue=max_queue))
     results_follow()

@@ -20,7 +20,7 @@ class Limits:
         rows: texts of a request.
         characters: of a text.
         queue: rows that wait to be computed.
-        batch: rows that are computed together; a request with more is a batch by itself.
+        batch: rows that are computed together; a request with more is cut into pieces, between which others get a turn.
         wait: seconds that a batch waits for further requests, from the arrival of its first one.
     """
 
@@ -59,7 +59,7 @@ class QueueFullError(Exception):
 
 @dataclass(eq=False)
 class _Job:
-    """The rows of one request, and who waits for the answer."""
+    """Rows of one request that are computed together, and who waits for the answer."""
 
     name: str
     texts: list[str]
@@ -96,12 +96,24 @@ class Batcher:
         """
         if self.waiting + len(texts) > max(self._limits.queue, len(texts)):
             raise QueueFullError
-        loop = asyncio.get_running_loop()
-        job = _Job(name, texts, loop.time(), loop.create_future())
-        self._jobs.append(job)
+        loop, size = asyncio.get_running_loop(), self._limits.batch
+        found, tokens = list[Prediction](), 0
         self.waiting += len(texts)
-        self._arrived.set()
-        return await job.found
+        for begin in range(0, len(texts), size):
+            job = _Job(name, texts[begin : begin + size], loop.time(), loop.create_future())
+            self._jobs.append(job)
+            self._arrived.set()
+            try:
+                some, more = await job.found
+            except BaseException:  # an error of the model; or the client has gone, and its task was cancelled
+                queued = job in self._jobs
+                if queued:
+                    self._jobs.remove(job)
+                self.waiting -= len(texts) - begin - (0 if queued else len(job.texts))
+                raise
+            found += some
+            tokens += more
+        return found, tokens
 
     async def work(self) -> None:
         """Computes batches until it is cancelled."""
@@ -113,24 +125,22 @@ class Batcher:
                 found = await loop.run_in_executor(self._thread, _answers, self._models[jobs[0].name], texts)
                 self._metrics.batch_rows.add(sum(map(len, texts)))
                 for job, result in zip(jobs, found, strict=True):
-                    if job.found.cancelled():  # its client's task has ended
+                    if job.found.cancelled():  # its client has gone
                         continue
                     if isinstance(result, Exception):
                         job.found.set_exception(result)
                     else:
                         job.found.set_result(result)
         finally:
-            self._thread.shutdown(cancel_futures=True)
+            self._thread.shutdown(wait=False, cancel_futures=True)  # the event loop never waits for the model
 
     async def _collected(self) -> list[_Job]:
         """Waits for a batch, and takes it out of the queue."""
         loop = asyncio.get_running_loop()
-        while not self._jobs:
-            await self._next_arrival(None)
         while True:
             jobs, full = self._first_jobs()
-            left = jobs[0].since + self._limits.wait - loop.time()
-            if full or len(jobs) >= self._expected or left <= 0:
+            left = jobs[0].since + self._limits.wait - loop.time() if jobs else None
+            if left is not None and (full or len(jobs) >= self._expected or left <= 0):
                 break
             await self._next_arrival(left)
         self._expected = len(jobs)

@@ -14,7 +14,7 @@ import os
 import secrets
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from loraft.config.names import show
 from loraft.data.columns import given_sentence
 from loraft.data.records import BadRow
+from loraft.delivery import connections
 from loraft.delivery.batching import Batcher, Labeller, Limits, QueueFullError
 from loraft.delivery.metrics import TYPE, Metrics
 from loraft.errors import LoraftError, listed
@@ -34,6 +35,11 @@ READ_SECONDS = 30  # within which the body of a request has to arrive
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
 )
+# What other servers let a request choose, and the values that mean what is done here. Others are refused.
+FIXED: dict[str, tuple[Any, ...]] = {
+    "query": ("", None), "label_token_ids": (None,), "apply_softmax": (True,), "item_first": (False,),
+    "use_activation": (True, None), "activation": (True, None), "truncate_prompt_tokens": (-1, None),
+}  # fmt: skip
 SECURE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
 
@@ -63,6 +69,7 @@ class Service:
             Route("/metrics", self._metrics),
         ]
         self._app = Starlette(routes=routes, exception_handlers={HTTPException: _refused}, lifespan=self._lifespan)
+        self._app.router.redirect_slashes = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answers a request, and counts it."""
@@ -87,7 +94,7 @@ class Service:
         yield
         worker.cancel()
 
-    def _answering(self, respond: Callable[[dict[str, Any]], Awaitable[Any]]) -> Any:
+    def _answering(self, respond: Callable[[dict[str, Any]], Coroutine[Any, Any, Any]]) -> Any:
         """The endpoint that gives `respond` the JSON object of a request and sends what it returns."""
         from starlette.exceptions import HTTPException
         from starlette.responses import JSONResponse
@@ -97,7 +104,8 @@ class Service:
             if self.stopping:
                 raise HTTPException(503, "the server stops; send the request to another one", {"Retry-After": "1"})
             try:
-                answer = JSONResponse(await respond(await self._object(request)), headers=SECURE)
+                found = await _unless_gone(respond(await self._object(request)), request)
+                answer = JSONResponse(found, headers=SECURE)
             except HTTPException:
                 raise
             except QueueFullError:
@@ -122,19 +130,26 @@ class Service:
         if kind.partition(";")[0].strip().lower() != "application/json":
             # Also the guard against other sites' pages: a browser asks before it sends this type to another origin.
             raise HTTPException(415, f"content-type: not JSON (got {show(kind)}); send application/json")
-        body = bytearray()
+        body, long = bytearray(), f"body: longer than {self.limits.body:,} bytes; send fewer rows"
+        told = request.headers.get("content-length", "")
+        if told.isdecimal() and (len(told) > 18 or int(told) > self.limits.body):
+            raise HTTPException(413, long)
         try:
             async with asyncio.timeout(READ_SECONDS):
                 async for chunk in request.stream():
                     body += chunk
                     if len(body) > self.limits.body:
-                        raise HTTPException(413, f"body: longer than {self.limits.body:,} bytes; send fewer rows")
-        except (TimeoutError, ClientDisconnect):
+                        raise HTTPException(413, long)
+        except ClientDisconnect:
+            raise _gone() from None
+        except TimeoutError:
             raise HTTPException(408, f"body: did not arrive within {READ_SECONDS} seconds") from None
         try:
-            found = json.loads(body)
-        except (ValueError, RecursionError):  # also bytes that are no UTF-8
-            raise HTTPException(400, "body: is no JSON in UTF-8; send an object with the key input") from None
+            found = json.loads(body.decode("utf-8-sig"))
+        except (ValueError, RecursionError):  # also bytes that are no UTF-8, and numbers of thousands of digits
+            raise HTTPException(
+                400, "body: cannot be read as JSON in UTF-8; send an object with the key input"
+            ) from None
         if not isinstance(found, dict):
             raise HTTPException(422, f"body: not an object (got {show(found)}); send one with the key input")
         return found
@@ -143,6 +158,10 @@ class Service:
         """What every answer says (model, labels, usage), and the predictions for the texts of a request."""
         from starlette.exceptions import HTTPException
 
+        for fixed, allowed in FIXED.items():
+            if fixed in given and given[fixed] not in allowed:
+                text = "prompt, length and labels are the run's, and scores are probabilities over its labels"
+                raise HTTPException(422, f"{fixed}: cannot be chosen (got {show(given[fixed])}); leave it out: {text}")
         name = given.get("model")
         name = next(iter(self.models)) if name is None else name
         if not isinstance(name, str) or name not in self.models:
@@ -183,13 +202,6 @@ class Service:
         return {**created, **about, "data": data}
 
     async def _score(self, given: dict[str, Any]) -> dict[str, Any]:
-        from starlette.exceptions import HTTPException
-
-        fixed = {"query": ("", None), "label_token_ids": (None,), "apply_softmax": (True,), "item_first": (False,)}
-        for key, allowed in fixed.items():
-            if key in given and given[key] not in allowed:
-                text = "prompt and labels are the run's, and scores are probabilities over its labels"
-                raise HTTPException(422, f"{key}: cannot be chosen here (got {show(given[key])}); leave it out: {text}")
         about, predictions = await self._predicted(given, "items")
         return {"object": "scoring", **about, "scores": [list(one.probs.values()) for one in predictions]}
 
@@ -224,14 +236,33 @@ class Service:
         return HTMLResponse(page, headers={**SECURE, "Content-Security-Policy": policy})
 
 
+def _gone() -> Exception:
+    """The end of a request whose client has closed the connection; counted under nginx's code, and read by nobody."""
+    from starlette.exceptions import HTTPException
+
+    return HTTPException(499, "the client has closed the connection")
+
+
+async def _unless_gone(answer: Coroutine[Any, Any, Any], request: Any) -> Any:
+    """What `answer` returns; it is cancelled when the request's client closes the connection."""
+    answering, leaving = asyncio.create_task(answer), asyncio.create_task(request.receive())
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise _gone()
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
 async def _refused(request: Any, error: Any) -> Any:
-    """The answer to a request that is refused, as OpenAI's and vLLM's servers write it."""
+    """The answer to a request that is refused."""
     from starlette.responses import JSONResponse
 
     message = error.detail
     if message in ("Not Found", "Method Not Allowed"):  # Starlette's own words
         message = f"{request.method} {show(request.url.path)}: {message}; there are POST /classify, POST /v1/score and"
         message += " GET " + ", ".join(path for path in PATHS if path not in ("/classify", "/v1/score"))
-    told = {"message": message, "type": "BadRequestError" if error.status_code < 500 else "InternalServerError"}
-    body = {"error": {**told, "param": None, "code": error.status_code}}
+    body = connections.error(error.status_code, message)
     return JSONResponse(body, error.status_code, {**SECURE, **(error.headers or {})})
