@@ -62,6 +62,15 @@ def test_the_tutorials_figures_come_from_a_config_json(tmp_path: Path, loraft_sa
     assert t4[3:] == ["13.26", "does", "not", "fit", "512", "512"]  # 0.95 * 14.75 - 0.75 GiB
 
 
+@pytest.mark.parametrize("architecture", ["qwen3", "gpt2"])
+def test_a_config_json_is_enough_where_transformers_makes_up_an_empty_tokenizer(
+    architecture: str, tmp_path: Path
+) -> None:
+    CONFIGS[architecture].save_pretrained(tmp_path)
+    found = plan.plan(resolve(flags={"model.name": str(tmp_path)}, overrides=FEW), seconds=0)
+    assert "the backbone's tokenizer is not here; tokens are counted by that of loraft-vi-tiny" in found.notes
+
+
 def test_verdicts_agree_with_peaks() -> None:
     peaks = {"full": 40, "lora": 8, "qlora": 4}
     found = plan._fit(lambda method, dtype, size: Memory(peaks[method], 0, 0, size), 12, 4, dict.fromkeys(METHODS))  # type: ignore[arg-type]

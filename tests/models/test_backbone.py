@@ -282,6 +282,13 @@ def test_a_tokenizer_without_a_pad_token_pads_with_its_end_of_sequence(tmp_path:
     assert load_tokenizer(ModelConfig()).pad_token_id == tokenizer().pad_token_id
 
 
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma2"])
+def test_a_tokenizer_that_transformers_made_up_is_refused(architecture: str, tmp_path: Path) -> None:
+    CONFIGS[architecture].save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match="has no tokenizer"):
+        load_tokenizer(ModelConfig(name=str(tmp_path)))
+
+
 @pytest.mark.parametrize(
     ("machine", "supported", "native"),
     [("x86_64", True, True), ("x86_64", False, False), ("aarch64", True, False)],

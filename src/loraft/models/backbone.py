@@ -53,11 +53,16 @@ def load_tokenizer(section: ModelConfig) -> PreTrainedTokenizerBase:
     """Returns the backbone's tokenizer; where it has no pad token, the end-of-sequence token becomes the pad token.
 
     Raises:
-        BackboneError: it cannot be loaded.
+        BackboneError: it cannot be loaded, or is not there: for some architectures transformers then makes an empty one.
     """
     name, where = pretrained(section)
     with loading(section.name):
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise BackboneError(
+            f"model.name: {section.name} has no tokenizer (got {len(tokenizer)} tokens, all of them special); put its"
+            " tokenizer.json beside its config.json"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if "gguf_file" in where:  # messages name the file, not its folder
