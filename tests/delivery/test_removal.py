@@ -63,6 +63,24 @@ def test_what_is_not_of_loraft_is_refused_and_nothing_of_the_same_call_removed(r
     refused("is not the directory of a run or study", runs, tmp_path, Path("/"))
 
 
+def test_a_folder_that_holds_files_of_the_user_stays_and_they_are_named(runs: Path) -> None:
+    for place in ("run", "sweep/r1", "sweep"):
+        (runs / place / "của em").mkdir()
+        (runs / place / "của em" / "luận văn.txt").write_text("x", encoding="utf-8")
+    refused(r"run: holds what is not of a run \(got của em\); move it away first", runs / "fewshot", runs / "run")
+    refused(r"sweep: holds what is not of a sweep \(got của em, r1/của em\)", runs / "sweep")
+    assert to_remove([runs / "run"], checkpoints=True) == [runs / "run" / "checkpoints"]
+
+
+def test_what_work_writes_is_no_file_of_the_user(runs: Path) -> None:
+    for name in ("trackers.json", "report.html", ".lock-12", ".metrics-123.json", "tensorboard", ".replaced"):
+        (runs / "run" / name).touch()
+    (runs / "sweep" / "joint-ab12" / "best").mkdir(parents=True)
+    (runs / "sweep" / "errors").mkdir()
+    everything = [runs / "run", runs / "sweep", runs / "fewshot", runs / "data"]
+    assert to_remove(everything, checkpoints=False) == everything
+
+
 def test_symlinks_are_not_followed(runs: Path, tmp_path: Path) -> None:
     os.symlink(runs / "run", runs / "liên-kết")
     refused("is a symlink", runs / "liên-kết")

@@ -6,18 +6,26 @@ run or none. What is left of a hidden one is deleted by the next removal in the 
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from loraft.delivery.listing import kind_of
-from loraft.errors import RunError
+from loraft.errors import RunError, listed
+from loraft.runs.folders import ASIDE as REPLACED
 from loraft.runs.folders import RunFolder
-from loraft.runs.lock import locked, refuse_locked
+from loraft.runs.lock import LOCK_FILE, locked, refuse_locked
 from loraft.runs.run import Bundle, Run
 from loraft.runs.study_folders import DatasetFolder, FoldsFolder, SweepFolder
 from loraft.studies.dataset.records import DatasetStatistics
 
 ASIDE = ".removed-"
+# What work writes into its directory beside config, results and log; a sweep's has its trials, too.
+WRITTEN = (
+    "environment.json", "trackers.json", "before.json", "predictions.jsonl", "report.html", "adapter", "checkpoints",
+    "errors", "joint-*", "plots", "tensorboard", "wandb",
+    LOCK_FILE, f"{LOCK_FILE}-*", REPLACED, f"{ASIDE}*", ".*-[0-9]*", ".DS_Store",
+)  # fmt: skip
 
 
 def to_remove(paths: Iterable[Path], *, checkpoints: bool) -> list[Path]:
@@ -29,7 +37,7 @@ def to_remove(paths: Iterable[Path], *, checkpoints: bool) -> list[Path]:
 
     Raises:
         RunError: one is no directory of loraft's, a symlink, a trial of a sweep (which may lose its checkpoints only),
-            not finished (whose checkpoints it needs to go on), or another process works there.
+            not finished (whose checkpoints it needs to go on), holds something else, or another process works there.
     """
     found: list[Path] = []
     for path in dict.fromkeys(Path(os.path.abspath(path)) for path in paths):
@@ -44,6 +52,10 @@ def to_remove(paths: Iterable[Path], *, checkpoints: bool) -> list[Path]:
                 raise RunError(
                     f"{path}: belongs to the {studies[0].kind} in {path.parent}, whose results name it; remove that, or"
                     " the --checkpoints of this one"
+                )
+            if foreign := [str(entry.relative_to(path)) for entry in _foreign(folder)]:
+                raise RunError(
+                    f"{path}: holds what is not of a {folder.kind} (got {listed(foreign)}); move it away first"
                 )
             found.append(path)
             continue
@@ -88,3 +100,13 @@ def _own(path: Path) -> RunFolder:
             f"{path}: has a {folder.config_file} and nothing else of a {folder.kind}; look at it and delete it yourself"
         )
     return folder
+
+
+def _foreign(folder: RunFolder) -> Iterator[Path]:
+    """Files and folders that a directory's work did not write."""
+    known = (folder.config_file, folder.results_file, folder.log_file, *WRITTEN)
+    for entry in sorted(folder.path.iterdir()):
+        if isinstance(folder, SweepFolder) and Run(entry).begun:
+            yield from _foreign(Run(entry))
+        elif not any(fnmatchcase(entry.name, name) for name in known):
+            yield entry
