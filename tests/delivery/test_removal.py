@@ -95,6 +95,14 @@ def test_symlinks_are_not_followed(runs: Path, tmp_path: Path) -> None:
     assert (kept / "x").exists()
 
 
+def test_two_dots_after_a_symlink_lead_to_where_the_system_finds_them(runs: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "nơi khác"
+    shutil.copytree(runs / "run", elsewhere / "run")
+    (elsewhere / "trong").mkdir()
+    os.symlink(elsewhere / "trong", runs / "liên-kết")
+    assert to_remove([runs / "liên-kết" / ".." / "run"], checkpoints=False) == [elsewhere / "run"]
+
+
 def test_a_trial_stays_with_its_sweep(runs: Path) -> None:
     refused(r"belongs to the sweep in .*sweep, whose results name it", runs / "sweep" / "r1")
     for name in ("sweep.yaml", "sweep.json"):

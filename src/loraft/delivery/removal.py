@@ -40,7 +40,7 @@ def to_remove(paths: Iterable[Path], *, checkpoints: bool) -> list[Path]:
             not finished (whose checkpoints it needs to go on), holds something else, or another process works there.
     """
     found: list[Path] = []
-    for path in dict.fromkeys(Path(os.path.abspath(path)) for path in paths):
+    for path in dict.fromkeys(map(_real, paths)):
         folder = _own(path)
         studies = [one for one in (SweepFolder(path.parent), FoldsFolder(path.parent)) if one.begun]
         inside = sorted(path.glob(f"[!.]*/{Run.config_file}")) if isinstance(folder, SweepFolder) else []
@@ -83,10 +83,15 @@ def remove(folders: Sequence[Path]) -> None:
         shutil.rmtree(aside)
 
 
-def _own(path: Path) -> RunFolder:
-    """The directory of a run or study, known by more than its config, which may be a file of the user's."""
+def _real(path: Path) -> Path:
+    """The folder that the system finds at a path: `link/../run` is beside what the link names, not beside the link."""
     if path.is_symlink():
         raise RunError(f"{path}: is a symlink (to {os.readlink(path)}); remove what it names by its own path")
+    return path.resolve()
+
+
+def _own(path: Path) -> RunFolder:
+    """The directory of a run or study, known by more than its config, which may be a file of the user's."""
     kind = kind_of(path)
     if kind is None:
         raise RunError(f"{path}: is not the directory of a run or study; loraft runs list shows them")
