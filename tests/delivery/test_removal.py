@@ -11,6 +11,7 @@ from helpers.damage import copied
 from loraft.delivery import removal
 from loraft.delivery.removal import remove, to_remove
 from loraft.errors import LoraftError
+from loraft.runs.folders import delete
 from loraft.runs.lock import LOCK_FILE
 
 OTHER = {"pid": 1, "host": "another", "process_started": 0.0, "started": "2026-01-01T00:00:00+00:00", "command": "x"}
@@ -139,9 +140,32 @@ def test_an_interruption_leaves_no_half_run_and_the_next_removal_tidies_up(
         patch.setattr(removal.shutil, "rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             remove(to_remove([runs / "run"], checkpoints=False))
-    assert names(runs) == {"sweep", "fewshot", "data", ".removed-run"}
+    left = names(runs) - {"sweep", "fewshot", "data"}
+    assert [name.startswith(".removed-") for name in left] == [True]
     remove(to_remove([runs / "fewshot"], checkpoints=False))
     assert names(runs) == {"sweep", "data"}
+
+
+def test_a_name_as_long_as_the_system_allows_is_removed(runs: Path) -> None:
+    long = runs / ("x" * 255)
+    os.rename(runs / "run", long)
+    remove(to_remove([long], checkpoints=False))
+    assert names(runs) == {"sweep", "fewshot", "data"}
+
+
+def test_two_removals_at_once_delete_what_the_other_leaves(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def beside(path: Path, aside: Path) -> None:
+        os.rename(path, aside)
+        (aside.parent / ".removed-1").mkdir()  # the other one has just renamed its own
+        monkeypatch.setattr(removal, "delete", both)
+
+    def both(path: Path) -> None:
+        shutil.rmtree(path)  # the other one is faster
+        delete(path)
+
+    monkeypatch.setattr(removal.os, "replace", beside)
+    remove(to_remove([runs / "run"], checkpoints=False))
+    assert names(runs) == {"sweep", "fewshot", "data"}
 
 
 def test_a_process_that_began_meanwhile_keeps_its_run(runs: Path) -> None:

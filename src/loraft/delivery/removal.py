@@ -5,6 +5,7 @@ run or none. What is left of a hidden one is deleted by the next removal in the 
 """
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -13,7 +14,7 @@ from pathlib import Path
 from loraft.delivery.listing import kind_of
 from loraft.errors import RunError, listed
 from loraft.runs.folders import ASIDE as REPLACED
-from loraft.runs.folders import RunFolder
+from loraft.runs.folders import RunFolder, delete
 from loraft.runs.lock import LOCK_FILE, locked, refuse_locked
 from loraft.runs.run import Bundle, Run
 from loraft.runs.study_folders import DatasetFolder, FoldsFolder, SweepFolder
@@ -75,12 +76,15 @@ def remove(folders: Sequence[Path]) -> None:
         OSError: one cannot be renamed or deleted.
     """
     for path in folders:
-        for left in path.parent.glob(f"{ASIDE}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        aside = path.with_name(
+            f"{ASIDE}{secrets.token_hex(4)}"
+        )  # short: the folder's name may be as long as one can be
         with locked(path.parent if path.name == "checkpoints" else path):
-            aside = path.with_name(f"{ASIDE}{path.name}")
             os.replace(path, aside)
-        shutil.rmtree(aside)
+        for left in path.parent.glob(f"{ASIDE}*"):
+            delete(left)  # another removal may delete the same ones
+        if aside.exists():
+            shutil.rmtree(aside)  # says what the system refuses
 
 
 def _real(path: Path) -> Path:
