@@ -11,6 +11,7 @@ from helpers.damage import copied
 from loraft.delivery import removal
 from loraft.delivery.removal import remove, to_remove
 from loraft.errors import LoraftError
+from loraft.runs.folders import delete
 from loraft.runs.lock import LOCK_FILE
 
 OTHER = {"pid": 1, "host": "another", "process_started": 0.0, "started": "2026-01-01T00:00:00+00:00", "command": "x"}
@@ -63,6 +64,24 @@ def test_what_is_not_of_loraft_is_refused_and_nothing_of_the_same_call_removed(r
     refused("is not the directory of a run or study", runs, tmp_path, Path("/"))
 
 
+def test_a_folder_that_holds_files_of_the_user_stays_and_they_are_named(runs: Path) -> None:
+    for place in ("run", "sweep/r1", "sweep"):
+        (runs / place / "của em").mkdir()
+        (runs / place / "của em" / "luận văn.txt").write_text("x", encoding="utf-8")
+    refused(r"run: holds what is not of a run \(got của em\); move it away first", runs / "fewshot", runs / "run")
+    refused(r"sweep: holds what is not of a sweep \(got của em, r1/của em\)", runs / "sweep")
+    assert to_remove([runs / "run"], checkpoints=True) == [runs / "run" / "checkpoints"]
+
+
+def test_what_work_writes_is_no_file_of_the_user(runs: Path) -> None:
+    for name in ("trackers.json", "report.html", ".lock-12", ".metrics-123.json", "tensorboard", ".replaced"):
+        (runs / "run" / name).touch()
+    (runs / "sweep" / "joint-ab12" / "best").mkdir(parents=True)
+    (runs / "sweep" / "errors").mkdir()
+    everything = [runs / "run", runs / "sweep", runs / "fewshot", runs / "data"]
+    assert to_remove(everything, checkpoints=False) == everything
+
+
 def test_symlinks_are_not_followed(runs: Path, tmp_path: Path) -> None:
     os.symlink(runs / "run", runs / "liên-kết")
     refused("is a symlink", runs / "liên-kết")
@@ -75,6 +94,14 @@ def test_symlinks_are_not_followed(runs: Path, tmp_path: Path) -> None:
     assert to_remove([runs / "run"], checkpoints=True) == []
     remove(to_remove([runs / "fewshot", runs / "run"], checkpoints=False))
     assert (kept / "x").exists()
+
+
+def test_two_dots_after_a_symlink_lead_to_where_the_system_finds_them(runs: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "nơi khác"
+    shutil.copytree(runs / "run", elsewhere / "run")
+    (elsewhere / "trong").mkdir()
+    os.symlink(elsewhere / "trong", runs / "liên-kết")
+    assert to_remove([runs / "liên-kết" / ".." / "run"], checkpoints=False) == [elsewhere / "run"]
 
 
 def test_a_trial_stays_with_its_sweep(runs: Path) -> None:
@@ -113,9 +140,32 @@ def test_an_interruption_leaves_no_half_run_and_the_next_removal_tidies_up(
         patch.setattr(removal.shutil, "rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             remove(to_remove([runs / "run"], checkpoints=False))
-    assert names(runs) == {"sweep", "fewshot", "data", ".removed-run"}
+    left = names(runs) - {"sweep", "fewshot", "data"}
+    assert [name.startswith(".removed-") for name in left] == [True]
     remove(to_remove([runs / "fewshot"], checkpoints=False))
     assert names(runs) == {"sweep", "data"}
+
+
+def test_a_name_as_long_as_the_system_allows_is_removed(runs: Path) -> None:
+    long = runs / ("x" * 255)
+    os.rename(runs / "run", long)
+    remove(to_remove([long], checkpoints=False))
+    assert names(runs) == {"sweep", "fewshot", "data"}
+
+
+def test_two_removals_at_once_delete_what_the_other_leaves(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def beside(path: Path, aside: Path) -> None:
+        os.rename(path, aside)
+        (aside.parent / ".removed-1").mkdir()  # the other one has just renamed its own
+        monkeypatch.setattr(removal, "delete", both)
+
+    def both(path: Path) -> None:
+        shutil.rmtree(path)  # the other one is faster
+        delete(path)
+
+    monkeypatch.setattr(removal.os, "replace", beside)
+    remove(to_remove([runs / "run"], checkpoints=False))
+    assert names(runs) == {"sweep", "fewshot", "data"}
 
 
 def test_a_process_that_began_meanwhile_keeps_its_run(runs: Path) -> None:

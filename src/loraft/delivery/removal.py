@@ -5,19 +5,28 @@ run or none. What is left of a hidden one is deleted by the next removal in the 
 """
 
 import os
+import secrets
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from loraft.delivery.listing import kind_of
-from loraft.errors import RunError
-from loraft.runs.folders import RunFolder
-from loraft.runs.lock import locked, refuse_locked
+from loraft.errors import RunError, listed
+from loraft.runs.folders import ASIDE as REPLACED
+from loraft.runs.folders import RunFolder, delete
+from loraft.runs.lock import LOCK_FILE, locked, refuse_locked
 from loraft.runs.run import Bundle, Run
 from loraft.runs.study_folders import DatasetFolder, FoldsFolder, SweepFolder
 from loraft.studies.dataset.records import DatasetStatistics
 
 ASIDE = ".removed-"
+# What work writes into its directory beside config, results and log; a sweep's has its trials, too.
+WRITTEN = (
+    "environment.json", "trackers.json", "before.json", "predictions.jsonl", "report.html", "adapter", "checkpoints",
+    "errors", "joint-*", "plots", "tensorboard", "wandb",
+    LOCK_FILE, f"{LOCK_FILE}-*", REPLACED, f"{ASIDE}*", ".*-[0-9]*", ".DS_Store",
+)  # fmt: skip
 
 
 def to_remove(paths: Iterable[Path], *, checkpoints: bool) -> list[Path]:
@@ -29,10 +38,10 @@ def to_remove(paths: Iterable[Path], *, checkpoints: bool) -> list[Path]:
 
     Raises:
         RunError: one is no directory of loraft's, a symlink, a trial of a sweep (which may lose its checkpoints only),
-            not finished (whose checkpoints it needs to go on), or another process works there.
+            not finished (whose checkpoints it needs to go on), holds something else, or another process works there.
     """
     found: list[Path] = []
-    for path in dict.fromkeys(Path(os.path.abspath(path)) for path in paths):
+    for path in dict.fromkeys(map(_real, paths)):
         folder = _own(path)
         studies = [one for one in (SweepFolder(path.parent), FoldsFolder(path.parent)) if one.begun]
         inside = sorted(path.glob(f"[!.]*/{Run.config_file}")) if isinstance(folder, SweepFolder) else []
@@ -44,6 +53,10 @@ def to_remove(paths: Iterable[Path], *, checkpoints: bool) -> list[Path]:
                 raise RunError(
                     f"{path}: belongs to the {studies[0].kind} in {path.parent}, whose results name it; remove that, or"
                     " the --checkpoints of this one"
+                )
+            if foreign := [str(entry.relative_to(path)) for entry in _foreign(folder)]:
+                raise RunError(
+                    f"{path}: holds what is not of a {folder.kind} (got {listed(foreign)}); move it away first"
                 )
             found.append(path)
             continue
@@ -63,18 +76,26 @@ def remove(folders: Sequence[Path]) -> None:
         OSError: one cannot be renamed or deleted.
     """
     for path in folders:
-        for left in path.parent.glob(f"{ASIDE}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        aside = path.with_name(
+            f"{ASIDE}{secrets.token_hex(4)}"
+        )  # short: the folder's name may be as long as one can be
         with locked(path.parent if path.name == "checkpoints" else path):
-            aside = path.with_name(f"{ASIDE}{path.name}")
             os.replace(path, aside)
-        shutil.rmtree(aside)
+        for left in path.parent.glob(f"{ASIDE}*"):
+            delete(left)  # another removal may delete the same ones
+        if aside.exists():
+            shutil.rmtree(aside)  # says what the system refuses
+
+
+def _real(path: Path) -> Path:
+    """The folder that the system finds at a path: `link/../run` is beside what the link names, not beside the link."""
+    if path.is_symlink():
+        raise RunError(f"{path}: is a symlink (to {os.readlink(path)}); remove what it names by its own path")
+    return path.resolve()
 
 
 def _own(path: Path) -> RunFolder:
     """The directory of a run or study, known by more than its config, which may be a file of the user's."""
-    if path.is_symlink():
-        raise RunError(f"{path}: is a symlink (to {os.readlink(path)}); remove what it names by its own path")
     kind = kind_of(path)
     if kind is None:
         raise RunError(f"{path}: is not the directory of a run or study; loraft runs list shows them")
@@ -88,3 +109,13 @@ def _own(path: Path) -> RunFolder:
             f"{path}: has a {folder.config_file} and nothing else of a {folder.kind}; look at it and delete it yourself"
         )
     return folder
+
+
+def _foreign(folder: RunFolder) -> Iterator[Path]:
+    """Files and folders that a directory's work did not write."""
+    known = (folder.config_file, folder.results_file, folder.log_file, *WRITTEN)
+    for entry in sorted(folder.path.iterdir()):
+        if isinstance(folder, SweepFolder) and Run(entry).begun:
+            yield from _foreign(Run(entry))
+        elif not any(fnmatchcase(entry.name, name) for name in known):
+            yield entry
