@@ -43,7 +43,9 @@ def test_flags_are_laid_over_the_runs_config(run_dir: Path) -> None:
 
 
 def test_what_the_training_fixed_is_refused_all_at_once(run_dir: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^--set lora.r=2, --set model.name=x: fixed by the run"):
+    with pytest.raises(
+        ConfigError, match=r"^--set lora.r=2, --set model.name=x: fixed by the run.*leave it out .loraft eval also"
+    ):
         finished_run(None, None, ["lora.r=2", "eval.decode=generate", "model.name=x"], {})
     with pytest.raises(ConfigError, match=r"^--model: fixed by the run"):
         refuse_fixed(["--model"])

@@ -111,9 +111,9 @@ def test_a_missing_package_is_one_message(package: str) -> None:
 
 
 @contextmanager
-def process_of(run: Run) -> Iterator[tuple["subprocess.Popen[str]", int]]:
-    """A process that serves a run, and its port."""
-    command = [sys.executable, "-m", "loraft", "serve", "--run", str(run.path), "--port", "0"]
+def process_of(run: Run, *before: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """A process that serves a run, and its port; `before` comes before its command line."""
+    command = [*before, sys.executable, "-m", "loraft", "serve", "--run", str(run.path), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         try:
@@ -171,6 +171,22 @@ def test_in_a_browser_a_typed_sentence_becomes_bars(runs: list[Run], tmp_path: P
     best = re.findall(r'<tr class="(\w*)">', page).index("best")
     assert shares[best] == max(shares)
     assert "<img" not in page
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
+def test_more_connections_than_files_neither_stop_the_server_nor_fill_its_log(runs: list[Run]) -> None:
+    with process_of(runs[0], "sh", "-c", 'ulimit -n 256; exec "$@"', "sh") as (child, port):
+        held = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(400)]
+        assert held[-1].recv(12) == b"HTTP/1.1 503"
+        for one in held:
+            one.close()
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().status == 200
+        child.send_signal(signal.SIGTERM)
+        assert child.stderr is not None
+        assert (child.wait(60), "Too many open files" in child.stderr.read()) == (0, False)
 
 
 @pytest.mark.integration

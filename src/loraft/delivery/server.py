@@ -236,7 +236,7 @@ class Service:
         return HTMLResponse(page, headers={**SECURE, "Content-Security-Policy": policy})
 
 
-def _gone() -> Exception:
+def _gone() -> Any:
     """The end of a request whose client has closed the connection; counted under nginx's code, and read by nobody."""
     from starlette.exceptions import HTTPException
 
