@@ -106,7 +106,8 @@ def _own(path: Path) -> RunFolder:
         DatasetStatistics.of(folder)  # its only file is known by what it holds
     elif not folder.recognised and not folder.result_is_aside:
         raise RunError(
-            f"{path}: has a {folder.config_file} and nothing else of a {folder.kind}; look at it and delete it yourself"
+            f"{path}: lacks a {folder.config_file} that is a file, or all else of a {folder.kind}; look at it and"
+            " delete it yourself"
         )
     return folder
 
