@@ -36,7 +36,8 @@ def _bundled(bundle: Bundle) -> Config:
     if not isinstance(values, dict):
         raise RunError(f"{bundle.results_path}: config must hold the config's sections (got {show(values)}); {MEND}")
     config = whole_config(values, bundle.results_path)
-    config = config.model_copy(update={"output": OutputSection(texts=config.output.texts)})  # not a stranger's folder
+    output = config.output.model_copy(update={"folder": OutputSection().folder})  # not a stranger's folder
+    config = config.model_copy(update={"output": output})
     merged = content.get("merged")
     if merged is None:
         return config
