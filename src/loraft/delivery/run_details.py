@@ -7,7 +7,7 @@ from typing import Any
 
 from loraft.config.diagnostics import known_keys, value_of
 from loraft.config.resolve import load_config
-from loraft.delivery.listing import INSIDE, Row, kind_of, rows_of, size_of
+from loraft.delivery.listing import INSIDE, Row, kind_of, rows_of, size_of, work_in
 from loraft.errors import RunError
 from loraft.runs.bundle import config_of
 from loraft.runs.environment import Environment
@@ -62,7 +62,7 @@ def details(path: Path) -> Details:
     Raises:
         RunError: the directory holds neither.
     """
-    kind, folder = _found(path)
+    kind, folder = work_in(path)
     parent = kind_of(path.parent)
     study = (f"{path.parent.name}/", INSIDE[parent[0]]) if parent is not None and parent[0] in INSIDE else ()
     row, *runs = rows_of(path, *study)
@@ -106,7 +106,7 @@ def differences(first: Path, second: Path) -> list[Difference]:
 
 def _facts(path: Path) -> dict[tuple[str, str], Any]:
     """Everything that is compared, by group and key."""
-    kind, folder = _found(path)
+    kind, folder = work_in(path)
     if kind == "data":
         raise RunError(f"{path}: describes a data set, which has no config; name a run or a study of runs")
     config = _config(folder).items()
@@ -126,12 +126,6 @@ def _facts(path: Path) -> dict[tuple[str, str], Any]:
         versions = {"python": made.python, **made.packages, "commit of loraft": made.git_commit}
         found |= {("version", name): version for name, version in versions.items()}
     return found | {("score", key): value for key, (_, value) in _scores(folder).items()}
-
-
-def _found(path: Path) -> tuple[str, RunFolder]:
-    if (found := kind_of(path)) is None:
-        raise RunError(f"{path}: is not the directory of a run or study; loraft runs list shows them")
-    return found
 
 
 def _config(folder: RunFolder) -> dict[str, Any]:
