@@ -1,10 +1,12 @@
-"""A command replaces its own earlier outputs, and nothing else."""
+"""A command replaces its own earlier outputs, and nothing else; folders are whole under their name, whatever stops it."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from loraft.delivery import output_folder
 from loraft.delivery.output_folder import check_folder
 from loraft.errors import ConfigError
 from loraft.runs.atomic_files import to_json
@@ -37,3 +39,26 @@ def test_force_replaces_nothing_but_an_earlier_output_of_the_same_command(
     (folder / notes).write_text("của em")
     with pytest.raises(ConfigError, match=r"holds other files \(got .*/(ghi chú.txt|mới)\); name"):
         check_folder(folder, exported=exported, force=True)
+
+
+
+
+def test_an_interruption_between_the_two_renames_leaves_the_earlier_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mô-hình" / "cũ").mkdir(parents=True)
+    rename = os.replace
+
+    def stopped(path: Path, to: Path) -> None:
+        rename(path, to)
+        if to.name.endswith("-before"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(output_folder.os, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt), output_folder.written_aside(tmp_path / "mô-hình") as aside:
+        (aside / "mới").mkdir()
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["mô-hình", "mô-hình/cũ"]
+    monkeypatch.undo()
+    with output_folder.written_aside(tmp_path / "mô-hình") as aside:
+        (aside / "mới").mkdir()
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["mô-hình", "mô-hình/mới"]

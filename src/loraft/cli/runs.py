@@ -71,7 +71,7 @@ def show(run: One, output: Output = None, json: Json = False) -> None:
 @app.command()
 def diff(
     run: One,
-    other: Annotated[str, typer.Argument(metavar="RUN", help="Name or path.", autocompletion=complete_work)],
+    other: One,
     output: Output = None,
     json: Json = False,
 ) -> None:
@@ -112,9 +112,9 @@ def remove(
     from loraft.studies.report import find
 
     folders = removal.to_remove([find(name, Path(output or "runs")) for name in runs], checkpoints=checkpoints)
-    size = _size(sum(map(size_of, folders)))
-    for folder in folders:
-        say(f"{folder}  {_size(size_of(folder))}")
+    sizes = [size_of(folder) for folder in folders]
+    for folder, size in zip(folders, sizes, strict=True):
+        say(f"{folder}  {_size(size)}")
     if not folders:
         say("nothing to remove: there are no checkpoints")
         return
@@ -125,7 +125,7 @@ def remove(
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise typer.Exit(1)
     removal.remove(folders)
-    say(f"removed {size}")
+    say(f"removed {_size(sum(sizes))}")
 
 
 def _table(rows: "Sequence[Row]") -> "Table":

@@ -77,6 +77,13 @@ def kind_of(path: Path) -> tuple[str, RunFolder] | None:
     return ("run", Run(path)) if working_there(path) else None  # no config was written yet
 
 
+def work_in(path: Path) -> tuple[str, RunFolder]:
+    """As `kind_of`; raises RunError where the directory holds no work of loraft's."""
+    if (found := kind_of(path)) is None:
+        raise RunError(f"{path}: is not the directory of a run or study; loraft runs list shows them")
+    return found
+
+
 def rows_in(output: Path, *, sort: str = "date") -> list[Row]:
     """The runs and studies in a folder, with the trials of its sweeps.
 

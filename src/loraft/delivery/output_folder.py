@@ -69,13 +69,15 @@ def written_aside(path: Path) -> Iterator[Path]:
         if path.exists():
             os.replace(path, before)
         os.replace(aside, path)
-        delete(before)
     except Exception as error:
         if (told := storage_error(error, SAME_COMMAND, path.parent)) is None:
             raise
         raise told from error
     finally:
+        if before.exists() and not path.exists():  # stopped between the two renames
+            os.replace(before, path)
         with suppress(OSError):  # it could not be made
+            delete(before)
             delete(aside)
         for parent in missing:
             with suppress(OSError):  # it holds something

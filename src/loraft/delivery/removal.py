@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from loraft.delivery.listing import kind_of
+from loraft.delivery.listing import work_in
 from loraft.errors import RunError, listed
 from loraft.runs.folders import ASIDE as REPLACED
 from loraft.runs.folders import RunFolder, delete
@@ -96,17 +96,15 @@ def _real(path: Path) -> Path:
 
 def _own(path: Path) -> RunFolder:
     """The directory of a run or study, known by more than its config, which may be a file of the user's."""
-    kind = kind_of(path)
-    if kind is None:
-        raise RunError(f"{path}: is not the directory of a run or study; loraft runs list shows them")
-    if isinstance(kind[1], Bundle):
+    _, folder = work_in(path)
+    if isinstance(folder, Bundle):
         raise RunError(f"{path}: holds weights outside of a run, which are only yours to delete; delete the folder")
-    folder = kind[1]
     if isinstance(folder, DatasetFolder):
         DatasetStatistics.of(folder)  # its only file is known by what it holds
     elif not folder.recognised and not folder.result_is_aside:
         raise RunError(
-            f"{path}: has a {folder.config_file} and nothing else of a {folder.kind}; look at it and delete it yourself"
+            f"{path}: lacks a {folder.config_file} that is a file, or all else of a {folder.kind}; look at it and"
+            " delete it yourself"
         )
     return folder
 

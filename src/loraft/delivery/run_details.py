@@ -7,8 +7,7 @@ from typing import Any
 
 from loraft.config.diagnostics import known_keys, value_of
 from loraft.config.resolve import load_config
-from loraft.config.schema import Config
-from loraft.delivery.listing import INSIDE, Row, kind_of, rows_of, size_of
+from loraft.delivery.listing import INSIDE, Row, kind_of, rows_of, size_of, work_in
 from loraft.errors import RunError
 from loraft.runs.bundle import config_of
 from loraft.runs.environment import Environment
@@ -31,7 +30,7 @@ class Details:
 
     Attributes:
         row: as in the list.
-        config: the values of `IN_SHORT`; empty where there is no config.
+        config: the values of `IN_SHORT` that are recorded; empty where there is no config.
         scores: of a finished run on the test split, as fractions, by their keys: before (None where it was not
             measured) and after the training.
         files: bytes of each file and folder in the directory.
@@ -63,11 +62,11 @@ def details(path: Path) -> Details:
     Raises:
         RunError: the directory holds neither.
     """
-    kind, folder = _found(path)
+    kind, folder = work_in(path)
     parent = kind_of(path.parent)
     study = (f"{path.parent.name}/", INSIDE[parent[0]]) if parent is not None and parent[0] in INSIDE else ()
     row, *runs = rows_of(path, *study)
-    config, scores, way = None, {}, [folder.way_on]
+    config, scores, way = {}, {}, [folder.way_on]
     if row.state in ("damaged", "failed"):
         way = [folder.mend]
     elif kind not in ("data", "export") and folder.begun:
@@ -82,7 +81,7 @@ def details(path: Path) -> Details:
             scores = _scores(folder)
     return Details(
         row=row,
-        config={} if config is None else {key: value_of(config, key) for key in IN_SHORT},
+        config={key: config[key] for key in IN_SHORT if key in config},
         scores=scores,
         files={entry.name: size_of(entry) for entry in sorted(path.iterdir())},
         runs=tuple(runs),
@@ -91,7 +90,7 @@ def details(path: Path) -> Details:
 
 
 def differences(first: Path, second: Path) -> list[Difference]:
-    """In what two runs differ: keys of the config, fingerprints of the data, versions, and scores.
+    """In what two runs differ: keys of the config that both recorded, fingerprints of the data, versions, and scores.
 
     Raises:
         LoraftError: a directory holds no run or study, or a file is damaged.
@@ -101,18 +100,19 @@ def differences(first: Path, second: Path) -> list[Difference]:
     return [
         Difference(*key, one.get(key), other.get(key))
         for key in dict.fromkeys((*one, *other))
-        if key[0] in both and one.get(key) != other.get(key)
+        if key[0] in both and one.get(key) != other.get(key) and (key[0] != "config" or key in one.keys() & other)
     ]
 
 
 def _facts(path: Path) -> dict[tuple[str, str], Any]:
     """Everything that is compared, by group and key."""
-    kind, folder = _found(path)
+    kind, folder = work_in(path)
     if kind == "data":
         raise RunError(f"{path}: describes a data set, which has no config; name a run or a study of runs")
-    config = _config(folder)
-    keys = [key for key in known_keys() if key not in ("name", "output.folder")]
-    found: dict[tuple[str, str], Any] = {("config", key): value_of(config, key) for key in keys}
+    config = _config(folder).items()
+    found: dict[tuple[str, str], Any] = {
+        ("config", key): value for key, value in config if key not in ("name", "output.folder")
+    }
     if not isinstance(folder, Run):
         return found
     manifest = folder.adapter / MANIFEST_FILE
@@ -128,14 +128,16 @@ def _facts(path: Path) -> dict[tuple[str, str], Any]:
     return found | {("score", key): value for key, (_, value) in _scores(folder).items()}
 
 
-def _found(path: Path) -> tuple[str, RunFolder]:
-    if (found := kind_of(path)) is None:
-        raise RunError(f"{path}: is not the directory of a run or study; loraft runs list shows them")
+def _config(folder: RunFolder) -> dict[str, Any]:
+    """The values of the config by their keys; of a bundle, which may hold only a part, without the defaults."""
+    config = config_of(folder) if isinstance(folder, Run) else load_config(folder.config_path)
+    found = {}
+    for key in known_keys():
+        section, _, name = key.rpartition(".")
+        held = value_of(config, section) if section else config
+        if not isinstance(folder, Bundle) or name in held.model_fields_set:
+            found[key] = value_of(config, key)
     return found
-
-
-def _config(folder: RunFolder) -> Config:
-    return config_of(folder) if isinstance(folder, Run) else load_config(folder.config_path)
 
 
 def _scores(run: Run) -> dict[str, tuple[float | None, float]]:

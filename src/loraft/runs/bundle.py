@@ -41,7 +41,8 @@ def _bundled(bundle: Bundle) -> Config:
     sections: dict[str, Section] = {
         key: getattr(config, key).model_copy(update={"cache_dir": None}) for key in ("model", "data")
     }
-    config = config.model_copy(update={**sections, "output": OutputSection(texts=config.output.texts)})
+    output = config.output.model_copy(update={"folder": OutputSection().folder})
+    config = config.model_copy(update={**sections, "output": output})
     merged = content.get("merged")
     if merged is None:
         return config
