@@ -1,4 +1,4 @@
-"""A command replaces its own earlier outputs, and nothing else; folders are whole under their name, whatever stops it."""
+"""A command replaces its own earlier outputs alone; a folder is whole under its name, whatever stops the command."""
 
 import os
 from pathlib import Path
@@ -39,8 +39,6 @@ def test_force_replaces_nothing_but_an_earlier_output_of_the_same_command(
     (folder / notes).write_text("của em")
     with pytest.raises(ConfigError, match=r"holds other files \(got .*/(ghi chú.txt|mới)\); name"):
         check_folder(folder, exported=exported, force=True)
-
-
 
 
 def test_an_interruption_between_the_two_renames_leaves_the_earlier_output(
