@@ -20,9 +20,10 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 
 from loraft.config.schema import Config, QuantConfig
-from loraft.delivery.live_bytes import LiveBytes, flash_attention
+from loraft.delivery.live_bytes import LiveBytes, as_on_a_device
 from loraft.engine.collator import TrainingRow, first_rows, pack_if_smaller, pad
 from loraft.engine.loss import BatchMethod, answer_loss_sums
+from loraft.errors import BackboneError, LoraftError, first_line
 from loraft.models.adapter import add_adapter, parameter_counts
 from loraft.models.backbone import without_weights
 from loraft.models.device import pick_compute_dtype
@@ -120,7 +121,23 @@ class Planned:
         self._of_check: dict[tuple[int, ...], int] = {}  # bytes that the check of rows of these lengths needs
 
     def memory(self, rows: Sequence[TrainingRow]) -> Memory:
-        """Returns what a training on batches of these rows holds; its check of the first batch is a part of it."""
+        """Returns what a training on batches of these rows holds; its check of the first batch is a part of it.
+
+        Raises:
+            BackboneError: the architecture's code needs the weights themselves.
+        """
+        try:
+            return self._memory(rows)
+        except LoraftError:
+            raise
+        except Exception as error:
+            kind = self.model.config.model_type
+            raise BackboneError(
+                f"model.name: the memory of model_type {kind!r} cannot be computed without weights (got"
+                f" {type(error).__name__}: {first_line(error)}); loraft check tries a training, where they are there"
+            ) from error
+
+    def _memory(self, rows: Sequence[TrainingRow]) -> Memory:
         arguments = SimpleNamespace(activation_checkpointing=self.section.gradient_checkpointing)
         method = BatchMethod.PADDED
         if self.method != "full":
@@ -130,7 +147,7 @@ class Planned:
         packed = None if method is BatchMethod.PADDED else pack_if_smaller(rows)
         batch = pad(rows, 0) if packed is None else packed
         loss = partial(answer_loss_sums, self.model, dtype=self.dtype, adapters=1)
-        with flash_attention(), nullcontext() if self.method == "full" else enabled(self.model, method, None):
+        with as_on_a_device(), nullcontext() if self.method == "full" else enabled(self.model, method, None):
             with self._counted() as live:
                 loss(batch, method=method).sum().backward()
             most = live.peak
