@@ -120,6 +120,13 @@ class Planned:
         self.model.train()
         self._of_check: dict[tuple[int, ...], int] = {}  # bytes that the check of rows of these lengths needs
 
+    def batch_method(self, rows: Sequence[TrainingRow]) -> BatchMethod:
+        """Returns how batches of these rows go through the model."""
+        if self.method == "full":
+            return BatchMethod.PADDED
+        arguments = SimpleNamespace(activation_checkpointing=self.section.gradient_checkpointing)
+        return choose_method(self.model, self.section, arguments, rows)
+
     def memory(self, rows: Sequence[TrainingRow]) -> Memory:
         """Returns what a training on batches of these rows holds; its check of the first batch is a part of it.
 
@@ -138,10 +145,7 @@ class Planned:
             ) from error
 
     def _memory(self, rows: Sequence[TrainingRow]) -> Memory:
-        arguments = SimpleNamespace(activation_checkpointing=self.section.gradient_checkpointing)
-        method = BatchMethod.PADDED
-        if self.method != "full":
-            method = choose_method(self.model, self.section, arguments, rows)
+        method = self.batch_method(rows)
         if method is BatchMethod.FUSED and self._mixed:
             method = BatchMethod.ATTENTION
         packed = None if method is BatchMethod.PADDED else pack_if_smaller(rows)

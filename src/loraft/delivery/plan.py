@@ -14,6 +14,7 @@ from loraft.data.dataset import Split, training_splits
 from loraft.delivery.calibration import Calibration, calibrated
 from loraft.delivery.memory_plan import METHODS, Memory, Planned, bits_per_weight, largest_batch, longest
 from loraft.engine.collator import TrainingRow, pack, shared_prompt
+from loraft.engine.loss import BatchMethod
 from loraft.errors import DataError, LoraftError
 from loraft.models.backbone import load_tokenizer
 from loraft.models.device import DTYPE_NAMES, pick_device, pick_dtype
@@ -150,7 +151,7 @@ def plan(config: Config, *, length: int | None = None, seconds: float = CALIBRAT
             calibration = calibrated(local, encoder, prepared, seconds)
         except torch.OutOfMemoryError:
             notes.append("the time is not known: this machine's memory does not hold a batch")
-    shared = config.train.shared_prefix == "auto"
+    shared = first.batch_method(rows) is not BatchMethod.PADDED
     return Plan(
         backbone=config.model.label,
         trainable=first.parameters[0],
