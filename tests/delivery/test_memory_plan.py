@@ -52,6 +52,17 @@ def test_what_lives_is_counted_and_what_is_gone_is_not() -> None:
     assert live.peak >= 12 * MIB
 
 
+def test_no_signal_is_lost_when_a_tensor_goes() -> None:
+    calls = []
+    with LiveBytes([]) as live:
+        x = torch.zeros(1024, 1024)
+        sys.setprofile(lambda frame, event, arg: calls.append(event))
+        del x
+        sys.setprofile(None)
+        assert live.now == 0
+    assert "call" not in calls  # no Python code runs, in which a signal's exception would be dropped
+
+
 def test_whole_numbers_are_computed_for_shapes_depend_on_them() -> None:
     scores = torch.empty(6, 10, device="meta")
     with LiveBytes([scores]):

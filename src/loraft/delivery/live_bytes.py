@@ -30,16 +30,28 @@ class LiveBytes(TorchDispatchMode):
             dequantised copy takes while an operation reads them.
 
     Attributes:
-        now: bytes that live at the moment.
         peak: the most that lived at once, with the dequantised copies.
     """
 
     def __init__(self, there: Iterable[torch.Tensor], dense_bytes: dict[int, int] | None = None) -> None:
         super().__init__()
-        self.now = self.peak = 0
+        self._now = self.peak = 0
+        # Of each storage that was counted, and of those of them that are gone. Python drops what a signal raises while
+        # it says that an object is gone, so no Python code may run there: the list's own append does not.
+        self._living: dict[int, tuple[Any, int, int]] = {}
+        self._gone: list[Any] = []
         self._kept = list(there)  # an address would be given again once its tensor is gone
         self._seen = {tensor.untyped_storage()._cdata for tensor in self._kept}
         self._dense_bytes = dense_bytes or {}
+
+    @property
+    def now(self) -> int:
+        """Bytes that live at the moment."""
+        while self._gone:
+            _, address, size = self._living.pop(id(self._gone.pop()))
+            self._now -= size
+            self._seen.remove(address)
+        return self._now
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -70,19 +82,18 @@ class LiveBytes(TorchDispatchMode):
         return out
 
     def _count(self, out: Any, copies: int) -> None:
+        now = self.now  # first, because a new storage may have the address of one that is gone
         for tensor in tree_leaves(out):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
                 if storage._cdata not in self._seen:
                     size = storage.nbytes()
                     self._seen.add(storage._cdata)
-                    self.now += size
-                    weakref.finalize(storage, self._free, storage._cdata, size).atexit = False
-        self.peak = max(self.peak, self.now + copies)
-
-    def _free(self, address: int, size: int) -> None:
-        self.now -= size
-        self._seen.remove(address)
+                    kept = weakref.ref(storage, self._gone.append)
+                    self._living[id(kept)] = kept, storage._cdata, size
+                    self._now += size
+                    now += size
+        self.peak = max(self.peak, now + copies)
 
 
 @contextmanager
