@@ -133,6 +133,9 @@ def test_json_holds_the_numbers(tmp_path: Path, loraft_says: Says) -> None:
     found = json.loads(out)
     assert code == 0
     assert found["methods"]["lora"]["weights"] == 3 * 2**30
+    assert found["methods"]["lora"]["peak"] == sum(
+        found["methods"]["lora"][part] for part in ("weights", "activations")
+    )
     assert found["devices"]["T4 16 GB"]["fits"] == {"full": False, "lora": True, "qlora": True}
     assert found["seconds"] is None
 
@@ -144,6 +147,8 @@ def test_a_figure_is_drawn_and_no_foreign_file_replaced(tmp_path: Path, loraft_s
     assert loraft_says(*given, "--figure", str(file))[0] == 0
     assert file.read_bytes().startswith(b"\x89PNG")
     refusal([*given, "--figure", str(file)], "^error: --figure: exists", "--force", folder=tmp_path)
+    refusal([*given, "--figure", "a.pdf"], r"--figure: is drawn as PNG \(got a.pdf\); name a file that ends in .png")
+    assert not Path("a.pdf").exists()
 
 
 def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:
@@ -152,6 +157,7 @@ def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:
     refusal(["plan", "--model", str(tmp_path), "--data", "./khong-co"], "khong-co", folder=tmp_path)
     refusal(["plan", "--length", "20"], r"--length: prompt and answer alone take \d+ tokens \(got 20\)")
     refusal(["plan", "--length", "0"], "--length")
+    refusal(["plan", "--length", "5000"], r"--length: .* at most \d+ tokens \(got 5000\); .*prompt.max_length")
     T5Config().save_pretrained(tmp_path)
     refusal(["plan", "--model", str(tmp_path)], "is no causal language model .*'t5'")
 

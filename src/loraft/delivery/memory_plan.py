@@ -7,7 +7,7 @@ it, for a batch of the given rows, and `LiveBytes` counts what lives: nothing he
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import cycle, islice
 from types import SimpleNamespace
@@ -62,6 +62,10 @@ class Memory:
     def peak(self) -> int:
         """The most that is held at once, in bytes; where gradients and activations do not coincide, a little less."""
         return self.weights + self.gradients + self.optimizer + self.activations
+
+    def to_json(self) -> dict[str, int]:
+        """The parts and the peak."""
+        return asdict(self) | {"peak": self.peak}
 
 
 def bits_per_weight(double_quant: bool) -> float:

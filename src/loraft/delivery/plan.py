@@ -128,6 +128,11 @@ def plan(config: Config, *, length: int | None = None, seconds: float = CALIBRAT
     prepared = prepare(config, encoder, shown["train"], shown["validation"])
     rows: Sequence[TrainingRow] = prepared.rows
     if length is not None:
+        if length > config.prompt.max_length:
+            raise DataError(
+                f"--length: rows have at most {config.prompt.max_length} tokens (got {length}); name less, or --set"
+                " prompt.max_length=..."
+            )
         rows = of_length(list(rows), length)
     batch = config.train.per_device_train_batch_size
 
