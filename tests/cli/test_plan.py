@@ -15,6 +15,7 @@ from loraft.config.resolve import resolve
 from loraft.delivery import calibration, plan, plan_tables
 from loraft.delivery.memory_plan import METHODS, Memory
 from loraft.delivery.plan import Fit, Plan
+from loraft.engine.loss import BatchMethod
 
 # Source: config.json of meta-llama/Llama-3.2-1B-Instruct
 LLAMA_1B = LlamaConfig(
@@ -30,7 +31,10 @@ class Cheap:
     parameters = (851_968, 1_236_666_368)
 
     def __init__(self, *given: Any) -> None:
-        self.method = given[1]
+        self.config, self.method = given[:2]
+
+    def batch_method(self, rows: Any) -> BatchMethod:
+        return BatchMethod.PADDED if self.config.train.shared_prefix == "off" else BatchMethod.FUSED
 
     def memory(self, rows: Any) -> Memory:
         weights = {"full": 16, "lora": 3, "qlora": 1}[self.method] * 2**30
@@ -98,15 +102,19 @@ def test_verdicts_are_monotonic_in_length_and_memory(tmp_path: Path) -> None:
     assert found[2].length == 400
 
 
-def test_steps_and_tokens_are_those_of_the_training(tmp_path: Path) -> None:
+def test_steps_and_tokens_are_those_of_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sets = ("train.per_device_train_batch_size=4", "train.gradient_accumulation_steps=3", "train.num_train_epochs=1.5")
     found = made(tmp_path, *sets, length=200, seconds=0)
     assert found.steps == 6  # 40 rows are 10 batches and 4 windows, in 1.5 epochs 6
     assert found.padded_tokens == 6 * 12 * 200
     assert found.tokens is not None
     assert found.tokens < found.padded_tokens
+    assert found.shared_prefix
     off = made(tmp_path, *sets, "train.shared_prefix=off", length=200, seconds=0)
     assert off.tokens == off.padded_tokens
+    assert not off.shared_prefix
+    monkeypatch.setattr(Cheap, "batch_method", lambda *given: BatchMethod.PADDED)  # as the architecture needs it
+    assert not made(tmp_path, *sets, length=200, seconds=0).shared_prefix
 
 
 def test_the_time_is_that_of_a_few_real_steps() -> None:
@@ -125,6 +133,9 @@ def test_json_holds_the_numbers(tmp_path: Path, loraft_says: Says) -> None:
     found = json.loads(out)
     assert code == 0
     assert found["methods"]["lora"]["weights"] == 3 * 2**30
+    assert found["methods"]["lora"]["peak"] == sum(
+        found["methods"]["lora"][part] for part in ("weights", "activations")
+    )
     assert found["devices"]["T4 16 GB"]["fits"] == {"full": False, "lora": True, "qlora": True}
     assert found["seconds"] is None
 
@@ -136,6 +147,8 @@ def test_a_figure_is_drawn_and_no_foreign_file_replaced(tmp_path: Path, loraft_s
     assert loraft_says(*given, "--figure", str(file))[0] == 0
     assert file.read_bytes().startswith(b"\x89PNG")
     refusal([*given, "--figure", str(file)], "^error: --figure: exists", "--force", folder=tmp_path)
+    refusal([*given, "--figure", "a.pdf"], r"--figure: is drawn as PNG \(got a.pdf\); name a file that ends in .png")
+    assert not Path("a.pdf").exists()
 
 
 def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:
@@ -144,6 +157,7 @@ def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:
     refusal(["plan", "--model", str(tmp_path), "--data", "./khong-co"], "khong-co", folder=tmp_path)
     refusal(["plan", "--length", "20"], r"--length: prompt and answer alone take \d+ tokens \(got 20\)")
     refusal(["plan", "--length", "0"], "--length")
+    refusal(["plan", "--length", "5000"], r"--length: .* at most \d+ tokens \(got 5000\); .*prompt.max_length")
 
 
 def test_a_machine_that_holds_no_batch_still_gets_its_plan(monkeypatch: pytest.MonkeyPatch) -> None:

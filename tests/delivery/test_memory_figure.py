@@ -13,7 +13,7 @@ from loraft.display.figure import drawing
 
 METHODS = {
     "toàn bộ": Memory(4 << 30, 2 << 30, 8 << 30, 1 << 30),
-    "QLoRA": Memory(1 << 30, 0, 0, 1 << 30),
+    "QLoRA, bf16": Memory(1 << 30, 0, 0, 1 << 30),
 }
 
 
@@ -42,6 +42,7 @@ def test_a_bar_is_the_sum_of_its_parts_under_its_peak(tmp_path: Path, monkeypatc
     assert "peak 15.00" in texts
     assert "0.00" not in texts  # a part without room has no number
     assert axes.get_ylabel() == "memory (GiB)"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["toàn bộ", "QLoRA\nbf16"]
 
 
 def test_the_parts_differ_in_greyscale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.tiny import CONFIGS
-from transformers import LlamaConfig
+from helpers.tiny import CONFIGS, EXPERTS
+from transformers import LlamaConfig, MixtralConfig
 
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
 from loraft.delivery.live_bytes import LiveBytes
 from loraft.delivery.memory_plan import METHODS, Memory, Planned, bits_per_weight, largest_batch, longest
 from loraft.engine.collator import TrainingRow
+from loraft.errors import BackboneError
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CPU = torch.device("cpu")
@@ -49,6 +50,17 @@ def test_what_lives_is_counted_and_what_is_gone_is_not() -> None:
         del x, y
         assert live.now == 4 * MIB  # the gradient
     assert live.peak >= 12 * MIB
+
+
+def test_no_signal_is_lost_when_a_tensor_goes() -> None:
+    calls = []
+    with LiveBytes([]) as live:
+        x = torch.zeros(1024, 1024)
+        sys.setprofile(lambda frame, event, arg: calls.append(event))
+        del x
+        sys.setprofile(None)
+        assert live.now == 0
+    assert "call" not in calls  # no Python code runs, in which a signal's exception would be dropped
 
 
 def test_whole_numbers_are_computed_for_shapes_depend_on_them() -> None:
@@ -126,6 +138,20 @@ def test_rows_of_different_lengths_are_padded_to_the_longest(tmp_path: Path, met
 def test_no_architecture_is_known_by_name(tmp_path: Path, architecture: str) -> None:
     made = planned(tiny(tmp_path, "lora.target_modules=default", architecture=architecture))
     assert made.memory(rows(4, 60)).activations > 4 * 60 * 32 * 4  # the hidden states at least
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_experts_are_counted_in_fp32_too(tmp_path: Path, method: str) -> None:
+    MixtralConfig(**EXPERTS["mixtral"]).save_pretrained(tmp_path)
+    made = planned(resolve(flags={"model.name": str(tmp_path)}, overrides=["lora.r=4"]), method)
+    assert made.memory(rows(4, 60)).activations > 4 * 60 * 32 * 4
+
+
+def test_an_architecture_that_needs_its_weights_is_named(tmp_path: Path) -> None:
+    made = planned(tiny(tmp_path))
+    vars(made.model)["forward"] = lambda *given, **named: 1 / 0
+    with pytest.raises(BackboneError, match=r"model_type 'llama' cannot be computed .*ZeroDivisionError"):
+        made.memory(rows(1, 30))
 
 
 # --- what fits --------------------------------------------------------------------------------------------------------

@@ -357,6 +357,13 @@ def test_without_weights_the_shapes_are_those_of_the_loaded_backbone() -> None:
 # --- hashes -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["t5", "bert"])
+def test_without_weights_what_is_no_causal_model_is_refused(kind: str, tmp_path: Path) -> None:
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match=f"is no causal language model .*'{kind}'"):
+        without_weights(ModelConfig(name=str(tmp_path)))
+
+
 def test_fingerprints_tell_backbones_apart() -> None:
     assert fingerprint(backbone()) == fingerprint(backbone())
     assert fingerprint(backbone(seed=0)) != fingerprint(backbone(seed=1))

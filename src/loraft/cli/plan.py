@@ -51,9 +51,12 @@ def plan(
 
     from loraft.delivery import plan as planning
     from loraft.delivery import plan_tables
+    from loraft.errors import ConfigError
     from loraft.runs.output_paths import check_target
 
     if figure is not None:
+        if figure.suffix.lower() != ".png":
+            raise ConfigError(f"--figure: is drawn as PNG (got {figure}); name a file that ends in .png")
         check_target(figure, "--figure", own=lambda path: False, force=force)
     found = planning.plan(resolved, length=length, seconds=planning.CALIBRATION if calibrate else 0)
     errors = []

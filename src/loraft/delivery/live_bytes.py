@@ -9,7 +9,7 @@ Indices, masks and token ids stay on the CPU and are computed, because shapes de
 
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Self
 
 import torch
@@ -30,16 +30,28 @@ class LiveBytes(TorchDispatchMode):
             dequantised copy takes while an operation reads them.
 
     Attributes:
-        now: bytes that live at the moment.
         peak: the most that lived at once, with the dequantised copies.
     """
 
     def __init__(self, there: Iterable[torch.Tensor], dense_bytes: dict[int, int] | None = None) -> None:
         super().__init__()
-        self.now = self.peak = 0
+        self._now = self.peak = 0
+        # Of each storage that was counted, and of those of them that are gone. Python drops what a signal raises while
+        # it says that an object is gone, so no Python code may run there: the list's own append does not.
+        self._living: dict[int, tuple[Any, int, int]] = {}
+        self._gone: list[Any] = []
         self._kept = list(there)  # an address would be given again once its tensor is gone
         self._seen = {tensor.untyped_storage()._cdata for tensor in self._kept}
         self._dense_bytes = dense_bytes or {}
+
+    @property
+    def now(self) -> int:
+        """Bytes that live at the moment."""
+        while self._gone:
+            _, address, size = self._living.pop(id(self._gone.pop()))
+            self._now -= size
+            self._seen.remove(address)
+        return self._now
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -59,31 +71,41 @@ class LiveBytes(TorchDispatchMode):
         if kwargs.get("device") is not None:
             floating = on_meta or _makes_floats(func, args, kwargs, tensors)
             kwargs["device"] = torch.device("meta" if floating else "cpu")
-        out = func(*args, **kwargs)
+        if func is aten._grouped_mm.default:  # of experts; on the meta device it takes bf16 alone
+            dtype = args[0].dtype
+            args, kwargs = tree_map_only(torch.Tensor, _to_bf16, (args, kwargs))
+            out = func(*args, **kwargs).to(dtype)
+        else:
+            out = func(*args, **kwargs)
         copies = {tensor.untyped_storage()._cdata for tensor in tensors}
         self._count(out, sum(self._dense_bytes.get(address, 0) for address in copies))
         return out
 
     def _count(self, out: Any, copies: int) -> None:
+        now = self.now  # first, because a new storage may have the address of one that is gone
         for tensor in tree_leaves(out):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
                 if storage._cdata not in self._seen:
                     size = storage.nbytes()
                     self._seen.add(storage._cdata)
-                    self.now += size
-                    weakref.finalize(storage, self._free, storage._cdata, size).atexit = False
-        self.peak = max(self.peak, self.now + copies)
-
-    def _free(self, address: int, size: int) -> None:
-        self.now -= size
-        self._seen.remove(address)
+                    kept = weakref.ref(storage, self._gone.append)
+                    self._living[id(kept)] = kept, storage._cdata, size
+                    self._now += size
+                    now += size
+        self.peak = max(self.peak, now + copies)
 
 
 @contextmanager
-def flash_attention() -> Iterator[None]:
-    """Inside the block torch's attention stores no probabilities, as on a CPU or a card; on meta tensors it would."""
-    own = F.scaled_dot_product_attention
+def as_on_a_device() -> Iterator[None]:
+    """Inside the block torch's attention stores no probabilities, as on a CPU or a card; on meta tensors it would.
+
+    And it can be told to compute in no other dtype, which it refuses for the meta device.
+    """
+    own, own_autocast = F.scaled_dot_product_attention, torch.autocast
+
+    def autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:
+        return nullcontext() if device_type == "meta" else own_autocast(device_type, *args, **kwargs)
 
     def attention(*args: Any, **kwargs: Any) -> Any:
         if len(args) > 3 or kwargs.get("dropout_p"):  # the kernel of CPUs has no dropout
@@ -93,15 +115,19 @@ def flash_attention() -> Iterator[None]:
             given["attn_mask"] = given["attn_mask"].to(args[0].dtype)  # of a boolean mask torch makes numbers
         return aten._scaled_dot_product_flash_attention_for_cpu(*args, **given)[0]
 
-    vars(F)["scaled_dot_product_attention"] = attention
+    vars(F)["scaled_dot_product_attention"], vars(torch)["autocast"] = attention, autocast
     try:
         yield
     finally:
-        vars(F)["scaled_dot_product_attention"] = own
+        vars(F)["scaled_dot_product_attention"], vars(torch)["autocast"] = own, own_autocast
 
 
 def _to_meta(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.is_meta else tensor.to("meta")
+
+
+def _to_bf16(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.bfloat16) if tensor.dtype.is_floating_point else tensor
 
 
 def _without_masks(indices: Iterable[torch.Tensor | None]) -> list[torch.Tensor | None]:

@@ -34,7 +34,7 @@ def draw(methods: Mapping[str, Memory], path: Path, *, title: str) -> None:
             for part, (shade, hatch) in PARTS.items():
                 size = getattr(memory, part) / unit
                 style = {"color": shade, "edgecolor": "0.0", "hatch": hatch, "linewidth": 0.6, "width": 0.6}
-                axes.bar(name, size, bottom=bottom, label=part if number == 0 else None, **style)
+                axes.bar(name.replace(", ", "\n"), size, bottom=bottom, label=part if number == 0 else None, **style)
                 if size >= LABELLED * highest:
                     box = {"facecolor": "1.0", "edgecolor": "none", "pad": 1.0, "alpha": 0.85}
                     axes.text(number, bottom + size / 2, f"{size:,.{digits}f}", ha="center", va="center", bbox=box)

@@ -7,7 +7,7 @@ it, for a batch of the given rows, and `LiveBytes` counts what lives: nothing he
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import cycle, islice
 from types import SimpleNamespace
@@ -20,9 +20,10 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 
 from loraft.config.schema import Config, QuantConfig
-from loraft.delivery.live_bytes import LiveBytes, flash_attention
+from loraft.delivery.live_bytes import LiveBytes, as_on_a_device
 from loraft.engine.collator import TrainingRow, first_rows, pack_if_smaller, pad
 from loraft.engine.loss import BatchMethod, answer_loss_sums
+from loraft.errors import BackboneError, LoraftError, first_line
 from loraft.models.adapter import add_adapter, parameter_counts
 from loraft.models.backbone import without_weights
 from loraft.models.device import pick_compute_dtype
@@ -61,6 +62,10 @@ class Memory:
     def peak(self) -> int:
         """The most that is held at once, in bytes; where gradients and activations do not coincide, a little less."""
         return self.weights + self.gradients + self.optimizer + self.activations
+
+    def to_json(self) -> dict[str, int]:
+        """The parts and the peak."""
+        return asdict(self) | {"peak": self.peak}
 
 
 def bits_per_weight(double_quant: bool) -> float:
@@ -119,18 +124,38 @@ class Planned:
         self.model.train()
         self._of_check: dict[tuple[int, ...], int] = {}  # bytes that the check of rows of these lengths needs
 
-    def memory(self, rows: Sequence[TrainingRow]) -> Memory:
-        """Returns what a training on batches of these rows holds; its check of the first batch is a part of it."""
+    def batch_method(self, rows: Sequence[TrainingRow]) -> BatchMethod:
+        """Returns how batches of these rows go through the model."""
+        if self.method == "full":
+            return BatchMethod.PADDED
         arguments = SimpleNamespace(activation_checkpointing=self.section.gradient_checkpointing)
-        method = BatchMethod.PADDED
-        if self.method != "full":
-            method = choose_method(self.model, self.section, arguments, rows)
+        return choose_method(self.model, self.section, arguments, rows)
+
+    def memory(self, rows: Sequence[TrainingRow]) -> Memory:
+        """Returns what a training on batches of these rows holds; its check of the first batch is a part of it.
+
+        Raises:
+            BackboneError: the architecture's code needs the weights themselves.
+        """
+        try:
+            return self._memory(rows)
+        except LoraftError:
+            raise
+        except Exception as error:
+            kind = self.model.config.model_type
+            raise BackboneError(
+                f"model.name: the memory of model_type {kind!r} cannot be computed without weights (got"
+                f" {type(error).__name__}: {first_line(error)}); loraft check tries a training, where they are there"
+            ) from error
+
+    def _memory(self, rows: Sequence[TrainingRow]) -> Memory:
+        method = self.batch_method(rows)
         if method is BatchMethod.FUSED and self._mixed:
             method = BatchMethod.ATTENTION
         packed = None if method is BatchMethod.PADDED else pack_if_smaller(rows)
         batch = pad(rows, 0) if packed is None else packed
         loss = partial(answer_loss_sums, self.model, dtype=self.dtype, adapters=1)
-        with flash_attention(), nullcontext() if self.method == "full" else enabled(self.model, method, None):
+        with as_on_a_device(), nullcontext() if self.method == "full" else enabled(self.model, method, None):
             with self._counted() as live:
                 loss(batch, method=method).sum().backward()
             most = live.peak

@@ -14,6 +14,7 @@ from loraft.data.dataset import Split, training_splits
 from loraft.delivery.calibration import Calibration, calibrated
 from loraft.delivery.memory_plan import METHODS, Memory, Planned, bits_per_weight, largest_batch, longest
 from loraft.engine.collator import TrainingRow, pack, shared_prompt
+from loraft.engine.loss import BatchMethod
 from loraft.errors import DataError, LoraftError
 from loraft.models.backbone import load_tokenizer
 from loraft.models.device import DTYPE_NAMES, pick_device, pick_dtype
@@ -127,6 +128,11 @@ def plan(config: Config, *, length: int | None = None, seconds: float = CALIBRAT
     prepared = prepare(config, encoder, shown["train"], shown["validation"])
     rows: Sequence[TrainingRow] = prepared.rows
     if length is not None:
+        if length > config.prompt.max_length:
+            raise DataError(
+                f"--length: rows have at most {config.prompt.max_length} tokens (got {length}); name less, or --set"
+                " prompt.max_length=..."
+            )
         rows = of_length(list(rows), length)
     batch = config.train.per_device_train_batch_size
 
@@ -150,7 +156,7 @@ def plan(config: Config, *, length: int | None = None, seconds: float = CALIBRAT
             calibration = calibrated(local, encoder, prepared, seconds)
         except torch.OutOfMemoryError:
             notes.append("the time is not known: this machine's memory does not hold a batch")
-    shared = config.train.shared_prefix == "auto"
+    shared = first.batch_method(rows) is not BatchMethod.PADDED
     return Plan(
         backbone=config.model.label,
         trainable=first.parameters[0],

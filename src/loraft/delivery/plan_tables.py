@@ -37,18 +37,15 @@ def title(plan: Plan) -> str:
 
 
 def by_name(plan: Plan) -> dict[str, Memory]:
-    """Memory of the methods on this machine, by their names for people."""
-    return {NAMES[method]: plan.methods[method] for method in METHODS}
+    """Memory of the methods on this machine, by their names for people with the dtype of the weights."""
+    return {f"{NAMES[method]}, {plan.dtypes[method]}": plan.methods[method] for method in METHODS}
 
 
 def memory_table(plan: Plan) -> Table:
     """Memory on this machine in GiB, a row for each method."""
     made = table.number_table("GiB", *PARTS)
-    for method in METHODS:
-        memory = plan.methods[method]
-        table.add_row(
-            made, f"{NAMES[method]}, {plan.dtypes[method]}", *(f"{getattr(memory, part) / GIB:.3f}" for part in PARTS)
-        )
+    for name, memory in by_name(plan).items():
+        table.add_row(made, name, *(f"{getattr(memory, part) / GIB:.3f}" for part in PARTS))
     return made
 
 

@@ -53,7 +53,7 @@ def load_tokenizer(section: ModelConfig) -> PreTrainedTokenizerBase:
     """Returns the backbone's tokenizer; where it has no pad token, the end-of-sequence token becomes the pad token.
 
     Raises:
-        BackboneError: it cannot be loaded, or is not there; transformers makes an empty one for some architectures.
+        BackboneError: it cannot be loaded, or is not there: transformers then makes up an empty one for some backbones.
     """
     name, where = pretrained(section)
     with loading(section.name):
@@ -227,10 +227,11 @@ def without_weights(section: ModelConfig) -> PreTrainedModel:
     """Returns the backbone on the meta device: its layers have shapes, but no weights.
 
     Raises:
-        BackboneError: its config cannot be read.
+        BackboneError: its config cannot be read, or is that of no causal language model.
     """
+    check_architecture(section)
     config = load_config(section)
-    with torch.device("meta"):
+    with loading(section.name), torch.device("meta"):
         base: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=section.trust_remote_code)
     return base
 
