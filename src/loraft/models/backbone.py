@@ -53,7 +53,7 @@ def load_tokenizer(section: ModelConfig) -> PreTrainedTokenizerBase:
     """Returns the backbone's tokenizer; where it has no pad token, the end-of-sequence token becomes the pad token.
 
     Raises:
-        BackboneError: it cannot be loaded, or is not there: transformers then makes up an empty one for some backbones.
+        BackboneError: it cannot be loaded, or is not there; transformers makes an empty one for some architectures.
     """
     name, where = pretrained(section)
     with loading(section.name):
