@@ -47,7 +47,7 @@ def test_nothing_but_an_earlier_export_is_replaced(run: Path, there: Callable[[P
 
 def test_an_earlier_export_is_replaced_with_force_only(run: Path) -> None:
     Path("out").mkdir()
-    Path("out/loraft.json").write_text(json.dumps({"merged": {"to": "gguf"}}), encoding="utf-8")
+    Path("out/loraft.json").write_text(json.dumps({"merged": {"to": "gguf"}, "files": {}}), encoding="utf-8")
     refusal(["export", "--to", "gguf", "--output", "out"], r"is there already \(got out\); --force replaces it")
 
 

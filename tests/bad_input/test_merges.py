@@ -30,7 +30,7 @@ def run(made: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def merged(folder: Path) -> None:
     folder.mkdir()
-    (folder / "loraft.json").write_text(json.dumps({"merged": {}}), encoding="utf-8")
+    (folder / "loraft.json").write_text(json.dumps({"merged": {}, "files": {}}), encoding="utf-8")
 
 
 def foreign(folder: Path) -> None:

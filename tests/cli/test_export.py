@@ -12,7 +12,7 @@ from loraft.delivery import export as exporting
 from loraft.delivery.merge import Comparison
 
 MADE = exporting.Export(
-    "onnx", "fp32", True, "loraft-vi-tiny", None, "feedback", 300, 2, Comparison(0.99, 3, 0.25, 0.0625)
+    "onnx", "fp32", True, "loraft-vi-tiny", None, "feedback", 300, 2, Comparison(0.99, 3, 0.25, 0.0625), None
 )
 
 
