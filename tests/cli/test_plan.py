@@ -151,10 +151,10 @@ def test_a_figure_is_drawn_and_no_foreign_file_replaced(tmp_path: Path, loraft_s
     assert not Path("a.pdf").exists()
 
 
-def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:
-    CONFIGS["llama"].save_pretrained(tmp_path)
+def test_what_cannot_be_planned_is_refused(here: Path) -> None:
+    CONFIGS["llama"].save_pretrained(here)
     refusal(["plan", "--model", "khong-co"], "no such backbone")
-    refusal(["plan", "--model", str(tmp_path), "--data", "./khong-co"], "khong-co", folder=tmp_path)
+    refusal(["plan", "--model", str(here), "--data", "./khong-co"], "khong-co", folder=here)
     refusal(["plan", "--length", "20"], r"--length: prompt and answer alone take \d+ tokens \(got 20\)")
     refusal(["plan", "--length", "0"], "--length")
     refusal(["plan", "--length", "5000"], r"--length: .* at most \d+ tokens \(got 5000\); .*prompt.max_length")
