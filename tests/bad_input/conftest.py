@@ -22,3 +22,24 @@ def bundled_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
     from helpers.tiny import tokenizer
 
     monkeypatch.setattr("loraft.models.load.load_tokenizer", lambda section: tokenizer())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    from helpers.finished_runs import finished_run
+
+    return finished_run(tmp_path_factory.mktemp("run")).path
+
+
+@pytest.fixture
+def run(made: Path, work: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """The same in the working folder; nothing loads a backbone: the test file's `LOADER` names what would."""
+    (work / "runs").mkdir()
+    (work / "runs" / "one").symlink_to(made)
+
+    def unused(*_: object, **__: object) -> None:
+        raise AssertionError("a backbone was loaded")
+
+    monkeypatch.setattr(request.module.LOADER, unused)
+    return work / "runs" / "one"

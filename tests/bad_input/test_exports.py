@@ -6,26 +6,8 @@ from pathlib import Path
 
 import pytest
 from helpers.bad_input import refusal
-from helpers.finished_runs import finished_run
 
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run."""
-    return finished_run(tmp_path_factory.mktemp("run")).path
-
-
-@pytest.fixture
-def run(made: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same in the working folder; nothing loads a backbone."""
-    (work / "runs").mkdir()
-    (work / "runs" / "one").symlink_to(made)
-
-    def unused(*_: object, **__: object) -> None:
-        raise AssertionError("a backbone was loaded")
-
-    monkeypatch.setattr("loraft.delivery.export.load", unused)
-    return work / "runs" / "one"
+LOADER = "loraft.delivery.export.load"
 
 
 def foreign(folder: Path) -> None:

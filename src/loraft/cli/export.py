@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from loraft.cli.console import results_follow, start_command
+from loraft.cli.console import print_json, results_follow, start_command
 from loraft.cli.finished_run import finished_run
 from loraft.cli.options import Json, RunArgument, Sets, Verbose
 
@@ -29,14 +29,13 @@ def export(
 
     from loraft.delivery import export as exporting
     from loraft.display import table
-    from loraft.runs.atomic_files import to_json
     from loraft.runs.records import as_json
 
     target = exporting.Target(to, dtype, int8)
     made = exporting.export(path, output, target, config=config, split=split, min_agreement=min_agreement, force=force)
     results_follow()
     if json:
-        print(to_json({"folder": str(output), **as_json(made)}))
+        print_json({"folder": str(output), **as_json(made)})
     else:
         table.show(exporting.tables(made))
         table.show_lines([str(output)])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from loraft.cli.console import results_follow, say, start_command
+from loraft.cli.console import print_json, results_follow, say, start_command
 from loraft.cli.finished_run import finished_run
 from loraft.cli.options import Json, RunArgument, Sets, Verbose
 
@@ -31,7 +31,6 @@ def merge(
 
     from loraft.delivery import merge as merging
     from loraft.display import table
-    from loraft.runs.atomic_files import to_json
     from loraft.runs.records import as_json
 
     made = merging.merge(
@@ -40,7 +39,7 @@ def merge(
     )  # fmt: skip
     results_follow()
     if json:
-        print(to_json({"folder": str(output), **as_json(made)}))
+        print_json({"folder": str(output), **as_json(made)})
     else:
         table.show(merging.tables(made))
         table.show_lines([str(output)])

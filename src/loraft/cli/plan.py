@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from loraft.cli.console import results_follow, start_command
+from loraft.cli.console import print_json, results_follow, start_command
 from loraft.cli.options import ConfigFile, Data, Json, Model, Preset, Quant, Rank, Sets, Task, dotted
 
 
@@ -42,7 +42,6 @@ def plan(
     """
     from loraft.config.resolve import resolve
     from loraft.display import table
-    from loraft.runs.atomic_files import to_json
     from loraft.runs.records import as_json
 
     flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank)
@@ -70,8 +69,8 @@ def plan(
         memory_figure.draw(plan_tables.by_name(found), figure, title=plan_tables.title(found))
     results_follow()
     if json:
-        more = {"quant_error": as_json(errors)} if quant_error else {}
-        print(to_json(as_json(found) | {"seconds": found.seconds} | more))
+        more = {"quant_error": errors} if quant_error else {}
+        print_json(as_json(found) | {"seconds": found.seconds} | more)
         return
     table.show_lines(plan_tables.head_lines(found))
     table.show([plan_tables.memory_table(found), plan_tables.device_table(found)])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from loraft.cli.console import say, warnings_said
+from loraft.cli.console import print_json, say, warnings_said
 from loraft.cli.options import Json, Output, RunArgument
 from loraft.errors import listed
 from loraft.visible import visible
@@ -32,7 +32,6 @@ def push(
     The token is that of `hf auth login` or HF_TOKEN. It is then used by its name: --run hf:OWNER/NAME.
     """
     from loraft.delivery.push import push as upload
-    from loraft.runs.atomic_files import to_json
     from loraft.runs.run import find_run, newest_finished
 
     place = Path(output or "runs")
@@ -45,7 +44,10 @@ def push(
         say(f"note: left out {listed(done.left_out)}")
     if done.deleted:
         say(f"note: deleted there, of an earlier push: {listed(done.deleted)}")
-    print(to_json(done.__dict__) if as_json else visible(done.url))
+    if as_json:
+        print_json(done)
+    else:
+        print(visible(done.url))
     if done.revision and done.kind in ("adapter", "merged", "gguf"):  # what loraft loads
         at = f"@{revision}" if revision else ""
         say(f"next: loraft predict --run {shlex.quote(f'hf:{to}{at}')} 'thầy giảng bài rất dễ hiểu'")

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +26,7 @@ from loraft.models.backbone import without_weights
 from loraft.models.encoder import Encoder
 from loraft.models.load import build_encoder
 from loraft.models.prompts import cut_share, warn_of_cuts
-from loraft.models.source import is_gguf, resolve_name
+from loraft.models.source import is_gguf, on_this_machine
 from loraft.runs.run import run_of
 from loraft.training.dataset import prepare
 from loraft.training.learning_rate import rate_for
@@ -272,16 +271,8 @@ def _of_rows(
 
 def _here(section: ModelConfig, files: Sequence[str], parts: str, report: _Report) -> bool:
     """Whether one of these files of the backbone is on this machine; else its parts of the check are left out."""
-    from huggingface_hub import try_to_load_from_cache
-
-    place = resolve_name(section.name)
-    if is_gguf(place):
-        return True
-    folder = Path(place)
-    if not folder.is_dir():
-        kept = try_to_load_from_cache(place, BACKBONE.file, cache_dir=section.cache_dir, revision=section.revision)
-        folder = Path(kept).parent if isinstance(kept, str) else folder
-    found = any(any(folder.glob(file)) for file in files)
+    place = on_this_machine(section)
+    found = place is not None and (is_gguf(place.name) or any(any(place.glob(file)) for file in files))
     if not found:
         report.left_out.append(f"{parts}: {section.label} has no {' or '.join(files)} on this machine")
     return found

@@ -22,9 +22,9 @@ from transformers import PreTrainedModel
 from loraft.config.schema import Config, QuantConfig
 from loraft.data.dataset import load_data, warn_of_notes
 from loraft.delivery import export_classifier, export_gguf, export_onnx
-from loraft.delivery.merge import AGREEMENT, Comparison, compare
+from loraft.delivery.merge import AGREEMENT, Comparison, add_comparison, check_agreement, compare
 from loraft.delivery.merged_model import dequantise, merged_model
-from loraft.delivery.output_folder import check_folder, written_aside
+from loraft.delivery.output_folder import check_folder, open_to_readers, written_aside
 from loraft.delivery.pinned_template import pinned_template, with_own_template
 from loraft.delivery.prompting_tokenizer import prompting_tokenizer, shared_answer
 from loraft.display import table
@@ -136,8 +136,7 @@ def export(
         LoraftError, StorageError: a package is missing; the folder cannot be written.
     """
     target.check()
-    if not 0 <= min_agreement <= 1:  # NaN, too
-        raise ConfigError(f"--min-agreement: not from 0 to 1 (got {min_agreement}); give a share of the rows")
+    check_agreement(min_agreement)
     opened = Run.open(run)
     opened.read_results()  # refuses one that is not finished
     trained = manifest.read(opened.adapter)
@@ -192,14 +191,12 @@ def export(
 
 def tables(made: Export) -> list[Table]:
     """What was compared, for people."""
-    found, same = table.number_table(made.to, "value"), made.compared
+    found = table.number_table(made.to, "value")
     table.add_row(found, "weights", "int8" if made.int8 else made.dtype)
     table.add_row(found, f"rows of {made.source}", str(made.rows))
     if made.shortened:
         table.add_row(found, "longer than prompt.max_length, not compared", str(made.shortened))
-    table.add_row(found, "labels as by the run", f"{made.rows - same.changed} ({same.agreement:.2%})")
-    table.add_row(found, "largest change of a log-probability, nats", f"{same.log_prob_change:.2g}")
-    table.add_row(found, "largest change of a probability", f"{same.probability_change:.2g}")
+    add_comparison(found, made.rows, made.compared)
     return [found]
 
 
@@ -230,8 +227,7 @@ def _write_classifier(
         export_onnx.write_onnx(folder, made, own, int8=target.int8)
     else:
         made.save_pretrained(folder)
-        for path in folder.glob("*.safetensors"):  # which the user alone may read
-            path.chmod((folder / "config.json").stat().st_mode)
+        open_to_readers(folder)
     del model, made
     device = pick_device(config.model.device)
     reader = export_onnx.read_onnx if target.to == "onnx" else export_classifier.read_classifier

@@ -16,7 +16,7 @@ from rich.table import Table
 from loraft.config.schema import Config
 from loraft.data.dataset import load_data, warn_of_notes
 from loraft.delivery.merged_model import Base, merged_and_measured
-from loraft.delivery.output_folder import check_folder, written_aside
+from loraft.delivery.output_folder import check_folder, open_to_readers, written_aside
 from loraft.delivery.pinned_template import pinned_template, with_own_template
 from loraft.display import table
 from loraft.engine import scorer
@@ -128,8 +128,7 @@ def merge(
     if content.merged is not None:
         raise RunError(f"{opened.path}: is merged already; name a run, or an adapter with its {MANIFEST_FILE}")
     base, dtype = _chosen(config, weights or Weights(), content.backbone.dtype or "fp32")
-    if not 0 <= min_agreement <= 1:  # NaN, too
-        raise ConfigError(f"--min-agreement: not from 0 to 1 (got {min_agreement}); give a share of the rows")
+    check_agreement(min_agreement)
     check_folder(output, exported=False, force=force)
     data = load_data(config, split)
     warn_of_notes([data])
@@ -173,14 +172,29 @@ def compare(before_NK: np.ndarray, after_NK: np.ndarray, thresholds: Sequence[fl
     return Comparison(float(same_N.mean()), int((~same_N).sum()), *changes)
 
 
-def tables(made: Merge) -> list[Table]:
-    """What was compared, and what each dtype would round away, for people."""
-    found, same = table.number_table("merged model", "value"), made.compared
-    table.add_row(found, "weights", f"{made.base or 'as trained'}, {made.dtype}")
-    table.add_row(found, f"rows of {made.split}", str(made.rows))
-    table.add_row(found, "labels as by the run", f"{made.rows - same.changed} ({same.agreement:.2%})")
+def check_agreement(least: float) -> None:
+    """Refuses a least agreement that is no share.
+
+    Raises:
+        ConfigError: it is not from 0 to 1.
+    """
+    if not 0 <= least <= 1:  # NaN, too
+        raise ConfigError(f"--min-agreement: not from 0 to 1 (got {least}); give a share of the rows")
+
+
+def add_comparison(found: Table, rows: int, same: Comparison) -> None:
+    """Adds to a table how the answers of so many rows compare with the run's."""
+    table.add_row(found, "labels as by the run", f"{rows - same.changed} ({same.agreement:.2%})")
     table.add_row(found, "largest change of a log-probability, nats", f"{same.log_prob_change:.2g}")
     table.add_row(found, "largest change of a probability", f"{same.probability_change:.2g}")
+
+
+def tables(made: Merge) -> list[Table]:
+    """What was compared, and what each dtype would round away, for people."""
+    found = table.number_table("merged model", "value")
+    table.add_row(found, "weights", f"{made.base or 'as trained'}, {made.dtype}")
+    table.add_row(found, f"rows of {made.split}", str(made.rows))
+    add_comparison(found, made.rows, made.compared)
     lost = table.number_table("dtype", "of the adapter's update, rounded away")
     for dtype, share in made.rounding.items():
         table.add_row(lost, dtype, f"{share:.2%}")
@@ -235,8 +249,7 @@ def _write(run: Run, config: Config, base: Base | None, dtype: str, folder: Path
         manifest.read(run.adapter), backbone=identity, prompt=trained.prompt.model_dump(), config=trained.model_dump(),
         merged={},
     )  # fmt: skip
-    for path in folder.iterdir():  # safetensors writes files that the user alone may read
-        path.chmod((folder / "config.json").stat().st_mode)
+    open_to_readers(folder)
     write_record(folder / MANIFEST_FILE, content)
     again = build_encoder(_like(config, config_of(Bundle(folder))))
     if again.prompt_hash != content.prompt_sha256:

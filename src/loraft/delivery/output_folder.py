@@ -53,6 +53,12 @@ def _foreign(folder: Path, exported: bool) -> Path | None:
     return next((path for path in sorted(folder.rglob("*")) if path not in own), None)
 
 
+def open_to_readers(folder: Path) -> None:
+    """Gives all files the mode of the config: safetensors writes files that the user alone may read."""
+    for path in filter(Path.is_file, folder.iterdir()):
+        path.chmod((folder / "config.json").stat().st_mode)
+
+
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """A new folder beside `path`, which takes its place at the end of the block, or is deleted if the block raises.

@@ -1,7 +1,5 @@
 """`loraft.delivery.plan.plan`: what a training will need, from the config alone: weights, memory, steps, time."""
 
-import glob
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
@@ -20,7 +18,7 @@ from loraft.models.backbone import load_tokenizer
 from loraft.models.device import DTYPE_NAMES, pick_device, pick_dtype
 from loraft.models.encoder import Encoder
 from loraft.models.load import build_encoder
-from loraft.models.source import resolve_name
+from loraft.models.source import on_this_machine
 from loraft.training.dataset import prepare
 from loraft.training.memory import free_bytes
 
@@ -259,18 +257,7 @@ def _steps(config: Config, rows: list[TrainingRow], *, known: bool) -> tuple[int
 
 def _weights(config: Config) -> Config | None:
     """The config, where the backbone's weights are on this machine; of a hub id with the folder of its cache."""
-    from huggingface_hub import try_to_load_from_cache
-
-    name = resolve_name(config.model.name)
-    if not os.path.exists(name):
-        found = try_to_load_from_cache(
-            name, "config.json", cache_dir=config.model.cache_dir, revision=config.model.revision
-        )
-        if not isinstance(found, str):
-            return None
-        name = os.path.dirname(found)
-    if os.path.isfile(name) or any(
-        glob.glob(os.path.join(glob.escape(name), f"*.{kind}")) for kind in ("safetensors", "bin")
-    ):
-        return config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
-    return None
+    place = on_this_machine(config.model)
+    if place is None or not (place.is_file() or any(any(place.glob(f"*.{kind}")) for kind in ("safetensors", "bin"))):
+        return None
+    return config.model_copy(update={"model": config.model.model_copy(update={"name": str(place)})})

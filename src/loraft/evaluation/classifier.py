@@ -47,8 +47,8 @@ class Classifier:
         self.loaded = loaded
         self.labels: tuple[str, ...] = loaded.encoder.task.labels
         self.lock = lock or threading.Lock()
-        shared = common_prefix([prompt.ids for prompt in loaded.encoder.encode(PROBES)])
-        self._kept = KeptPrefix(list(loaded.encoder.encode(PROBES[:1])[0].ids[:shared]))
+        prompts = [prompt.ids for prompt in loaded.encoder.encode(PROBES)]
+        self._kept = KeptPrefix(list(prompts[0][: common_prefix(prompts)]))
 
     def predict(self, texts: str | Iterable[str]) -> list[Prediction]:
         """Returns a prediction for each text, in order; `row` counts from 1.

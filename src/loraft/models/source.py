@@ -55,6 +55,21 @@ def resolve_name(name: str) -> str:
     return name
 
 
+def on_this_machine(section: ModelConfig) -> Path | None:
+    """Returns the folder or GGUF file of a backbone, also in the hub's cache; None where it is not here. Asks no hub.
+
+    Raises:
+        BackboneError: as `resolve_name`.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    name = resolve_name(section.name)
+    if os.path.exists(name):
+        return Path(name)
+    kept = try_to_load_from_cache(name, BACKBONE.file, cache_dir=section.cache_dir, revision=section.revision)
+    return Path(kept).parent if isinstance(kept, str) else None
+
+
 def same_backbone(one: str, other: str) -> bool:
     """Says whether two names mean one backbone here: a bundled name or relative path is also its absolute path."""
     places = []
