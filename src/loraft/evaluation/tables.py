@@ -8,7 +8,7 @@ from loraft.display.table import MANY_LABELS, SHOWN_LABELS, add_row, narrow_tabl
 from loraft.evaluation import verdicts
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import DEFAULT, Metric
-from loraft.evaluation.classification_report import EvaluationReport, confusions
+from loraft.evaluation.classification_report import EvaluationReport, ProbabilityScores, confusions
 from loraft.evaluation.verdicts import cell
 
 
@@ -63,7 +63,7 @@ def calibration(report: EvaluationReport) -> list[Table]:
     if report.expected_calibration_error is None:
         return []
     before = report.before_calibration
-    both = [report] if before is None else [before, report]
+    both: list[EvaluationReport | ProbabilityScores] = [report] if before is None else [before, report]
     table = number_table("probabilities", *["as scored", "calibrated"][: len(both)])
     errors = [(one.expected_calibration_error, one.calibration_error_interval) for one in both]
     cells = [f"{error:.4f}" + (f" [{low[0]:.3f}, {low[1]:.3f}]" if low else "") for error, low in errors]

@@ -119,7 +119,12 @@ def _whose_scores(kind: str, made: Mapping[str, Any] | None) -> list[Part]:
     compared = made.get("compared")
     agreement = compared.get("agreement") if isinstance(compared, Mapping) else None
     same = f"; this model gives the same label for {agreement:.2%} of {made.get('rows')} rows" if agreement else ""
-    return [f"These are the scores of the run's adapter{same}."]
+    told = f"These are the scores of the run's adapter{same}."
+    if made.get("calibration") is not None and kind not in OTHER_USES:
+        told += " Loraft calibrates the probabilities; a server that generates the answer does not."
+    elif kind in OTHER_USES:
+        told += f" The logits hold {'the' if made.get('calibration') else 'no'} calibration."
+    return [told]
 
 
 def headline(result: RunResult, metric: Metric) -> str:
