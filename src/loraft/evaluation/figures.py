@@ -130,8 +130,9 @@ def reliability_diagram(
     ece = expected_calibration_error(references, probs)
     with drawing(path, (5.2, 5.6)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        which = "" if as_scored is None else ", calibrated"
         upper.bar(edges[:-1][filled], bins["accuracy"][filled], width=edges[1], align="edge", color="0.8",
-                  edgecolor="0.4", label=f"accuracy in the bin{'' if as_scored is None else ', calibrated'}")  # fmt: skip
+                  edgecolor="0.4", label=f"accuracy in the bin{which}")  # fmt: skip
         upper.plot(bins["confidence"][filled], bins["accuracy"][filled], "o", color="0.0", markersize=4,
                    label="at the bin's mean confidence")  # fmt: skip
         upper.plot([0, 1], [0, 1], ":", color="0.3", label="confidence = accuracy")
