@@ -15,6 +15,7 @@ from loraft.engine.layout import common_prefix
 from loraft.engine.row_batches import KeptPrefix
 from loraft.errors import DataError
 from loraft.evaluation.predict import Loaded, Prediction, opened, predictions
+from loraft.models.calibration import Calibration
 from loraft.models.prompts import warn_of_cuts
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Classifier:
 
     Attributes:
         labels: names of the K labels, in id order, which is the order of columns.
+        calibration: of its probabilities; by biases it can change labels.
         lock: held while the model computes; classifiers that share a model share it.
 
     Example:
@@ -45,6 +47,7 @@ class Classifier:
     def __init__(self, loaded: Loaded, lock: "threading.Lock | None" = None) -> None:
         self.loaded = loaded
         self.labels: tuple[str, ...] = loaded.encoder.task.labels
+        self.calibration: Calibration = loaded.calibration
         self.lock = lock or threading.Lock()
         prompts = [prompt.ids for prompt in loaded.encoder.encode(PROBES)]
         self._kept = KeptPrefix(list(prompts[0][: common_prefix(prompts)]))

@@ -208,7 +208,9 @@ def _judged(
             calibration,
             split.labels,
             to_probs(log_probs_NK),
+            predictions_N,
             bootstrap_samples=config.eval.bootstrap_samples,
+            seed=config.seed,
         )
     rows = [
         PredictedRow(

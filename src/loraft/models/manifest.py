@@ -199,10 +199,18 @@ def thresholds(adapter: Path | None, num_labels: int, calibration: Calibration =
 
 
 def calibration(adapter: Path | None, config: Config) -> Calibration:
-    """Returns the calibration of an adapter's probabilities; `NONE` without one, and where the config wants none."""
+    """Returns the calibration of an adapter's probabilities; `NONE` without one, and where the config wants none.
+
+    Raises:
+        RunError: the manifest is damaged.
+    """
     if adapter is None or not config.eval.calibrate or not (adapter / MANIFEST_FILE).exists():
         return NONE
-    return read(adapter).calibration or NONE
+    found = read(adapter)
+    one = found.calibration or NONE
+    if one.bias is not None and len(one.bias) != len(found.labels):
+        raise RunError(f"{adapter / MANIFEST_FILE}: {len(one.bias)} biases for {len(found.labels)} labels; {AGAIN}")
+    return one
 
 
 def check_code(manifest: Manifest, where: Path, model: ModelConfig) -> None:

@@ -38,7 +38,7 @@ from loraft.runs.environment import custom_code, keep_environment
 from loraft.runs.lock import locked
 from loraft.runs.predictions import PredictedRow, predicted_ids, write_rows
 from loraft.runs.records import write_record
-from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config
+from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config, of_its_version
 from loraft.runs.run import Run, WorkerRun, default_name, run_of
 from loraft.runs.storage import reraise
 from loraft.training import memory
@@ -103,6 +103,7 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
         (2, 8)
     """
     refuse_missing_trackers(config)
+    config = of_its_version(config, run_of(config).config_path) if resume else config
     splits = training_splits(config)
     refuse_unmeasured(config, splits["validation"])
     warn_of_notes(splits.values())

@@ -25,6 +25,7 @@ from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import keep_environment
 from loraft.runs.lock import locked
 from loraft.runs.predictions import RunPredictions, read_predictions
+from loraft.runs.resume import of_its_version
 from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep import figures, joint_pass
@@ -64,6 +65,8 @@ def sweep(
         >>> [(trial.name, trial.status) for trial in result.trials]
         [('r1', 'finished'), ('r2', 'finished')]
     """
+    if not force:  # new trials have the validation rows of those that are there
+        config = of_its_version(config, SweepFolder(Path(config.output.folder) / sweep_name(config)).config_path)
     trials = expand(config)
     with locked(run_of(trials[0]).path.parent, force=force):
         return _sweep(config, trials, force=force, quiet=quiet, tell=tell)
