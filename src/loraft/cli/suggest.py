@@ -13,7 +13,6 @@ from loraft.cli.finished_run import finished_run
 from loraft.cli.options import Output, RunName, Sets, Verbose
 from loraft.cli.predict import file_settings
 from loraft.data.readers import input_rows, unlabelled
-from loraft.data.records import BadRow, Example
 from loraft.errors import ConfigError, LoraftError, first_line
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from loraft.errors import DataError, Note
 LIMITS = {"train": "max_train_rows", "validation": "max_eval_rows", "test": "max_test_rows"}  # keys of `data`
 KEEP_ALL = {"drop_duplicates": False, "drop_conflicts": False, "drop_leaked": False}  # for every split but train
 # How a source of `data.extra_train` is read: without what `data.source` needs, and with rows that wait for a label.
-AS_EXTRA = {key: None for key in ("subset", "revision", "encoding", "delimiter", "sheet", "split")} | {
+AS_EXTRA = dict.fromkeys(("subset", "revision", "encoding", "delimiter", "sheet", "split")) | {
     "train_split": "train", "unlabelled": "skip"
 }  # fmt: skip
 LEFT_OUT = "rows left out by the limit"  # a note

@@ -93,7 +93,7 @@ def model_card(
         sections=[
             ("How to use it", _usage(run, config, repository, kind)),
             ("Results", [*_whose_scores(kind, made), headline(result, metric), *beside(result, metric),
-                         tables.before_after(result.before, after, metric)]),
+                         tables.before_after(result.before, after, metric, result.before_is)]),
             ("Labels", [_labels(config, bundle.data.train_labels), *tables.parts(after)[1:]]),
             ("Calibration", [calibration(after)]),
             ("Limits", [f"Measured on {after.n:,} rows of one data set; other texts can give other scores.",
@@ -137,7 +137,8 @@ def headline(result: RunResult, metric: Metric) -> str:
         f" {after.n:,} test rows."
     )
     if before is not None:
-        told += f" The backbone without the adapter: {before.scores.get(key, math.nan):.3f} and {before.accuracy:.3f}."
+        whose = "The backbone without the adapter" if result.started_from is None else "Before its training"
+        told += f" {whose}: {before.scores.get(key, math.nan):.3f} and {before.accuracy:.3f}."
     return told
 
 

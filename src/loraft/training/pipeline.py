@@ -47,6 +47,7 @@ from loraft.training.measured import Measured
 from loraft.training.model_card import CARD_FILE, model_card
 from loraft.training.out_of_memory import train_halving
 from loraft.training.results import ParameterCounts, RunResult, TrainReport, earlier_scores
+from loraft.training.starting_point import StartingPoint, starting_point
 from loraft.training.trackers import Trackers
 from loraft.training.trainer import LabelTrainer
 from loraft.training.whole_checkpoints import delete_later, newest_checkpoint
@@ -66,6 +67,7 @@ class TrainingInputs:
         encoder: of the config's task for the backbone's tokenizer.
         base: the bare backbone; it is bare again after the training, also after an error.
         baseline: the backbone's own scores on the test split, where they are known.
+        start: the finished run whose adapter the training goes on from.
     """
 
     config: Config
@@ -73,6 +75,7 @@ class TrainingInputs:
     encoder: Encoder
     base: PreTrainedModel
     baseline: EvaluationReport | None = None
+    start: StartingPoint | None = None
 
 
 def train(config: Config, *, force: bool = False, resume: bool = False, quiet: bool = False) -> RunResult:
@@ -100,6 +103,7 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
         (2, 8)
     """
     refuse_missing_trackers(config)
+    start = starting_point(config)
     splits = training_splits(config)
     refuse_unmeasured(config, splits["validation"])
     warn_of_notes(splits.values())
@@ -107,8 +111,11 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
         run_of(config).check(force=force, resume=resume)
     with locked(run_of(config).path, force=force):
         encoder, base = build(config)  # what cannot be loaded is told before anything in the folder changes
+        if start is not None:
+            start.check(config, encoder, base, splits)
         run = start_run(config, force=force, resume=resume)
-        result = run_training(run, TrainingInputs(config, splits, encoder, base), resume=resume, quiet=quiet)
+        inputs = TrainingInputs(config, splits, encoder, base, start=start)
+        result = run_training(run, inputs, resume=resume, quiet=quiet)
     told = [*advice.cut_away(config, result.after.cut, "test")]  # in other words before the training
     for sentence in result.warnings:
         if sentence not in told:
@@ -173,11 +180,16 @@ def _train_and_judge(
     before = inputs.baseline
     if before is None and resume:
         before = earlier_scores(run)
-    if before is None:
+    if inputs.start is not None:
+        inputs.start.begin(run, resume=resume)
+    elif before is None:
         before, _ = judge(base, encoder, prompts, test, config)
-    write_record(run.before_path, before)
     model = add_adapter(base, config.lora, seed=config.seed, empty=empty)
     try:
+        if inputs.start is not None:
+            earlier = inputs.start.put_into(model)
+            before = before or judge(model, encoder, prompts, test, config, earlier)[0]
+        write_record(run.before_path, before)
         report = fit(run, model)
         for line in run.read_log() if empty else ():  # of a training elsewhere
             trackers.log(line)
@@ -190,7 +202,9 @@ def _train_and_judge(
         labels, rows_of = encoder.task.labels, splits["train"].examples.labels
         counts = {} if thresholds else {label: rows_of.count(k) for k, label in enumerate(labels)}
         data = manifest.DataIdentity(config.data.source, fingerprints, splits["train"].pool, counts)
-        save_adapter(run, model, manifest.describe(config, encoder, identity, data, scores, thresholds, made_in))
+        bundle = manifest.describe(config, encoder, identity, data, scores, thresholds, made_in)
+        bundle = bundle if inputs.start is None else replace(bundle, started_from=vars(inputs.start.record))
+        save_adapter(run, model, bundle)
     finally:
         remove_adapter(model)
     write_rows(run, rows, texts=config.output.texts)
@@ -203,6 +217,7 @@ def _train_and_judge(
         before=before,
         after=after,
         train=report,
+        started_from=None if inputs.start is None else inputs.start.record,
     )
     if is_main_process():
         result = _with_baselines_and_warnings(result, run, config, splits, rows)
