@@ -77,7 +77,9 @@ def suggest(
             yield found
 
     known = _sentences_of(resolved)
-    thresholds = manifest.thresholds(Run.open(path).adapter, len(resolved.prompt.labels or [])) if several else ()
+    adapter, labels = Run.open(path).adapter, resolved.prompt.labels or []
+    calibration = manifest.calibration(adapter, resolved)
+    thresholds = manifest.thresholds(adapter, len(labels), calibration) if several else ()
     chosen, looked_at = suggestion.suggest(told(), n, thresholds)
     lines = suggestion.to_be_labelled(chosen, resolved.data.text_column, label_column, texts=texts or not output_file)
     if json:

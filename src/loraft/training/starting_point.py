@@ -1,7 +1,7 @@
 """The finished run whose adapter a training goes on from (`train.from_run`), and that the two fit."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,12 @@ from transformers import PreTrainedModel
 from loraft.config.schema import Config
 from loraft.data.dataset import Split
 from loraft.errors import ConfigError, RunError
+from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.evaluate import judge
 from loraft.models import manifest
 from loraft.models.adapter_files import check_weights
 from loraft.models.encoder import Encoder
+from loraft.models.prompts import Prompt
 from loraft.runs.bundle import config_of
 from loraft.runs.peft_folder import refuse_changed
 from loraft.runs.records import read_record, write_record
@@ -40,34 +43,37 @@ class StartingPoint:
     content: manifest.Manifest
     record: StartedFrom
 
-    def check(self, config: Config, encoder: Encoder, base: PreTrainedModel, splits: Mapping[str, Split]) -> None:
-        """Refuses another backbone or prompt, and splits by which rows of that training would be measured on.
+    def begin(
+        self,
+        run: Run,
+        config: Config,
+        encoder: Encoder,
+        base: PreTrainedModel,
+        splits: Mapping[str, Split],
+        *,
+        resume: bool,
+    ) -> None:
+        """Checks that a training may go on from here, and keeps in its run's folder what it starts from.
 
         Raises:
-            RunError: it is so.
+            RunError: the backbone or prompt is another one; rows of the earlier training would be measured on; or a
+                training is resumed that was begun from another adapter.
         """
         manifest.check(self.content, self.run.adapter, encoder, base)
         for name in ("validation", "test"):
             manifest.check_drawn(self.content, self.config, config, splits[name])
-
-    def begin(self, run: Run, *, resume: bool) -> None:
-        """Keeps in the new run's folder what it starts from; refuses to resume from another adapter.
-
-        Raises:
-            RunError: the adapter is not the one that the run was begun with.
-        """
+        now = self.record.adapter_sha256
         if resume and run.start_path.exists():
-            begun = read_record(run.start_path, StartedFrom, "begin again with --force")
-            if begun.adapter_sha256 != self.record.adapter_sha256:
+            then = read_record(run.start_path, StartedFrom, "begin again with --force").adapter_sha256
+            if then != now:
                 raise RunError(
-                    f"{self.run.adapter}: is not the adapter that {run.path} was begun from (got"
-                    f" {self.record.adapter_sha256[:12]}, then {begun.adapter_sha256[:12]}); put it back, or begin again"
-                    " with --force"
+                    f"{self.run.adapter}: is not the adapter that {run.path} was begun from (got {now[:12]}, then"
+                    f" {then[:12]}); put it back, or begin again with --force"
                 )
         write_record(run.start_path, self.record)
 
-    def put_into(self, model: PeftModel) -> tuple[float, ...]:
-        """Gives the fresh adapter the run's weights, in evaluation mode; returns the thresholds that belong to them.
+    def put_into(self, model: PeftModel) -> None:
+        """Gives the fresh adapter the run's weights, in evaluation mode.
 
         Raises:
             BackboneError, RunError: the weights cannot be read, or do not belong to such an adapter.
@@ -82,7 +88,16 @@ class StartingPoint:
                 f" {len(unexpected)} without a place); copy the folder again"
             )
         model.eval()  # what is judged next has no dropout
-        return self.content.thresholds or ()
+
+    def judged(
+        self, model: PeftModel, encoder: Encoder, prompts: Sequence[Prompt], split: Split, config: Config
+    ) -> EvaluationReport:
+        """The scores of the adapter before the training, with the thresholds and the calibration that belong to it."""
+        calibration = manifest.calibration(self.run.adapter, config)
+        several = encoder.task.kind == "multilabel"
+        thresholds = manifest.thresholds(self.run.adapter, len(encoder.task.labels), calibration) if several else ()
+        report, _ = judge(model, encoder, prompts, split, config, thresholds, calibration)
+        return report
 
 
 def starting_point(config: Config) -> StartingPoint | None:

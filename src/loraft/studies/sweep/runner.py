@@ -35,6 +35,7 @@ from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell, key_of
 from loraft.studies.sweep.trials import Trial, is_finished, run_of
 from loraft.training.pipeline import run_training, start_run
 from loraft.training.results import RunResult
+from loraft.training.starting_point import refuse_start
 
 
 def sweep(
@@ -64,6 +65,7 @@ def sweep(
         >>> [(trial.name, trial.status) for trial in result.trials]
         [('r1', 'finished'), ('r2', 'finished')]
     """
+    refuse_start(config, "loraft sweep")
     trials = expand(config)
     with locked(run_of(trials[0]).path.parent, force=force):
         return _sweep(config, trials, force=force, quiet=quiet, tell=tell)
