@@ -18,7 +18,7 @@ from helpers.data import LABELS, ROWS, TEXTS, load, write_rows
 from loraft.config.data_section import DataConfig
 from loraft.config.resolve import resolve
 from loraft.data import dataset
-from loraft.data.dataset import Split, SplitSummary, load_data, load_split, training_splits, warn_of_notes
+from loraft.data.dataset import ADDED, Split, SplitSummary, load_data, load_split, training_splits, warn_of_notes
 from loraft.data.records import Example
 from loraft.errors import DataError, Note
 from loraft.runs.atomic_files import write_text
@@ -395,7 +395,8 @@ def test_further_rows_are_trained_on_and_nothing_is_measured_on_them(
     found, without = with_extra_rows(), with_extra_rows("data.extra_train=[]")
     assert [*found["train"].texts][:3] == [*without["train"].texts]
     assert [*found["train"].texts][3:] == ["câu mới", f"train {TEXTS[0]}", f"test {TEXTS[1]}"]
-    assert found["train"].notes == {"unlabelled rows skipped": 1, "duplicate rows": 1}
+    assert found["train"].notes == {ADDED: 3, "unlabelled rows skipped": 1, "duplicate rows": 1}
+    assert found["train"].source == without["train"].source
     for name in ("validation", "test"):
         assert found[name] == without[name]
     assert len(with_extra_rows("data.max_train_rows=1")["train"]) == 4  # the limit is one of the source's own rows
@@ -405,7 +406,7 @@ def test_further_rows_are_dropped_like_all_training_rows(with_extra_rows: Callab
     train = with_extra_rows("data.drop_leaked=true", "data.drop_duplicates=true")["train"]
     assert [*train.texts] == [*with_extra_rows("data.extra_train=[]")["train"].texts, "câu mới"]
     dropped = {"rows of validation or test dropped": 1, "duplicate rows dropped": 1}
-    assert train.notes == {"unlabelled rows skipped": 1, **dropped}
+    assert train.notes == {ADDED: 3, "unlabelled rows skipped": 1, **dropped}
 
 
 def test_further_rows_are_in_no_fold(with_extra_rows: Callable[..., dict[str, Split]], tmp_path: Path) -> None:

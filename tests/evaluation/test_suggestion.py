@@ -10,7 +10,7 @@ from helpers.data import ROWS, sentences
 from helpers.data import write_rows as write_data
 
 from loraft.config.resolve import resolve
-from loraft.data.dataset import load_data
+from loraft.data.dataset import ADDED, load_data
 from loraft.data.near_duplicates import near_duplicates
 from loraft.data.readers import input_rows
 from loraft.data.records import BadRow, Example, Row
@@ -93,7 +93,7 @@ def test_what_a_person_fills_in_is_read_by_training(suffix: str, tmp_path: Path)
     split = load_data(resolve(overrides=[f"data.source={source.parent}", f"data.extra_train=[{written}]"]), "train")
     assert [*split.texts][len(ROWS) :] == texts[:3]
     assert split.labels.tolist()[len(ROWS) :] == [0, 1, 2]
-    assert split.notes == {"unlabelled rows skipped": 1}
+    assert split.notes == {"unlabelled rows skipped": 1, ADDED: 3}
     assert str(split.examples[len(ROWS)].extra["mã"]) == "1"
 
 

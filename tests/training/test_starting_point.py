@@ -188,8 +188,14 @@ def test_rows_of_the_earlier_training_are_not_measured_on(copied: Run) -> None:
         train(onward(copied, "data.split_seed=7"), quiet=True)
 
 
-def test_studies_of_several_adapters_start_afresh(made: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_studies_of_several_adapters_start_afresh(made: Run) -> None:
     with pytest.raises(ConfigError, match=r"train\.from_run: loraft sweep trains fresh adapters"):
         sweep(onward(made))
+    with pytest.raises(ConfigError, match="loraft sweep trains fresh adapters"):
+        sweep(
+            resolve(
+                base=onward(made), overrides=["train.from_run=null", f"sweep.grid={{train.from_run: [{made.path}]}}"]
+            )
+        )
     with pytest.raises(ConfigError, match=r"train\.from_run: train --folds trains fresh adapters"):
         train_folds(onward(made), 2)

@@ -1,7 +1,6 @@
 """Which finished run or adapter a command works with, and what may be changed about it."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,9 +85,12 @@ def config_to_go_on(name: str, output: str | None) -> "Config":
 
     run = find_run(name, Path(output or "runs"))
     own = located(run.adapter, config_of(run))
-    stem, number = re.fullmatch(r"(.+?)(?:-round(\d{1,4}))?", run.path.absolute().name, re.DOTALL).groups()
+    name = run.path.absolute().name
+    stem, _, number = name.rpartition("-round")
+    if not (stem and number.isdecimal()):
+        stem, number = name, "1"
     changes = {
-        "name": f"{stem}-round{int(number or 1) + 1}",
+        "name": f"{stem}-round{int(number) + 1}",
         "output": own.output.model_copy(update={"folder": output or "runs"}),
         "train": own.train.model_copy(update={"from_run": str(run.path.absolute())}),
         # The adapter belongs to the weights as they were rounded then, which `auto` may not do here.

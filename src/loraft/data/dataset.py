@@ -34,6 +34,7 @@ AS_EXTRA = dict.fromkeys(("subset", "revision", "encoding", "delimiter", "sheet"
     "train_split": "train", "unlabelled": "skip"
 }  # fmt: skip
 LEFT_OUT = "rows left out by the limit"  # a note
+ADDED = "rows added (data.extra_train)"  # a note
 SET_ASIDE = "rows set aside for calibration (data.calibration_share)"  # a note
 LEAST_TO_SHARE = 200  # validation rows from which on half are set aside
 UNUSED = "rows of the source's own {} split unused (data.split)"
@@ -188,8 +189,8 @@ def _with_extra_rows(split: Split, config: Config) -> Split:
     examples = dropped(whole, config.data, measured_on, found)
     notes.pop("duplicate rows", None)  # counted again, over all rows
     notes.update(found)
-    source = " and ".join([split.source, *(part.source for part in parts)])
-    return replace(split, examples=examples, source=source, notes=dict(notes))
+    notes[ADDED] = sum(map(len, parts))
+    return replace(split, examples=examples, notes=dict(notes))
 
 
 def _of_fold(whole: Split, name: str, section: DataConfig, labels: Sequence[str]) -> Split:
@@ -302,7 +303,7 @@ def warn_of_notes(splits: Iterable[Split]) -> None:
         by_setting = {
             what
             for what in split.notes
-            if what in (UNLABELLED, SET_ASIDE) or what.endswith((" dropped", "(data.split)"))
+            if what in (UNLABELLED, SET_ASIDE, ADDED) or what.endswith((" dropped", "(data.split)"))
         }
         for asked, category in ((False, UserWarning), (True, Note)):
             found = {what: n for what, n in split.notes.items() if what != LEFT_OUT and (what in by_setting) == asked}

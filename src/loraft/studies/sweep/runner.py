@@ -65,8 +65,9 @@ def sweep(
         >>> [(trial.name, trial.status) for trial in result.trials]
         [('r1', 'finished'), ('r2', 'finished')]
     """
-    refuse_start(config, "loraft sweep")
     trials = expand(config)
+    for trial in trials:
+        refuse_start(trial.config, "loraft sweep")
     with locked(run_of(trials[0]).path.parent, force=force):
         return _sweep(config, trials, force=force, quiet=quiet, tell=tell)
 
