@@ -33,6 +33,7 @@ from loraft.cli import (
     runs,
     serve,
     signals,
+    suggest,
     sweep,
     task,
     train,
@@ -93,6 +94,7 @@ app.command()(plan.plan)
 app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(suggest.suggest)
 app.command()(merge.merge)
 app.command()(export.export)
 app.command()(serve.serve)

@@ -108,7 +108,7 @@ def predict(
         else checked(text_column, "data", "text_column", "--text-column")
     )
     header: list[str] = []
-    settings = _settings(resolved.data, sets or ())
+    settings = file_settings(resolved.data, sets or ())
     rows, source = _inputs(texts or [], file, format, text_column, settings, header)
     start_command(resolved, verbose, adapter=path or adapter, source=source)
     partial = None
@@ -180,7 +180,7 @@ def _print_line(text: str) -> None:
     results_stream().flush()
 
 
-def _settings(data: "DataConfig", sets: Sequence[str]) -> FileSettings:
+def file_settings(data: "DataConfig", sets: Sequence[str]) -> FileSettings:
     """How the input is read: by what `--set` says. The run's own settings were for the files of its training."""
     given = {item.partition("=")[0].strip() for item in sets}
     own = [field.name for field in fields(FileSettings) if f"data.{field.name}" in given]

@@ -12,15 +12,18 @@ from loraft.evaluation.classification_report import EvaluationReport, Probabilit
 from loraft.evaluation.verdicts import cell
 
 
-def before_after(before: EvaluationReport | None, after: EvaluationReport, metric: Metric = DEFAULT) -> Table:
-    """Every score and every label's F1, as fractions: the backbone zero-shot, the adapter, the difference in points.
+def before_after(
+    before: EvaluationReport | None, after: EvaluationReport, metric: Metric = DEFAULT, before_is: str = "zero-shot"
+) -> Table:
+    """Every score and every label's F1, as fractions: before the training, the adapter, the difference in points.
 
     Args:
-        before: report of the backbone; None if it was not measured.
+        before: report of the backbone, or of the adapter that was trained further; None if it was not measured.
         after: report of the adapter.
         metric: that picked the checkpoint.
+        before_is: what `before` are the scores of.
     """
-    table = number_table("", "before: zero-shot", "after: adapter", "points")
+    table = number_table("", f"before: {before_is}", "after: adapter", "points")
 
     def add(name: str, old: float | None, new: float, interval: str = "", score: str = "") -> None:
         gap = "" if old is None else cell(score, new - old)

@@ -44,7 +44,11 @@ def of_run(folder: Path) -> Document:
         sections=[
             (
                 "Results",
-                [headline(result, metric), *beside(result, metric), tables.before_after(result.before, after, metric)],
+                [
+                    headline(result, metric),
+                    *beside(result, metric),
+                    tables.before_after(result.before, after, metric, result.before_is),
+                ],
             ),
             ("Warnings", [*result.warnings]),
             ("Labels", [*tables.labels(after), *figure(run.confusion_matrix_path)]),
