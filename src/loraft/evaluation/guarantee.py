@@ -100,8 +100,8 @@ class Guarantee:
         return (
             f"max_error {self.max_error:g}: rows with a confidence of at least {self.threshold:.4g} are answered, about"
             f" {self.answered / self.rows:.1%} ({low:.1%} to {high:.1%}) of rows like the validation rows; with"
-            f" {self.confidence:.0%} confidence at most {self.max_error:.3g} of the answers are wrong ({self.answered:,} of"
-            f" {self.rows:,} rows set aside are answered, {self.wrong:,} wrongly)"
+            f" {self.confidence:.0%} confidence at most {self.max_error:g} of the answers are wrong ({self.answered:,}"
+            f" of {self.rows:,} rows set aside are answered, {self.wrong:,} wrongly)"
         )
 
 
