@@ -63,4 +63,4 @@ def equivalence(
         seed=seed,
     )[score]
     low, high = found.interval
-    return Equivalence(found.difference, found.interval, -MARGIN < low and high < MARGIN)
+    return Equivalence(found.difference, found.interval, low > -MARGIN and high < MARGIN)
