@@ -28,6 +28,7 @@ from loraft.evaluation.equivalence import MARGIN, Equivalence, equivalence
 from loraft.evaluation.metrics import LOWER_IS_BETTER
 from loraft.models import manifest
 from loraft.models.adapter import add_adapters
+from loraft.models.calibration import Calibration
 from loraft.models.load import load_base
 from loraft.models.truncation import Cut, cut, settings_of_cut, settings_to_cut
 from loraft.runs.atomic_files import to_json, write_text
@@ -128,6 +129,7 @@ def _rank_curve(
     cuts = cut(run.adapter, ranks)
     scores_RNK, together = _scores(base, config, cuts, (prompts, encoder.completions_K), encoder.unscored, tell)
     seconds = time.perf_counter() - started
+    calibration = manifest.calibration(run.adapter, config)  # fitted to the adapter that is cut
     metric = Metric.of(config)
     if metric.key in LOWER_IS_BETTER or not metric.measured_on(full.references_N):
         metric = DEFAULT  # the margin is in points
@@ -148,7 +150,7 @@ def _rank_curve(
     points += [_trained(one, RunResult.of(one), k, compared(answers, full)) for k, (one, answers) in twins.items()]
     for one, scores_NK in zip(cuts, scores_RNK, strict=True):
         bundle = Bundle(folder.path / f"r{one.rank}")
-        report, rows = _judged(config, split, scores_NK, encoder.task.labels)
+        report, rows = _judged(config, split, scores_NK, encoder.task.labels, calibration)
         _write(bundle, run, config, one, report.scores)
         write_rows(bundle, rows, texts=config.output.texts)
         own = read_predictions(bundle)
@@ -230,10 +232,10 @@ def _section(config: Config, rank: int) -> LoraSection:
 
 
 def _judged(
-    config: Config, split: Split, scores_NK: np.ndarray, labels: Sequence[str]
+    config: Config, split: Split, scores_NK: np.ndarray, labels: Sequence[str], calibration: Calibration
 ) -> tuple[Any, list[PredictedRow]]:
     """The report of a cut adapter on the test split, and its predictions."""
-    probs_NK = scorer.to_probs(scores_NK)
+    probs_NK = calibration.probabilities(scores_NK)
     predictions_N = probs_NK.argmax(axis=1)
     rows = [
         PredictedRow(
