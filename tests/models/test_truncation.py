@@ -38,7 +38,7 @@ def saved(folder: Path, **section: Any) -> dict[str, np.ndarray]:
 
 def updates(model: Any) -> dict[str, np.ndarray]:
     layers = {name: layer for name, layer in model.named_modules() if hasattr(layer, "get_delta_weight")}
-    return {name: layer.get_delta_weight("default").double().numpy() for name, layer in layers.items()}
+    return {name: layer.get_delta_weight("default").detach().double().numpy() for name, layer in layers.items()}
 
 
 def loaded(folder: Path, rank: int, to: Path) -> tuple[dict[str, np.ndarray], float]:
