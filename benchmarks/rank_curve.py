@@ -25,7 +25,7 @@ POWER = 0.8
 
 
 def rows_needed(found: Equivalence, rows: int) -> int:
-    """Test rows with which two equal models would be shown to be equivalent, from the interval's width on these rows."""
+    """Test rows that show two equal models to be equivalent, by the width of the interval on these rows."""
     sd = (found.interval[1] - found.interval[0]) / 2 / norm.ppf(1 - LEVEL)
     # Of equal models the difference must stay inside MARGIN - z sd on both sides.
     return round(rows * (sd * (norm.ppf(1 - LEVEL) + norm.ppf((1 + POWER) / 2)) / MARGIN) ** 2)

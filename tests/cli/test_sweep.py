@@ -180,7 +180,7 @@ def curved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 
     def cut(run: Run, config: Config, ranks: list[int] | None = None, **flags: Any) -> RankCurve:
         given.update(run=run, config=config, ranks=ranks, **flags)
-        full = CurvePoint(8, "trained", str(run.path), 80, {"accuracy": 0.9, "macro_f1": 0.8}, {}, 1.0, None, None, 9.0)
+        full = CurvePoint(8, "trained", str(run.path), 80, {"accuracy": 0.9, "macro_f1": 0.8}, {}, 1.0, None, None)
         same = Equivalence(-0.001, (-0.004, 0.002), equivalent=True)
         two = replace(full, rank=2, made="cut", trainable_parameters=20, energy=0.75, to_full=same, to_trained=same)
         return RankCurve(

@@ -28,7 +28,6 @@ from loraft.evaluation.equivalence import MARGIN, Equivalence, equivalence
 from loraft.evaluation.metrics import LOWER_IS_BETTER
 from loraft.models import manifest
 from loraft.models.adapter import add_adapters
-from loraft.models.calibration import Calibration
 from loraft.models.load import load_base
 from loraft.models.truncation import Cut, cut, settings_of_cut, settings_to_cut
 from loraft.runs.atomic_files import to_json, write_text
@@ -36,9 +35,16 @@ from loraft.runs.bundle import config_of
 from loraft.runs.environment import keep_environment
 from loraft.runs.lock import locked
 from loraft.runs.peft_folder import CONFIG_FILE, WEIGHTS_FILE
-from loraft.runs.predictions import PredictedRow, RunPredictions, difference_of_rows, read_predictions, write_rows
+from loraft.runs.predictions import (
+    PredictedRow,
+    RunPredictions,
+    difference_of_rows,
+    predicted_ids,
+    read_predictions,
+    write_rows,
+)
 from loraft.runs.run import Bundle, Run, find_run, places
-from loraft.runs.study_folders import FoldsFolder, RankCurveFolder, SweepFolder
+from loraft.runs.study_folders import RankCurveFolder, SweepFolder
 from loraft.studies.sweep.curve_records import CurvePoint, RankCurve
 from loraft.studies.sweep.curve_tables import draw
 from loraft.studies.sweep.shared_backbone import Tell
@@ -86,7 +92,8 @@ def rank_curve(
         RunError: the run is not finished, or its test rows have changed since.
     """
     chosen = _checked(run, config, ranks)
-    name = config.name or f"{'-'.join(_names(run))}-cut"
+    sweep = run.path.absolute().parent
+    name = config.name or (f"{sweep.name}-{run.name}-cut" if SweepFolder(sweep).begun else f"{run.name}-cut")
     with locked(Path(config.output.folder) / name, force=force):
         folder = RankCurveFolder.create(Path(config.output.folder), name, force=force)
         try:
@@ -101,7 +108,7 @@ def _checked(run: Run, config: Config, ranks: Sequence[int] | None) -> list[int]
     refuse_label_sets(config, "sweep --from")
     if isinstance(run, Bundle) or not run.finished:
         got = "a bundle, without its test predictions" if isinstance(run, Bundle) else f"no {run.results_file}"
-        raise RunError(f"{run.path}: --from takes a finished run ({got}); loraft train makes one")
+        raise RunError(f"{run.path}: --from takes a finished run (got {got}); loraft train makes one")
     if config.eval.decode != "score":
         raise ConfigError(f"--from: ranks are compared by scored labels (got eval.decode={config.eval.decode}); {WAY}")
     full = int(settings_to_cut(run.adapter)["r"])
@@ -123,6 +130,11 @@ def _rank_curve(
     split = load_data(config, "test")
     warn_of_notes([split])
     manifest.check_drawn(manifest.read(run.adapter), config_of(run), config, split)
+    rows = RunPredictions(
+        run.path, full.labels, tuple(split.examples.rows.tolist()), tuple(split.texts), split.labels, split.labels
+    )
+    if (reason := difference_of_rows(full, rows)) is not None:
+        raise RunError(f"{split.source}: has other test rows than {run.path} ({reason}); put the file back")
     encoder, base = load_base(run, config)
     prompts = [prompt.ids for prompt in encoder.encode(split.texts)]
     started = time.perf_counter()
@@ -134,9 +146,9 @@ def _rank_curve(
     if metric.key in LOWER_IS_BETTER or not metric.measured_on(full.references_N):
         metric = DEFAULT  # the margin is in points
 
-    def compared(own: RunPredictions, other: RunPredictions | None) -> Equivalence | None:
-        return None if other is None else equivalence(
-            own.references_N, own.predictions_N, other.predictions_N, len(own.labels), score=metric.computed,
+    def compared(own_N: np.ndarray, other: RunPredictions) -> Equivalence:
+        return equivalence(
+            full.references_N, own_N, other.predictions_N, len(full.labels), score=metric.computed,
             bootstrap_samples=config.eval.bootstrap_samples, seed=config.seed,
         )  # fmt: skip
 
@@ -147,15 +159,16 @@ def _rank_curve(
             twins[config_of(twin).lora.r] = twin, answers
     rank = config.lora.r
     points = [_trained(run, source, rank, None)]
-    points += [_trained(one, RunResult.of(one), k, compared(answers, full)) for k, (one, answers) in twins.items()]
+    points += [
+        _trained(one, RunResult.of(one), k, compared(answers.predictions_N, full))
+        for k, (one, answers) in twins.items()
+    ]
     for one, scores_NK in zip(cuts, scores_RNK, strict=True):
         bundle = Bundle(folder.path / f"r{one.rank}")
-        report, rows = _judged(config, split, scores_NK, encoder.task.labels, calibration)
+        report, predicted = _judged(config, split, calibration.probabilities(scores_NK), full.labels)
         _write(bundle, run, config, one, report.scores)
-        write_rows(bundle, rows, texts=config.output.texts)
-        own = read_predictions(bundle)
-        if (reason := difference_of_rows(full, own)) is not None:
-            raise RunError(f"{split.source}: has other test rows than {run.path} ({reason}); put the file back")
+        write_rows(bundle, predicted, texts=config.output.texts)
+        own = predicted_ids(predicted, full.labels)
         points.append(
             CurvePoint(
                 rank=one.rank,
@@ -167,7 +180,6 @@ def _rank_curve(
                 energy=one.energy,
                 to_full=compared(own, full),
                 to_trained=compared(own, twins[one.rank][1]) if one.rank in twins else None,
-                seconds=round(seconds / len(cuts), 2),
             )
         )
     result = RankCurve(
@@ -232,10 +244,9 @@ def _section(config: Config, rank: int) -> LoraSection:
 
 
 def _judged(
-    config: Config, split: Split, scores_NK: np.ndarray, labels: Sequence[str], calibration: Calibration
+    config: Config, split: Split, probs_NK: np.ndarray, labels: Sequence[str]
 ) -> tuple[Any, list[PredictedRow]]:
     """The report of a cut adapter on the test split, and its predictions."""
-    probs_NK = calibration.probabilities(scores_NK)
     predictions_N = probs_NK.argmax(axis=1)
     rows = [
         PredictedRow(
@@ -279,7 +290,6 @@ def _trained(run: Run, result: RunResult, rank: int, to_full: Equivalence | None
         energy=1.0 if to_full is None else None,
         to_full=to_full,
         to_trained=None,
-        seconds=result.train.seconds,
     )
 
 
@@ -299,10 +309,3 @@ def _twins(run: Run, config: Config) -> list[Run]:
 def _finished_in(sweep: Path) -> list[Run]:
     found = [Run(path.parent) for path in sorted(sweep.glob(f"[!.]*/{Run.config_file}"))]
     return [run for run in found if run.finished]
-
-
-def _names(run: Run) -> list[str]:
-    """The name of a run, after that of its study."""
-    path = run.path.absolute()
-    studies = (SweepFolder(path.parent), FoldsFolder(path.parent))
-    return [path.parent.name, path.name] if any(study.begun for study in studies) else [path.name]

@@ -24,7 +24,6 @@ class CurvePoint(Flat, scores=ALL_SCORES):
         energy: share of the update's squared Frobenius norm that the cut keeps; None for other trained adapters.
         to_full: the metric minus that of the adapter that was cut; None for that adapter itself.
         to_trained: of a cut one, the metric minus that of the trained one of the same rank; None where there is none.
-        seconds: of its training; of a cut one its share of cutting and scoring.
     """
 
     rank: int
@@ -36,7 +35,6 @@ class CurvePoint(Flat, scores=ALL_SCORES):
     energy: float | None
     to_full: Equivalence | None
     to_trained: Equivalence | None
-    seconds: float
 
 
 @dataclass(frozen=True)
