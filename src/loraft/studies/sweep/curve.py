@@ -3,7 +3,7 @@
 No rank is trained again. The adapters of the other trials of the run's sweep, trained with the same config at other
 ranks, are shown beside where there are some. Each cut adapter is written as a bundle, which `predict --run` takes.
 
-Shapes: N test rows, K labels.
+Shapes: N test rows, K labels, R cut ranks.
 """
 
 import os
@@ -20,11 +20,12 @@ from safetensors.torch import save_file
 from loraft.config.kinds import refuse_label_sets
 from loraft.config.schema import Config, LoraSection, SweepConfig
 from loraft.config.yaml_io import dump_config
-from loraft.data.dataset import Split, load_data, warn_of_notes
+from loraft.data.dataset import load_data, warn_of_notes
 from loraft.engine import scorer
 from loraft.errors import ConfigError, RunError, listed, spared
 from loraft.evaluation.choosing import DEFAULT, Metric, report_for
 from loraft.evaluation.equivalence import MARGIN, Equivalence, equivalence
+from loraft.evaluation.evaluate import predicted_rows
 from loraft.evaluation.metrics import LOWER_IS_BETTER
 from loraft.models import manifest
 from loraft.models.adapter import add_adapters
@@ -35,14 +36,7 @@ from loraft.runs.bundle import config_of
 from loraft.runs.environment import keep_environment
 from loraft.runs.lock import locked
 from loraft.runs.peft_folder import CONFIG_FILE, WEIGHTS_FILE
-from loraft.runs.predictions import (
-    PredictedRow,
-    RunPredictions,
-    difference_of_rows,
-    predicted_ids,
-    read_predictions,
-    write_rows,
-)
+from loraft.runs.predictions import RunPredictions, difference_of_rows, read_predictions, write_rows
 from loraft.runs.run import Bundle, Run, find_run, places
 from loraft.runs.study_folders import RankCurveFolder, SweepFolder
 from loraft.studies.sweep.curve_records import CurvePoint, RankCurve
@@ -59,7 +53,7 @@ def find_source(wanted: str, output: Path) -> Run:
     Raises:
         RunError: there is no such run, or no trial of the sweep is finished, or several share the largest rank.
     """
-    sweep = next((SweepFolder(path) for path in places(wanted, output) if path.is_dir()), None)
+    sweep = next((SweepFolder(path) for path in places(wanted, output) if os.path.isdir(path)), None)
     if sweep is None or not sweep.begun:
         return find_run(wanted, output)
     ranks = {run.name: config_of(run).lora.r for run in _finished_in(sweep.path)}
@@ -165,10 +159,11 @@ def _rank_curve(
     ]
     for one, scores_NK in zip(cuts, scores_RNK, strict=True):
         bundle = Bundle(folder.path / f"r{one.rank}")
-        report, predicted = _judged(config, split, calibration.probabilities(scores_NK), full.labels)
+        probs_NK = calibration.probabilities(scores_NK)
+        own_N = probs_NK.argmax(axis=1)
+        report = report_for(config, full.references_N, probs_NK, own_N, full.labels)
         _write(bundle, run, config, one, report.scores)
-        write_rows(bundle, predicted, texts=config.output.texts)
-        own = predicted_ids(predicted, full.labels)
+        write_rows(bundle, predicted_rows(split, full.labels, own_N, probs_NK), texts=config.output.texts)
         points.append(
             CurvePoint(
                 rank=one.rank,
@@ -178,8 +173,8 @@ def _rank_curve(
                 scores=report.scores,
                 intervals=report.intervals,
                 energy=one.energy,
-                to_full=compared(own, full),
-                to_trained=compared(own, twins[one.rank][1]) if one.rank in twins else None,
+                to_full=compared(own_N, full),
+                to_trained=compared(own_N, twins[one.rank][1]) if one.rank in twins else None,
             )
         )
     result = RankCurve(
@@ -241,26 +236,6 @@ def _section(config: Config, rank: int) -> LoraSection:
     """The config's adapter section for a cut adapter, whose scale is 1."""
     changes = {"r": rank, "lora_alpha": float(rank), "alpha_per_rank": None, "use_rslora": False}
     return config.lora.model_copy(update={**changes, "init_lora_weights": "default"})
-
-
-def _judged(
-    config: Config, split: Split, probs_NK: np.ndarray, labels: Sequence[str]
-) -> tuple[Any, list[PredictedRow]]:
-    """The report of a cut adapter on the test split, and its predictions."""
-    predictions_N = probs_NK.argmax(axis=1)
-    rows = [
-        PredictedRow(
-            example.row,
-            example.text,
-            labels[int(label)],
-            labels[k],
-            dict(zip(labels, map(float, probs_K), strict=True)),
-        )
-        for example, label, k, probs_K in zip(
-            split.examples, split.labels, predictions_N.tolist(), probs_NK, strict=True
-        )
-    ]
-    return report_for(config, split.labels, probs_NK, predictions_N, labels), rows
 
 
 def _write(bundle: Bundle, run: Run, config: Config, one: Cut, scores: dict[str, float]) -> None:
