@@ -7,7 +7,7 @@ from loraft.evaluation.equivalence import LEVEL, MARGIN, equivalence
 from loraft.evaluation.intervals import differences
 from loraft.evaluation.metrics import scores_of_many
 
-ROWS, DRAWS = 1500, 250
+ROWS, DRAWS = 1500, 160
 
 
 def population(gap: float) -> np.ndarray:
