@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loraft.config.names import show
 from loraft.config.schema import Config
 from loraft.data.columns import given_sentence
 from loraft.data.records import BadRow, Example
 from loraft.engine import scorer
 from loraft.engine.layout import common_prefix
 from loraft.engine.row_batches import KeptPrefix
-from loraft.errors import DataError
-from loraft.evaluation import multilabel
+from loraft.errors import ConfigError, DataError, listed
+from loraft.evaluation import explanation, multilabel
+from loraft.evaluation.explanation import Explanation, Explanations
 from loraft.evaluation.predict import Loaded, Prediction, opened, predictions
 from loraft.models.prompts import warn_of_cuts
+from loraft.runs.predictions import MISTAKES, PredictedRow, mistakes
+from loraft.runs.records import write_record
+from loraft.runs.run import Run
 
 if TYPE_CHECKING:
     from loraft.evaluation.sklearn_classifier import SklearnClassifier
@@ -75,6 +80,38 @@ class Classifier:
         """Returns the labels' scores as in `engine.scorer.score`, in nats: (N, K); the rest as in `predict`."""
         return self._scores(_rows(texts))
 
+    def explain(self, texts: str | Example | Iterable[str | Example], label: str | None = None) -> list[Explanation]:
+        """Returns for each text what leaving out each of its words does to the log-odds of a label.
+
+        A text and all its variants are scored in one batch. See `evaluation.explanation`.
+
+        Args:
+            texts: one text or N.
+            label: to explain; by default the predicted one. With `prompt.kind=multilabel` each predicted one has an
+                explanation of its own; where none is predicted, the one with the highest probability.
+
+        Raises:
+            ConfigError: `label` is none of the run's.
+            DataError: an item is no text, is empty, or is too long.
+        """
+        if label is not None and label not in self.labels:
+            raise ConfigError(f"label: none of the run's (got {show(label)}); allowed: {listed(self.labels)}")
+        return [found for row in _rows(texts) for found in self._explained(row, label)]
+
+    def _explained(self, row: Example, label: str | None) -> list[Explanation]:
+        several = self.loaded.encoder.task.kind == "multilabel"
+        log_probs_NK = self._scores(explanation.variants(row), told=1)
+        (found,) = predictions([row], log_probs_NK[:1], self.loaded)
+        predicted = found.label if isinstance(found.label, tuple) else (found.label,)
+        chosen = predicted if label is None else (label,)
+        return [
+            explanation.explanation(
+                row, one, found.probs[one], explanation.log_odds(log_probs_NK, self.labels.index(one), several=several)
+            )
+            for one in chosen or (max(found.probs, key=lambda one: found.probs[one]),)
+            if one is not None
+        ]
+
     def prompt_tokens(self, texts: Sequence[str]) -> list[int]:
         """Returns the number of tokens of each text's prompt."""
         with self.lock:
@@ -90,7 +127,8 @@ class Classifier:
 
         return SklearnClassifier(self)
 
-    def _scores(self, rows: list[Example]) -> np.ndarray:
+    def _scores(self, rows: list[Example], told: int | None = None) -> np.ndarray:
+        """The scores of the rows; a warning says how many of the first `told`, by default all, were shortened."""
         encoder = self.loaded.encoder
         with self.lock:
             prompts = encoder.encode([row.text for row in rows])
@@ -105,7 +143,7 @@ class Classifier:
             )()
             if kept.ids is self._kept.ids:  # else the rows began otherwise
                 self._kept.cache = kept.cache
-        warn_of_cuts(prompts, "of these")
+        warn_of_cuts(prompts[:told], "of these")
         return found
 
 
@@ -131,7 +169,26 @@ def load(run: str | Path, *, config: Config | None = None) -> Classifier:
     return Classifier(opened(run, None, config))
 
 
-def _rows(texts: str | Iterable[str]) -> list[Example]:
+def explain_mistakes(run: Run, loaded: Loaded, rows: Sequence[PredictedRow]) -> None:
+    """Keeps explanations of the mistakes that a run's report lists; none where no sentence may be written.
+
+    There are none either where answers were generated: they did not come from the labels' scores.
+
+    Args:
+        run: whose directory gets the file.
+        loaded: its adapter.
+        rows: its predictions on the test split.
+    """
+    run.explanations_path.unlink(missing_ok=True)  # of a process that was killed before the results were written
+    if not loaded.config.output.texts or loaded.config.eval.decode != "score":
+        return
+    listed_rows = [Example(row.text, row=row.row) for row in mistakes(rows)[:MISTAKES]]
+    write_record(run.explanations_path, Explanations(tuple(Classifier(loaded).explain(listed_rows))))
+
+
+def _rows(texts: str | Example | Iterable[str | Example]) -> list[Example]:
+    if isinstance(texts, Example):
+        return [texts]
     # A table's items would be the names of its columns.
     if not isinstance(texts, Iterable) or isinstance(texts, Mapping) or getattr(texts, "ndim", 1) != 1:
         raise DataError(
@@ -140,7 +197,7 @@ def _rows(texts: str | Iterable[str]) -> list[Example]:
     given = [texts] if isinstance(texts, str | bytes) else texts
     rows = []
     for number, text in enumerate(given, start=1):
-        row = given_sentence(text, number)
+        row = text if isinstance(text, Example) else given_sentence(text, number)
         if isinstance(row, BadRow):
             raise DataError(f"text {row.row}: {row.reason}")
         rows.append(row)

@@ -22,9 +22,11 @@ from loraft.evaluation import advice, label_sets, training_advice
 from loraft.evaluation.baselines import compared_with
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.classifier import explain_mistakes
 from loraft.evaluation.enough_rows import refuse_unmeasured
 from loraft.evaluation.evaluate import judge
 from loraft.evaluation.figures import draw_run_figures
+from loraft.evaluation.predict import Loaded
 from loraft.models import manifest
 from loraft.models.adapter import add_adapter, coverage, parameter_counts, remove_adapter
 from loraft.models.encoder import Encoder
@@ -144,7 +146,7 @@ def run_training(
         fit: puts weights that were trained elsewhere into the empty adapter, instead of training here.
         resume: go on from the newest checkpoint, and with the scores that were measured before.
         quiet: draw no progress bar.
-        figures: draw them; `loraft report` does it otherwise.
+        figures: draw them, and explain mistakes; figures are otherwise drawn by `loraft report`.
     """
     try:
         with Trackers(run, inputs.config) as trackers:
@@ -191,6 +193,9 @@ def _train_and_judge(
         counts = {} if thresholds else {label: rows_of.count(k) for k, label in enumerate(labels)}
         data = manifest.DataIdentity(config.data.source, fingerprints, splits["train"].pool, counts)
         save_adapter(run, model, manifest.describe(config, encoder, identity, data, scores, thresholds, made_in))
+        if figures and is_main_process():
+            with spared("the words of its mistakes", f"loraft explain --run {shlex.quote(str(run.path))} SENTENCE"):
+                explain_mistakes(run, Loaded(encoder, model, run.adapter, config, thresholds or ()), rows)
     finally:
         remove_adapter(model)
     write_rows(run, rows, texts=config.output.texts)
