@@ -22,8 +22,8 @@ from loraft.training.model_card import SENTENCE, beside, calibration, headline, 
 from loraft.training.results import RunResult
 
 WORDS = (
-    f"Words for it: up to {TOP} words without which the log-odds of the wrong label fall most, and by how many nats. They"
-    " are what the model goes by, not causes; loraft explain --run . 'câu' shows all words of a sentence."
+    f"Words for it: up to {TOP} words without which the log-odds of the wrong label fall most, and by how many nats."
+    " They are what the model goes by, not causes; loraft explain --run . 'câu' shows all words of a sentence."
 )
 
 
