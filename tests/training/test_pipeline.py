@@ -194,6 +194,7 @@ def test_what_fails_at_the_end_costs_neither_adapter_nor_scores(
     inputs = loaded(tmp_path, baseline=report(0.25))
     run = start_run(inputs.config, force=False, resume=False)
     monkeypatch.setattr(pipeline, "draw_run_figures", broken)
+    monkeypatch.setattr(pipeline, "explain_mistakes", broken)
     monkeypatch.setattr(pipeline, "compared_with", broken)
     monkeypatch.setattr(pipeline.advice, "of_evaluation", broken)
     monkeypatch.setattr(pipeline, "model_card", broken)
@@ -202,7 +203,8 @@ def test_what_fails_at_the_end_costs_neither_adapter_nor_scores(
         result = run_training(run, inputs, fit=filled)
     said = [str(one.message) for one in told if "left out" in str(one.message)]
     assert [one.partition(":")[0] for one in said] == [
-        "the warnings about the scores", "the baselines", "the model card", "the figures",
+        "the words behind its mistakes", "the warnings about the scores", "the baselines", "the model card",
+        "the figures",
     ]  # fmt: skip
     assert f"loraft report {run.path}" in said[-1]
     assert RunResult.of(run).after == result.after

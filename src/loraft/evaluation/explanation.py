@@ -70,7 +70,7 @@ class Explanation:
 class Explanations:
     """Explanations of a run's most confident mistakes, as a file keeps them."""
 
-    mistakes: tuple[Explanation, ...] = ()
+    mistakes: tuple[Explanation, ...]
 
 
 def word_spans(text: str) -> list[Span]:

@@ -21,6 +21,7 @@ from loraft.studies.report_sections import config_and_environment, figure, made_
 from loraft.training.model_card import SENTENCE, beside, calibration, headline, pairs
 from loraft.training.results import RunResult
 
+WITHOUT = "delete it: the report is then without these words"
 WORDS = (
     f"Words for it: up to {TOP} words without which the log-odds of the wrong label fall most, and by how many nats."
     " They are what the model goes by, not causes; loraft explain --run . 'câu' shows all words of a sentence."
@@ -106,7 +107,7 @@ def _words(run: Run, shown: Sequence[PredictedRow]) -> dict[int, str]:
         return {}
     wrong = {row.row: {*_labels(row.predicted)} - {*_labels(row.label)} for row in shown}
     found: dict[int, str] = {}
-    for one in read_record(run.explanations_path, Explanations, run.mend).mistakes:
+    for one in read_record(run.explanations_path, Explanations, WITHOUT).mistakes:
         if one.label in (labels := wrong.get(one.row, set())):
             named = f"{one.label}: " if len(labels) > 1 else ""
             found[one.row] = "; ".join(filter(None, (found.get(one.row), named + strongest(one))))

@@ -194,7 +194,7 @@ def _train_and_judge(
         data = manifest.DataIdentity(config.data.source, fingerprints, splits["train"].pool, counts)
         save_adapter(run, model, manifest.describe(config, encoder, identity, data, scores, thresholds, made_in))
         if figures and is_main_process():
-            with spared("the words of its mistakes", f"loraft explain --run {shlex.quote(str(run.path))} SENTENCE"):
+            with spared("the words behind its mistakes", f"loraft explain --run {shlex.quote(str(run.path))} SENTENCE"):
                 explain_mistakes(run, Loaded(encoder, model, run.adapter, config, thresholds or ()), rows)
     finally:
         remove_adapter(model)
