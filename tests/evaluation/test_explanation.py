@@ -31,7 +31,8 @@ from loraft.evaluation.explanation import (
     without,
     word_spans,
 )
-from loraft.evaluation.predict import predict
+from loraft.evaluation.predict import Loaded, predict
+from loraft.models.calibration import NONE, Calibration
 from loraft.runs.predictions import MISTAKES, PredictedRow, mistakes
 from loraft.runs.records import read_record
 from loraft.runs.run import Run
@@ -118,13 +119,17 @@ def test_an_effect_has_a_sign_unless_it_rounds_to_zero(effect: float, text: str)
 # --- a classifier whose scores are known ------------------------------------------------------------------------------
 
 
-def double(score: Callable[[str], list[float]], kind: str = "single", thresholds: tuple[float, ...] = ()) -> Classifier:
+def double(
+    score: Callable[[str], list[float]],
+    kind: str = "single",
+    thresholds: tuple[float, ...] = (),
+    calibration: Calibration = NONE,
+) -> Classifier:
     """A classifier whose scores of a text are those of a function; keeps the texts of each call as `calls`."""
     made: Any = object.__new__(Classifier)
     made.labels = LABELS
-    made.loaded = SimpleNamespace(
-        encoder=SimpleNamespace(task=SimpleNamespace(labels=LABELS, kind=kind)), thresholds=thresholds
-    )
+    encoder: Any = SimpleNamespace(task=SimpleNamespace(labels=LABELS, kind=kind))
+    made.loaded = Loaded(encoder, None, Path(), resolve(), thresholds, calibration)  # type: ignore[arg-type]
     made.calls = []
 
     def scores(rows: list[Example], told: int | None = None) -> np.ndarray:
@@ -155,6 +160,19 @@ def test_in_an_additive_model_the_effects_are_its_weights() -> None:
     assert strongest(found) == "hay +2.00, rất +0.75, thầy +0.25"
     assert strongest(other) == "dạy +0.49"  # log(e^-1 + e^3) - log(e^-1 + e^2.5)
     assert strongest(Explanation(1, "a", "b", 0.5, 0.0, (WordEffect("a", 0, 1, -1.0),))) == "-"
+
+
+def test_effects_are_those_of_calibrated_probabilities() -> None:
+    def score(text: str) -> list[float]:
+        return [0.0, -1.0, sum(WEIGHTS[word] for word in text.split())]
+
+    calibration = Calibration(2.0, (1.5, -1.0, -0.5))
+    (found,) = double(score, calibration=calibration).explain("thầy hay")
+    probs = calibration.probabilities(np.array([score("thầy hay"), score("hay"), score("thầy")]))[:, 0]
+    odds = np.log(probs / (1 - probs))
+    assert found.label == "negative"  # a bias changes the label
+    assert found.probability == pytest.approx(probs[0])
+    assert [word.effect for word in found.words] == pytest.approx([odds[0] - odds[1], odds[0] - odds[2]])
 
 
 def test_planted_words_come_out_and_others_have_no_effect() -> None:
@@ -262,8 +280,9 @@ def test_a_run_keeps_explanations_of_its_mistakes_unless_it_must_not(
     monkeypatch.setattr(module, "MOST", 2)
     made = Run(tmp_path)
     made.explanations_path.write_text("of an earlier process", encoding="utf-8")
-    found: Any = SimpleNamespace(**{**vars(loaded.loaded), "config": resolve(overrides=[setting])})
-    explain_mistakes(made, found, [wrong(row, row / 100) for row in range(1, MISTAKES + 3)])
+    rows = [wrong(row, row / 100) for row in range(1, MISTAKES + 3)]
+    used = loaded.loaded
+    explain_mistakes(made, resolve(overrides=[setting]), used.encoder, used.model, (), NONE, rows)
     if setting != "output.texts=true":
         assert not made.explanations_path.exists()
         return

@@ -8,7 +8,7 @@ import typer
 from loraft.cli.console import results_stream, say, start_command
 from loraft.cli.finished_run import finished_run
 from loraft.cli.inputs import InputFile, InputFormat, Sentences, TextColumn, file_settings, given_rows
-from loraft.cli.options import Output, RunName, Sets, Verbose
+from loraft.cli.options import Output, Raw, RunName, Sets, Verbose, dotted, uncalibrated
 from loraft.data.readers import unlabelled
 from loraft.data.records import BadRow, Example
 from loraft.errors import ConfigError, DataError, listed
@@ -29,6 +29,7 @@ def explain(
     format: InputFormat = "auto",
     text_column: TextColumn = None,
     label: Annotated[str | None, typer.Option(metavar="NAME", help="Label to explain; else the predicted one.")] = None,
+    raw: Raw = False,
     sets: Sets = None,
     output: Output = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a label, with each word's place.")] = False,
@@ -41,7 +42,7 @@ def explain(
     from loraft.config.diagnostics import checked
     from loraft.config.names import show
 
-    path, resolved = finished_run(run, output, sets or (), {})
+    path, resolved = finished_run(run, output, sets or (), dotted(calibrate=uncalibrated(raw)))
     labels = resolved.prompt.labels or []
     label = None if label is None else unicodedata.normalize("NFC", label)
     if label is not None and label not in labels:

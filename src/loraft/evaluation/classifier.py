@@ -1,23 +1,28 @@
 """A run that stays loaded, `loraft.load`: for programs that ask again and again, threads and scikit-learn."""
 
+import shlex
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from loraft.config.names import show
 from loraft.config.schema import Config
 from loraft.data.columns import given_sentence
 from loraft.data.records import BadRow, Example
+from loraft.distributed import is_main_process
 from loraft.engine import scorer
 from loraft.engine.layout import common_prefix
 from loraft.engine.row_batches import KeptPrefix
-from loraft.errors import ConfigError, DataError, listed
-from loraft.evaluation import explanation, multilabel
+from loraft.errors import ConfigError, DataError, listed, spared
+from loraft.evaluation import explanation
 from loraft.evaluation.explanation import Explanation, Explanations
 from loraft.evaluation.predict import Loaded, Prediction, opened, predictions
+from loraft.models.calibration import Calibration
+from loraft.models.encoder import Encoder
 from loraft.models.prompts import warn_of_cuts
 from loraft.runs.predictions import MISTAKES, PredictedRow, mistakes
 from loraft.runs.records import write_record
@@ -70,14 +75,13 @@ class Classifier:
     def probabilities(self, texts: str | Iterable[str]) -> np.ndarray:
         """Returns the probability of each label, in [0, 1]: (N, K) float64, the columns as in `labels`.
 
-        With `prompt.kind=multilabel` each is a probability by itself, else rows sum to 1. Arguments and errors as in
-        `predict`.
+        They are calibrated, unless the config's `eval.calibrate` is false. With `prompt.kind=multilabel` each is a
+        probability by itself, else rows sum to 1. Arguments and errors as in `predict`.
         """
-        several = self.loaded.encoder.task.kind == "multilabel"
-        return np.asarray((multilabel.probabilities if several else scorer.to_probs)(self.log_probs(texts)))
+        return self.loaded.probabilities(self.log_probs(texts))
 
     def log_probs(self, texts: str | Iterable[str]) -> np.ndarray:
-        """Returns the labels' scores as in `engine.scorer.score`, in nats: (N, K); the rest as in `predict`."""
+        """Returns the labels' scores before calibration, as `engine.scorer.score` does, in nats: (N, K)."""
         return self._scores(_rows(texts))
 
     def explain(self, texts: str | Example | Iterable[str | Example], label: str | None = None) -> list[Explanation]:
@@ -99,14 +103,14 @@ class Classifier:
         return [found for row in _rows(texts) for found in self._explained(row, label)]
 
     def _explained(self, row: Example, label: str | None) -> list[Explanation]:
-        several = self.loaded.encoder.task.kind == "multilabel"
         log_probs_NK = self._scores(explanation.variants(row), told=1)
         (found,) = predictions([row], log_probs_NK[:1], self.loaded)
         predicted = found.label if isinstance(found.label, tuple) else (found.label,)
         chosen = predicted if label is None else (label,)
+        several, adjusted_NK = self.loaded.several, self.loaded.calibration.adjusted(log_probs_NK)
         return [
             explanation.explanation(
-                row, one, found.probs[one], explanation.log_odds(log_probs_NK, self.labels.index(one), several=several)
+                row, one, found.probs[one], explanation.log_odds(adjusted_NK, self.labels.index(one), several=several)
             )
             for one in chosen or (max(found.probs, key=lambda one: found.probs[one]),)
             if one is not None
@@ -169,21 +173,37 @@ def load(run: str | Path, *, config: Config | None = None) -> Classifier:
     return Classifier(opened(run, None, config))
 
 
-def explain_mistakes(run: Run, loaded: Loaded, rows: Sequence[PredictedRow]) -> None:
-    """Keeps explanations of the mistakes that a run's report lists; none where no sentence may be written.
+def explain_mistakes(
+    run: Run,
+    config: Config,
+    encoder: Encoder,
+    model: PreTrainedModel,
+    thresholds: Sequence[float],
+    calibration: Calibration,
+    rows: Sequence[PredictedRow],
+) -> None:
+    """Keeps explanations of the mistakes that a run's report lists; an error is a warning.
 
-    There are none either where answers were generated: they did not come from the labels' scores.
+    There are none where no sentence may be written, nor where answers were generated: these did not come from the
+    labels' scores. Of several processes the main one works.
 
     Args:
         run: whose directory gets the file.
-        loaded: its adapter.
+        config: of the run.
+        encoder: of its task.
+        model: with its adapter, in evaluation mode.
+        thresholds: of each label, where a row has any number of labels.
+        calibration: of the probabilities.
         rows: its predictions on the test split.
     """
-    run.explanations_path.unlink(missing_ok=True)  # of a process that was killed before the results were written
-    if not loaded.config.output.texts or loaded.config.eval.decode != "score":
+    if not is_main_process():
         return
-    listed_rows = [Example(row.text, row=row.row) for row in mistakes(rows)[:MISTAKES]]
-    write_record(run.explanations_path, Explanations(tuple(Classifier(loaded).explain(listed_rows))))
+    with spared("the words behind its mistakes", f"loraft explain --run {shlex.quote(str(run.path))} SENTENCE"):
+        run.explanations_path.unlink(missing_ok=True)  # of a process that was killed before it wrote the results
+        if config.output.texts and config.eval.decode == "score":
+            classifier = Classifier(Loaded(encoder, model, run.adapter, config, tuple(thresholds), calibration))
+            shown = [Example(row.text, row=row.row) for row in mistakes(rows)[:MISTAKES]]
+            write_record(run.explanations_path, Explanations(tuple(classifier.explain(shown))))
 
 
 def _rows(texts: str | Example | Iterable[str | Example]) -> list[Example]:
