@@ -13,6 +13,7 @@ from helpers.tiny import SENTENCES
 from loraft.config.resolve import resolve
 from loraft.data.records import Example
 from loraft.engine import scorer
+from loraft.engine.probabilities import to_probs
 from loraft.errors import ConfigError, DataError
 from loraft.evaluation import explanation as module
 from loraft.evaluation import multilabel
@@ -101,8 +102,8 @@ def test_a_sentence_of_too_many_characters_is_refused() -> None:
 
 def test_log_odds_are_those_of_the_probabilities() -> None:
     log_probs_NK = np.random.default_rng(0).normal(0, 3, (20, 6))
-    for several, to_probs, labels in ((False, scorer.to_probs, 6), (True, multilabel.probabilities, 3)):
-        probs_NK = to_probs(log_probs_NK)
+    for several, to_probs_of, labels in ((False, to_probs, 6), (True, multilabel.probabilities, 3)):
+        probs_NK = to_probs_of(log_probs_NK)
         for k in range(labels):
             found = log_odds(log_probs_NK, k, several=several)
             assert found == pytest.approx(np.log(probs_NK[:, k] / (1 - probs_NK[:, k])), rel=1e-9, abs=1e-9)
