@@ -22,6 +22,7 @@ from loraft.cli import (
     compare,
     data,
     evaluate,
+    explain,
     export,
     fewshot,
     inspect,
@@ -95,6 +96,7 @@ app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(suggest.suggest)
+app.command()(explain.explain)
 app.command()(merge.merge)
 app.command()(export.export)
 app.command()(serve.serve)

@@ -10,8 +10,8 @@ import typer
 
 from loraft.cli.console import results_stream, say, start_command
 from loraft.cli.finished_run import finished_run
+from loraft.cli.inputs import file_settings
 from loraft.cli.options import Output, RunName, Sets, Verbose
-from loraft.cli.predict import file_settings
 from loraft.data.readers import input_rows, unlabelled
 from loraft.errors import ConfigError, LoraftError, first_line
 

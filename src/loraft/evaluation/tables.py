@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 
 from rich.table import Table
+from rich.text import Text
 
 from loraft.display.table import MANY_LABELS, SHOWN_LABELS, add_row, narrow_table, number_table
+from loraft.display.under_words import under_words
 from loraft.evaluation import verdicts
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.classification_report import EvaluationReport, ProbabilityScores, confusions
+from loraft.evaluation.explanation import Explanation, signed
 from loraft.evaluation.verdicts import cell
+from loraft.visible import visible
 
 
 def before_after(
@@ -42,6 +46,27 @@ def before_after(
     if after.truncated:
         add_row(table, "rows shortened, share of all tokens", "", _shortened(after), "")
     return table
+
+
+def explained(found: Explanation, width: int) -> Text:
+    """The label with its probability, and the sentence with each word's effect below it.
+
+    Words for the label are green and have a plus, words against it red with a minus; an effect of at least half the
+    largest is bold.
+
+    Args:
+        found: of one label.
+        width: of the terminal, in cells.
+    """
+    strong = max((abs(word.effect) for word in found.words), default=0.0) / 2
+
+    def style(effect: float) -> str:
+        colour = {"+": "green", "-": "red"}.get(signed(effect)[0], "")
+        return f"bold {colour}" if colour and abs(effect) >= strong else colour
+
+    words = [(word.text, signed(word.effect), style(word.effect)) for word in found.words]
+    head = Text(visible(f"{found.label} {found.probability:.3f}"), "bold", end="")
+    return Text("\n").join([head, under_words(words, width)])
 
 
 def summary(report: EvaluationReport, metric: Metric = DEFAULT) -> Table:

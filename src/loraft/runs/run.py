@@ -76,6 +76,11 @@ class Run(RunFolder):
         return self.path / "predictions.jsonl"
 
     @property
+    def explanations_path(self) -> Path:
+        """What the words of the most confident mistakes do to their labels, see `evaluation.explanation`."""
+        return self.path / "explanations.json"
+
+    @property
     def before_path(self) -> Path:
         """The backbone's scores before training, kept so that a resumed training need not measure them again."""
         return self.path / "before.json"

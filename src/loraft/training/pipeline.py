@@ -22,6 +22,7 @@ from loraft.errors import spared
 from loraft.evaluation import advice
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.classifier import explain_mistakes
 from loraft.evaluation.enough_rows import refuse_unmeasured
 from loraft.evaluation.evaluate import judge
 from loraft.evaluation.figures import draw_run_figures
@@ -153,7 +154,7 @@ def run_training(
         fit: puts weights that were trained elsewhere into the empty adapter, instead of training here.
         resume: go on from the newest checkpoint, and with the scores that were measured before.
         quiet: draw no progress bar.
-        figures: draw them; `loraft report` does it otherwise.
+        figures: draw them, and explain mistakes; figures are otherwise drawn by `loraft report`.
     """
     try:
         with Trackers(run, inputs.config) as trackers:
@@ -179,9 +180,7 @@ def _train_and_judge(
     test = splits["test"]
     prompts = encoder.encode(test.texts)
     warn_of_cuts(prompts, test.name)
-    before = inputs.baseline
-    if before is None and resume:
-        before = earlier_scores(run)
+    before = inputs.baseline or (earlier_scores(run) if resume else None)
     if inputs.start is not None:
         inputs.start.begin(run, config, encoder, base, splits, resume=resume)
     elif before is None:
@@ -211,6 +210,8 @@ def _train_and_judge(
         if inputs.start is not None:
             content = replace(content, started_from=vars(inputs.start.record))
         save_adapter(run, model, content, found.scores)
+        if figures:
+            explain_mistakes(run, config, encoder, model, thresholds or (), calibration, rows)
     finally:
         remove_adapter(model)
     write_rows(run, rows, texts=config.output.texts)
