@@ -19,6 +19,7 @@ from loraft.data.dataset import Split, load_data, warn_of_notes
 from loraft.data.splitting import DrawError, drawn_splits, near_duplicate_groups
 from loraft.errors import ConfigError, DataError, RunError
 from loraft.evaluation import confident_learning
+from loraft.evaluation.baselines import tfidf
 from loraft.evaluation.confident_learning import self_confidence
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import keep_environment
@@ -28,9 +29,10 @@ from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config
 from loraft.runs.run import Run
 from loraft.runs.storage import reraise
 from loraft.runs.study_folders import AuditFolder
-from loraft.studies.audit.records import AuditResult, Conflict, SuspectRow
+from loraft.studies.audit.records import FOLDS, AuditResult, Conflict, SuspectRow
 
-FOLDS = 5
+INVERSE_PENALTY = 5.0  # C of the logistic regression
+TINY = 1e-12  # of probabilities that are multiplied
 
 
 def audit_folder(config: Config, split: str = "train") -> AuditFolder:
@@ -86,7 +88,8 @@ def _audit(config: Config, rows: Split, fold_N: Sequence[int], folder: AuditFold
     keep_environment(folder.environment_path, config)
     adapters = FoldAdapters(config, rows, np.asarray(fold_N), base, encoder, quiet)
     log_probs_NK, seconds = adapters.scores(folder)
-    probs_NK, labels = scorer.to_probs(log_probs_NK), encoder.task.labels
+    labels = encoder.task.labels
+    probs_NK = combined(scorer.to_probs(log_probs_NK), linear_probabilities(rows, np.asarray(fold_N), len(labels)))
     write_rows(
         Run(folder.path),
         [
@@ -107,6 +110,29 @@ def _audit(config: Config, rows: Split, fold_N: Sequence[int], folder: AuditFold
     for one in folder.path.glob("folds-*"):  # weights and checkpoints
         shutil.rmtree(one)
     return result
+
+
+def linear_probabilities(rows: Split, fold_N: np.ndarray, num_labels: int) -> np.ndarray:
+    """Out-of-fold probabilities, (N, K), of logistic regression on TF-IDF of words and word pairs, same folds."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    probs_NK, texts = np.zeros((len(rows), num_labels)), np.array(rows.texts, dtype=object)
+    for fold in range(FOLDS):
+        own = fold_N == fold
+        classifier = make_pipeline(tfidf(int((~own).sum())), LogisticRegression(C=INVERSE_PENALTY, max_iter=300))
+        classifier.fit(texts[~own], rows.labels[~own])
+        probs_NK[np.ix_(own, classifier.classes_)] = classifier.predict_proba(texts[own])
+    return probs_NK
+
+
+def combined(one_NK: np.ndarray, other_NK: np.ndarray) -> np.ndarray:
+    """The geometric mean of two classifiers' probabilities, normalised, (N, K).
+
+    A wrong label contradicts both; a hard sentence is mostly hard for one of them. docs/audit.md has what it gains.
+    """
+    mean_NK = np.sqrt(np.maximum(one_NK, TINY) * np.maximum(other_NK, TINY))
+    return np.asarray(mean_NK / mean_NK.sum(axis=1, keepdims=True))
 
 
 def found_in(config: Config, rows: Split, probs_NK: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:

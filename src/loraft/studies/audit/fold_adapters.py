@@ -28,6 +28,7 @@ from loraft.models.prompts import warn_of_cuts
 from loraft.runs.folders import append_line
 from loraft.runs.records import read_object
 from loraft.runs.study_folders import AuditFolder, JointPass
+from loraft.studies.audit.records import FOLDS
 from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, SparseCheckpoints, TrainingClock
 from loraft.training.dataset import TrainingData
 from loraft.training.joint_adapters import JointAdapters, joint_is_faster
@@ -36,7 +37,6 @@ from loraft.training.learning_rate import learning_rate
 from loraft.training.memory import most_adapters
 from loraft.training.whole_checkpoints import delete_later, newest_checkpoint
 
-FOLDS = 5
 EPOCHS = 1 / 3  # of those of a training
 
 

@@ -6,6 +6,8 @@ from typing import Literal, Self
 from loraft.runs.records import record_from
 from loraft.runs.study_folders import AuditFolder
 
+FOLDS = 5
+
 
 @dataclass(frozen=True)
 class SuspectRow:
