@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from loraft.cli import (
+    audit,
     check,
     compare,
     data,
@@ -104,6 +105,7 @@ app.command()(fewshot.fewshot)
 app.command()(sweep.sweep)
 app.command()(compare.compare)
 app.command()(data.data)
+app.command()(audit.audit)
 app.command()(check.check)
 app.add_typer(task.app, name="task")
 app.command()(report.report)

@@ -151,3 +151,29 @@ class DatasetFolder(RunFolder):
         """The figure of sentence lengths by the values of a column."""
         word = "".join(c if c.isalnum() or c in "-_" else "_" for c in column)
         return self.plots / f"lengths_by_{word}.png"
+
+
+class AuditFolder(RunFolder):
+    """The directory of an audit: what each fold's adapter says of the rows that it did not learn, and the result."""
+
+    kind = "audit"
+    config_file, results_file = "audit.yaml", "audit.json"
+    marks = (*RunFolder.marks, "audit.json", "folds-*")
+
+    @property
+    def how_to_resume(self) -> str:
+        """The command that continues this audit, for messages."""
+        return f"loraft audit --config {shlex.quote(str(self.config_path))}"
+
+    def refusal(self, *, force: bool, resume: bool) -> str | None:
+        """None: the same command goes on, or shows the results again."""
+        return None
+
+    @property
+    def rows_path(self) -> Path:
+        """The fingerprint of the rows that are audited."""
+        return self.path / "rows.sha256"
+
+    def fold_pass(self, folds: range) -> "JointPass":
+        """The directory of the training of the adapters of these folds."""
+        return JointPass(self.path / f"folds-{'-'.join(str(fold + 1) for fold in folds)}")

@@ -16,7 +16,16 @@ from loraft.evaluation import tables as evaluation_tables
 from loraft.runs.lock import working_there
 from loraft.runs.output_paths import check_target, head, writing
 from loraft.runs.run import Run, places
-from loraft.runs.study_folders import DatasetFolder, FewshotFolder, FoldsFolder, RankCurveFolder, SweepFolder
+from loraft.runs.study_folders import (
+    AuditFolder,
+    DatasetFolder,
+    FewshotFolder,
+    FoldsFolder,
+    RankCurveFolder,
+    SweepFolder,
+)
+from loraft.studies.audit import tables as audit_tables
+from loraft.studies.audit.records import AuditResult
 from loraft.studies.dataset import tables as dataset_tables
 from loraft.studies.dataset.records import DatasetStatistics
 from loraft.studies.fewshot import tables as fewshot_tables
@@ -194,6 +203,22 @@ def of_data(folder: Path) -> Document:
     )
 
 
+def of_audit(folder: Path) -> Document:
+    """The report of a finished audit: each suspect row with its suggestion, and why."""
+    found = AuditFolder(folder)
+    result = AuditResult.of(found)
+    return Document(
+        title=f"Audit {found.name}",
+        subtitle=made_from(found, f"{result.rows:,} rows of {result.split}"),
+        sections=[
+            ("Labels that are probably wrong", [*audit_tables.notes(result), *audit_tables.page_suspects(result)]),
+            ("From which label to which", [audit_tables.moves(result)]),
+            ("Same or nearly same sentences with several labels", audit_tables.page_conflicts(result)),
+            ("Config", config_and_environment(found)),
+        ],
+    )
+
+
 # Name of the results file, which exists if the work is finished: function that makes the report.
 KINDS: dict[str, Callable[[Path], Document]] = {
     Run.results_file: of_run,
@@ -202,6 +227,7 @@ KINDS: dict[str, Callable[[Path], Document]] = {
     FoldsFolder.results_file: of_folds,
     FewshotFolder.results_file: of_fewshot,
     DatasetFolder.results_file: of_data,
+    AuditFolder.results_file: of_audit,
 }
 
 
