@@ -136,7 +136,7 @@ def predict(
             yield row
 
     bad = labelled = given = 0
-    progress = {} if partial is None else {"progress": prediction.Progress(**partial.state)}
+    progress: dict[str, Any] = {} if partial is None else {"progress": prediction.Progress(**partial.state)}
     wait = WAIT if source == "stdin" else None
     with partial or nullcontext():
         for row in prediction.predict(
