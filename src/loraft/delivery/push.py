@@ -36,8 +36,8 @@ from loraft.training.results import RunResult
 EXPORTED_FILES = ("*.onnx", "*.onnx.data")
 # Keys under which loraft, peft and transformers may keep the path of a folder or file, also one of the root like /data.
 PATHS = {
-    "name", "source", "task", "split", "train_split", "validation_split", "test_split", "backbone", "_name_or_path",
-    "name_or_path", "base_model_name_or_path",
+    "name", "source", "task", "split", "train_split", "validation_split", "test_split", "extra_train", "from_run",
+    "run", "backbone", "_name_or_path", "name_or_path", "base_model_name_or_path",
 }  # fmt: skip
 # Keys of texts, which may look like a path and stay.
 TEXTS = {

@@ -212,7 +212,18 @@ def _judged(
             bootstrap_samples=config.eval.bootstrap_samples,
             seed=config.seed,
         )
-    rows = [
+    return report, predicted_rows(split, labels, predictions_N, probs_NK, answers)
+
+
+def predicted_rows(
+    split: Split,
+    labels: Sequence[str],
+    predictions_N: np.ndarray,
+    probs_NK: np.ndarray | None,
+    answers: Sequence[str] | None = None,
+) -> list[PredictedRow]:
+    """Returns the predictions of a split's rows, from label ids (-1 for no label), and probabilities or answers."""
+    return [
         PredictedRow(
             row=example.row,
             text=example.text,
@@ -223,4 +234,3 @@ def _judged(
         )
         for i, (example, predicted) in enumerate(zip(split.examples, predictions_N.tolist(), strict=True))
     ]
-    return report, rows

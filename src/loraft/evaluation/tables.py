@@ -3,24 +3,31 @@
 from collections.abc import Mapping
 
 from rich.table import Table
+from rich.text import Text
 
 from loraft.display.table import MANY_LABELS, SHOWN_LABELS, add_row, narrow_table, number_table
+from loraft.display.under_words import under_words
 from loraft.evaluation import verdicts
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.classification_report import EvaluationReport, ProbabilityScores, confusions
+from loraft.evaluation.explanation import Explanation, signed
 from loraft.evaluation.verdicts import cell
+from loraft.visible import visible
 
 
-def before_after(before: EvaluationReport | None, after: EvaluationReport, metric: Metric = DEFAULT) -> Table:
-    """Every score and every label's F1, as fractions: the backbone zero-shot, the adapter, the difference in points.
+def before_after(
+    before: EvaluationReport | None, after: EvaluationReport, metric: Metric = DEFAULT, before_is: str = "zero-shot"
+) -> Table:
+    """Every score and every label's F1, as fractions: before the training, the adapter, the difference in points.
 
     Args:
-        before: report of the backbone; None if it was not measured.
+        before: report of the backbone, or of the adapter that was trained further; None if it was not measured.
         after: report of the adapter.
         metric: that picked the checkpoint.
+        before_is: what `before` are the scores of.
     """
-    table = number_table("", "before: zero-shot", "after: adapter", "points")
+    table = number_table("", f"before: {before_is}", "after: adapter", "points")
 
     def add(name: str, old: float | None, new: float, interval: str = "", score: str = "") -> None:
         gap = "" if old is None else cell(score, new - old)
@@ -39,6 +46,27 @@ def before_after(before: EvaluationReport | None, after: EvaluationReport, metri
     if after.truncated:
         add_row(table, "rows shortened, share of all tokens", "", _shortened(after), "")
     return table
+
+
+def explained(found: Explanation, width: int) -> Text:
+    """The label with its probability, and the sentence with each word's effect below it.
+
+    Words for the label are green and have a plus, words against it red with a minus; an effect of at least half the
+    largest is bold.
+
+    Args:
+        found: of one label.
+        width: of the terminal, in cells.
+    """
+    strong = max((abs(word.effect) for word in found.words), default=0.0) / 2
+
+    def style(effect: float) -> str:
+        colour = {"+": "green", "-": "red"}.get(signed(effect)[0], "")
+        return f"bold {colour}" if colour and abs(effect) >= strong else colour
+
+    words = [(word.text, signed(word.effect), style(word.effect)) for word in found.words]
+    head = Text(visible(f"{found.label} {found.probability:.3f}"), "bold", end="")
+    return Text("\n").join([head, under_words(words, width)])
 
 
 def summary(report: EvaluationReport, metric: Metric = DEFAULT) -> Table:

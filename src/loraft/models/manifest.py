@@ -88,6 +88,7 @@ class Manifest:
         calibration: of its probabilities; None in files of earlier versions.
         merged: how the adapter was merged into the backbone, where the weights beside this file are merged ones; the
             backbone is then that of the merged weights.
+        started_from: the adapter that the training went on from: its run and the hash of its weights.
     """
 
     labels: tuple[str, ...]
@@ -105,6 +106,7 @@ class Manifest:
     config: dict[str, Any] | None = None
     merged: dict[str, Any] | None = None
     calibration: Calibration | None = None
+    started_from: dict[str, str] | None = None
 
 
 def identify(config: Config, base: PreTrainedModel, run: Path) -> BackboneIdentity:

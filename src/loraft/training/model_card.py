@@ -93,7 +93,7 @@ def model_card(
         sections=[
             ("How to use it", _usage(run, config, repository, kind)),
             ("Results", [*_whose_scores(kind, made), headline(result, metric), *beside(result, metric),
-                         tables.before_after(result.before, after, metric)]),
+                         tables.before_after(result.before, after, metric, result.before_is)]),
             ("Labels", [_labels(config, bundle.data.train_labels), *tables.labels(after)]),
             ("Calibration", calibration(after)),
             ("Limits", [f"Measured on {after.n:,} rows of one data set; other texts can give other scores.",
@@ -142,7 +142,8 @@ def headline(result: RunResult, metric: Metric) -> str:
         f" {after.n:,} test rows."
     )
     if before is not None:
-        told += f" The backbone without the adapter: {before.scores.get(key, math.nan):.3f} and {before.accuracy:.3f}."
+        whose = "The backbone without the adapter" if result.started_from is None else "Before its training"
+        told += f" {whose}: {before.scores.get(key, math.nan):.3f} and {before.accuracy:.3f}."
     return told
 
 
@@ -320,7 +321,7 @@ def _data_label(config: Config, result: RunResult) -> str:
 def _without_paths(warning: str, run: Run, config: Config) -> str:
     """A warning with the last part in place of each path of this machine that the run knows."""
     given = [config.data.source, config.model.name, config.output.folder, config.prompt.task, str(run.path)]
-    given += [config.data.train_split, config.data.validation_split, config.data.test_split]
+    given += [config.data.train_split, config.data.validation_split, config.data.test_split, *config.data.extra_train]
     paths = {os.path.abspath(os.path.expanduser(path)) for path in given if os.path.isabs(os.path.expanduser(path))}
     last = {path: os.path.basename(path) for path in sorted(paths, key=len, reverse=True)}
     for path, short in {**last, os.path.expanduser("~"): "~"}.items():

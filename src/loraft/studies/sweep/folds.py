@@ -37,8 +37,9 @@ from loraft.studies.sweep.fold_records import FoldRecord, FoldsResult
 from loraft.studies.sweep.runner import run_trials, unfinished_and_damaged
 from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell
 from loraft.studies.sweep.trials import Trial, run_of
-from loraft.training.pipeline import warnings_of_training
+from loraft.training.outcome import warnings_of_training
 from loraft.training.results import RunResult
+from loraft.training.starting_point import refuse_start
 
 
 def folds_folder(config: Config, folds: int) -> FoldsFolder:
@@ -79,6 +80,7 @@ def train_folds(
             than folds; rows that changed since a fold was trained; a fold that failed.
     """
     refuse_label_sets(config, "train --folds")
+    refuse_start(config, "train --folds")
     refuse_missing_trackers(config)
     _refuse_own_splits(config)
     with locked(folds_folder(config, folds).path, force=force):

@@ -36,6 +36,7 @@ from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell, key_of
 from loraft.studies.sweep.trials import Trial, is_finished, run_of
 from loraft.training.pipeline import run_training, start_run
 from loraft.training.results import RunResult
+from loraft.training.starting_point import refuse_start
 
 
 def sweep(
@@ -68,6 +69,8 @@ def sweep(
     if not force:  # new trials have the validation rows of those that are there
         config = of_its_version(config, SweepFolder(Path(config.output.folder) / sweep_name(config)).config_path)
     trials = expand(config)
+    for trial in trials:
+        refuse_start(trial.config, "loraft sweep")
     with locked(run_of(trials[0]).path.parent, force=force):
         return _sweep(config, trials, force=force, quiet=quiet, tell=tell)
 
