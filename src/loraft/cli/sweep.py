@@ -1,6 +1,5 @@
 """`loraft sweep`: parses the flags, and prints the plan or the results; `studies.sweep` does the work."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
