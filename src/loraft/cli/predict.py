@@ -57,6 +57,9 @@ def predict(
     min_confidence: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave a row undecided below this probability.")
     ] = None,
+    max_error: Annotated[
+        float | None, typer.Option(help="Leave rows undecided so that at most this share of the labels is wrong.")
+    ] = None,
     raw: Raw = False,
     preset: Preset = None,
     config: ConfigFile = None,
@@ -106,11 +109,15 @@ def predict(
     settings = file_settings(resolved.data, sets or ())
     rows, source = given_rows("predict", texts or [], file, format, text_column, settings, header)
     start_command(resolved, verbose, adapter=path or adapter, source=source)
+    made = adapter if path is None else Run.open(path).adapter
+    if max_error is not None and made is not None:
+        from loraft.evaluation.predict import least_confidence
+
+        min_confidence = least_confidence(made, resolved, min_confidence, max_error)
     partial = None
     if output_file is not None:
         context.with_resource(locked_file(partial_path(output_file)))  # until the command ends
         origin = None
-        made = adapter if path is None else Run.open(path).adapter
         if file is not None and made is not None and again:
             options = {"format": format, "text column": text_column, "min_confidence": min_confidence}
             origin = origin_of(file, made, resolved, {**options, **asdict(settings)})
@@ -128,13 +135,15 @@ def predict(
                 waiting.append(kept if resolved.output.texts else _without(kept, text_column))
             yield row
 
-    bad = 0
-    progress = {} if partial is None else {"progress": prediction.Progress(**partial.state)}
+    bad = labelled = given = 0
+    progress: dict[str, Any] = {} if partial is None else {"progress": prediction.Progress(**partial.state)}
     wait = WAIT if source == "stdin" else None
     with partial or nullcontext():
         for row in prediction.predict(
             inputs(), run=path, adapter=adapter, min_confidence=min_confidence, config=resolved, wait=wait, **progress
         ):
+            given += 1
+            labelled += row.label is not None
             if row.error is not None:
                 bad += 1
                 say(f"{source} row {row.row}: {row.error}")
@@ -145,6 +154,7 @@ def predict(
             else:
                 _print_line("|".join(row.label) if isinstance(row.label, tuple) else row.label or "")
         if partial is not None and output_file is not None:
+            given, labelled = partial.rows, sum(one.prediction.label is not None for one in partial.read(None))
             bad, format_read, done = partial.bad, cast(Format, format), partial
             read_again = (lambda: input_rows(file, format_read, text_column, settings)) if file and again else None
 
@@ -159,6 +169,9 @@ def predict(
                 labels=resolved.prompt.labels or [], several=resolved.prompt.kind == "multilabel",
             )  # fmt: skip
             say(f"{partial.rows} {'row' if partial.rows == 1 else 'rows'} in {output_file}")
+    if max_error is not None and given > bad:
+        share = labelled / (given - bad)
+        say(f"{labelled:,} of {given - bad:,} rows have a label ({share:.1%}), the others are undecided (--max-error)")
     if bad:
         say(f"{bad} {'row' if bad == 1 else 'rows'} could not be read")
         raise typer.Exit(1)

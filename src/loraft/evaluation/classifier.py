@@ -43,6 +43,7 @@ class Classifier:
 
     Attributes:
         labels: names of the K labels, in id order, which is the order of columns.
+        calibration: of its probabilities; by biases it can change labels.
         lock: held while the model computes; classifiers that share a model share it.
 
     Example:
@@ -56,6 +57,7 @@ class Classifier:
     def __init__(self, loaded: Loaded, lock: "threading.Lock | None" = None) -> None:
         self.loaded = loaded
         self.labels: tuple[str, ...] = loaded.encoder.task.labels
+        self.calibration: Calibration = loaded.calibration
         self.lock = lock or threading.Lock()
         prompts = [prompt.ids for prompt in loaded.encoder.encode(PROBES)]
         self._kept = KeptPrefix(list(prompts[0][: common_prefix(prompts)]))

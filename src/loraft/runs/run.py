@@ -86,6 +86,11 @@ class Run(RunFolder):
         return self.path / "before.json"
 
     @property
+    def start_path(self) -> Path:
+        """What the training started from, where that was the adapter of another run."""
+        return self.path / "started_from.json"
+
+    @property
     def learning_curve_path(self) -> Path:
         """Loss and validation scores over the steps."""
         return self.plots / "learning_curve.png"

@@ -50,11 +50,15 @@ def of_run(folder: Path) -> Document:
         sections=[
             (
                 "Results",
-                [headline(result, metric), *beside(result, metric), tables.before_after(result.before, after, metric)],
+                [
+                    headline(result, metric),
+                    *beside(result, metric),
+                    tables.before_after(result.before, after, metric, result.before_is),
+                ],
             ),
             ("Warnings", [*result.warnings]),
-            ("Labels", [*tables.parts(after)[1:], *figure(run.confusion_matrix_path)]),
-            ("Calibration", [calibration(after), *figure(run.reliability_path)]),
+            ("Labels", [*tables.labels(after), *figure(run.confusion_matrix_path)]),
+            ("Calibration", [*calibration(after), *figure(run.reliability_path)]),
             ("Most confident mistakes", mistakes),
             ("Training", [*figure(run.learning_curve_path), pairs(as_json(result.train))]),
             ("How to use the adapter", _usage(run, config)),
