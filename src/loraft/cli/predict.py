@@ -2,19 +2,19 @@
 
 import math
 import os
-import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, fields, replace
-from itertools import chain, islice
+from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from loraft.cli.console import results_stream, say, start_command
 from loraft.cli.finished_run import refuse_several, run_or_adapter
+from loraft.cli.inputs import InputFile, InputFormat, Sentences, TextColumn, file_settings, given_rows
 from loraft.cli.options import (
     Adapter,
     ConfigFile,
@@ -32,11 +32,10 @@ from loraft.cli.options import (
 )
 from loraft.data.columns import TOO_LONG
 from loraft.data.readers import Format, input_rows, unlabelled
-from loraft.data.records import BadRow, Example, FileSettings, Row
+from loraft.data.records import BadRow, Example, Row
 from loraft.errors import ConfigError
 
 if TYPE_CHECKING:
-    from loraft.config.data_section import DataConfig
     from loraft.evaluation.output_file import PredictedInput
 
 WAIT = 0.1  # seconds that a line on stdin waits for others: `tail -f` is answered, and a full pipe fills groups
@@ -44,16 +43,12 @@ WAIT = 0.1  # seconds that a line on stdin waits for others: `tail -f` is answer
 
 def predict(
     context: typer.Context,
-    texts: Annotated[list[str] | None, typer.Argument(help="Sentences; - or none reads stdin.")] = None,
+    texts: Sentences = None,
     run: RunName = None,
     adapter: Adapter = None,
-    file: Annotated[
-        Path | None, typer.Option("--input", "--file", help="CSV, TSV, JSONL, Parquet, Excel, text, .gz of text.")
-    ] = None,
-    format: Annotated[
-        str, typer.Option(help="auto, lines, jsonl, csv, tsv, or text: a file, or each of a folder, is one text.")
-    ] = "auto",
-    text_column: Annotated[str | None, typer.Option(help="Column of the sentence; else as in training.")] = None,
+    file: InputFile = None,
+    format: InputFormat = "auto",
+    text_column: TextColumn = None,
     output_file: Annotated[
         Path | None, typer.Option(help="The input's columns with the predictions: .csv, .jsonl or .parquet.")
     ] = None,
@@ -112,8 +107,8 @@ def predict(
         else checked(text_column, "data", "text_column", "--text-column")
     )
     header: list[str] = []
-    settings = _settings(resolved.data, sets or ())
-    rows, source = _inputs(texts or [], file, format, text_column, settings, header)
+    settings = file_settings(resolved.data, sets or ())
+    rows, source = given_rows("predict", texts or [], file, format, text_column, settings, header)
     start_command(resolved, verbose, adapter=path or adapter, source=source)
     made = adapter if path is None else Run.open(path).adapter
     if max_error is not None and made is not None:
@@ -142,7 +137,7 @@ def predict(
             yield row
 
     bad = labelled = given = 0
-    progress = {} if partial is None else {"progress": prediction.Progress(**partial.state)}
+    progress: dict[str, Any] = {} if partial is None else {"progress": prediction.Progress(**partial.state)}
     wait = WAIT if source == "stdin" else None
     with partial or nullcontext():
         for row in prediction.predict(
@@ -192,36 +187,6 @@ def _print_line(text: str) -> None:
     """Prints a line in one piece, so that a killed process leaves whole lines."""
     results_stream().write(text + "\n")
     results_stream().flush()
-
-
-def _settings(data: "DataConfig", sets: Sequence[str]) -> FileSettings:
-    """How the input is read: by what `--set` says. The run's own settings were for the files of its training."""
-    given = {item.partition("=")[0].strip() for item in sets}
-    own = [field.name for field in fields(FileSettings) if f"data.{field.name}" in given]
-    return FileSettings(**{name: getattr(data, name) for name in own})
-
-
-def _inputs(
-    texts: list[str], file: Path | None, format: str, text_column: str, settings: FileSettings, header: list[str]
-) -> tuple[Iterable[Row | BadRow], str]:
-    formats: tuple[Format, ...] = get_args(Format)
-    known = next((one for one in formats if one == format), None)
-    if known is None:
-        raise ConfigError(f"--format: unknown (got {format!r}); allowed: {', '.join(formats)}")
-    if texts and file is not None:
-        raise ConfigError(f"--input and sentences: two sources (got {file} and {texts[0]!r}); give one of them")
-    if "-" in texts and len(texts) > 1:
-        raise ConfigError("-: stdin and sentences are two sources (got both); give one of them")
-    if texts and texts != ["-"]:
-        sentences = (Row(row, {text_column: text}) for row, text in enumerate(texts, start=1))
-        return sentences, f"{len(texts)} {'sentence' if len(texts) == 1 else 'sentences'}"
-    if file is not None:
-        rows = input_rows(file, known, text_column, settings, header)
-        # The first row is read now: a missing file or column is told before a backbone is loaded.
-        return chain(list(islice(rows, 1)), rows), str(file)
-    if sys.stdin is None or (not texts and sys.stdin.isatty()):
-        raise ConfigError("predict: nothing to label; loraft predict 'câu phản hồi', --input FILE, or lines on stdin")
-    return input_rows(sys.stdin, known, text_column, settings, header), "stdin"
 
 
 def _as_json(row: Any) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def guaranteed(guiding: Answers, aside: Answers, max_error: float, confidence: f
     if threshold is not None:
         answered, wrong = (int(one) for one in aside.at(threshold))
         return Guarantee(max_error, confidence, threshold, rows, answered, wrong)
-    answered, wrong = aside.at(guiding.thresholds()[start_of(guiding, confidence)])
+    answered, wrong = (int(one) for one in aside.at(guiding.thresholds()[start_of(guiding, confidence)]))
     lowest = math.ceil(1000 * float(upper_bounds(wrong, answered, confidence))) / 1000
     confidences, mistakes = (
         np.concatenate(pair) for pair in zip(vars(guiding).values(), vars(aside).values(), strict=True)
