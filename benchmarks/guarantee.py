@@ -103,8 +103,8 @@ def main(
         return f"{number / splits:.1%} [{low:.1%}, {high:.1%}]"
 
     limit = 0.05 + 2 * np.sqrt(0.05 * 0.95 / splits)
-    print(f"| max error | answered, mean (10th to 90th percentile) | nothing shown | broken: population |"
-          f" broken: other rows |\n|---|---|---|---|---|")  # fmt: skip
+    print("| max error | answered, mean (10th to 90th percentile) | nothing shown | broken: population |"
+          " broken: other rows |\n|---|---|---|---|---|")  # fmt: skip
     for one in ERRORS:
         low, high = np.quantile(answered[one], [0.1, 0.9])
         print(f"| {one:.0%} | {np.mean(answered[one]):.1%} ({low:.1%} to {high:.1%}) | {unshown[one] / splits:.1%} |"
