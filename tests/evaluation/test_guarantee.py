@@ -71,7 +71,7 @@ def test_a_promise_is_broken_in_at_most_one_of_twenty_draws(name: str) -> None:
         found = lowest_threshold(guiding, aside, 0.1, LEVEL)
         broken += found is not None and population.error(found) > 0.1
     assert broken / DRAWS <= MOST_BROKEN
-    assert broken / DRAWS > (0.0 if "surest" in name else 0.005)  # it is a hard place, and something is answered
+    assert broken / DRAWS > 0.005  # it is a hard place: were nothing ever promised, nothing would be tested
 
 
 def test_the_simulation_notices_thresholds_that_are_chosen_by_the_rows_that_test_them() -> None:
@@ -136,17 +136,17 @@ def test_thresholds_lie_between_confidences_and_tied_rows_stay_together() -> Non
     assert [int(one) for one in tied.at(0.7)] == [4, 2]  # as `predict` compares: reaching it is enough
 
 
-def test_the_number_of_rows_that_would_do_does_in_most_draws() -> None:
+def test_with_the_number_of_rows_that_it_takes_about_half_of_the_draws_show_the_error() -> None:
     population, generator = steps(0.3, 0.08, 0.02, 0.01), np.random.default_rng(0)
-    wanted = rows_needed(population.draw(2000, generator), 0.03, LEVEL)
+    wanted = rows_needed(population.draw(1500, generator), 0.03, LEVEL)
     assert wanted is not None
 
     def shown(rows: int) -> float:
         draws = [(population.draw(rows, generator), population.draw(rows, generator)) for _ in range(100)]
         return float(np.mean([lowest_threshold(*pair, 0.03, LEVEL) is not None for pair in draws]))
 
-    assert shown(wanted) > 0.6  # 0.8 at the best threshold, which few rows find only roughly
-    assert shown(wanted // 3) < 0.4
+    assert 0.25 < shown(wanted) < 0.8
+    assert shown(wanted // 3) < 0.25
     assert rows_needed(steps(0.3).draw(500, generator), 0.1, LEVEL) is None
 
 
@@ -157,7 +157,7 @@ def test_what_is_refused_says_what_can_be_promised_and_with_how_many_rows() -> N
     ) as e:
         guaranteed(sure, sure, 0.05, LEVEL)
     assert "--max-error 0.073 can be promised; this one takes at least 59 answers, without a mistake" in str(e.value)
-    assert "rows set aside if they are like these" in str(e.value)
+    assert "rows set aside, for even odds" in str(e.value)
     assert guaranteed(sure, sure, 0.073, LEVEL).answered == 40  # what the message says
     wrong = replace(sure, wrong_N=np.ones(40, dtype=bool))
     with pytest.raises(ConfigError, match=r"; no error can be promised; .*, and a better model$"):
