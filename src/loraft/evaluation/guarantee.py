@@ -102,8 +102,8 @@ class Guarantee:
         return (
             f"max_error {self.max_error:g}: rows with a confidence of at least {self.threshold:.4g} are answered, about"
             f" {self.answered / self.rows:.1%} ({low:.1%} to {high:.1%}) of rows like the validation rows; with"
-            f" {self.confidence:.0%} confidence at most {self.max_error:g} of the answers are wrong ({self.answered:,}"
-            f" of {self.rows:,} rows set aside are answered, {self.wrong:,} wrongly)"
+            f" {self.confidence:.0%} confidence at most {100 * self.max_error:g}% of the answers are wrong"
+            f" ({self.answered:,} of {self.rows:,} rows set aside are answered, {self.wrong:,} wrongly)"
         )
 
 
@@ -217,12 +217,11 @@ def of_adapter(folder: Path, calibration: Calibration, max_error: float, confide
     scores = read(folder)
     number = sum(scores.set_aside) if scores is not None else 0
     if scores is None or not number:
-        got = (
-            f"no {VALIDATION_FILE}" if scores is None else f"{len(scores.rows):,} rows, which all chose the checkpoint"
-        )
+        without = f"no {VALIDATION_FILE}, as of earlier versions and merged weights"
+        got = without if scores is None else f"{len(scores.rows):,} rows, which all chose the checkpoint"
         raise RunError(
-            f"{folder}: max_error needs validation rows that were set aside (got {got}); train again, with"
-            " data.calibration_share=0.5 where there are fewer than 200 validation rows;"
+            f"{folder}: max_error needs validation rows that were set aside (got {got}); name the run, or train again,"
+            " with data.calibration_share=0.5 where there are fewer than 200 validation rows;"
             f" {least_answers(max_error, confidence):,} rows set aside are the least for {max_error:g}"
         )
     guiding, aside = (
