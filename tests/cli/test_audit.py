@@ -59,7 +59,7 @@ def test_a_finished_audit_is_shown_and_a_copy_written(finished: Path, capsys: An
     out, err = capsys.readouterr()
     assert "1 of 30 labels are probably wrong (3.3%)" in out
     assert "cleaned copy: sạch.csv (29 rows)" in err
-    assert f"next: loraft report {finished.relative_to(Path.cwd())}" in err.replace("'", "")
+    assert f"next: loraft report {finished}" in err.replace("'", "")
     lines = Path("câu.csv").read_text(encoding="utf-8").splitlines()
     assert Path("sạch.csv").read_text(encoding="utf-8").splitlines() == [*lines[:4], *lines[5:]]
     run("--config", str(finished / "audit.yaml"), "--drop-worst", "2", "--to", "sạch.csv", "--force")
