@@ -22,6 +22,7 @@ from loraft.data.dataset import training_splits
 from loraft.engine import scorer
 from loraft.errors import BackboneError, ConfigError, Note, RunError, StorageError
 from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.classifier import Classifier
 from loraft.evaluation.evaluate import evaluate
 from loraft.evaluation.predict import predict
 from loraft.models import manifest
@@ -91,7 +92,7 @@ def test_an_interrupted_run_resumes_to_the_uninterrupted_result(
         train(config(tmp_path, "lora.lora_dropout=0.1"), resume=True, quiet=True)
     calls = 100
     resumed = train(config(tmp_path), resume=True, quiet=True)
-    assert calls == 102  # validation after step 4, and test rows; the backbone's scores are those of before
+    assert calls == 103  # validation after step 4 and at the end, and test rows; the backbone's scores are known
     assert resumed.before == read_record(run.before_path, EvaluationReport, "")
     assert replace(resumed.before, seconds=0.0) == replace(whole.before, seconds=0.0)
     for key in ("accuracy", "macro_f1", "log_loss"):
@@ -162,7 +163,7 @@ def test_weights_that_were_trained_elsewhere_are_judged_beside_a_known_baseline(
     result = run_training(run, inputs, fit=filled, figures=False)
     assert (result.before, result.train) == (baseline, REPORT)
     assert (run.adapter / "README.md").read_text(encoding="utf-8").startswith("---\nlanguage: vi\n")
-    assert scored == [True]  # the test rows, with the adapter
+    assert scored == [True, True]  # the validation rows and the test rows, with the adapter
     assert result.backbone_fingerprint == manifest.read(run.adapter).backbone.fingerprint == before
     assert not run.plots.exists()
     assert not hasattr(inputs.base, "peft_config")
@@ -194,6 +195,7 @@ def test_what_fails_at_the_end_costs_neither_adapter_nor_scores(
     inputs = loaded(tmp_path, baseline=report(0.25))
     run = start_run(inputs.config, force=False, resume=False)
     monkeypatch.setattr(pipeline, "draw_run_figures", broken)
+    monkeypatch.setattr(Classifier, "explain", broken)
     monkeypatch.setattr(pipeline, "compared_with", broken)
     monkeypatch.setattr(pipeline.advice, "of_evaluation", broken)
     monkeypatch.setattr(pipeline, "model_card", broken)
@@ -202,7 +204,8 @@ def test_what_fails_at_the_end_costs_neither_adapter_nor_scores(
         result = run_training(run, inputs, fit=filled)
     said = [str(one.message) for one in told if "left out" in str(one.message)]
     assert [one.partition(":")[0] for one in said] == [
-        "the warnings about the scores", "the baselines", "the model card", "the figures",
+        "the words behind its mistakes", "the warnings about the scores", "the baselines", "the model card",
+        "the figures",
     ]  # fmt: skip
     assert f"loraft report {run.path}" in said[-1]
     assert RunResult.of(run).after == result.after

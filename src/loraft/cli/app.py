@@ -23,6 +23,7 @@ from loraft.cli import (
     compare,
     data,
     evaluate,
+    explain,
     export,
     fewshot,
     inspect,
@@ -34,6 +35,7 @@ from loraft.cli import (
     runs,
     serve,
     signals,
+    suggest,
     sweep,
     task,
     train,
@@ -94,6 +96,8 @@ app.command()(plan.plan)
 app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(suggest.suggest)
+app.command()(explain.explain)
 app.command()(merge.merge)
 app.command()(export.export)
 app.command()(serve.serve)

@@ -22,6 +22,7 @@ SHORT = {
     "quant": "quant.method",
     "rank": "lora.r",
     "decode": "eval.decode",
+    "calibrate": "eval.calibrate",
 }
 
 
@@ -54,9 +55,16 @@ def complete_run(ctx: typer.Context) -> list[str]:
 def complete_work(ctx: typer.Context) -> list[str]:
     """Runs and studies, finished or not, and trials of sweeps."""
     from loraft.runs.run import MANIFEST_FILE, Run
-    from loraft.runs.study_folders import AuditFolder, DatasetFolder, FewshotFolder, FoldsFolder, SweepFolder
+    from loraft.runs.study_folders import (
+        AuditFolder,
+        DatasetFolder,
+        FewshotFolder,
+        FoldsFolder,
+        RankCurveFolder,
+        SweepFolder,
+    )
 
-    kinds = (Run, SweepFolder, FoldsFolder, FewshotFolder, DatasetFolder, AuditFolder)
+    kinds = (Run, SweepFolder, RankCurveFolder, FoldsFolder, FewshotFolder, DatasetFolder, AuditFolder)
     return _names(ctx, f"*/{Run.config_file}", MANIFEST_FILE, *(kind.config_file for kind in kinds))
 
 
@@ -114,6 +122,7 @@ Adapter = Annotated[
     Path | None,
     typer.Option("--adapter", metavar="FOLDER", help="A LoRA adapter in PEFT's format, made elsewhere; with --task."),
 ]
+Raw = Annotated[bool, typer.Option("--raw", help="Probabilities as scored, without the run's calibration.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the libraries' warnings.")]
 
@@ -138,3 +147,8 @@ def in_its_folder(
 def dotted(**given: str | None) -> dict[str, str | None]:
     """Config keys of the short flags: `dotted(rank="8")` is `{"lora.r": "8"}`."""
     return {SHORT.get(flag, flag): value for flag, value in given.items()}
+
+
+def uncalibrated(raw: bool) -> str | None:
+    """The value of `eval.calibrate` that --raw stands for."""
+    return "false" if raw else None

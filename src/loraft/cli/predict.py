@@ -2,19 +2,19 @@
 
 import math
 import os
-import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, fields, replace
-from itertools import chain, islice
+from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from loraft.cli.console import results_stream, say, start_command
 from loraft.cli.finished_run import refuse_several, run_or_adapter
+from loraft.cli.inputs import InputFile, InputFormat, Sentences, TextColumn, file_settings, given_rows
 from loraft.cli.options import (
     Adapter,
     ConfigFile,
@@ -22,19 +22,20 @@ from loraft.cli.options import (
     Output,
     Preset,
     Quant,
+    Raw,
     RunName,
     Sets,
     Task,
     Verbose,
     dotted,
+    uncalibrated,
 )
 from loraft.data.columns import TOO_LONG
 from loraft.data.readers import Format, input_rows, unlabelled
-from loraft.data.records import BadRow, Example, FileSettings, Row
+from loraft.data.records import BadRow, Example, Row
 from loraft.errors import ConfigError
 
 if TYPE_CHECKING:
-    from loraft.config.data_section import DataConfig
     from loraft.evaluation.output_file import PredictedInput
 
 WAIT = 0.1  # seconds that a line on stdin waits for others: `tail -f` is answered, and a full pipe fills groups
@@ -42,16 +43,12 @@ WAIT = 0.1  # seconds that a line on stdin waits for others: `tail -f` is answer
 
 def predict(
     context: typer.Context,
-    texts: Annotated[list[str] | None, typer.Argument(help="Sentences; - or none reads stdin.")] = None,
+    texts: Sentences = None,
     run: RunName = None,
     adapter: Adapter = None,
-    file: Annotated[
-        Path | None, typer.Option("--input", "--file", help="CSV, TSV, JSONL, Parquet, Excel, text, .gz of text.")
-    ] = None,
-    format: Annotated[
-        str, typer.Option(help="auto, lines, jsonl, csv, tsv, or text: a file, or each of a folder, is one text.")
-    ] = "auto",
-    text_column: Annotated[str | None, typer.Option(help="Column of the sentence; else as in training.")] = None,
+    file: InputFile = None,
+    format: InputFormat = "auto",
+    text_column: TextColumn = None,
     output_file: Annotated[
         Path | None, typer.Option(help="The input's columns with the predictions: .csv, .jsonl or .parquet.")
     ] = None,
@@ -60,6 +57,10 @@ def predict(
     min_confidence: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave a row undecided below this probability.")
     ] = None,
+    max_error: Annotated[
+        float | None, typer.Option(help="Leave rows undecided so that at most this share of the labels is wrong.")
+    ] = None,
+    raw: Raw = False,
     preset: Preset = None,
     config: ConfigFile = None,
     sets: Sets = None,
@@ -97,7 +98,7 @@ def predict(
             say(f"{output_file} is finished already (not compared with the input); delete it to predict again")
             return
     refuse_several({"--run": run, "--adapter": adapter})
-    flags = dotted(model=model, task=task, quant=quant)
+    flags = dotted(model=model, task=task, quant=quant, calibrate=uncalibrated(raw))
     path, resolved = run_or_adapter(run, adapter, sets or (), flags, output=output, preset=preset, config_file=config)
     text_column = (
         resolved.data.text_column
@@ -105,14 +106,18 @@ def predict(
         else checked(text_column, "data", "text_column", "--text-column")
     )
     header: list[str] = []
-    settings = _settings(resolved.data, sets or ())
-    rows, source = _inputs(texts or [], file, format, text_column, settings, header)
+    settings = file_settings(resolved.data, sets or ())
+    rows, source = given_rows("predict", texts or [], file, format, text_column, settings, header)
     start_command(resolved, verbose, adapter=path or adapter, source=source)
+    made = adapter if path is None else Run.open(path).adapter
+    if max_error is not None and made is not None:
+        from loraft.evaluation.predict import least_confidence
+
+        min_confidence = least_confidence(made, resolved, min_confidence, max_error)
     partial = None
     if output_file is not None:
         context.with_resource(locked_file(partial_path(output_file)))  # until the command ends
         origin = None
-        made = adapter if path is None else Run.open(path).adapter
         if file is not None and made is not None and again:
             options = {"format": format, "text column": text_column, "min_confidence": min_confidence}
             origin = origin_of(file, made, resolved, {**options, **asdict(settings)})
@@ -130,13 +135,15 @@ def predict(
                 waiting.append(kept if resolved.output.texts else _without(kept, text_column))
             yield row
 
-    bad = 0
-    progress = {} if partial is None else {"progress": prediction.Progress(**partial.state)}
+    bad = labelled = given = 0
+    progress: dict[str, Any] = {} if partial is None else {"progress": prediction.Progress(**partial.state)}
     wait = WAIT if source == "stdin" else None
     with partial or nullcontext():
         for row in prediction.predict(
             inputs(), run=path, adapter=adapter, min_confidence=min_confidence, config=resolved, wait=wait, **progress
         ):
+            given += 1
+            labelled += row.label is not None
             if row.error is not None:
                 bad += 1
                 say(f"{source} row {row.row}: {row.error}")
@@ -147,6 +154,7 @@ def predict(
             else:
                 _print_line("|".join(row.label) if isinstance(row.label, tuple) else row.label or "")
         if partial is not None and output_file is not None:
+            given, labelled = partial.rows, sum(one.prediction.label is not None for one in partial.read(None))
             bad, format_read, done = partial.bad, cast(Format, format), partial
             read_again = (lambda: input_rows(file, format_read, text_column, settings)) if file and again else None
 
@@ -161,6 +169,9 @@ def predict(
                 labels=resolved.prompt.labels or [], several=resolved.prompt.kind == "multilabel",
             )  # fmt: skip
             say(f"{partial.rows} {'row' if partial.rows == 1 else 'rows'} in {output_file}")
+    if max_error is not None and given > bad:
+        share = labelled / (given - bad)
+        say(f"{labelled:,} of {given - bad:,} rows have a label ({share:.1%}), the others are undecided (--max-error)")
     if bad:
         say(f"{bad} {'row' if bad == 1 else 'rows'} could not be read")
         raise typer.Exit(1)
@@ -175,36 +186,6 @@ def _print_line(text: str) -> None:
     """Prints a line in one piece, so that a killed process leaves whole lines."""
     results_stream().write(text + "\n")
     results_stream().flush()
-
-
-def _settings(data: "DataConfig", sets: Sequence[str]) -> FileSettings:
-    """How the input is read: by what `--set` says. The run's own settings were for the files of its training."""
-    given = {item.partition("=")[0].strip() for item in sets}
-    own = [field.name for field in fields(FileSettings) if f"data.{field.name}" in given]
-    return FileSettings(**{name: getattr(data, name) for name in own})
-
-
-def _inputs(
-    texts: list[str], file: Path | None, format: str, text_column: str, settings: FileSettings, header: list[str]
-) -> tuple[Iterable[Row | BadRow], str]:
-    formats: tuple[Format, ...] = get_args(Format)
-    known = next((one for one in formats if one == format), None)
-    if known is None:
-        raise ConfigError(f"--format: unknown (got {format!r}); allowed: {', '.join(formats)}")
-    if texts and file is not None:
-        raise ConfigError(f"--input and sentences: two sources (got {file} and {texts[0]!r}); give one of them")
-    if "-" in texts and len(texts) > 1:
-        raise ConfigError("-: stdin and sentences are two sources (got both); give one of them")
-    if texts and texts != ["-"]:
-        sentences = (Row(row, {text_column: text}) for row, text in enumerate(texts, start=1))
-        return sentences, f"{len(texts)} {'sentence' if len(texts) == 1 else 'sentences'}"
-    if file is not None:
-        rows = input_rows(file, known, text_column, settings, header)
-        # The first row is read now: a missing file or column is told before a backbone is loaded.
-        return chain(list(islice(rows, 1)), rows), str(file)
-    if sys.stdin is None or (not texts and sys.stdin.isatty()):
-        raise ConfigError("predict: nothing to label; loraft predict 'câu phản hồi', --input FILE, or lines on stdin")
-    return input_rows(sys.stdin, known, text_column, settings, header), "stdin"
 
 
 def _as_json(row: Any) -> dict[str, Any]:

@@ -147,6 +147,7 @@ ORDINAL_METRICS = ("quadratic_kappa", "mean_absolute_error")  # need labels in o
 class TrainConfig(Section):
     """Training arguments, as in transformers' `TrainingArguments`, and a few of loraft's own."""
 
+    from_run: FileName | None = Field(None, description="finished run whose adapter the training goes on from")
     num_train_epochs: float = Field(3.0, gt=0, le=10_000)
     max_steps: int = Field(-1, ge=-1, le=MOST_STEPS, description="if positive, overrides num_train_epochs")
     per_device_train_batch_size: int = Field(16, ge=1, le=65_536)
@@ -180,6 +181,11 @@ class TrainConfig(Section):
         default_factory=list, description="trackers, for example [tensorboard]; see docs/trackers.md"
     )
 
+    @field_validator("from_run")
+    @classmethod
+    def _absolute(cls, run: str | None) -> str | None:
+        return os.path.abspath(path) if run and os.path.exists(path := os.path.expanduser(run)) else run
+
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, name: str) -> str:
@@ -212,6 +218,7 @@ class EvalConfig(Section):
         None, ge=64, le=100_000_000, description="of one scoring batch; null: 1536 on a CPU, by free memory on a GPU"
     )
     bootstrap_samples: int = Field(1000, ge=100, le=1_000_000)
+    calibrate: bool = Field(True, description="probabilities by the adapter's calibration; false (--raw): as scored")
     baselines: Literal["auto", "on", "off"] = Field("auto", description="majority label, linear SVM; auto: in seconds")
     confidence: float = Field(0.95, gt=0, lt=1)
 

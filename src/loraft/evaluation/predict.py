@@ -15,10 +15,12 @@ from loraft.data.columns import given_sentence
 from loraft.data.records import BadRow, Example
 from loraft.data.stream import FIRST, groups
 from loraft.engine import scorer
+from loraft.engine.probabilities import to_probs
 from loraft.engine.row_batches import KeptPrefix
 from loraft.errors import ConfigError, Note, RunError
-from loraft.evaluation import advice, multilabel
+from loraft.evaluation import advice, guarantee, multilabel
 from loraft.models import manifest
+from loraft.models.calibration import NONE, Calibration
 from loraft.models.encoder import Encoder
 from loraft.models.load import load_peft, load_run
 from loraft.models.prompts import warn_of_cuts
@@ -85,6 +87,7 @@ class Loaded:
         folder: of the adapter, or of merged weights.
         config: of its training, or what was asked for.
         thresholds: of each label with `prompt.kind=multilabel`, else none.
+        calibration: of its probabilities.
     """
 
     encoder: Encoder
@@ -92,6 +95,17 @@ class Loaded:
     folder: Path
     config: Config
     thresholds: tuple[float, ...]
+    calibration: Calibration = NONE
+
+    @property
+    def several(self) -> bool:
+        """Whether a row has any number of labels."""
+        return self.encoder.task.kind == "multilabel"
+
+    def probabilities(self, log_probs_NK: np.ndarray) -> np.ndarray:
+        """The calibrated probabilities, (N, K), of the labels' scores; of several labels each by itself."""
+        adjusted_NK = self.calibration.adjusted(log_probs_NK)
+        return (multilabel.probabilities if self.several else to_probs)(adjusted_NK)
 
 
 def opened(
@@ -114,9 +128,10 @@ def opened(
         assert adapter is not None
         folder = Path(adapter)
         encoder, model = load_peft(folder, config)
+    calibration = manifest.calibration(folder, config)
     several = encoder.task.kind == "multilabel"
-    thresholds = manifest.thresholds(folder, len(encoder.task.labels)) if several else ()
-    return Loaded(encoder, model, folder, config, thresholds)
+    thresholds = manifest.thresholds(folder, len(encoder.task.labels), calibration) if several else ()
+    return Loaded(encoder, model, folder, config, thresholds, calibration)
 
 
 def predictions(
@@ -130,10 +145,10 @@ def predictions(
         loaded: that computed them.
         min_confidence: as in `predict`.
     """
-    labels, several = loaded.encoder.task.labels, loaded.encoder.task.kind == "multilabel"
+    labels, several = loaded.encoder.task.labels, loaded.several
     if not several:
-        warn_of_ties(log_probs_NK)
-    probs = iter((multilabel.probabilities if several else scorer.to_probs)(log_probs_NK))
+        warn_of_ties(loaded.calibration.adjusted(log_probs_NK))
+    probs = iter(loaded.probabilities(log_probs_NK))
     for item in rows:
         if isinstance(item, BadRow):
             yield Prediction(item.row, "", None, error=item.reason)
@@ -150,12 +165,13 @@ def predictions(
         yield Prediction(item.row, item.text, found, named, item.extra)
 
 
-def predict(
+def predict(  # noqa: PLR0913 - the options of a command, all but the first by name
     inputs: str | Example | Iterable[str | Example | BadRow],
     *,
     run: str | Path | None = None,
     adapter: str | Path | None = None,
     min_confidence: float | None = None,
+    max_error: float | None = None,
     config: Config | None = None,
     wait: float | None = None,
     progress: Progress | None = None,
@@ -171,6 +187,9 @@ def predict(
         run: directory of a finished run.
         adapter: instead of a run, the folder of a LoRA adapter in peft's format that was made elsewhere.
         min_confidence: in [0, 1]; a row whose best label has a lower probability gets the label None.
+        max_error: instead of it, in (0, 1): the lowest probability is chosen so that at most this share of the labels
+            is wrong, with confidence `eval.confidence`, for rows like the validation rows. A note says how many rows
+            will get a label.
         config: the run's own by default; with `adapter` it names the backbone and the task.
         wait: for inputs that arrive slowly: seconds to wait for further rows before a group is scored; the inputs are
             then read in a thread of their own. None waits until a group is full.
@@ -182,9 +201,11 @@ def predict(
         The label, and the probability of each label in [0, 1].
 
     Raises:
-        ConfigError: `min_confidence` is no probability, or is given where each label has a threshold of its own.
+        ConfigError: `min_confidence` is no probability, or is given where each label has a threshold of its own; so
+            with `max_error`, or it cannot be promised; or both are given.
         RunError: the run is not finished, or was trained with another backbone, prompt or labels than `config` has; or
-            not exactly one of a run, and an adapter with a config, is given.
+            not exactly one of a run, and an adapter with a config, is given; or `max_error` is given and no validation
+            rows were set aside.
         BackboneError: the adapter cannot be loaded, or does not fit the backbone.
 
     Example:
@@ -196,13 +217,8 @@ def predict(
     if min_confidence is not None and not 0 <= min_confidence <= 1:  # NaN, too
         raise ConfigError(f"min_confidence: not from 0 to 1 (got {min_confidence}); give a probability")
     loaded = opened(run, adapter, config)
-    encoder, model, folder = loaded.encoder, loaded.model, loaded.folder
-    several = encoder.task.kind == "multilabel"
-    if several and min_confidence is not None:
-        raise ConfigError(
-            f"min_confidence: with prompt.kind=multilabel each label has its own threshold (got {min_confidence});"
-            " leave it out, and read the probabilities"
-        )
+    least = least_confidence(loaded.folder, loaded.config, min_confidence, max_error)
+    encoder, model, folder, several = loaded.encoder, loaded.model, loaded.folder, loaded.several
     progress = Progress() if progress is None else progress
     given = [inputs] if isinstance(inputs, str | bytes | Example | BadRow) else inputs
     rows = (
@@ -223,7 +239,7 @@ def predict(
     def finished(started: _Started) -> Iterator[Prediction]:
         group, fetch, progress.prefix = started
         progress.rows += len(group)
-        for found in predictions(group, fetch(), loaded, min_confidence):
+        for found in predictions(group, fetch(), loaded, least):
             if found.error is None and not several:  # the shares of label sets are not kept with the adapter
                 predicted[max(found.probs, key=lambda label: found.probs[label])] += 1
             yield found
@@ -237,6 +253,33 @@ def predict(
     if (folder / MANIFEST_FILE).exists():  # not in an adapter that was made elsewhere
         for sentence in advice.of_predictions(manifest.read(folder).data.train_labels, predicted):
             warnings.warn(sentence, stacklevel=2)
+
+
+def least_confidence(
+    folder: Path, config: Config, min_confidence: float | None, max_error: float | None
+) -> float | None:
+    """Returns the probability of its best label that a row needs to get that label; None if it needs none.
+
+    With `max_error` a note says what is promised. Arguments and errors as in `predict`, `folder` being the adapter's.
+    """
+    given = {"min_confidence": min_confidence, "max_error": max_error}
+    named = {name: value for name, value in given.items() if value is not None}
+    if len(named) > 1:
+        raise ConfigError(
+            f"max_error and min_confidence: both choose the rows that get a label (got {max_error} and"
+            f" {min_confidence}); give one of them"
+        )
+    for name, value in named.items():
+        if config.prompt.kind == "multilabel":
+            raise ConfigError(
+                f"{name}: with prompt.kind=multilabel each label has its own threshold (got {value}); leave it out, and"
+                " read the probabilities"
+            )
+    if max_error is None:
+        return min_confidence
+    promise = guarantee.of_adapter(folder, manifest.calibration(folder, config), max_error, config.eval.confidence)
+    warnings.warn(str(promise), Note, stacklevel=2)
+    return promise.threshold
 
 
 def characters(item: Example | BadRow) -> int:

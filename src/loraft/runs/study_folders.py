@@ -68,6 +68,28 @@ class FoldsFolder(SweepFolder):
         return self.path / "predictions.jsonl"
 
 
+class RankCurveFolder(RunFolder):
+    """The directory of a rank curve: each cut adapter is a bundle in a folder of its own inside it."""
+
+    kind = "rank curve"
+    config_file, results_file = "curve.yaml", "curve.json"
+    marks = (*RunFolder.marks, "curve.json")
+
+    @property
+    def how_to_resume(self) -> str:
+        """The command that makes it anew, for messages."""
+        return "the same loraft sweep --from"
+
+    def refusal(self, *, force: bool, resume: bool) -> str | None:
+        """As in `RunFolder`, but what is not finished is written over: it takes seconds."""
+        return super().refusal(force=force, resume=resume) if self.finished else None
+
+    @property
+    def figure_path(self) -> Path:
+        """The figure of scores over the rank."""
+        return self.plots / "curve.png"
+
+
 class JointPass(RunFolder):
     """The directory of a joint training of several trials; it is deleted when each trial has a run directory.
 

@@ -78,7 +78,7 @@ def audit(config: Config, *, split: str = "train", force: bool = False, quiet: b
 
 
 def _audit(config: Config, rows: Split, fold_N: Sequence[int], folder: AuditFolder, *, quiet: bool) -> AuditResult:
-    from loraft.engine import scorer
+    from loraft.engine.probabilities import to_probs
     from loraft.models.load import build
     from loraft.studies.audit.fold_adapters import FoldAdapters
 
@@ -89,7 +89,7 @@ def _audit(config: Config, rows: Split, fold_N: Sequence[int], folder: AuditFold
     adapters = FoldAdapters(config, rows, np.asarray(fold_N), base, encoder, quiet)
     log_probs_NK, seconds = adapters.scores(folder)
     labels = encoder.task.labels
-    probs_NK = combined(scorer.to_probs(log_probs_NK), linear_probabilities(rows, np.asarray(fold_N), len(labels)))
+    probs_NK = combined(to_probs(log_probs_NK), linear_probabilities(rows, np.asarray(fold_N), len(labels)))
     write_rows(
         Run(folder.path),
         [
