@@ -42,7 +42,7 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         AuditResult(
             path=str(folder.path), backbone="loraft-vi-tiny", data="câu.csv", task="sentiment", labels=LABELS,
             split="train", source="câu.csv", rows=30, fingerprint=split.fingerprint, folds=5, seconds=1.0,
-            agreement=0.9, joint={}, suspects=(one,), conflicts=(), duplicates=0,
+            agreement=0.9, suspects=(one,), conflicts=(), duplicates=0,
         )
     )  # fmt: skip
     return folder.path
