@@ -17,6 +17,7 @@ import loraft
 from loraft.config.schema import Config
 from loraft.data.dataset import Split, load_data
 from loraft.engine import scorer
+from loraft.engine.probabilities import to_probs
 from loraft.evaluation.metrics import core, log_loss
 from loraft.models.encoder import Encoder
 from loraft.models.load import build, load_run
@@ -43,7 +44,7 @@ def compare(name: str, model: PreTrainedModel, encoder: Encoder, prompts: list[l
     """Prints the figures of both ways, and how far they are apart."""
     probs = []
     for way, unscored in (("without", encoder.unscored), ("with", 0)):
-        probs_NK = scorer.to_probs(scorer.score(model, prompts, encoder.completions_K, unscored=unscored))
+        probs_NK = to_probs(scorer.score(model, prompts, encoder.completions_K, unscored=unscored))
         found, nats = core(rows.labels, probs_NK.argmax(1), probs_NK.shape[1]), log_loss(rows.labels, probs_NK)
         print(f"{name}, {way}: {found['accuracy']:.3f} / {found['macro_f1']:.3f} / {nats:.3f}", flush=True)
         probs.append(probs_NK)

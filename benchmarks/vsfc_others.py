@@ -36,6 +36,7 @@ from loraft.data.dataset import Split, load_data
 from loraft.engine import scorer
 from loraft.engine.collator import make_rows, pack
 from loraft.engine.loss import answer_loss_sum
+from loraft.engine.probabilities import to_probs
 from loraft.evaluation.classification_report import classification_report
 from loraft.evaluation.metrics import core
 from loraft.models.adapter import lora_config
@@ -122,7 +123,7 @@ def full(config: Config, train: Split) -> Method:
     def probs_of(split: Split) -> np.ndarray:
         model.eval()
         ids = [one.ids for one in encoder.encode(split.texts)]
-        return scorer.to_probs(scorer.score(model, ids, encoder.completions_K, unscored=encoder.unscored))
+        return to_probs(scorer.score(model, ids, encoder.completions_K, unscored=encoder.unscored))
 
     rate = config.train.learning_rate or rate_for(model.num_parameters())
     return Method(model, FULL_SHARE * rate, loss, probs_of)

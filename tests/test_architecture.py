@@ -40,6 +40,7 @@ AT_THE_TOP = {
 EXTRAS = {"delivery": {"onnx", "onnxruntime", "onnxscript", "starlette", "uvicorn"}, "cli": {"uvicorn"}}
 MODELS_LOADED_HERE = {
     "evaluation.classifier", "evaluation.evaluate", "evaluation.predict", "evaluation.label_sets",
+    "evaluation.validation",
     "studies.sweep.runner", "studies.sweep.joint_pass", "studies.sweep.shared_backbone", "studies.fewshot.study",
     "studies.fewshot.context",
 }  # fmt: skip

@@ -13,7 +13,7 @@ from helpers.tiny import backbone, tokenizer
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
 from loraft.data.dataset import load_data
-from loraft.engine.scorer import to_probs
+from loraft.engine.probabilities import to_probs
 from loraft.models.load import build_encoder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))  # scripts, no package

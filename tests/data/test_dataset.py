@@ -1,7 +1,10 @@
 """Labelled splits: equal in every format, checked row by row, with everything left out counted."""
 
+import hashlib
+import json
 import unicodedata
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -333,3 +336,33 @@ def test_the_first_five_bad_rows_are_named_and_the_rest_counted(tmp_path: Path, 
     lines = str(error.value).splitlines()
     assert [line.split(":")[0] for line in lines[:5]] == [f"{path} row {row}" for row in range(2, 7)]
     assert lines[5:-1] == more
+
+
+def test_half_of_many_validation_rows_are_set_aside_label_by_label(tmp_path: Path) -> None:
+    rows = [
+        {
+            "sentence": f"{hashlib.md5(bytes([n % 256, n // 256])).hexdigest()} ạ",
+            "sentiment": ("negative", "neutral", "positive")[n % 3],
+        }
+        for n in range(600)
+    ]
+    for name, content in {"train": rows, "validation": rows[:300], "test": rows[300:]}.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)), encoding="utf-8")
+
+    def splits(*overrides: str) -> dict[str, Split]:
+        return training_splits(resolve(overrides=[f"data.source={tmp_path}", *overrides]))
+
+    found = splits()
+    kept, aside = found["validation"], found["calibration"]
+    assert Counter(kept.labels.tolist()) == Counter(aside.labels.tolist()) == {0: 50, 1: 50, 2: 50}
+    assert sorted([*kept.texts, *aside.texts]) == sorted(row["sentence"] for row in rows[:300])
+    assert kept.notes == {"rows set aside for calibration (data.calibration_share)": 150}
+    assert (
+        splits()["calibration"].fingerprint
+        == aside.fingerprint
+        != splits("data.split_seed=1")["calibration"].fingerprint
+    )
+    assert len(splits("data.calibration_share=0.2")["calibration"]) == 60
+    assert "calibration" not in splits("data.calibration_share=0")
+    assert "calibration" not in splits("data.max_eval_rows=199")
+    assert "calibration" not in splits("data.fold=1/2")

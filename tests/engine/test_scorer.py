@@ -13,7 +13,8 @@ from transformers import GPT2Config
 
 from loraft.config.schema import LoraSection
 from loraft.engine.layout import bucket_size, common_prefix
-from loraft.engine.scorer import answer_tokens, score, to_probs
+from loraft.engine.probabilities import to_probs
+from loraft.engine.scorer import answer_tokens, score
 from loraft.errors import BackboneError
 from loraft.evaluation.multilabel import probabilities
 from loraft.models.adapter import add_adapter

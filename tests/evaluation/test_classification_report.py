@@ -75,5 +75,6 @@ def test_in_json_the_scores_stand_beside_the_other_fields(random_rows: Rows) -> 
     assert list(content) == [
         *metrics.SCORES, "n", "confidence", "intervals", "per_class", "confusion", "no_label",
         "expected_calibration_error", "log_loss", "truncated", "decode", "seconds", "cut", "thresholds",
+        "brier_score", "calibration_error_interval", "calibration", "before_calibration",
     ]  # fmt: skip
     assert list(content["per_class"][0]) == ["label", "precision", "recall", "f1", "support"]

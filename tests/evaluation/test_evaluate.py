@@ -17,6 +17,7 @@ from loraft.config.schema import Config
 from loraft.data.dataset import Split
 from loraft.data.records import Example
 from loraft.engine import scorer
+from loraft.engine.probabilities import to_probs
 from loraft.errors import BackboneError, Note, RunError
 from loraft.evaluation.classification_report import classification_report
 from loraft.evaluation.evaluate import evaluate, judge
@@ -40,7 +41,7 @@ def config(*overrides: str) -> Config:
 def test_scoring_predicts_the_most_probable_label_of_each_row() -> None:
     model, prompts = backbone(), encoder().encode(SPLIT.texts)
     report, rows = judge(model, encoder(), prompts, SPLIT, config("seed=5", "eval.confidence=0.5"))
-    probs = scorer.to_probs(scorer.score(model, [prompt.ids for prompt in prompts], encoder().completions_K))
+    probs = to_probs(scorer.score(model, [prompt.ids for prompt in prompts], encoder().completions_K))
     predictions = probs.argmax(axis=1)
     assert len(set(predictions.tolist())) > 1  # else the comparisons below say little
     assert [row.predicted for row in rows] == [NAMES[k] for k in predictions]

@@ -1,21 +1,29 @@
 """Prediction: one result for each input, in order, equal to scoring each sentence alone."""
 
+import json
+import shutil
 import threading
 import unicodedata
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.tiny import SENTENCES
 
+import loraft
 from loraft.config.resolve import load_config, resolve
+from loraft.config.schema import EvalConfig
 from loraft.data.records import BadRow, Example
 from loraft.engine import ranged_rows, scorer
+from loraft.engine.probabilities import to_probs
 from loraft.errors import ConfigError, Note, RunError
 from loraft.evaluation import predict as module
 from loraft.evaluation.predict import Prediction, Progress, predict
+from loraft.models.calibration import Calibration
 from loraft.models.load import load_run
+from loraft.runs.bundle import config_of
 from loraft.runs.run import Run
 
 NAMES = ("negative", "neutral", "positive")
@@ -26,7 +34,7 @@ def expected(run: Run) -> list[list[float]]:
     """Probabilities of the labels for each of `SENTENCES`, each scored alone."""
     encoder, model = load_run(run, load_config(run.config_path))
     ids = [encoder.encode([text])[0].ids for text in SENTENCES]
-    return [scorer.to_probs(scorer.score(model, [one], encoder.completions_K))[0].tolist() for one in ids]
+    return [to_probs(scorer.score(model, [one], encoder.completions_K))[0].tolist() for one in ids]
 
 
 def assert_predicted(found: Prediction, probs_K: list[float]) -> None:
@@ -239,3 +247,29 @@ def test_shares_unlike_those_of_the_training_rows_are_told_at_the_end(run: Run, 
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         list(predict([SENTENCES[other]] * 49, run=run.path))
+
+
+def test_everything_that_uses_a_run_applies_its_calibration_unless_told_not_to(
+    run: Run, expected: list[list[float]], tmp_path: Path
+) -> None:
+    copied = Run(shutil.copytree(run.path, tmp_path / "hiệu-chỉnh"))
+    one = Calibration(2.0, (0.0, 0.9, -0.9))
+    path = copied.adapter / "loraft.json"
+    content = json.loads(path.read_text(encoding="utf-8")) | {"calibration": {"temperature": 2.0, "bias": one.bias}}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    calibrated = one.probabilities(np.log(np.array(expected)))
+    raw = config_of(copied).model_copy(update={"eval": EvalConfig(calibrate=False)})
+    for config, wanted in ((None, calibrated), (raw, np.array(expected))):
+        found = list(predict(SENTENCES, run=copied.path, config=config))
+        np.testing.assert_allclose([[*row.probs.values()] for row in found], wanted, atol=1e-5)
+        assert [row.label for row in found] == [
+            list(row.probs)[k] for row, k in zip(found, wanted.argmax(1), strict=True)
+        ]
+        np.testing.assert_allclose(loraft.load(copied.path, config=config).probabilities(SENTENCES), wanted, atol=1e-5)
+    report, before = (loraft.evaluate(run=copied.path, config=config).report for config in (None, raw))
+    assert report.calibration == one
+    assert before.calibration is before.before_calibration is None
+    assert report.before_calibration is not None
+    assert report.before_calibration.log_loss == pytest.approx(before.log_loss)
+    assert report.before_calibration.accuracy == before.accuracy
+    assert report.log_loss != pytest.approx(before.log_loss)

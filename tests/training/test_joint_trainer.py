@@ -18,6 +18,7 @@ from loraft.config.schema import LoraSection, ModelConfig, QuantConfig, TrainCon
 from loraft.engine import ranged_rows, scorer
 from loraft.engine.collator import TrainingRow, make_rows
 from loraft.engine.loss import BatchMethod
+from loraft.engine.probabilities import to_probs
 from loraft.errors import BackboneError
 from loraft.evaluation.choosing import Metric
 from loraft.models.adapter import add_adapter, add_adapters, remove_adapter
@@ -56,7 +57,7 @@ def judged(model: Any) -> dict[str, float]:
     """A number that tells adapters and steps apart, so that best checkpoints differ."""
     model.eval()
     score = scorer.score(model, prompts(SENTENCES[:3]), encoder().completions_K)
-    return {"macro_f1": float(scorer.to_probs(score)[:, 0].mean())}
+    return {"macro_f1": float(to_probs(score)[:, 0].mean())}
 
 
 DATA = TrainingData(rows(), tokenizer(), judged)

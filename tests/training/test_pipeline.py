@@ -91,7 +91,7 @@ def test_an_interrupted_run_resumes_to_the_uninterrupted_result(
         train(config(tmp_path, "lora.lora_dropout=0.1"), resume=True, quiet=True)
     calls = 100
     resumed = train(config(tmp_path), resume=True, quiet=True)
-    assert calls == 102  # validation after step 4, and test rows; the backbone's scores are those of before
+    assert calls == 103  # validation after step 4 and at the end, and test rows; the backbone's scores are known
     assert resumed.before == read_record(run.before_path, EvaluationReport, "")
     assert replace(resumed.before, seconds=0.0) == replace(whole.before, seconds=0.0)
     for key in ("accuracy", "macro_f1", "log_loss"):
@@ -162,7 +162,7 @@ def test_weights_that_were_trained_elsewhere_are_judged_beside_a_known_baseline(
     result = run_training(run, inputs, fit=filled, figures=False)
     assert (result.before, result.train) == (baseline, REPORT)
     assert (run.adapter / "README.md").read_text(encoding="utf-8").startswith("---\nlanguage: vi\n")
-    assert scored == [True]  # the test rows, with the adapter
+    assert scored == [True, True]  # the validation rows and the test rows, with the adapter
     assert result.backbone_fingerprint == manifest.read(run.adapter).backbone.fingerprint == before
     assert not run.plots.exists()
     assert not hasattr(inputs.base, "peft_config")

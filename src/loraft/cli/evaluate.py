@@ -16,12 +16,14 @@ from loraft.cli.options import (
     Output,
     Preset,
     Quant,
+    Raw,
     RunName,
     Seed,
     Sets,
     Task,
     Verbose,
     dotted,
+    uncalibrated,
 )
 
 
@@ -31,6 +33,7 @@ def evaluate(
     zero_shot: Annotated[bool, typer.Option("--zero-shot", help="The bare backbone instead of a run.")] = False,
     split: Annotated[str, typer.Option(help="train, validation, test, or a labelled file.")] = "test",
     decode: Annotated[str | None, typer.Option(help="score (exact) or generate (free text, parsed).")] = None,
+    raw: Raw = False,
     preset: Preset = None,
     config: ConfigFile = None,
     sets: Sets = None,
@@ -46,7 +49,16 @@ def evaluate(
     """Judge a finished run, an adapter made elsewhere, or with --zero-shot the bare backbone, on labelled rows."""
     from loraft.config.resolve import resolve
 
-    flags = dotted(model=model, data=data, task=task, quant=quant, output=output, seed=seed, decode=decode)
+    flags = dotted(
+        model=model,
+        data=data,
+        task=task,
+        quant=quant,
+        output=output,
+        seed=seed,
+        decode=decode,
+        calibrate=uncalibrated(raw),
+    )
     refuse_several({"--run": run, "--adapter": adapter, "--zero-shot": zero_shot})
     if zero_shot:
         path, resolved = None, resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)

@@ -22,6 +22,7 @@ SHORT = {
     "quant": "quant.method",
     "rank": "lora.r",
     "decode": "eval.decode",
+    "calibrate": "eval.calibrate",
 }
 
 
@@ -114,6 +115,7 @@ Adapter = Annotated[
     Path | None,
     typer.Option("--adapter", metavar="FOLDER", help="A LoRA adapter in PEFT's format, made elsewhere; with --task."),
 ]
+Raw = Annotated[bool, typer.Option("--raw", help="Probabilities as scored, without the run's calibration.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the libraries' warnings.")]
 
@@ -138,3 +140,8 @@ def in_its_folder(
 def dotted(**given: str | None) -> dict[str, str | None]:
     """Config keys of the short flags: `dotted(rank="8")` is `{"lora.r": "8"}`."""
     return {SHORT.get(flag, flag): value for flag, value in given.items()}
+
+
+def uncalibrated(raw: bool) -> str | None:
+    """The value of `eval.calibrate` that --raw stands for."""
+    return "false" if raw else None

@@ -22,11 +22,13 @@ from loraft.cli.options import (
     Output,
     Preset,
     Quant,
+    Raw,
     RunName,
     Sets,
     Task,
     Verbose,
     dotted,
+    uncalibrated,
 )
 from loraft.data.columns import TOO_LONG
 from loraft.data.readers import Format, input_rows, unlabelled
@@ -60,6 +62,7 @@ def predict(
     min_confidence: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave a row undecided below this probability.")
     ] = None,
+    raw: Raw = False,
     preset: Preset = None,
     config: ConfigFile = None,
     sets: Sets = None,
@@ -97,7 +100,7 @@ def predict(
             say(f"{output_file} is finished already (not compared with the input); delete it to predict again")
             return
     refuse_several({"--run": run, "--adapter": adapter})
-    flags = dotted(model=model, task=task, quant=quant)
+    flags = dotted(model=model, task=task, quant=quant, calibrate=uncalibrated(raw))
     path, resolved = run_or_adapter(run, adapter, sets or (), flags, output=output, preset=preset, config_file=config)
     text_column = (
         resolved.data.text_column

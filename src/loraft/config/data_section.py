@@ -44,6 +44,10 @@ class DataConfig(Section):
         42, ge=0, lt=2**32, description="of that draw; not seed, so that runs with other seeds have its rows"
     )
     fold: str | None = Field(None, description="2/5: fold 2 of 5 of the train split as test; by --folds 5")
+    calibration_share: float | None = Field(
+        None, ge=0, le=0.9, description="of the validation rows, that choose neither checkpoint nor temperature, for"
+        " predict --max-error and --sets; null: half of 200 or more"
+    )  # fmt: skip
     max_train_rows: int | None = Field(None, ge=1, le=MOST_ROWS)
     max_eval_rows: int | None = Field(None, ge=1, le=MOST_ROWS, description="of the validation split")
     max_test_rows: int | None = Field(None, ge=1, le=MOST_ROWS)

@@ -212,6 +212,7 @@ class EvalConfig(Section):
         None, ge=64, le=100_000_000, description="of one scoring batch; null: 1536 on a CPU, by free memory on a GPU"
     )
     bootstrap_samples: int = Field(1000, ge=100, le=1_000_000)
+    calibrate: bool = Field(True, description="probabilities by the adapter's calibration; false (--raw): as scored")
     baselines: Literal["auto", "on", "off"] = Field("auto", description="majority label, linear SVM; auto: in seconds")
     confidence: float = Field(0.95, gt=0, lt=1)
 

@@ -10,7 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from loraft.errors import DataError, Note
 LIMITS = {"train": "max_train_rows", "validation": "max_eval_rows", "test": "max_test_rows"}  # keys of `data`
 KEEP_ALL = {"drop_duplicates": False, "drop_conflicts": False, "drop_leaked": False}  # for every split but train
 LEFT_OUT = "rows left out by the limit"  # a note
+SET_ASIDE = "rows set aside for calibration (data.calibration_share)"  # a note
+LEAST_TO_SHARE = 200  # validation rows from which on half are set aside
 UNUSED = "rows of the source's own {} split unused (data.split)"
 
 
@@ -96,8 +98,32 @@ def _fingerprint(examples: Examples, *, ordered: bool = True) -> str:
 
 
 def training_splits(config: Config) -> dict[str, Split]:
-    """The splits that a training needs: train, validation and test."""
-    return {name: load_data(config, name) for name in LIMITS}
+    """The splits that a training needs: train, validation, test, and calibration where rows are set aside for it."""
+    splits = {name: load_data(config, name) for name in LIMITS}
+    kept, aside = _shared(config, splits["validation"])
+    return splits if aside is None else {**splits, "validation": kept, "calibration": aside}
+
+
+def _shared(config: Config, split: Split) -> tuple[Split, Split | None]:
+    """The validation rows that choose checkpoint and temperature, and those that are set aside, if there are any.
+
+    The rows of each label are shared alike, in an order that `data.split_seed` draws.
+    """
+    share, data = config.data.calibration_share, config.data
+    if share is None:
+        share = 0.5 if len(split) >= LEAST_TO_SHARE else 0.0
+    if not share or config.prompt.kind == "multilabel" or data.fold is not None:
+        return split, None
+    aside_N, generator = np.zeros(len(split), dtype=bool), np.random.default_rng(data.split_seed)
+    for k in np.unique(split.labels):
+        of_label = generator.permutation(np.flatnonzero(split.labels == k))
+        aside_N[of_label[: int(share * len(of_label))]] = True
+    if not aside_N.any():
+        return split, None
+    kept, aside = ([example for example, one in zip(split.examples, aside_N, strict=True) if one == which]
+                   for which in (False, True))  # fmt: skip
+    notes = {**split.notes, SET_ASIDE: len(aside)}
+    return replace(split, examples=Examples(kept), notes=notes), Split("calibration", Examples(aside), split.source)
 
 
 def load_data(config: Config, name: str) -> Split:
@@ -220,7 +246,11 @@ def warn_of_notes(splits: Iterable[Split]) -> None:
         if (key := (split.source, str(split.notes))) in _reported:
             continue
         _reported.add(key)
-        by_setting = {what for what in split.notes if what == UNLABELLED or what.endswith((" dropped", "(data.split)"))}
+        by_setting = {
+            what
+            for what in split.notes
+            if what in (UNLABELLED, SET_ASIDE) or what.endswith((" dropped", "(data.split)"))
+        }
         for asked, category in ((False, UserWarning), (True, Note)):
             found = {what: n for what, n in split.notes.items() if what != LEFT_OUT and (what in by_setting) == asked}
             if found:

@@ -19,7 +19,7 @@ from loraft.delivery.merged_model import Base, merged_and_measured
 from loraft.delivery.output_folder import check_folder, open_to_readers, written_aside
 from loraft.delivery.pinned_template import pinned_template, with_own_template
 from loraft.display import table
-from loraft.engine import scorer
+from loraft.engine.probabilities import to_probs
 from loraft.errors import BackboneError, ConfigError, RunError
 from loraft.evaluation import multilabel
 from loraft.evaluation.classifier import load
@@ -162,7 +162,7 @@ def compare(before_NK: np.ndarray, after_NK: np.ndarray, thresholds: Sequence[fl
         before_NK, after_NK: the labels' scores, in nats; with several labels a row as `multilabel.probabilities` takes.
         thresholds: of each label, where a row may have several.
     """
-    probs = multilabel.probabilities if thresholds else scorer.to_probs
+    probs = multilabel.probabilities if thresholds else to_probs
     (one_NK, other_NK) = probs(before_NK), probs(after_NK)
     if thresholds:
         same_N = ((one_NK >= thresholds) == (other_NK >= thresholds)).all(axis=1)

@@ -4,21 +4,27 @@ Shapes: N examples, K labels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from loraft.evaluation.calibration_error import calibration_error_interval
 from loraft.evaluation.intervals import bootstrap
 from loraft.evaluation.metrics import (
     ALL_SCORES,
+    Floats,
+    brier_score,
     classification_metric,
     confusion,
     expected_calibration_error,
     log_loss,
     per_label,
+    scores_of_one,
 )
 from loraft.evaluation.shares import Interval
+from loraft.models.calibration import NONE, Calibration
 from loraft.runs.records import Flat
 
 
@@ -31,6 +37,26 @@ class LabelScores:
     recall: float
     f1: float
     support: int
+
+
+@dataclass(frozen=True)
+class ProbabilityScores:
+    """How good probabilities are, and the labels of the highest one.
+
+    Attributes:
+        expected_calibration_error: over 15 bins, in [0, 1].
+        calibration_error_interval: of it.
+        log_loss: nats.
+        brier_score: in [0, 2].
+        accuracy, macro_f1: fractions.
+    """
+
+    expected_calibration_error: float
+    calibration_error_interval: Interval
+    log_loss: float
+    brier_score: float
+    accuracy: float
+    macro_f1: float
 
 
 @dataclass(frozen=True)
@@ -57,6 +83,10 @@ class EvaluationReport(Flat, scores=ALL_SCORES):
         seconds: duration of scoring.
         cut: share of all sentences' tokens that were left out to fit the prompt.
         thresholds: probability of each label from which on it is predicted; None with one label a row.
+        brier_score: in [0, 2]; None without probabilities, and in files of earlier versions.
+        calibration_error_interval: of `expected_calibration_error`; None as `brier_score`.
+        calibration: of the probabilities; None where there was none.
+        before_calibration: the scores without it.
     """
 
     scores: dict[str, float]
@@ -73,6 +103,10 @@ class EvaluationReport(Flat, scores=ALL_SCORES):
     seconds: float = 0.0
     cut: float = 0.0
     thresholds: tuple[float, ...] | None = None
+    brier_score: float | None = None
+    calibration_error_interval: Interval | None = None
+    calibration: Calibration | None = None
+    before_calibration: ProbabilityScores | None = None
 
     @property
     def accuracy(self) -> float:
@@ -152,6 +186,54 @@ def classification_report(
         ),
         confusion=tuple(tuple(row) for row in counts_KK.tolist()),
         no_label=float(counts_KK[:, -1].sum() / support.sum()),
-        expected_calibration_error=None if probs is None else expected_calibration_error(references_N, probs),
-        log_loss=None if probs is None else log_loss(references_N, probs),
+        **probability_fields(references_N, probs, bootstrap_samples, confidence, seed),
     )
+
+
+def probability_fields(
+    references_N: npt.ArrayLike, probs_NK: Floats | None, samples: int, confidence: float, seed: int
+) -> dict[str, Any]:
+    """The fields of a report that say how good probabilities are; all None without them.
+
+    Args:
+        references_N: label ids.
+        probs_NK: probabilities, or None.
+        samples: resamples of the rows for the interval.
+        confidence: coverage of the interval, in (0, 1).
+        seed: of the resampling.
+    """
+    names = ("expected_calibration_error", "calibration_error_interval", "log_loss", "brier_score")
+    if probs_NK is None:
+        return dict.fromkeys(names)
+    values = (
+        expected_calibration_error(references_N, probs_NK),
+        calibration_error_interval(references_N, probs_NK, samples, confidence, seed),
+        log_loss(references_N, probs_NK),
+        brier_score(references_N, probs_NK),
+    )
+    return dict(zip(names, values, strict=True))
+
+
+def with_calibration(
+    report: EvaluationReport,
+    calibration: Calibration,
+    references_N: npt.ArrayLike,
+    raw_NK: Floats,
+    *,
+    bootstrap_samples: int,
+) -> EvaluationReport:
+    """The report of calibrated probabilities with the scores of those before; the report itself without calibration.
+
+    Args:
+        report: of the calibrated probabilities.
+        calibration: of these.
+        references_N: label ids.
+        raw_NK: the probabilities before.
+        bootstrap_samples: resamples of the rows for the interval.
+    """
+    if calibration == NONE:
+        return report
+    fields = probability_fields(references_N, raw_NK, bootstrap_samples, report.confidence, 0)
+    core = scores_of_one(confusion(references_N, raw_NK.argmax(axis=1), raw_NK.shape[1]))
+    before = ProbabilityScores(**fields, accuracy=core["accuracy"], macro_f1=core["macro_f1"])
+    return replace(report, calibration=calibration, before_calibration=before)

@@ -14,7 +14,6 @@ from loraft.engine import scorer
 from loraft.engine.layout import common_prefix
 from loraft.engine.row_batches import KeptPrefix
 from loraft.errors import DataError
-from loraft.evaluation import multilabel
 from loraft.evaluation.predict import Loaded, Prediction, opened, predictions
 from loraft.models.prompts import warn_of_cuts
 
@@ -65,14 +64,13 @@ class Classifier:
     def probabilities(self, texts: str | Iterable[str]) -> np.ndarray:
         """Returns the probability of each label, in [0, 1]: (N, K) float64, the columns as in `labels`.
 
-        With `prompt.kind=multilabel` each is a probability by itself, else rows sum to 1. Arguments and errors as in
-        `predict`.
+        They are calibrated, unless the config's `eval.calibrate` is false. With `prompt.kind=multilabel` each is a
+        probability by itself, else rows sum to 1. Arguments and errors as in `predict`.
         """
-        several = self.loaded.encoder.task.kind == "multilabel"
-        return np.asarray((multilabel.probabilities if several else scorer.to_probs)(self.log_probs(texts)))
+        return self.loaded.probabilities(self.log_probs(texts))
 
     def log_probs(self, texts: str | Iterable[str]) -> np.ndarray:
-        """Returns the labels' scores as in `engine.scorer.score`, in nats: (N, K); the rest as in `predict`."""
+        """Returns the labels' scores before calibration, as `engine.scorer.score` does, in nats: (N, K)."""
         return self._scores(_rows(texts))
 
     def prompt_tokens(self, texts: Sequence[str]) -> list[int]:

@@ -13,13 +13,15 @@ from transformers import PreTrainedModel
 from loraft.config.schema import Config
 from loraft.data.dataset import Split, load_data, warn_of_notes
 from loraft.engine import decoding, scorer
+from loraft.engine.probabilities import to_probs
 from loraft.errors import RunError
 from loraft.evaluation import advice, label_sets
 from loraft.evaluation.baselines import Baselines, compared_with, train_rows
 from loraft.evaluation.choosing import report_for
-from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.classification_report import EvaluationReport, with_calibration
 from loraft.evaluation.predict import warn_of_ties
 from loraft.models import manifest
+from loraft.models.calibration import NONE, Calibration
 from loraft.models.encoder import Encoder
 from loraft.models.load import build, load_peft, load_run
 from loraft.models.prompts import Prompt, cut_share, warn_of_cuts
@@ -115,9 +117,10 @@ def evaluate(
     else:
         encoder, model = build(config) if adapter is None else load_peft(Path(adapter), config)
     folder, labels = None if adapter is None else str(adapter), encoder.task.labels
-    thresholds = manifest.thresholds(None if adapter is None else Path(adapter), len(labels))
+    calibration = manifest.calibration(None if adapter is None else Path(adapter), config)
+    thresholds = manifest.thresholds(None if adapter is None else Path(adapter), len(labels), calibration)
     prompts = encoder.encode(data.texts)
-    report, rows = judge(model, encoder, prompts, data, config, thresholds)
+    report, rows = judge(model, encoder, prompts, data, config, thresholds, calibration)
     unused = zero_shot and config.eval.baselines == "off"
     train, name = None if unused else train_rows(config, split), "backbone" if zero_shot else "adapter"
     if encoder.task.kind == "multilabel":
@@ -142,6 +145,7 @@ def judge(
     split: Split,
     config: Config,
     thresholds: Sequence[float] = (),
+    calibration: Calibration = NONE,
 ) -> tuple[EvaluationReport, list[PredictedRow]]:
     """Returns the scores of a model on a split, and its prediction for each row.
 
@@ -152,12 +156,13 @@ def judge(
         split: N labelled rows.
         config: its `eval` section selects scoring or generation; its `seed` is that of the bootstrap.
         thresholds: of each label, where a row has any number of labels; 0.5 each if none are given.
+        calibration: of the probabilities.
     """
     started = time.perf_counter()
     if encoder.task.kind == "multilabel":
-        report, rows = label_sets.judged(model, encoder, prompts, split, config, thresholds)
+        report, rows = label_sets.judged(model, encoder, prompts, split, config, thresholds, calibration)
     else:
-        report, rows = _judged(model, encoder, prompts, split, config)
+        report, rows = _judged(model, encoder, prompts, split, config, calibration)
     truncated = sum(prompt.cut > 0 for prompt in prompts)
     seconds = round(time.perf_counter() - started, 3)
     cut = cut_share(prompts)
@@ -165,7 +170,12 @@ def judge(
 
 
 def _judged(
-    model: PreTrainedModel, encoder: Encoder, prompts: Sequence[Prompt], split: Split, config: Config
+    model: PreTrainedModel,
+    encoder: Encoder,
+    prompts: Sequence[Prompt],
+    split: Split,
+    config: Config,
+    calibration: Calibration,
 ) -> tuple[EvaluationReport, list[PredictedRow]]:
     """What `judge` returns, without `truncated`, `seconds` and `cut`, where a row has one label."""
     ids = [prompt.ids for prompt in prompts]
@@ -175,8 +185,8 @@ def _judged(
     if config.eval.decode == "score":
         unscored = encoder.unscored
         log_probs_NK = scorer.score(model, ids, encoder.completions_K, unscored=unscored, batch_tokens=batch_tokens)
-        warn_of_ties(log_probs_NK)
-        probs_NK = scorer.to_probs(log_probs_NK)
+        warn_of_ties(calibration.adjusted(log_probs_NK))
+        probs_NK = calibration.probabilities(log_probs_NK)
         predictions_N = probs_NK.argmax(axis=1)
     else:
         made = decoding.generate(
@@ -192,6 +202,14 @@ def _judged(
         predictions_N = np.array([-1 if label is None else label for _, label in read])
     labels = encoder.task.labels
     report = report_for(config, split.labels, probs_NK, predictions_N, labels)
+    if config.eval.decode == "score":
+        report = with_calibration(
+            report,
+            calibration,
+            split.labels,
+            to_probs(log_probs_NK),
+            bootstrap_samples=config.eval.bootstrap_samples,
+        )
     rows = [
         PredictedRow(
             row=example.row,

@@ -18,28 +18,11 @@ from loraft.evaluation import advice, label_set_baselines
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
-from loraft.evaluation.multilabel import EVEN, best_thresholds, label_set_report, probabilities
+from loraft.evaluation.multilabel import EVEN, label_set_report, probabilities
+from loraft.models.calibration import NONE, Calibration
 from loraft.models.encoder import Encoder
 from loraft.models.prompts import Prompt
 from loraft.runs.predictions import PredictedRow
-
-
-def label_probs(model: PreTrainedModel, encoder: Encoder, prompts: Sequence[Prompt], config: Config) -> np.ndarray:
-    """Returns the probability that each label applies, (N, K), from one scoring pass for all labels."""
-    ids, batch_tokens = [prompt.ids for prompt in prompts], config.eval.batch_tokens
-    return probabilities(
-        scorer.score(model, ids, encoder.completions_K, unscored=encoder.unscored, batch_tokens=batch_tokens)
-    )
-
-
-def fitted_thresholds(
-    model: PreTrainedModel, encoder: Encoder, validation: Split, config: Config
-) -> tuple[float, ...] | None:
-    """Returns the threshold of each label with the best F1 on the validation split; None where a row has one label."""
-    if encoder.task.kind != "multilabel":
-        return None
-    probs_NK = label_probs(model, encoder, encoder.encode(validation.texts), config)
-    return best_thresholds(validation.label_sets(len(encoder.task.labels)), probs_NK)
 
 
 def judged(
@@ -49,6 +32,7 @@ def judged(
     split: Split,
     config: Config,
     thresholds: Sequence[float],
+    calibration: Calibration = NONE,
 ) -> tuple[EvaluationReport, list[PredictedRow]]:
     """Returns the scores of a model on a split, and its label set for each row, as `evaluate.judge` does.
 
@@ -59,6 +43,7 @@ def judged(
         split: N labelled rows.
         config: its `eval` section and `seed` give the intervals.
         thresholds: of each label; none: 0.5 each.
+        calibration: of the probabilities.
 
     Raises:
         ConfigError: the config asks for generated answers, each of which names one label.
@@ -71,7 +56,9 @@ def judged(
     settings: dict[str, Any] = {
         "bootstrap_samples": config.eval.bootstrap_samples, "confidence": config.eval.confidence, "seed": config.seed
     }  # fmt: skip
-    references_NK, probs_NK = split.label_sets(len(labels)), label_probs(model, encoder, prompts, config)
+    ids, batch_tokens = [prompt.ids for prompt in prompts], config.eval.batch_tokens
+    scores_N2K = scorer.score(model, ids, encoder.completions_K, unscored=encoder.unscored, batch_tokens=batch_tokens)
+    references_NK, probs_NK = split.label_sets(len(labels)), probabilities(calibration.adjusted(scores_N2K))
     least_K = [*thresholds] or [EVEN] * len(labels)
     report = label_set_report(references_NK, probs_NK, least_K, labels, **settings)
     metric = Metric.of(config)

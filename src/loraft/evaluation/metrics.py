@@ -114,6 +114,17 @@ def expected_calibration_error(references_N: npt.ArrayLike, probs_NK: npt.ArrayL
     return float(np.nansum(bins["count"] * gaps) / bins["count"].sum())
 
 
+def brier_score(references_N: npt.ArrayLike, probs_NK: npt.ArrayLike) -> float:
+    """Mean squared distance of the probabilities from 1 for the reference label and 0 for the others; in [0, 2].
+
+    Source:
+        Brier 1950, "Verification of Forecasts Expressed in Terms of Probability"; scikit-learn's
+        `brier_score_loss(scale_by_half=False)`.
+    """
+    references, probs = np.asarray(references_N), np.asarray(probs_NK, dtype=np.float64)
+    return float(((probs - np.eye(probs.shape[1])[references]) ** 2).sum(axis=1).mean())
+
+
 def log_loss(references_N: npt.ArrayLike, probs_NK: npt.ArrayLike) -> float:
     """Mean negative log-probability of the reference label, in nats."""
     references, probs = np.asarray(references_N), np.asarray(probs_NK, dtype=np.float64)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from loraft.evaluation.classification_report import EvaluationReport, LabelScores
+from loraft.evaluation.classification_report import EvaluationReport, LabelScores, probability_fields
 from loraft.evaluation.intervals import blocks_of
-from loraft.evaluation.metrics import Floats, expected_calibration_error, log_loss
+from loraft.evaluation.metrics import Floats, log_loss
 from loraft.evaluation.shares import Interval, wilson
 from loraft.evaluation.significance import PERMUTATIONS
 
@@ -84,7 +84,7 @@ def numbers(references_NK: npt.ArrayLike, probs_NK: npt.ArrayLike) -> dict[str, 
     """Returns the scores with the thresholds that are best on these very rows, and the log loss as `loss`."""
     references, probs = np.asarray(references_NK, dtype=bool), np.asarray(probs_NK, dtype=np.float64)
     found = scores(references, probs >= np.asarray(best_thresholds(references, probs)))
-    return {**found, "loss": log_loss(*_answers(references, probs))}
+    return {**found, "loss": log_loss(*answers(references, probs))}
 
 
 def label_set_report(
@@ -120,9 +120,8 @@ def label_set_report(
         per_class=tuple(per_label(references, predictions, labels)),
         confusion=(),
         no_label=0.0,
-        expected_calibration_error=expected_calibration_error(*_answers(references, probs)),
-        log_loss=log_loss(*_answers(references, probs)),
         thresholds=tuple(thresholds_K),
+        **probability_fields(*answers(references, probs), bootstrap_samples, confidence, seed),
     )
 
 
@@ -198,7 +197,7 @@ def permutation(
     return {name: (1 + count) / (1 + permutations) for name, count in as_far.items()}
 
 
-def _answers(references_NK: Bools, probs_NK: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
+def answers(references_NK: Bools, probs_NK: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
     """The N K answers as 0 for no and 1 for yes, and their probabilities (N K, 2)."""
     return references_NK.ravel().astype(np.int64), np.stack([1 - probs_NK, probs_NK], axis=-1).reshape(-1, 2)
 

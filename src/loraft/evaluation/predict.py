@@ -15,10 +15,12 @@ from loraft.data.columns import given_sentence
 from loraft.data.records import BadRow, Example
 from loraft.data.stream import FIRST, groups
 from loraft.engine import scorer
+from loraft.engine.probabilities import to_probs
 from loraft.engine.row_batches import KeptPrefix
 from loraft.errors import ConfigError, Note, RunError
 from loraft.evaluation import advice, multilabel
 from loraft.models import manifest
+from loraft.models.calibration import NONE, Calibration
 from loraft.models.encoder import Encoder
 from loraft.models.load import load_peft, load_run
 from loraft.models.prompts import warn_of_cuts
@@ -85,6 +87,7 @@ class Loaded:
         folder: of the adapter, or of merged weights.
         config: of its training, or what was asked for.
         thresholds: of each label with `prompt.kind=multilabel`, else none.
+        calibration: of its probabilities.
     """
 
     encoder: Encoder
@@ -92,6 +95,17 @@ class Loaded:
     folder: Path
     config: Config
     thresholds: tuple[float, ...]
+    calibration: Calibration = NONE
+
+    @property
+    def several(self) -> bool:
+        """Whether a row has any number of labels."""
+        return self.encoder.task.kind == "multilabel"
+
+    def probabilities(self, log_probs_NK: np.ndarray) -> np.ndarray:
+        """The calibrated probabilities, (N, K), of the labels' scores; of several labels each by itself."""
+        adjusted_NK = self.calibration.adjusted(log_probs_NK)
+        return (multilabel.probabilities if self.several else to_probs)(adjusted_NK)
 
 
 def opened(
@@ -114,9 +128,10 @@ def opened(
         assert adapter is not None
         folder = Path(adapter)
         encoder, model = load_peft(folder, config)
+    calibration = manifest.calibration(folder, config)
     several = encoder.task.kind == "multilabel"
-    thresholds = manifest.thresholds(folder, len(encoder.task.labels)) if several else ()
-    return Loaded(encoder, model, folder, config, thresholds)
+    thresholds = manifest.thresholds(folder, len(encoder.task.labels), calibration) if several else ()
+    return Loaded(encoder, model, folder, config, thresholds, calibration)
 
 
 def predictions(
@@ -130,10 +145,10 @@ def predictions(
         loaded: that computed them.
         min_confidence: as in `predict`.
     """
-    labels, several = loaded.encoder.task.labels, loaded.encoder.task.kind == "multilabel"
+    labels, several = loaded.encoder.task.labels, loaded.several
     if not several:
-        warn_of_ties(log_probs_NK)
-    probs = iter((multilabel.probabilities if several else scorer.to_probs)(log_probs_NK))
+        warn_of_ties(loaded.calibration.adjusted(log_probs_NK))
+    probs = iter(loaded.probabilities(log_probs_NK))
     for item in rows:
         if isinstance(item, BadRow):
             yield Prediction(item.row, "", None, error=item.reason)
@@ -196,8 +211,7 @@ def predict(
     if min_confidence is not None and not 0 <= min_confidence <= 1:  # NaN, too
         raise ConfigError(f"min_confidence: not from 0 to 1 (got {min_confidence}); give a probability")
     loaded = opened(run, adapter, config)
-    encoder, model, folder = loaded.encoder, loaded.model, loaded.folder
-    several = encoder.task.kind == "multilabel"
+    encoder, model, folder, several = loaded.encoder, loaded.model, loaded.folder, loaded.several
     if several and min_confidence is not None:
         raise ConfigError(
             f"min_confidence: with prompt.kind=multilabel each label has its own threshold (got {min_confidence});"

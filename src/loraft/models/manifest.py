@@ -9,17 +9,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from loraft.config.schema import Config, ModelConfig
 from loraft.data.dataset import Split
 from loraft.errors import RunError, listed
 from loraft.models.backbone import fingerprint
+from loraft.models.calibration import NONE, Calibration
 from loraft.models.device import DTYPE_NAMES
 from loraft.models.encoder import Encoder
 from loraft.runs.environment import Environment, custom_code, package_versions
+from loraft.runs.from_hub import ADAPTER_FILES
 from loraft.runs.hashes import hashes_of, sha256_of
-from loraft.runs.peft_folder import AGAIN, CONFIG_FILE, WEIGHTS_FILE
+from loraft.runs.peft_folder import AGAIN, WEIGHTS_FILE
 from loraft.runs.records import read_record, write_record
 from loraft.runs.run import MANIFEST_FILE
 
@@ -82,6 +85,7 @@ class Manifest:
         files: SHA-256 of the adapter's files, or of all files of merged weights, see `peft_folder.refuse_changed`; None
             in files of earlier versions.
         config: the whole config of the training; None in files of earlier versions.
+        calibration: of its probabilities; None in files of earlier versions.
         merged: how the adapter was merged into the backbone, where the weights beside this file are merged ones; the
             backbone is then that of the merged weights.
     """
@@ -100,6 +104,7 @@ class Manifest:
     files: dict[str, str] | None = None
     config: dict[str, Any] | None = None
     merged: dict[str, Any] | None = None
+    calibration: Calibration | None = None
 
 
 def identify(config: Config, base: PreTrainedModel, run: Path) -> BackboneIdentity:
@@ -155,7 +160,7 @@ def describe(
 
 def write(adapter: Path, content: Manifest) -> None:
     """Writes the manifest of an adapter, or of merged weights, beside its files, with their hashes."""
-    names: Iterable[str] = (CONFIG_FILE, WEIGHTS_FILE)
+    names: Iterable[str] = [name for name in ADAPTER_FILES if (adapter / name).exists() and name != MANIFEST_FILE]
     if content.merged is not None:
         found = (path for path in adapter.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
         names = [path.relative_to(adapter).as_posix() for path in found]
@@ -184,10 +189,20 @@ def adapter_hash(folder: Path, content: Manifest) -> str | None:
     return (content.files or {}).get(WEIGHTS_FILE) or sha256_of(folder / WEIGHTS_FILE)
 
 
-def thresholds(adapter: Path | None, num_labels: int) -> tuple[float, ...]:
-    """Returns the threshold of each label that was chosen for an adapter; 0.5 without one, or if it has no manifest."""
+def thresholds(adapter: Path | None, num_labels: int, calibration: Calibration = NONE) -> tuple[float, ...]:
+    """Returns the threshold of each label that was chosen for an adapter; 0.5 without one, or if it has no manifest.
+
+    Those of the file are for probabilities before calibration; with a calibration they are as its own are.
+    """
     found = read(adapter).thresholds if adapter is not None and (adapter / MANIFEST_FILE).exists() else None
-    return found or (0.5,) * num_labels
+    return tuple(calibration.of_yes(np.array(found)).tolist()) if found else (0.5,) * num_labels
+
+
+def calibration(adapter: Path | None, config: Config) -> Calibration:
+    """Returns the calibration of an adapter's probabilities; `NONE` without one, and where the config wants none."""
+    if adapter is None or not config.eval.calibrate or not (adapter / MANIFEST_FILE).exists():
+        return NONE
+    return read(adapter).calibration or NONE
 
 
 def check_code(manifest: Manifest, where: Path, model: ModelConfig) -> None:

@@ -15,7 +15,7 @@ from loraft.hub import Kind, answers_otherwise, ask
 
 HUB = "hf:"
 HUB_RUN = Kind("run", "what follows @", "model", "loraft.json")
-ADAPTER_FILES = (HUB_RUN.file, "adapter_config.json", "adapter_model.safetensors")
+ADAPTER_FILES = (HUB_RUN.file, "adapter_config.json", "adapter_model.safetensors", "validation_scores.json")
 WEIGHTS_FILES = (
     "*.gguf", "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
     "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",

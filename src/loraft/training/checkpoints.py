@@ -11,8 +11,10 @@ from peft import PeftConfig, PeftModel
 from transformers import TrainerState
 
 from loraft.models import manifest
+from loraft.runs import validation_scores
 from loraft.runs.records import read_object, record_from
 from loraft.runs.run import Run
+from loraft.runs.validation_scores import ValidationScores
 from loraft.training.whole_checkpoints import write_hashes
 
 BEFORE = ".before"  # suffix of the earlier best weights of an adapter while they are being replaced
@@ -93,7 +95,9 @@ def best_weights(folder: Path, name: str) -> Path:
     return below if below.is_dir() else folder / name
 
 
-def save_adapter(run: Run, model: PeftModel, content: manifest.Manifest) -> None:
+def save_adapter(
+    run: Run, model: PeftModel, content: manifest.Manifest, scores: ValidationScores | None = None
+) -> None:
     """Writes adapter and bundle beside the final place and renames, so that a half-written adapter never counts."""
     beside = run.adapter.with_name("adapter.tmp")
     shutil.rmtree(beside, ignore_errors=True)
@@ -101,6 +105,8 @@ def save_adapter(run: Run, model: PeftModel, content: manifest.Manifest) -> None
     (beside / "README.md").unlink(missing_ok=True)  # peft's empty card; the run's own follows when it is measured
     _sort_names(beside, model.peft_config[model.active_adapter])
     _forget_local_path(beside, model.get_base_model().config._name_or_path, content.backbone.name)
+    if scores is not None:
+        validation_scores.write(beside, scores)
     manifest.write(beside, content)
     shutil.rmtree(run.adapter, ignore_errors=True)
     os.replace(beside, run.adapter)

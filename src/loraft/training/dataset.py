@@ -11,6 +11,7 @@ from loraft.config.schema import Config
 from loraft.data.dataset import Split
 from loraft.engine import scorer
 from loraft.engine.collator import TrainingRow, make_rows, question_rows
+from loraft.engine.probabilities import to_probs
 from loraft.evaluation import metrics, multilabel
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.models.encoder import Encoder
@@ -70,7 +71,7 @@ def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Sp
             if (k := metric.label) is not None:  # of one label alone, whose threshold is its own
                 numbers[metric.key] = multilabel.numbers(labels_N[:, [k]], probs_NK[:, [k]])["micro_f1"]
             return numbers
-        probs_NK = scorer.to_probs(log_probs_NK)
+        probs_NK = to_probs(log_probs_NK)
         predictions_N = probs_NK.argmax(axis=1)
         numbers = metrics.core(labels_N, predictions_N, num_labels)
         numbers[metric.key] = metric.value(metrics.confusion(labels_N, predictions_N, num_labels))

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from peft import PeftModel
 from transformers import PreTrainedModel
 
@@ -25,8 +26,10 @@ from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.enough_rows import refuse_unmeasured
 from loraft.evaluation.evaluate import judge
 from loraft.evaluation.figures import draw_run_figures
+from loraft.evaluation.validation import fitted
 from loraft.models import manifest
 from loraft.models.adapter import add_adapter, coverage, parameter_counts, remove_adapter
+from loraft.models.calibration import NONE
 from loraft.models.encoder import Encoder
 from loraft.models.load import build
 from loraft.models.prompts import warn_of_cuts
@@ -181,16 +184,20 @@ def _train_and_judge(
         report = fit(run, model)
         for line in run.read_log() if empty else ():  # of a training elsewhere
             trackers.log(line)
-        thresholds = label_sets.fitted_thresholds(model, encoder, splits["validation"], config)
-        after, rows = judge(model, encoder, prompts, test, config, thresholds or ())
+        found = fitted(model, encoder, splits, config, run)
+        calibration = found.calibration if config.eval.calibrate else NONE
+        thresholds = None if found.thresholds is None else calibration.of_yes(np.array(found.thresholds)).tolist()
+        after, rows = judge(model, encoder, prompts, test, config, thresholds or (), calibration)
         trackers.log({"step": report.steps, **{f"test_{key}": value for key, value in after.scores.items()}})
         scores = {"accuracy": after.accuracy, "macro_f1": after.macro_f1}
         scores[Metric.of(config).key] = after.scores[Metric.of(config).key]
         fingerprints = {name: split.fingerprint for name, split in splits.items()}
         labels, rows_of = encoder.task.labels, splits["train"].examples.labels
-        counts = {} if thresholds else {label: rows_of.count(k) for k, label in enumerate(labels)}
+        counts = {} if found.thresholds else {label: rows_of.count(k) for k, label in enumerate(labels)}
         data = manifest.DataIdentity(config.data.source, fingerprints, splits["train"].pool, counts)
-        save_adapter(run, model, manifest.describe(config, encoder, identity, data, scores, thresholds, made_in))
+        content = manifest.describe(config, encoder, identity, data, scores, found.thresholds, made_in)
+        content = replace(content, calibration=found.calibration)
+        save_adapter(run, model, content, found.scores)
     finally:
         remove_adapter(model)
     write_rows(run, rows, texts=config.output.texts)
