@@ -2,8 +2,7 @@
 
 A label is in a row's set if its probability is at least a threshold, which is fitted on labelled rows that chose
 neither checkpoint nor temperature. This score (LAC) gives the smallest sets on average of all that keep the coverage,
-and one threshold says what a set is. A row on which no label reaches the threshold gets its predicted label, so that no
-set is empty and coverage can only grow.
+and one threshold says what a set is. The predicted label is added to each set: none is empty, coverage can only grow.
 
 Shapes: N rows, K labels.
 
@@ -41,10 +40,14 @@ class LabelSets:
     least_K: Floats
     rows_K: tuple[int, ...]
 
-    def of(self, probs_NK: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Returns which labels are in each row's set, (N, K), for probabilities as the fitted ones were."""
-        probs = np.asarray(probs_NK, dtype=np.float64)
-        return (probs >= self.least_K) | (np.arange(probs.shape[1]) == probs.argmax(axis=1)[:, None])
+    def of(self, probs_NK: Floats, best_N: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Returns which labels are in each row's set, (N, K).
+
+        Args:
+            probs_NK: probabilities as the fitted ones were.
+            best_N: ids of the predicted labels.
+        """
+        return np.asarray((probs_NK >= self.least_K) | (np.arange(probs_NK.shape[1]) == best_N[:, None]))
 
     def law(self, confidence: float = 0.95) -> list[Interval]:
         """Where the coverage of these very thresholds lies: for each label, or once for all rows.

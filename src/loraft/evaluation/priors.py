@@ -54,6 +54,22 @@ def shares(references_N: npt.NDArray[np.int64], num_labels: int) -> Floats:
     return np.asarray(counts_K / counts_K.sum())
 
 
+def parsed(text: str) -> dict[str, float]:
+    """Returns the shares by label of `negative=0.5,positive=0.5`.
+
+    Raises:
+        ConfigError: a part is no name and number.
+    """
+    found = {}
+    for part in text.split(","):
+        name, _, share = part.rpartition("=")
+        try:
+            found[name.strip()] = float(share)
+        except ValueError:
+            raise ConfigError(f"prior: a share is a label, = and a number (got {part!r}); or give: estimate") from None
+    return found
+
+
 def given(prior: Mapping[str, float], labels: Sequence[str]) -> Floats:
     """Returns the shares of labels by name in the order of the labels, (K,), with the sum 1.
 
@@ -67,9 +83,13 @@ def given(prior: Mapping[str, float], labels: Sequence[str]) -> Floats:
     if not wrong and abs(total - 1) > ROUNDING:
         wrong = [f"the sum is {total:.4g}"]
     if wrong:
-        named = ",".join(f"{name}={1 / len(labels):.2f}" for name in labels[:3]) + (",..." if len(labels) > 3 else "")
-        raise ConfigError(f"prior: give each label a share, 1 in all (got: {listed(wrong)}); such as {named}")
+        raise ConfigError(f"prior: give each label a share, 1 in all (got: {listed(wrong)}); such as {example(labels)}")
     return np.array([prior[name] for name in labels]) / total
+
+
+def example(labels: Sequence[str]) -> str:
+    """Returns equal shares as `--prior` takes them, of three labels at most."""
+    return ",".join(f"{name}={1 / len(labels):.2f}" for name in labels[:3]) + (",..." if len(labels) > 3 else "")
 
 
 def estimated(probs_NK: Floats, old_K: Floats) -> Priors:
@@ -107,7 +127,7 @@ def effect(priors: Priors, probs_NK: Floats, references_N: npt.NDArray[np.int64]
     """
     num_labels = probs_NK.shape[1]
     weights_K = priors.new_K / shares(references_N, num_labels)
-    found = {}
+    found: dict[str, list[dict[str, float]]] = {}
     for rows, weights_N in (("as they are", np.ones(len(references_N))), ("weighted", weights_K[references_N])):
         found[rows] = []
         for probs in (probs_NK, priors.applied(probs_NK)):
