@@ -42,7 +42,7 @@ MODELS_LOADED_HERE = {
     "evaluation.classifier", "evaluation.evaluate", "evaluation.predict", "evaluation.label_sets",
     "evaluation.validation",
     "studies.sweep.runner", "studies.sweep.joint_pass", "studies.sweep.shared_backbone", "studies.fewshot.study",
-    "studies.fewshot.context",
+    "studies.fewshot.context", "studies.sweep.curve", "studies.audit.fold_adapters",
 }  # fmt: skip
 AN_ESTIMATOR = {"evaluation.sklearn_classifier"}  # is imported by `Classifier.as_sklearn` only
 SEES_SEVERAL_STUDIES = {"studies.report", "studies.run_report", "studies.report_sections"}

@@ -79,6 +79,7 @@ def test_a_finished_sweep_goes_on_without_training_anything(old: Path, monkeypat
     result = runner.sweep(config, quiet=True)
     then = json.loads((FIXTURES / "sweep" / "sweep.json").read_text(encoding="utf-8"))
     assert [trial.status for trial in result.trials] == ["finished", "finished"]
+    assert load_config(old / "sweep" / "sweep.yaml").data.calibration_share == 0  # and new trials have the same rows
     assert result.best is not None
     assert result.best.name == then["best"]["name"] == find_run("sweep", old).name
 

@@ -40,7 +40,7 @@ def test_a_run_holds_everything_that_the_design_names(trained: RunResult) -> Non
     assert {
         "config.yaml", "environment.json", "log.jsonl", "predictions.jsonl", "metrics.json", "adapter/loraft.json",
         "adapter/README.md", "adapter/adapter_model.safetensors", "plots/learning_curve.png",
-        "plots/confusion_matrix.png",
+        "plots/confusion_matrix.png", "explanations.json",
     } <= files  # fmt: skip
     assert not [name for name in files if "tmp" in name]
     bundle = json.loads((run.adapter / "loraft.json").read_text(encoding="utf-8"))

@@ -64,6 +64,7 @@ def test_no_file_of_a_training_its_report_and_the_statistics_holds_a_sentence(tm
     assert {row["text"] for row in listing.listed(config, "leaks")[1]} == {""}
     assert (tmp_path / "runs" / ".rows").is_dir()
     assert assert_private(tmp_path / "runs") > 12
+    assert not Run(Path(result.run)).explanations_path.exists()
     assert "sentences are not kept" in (Path(result.run) / "report.html").read_text(encoding="utf-8")
     compared = compare([Run(Path(result.run)).path, copied(Run(Path(result.run)))])
     assert compared.n == 24

@@ -10,6 +10,7 @@ READ_BY = {  # the commands that read a file
     "run/metrics.json": [REPORT, COMPARE],
     "run/environment.json": [REPORT],
     "run/predictions.jsonl": [REPORT, COMPARE],
+    "run/explanations.json": [REPORT],
 }
 
 

@@ -96,3 +96,11 @@ def test_eval_refuses_flags_that_the_run_decides(
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {named}: ")
     assert api.given == {}
+
+
+@pytest.mark.parametrize("command", [["eval"], ["predict", "thầy dạy hay"]])
+def test_raw_leaves_the_calibration_out(command: list[str], api: Double, run_dir: Path, loraft_says: Says) -> None:
+    for given, calibrated in ((command, True), ([*command, "--raw"], False)):
+        assert loraft_says(*given, "--run", "one")[0] == 0
+        assert api.config is not None
+        assert api.config.eval.calibrate is calibrated

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from helpers.serving import open_lengths, tiny_runs
 
 from loraft.delivery import serving
 from loraft.delivery.server import Service
+from loraft.models import manifest
+from loraft.models.calibration import Calibration
 
 
 def test_serve_prints_its_address_and_serves_the_runs_by_name(
@@ -51,6 +54,16 @@ def test_what_another_server_needs_is_printed_and_nothing_listens(
     code, out, err = loraft_says("serve", "--run", str(run.path), "--command", "ollama")
     assert (code, out.splitlines()[0]) == (0, "FROM ./một-gguf/model.gguf")
     assert "--to gguf --output" in err
+
+
+def test_another_server_is_said_to_know_no_calibration(here: Path, loraft_says: Says) -> None:
+    (run,) = tiny_runs(here, "một")
+    manifest.write(run.adapter, replace(manifest.read(run.adapter), calibration=Calibration(1.5, (0.5, -0.5), 60)))
+    for command in ("vllm", "ollama"):
+        _, _, err = loraft_says("serve", "--run", str(run.path), "--command", command)
+        first = err.splitlines()[0]
+        assert first.startswith(f"note: {command} generates the answer as scored, without the run's calibration, and")
+        assert first.endswith(" may give another label, since biases change labels")
 
 
 def test_another_server_is_told_of_one_run(run_dir: Path, loraft_says: Says) -> None:

@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ from typer.testing import CliRunner, Result
 
 from loraft.cli.app import app
 from loraft.config.resolve import resolve
+from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
 from loraft.errors import BackboneError, ConfigError
+from loraft.evaluation.equivalence import Equivalence
 from loraft.runs.atomic_files import to_json, write_text
 from loraft.runs.records import as_json
+from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
-from loraft.studies.sweep import runner
+from loraft.studies.sweep import curve, runner
+from loraft.studies.sweep.curve_records import CurvePoint, RankCurve
 from loraft.studies.sweep.grid import expand
 from loraft.studies.sweep.records import SweepResult, TrialRecord
 from loraft.studies.sweep.trials import run_of
@@ -164,3 +169,46 @@ def test_one_seed_beside_several_is_refused() -> None:
 )
 def test_mistakes_come_before_anything_loads(arguments: tuple[str, str]) -> None:
     assert isinstance(invoke("sweep", *arguments).exception, ConfigError)
+
+
+@pytest.fixture
+def curved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """How a run of the name r8 was cut; nothing is loaded."""
+    given: dict[str, Any] = {}
+    run = Run(tmp_path / "của tôi" / "r8")
+    write_text(run.config_path, dump_config(resolve(overrides=["lora.r=8", "name=của tôi/r8"])))
+
+    def cut(run: Run, config: Config, ranks: list[int] | None = None, **flags: Any) -> RankCurve:
+        given.update(run=run, config=config, ranks=ranks, **flags)
+        full = CurvePoint(8, "trained", str(run.path), 80, {"accuracy": 0.9, "macro_f1": 0.8}, {}, 1.0, None, None)
+        same = Equivalence(-0.001, (-0.004, 0.002), equivalent=True)
+        two = replace(full, rank=2, made="cut", trainable_parameters=20, energy=0.75, to_full=same, to_trained=same)
+        return RankCurve(
+            path="runs/của tôi-r8-cut", source=str(run.path), rank=8, backbone="b", quant="none", data="d",
+            task="sentiment", labels=("a", "b"), n=100, confidence=0.95, margin=0.015, points=(two, full),
+            training_seconds=10.0, seconds=1.0, together=False,
+        )  # fmt: skip
+
+    monkeypatch.setattr(curve, "rank_curve", cut)
+    return given
+
+
+def test_from_cuts_a_run_and_prints_what_was_trained_and_what_was_cut(curved: dict[str, Any], tmp_path: Path) -> None:
+    done = invoke("sweep", "--from", "của tôi/r8", "--ranks", "1,2,4", "--output", str(tmp_path), "--force")
+    assert done.exit_code == 0, done.stderr
+    assert (curved["run"].path, curved["ranks"], curved["force"]) == (tmp_path / "của tôi" / "r8", [1, 2, 4], True)
+    assert (curved["config"].name, curved["config"].output.folder) == (None, str(tmp_path))
+    rows = [line.split() for line in done.stdout.splitlines()[:3]]
+    assert rows[0][:2] == ["rank", "weights"]
+    assert rows[1] == ["2", "cut", "0.9000", "0.8000", "75.00%", "20", *["=", "-0.1", "[-0.4,+0.2]"] * 2]
+    assert rows[2] == ["8", "trained", "0.9000", "0.8000", "100.00%", "80"]
+    assert "both together are 1.10 of it" in done.stdout
+
+
+def test_from_gives_json_too(curved: dict[str, Any], tmp_path: Path) -> None:
+    done = invoke("sweep", "--from", "của tôi/r8", "--output", str(tmp_path), "--json", "--set", "name=khác")
+    content = json.loads(done.stdout)
+    assert content["kind"] == "rank curve"
+    assert [point["made"] for point in content["points"]] == ["cut", "trained"]
+    assert content["points"][0]["macro_f1"] == 0.8
+    assert (curved["ranks"], curved["config"].name) == (None, "khác")

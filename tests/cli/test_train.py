@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.bad_input import refusal
 from helpers.command_line import Double, Says, finished
 
 from loraft.config.resolve import resolve
 from loraft.config.yaml_io import dump_config
-from loraft.data.dataset import SplitSummary
+from loraft.data.dataset import SplitSummary, training_splits
 from loraft.evaluation.classification_report import classification_report
 from loraft.runs.environment import environment
 from loraft.runs.records import write_record
@@ -174,3 +175,64 @@ def test_folds_are_trained_by_their_own_function(
     write_record(here / "runs" / "gấp" / "environment.json", environment())  # the folder was renamed
     assert loraft_says("train", "--folds", "5", "--config", "runs/gấp/folds.yaml")[0] == 0
     assert given[-1][0][0].name == "gấp"
+
+
+# --- going on from a finished run -------------------------------------------------------------------------------------
+
+
+def begun(here: Path, name: str = "cũ", *overrides: str) -> None:
+    given = ["output.texts=false", "data.text_column=câu", "lora.r=4", *overrides]
+    finished(here / "runs" / name, overrides=given)
+
+
+def test_from_a_run_its_config_goes_on_under_the_name_of_the_next_round(
+    api: Double, here: Path, loraft_says: Says
+) -> None:
+    begun(here)
+    assert loraft_says("train", "--from", "cũ", "--set", "train.max_steps=9", "--seed", "5")[0] == 0
+    assert api.config is not None
+    assert (api.config.name, api.config.output.folder, api.config.output.texts) == ("cũ-round2", "runs", False)
+    assert (api.config.lora.r, api.config.data.text_column) == (4, "câu")
+    assert (api.config.train.max_steps, api.config.seed) == (9, 5)
+    assert api.config.train.from_run == str(here / "runs" / "cũ")
+    begun(here, "cũ-round9")
+    loraft_says("train", "--from", "cũ-round9", "--set", "name=khác")
+    assert api.config.name == "khác"
+    loraft_says("train", "--from", "runs/cũ-round9", "--output", "nơi khác")
+    assert (api.config.name, api.config.output.folder) == ("cũ-round10", "nơi khác")
+
+
+def test_added_rows_stay_from_round_to_round(api: Double, here: Path, loraft_says: Says) -> None:
+    begun(here, "cũ", "data.extra_train=[một.csv]")
+    loraft_says("train", "--from", "cũ", "--add", "hai.csv", "--add", "ba.csv")
+    assert api.config is not None
+    assert api.config.data.extra_train == ["một.csv", "hai.csv", "ba.csv"]
+    loraft_says("train", "--from", "cũ", "--data", "mới", "--add", "hai.csv")
+    assert (api.config.data.source, api.config.data.extra_train) == ("mới", ["hai.csv"])
+    loraft_says("train", "--add", "hai.csv")  # also without --from
+    assert (api.config.data.extra_train, api.config.train.from_run) == (["hai.csv"], None)
+
+
+def test_new_rows_without_validation_can_be_added(
+    api: Double, here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(here)
+    (here / "mới.csv").write_text("câu,sentiment\nlớp đông,negative\n", encoding="utf-8")
+    monkeypatch.setattr(api, "train", lambda config, **named: training_splits(config))
+    code, _, err = loraft_says("train", "--from", "cũ", "--data", "mới.csv")
+    assert code == 1
+    assert err.endswith("to add these rows to those of cũ: --add 'mới.csv' in place of --data\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--from", "không-có"], r"no such run \(got 'không-có'\)"),
+        (["--from", "cũ", "--preset", "tutorial"], "--from and --preset"),
+        (["--from", "cũ", "--folds", "5", "--config", "a.yaml"], "--from and --config, --folds"),
+        (["--from", "cũ", "--set", "train.from=x"], r"train\.from"),
+    ],
+)
+def test_what_does_not_go_with_from_is_refused(arguments: list[str], says: str, api: Double, here: Path) -> None:
+    begun(here)
+    refusal(["train", *arguments], says)

@@ -5,6 +5,7 @@ import json
 import unicodedata
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from helpers.data import LABELS, ROWS, TEXTS, load, write_rows
 from loraft.config.data_section import DataConfig
 from loraft.config.resolve import resolve
 from loraft.data import dataset
-from loraft.data.dataset import Split, SplitSummary, load_data, load_split, training_splits, warn_of_notes
+from loraft.data.dataset import ADDED, Split, SplitSummary, load_data, load_split, training_splits, warn_of_notes
 from loraft.data.records import Example
 from loraft.errors import DataError, Note
+from loraft.runs.atomic_files import write_text
 
 
 def train_csv(folder: Path, content: str) -> Path:
@@ -366,3 +368,58 @@ def test_half_of_many_validation_rows_are_set_aside_label_by_label(tmp_path: Pat
     assert "calibration" not in splits("data.calibration_share=0")
     assert "calibration" not in splits("data.max_eval_rows=199")
     assert "calibration" not in splits("data.fold=1/2")
+
+
+# --- further training rows --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_extra_rows(tmp_path: Path) -> Callable[..., dict[str, Split]]:
+    """Loads the splits of a folder and of a labelled file beside it; the folder's own files have semicolons."""
+    for name in ("train", "validation", "test"):
+        rows = [f"{name} {text};{LABELS[row['sentiment']]}" for text, row in zip(TEXTS, ROWS, strict=True)]
+        write_text(tmp_path / "a" / f"{name}.csv", "\n".join(["sentence;sentiment", *rows]))
+    extra = ["câu mới,positive", "câu chờ nhãn,", f"train {TEXTS[0]},positive", f"test {TEXTS[1]},negative"]
+    write_text(tmp_path / "thêm.csv", "\n".join(["sentence,sentiment", *extra]))
+
+    def load_all(*overrides: str) -> dict[str, Split]:
+        given = [f"data.source={tmp_path}/a", "data.delimiter=;", f"data.extra_train=[{tmp_path}/thêm.csv]"]
+        return training_splits(resolve(overrides=[*given, *overrides]))
+
+    return load_all
+
+
+def test_further_rows_are_trained_on_and_nothing_is_measured_on_them(
+    with_extra_rows: Callable[..., dict[str, Split]],
+) -> None:
+    found, without = with_extra_rows(), with_extra_rows("data.extra_train=[]")
+    assert [*found["train"].texts][:3] == [*without["train"].texts]
+    assert [*found["train"].texts][3:] == ["câu mới", f"train {TEXTS[0]}", f"test {TEXTS[1]}"]
+    assert found["train"].notes == {ADDED: 3, "unlabelled rows skipped": 1, "duplicate rows": 1}
+    assert found["train"].source == without["train"].source
+    for name in ("validation", "test"):
+        assert found[name] == without[name]
+    assert len(with_extra_rows("data.max_train_rows=1")["train"]) == 4  # the limit is one of the source's own rows
+
+
+def test_further_rows_are_dropped_like_all_training_rows(with_extra_rows: Callable[..., dict[str, Split]]) -> None:
+    train = with_extra_rows("data.drop_leaked=true", "data.drop_duplicates=true")["train"]
+    assert [*train.texts] == [*with_extra_rows("data.extra_train=[]")["train"].texts, "câu mới"]
+    dropped = {"rows of validation or test dropped": 1, "duplicate rows dropped": 1}
+    assert train.notes == {ADDED: 3, "unlabelled rows skipped": 1, **dropped}
+
+
+def test_further_rows_are_in_no_fold(with_extra_rows: Callable[..., dict[str, Split]], tmp_path: Path) -> None:
+    write_text(
+        tmp_path / "a" / "train.csv",
+        "\n".join(["sentence;sentiment", *(f"câu {i};{LABELS[i % 3]}" for i in range(60))]),
+    )
+    texts = {name: [*split.texts] for name, split in with_extra_rows("data.fold=1/3").items()}
+    assert texts["train"][-3:] == ["câu mới", f"train {TEXTS[0]}", f"test {TEXTS[1]}"]
+    assert "câu mới" not in [*texts["validation"], *texts["test"]]
+
+
+def test_another_source_has_further_rows_of_its_own(tmp_path: Path) -> None:
+    base = resolve(overrides=["data.extra_train=[thêm.csv]"])
+    assert resolve(base=base, flags={"data.source": "feedback"}).data.extra_train == ["thêm.csv"]
+    assert resolve(base=base, flags={"data.source": "khác.csv"}).data.extra_train == []

@@ -1,5 +1,7 @@
 import copy
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from loraft.delivery import export_classifier, export_gguf, export_onnx
 from loraft.delivery.export import Target, export
 from loraft.errors import BackboneError, ConfigError, LoraftError, RunError
 from loraft.models import manifest
+from loraft.models.calibration import Calibration
+from loraft.runs.bundle import config_of
 from loraft.runs.run import Run
 
 
@@ -93,6 +97,53 @@ def test_the_folder_tells_where_it_is_from(exported: Path) -> None:
     assert content.files.keys() == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     with pytest.raises(RunError, match="is an export for other programs"):
         loraft.load(exported)
+
+
+def with_calibration(run: Run, folder: Path, one: Calibration) -> Run:
+    made = Run(shutil.copytree(run.path, folder))
+    manifest.write(made.adapter, replace(manifest.read(made.adapter), calibration=one))
+    return made
+
+
+def test_a_classifier_holds_the_temperature(run: Run, tmp_path: Path) -> None:
+    one = Calibration(1.9, None, 160)
+    own = with_calibration(run, tmp_path / "r", one)
+    made = export(own, tmp_path / "c", Target("classifier"))
+    assert made.calibration == one == manifest.read(tmp_path / "c").calibration
+    calibrated = np.log(loraft.load(own).probabilities(SENTENCES))
+    np.testing.assert_allclose(piped(tmp_path / "c"), calibrated, atol=1e-4)
+    assert np.abs(calibrated - expected(run)).max() > 0.01
+    assert exporting.notes(made) == [
+        "a softmax over its logits gives probabilities calibrated: temperature 1.900, fitted on 160 validation rows"
+    ]
+
+
+def test_a_classifier_with_biases_is_refused_and_onnx_or_raw_scores_are_named(run: Run, tmp_path: Path) -> None:
+    own = with_calibration(run, tmp_path / "r", Calibration(1.9, (0.5, -0.75, 0.25)))
+    with pytest.raises(ConfigError, match=r"no place for biases .*use --to onnx, or .*--set eval\.calibrate=false"):
+        export(own, tmp_path / "c", Target("classifier"))
+    config = loraft.resolve(base=config_of(own), overrides=["eval.calibrate=false"])
+    made = export(own, tmp_path / "c", Target("classifier"), config=config)
+    assert made.calibration is manifest.read(tmp_path / "c").calibration is None
+    np.testing.assert_allclose(piped(tmp_path / "c"), expected(run), atol=1e-4)
+
+
+def test_an_onnx_file_holds_biases_too(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    own = with_calibration(run, tmp_path / "r", Calibration(1.9, (0.5, -0.75, 0.25)))
+    export(own, tmp_path / "o", Target("onnx"))
+    found = export_classifier.log_probs(*export_onnx.read_onnx(tmp_path / "o", torch.device("cpu")), SENTENCES)
+    np.testing.assert_allclose(found, np.log(loraft.load(own).probabilities(SENTENCES)), atol=1e-4)
+
+
+def test_of_a_gguf_file_loraft_alone_knows_the_calibration(small: Run, tmp_path: Path) -> None:
+    one = Calibration(1.9, (0.5, -0.75, 0.25))
+    made = export(with_calibration(small, tmp_path / "r", one), tmp_path / "g", Target("gguf"))
+    assert made.calibration == one
+    again = loraft.load(tmp_path / "g")
+    np.testing.assert_allclose(log_softmax(again.log_probs(SENTENCES)), expected(small), atol=1e-4)
+    np.testing.assert_allclose(again.probabilities(SENTENCES), one.probabilities(expected(small)), atol=1e-4)
+    assert "since biases change labels" in exporting.notes(made)[1]
 
 
 def test_a_gguf_file_answers_as_the_run_does(small: Run, gguf: Path) -> None:

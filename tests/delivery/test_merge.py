@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import loraft
 from loraft.cli.app import main
+from loraft.data.dataset import Split, load_data
+from loraft.data.examples import Examples
 from loraft.delivery import merge as merging
-from loraft.delivery.merge import Comparison, Weights, compare, merge
+from loraft.delivery.merge import Comparison, Weights, compare, merge, rescored
 from loraft.errors import ConfigError, LoraftError, RunError, StorageError
+from loraft.models import manifest
+from loraft.models.calibration import Calibration
 from loraft.models.load import build_encoder
+from loraft.runs import validation_scores
 from loraft.runs.bundle import config_of
 from loraft.runs.hashes import sha256_of
 from loraft.runs.run import MANIFEST_FILE, Run
+from loraft.runs.validation_scores import ValidationScores
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +241,60 @@ def test_an_adapter_apart_from_its_run_is_merged_too(run: Run, tmp_path: Path) -
 def test_no_sentence_is_written(run: Run, merged: Path) -> None:
     text = b"".join(path.read_bytes() for path in merged.iterdir())
     assert not [sentence for sentence in SENTENCES if sentence.encode() in text]
+
+
+def calibrated(run: Run, folder: Path, one: Calibration) -> Run:
+    """A copy of a run whose manifest has this calibration and the fingerprints of its rows, with validation scores."""
+    made = Run(shutil.copytree(run.path, folder))
+    data = load_data(config_of(made), "validation")
+    order = [0, 2, 4, 1, 3, 5]
+    parts = [Split(name, Examples(data.examples[n] for n in half), "")
+             for name, half in (("validation", order[:3]), ("calibration", order[3:]))]  # fmt: skip
+    content = manifest.read(made.adapter)
+    prints = {part.name: part.fingerprint for part in parts}
+    rows, labels = data.examples.rows.tolist(), data.labels.tolist()
+    scores = ValidationScores(content.labels, tuple(rows[n] for n in order), tuple(labels[n] for n in order),
+                              ((0.0,) * 3,) * 6, (False,) * 3 + (True,) * 3)  # fmt: skip
+    validation_scores.write(made.adapter, scores)
+    manifest.write(made.adapter, replace(content, calibration=one, data=replace(content.data, fingerprints=prints)))
+    return made
+
+
+def test_merged_weights_keep_the_calibration_and_score_the_runs_validation_rows(run: Run, tmp_path: Path) -> None:
+    one = Calibration(1.7, (0.4, -0.6, 0.2), 3, 3)
+    own = calibrated(run, tmp_path / "r", one)
+    made = merge(own, tmp_path / "m")
+    assert (made.calibration, made.validation_rows) == (one, 6)
+    again = loraft.load(tmp_path / "m")  # whose hashes are checked
+    assert again.calibration == one
+    np.testing.assert_allclose(again.probabilities(SENTENCES), one.probabilities(again.log_probs(SENTENCES)))
+    found = validation_scores.read(tmp_path / "m")
+    assert found is not None
+    np.testing.assert_allclose(found.log_probs, again.log_probs([SENTENCES[n] for n in (0, 2, 4, 1, 3, 5)]), atol=1e-5)
+    assert found.set_aside == (False,) * 3 + (True,) * 3
+    assert [line[:60] for line in merging.notes(made.calibration, made.validation_rows)] == [
+        "loraft calibrates its probabilities: temperature 1.700, biases +0.40, -0.60, +0.20, fitted"[:60],
+        "a server that generates the answer does not, and may answer another label"[:60],
+    ]
+
+
+def test_scores_of_other_rows_are_not_kept_for_promises(run: Run, tmp_path: Path) -> None:
+    own = calibrated(run, tmp_path / "r", Calibration(1.7))
+    data, scores_NK = load_data(config_of(own), "validation"), np.zeros((6, 3))
+    assert rescored(own, data, scores_NK) is not None
+    first = Split("validation", Examples([*data.examples][:5]), "")
+    other = Split("validation", Examples(replace(one, text=f"{one.text}!") for one in data.examples), "")
+    assert rescored(own, first, scores_NK[:5]) is rescored(own, other, scores_NK) is None
+    assert rescored(run, data, scores_NK) is None  # an earlier version's
+    assert "which predict --max-error and --sets need" in merging.notes(None, 0)[0]
+
+
+def test_labels_are_compared_with_their_biases() -> None:
+    before_NK, after_NK = np.log([[0.6, 0.4]]), np.log([[0.55, 0.45]])
+    assert compare(before_NK, after_NK).changed == 0
+    assert compare(before_NK, after_NK, (), Calibration(1.0, (-0.15, 0.15))).changed == 1  # log-odds 0.41 and 0.20
+    calibrated = compare(before_NK, after_NK, (), Calibration(2.0))
+    assert calibrated.probability_change < compare(before_NK, after_NK).probability_change
 
 
 def test_rows_with_one_label_change_where_another_is_best() -> None:

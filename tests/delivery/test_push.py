@@ -59,6 +59,19 @@ def test_what_is_pushed_answers_as_the_run_by_the_three_lines_of_its_card(
     assert len(hub.requests) == asked
 
 
+def test_validation_scores_go_along_with_the_adapter_and_with_merged_weights(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "chạy")
+    folder = made_folder(run, tmp_path / "gộp", "merged")
+    for place in (run.adapter, folder):
+        (place / "validation_scores.json").write_text("{}", encoding="utf-8")
+        files = json.loads((place / "loraft.json").read_text(encoding="utf-8"))["files"]
+        change_bundle(place, files={**files, **hashes_of(place, ["validation_scores.json"])})
+    for place in (None, folder):
+        given, _, _ = contents(run, "ai/gop-y", place)
+        assert "validation_scores.json" in given
+        assert "validation_scores.json" in json.loads(given["loraft.json"])["files"]  # type: ignore[arg-type]
+
+
 def test_a_dry_run_writes_what_is_sent_and_asks_nobody(hub: FakeHub, tmp_path: Path) -> None:
     run, folder = finished_run(tmp_path / "chạy"), tmp_path / "thử" / "lần 1"
     done = push(run, "ai/gop-y", dry_run=folder)

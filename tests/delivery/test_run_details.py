@@ -9,6 +9,7 @@ from helpers.damage import copied
 
 from loraft.delivery.run_details import IN_SHORT, details, differences
 from loraft.errors import LoraftError
+from loraft.models.calibration import Calibration
 
 
 @pytest.fixture
@@ -27,6 +28,15 @@ def test_a_finished_run_is_shown_with_config_scores_files_and_commands(runs: Pat
     assert sum(found.files.values()) == found.row.bytes
     assert found.next == tuple(f"loraft {what} {runs / 'run'}{more}" for what, more in
                                (("predict --run", " --input FILE"), ("eval --run", ""), ("report", "")))  # fmt: skip
+
+
+def test_the_calibration_is_shown(runs: Path) -> None:
+    assert details(runs / "run").calibration is None
+    path = runs / "run" / "adapter" / "loraft.json"
+    content = json.loads(path.read_text(encoding="utf-8")) | {"calibration": {"temperature": 1.5, "rows": 60}}
+    path.unlink()
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert details(runs / "run").calibration == Calibration(1.5, None, 60)
 
 
 def test_a_sweep_shows_its_trials_and_other_work_what_it_has(runs: Path) -> None:

@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 from loraft.delivery.batching import Limits
 from loraft.delivery.server import Service
 from loraft.evaluation.predict import Prediction
+from loraft.models.calibration import Calibration
 
 
 def client_of(models: dict[str, Lengths], **limits: Any) -> TestClient:
@@ -53,6 +54,14 @@ def test_one_text_is_a_list_of_one_and_a_model_is_chosen_by_its_name(client: Tes
     assert client.post("/classify", json={"input": "x", "model": None}).json()["model"] == "cảm xúc"
     names = [one["id"] for one in client.get("/v1/models").json()["data"]]
     assert names == ["cảm xúc", "<b>&"]
+
+
+def test_the_models_say_what_calibrates_their_probabilities() -> None:
+    model = open_lengths()
+    model.calibration = Calibration(1.5, (0.25, -0.25), 160, 157)
+    with client_of({"a": model}) as client:
+        (told,) = client.get("/v1/models").json()["data"]
+    assert told["calibration"] == {"temperature": 1.5, "bias": [0.25, -0.25], "rows": 160, "set_aside": 157}
 
 
 def test_several_labels_of_a_row_are_joined_as_predict_prints_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,7 @@ def test_a_packed_batch_is_the_picture_of_the_layout() -> None:
         "suffix_slot": [0, 1, 2, 3, 4, 8, 9, 16, 17, 18, 19],
         "predicting": [[0, 1], [0, -1], [2, -1]],
         "weights": [1.0, 1.0, 2.0, 3.0],
+        "held_out": [-1, -1, -1, -1],
     }
 
 
@@ -66,6 +67,7 @@ def test_a_padded_batch_has_its_padding_on_the_right_and_masked() -> None:
         "attention_mask": [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]],
         "labels": [[IGNORE, IGNORE, 3, IGNORE, IGNORE], [IGNORE, IGNORE, IGNORE, 7, 8]],
         "weights": [0.5, 2.0, 2.0],
+        "held_out": [-1, -1, -1],
     }
 
 

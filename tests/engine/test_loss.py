@@ -1,15 +1,27 @@
 """The loss of packed batches is the textbook's cross-entropy of the padded ones, for every method and adapter."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from helpers import label_sets
-from helpers.tiny import SENTENCES, tokenizer
-from helpers.training import PAD, assert_same, loss_and_gradients, rows, with_adapter
+from helpers.tiny import SENTENCES, backbone, tokenizer
+from helpers.training import PAD, SECTIONS, assert_same, loss_and_gradients, rows, with_adapter
 
+from loraft.engine import lora_linear
 from loraft.engine.collator import IGNORE, pack, pad, question_rows
-from loraft.engine.loss import answer_loss_sum, packed_suffixes, shared_prefix_mask, visible
+from loraft.engine.loss import (
+    BatchMethod,
+    answer_loss_sum,
+    answer_loss_sums,
+    packed_suffixes,
+    shared_prefix_mask,
+    static_loss_sums,
+    visible,
+)
+from loraft.engine.static_batch import static_batch
+from loraft.models.adapter import add_adapters
 
 SEGMENTS = torch.tensor([0, 0, 1, 1, 2])
 SEEN = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
@@ -44,6 +56,23 @@ def test_one_row_equal_rows_and_class_weights_agree() -> None:
     assert_same(model, rows()[:1])
     assert_same(model, rows()[:1] * 4)
     assert_same(model, rows("balanced"))
+
+
+@pytest.mark.parametrize("batch", ["packed", "padded", "static"])
+def test_an_adapter_learns_from_all_rows_but_those_that_it_holds_out(batch: str) -> None:
+    drawn = [replace(row, held_out=number % 4 - 1) for number, row in enumerate(rows("balanced"))]
+    model, names = add_adapters(backbone(), SECTIONS, seed=1)  # untrained ones, whose scores are the backbone's
+    with lora_linear.enabled(model, names):
+        model.train()
+        if batch == "static":
+            found = static_loss_sums(model, static_batch(drawn, 40, 3).inputs, torch.float32, method=BatchMethod.MASK)
+        else:
+            inputs = pack(drawn) if batch == "packed" else pad(drawn, PAD)
+            found = answer_loss_sums(model, inputs, torch.float32, 3)
+    left = [[replace(row, held_out=-1) for row in drawn if row.held_out != number] for number in range(3)]
+    assert len({len(one) for one in left} | {len(drawn)}) > 1
+    expected = [answer_loss_sum(model.get_base_model(), pad(one, PAD), torch.float32).item() for one in left]
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_token_sees_the_prefix_and_its_own_suffix_up_to_itself() -> None:

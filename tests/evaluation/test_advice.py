@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from loraft.config.resolve import resolve
-from loraft.data.dataset import Split
+from loraft.data.dataset import SET_ASIDE, Split
 from loraft.data.records import Example
 from loraft.errors import ConfigError
 from loraft.evaluation import advice
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
-from loraft.evaluation.enough_rows import refuse_unmeasured
+from loraft.evaluation.enough_rows import more_rows, refuse_unmeasured
 
 LABELS = ["negative", "neutral", "positive"]
 
@@ -89,6 +89,10 @@ def test_a_metric_that_no_row_measures_is_told_and_refused_where_it_chooses(tmp_
     with pytest.raises(ConfigError, match=re.escape(expected)):
         refuse_unmeasured(limited, validation)
     refuse_unmeasured(resolve(overrides=["train.metric=f1:negative"]), validation)
+    halved = replace(validation, examples=validation.examples[:4], notes={SET_ASIDE: 4})  # the limit is of both
+    assert more_rows(limited, halved) == more_rows(limited, Split("calibration", halved.examples, "rows"))
+    assert more_rows(limited, halved) == "raise data.max_eval_rows (now 8)"
+    assert more_rows(resolve(), Split("calibration", halved.examples, "")) == "more rows in data.validation_split help"
 
 
 def test_a_label_without_test_rows_that_is_predicted_is_told_since_it_lowers_the_macro_f1(tmp_path: Path) -> None:

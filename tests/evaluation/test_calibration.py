@@ -129,3 +129,21 @@ def test_the_interval_of_the_calibration_error_covers_it(rows: int, gap: float) 
         assert low <= expected_calibration_error(references, probs) <= high
         covered += low - 1e-3 <= truth <= high + 1e-3
     assert covered >= 170  # of nominally 190; a few points of coverage are lost, see docs/calibration.md
+
+
+def test_numbers_that_no_fit_gives_are_refused() -> None:
+    for wrong in ((0.0, None), (-1.0, None), (np.inf, None), (np.nan, None), (1.0, (np.nan, 0.0))):
+        with pytest.raises(ValueError, match="temperature must be above 0"):
+            Calibration(*wrong)
+
+
+def test_without_a_temperature_thresholds_stay_bit_for_bit() -> None:
+    least_K = np.random.default_rng(0).random(50)
+    assert (NONE.of_yes(least_K) == least_K).all()
+
+
+def test_the_numbers_are_told_in_a_sentence() -> None:
+    assert Calibration(1.25, (0.5, -0.5), 1600, 160).words == (
+        "temperature 1.250, biases +0.50, -0.50, fitted on 1,600 validation rows; 160 more are set aside for promises"
+    )
+    assert Calibration(1.25, (0.0,) * 6, 60).words.endswith("+0.00, ..., fitted on 60 validation rows")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.patches import StepPatch
 
 from loraft.errors import RunError
 from loraft.evaluation.classification_report import classification_report
@@ -114,6 +115,18 @@ def test_reliability_diagram_shows_accuracy_and_rows_by_confidence(tmp_path, dra
     assert [bar.get_height() for bar in upper.patches] == [0.75]
     assert sum(bar.get_height() for bar in lower.patches) == 4
     assert "0.050" in upper.get_title()
+
+
+def test_the_reliability_diagram_shows_what_calibration_changed(tmp_path, drawn):
+    raw, calibrated = np.array([[0.9, 0.1]] * 4), np.array([[0.7, 0.3]] * 4)
+    reliability_diagram([0, 0, 0, 1], calibrated, tmp_path / "a.png", raw)
+    upper, lower = drawn[0].axes
+    assert upper.get_title() == "Reliability: calibration error 0.050 (as scored 0.150)"
+    (before,) = (line for line in upper.lines if line.get_label() == "as scored, before calibration")
+    assert before.get_xydata().tolist() == [[pytest.approx(0.9), 0.75]]
+    assert before.get_linestyle() == "--"
+    (counts,) = (patch for patch in lower.patches if isinstance(patch, StepPatch))
+    assert counts.get_data().values.tolist() == [0] * 13 + [4, 0]
 
 
 def test_the_calibration_error_in_the_title_is_over_the_bins_that_are_drawn(tmp_path, drawn):

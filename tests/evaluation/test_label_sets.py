@@ -2,17 +2,25 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from helpers import label_sets
 from helpers.config import config
 from helpers.data import write_rows
 
-from loraft.data.dataset import load_data
+from loraft.data.dataset import Split, load_data
+from loraft.data.examples import Examples
+from loraft.data.records import Example
 from loraft.errors import ConfigError
+from loraft.evaluation import label_sets as module
 from loraft.evaluation.evaluate import Evaluation, evaluate
+from loraft.evaluation.label_sets import judged
 from loraft.evaluation.predict import predict
 from loraft.models import manifest
+from loraft.models.calibration import Calibration
 from loraft.runs.predictions import read_rows
 from loraft.runs.run import Run
 from loraft.training.pipeline import train
@@ -112,3 +120,20 @@ def test_generated_answers_are_refused(tmp_path: Path) -> None:
     section = label_sets.made_config(tmp_path, "eval.decode=generate")
     with pytest.raises(ConfigError, match=r"eval\.decode: generates one label a row"):
         evaluate(config=section, zero_shot=True)
+
+
+def test_the_report_has_the_probabilities_before_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores_N2K = np.random.default_rng(0).normal(0, 3, (40, 4))
+    split = Split("test", Examples(Example(n, f"câu {n}", (n % 2,)) for n in range(40)), "")
+    monkeypatch.setattr(module.scorer, "score", lambda *_, **__: scores_N2K)
+    encoder: Any = SimpleNamespace(task=SimpleNamespace(labels=("a", "b")), completions_K=[], unscored=0)
+    one = Calibration(2.0, None, 60)
+    least = (0.3, 0.7)
+    found, rows = judged(Any, encoder, [], split, config(), one.of_yes(np.array(least)).tolist(), one)  # type: ignore[arg-type]
+    plain, same = judged(Any, encoder, [], split, config(), least)  # type: ignore[arg-type]
+    before = found.before_calibration
+    assert before is not None
+    assert (before.log_loss, before.expected_calibration_error) == (plain.log_loss, plain.expected_calibration_error)
+    assert (found.calibration, plain.calibration, plain.before_calibration) == (one, None, None)
+    assert [row.predicted for row in rows] == [row.predicted for row in same]
+    assert found.log_loss != before.log_loss

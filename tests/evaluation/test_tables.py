@@ -10,8 +10,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loraft.evaluation.classification_report import EvaluationReport, classification_report
-from loraft.evaluation.tables import baselines, baselines_notes, before_after, confusion, per_class, summary
+from loraft.evaluation.classification_report import EvaluationReport, ProbabilityScores, classification_report
+from loraft.evaluation.tables import (
+    baselines,
+    baselines_notes,
+    before_after,
+    calibration,
+    calibration_notes,
+    confusion,
+    per_class,
+    summary,
+)
+from loraft.models.calibration import Calibration
 
 
 def cells(table: Table) -> list[list[str]]:
@@ -69,12 +79,53 @@ def test_answers_that_are_no_label_get_a_row_where_there_are_some(
     assert "answers that are no label" not in [row[0] for row in cells(before_after(GOOD, GOOD))]
 
 
-def test_the_summary_has_calibration_only_where_labels_were_scored() -> None:
-    found = cells(summary(replace(GOOD, expected_calibration_error=0.125, log_loss=0.5)))
+def test_the_summary_says_which_answers_were_no_label() -> None:
+    found = cells(summary(GOOD))
     assert found[0] == ["", "value"]
     assert found[1] == ["accuracy", "0.7500" + shown(GOOD.intervals["accuracy"])]
-    assert found[5:] == [["calibration error", "0.1250"], ["log loss", "0.5000"], ["rows", "4"]]
+    assert found[5:] == [["rows", "4"]]
     assert cells(summary(UNSURE))[5:] == [["answers that are no label", "0.5000"], ["rows", "4"]]
+
+
+SCORED = replace(GOOD, expected_calibration_error=0.125, log_loss=0.5, brier_score=0.25,
+                 calibration_error_interval=(0.0, 0.25))  # fmt: skip
+BEFORE = ProbabilityScores(0.5, (0.375, 0.75), 0.75, 0.5, accuracy=0.5, macro_f1=0.25)
+
+
+def test_probabilities_stand_as_scored_and_calibrated() -> None:
+    both = replace(SCORED, calibration=Calibration(1.5, None, 150, 157), before_calibration=BEFORE)
+    (table,) = calibration(both)
+    assert cells(table) == [
+        ["probabilities", "as scored", "calibrated"],
+        ["calibration error", "0.5000 [0.375, 0.750]", "0.1250 [0.000, 0.250]"],
+        ["log loss, nats", "0.7500", "0.5000"],
+        ["Brier score", "0.5000", "0.2500"],
+    ]
+    assert calibration_notes(both) == [
+        "calibrated: temperature 1.500, fitted on 150 validation rows; 157 more are set aside for promises"
+    ]
+    output = io.StringIO()
+    Console(file=output, width=80).print(table)
+    assert "…" not in output.getvalue()
+    assert len([line for line in output.getvalue().splitlines() if line.strip()]) == 5  # no cell is broken
+
+
+def test_biases_are_told_with_the_labels_that_they_change() -> None:
+    found = replace(
+        SCORED, calibration=Calibration(1.5, (0.25, -0.25), 300), before_calibration=replace(BEFORE, changed=2)
+    )
+    assert cells(calibration(found)[0])[4:] == [["accuracy", "0.5000", "0.7500"], ["macro F1", "0.2500", "0.7333"]]
+    assert calibration_notes(found) == [
+        "calibrated: temperature 1.500, biases +0.25, -0.25, fitted on 300 validation rows",
+        "biases change labels: 2 of 4 here",
+    ]
+
+
+def test_without_calibration_probabilities_are_as_scored() -> None:
+    assert cells(calibration(SCORED)[0])[0] == ["probabilities", "as scored"]
+    earlier = replace(SCORED, brier_score=None, calibration_error_interval=None)  # as read from an earlier file
+    assert cells(calibration(earlier)[0])[1:] == [["calibration error", "0.1250"], ["log loss, nats", "0.5000"]]
+    assert calibration_notes(SCORED) == calibration(UNSURE) == []
 
 
 def test_each_label_has_a_row_of_scores() -> None:

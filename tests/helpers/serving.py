@@ -21,6 +21,7 @@ from loraft.delivery.server import Service
 from loraft.evaluation.predict import Prediction
 from loraft.models import manifest
 from loraft.models.adapter import add_adapter
+from loraft.models.calibration import NONE, Calibration
 from loraft.models.load import build
 from loraft.runs.atomic_files import write_text
 from loraft.runs.run import Run
@@ -33,6 +34,7 @@ class Lengths:
     """A double of `Classifier`: the probability of the second label is 1 / (1 + characters)."""
 
     labels: tuple[str, ...] = LABELS
+    calibration: Calibration = NONE
     go: threading.Event = field(default_factory=threading.Event)  # computes nothing until it is set
     entered: threading.Event = field(default_factory=threading.Event)
     batches: list[list[str]] = field(default_factory=list)

@@ -1,11 +1,13 @@
 """`loraft.json`: what it holds, and that every difference from it is refused."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.pushed import FIRST, change_bundle
 from helpers.tiny import backbone, encoder, tokenizer
 
 from loraft.config.resolve import resolve
@@ -124,3 +126,17 @@ def test_rows_that_would_be_drawn_otherwise_are_refused(
     else:
         with pytest.raises(RunError, match=message):
             manifest.check_drawn(described(), trained, now, rows)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"temperature": 0}, "the value of 'calibration' is damaged"),
+        ({"temperature": 1.5, "bias": [0.5]}, "1 biases for 3 labels"),
+    ],
+)
+def test_a_calibration_that_cannot_be_is_refused(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
+    copy = Path(shutil.copytree(FIRST / "adapter", tmp_path / "a"))
+    change_bundle(copy, calibration=wrong)
+    with pytest.raises(RunError, match=message):
+        manifest.calibration(copy, resolve())

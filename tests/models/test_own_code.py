@@ -19,7 +19,7 @@ from loraft.runs.bundle import config_of
 from loraft.runs.environment import custom_code, environment
 from loraft.runs.hashes import sha256_of
 from loraft.runs.run import Run
-from loraft.training.pipeline import of_code_that_ran
+from loraft.training.outcome import of_code_that_ran
 
 LOADERS = {
     "tokenizer": load_tokenizer,

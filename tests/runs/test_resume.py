@@ -9,7 +9,14 @@ from loraft.config.yaml_io import dump_config
 from loraft.errors import ConfigError, RunError
 from loraft.runs.atomic_files import write_text
 from loraft.runs.folders import RunFolder
-from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config, refuse_cut_off, where_it_lies
+from loraft.runs.resume import (
+    OUTPUT_KEYS,
+    STUDY_SECTIONS,
+    check_same_config,
+    of_its_version,
+    refuse_cut_off,
+    where_it_lies,
+)
 from loraft.runs.run import Run, run_of
 from loraft.runs.study_folders import FewshotFolder, FoldsFolder, SweepFolder
 
@@ -51,6 +58,19 @@ def test_a_free_key_frees_no_key_that_begins_alike(tmp_path: Path) -> None:
     path, now = begun(tmp_path), resolve(overrides=["lora.lora_dropout=0.5"])
     with pytest.raises(RunError, match=r"lora\.lora_dropout: 0\.0 then, 0\.5 now"):
         check_same_config(path, now, free=("lora.lora",), hint="")
+
+
+def test_work_of_a_version_that_set_no_rows_aside_goes_on_so(tmp_path: Path) -> None:
+    path, now = begun(tmp_path), resolve()
+    assert of_its_version(now, path) == of_its_version(now, tmp_path / "none.yaml") == now
+    path.write_text(path.read_text(encoding="utf-8").replace("  calibration_share: null\n", ""), encoding="utf-8")
+    going_on = of_its_version(now, path)
+    assert going_on.data.calibration_share == 0
+    check_same_config(path, going_on, free=(), hint="")
+    with pytest.raises(RunError, match=r"data\.calibration_share: 0\.0 then, None now"):
+        check_same_config(path, now, free=(), hint="")
+    folds = now.model_copy(update={"data": now.data.model_copy(update={"fold": "1/2"})})  # of which none ever are
+    assert of_its_version(folds, path) == folds
 
 
 def test_a_config_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:

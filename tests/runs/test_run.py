@@ -115,10 +115,10 @@ def test_the_command_that_continues_a_run_takes_its_path_with_spaces(tmp_path: P
 def test_the_files_of_a_run_have_fixed_names(tmp_path: Path) -> None:
     run = Run(tmp_path)
     files = [run.config_path, run.environment_path, run.log_path, run.checkpoints, run.adapter, run.predictions_path,
-             run.before_path, run.plots, run.report_path, run.results_path]  # fmt: skip
+             run.explanations_path, run.before_path, run.plots, run.report_path, run.results_path]  # fmt: skip
     assert [path.relative_to(tmp_path).as_posix() for path in files] == [
-        "config.yaml", "environment.json", "log.jsonl", "checkpoints", "adapter", "predictions.jsonl", "before.json",
-        "plots", "report.html", "metrics.json",
+        "config.yaml", "environment.json", "log.jsonl", "checkpoints", "adapter", "predictions.jsonl",
+        "explanations.json", "before.json", "plots", "report.html", "metrics.json",
     ]  # fmt: skip
 
 

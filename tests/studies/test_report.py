@@ -23,13 +23,16 @@ from loraft.config.resolve import load_config, resolve
 from loraft.config.yaml_io import dump_config
 from loraft.display.page import Code, cells
 from loraft.errors import ConfigError, RunError
+from loraft.evaluation.explanation import Explanation, Explanations, WordEffect
 from loraft.models.peft_code import peft_code
 from loraft.runs.atomic_files import write_text
-from loraft.runs.predictions import RunPredictions
+from loraft.runs.predictions import PredictedRow, RunPredictions, mistakes, read_rows
+from loraft.runs.records import write_record
 from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies import report
 from loraft.studies.dataset import statistics
+from loraft.studies.run_report import _words
 from loraft.studies.sweep.figures import sweep_curve
 from loraft.studies.sweep.ranking import rank_settings
 from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
@@ -288,6 +291,35 @@ def test_mistakes_come_by_the_probability_of_the_wrong_label(tmp_path: Path) -> 
     expected = sorted((float(probs[i].max()) for i in wrong), reverse=True)[:20]
     assert [row[3] for row in rows] == [f"{p:.3f}" for p in expected]
     assert rows[0][4] == str(max(wrong, key=lambda i: probs[i].max()) + 1)
+
+
+def test_words_stand_beside_the_mistakes_that_are_explained(tmp_path: Path) -> None:
+    run = Run(make_run(tmp_path / "a"))
+    wrong = mistakes(read_rows(run))
+
+    def explained(row: PredictedRow, label: str) -> Explanation:
+        words = [WordEffect(word, 0, 1, effect) for word, effect in ((HOSTILE, 0.5), ("dở", 1.25), ("hay", -2.0))]
+        return Explanation(row.row, row.text, label, 0.5, 0.0, tuple(words))
+
+    other = next(label for label in LABELS if label != wrong[1].predicted)  # of a model that predicted another one
+    kept = (explained(wrong[0], str(wrong[0].predicted)), explained(wrong[1], other))
+    write_record(run.explanations_path, Explanations(kept))
+    parts = dict(report.document(run.path).sections)["Most confident mistakes"]
+    heads, rows = cells(parts[1])  # type: ignore[arg-type]
+    assert heads == ["sentence", "reference", "predicted", "probability", "words for it", "row"]
+    assert [row[4] for row in rows] == [f"dở +1.25, {HOSTILE} +0.50", *["-"] * (len(rows) - 1)]
+    assert "log-odds" in str(parts[2])
+    assert "dở +1.25" in read(report.write_page(run.path)).text
+
+
+def test_of_label_sets_the_words_of_each_wrongly_predicted_label_are_shown(tmp_path: Path) -> None:
+    run, words = Run(tmp_path), (WordEffect("dở", 0, 2, 1.25),)
+    made = [Explanation(1, "dở", label, 0.5, 0.0, words) for label in ("a", "b", "c")]
+    write_record(run.explanations_path, Explanations(tuple(made)))
+    row = PredictedRow(1, "dở", ("b",), ("a", "b", "c"))
+    assert _words(run, [row]) == {1: "a: dở +1.25; c: dở +1.25"}
+    assert _words(run, [replace(row, predicted=("b", "c"))]) == {1: "dở +1.25"}
+    assert _words(run, [replace(row, predicted=())]) == {}
 
 
 def test_generated_answers_have_no_probabilities_and_are_shown_as_they_are(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from helpers.pushed import change_bundle, finished_run
 from loraft.config.resolve import load_config, resolve
 from loraft.config.schema import Config
 from loraft.data.dataset import SplitSummary
+from loraft.evaluation.classification_report import ProbabilityScores
 from loraft.evaluation.multilabel import label_set_report
+from loraft.models.calibration import Calibration
 from loraft.runs.environment import Environment
 from loraft.runs.records import read_record
 from loraft.runs.run import Run
@@ -34,6 +36,32 @@ def run(tmp_path: Path) -> Run:
 def card_of(run: Run, config: Config | None = None, repository: str = "", **changes: Any) -> str:
     """The run's card, with other results than it has."""
     return model_card(run, config or load_config(run.config_path), replace(RunResult.of(run), **changes), repository)
+
+
+def test_probabilities_stand_as_scored_and_calibrated(run: Run) -> None:
+    assert "Probabilities are as scored: nothing calibrated them." in card_of(run)
+    before = ProbabilityScores(0.25, (0.125, 0.5), 0.75, 0.5, accuracy=0.5, macro_f1=0.25, changed=2)
+    after = replace(RunResult.of(run).after, calibration=Calibration(1.5, (0.5, 0.0, -0.5), 60, 60),
+                    before_calibration=before)  # fmt: skip
+    card = card_of(run, after=after)
+    for expected in (
+        "| probabilities | as scored | calibrated |",
+        f"| log loss, nats | 0.7500 | {after.log_loss:.4f} |",
+        f"| accuracy | 0.5000 | {after.accuracy:.4f} |",
+        "Calibrated: temperature 1.500, biases +0.50, +0.00, -0.50, fitted on 60 validation rows; 60 more are set",
+        f"Biases change labels: 2 of {after.n} here.",
+    ):
+        assert expected in card
+
+
+def test_a_card_says_where_the_calibration_is(run: Run) -> None:
+    config, result, one = load_config(run.config_path), RunResult.of(run), {"temperature": 1.5}
+    for kind, made, told in (
+        ("merged", {"calibration": one}, "a server that generates the answer does not"),
+        ("onnx", {"calibration": one}, "The logits hold the calibration."),
+        ("classifier", {"calibration": None}, "The logits hold no calibration."),
+    ):
+        assert told in model_card(run, config, result, "ai/gop-y", kind, made=made)
 
 
 def metadata(card: str) -> dict[str, Any]:

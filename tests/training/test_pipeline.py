@@ -22,6 +22,7 @@ from loraft.data.dataset import training_splits
 from loraft.engine import scorer
 from loraft.errors import BackboneError, ConfigError, Note, RunError, StorageError
 from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.classifier import Classifier
 from loraft.evaluation.evaluate import evaluate
 from loraft.evaluation.predict import predict
 from loraft.models import manifest
@@ -194,6 +195,7 @@ def test_what_fails_at_the_end_costs_neither_adapter_nor_scores(
     inputs = loaded(tmp_path, baseline=report(0.25))
     run = start_run(inputs.config, force=False, resume=False)
     monkeypatch.setattr(pipeline, "draw_run_figures", broken)
+    monkeypatch.setattr(Classifier, "explain", broken)
     monkeypatch.setattr(pipeline, "compared_with", broken)
     monkeypatch.setattr(pipeline.advice, "of_evaluation", broken)
     monkeypatch.setattr(pipeline, "model_card", broken)
@@ -202,7 +204,8 @@ def test_what_fails_at_the_end_costs_neither_adapter_nor_scores(
         result = run_training(run, inputs, fit=filled)
     said = [str(one.message) for one in told if "left out" in str(one.message)]
     assert [one.partition(":")[0] for one in said] == [
-        "the warnings about the scores", "the baselines", "the model card", "the figures",
+        "the words behind its mistakes", "the warnings about the scores", "the baselines", "the model card",
+        "the figures",
     ]  # fmt: skip
     assert f"loraft report {run.path}" in said[-1]
     assert RunResult.of(run).after == result.after

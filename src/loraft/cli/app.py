@@ -18,10 +18,12 @@ import typer
 from typer.core import TyperGroup
 
 from loraft.cli import (
+    audit,
     check,
     compare,
     data,
     evaluate,
+    explain,
     export,
     fewshot,
     inspect,
@@ -33,6 +35,7 @@ from loraft.cli import (
     runs,
     serve,
     signals,
+    suggest,
     sweep,
     task,
     train,
@@ -93,6 +96,8 @@ app.command()(plan.plan)
 app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(suggest.suggest)
+app.command()(explain.explain)
 app.command()(merge.merge)
 app.command()(export.export)
 app.command()(serve.serve)
@@ -100,6 +105,7 @@ app.command()(fewshot.fewshot)
 app.command()(sweep.sweep)
 app.command()(compare.compare)
 app.command()(data.data)
+app.command()(audit.audit)
 app.command()(check.check)
 app.add_typer(task.app, name="task")
 app.command()(report.report)

@@ -80,6 +80,8 @@ def evaluate(
     else:
         metric = Metric.of(resolved)
         table.show([*tables.parts(result.report, metric), *tables.baselines({"": result.baselines}, metric=metric)])
+        notes = tables.calibration_notes(result.report)
         if result.baselines is not None:
-            notes = tables.baselines_notes({"": result.baselines}, metric=metric)
-            table.show_lines([*notes, result.baselines.verdict])
+            notes += [*tables.baselines_notes({"": result.baselines}, metric=metric), result.baselines.verdict]
+        if notes:
+            table.show_lines(notes)

@@ -38,4 +38,4 @@ def export(
         print_json({"folder": str(output), **as_json(made)})
     else:
         table.show(exporting.tables(made))
-        table.show_lines([str(output)])
+        table.show_lines([*exporting.notes(made), str(output)])

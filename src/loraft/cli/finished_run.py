@@ -70,6 +70,49 @@ def finished_run(
     return run.path, resolve(base=own, overrides=sets, flags=flags)
 
 
+def config_to_go_on(name: str, output: str | None) -> "Config":
+    """The config of a training that goes on from a finished run: the run's own, for a run of another name.
+
+    Its folder is that of all runs, since the run itself may be a trial of a sweep, or lie in the hub's cache. The name
+    counts the rounds: the run's own is the first.
+
+    Raises:
+        RunError: there is no such run, or it is damaged.
+    """
+    from loraft.models.source import located, recorded
+    from loraft.runs.bundle import config_of
+    from loraft.runs.run import find_run
+
+    run = find_run(name, Path(output or "runs"))
+    own = located(run.adapter, config_of(run))
+    name = run.path.absolute().name
+    stem, _, number = name.rpartition("-round")
+    if not (stem and number.isdecimal()):
+        stem, number = name, "1"
+    changes = {
+        "name": f"{stem}-round{int(number) + 1}",
+        "output": own.output.model_copy(update={"folder": output or "runs"}),
+        "train": own.train.model_copy(update={"from_run": str(run.path.absolute())}),
+        # The adapter belongs to the weights as they were rounded then, which `auto` may not do here.
+        "model": own.model.model_copy(update={"dtype": recorded(run.adapter).get("dtype") or own.model.dtype}),
+    }
+    return own.model_copy(update=changes)
+
+
+def refuse_beside_from(given: Mapping[str, object]) -> None:
+    """Refuses flags that do not go with --from.
+
+    Raises:
+        ConfigError: if any are given.
+    """
+    flags = [flag for flag, value in given.items() if value is not None]
+    if flags:
+        raise ConfigError(
+            f"--from and {', '.join(flags)}: the run's config is gone on with, for one adapter (got both); change keys"
+            " with --set, or leave --from out"
+        )
+
+
 def made_elsewhere(
     adapter: Path,
     sets: Sequence[str],

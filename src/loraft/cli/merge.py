@@ -42,5 +42,5 @@ def merge(
         print_json({"folder": str(output), **as_json(made)})
     else:
         table.show(merging.tables(made))
-        table.show_lines([str(output)])
+        table.show_lines([*merging.notes(made.calibration, made.validation_rows), str(output)])
     say(f"next: loraft eval --run {shlex.quote(str(output))}")

@@ -55,9 +55,16 @@ def complete_run(ctx: typer.Context) -> list[str]:
 def complete_work(ctx: typer.Context) -> list[str]:
     """Runs and studies, finished or not, and trials of sweeps."""
     from loraft.runs.run import MANIFEST_FILE, Run
-    from loraft.runs.study_folders import DatasetFolder, FewshotFolder, FoldsFolder, SweepFolder
+    from loraft.runs.study_folders import (
+        AuditFolder,
+        DatasetFolder,
+        FewshotFolder,
+        FoldsFolder,
+        RankCurveFolder,
+        SweepFolder,
+    )
 
-    kinds = (Run, SweepFolder, FoldsFolder, FewshotFolder, DatasetFolder)
+    kinds = (Run, SweepFolder, RankCurveFolder, FoldsFolder, FewshotFolder, DatasetFolder, AuditFolder)
     return _names(ctx, f"*/{Run.config_file}", MANIFEST_FILE, *(kind.config_file for kind in kinds))
 
 

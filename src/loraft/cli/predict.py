@@ -2,19 +2,19 @@
 
 import math
 import os
-import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, fields, replace
-from itertools import chain, islice
+from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from loraft.cli.console import results_stream, say, start_command
 from loraft.cli.finished_run import refuse_several, run_or_adapter
+from loraft.cli.inputs import InputFile, InputFormat, Sentences, TextColumn, file_settings, given_rows
 from loraft.cli.options import (
     Adapter,
     ConfigFile,
@@ -32,11 +32,10 @@ from loraft.cli.options import (
 )
 from loraft.data.columns import TOO_LONG
 from loraft.data.readers import Format, input_rows, unlabelled
-from loraft.data.records import BadRow, Example, FileSettings, Row
+from loraft.data.records import BadRow, Example, Row
 from loraft.errors import ConfigError
 
 if TYPE_CHECKING:
-    from loraft.config.data_section import DataConfig
     from loraft.evaluation.output_file import PredictedInput
 
 WAIT = 0.1  # seconds that a line on stdin waits for others: `tail -f` is answered, and a full pipe fills groups
@@ -44,16 +43,12 @@ WAIT = 0.1  # seconds that a line on stdin waits for others: `tail -f` is answer
 
 def predict(
     context: typer.Context,
-    texts: Annotated[list[str] | None, typer.Argument(help="Sentences; - or none reads stdin.")] = None,
+    texts: Sentences = None,
     run: RunName = None,
     adapter: Adapter = None,
-    file: Annotated[
-        Path | None, typer.Option("--input", "--file", help="CSV, TSV, JSONL, Parquet, Excel, text, .gz of text.")
-    ] = None,
-    format: Annotated[
-        str, typer.Option(help="auto, lines, jsonl, csv, tsv, or text: a file, or each of a folder, is one text.")
-    ] = "auto",
-    text_column: Annotated[str | None, typer.Option(help="Column of the sentence; else as in training.")] = None,
+    file: InputFile = None,
+    format: InputFormat = "auto",
+    text_column: TextColumn = None,
     output_file: Annotated[
         Path | None, typer.Option(help="The input's columns with the predictions: .csv, .jsonl or .parquet.")
     ] = None,
@@ -61,6 +56,9 @@ def predict(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an --output-file that was interrupted.")] = False,
     min_confidence: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave a row undecided below this probability.")
+    ] = None,
+    max_error: Annotated[
+        float | None, typer.Option(help="Leave rows undecided so that at most this share of the labels is wrong.")
     ] = None,
     coverage: Annotated[
         float | None, typer.Option("--sets", help="Also a set of labels, which holds the right one so often: 0.9.")
@@ -92,6 +90,7 @@ def predict(
     from loraft.evaluation import priors
     from loraft.evaluation.output_file import check_output, write_predictions
     from loraft.evaluation.partial_file import PartialFile, origin_of, partial_path
+    from loraft.evaluation.validated import refuse_void
     from loraft.runs.atomic_files import to_json
     from loraft.runs.lock import locked_file
     from loraft.runs.run import Run
@@ -105,6 +104,7 @@ def predict(
     if prior == "estimate" and (file is None or not file.exists() or file.is_fifo()) and (texts or ["-"]) == ["-"]:
         raise ConfigError("--prior estimate: reads the rows twice (got stdin or a pipe); give --input FILE, or shares")
     shares = None if prior in (None, "estimate") else priors.parsed(str(prior))
+    refuse_void(prior is not None, coverage, sets_by == "label", max_error)
     if json and output_file is not None:
         raise ConfigError(f"--json and --output-file: two forms of the result (got {output_file}); give one of them")
     again = file is not None and os.path.isfile(file)  # a pipe cannot be read a second time
@@ -128,14 +128,18 @@ def predict(
         else checked(text_column, "data", "text_column", "--text-column")
     )
     header: list[str] = []
-    settings = _settings(resolved.data, sets or ())
-    rows, source = _inputs(texts or [], file, format, text_column, settings, header)
+    settings = file_settings(resolved.data, sets or ())
+    rows, source = given_rows("predict", texts or [], file, format, text_column, settings, header)
     start_command(resolved, verbose, adapter=path or adapter, source=source)
+    made = adapter if path is None else Run.open(path).adapter
+    if max_error is not None and made is not None:
+        from loraft.evaluation.guarantee import least_confidence
+
+        min_confidence = least_confidence(made, resolved, min_confidence, max_error)
     partial = None
     if output_file is not None:
         context.with_resource(locked_file(partial_path(output_file)))  # until the command ends
         origin = None
-        made = adapter if path is None else Run.open(path).adapter
         if file is not None and made is not None and again:
             options = {"format": format, "text column": text_column, "min_confidence": min_confidence}
             asked: dict[str, Any] = {"--sets": coverage, "--sets-by": coverage and sets_by, "--prior": shares or prior}
@@ -156,10 +160,10 @@ def predict(
             yield row
 
     def once_more() -> Iterator[Example | BadRow]:
-        for item in _inputs(texts or [], file, format, text_column, settings, [])[0]:
+        for item in given_rows("predict", texts or [], file, format, text_column, settings, [])[0]:
             yield unlabelled(item, text_column)
 
-    bad = 0
+    bad = labelled = given = 0
     progress: dict[str, Any] = {} if partial is None else {"progress": prediction.Progress(**partial.state)}
     decisions: dict[str, Any] = {} if coverage is None else {"sets": coverage, "sets_by_label": sets_by == "label"}
     decisions |= {} if prior is None else {"prior": once_more() if shares is None else shares}
@@ -175,6 +179,8 @@ def predict(
             **decisions,
             **progress,
         ):
+            given += 1
+            labelled += row.label is not None
             if row.error is not None:
                 bad += 1
                 say(f"{source} row {row.row}: {row.error}")
@@ -186,6 +192,7 @@ def predict(
                 inside = "" if row.set is None else "\t" + "|".join(row.set)
                 _print_line(("|".join(row.label) if isinstance(row.label, tuple) else row.label or "") + inside)
         if partial is not None and output_file is not None:
+            given, labelled = partial.rows, sum(one.prediction.label is not None for one in partial.read(None))
             bad, format_read, done = partial.bad, cast(Format, format), partial
             read_again = (lambda: input_rows(file, format_read, text_column, settings)) if file and again else None
 
@@ -201,6 +208,9 @@ def predict(
                 sets=coverage is not None,
             )  # fmt: skip
             say(f"{partial.rows} {'row' if partial.rows == 1 else 'rows'} in {output_file}")
+    if max_error is not None and given > bad:
+        share = labelled / (given - bad)
+        say(f"{labelled:,} of {given - bad:,} rows have a label ({share:.1%}), the others are undecided (--max-error)")
     if bad:
         say(f"{bad} {'row' if bad == 1 else 'rows'} could not be read")
         raise typer.Exit(1)
@@ -215,36 +225,6 @@ def _print_line(text: str) -> None:
     """Prints a line in one piece, so that a killed process leaves whole lines."""
     results_stream().write(text + "\n")
     results_stream().flush()
-
-
-def _settings(data: "DataConfig", sets: Sequence[str]) -> FileSettings:
-    """How the input is read: by what `--set` says. The run's own settings were for the files of its training."""
-    given = {item.partition("=")[0].strip() for item in sets}
-    own = [field.name for field in fields(FileSettings) if f"data.{field.name}" in given]
-    return FileSettings(**{name: getattr(data, name) for name in own})
-
-
-def _inputs(
-    texts: list[str], file: Path | None, format: str, text_column: str, settings: FileSettings, header: list[str]
-) -> tuple[Iterable[Row | BadRow], str]:
-    formats: tuple[Format, ...] = get_args(Format)
-    known = next((one for one in formats if one == format), None)
-    if known is None:
-        raise ConfigError(f"--format: unknown (got {format!r}); allowed: {', '.join(formats)}")
-    if texts and file is not None:
-        raise ConfigError(f"--input and sentences: two sources (got {file} and {texts[0]!r}); give one of them")
-    if "-" in texts and len(texts) > 1:
-        raise ConfigError("-: stdin and sentences are two sources (got both); give one of them")
-    if texts and texts != ["-"]:
-        sentences = (Row(row, {text_column: text}) for row, text in enumerate(texts, start=1))
-        return sentences, f"{len(texts)} {'sentence' if len(texts) == 1 else 'sentences'}"
-    if file is not None:
-        rows = input_rows(file, known, text_column, settings, header)
-        # The first row is read now: a missing file or column is told before a backbone is loaded.
-        return chain(list(islice(rows, 1)), rows), str(file)
-    if sys.stdin is None or (not texts and sys.stdin.isatty()):
-        raise ConfigError("predict: nothing to label; loraft predict 'câu phản hồi', --input FILE, or lines on stdin")
-    return input_rows(sys.stdin, known, text_column, settings, header), "stdin"
 
 
 def _as_json(row: Any) -> dict[str, Any]:

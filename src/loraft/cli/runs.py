@@ -64,6 +64,8 @@ def show(run: One, output: Output = None, json: Json = False) -> None:
     shown += [table.listing(["score", "before", "after"], scores)] if scores else []
     table.show(shown)
     table.show_lines(f"{row.name}: {row.error}" for row in (found.row, *found.runs) if row.error)
+    if found.calibration is not None:
+        say(f"calibration: {found.calibration.words}")
     for line in found.next:
         say(f"next: {line}")
 

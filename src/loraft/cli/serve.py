@@ -49,6 +49,7 @@ def serve(
     from loraft.delivery import serving
     from loraft.delivery.batching import Limits
     from loraft.delivery.server import Service
+    from loraft.models.calibration import NONE
 
     serving.check_installed()
     bound = serving.listening_socket(host, port)
@@ -58,6 +59,9 @@ def serve(
     names = [serving.model_name(name, path) for name, (path, _) in zip(runs or (None,), found, strict=True)]
     models = serving.load([(name, path, config) for name, (path, config) in zip(names, found, strict=True)])
     batch = max_batch or serving.good_batch(models.values())
+    for name, model in models.items():
+        if model.calibration != NONE:
+            say(f"{name}: probabilities are calibrated, {model.calibration.words}")
     service = Service(models, Limits(batch=batch, queue=max_queue))
     results_follow()
     address, taken = bound.getsockname()[:2]
@@ -70,9 +74,15 @@ def serve(
 
 def _print_for_another(command: str, path: Path, config: "Config") -> None:
     from loraft.delivery import other_servers
+    from loraft.models import manifest
+    from loraft.models.calibration import NONE
     from loraft.runs.run import Run
 
     run = Run.open(path)
+    calibration = manifest.calibration(run.adapter, config)
+    if calibration != NONE:
+        biased = ", and may give another label, since biases change labels" if calibration.bias else ""
+        say(f"note: {command} generates the answer as scored, without the run's calibration{biased}")
     if command == "vllm":
         print(shlex.join(other_servers.vllm_command(run, config)))
         say(f"a request: {shlex.join(other_servers.vllm_request(run, config, 'thầy giảng bài rất dễ hiểu'))}")

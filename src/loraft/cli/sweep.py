@@ -1,5 +1,7 @@
 """`loraft sweep`: parses the flags, and prints the plan or the results; `studies.sweep` does the work."""
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Annotated
 import typer
 
 from loraft.cli.console import print_json, results_follow, say, start_command
+from loraft.cli.finished_run import refuse_fixed
 from loraft.cli.options import (
     ConfigFile,
     Data,
@@ -20,11 +23,15 @@ from loraft.cli.options import (
     Sets,
     Task,
     Verbose,
+    complete_run,
     dotted,
     in_its_folder,
 )
 from loraft.errors import ConfigError
 from loraft.studies.sweep.progression import expand_integers
+
+# Scores of another device, dtype or batch could not be compared with the run's own.
+CHANGEABLE_OF_CUTS = ("name=", "eval.bootstrap_samples", "eval.confidence", "eval.batch_tokens", "output")
 
 
 def sweep(
@@ -50,6 +57,15 @@ def sweep(
     quant: Quant = None,
     output: Output = None,
     seed: Seed = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Train nothing: cut this run's adapter to the ranks; of a sweep, the largest.",
+            autocompletion=complete_run,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run finished trials again.")] = False,
     json: Json = False,
     verbose: Verbose = False,
@@ -58,6 +74,13 @@ def sweep(
 
     The same command can be run again at any time: finished trials are kept, an interrupted one is resumed.
     """
+    if source is not None:
+        fixed = {"--grid": grid, "--seeds": seeds, "--joint": joint, "--dry-run": dry_run, "--preset": preset,
+                 "--config": config, "--model": model, "--data": data, "--task": task, "--quant": quant,
+                 "--seed": seed}  # fmt: skip
+        _cut(source, ranks, [flag for flag, value in fixed.items() if value], sets or (), output, force, json, verbose)
+        return
+
     from loraft.config.resolve import resolve
     from loraft.display import table
     from loraft.runs.study_folders import SweepFolder
@@ -116,3 +139,43 @@ def sweep(
         say(f"next: {command_with_a_row(Run(Path(result.best.run)))}")
     if result.failed:
         raise typer.Exit(1)
+
+
+def _cut(
+    source: str,
+    ranks: str | None,
+    fixed: Sequence[str],
+    sets: Sequence[str],
+    output: str | None,
+    force: bool,
+    json: bool,
+    verbose: bool,
+) -> None:
+    """Cuts a trained adapter to the ranks, and prints their scores."""
+    refuse_fixed([*fixed, *(f"--set {item}" for item in sets if not item.strip().startswith(CHANGEABLE_OF_CUTS))])
+
+    from loraft.config.resolve import resolve
+    from loraft.studies.sweep.grid import expand_ranks
+
+    wanted = None if ranks is None else expand_ranks(ranks)
+
+    from loraft.display import table
+    from loraft.runs.bundle import config_of
+    from loraft.studies.sweep import curve, curve_tables
+
+    folder = Path(output or "runs")
+    run = curve.find_source(source, folder)
+    own = config_of(run).model_copy(update={"name": None})
+    resolved = resolve(base=own, overrides=sets, flags={"output": str(folder)})
+    start_command(resolved, verbose)
+    result = curve.rank_curve(run, resolved, wanted, force=force, tell=say)
+    results_follow()
+    if json:
+        print_json(result)
+    else:
+        table.show([curve_tables.curve(result)])
+        table.show_lines(curve_tables.curve_notes(result))
+    say(f"rank curve: {result.path}")
+    say(
+        f"next: loraft predict --run {shlex.quote(str(Path(result.path) / 'rK'))} --input FILE, with K one of the ranks"
+    )

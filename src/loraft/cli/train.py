@@ -3,12 +3,13 @@
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from loraft import distributed
 from loraft.cli.console import print_json, results_follow, say, start_command
+from loraft.cli.finished_run import config_to_go_on, refuse_beside_from
 from loraft.cli.options import (
     ConfigFile,
     Data,
@@ -22,6 +23,7 @@ from loraft.cli.options import (
     Sets,
     Task,
     Verbose,
+    complete_run,
     dotted,
     in_its_folder,
 )
@@ -44,6 +46,15 @@ def train(
     rank: Rank = None,
     output: Output = None,
     seed: Seed = None,
+    from_run: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="RUN", help="Go on from its adapter, with its config.", autocompletion=complete_run
+        ),
+    ] = None,
+    add: Annotated[
+        list[str] | None, typer.Option("--add", metavar="FILE", help="Further training rows; may be repeated.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Delete an earlier run of the same name.")] = False,
     folds: Annotated[
         int | None,
@@ -55,7 +66,8 @@ def train(
 ) -> None:
     """Fine-tune an adapter; print the test split's numbers before and after.
 
-    With --folds, which suits fewer than 500 rows, the same command goes on after an interruption.
+    With --folds, which suits fewer than 500 rows, the same command goes on after an interruption. With --from, other
+    flags change the run's config; --add keeps its rows, --data takes others in their place.
     """
     from loraft.config.resolve import resolve
     from loraft.config.trackers import refuse_missing_trackers
@@ -64,9 +76,15 @@ def train(
     from loraft.runs.run import Run, run_of
     from loraft.runs.study_folders import FoldsFolder
 
-    flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
+    flags: dict[str, Any] = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
     again = partial(resolve, preset=preset, config_file=config, overrides=sets or ())
+    if from_run is not None:
+        refuse_beside_from({"--preset": preset, "--config": config, "--folds": folds})
+        again = partial(resolve, base=config_to_go_on(from_run, output), overrides=sets or ())
     resolved = again(flags=flags)
+    if add:
+        flags["data.extra_train"] = [*resolved.data.extra_train, *add]
+        resolved = again(flags=flags)
     refuse_missing_trackers(resolved)
     if folds is not None:
         refuse_force_and_resume(force=force, resume=resume)
@@ -94,6 +112,7 @@ def train(
         earlier_scores(run)
     start_command(resolved, verbose, several=True)
 
+    from loraft.data.sources import NoSplitError
     from loraft.display import table
     from loraft.evaluation import tables
     from loraft.evaluation.choosing import Metric
@@ -103,6 +122,10 @@ def train(
 
     try:
         result = pipeline.train(resolved, force=force, resume=resume)
+    except NoSplitError as error:
+        if from_run is not None and data is not None:
+            error.add_note(f"to add these rows to those of {from_run}: --add {shlex.quote(data)} in place of --data")
+        raise
     except KeyboardInterrupt as stop:
         if run.config_path.is_file():  # else nothing was begun
             stop.add_note(f"{run.how_to_resume} goes on from there")
@@ -112,7 +135,7 @@ def train(
         print_json(result)
     else:
         metric = Metric.of(resolved)
-        shown = tables.before_after(result.before, result.after, metric)
+        shown = tables.before_after(result.before, result.after, metric, result.before_is)
         table.show([shown, *tables.baselines({"": result.baselines}, metric=metric)])
         if result.baselines is not None:
             notes = tables.baselines_notes({"": result.baselines}, metric=metric)

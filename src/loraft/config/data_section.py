@@ -37,6 +37,9 @@ class DataConfig(Section):
     train_split: FileName = "train"
     validation_split: FileName = "validation"
     test_split: FileName = "test"
+    extra_train: list[FileName] = Field(
+        default_factory=list, max_length=1000, description="files of further training rows; rows without label wait"
+    )
     split: list[float] | None = Field(
         None, description="shares of train, validation and test drawn from the train split; 0: the source's own"
     )

@@ -37,7 +37,7 @@ TASK_KEYS = (
 # Keys whose value belongs to another key's: revision and trust to model, encoding to file, labels and prompt to task.
 DEPENDENT_KEYS = {
     ("prompt", "task"): (*TASK_KEYS, "id_columns", "kind", "yes_word", "no_word"),
-    ("data", "source"): ("revision", "subset", "encoding", "delimiter", "sheet", "label_names"),
+    ("data", "source"): ("revision", "subset", "encoding", "delimiter", "sheet", "label_names", "extra_train"),
     ("model", "name"): ("revision", "trust_remote_code"),
 }
 

@@ -147,6 +147,7 @@ ORDINAL_METRICS = ("quadratic_kappa", "mean_absolute_error")  # need labels in o
 class TrainConfig(Section):
     """Training arguments, as in transformers' `TrainingArguments`, and a few of loraft's own."""
 
+    from_run: FileName | None = Field(None, description="finished run whose adapter the training goes on from")
     num_train_epochs: float = Field(3.0, gt=0, le=10_000)
     max_steps: int = Field(-1, ge=-1, le=MOST_STEPS, description="if positive, overrides num_train_epochs")
     per_device_train_batch_size: int = Field(16, ge=1, le=65_536)
@@ -179,6 +180,11 @@ class TrainConfig(Section):
     report_to: list[Tracker] = Field(
         default_factory=list, description="trackers, for example [tensorboard]; see docs/trackers.md"
     )
+
+    @field_validator("from_run")
+    @classmethod
+    def _absolute(cls, run: str | None) -> str | None:
+        return os.path.abspath(path) if run and os.path.exists(path := os.path.expanduser(run)) else run
 
     @field_validator("metric")
     @classmethod

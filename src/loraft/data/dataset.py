@@ -29,7 +29,12 @@ from loraft.errors import DataError, Note
 
 LIMITS = {"train": "max_train_rows", "validation": "max_eval_rows", "test": "max_test_rows"}  # keys of `data`
 KEEP_ALL = {"drop_duplicates": False, "drop_conflicts": False, "drop_leaked": False}  # for every split but train
+# How a source of `data.extra_train` is read: without what `data.source` needs, and with rows that wait for a label.
+AS_EXTRA = dict.fromkeys(("subset", "revision", "encoding", "delimiter", "sheet", "split")) | {
+    "train_split": "train", "unlabelled": "skip"
+}  # fmt: skip
 LEFT_OUT = "rows left out by the limit"  # a note
+ADDED = "rows added (data.extra_train)"  # a note
 SET_ASIDE = "rows set aside for calibration (data.calibration_share)"  # a note
 LEAST_TO_SHARE = 200  # validation rows from which on half are set aside
 UNUSED = "rows of the source's own {} split unused (data.split)"
@@ -127,16 +132,65 @@ def _shared(config: Config, split: Split) -> tuple[Split, Split | None]:
 
 
 def load_data(config: Config, name: str) -> Split:
-    """The labelled rows of a split as a config asks for them, within its limits; see `load_split`."""
-    prompt, data = config.prompt, config.data
+    """The labelled rows of a split as a config asks for them, within its limits; see `load_split`.
+
+    Those of `data.extra_train` follow the other training rows, and no limit counts them.
+    """
+    split = _own_rows(config, name)
+    return _with_extra_rows(split, config) if name == "train" and config.data.extra_train else split
+
+
+def _own_rows(config: Config, name: str) -> Split:
+    """The rows of a split in the source itself."""
+    data = config.data
     limit = getattr(data, LIMITS[name]) if name in LIMITS else None
-    label_column = prompt.label_column or "label"
-    several = prompt.kind == "multilabel"
-    given: dict[str, Any] = {"id_columns": prompt.id_columns or (), "labels": prompt.labels or [], "several": several}
+    given = _of_the_task(config)
     if data.fold is None or name not in LIMITS:
-        return load_split(data, name, label_column=label_column, limit=limit, **given)
-    whole = load_split(data, "train", label_column=label_column, limit=data.max_train_rows, **given)
+        return load_split(data, name, limit=limit, **given)
+    whole = load_split(data, "train", limit=data.max_train_rows, **given)
     return _of_fold(whole, name, data, given["labels"])
+
+
+def _of_the_task(config: Config) -> dict[str, Any]:
+    """What `load_split` needs to know of the task."""
+    prompt = config.prompt
+    return {
+        "label_column": prompt.label_column or "label",
+        "id_columns": prompt.id_columns or (),
+        "labels": prompt.labels or [],
+        "several": prompt.kind == "multilabel",
+    }
+
+
+def _with_extra_rows(split: Split, config: Config) -> Split:
+    """The train split with the rows of `data.extra_train` behind its own; all of them are dropped as the config asks.
+
+    Rows that still wait for a label are counted in the notes. Validation and test stay as they are, so that scores with
+    and without the further rows can be compared.
+    """
+    sections = [
+        config.data.model_copy(update={**AS_EXTRA, **KEEP_ALL, "source": source}) for source in config.data.extra_train
+    ]
+    parts = [load_split(section, "train", **_of_the_task(config)) for section in sections]
+    notes = Counter(split.notes)
+    for part in parts:
+        notes.update(part.notes)
+    whole = Examples(example for part in (split, *parts) for example in part.examples)
+    everything = config.data.model_copy(update={"max_eval_rows": None, "max_test_rows": None})
+
+    def measured_on() -> list[str]:
+        texts: list[str] = []
+        for name in ("validation", "test"):
+            with suppress(NoSplitError):
+                texts += _own_rows(config.model_copy(update={"data": everything}), name).texts
+        return texts
+
+    found: Counter[str] = Counter()
+    examples = dropped(whole, config.data, measured_on, found)
+    notes.pop("duplicate rows", None)  # counted again, over all rows
+    notes.update(found)
+    notes[ADDED] = sum(map(len, parts))
+    return replace(split, examples=examples, notes=dict(notes))
 
 
 def _of_fold(whole: Split, name: str, section: DataConfig, labels: Sequence[str]) -> Split:
@@ -249,7 +303,7 @@ def warn_of_notes(splits: Iterable[Split]) -> None:
         by_setting = {
             what
             for what in split.notes
-            if what in (UNLABELLED, SET_ASIDE) or what.endswith((" dropped", "(data.split)"))
+            if what in (UNLABELLED, SET_ASIDE, ADDED) or what.endswith((" dropped", "(data.split)"))
         }
         for asked, category in ((False, UserWarning), (True, Note)):
             found = {what: n for what, n in split.notes.items() if what != LEFT_OUT and (what in by_setting) == asked}

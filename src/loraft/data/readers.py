@@ -289,6 +289,13 @@ def _delimiter(first: str, required: Sequence[str]) -> str:
     return max(",;\t|", key=fit)
 
 
+def delimiter_in(path: Path, required: Sequence[str], settings: FileSettings) -> str:
+    """The delimiter of a file with a table: that of the settings, a tab in a TSV file, else by the header."""
+    with _opened(path, settings) as stream:
+        first = next((line for line in _lines(stream) if line.strip()), "")
+    return settings.delimiter or ("\t" if ".tsv" in suffix_of(path) else _delimiter(first, required))
+
+
 def _header(line: str, delimiter: str) -> list[str]:
     with contextlib.suppress(csv.Error):
         names = next(csv.reader([line], delimiter=delimiter, strict=False), [])

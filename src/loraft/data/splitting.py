@@ -88,7 +88,7 @@ def _assigned(
     texts: tuple[str, ...], labels_N: tuple[int, ...], shares: tuple[float, ...], seed: int, names: tuple[str, ...],
     where: str,
 ) -> tuple[int, ...]:  # fmt: skip
-    groups = _groups(texts, where)
+    groups = near_duplicate_groups(texts, where)
     counted = [Counter(labels_N[i] for i in rows) for rows in groups]
     primary_G = [min(count, key=lambda k: (-count[k], k)) for count in counted]
     drawn = [s for s, share in enumerate(shares) if share > 0]
@@ -138,7 +138,8 @@ def _targets(rows: int, shares: Sequence[float]) -> list[int]:
     return counts
 
 
-def _groups(texts: Sequence[str], where: str) -> list[list[int]]:
+@lru_cache(maxsize=2)  # of an audit, for the folds and for the conflicts
+def near_duplicate_groups(texts: tuple[str, ...], where: str) -> list[list[int]]:
     """The rows in groups: any two that are nearly the same, or linked by such pairs, are together."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from loraft.delivery.metrics import Metrics
 from loraft.evaluation.predict import Prediction
+from loraft.models.calibration import Calibration
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Labeller(Protocol):
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the K labels, in id order."""
+        ...
+
+    @property
+    def calibration(self) -> Calibration:
+        """Of its probabilities."""
         ...
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:

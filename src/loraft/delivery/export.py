@@ -22,7 +22,8 @@ from transformers import PreTrainedModel
 from loraft.config.schema import Config, QuantConfig
 from loraft.data.dataset import load_data, warn_of_notes
 from loraft.delivery import export_classifier, export_gguf, export_onnx
-from loraft.delivery.merge import AGREEMENT, Comparison, add_comparison, check_agreement, compare
+from loraft.delivery.merge import AGREEMENT, Comparison, add_comparison, check_agreement, compare, rescored
+from loraft.delivery.merge import notes as merge_notes
 from loraft.delivery.merged_model import dequantise, merged_model
 from loraft.delivery.output_folder import check_folder, open_to_readers, written_aside
 from loraft.delivery.pinned_template import pinned_template, with_own_template
@@ -33,11 +34,13 @@ from loraft.errors import BackboneError, ConfigError, DataError, RunError
 from loraft.evaluation.classifier import load
 from loraft.models import manifest
 from loraft.models.backbone import cast, fingerprint, load_config
+from loraft.models.calibration import NONE, Calibration
 from loraft.models.device import DTYPES, pick_device
 from loraft.models.encoder import Encoder
 from loraft.models.load import build, build_encoder, load_base
 from loraft.models.prompts import Prompt
 from loraft.models.source import located
+from loraft.runs import validation_scores
 from loraft.runs.bundle import config_of
 from loraft.runs.records import as_json, write_record
 from loraft.runs.run import MANIFEST_FILE, Bundle, Run
@@ -45,6 +48,7 @@ from loraft.runs.run import MANIFEST_FILE, Bundle, Run
 Format = Literal["classifier", "onnx", "gguf"]
 # Of a log-probability, in nats, where all is in fp32: rounding stays below it, a wrong weight or prompt does not.
 CLOSE = 1e-3
+CALIBRATED = ("classifier", "onnx")  # formats whose logits hold the calibration
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class Export:
         shortened: further rows, which the run shortens to `prompt.max_length`; they were not compared.
         compared: the export, as it computes, with the run in fp32; log-probabilities are normalised over the labels.
         adapter_sha256: of the weights of the run's adapter.
+        calibration: in the logits of a classifier or ONNX file; of a GGUF file in `loraft.json`, for loraft alone.
+        validation_rows: in the `validation_scores.json` of a GGUF folder, as of `Merge`.
     """
 
     to: str
@@ -103,6 +109,8 @@ class Export:
     shortened: int
     compared: Comparison
     adapter_sha256: str | None
+    calibration: Calibration | None = None
+    validation_rows: int = 0
 
 
 def export(
@@ -149,7 +157,12 @@ def export(
             "prompt.kind: the labels of a multilabel run are questions of their own, and no format has more than one"
             " (got multilabel); use loraft merge"
         )
-    encoder = build_encoder(config)
+    encoder, calibration = build_encoder(config), manifest.calibration(opened.adapter, config)
+    if target.to == "classifier" and calibration.bias is not None:
+        raise ConfigError(
+            "--to: a classifier of transformers has no place for biases (got classifier, and a calibration with"
+            " them); use --to onnx, or leave the calibration out: --set eval.calibrate=false"
+        )
     if target.to == "gguf":
         export_gguf.refuse_shape(load_config(config.model))
     else:
@@ -172,21 +185,36 @@ def export(
         gc.collect()  # one model is in memory at a time
         writer = _write_gguf if target.to == "gguf" else _write_classifier
         content, found_NK = writer(opened, config, target, folder, texts, [prompts[n] for n in whole])
-        compared = compare(*(torch.as_tensor(one_NK).log_softmax(-1).numpy() for one_NK in (own_NK, found_NK)))
+        scores = rescored(opened, data, found_NK) if target.to == "gguf" and len(whole) == len(data) else None
+        if scores is not None:
+            validation_scores.write(folder, scores)
+        given_NK = found_NK if target.to in CALIBRATED else calibration.adjusted(found_NK)
+        both = (torch.as_tensor(one_NK).log_softmax(-1).numpy() for one_NK in (calibration.adjusted(own_NK), given_NK))
+        compared = compare(*both)
         rows, change, exact = len(texts), compared.log_prob_change, target.dtype == "fp32" and not target.int8
-        if compared.agreement < min_agreement or (exact and not change <= CLOSE):  # NaN, too
+        close = CLOSE / min(1.0, calibration.temperature)  # a temperature below 1 enlarges rounding errors, too
+        if compared.agreement < min_agreement or (exact and not change <= close):  # NaN, too
             raise RunError(
                 f"{output}: is not written, since {compared.changed} of {rows} labels are others than the run's, and"
                 f" log-probabilities change by up to {change:.2g} nats (got an agreement of {compared.agreement:.4f});"
-                f" allowed from {min_agreement} (--min-agreement), and in fp32 up to {CLOSE:g} nats"
+                f" allowed from {min_agreement} (--min-agreement), and in fp32 up to {close:g} nats"
             )
         base, source, shortened = trained.backbone, data.source, len(prompts) - rows
         adapter = manifest.adapter_hash(opened.adapter, trained)
         made = Export(
-            target.to, target.dtype, target.int8, base.name, base.revision, source, rows, shortened, compared, adapter
-        )
+            target.to, target.dtype, target.int8, base.name, base.revision, source, rows, shortened, compared, adapter,
+            _or_none(calibration), 0 if scores is None else len(scores.rows),
+        )  # fmt: skip
         manifest.write(folder, replace(content, merged=as_json(made)))
     return made
+
+
+def notes(made: Export) -> list[str]:
+    """What to know of its probabilities, one sentence a line."""
+    if made.to not in CALIBRATED:
+        return merge_notes(made.calibration, made.validation_rows)
+    how = "as scored" if made.calibration is None else f"calibrated: {made.calibration.words}"
+    return [f"a softmax over its logits gives probabilities {how}"]
 
 
 def tables(made: Export) -> list[Table]:
@@ -219,12 +247,13 @@ def _write_classifier(
     """
     encoder, model = _merged(run, config, target.dtype)
     own = prompting_tokenizer(encoder)
-    made = export_classifier.classifier(encoder, model, own.pad_token_id)
+    calibration = manifest.calibration(run.adapter, config)
+    made = export_classifier.classifier(encoder, model, own.pad_token_id, calibration.temperature)
     answer = shared_answer(encoder)[0]
     own.save_pretrained(folder)
     if target.to == "onnx":
         made.config.save_pretrained(folder)
-        export_onnx.write_onnx(folder, made, own, int8=target.int8)
+        export_onnx.write_onnx(folder, made, own, calibration.bias, int8=target.int8)
     else:
         made.save_pretrained(folder)
         open_to_readers(folder)
@@ -234,7 +263,7 @@ def _write_classifier(
     tokenizer, logits = reader(folder, device)
     ids = tokenizer(list(texts))["input_ids"]
     _refuse_other_ids(run, ids, [[*prompt.ids, *answer] for prompt in prompts])
-    content = replace(manifest.read(run.adapter), config=config_of(run).model_dump())
+    content = replace(manifest.read(run.adapter), config=config_of(run).model_dump(), calibration=_or_none(calibration))
     return content, export_classifier.log_probs(tokenizer, logits, texts)
 
 
@@ -276,6 +305,10 @@ def _write_gguf(
     tokens = config.eval.batch_tokens
     scores = scorer.score(read, ids, again.completions_K, unscored=again.unscored, batch_tokens=tokens)
     return content, scores
+
+
+def _or_none(calibration: Calibration) -> Calibration | None:
+    return None if calibration == NONE else calibration
 
 
 def _refuse_other_ids(run: Run, found: Sequence[Sequence[int]], own: Sequence[Sequence[int]]) -> None:

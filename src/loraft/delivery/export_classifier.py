@@ -44,13 +44,16 @@ def refuse_architecture(config: PreTrainedConfig) -> None:
         raise BackboneError(f"export: {why} (got model_type {kind!r}); use loraft merge")
 
 
-def classifier(encoder: Encoder, model: PreTrainedModel, pad_token_id: int) -> PreTrainedModel:
+def classifier(
+    encoder: Encoder, model: PreTrainedModel, pad_token_id: int, temperature: float = 1.0
+) -> PreTrainedModel:
     """Returns the classifier of a merged model, with which it shares its weights.
 
     Args:
         encoder: of the task; its labels become `id2label`.
         model: a causal language model; its layers move into the classifier.
         pad_token_id: of the tokenizer; the classifier reads the last token that is another.
+        temperature: of the calibration, by which the logits are divided.
 
     Raises:
         BackboneError: the architecture's classifier is built otherwise than its language model.
@@ -73,7 +76,7 @@ def classifier(encoder: Encoder, model: PreTrainedModel, pad_token_id: int) -> P
             f" {type(made).__name__}); use loraft merge"
         )
     setattr(made, prefix, model.base_model)
-    score.weight = torch.nn.Parameter(head.weight[label_ids].clone(), requires_grad=False)
+    score.weight = torch.nn.Parameter(head.weight[label_ids] / temperature, requires_grad=False)
     return made.eval()
 
 

@@ -4,7 +4,7 @@ import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -33,24 +33,34 @@ def refuse_missing_packages() -> None:
 
 
 class _Logits(torch.nn.Module):
-    """The classifier as a function of its two inputs to its one output."""
+    """The classifier, and a bias for each label, as a function of its two inputs to its one output."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, bias: Sequence[float] | None) -> None:
         super().__init__()
         self.model = model
+        self.register_buffer("bias", None if bias is None else torch.tensor(bias, device=model.device))
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
         """Returns the logits (B, K)."""
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        logits_BK = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits_BK if self.bias is None else logits_BK + self.bias
 
 
-def write_onnx(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, int8: bool) -> None:
+def write_onnx(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    bias: Sequence[float] | None = None,
+    *,
+    int8: bool,
+) -> None:
     """Writes a classifier in fp32 as `model.onnx`: token ids and mask (B, L) to logits (B, K), for any B and L.
 
     Args:
         folder: where to.
         model: the classifier.
         tokenizer: makes the example with which the exporter traces it.
+        bias: of each label, in nats, added to its logit; None for none.
         int8: store the matrices of the layers, a scale for each row, and quantise their inputs as they come
             (onnxruntime's dynamic quantisation). Embeddings stay in fp32.
 
@@ -66,7 +76,7 @@ def write_onnx(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
 
         try:
             program = torch.onnx.export(
-                _Logits(model).eval(), inputs, dynamo=True, dynamic_shapes=dict.fromkeys(INPUTS, dynamic),
+                _Logits(model, bias).eval(), inputs, dynamo=True, dynamic_shapes=dict.fromkeys(INPUTS, dynamic),
                 input_names=list(INPUTS), output_names=["logits"], verbose=False,
             )  # fmt: skip
             assert program is not None

@@ -14,7 +14,8 @@ import numpy as np
 from rich.table import Table
 
 from loraft.config.schema import Config
-from loraft.data.dataset import load_data, warn_of_notes
+from loraft.data.dataset import Split, load_data, warn_of_notes
+from loraft.data.examples import Examples
 from loraft.delivery.merged_model import Base, merged_and_measured
 from loraft.delivery.output_folder import check_folder, open_to_readers, written_aside
 from loraft.delivery.pinned_template import pinned_template, with_own_template
@@ -25,12 +26,16 @@ from loraft.evaluation import multilabel
 from loraft.evaluation.classifier import load
 from loraft.models import manifest
 from loraft.models.backbone import fingerprint
+from loraft.models.calibration import NONE, Calibration
 from loraft.models.device import DTYPES, pick_device, pick_dtype
 from loraft.models.load import build_encoder
+from loraft.runs import validation_scores
 from loraft.runs.bundle import config_of
 from loraft.runs.environment import custom_code
+from loraft.runs.hashes import hashes_of
 from loraft.runs.records import as_json, write_record
 from loraft.runs.run import MANIFEST_FILE, Bundle, Run
+from loraft.runs.validation_scores import VALIDATION_FILE, ValidationScores
 
 LARGEST_FILE = "5GB"  # of weights; a larger model is several files and an index
 AGREEMENT = 0.99  # of the labels, by default
@@ -78,6 +83,8 @@ class Merge:
         compared: the merged weights with the run.
         rounding: as `merged_model.merge` returns it, for each dtype.
         adapter_sha256: of the weights of the run's adapter.
+        calibration: of the run, which `loraft.json` keeps; None without one.
+        validation_rows: in the `validation_scores.json` of the merged weights, that promises need; 0 for none.
     """
 
     backbone: str
@@ -90,6 +97,8 @@ class Merge:
     compared: Comparison
     rounding: dict[str, float]
     adapter_sha256: str | None
+    calibration: Calibration | None = None
+    validation_rows: int = 0
 
 
 def merge(
@@ -132,12 +141,14 @@ def merge(
     check_folder(output, exported=False, force=force)
     data = load_data(config, split)
     warn_of_notes([data])
-    thresholds = manifest.thresholds(opened.adapter, len(content.labels))
+    calibration = manifest.calibration(opened.adapter, config)
+    several = config.prompt.kind == "multilabel"
+    thresholds = manifest.thresholds(opened.adapter, len(content.labels), calibration) if several else ()
     with written_aside(output) as folder:  # from the beginning, so that a folder that cannot be made costs no time
         own_NK = _scores(opened, config, data.texts)
         rounding, bundle = _write(opened, config, base, dtype, folder), Bundle(folder)
         found_NK = _scores(bundle, _like(config, config_of(bundle)), data.texts)
-        compared = compare(own_NK, found_NK, thresholds if config.prompt.kind == "multilabel" else ())
+        compared = compare(own_NK, found_NK, thresholds, calibration)
         if compared.agreement < min_agreement:
             finer = ["--dtype fp32"] if dtype != "fp32" else []
             finer += ["--base dequantised"] if base == "original" else []
@@ -150,20 +161,52 @@ def merge(
             )
         one, source = content.backbone, config.data.source
         adapter = manifest.adapter_hash(opened.adapter, content)
-        made = Merge(one.name, one.revision, base, dtype, source, split, len(own_NK), compared, rounding, adapter)
-        write_record(bundle.results_path, replace(manifest.read(folder), merged=as_json(made)))
+        scores, written = rescored(opened, data, found_NK), manifest.read(folder)
+        made = Merge(one.name, one.revision, base, dtype, source, split, len(own_NK), compared, rounding, adapter,
+                     content.calibration, 0 if scores is None else len(scores.rows))  # fmt: skip
+        if scores is not None:
+            validation_scores.write(folder, scores)
+            written = replace(written, files=(written.files or {}) | hashes_of(folder, [VALIDATION_FILE]))
+        write_record(bundle.results_path, replace(written, merged=as_json(made)))
     return made
 
 
-def compare(before_NK: np.ndarray, after_NK: np.ndarray, thresholds: Sequence[float] = ()) -> Comparison:
+def rescored(run: Run, data: Split, log_probs_NK: np.ndarray) -> ValidationScores | None:
+    """The validation scores of what was made of a run; None where the rows are not all that the run was validated on.
+
+    Args:
+        run: with the file of its own scores.
+        data: N rows.
+        log_probs_NK: their scores by what was made of the run, before calibration, in nats.
+    """
+    own, prints = validation_scores.read(run.adapter), manifest.read(run.adapter).data.fingerprints
+    place = {row: n for n, row in enumerate(data.examples.rows.tolist())}
+    if own is None or not len(own.rows) == len(place) == len(data) or place.keys() != {*own.rows}:
+        return None
+    order = [place[row] for row in own.rows]
+    for name, aside in (("validation", False), ("calibration", True)):
+        part = [data.examples[n] for n, one in zip(order, own.set_aside, strict=True) if one == aside]
+        if part and Split(name, Examples(part), data.source).fingerprint != prints.get(name):
+            return None
+    return replace(own, log_probs=tuple(map(tuple, log_probs_NK[order].tolist())))
+
+
+def compare(
+    before_NK: np.ndarray,
+    after_NK: np.ndarray,
+    thresholds: Sequence[float] = (),
+    calibration: Calibration = NONE,
+) -> Comparison:
     """Returns how labels change between two scorings of the same rows.
 
     Args:
-        before_NK, after_NK: the labels' scores, in nats; with several labels a row as `multilabel.probabilities` takes.
-        thresholds: of each label, where a row may have several.
+        before_NK, after_NK: the labels' scores before calibration, in nats; with several labels a row as
+            `multilabel.probabilities` takes.
+        thresholds: of each label, where a row may have several, for calibrated probabilities.
+        calibration: of both, whose labels and probabilities are compared.
     """
     probs = multilabel.probabilities if thresholds else to_probs
-    (one_NK, other_NK) = probs(before_NK), probs(after_NK)
+    one_NK, other_NK = (probs(calibration.adjusted(scores)) for scores in (before_NK, after_NK))
     if thresholds:
         same_N = ((one_NK >= thresholds) == (other_NK >= thresholds)).all(axis=1)
     else:
@@ -183,7 +226,7 @@ def check_agreement(least: float) -> None:
 
 
 def add_comparison(found: Table, rows: int, same: Comparison) -> None:
-    """Adds to a table how the answers of so many rows compare with the run's."""
+    """Adds to a table how the answers of so many rows compare with the run's, both calibrated."""
     table.add_row(found, "labels as by the run", f"{rows - same.changed} ({same.agreement:.2%})")
     table.add_row(found, "largest change of a log-probability, nats", f"{same.log_prob_change:.2g}")
     table.add_row(found, "largest change of a probability", f"{same.probability_change:.2g}")
@@ -195,10 +238,30 @@ def tables(made: Merge) -> list[Table]:
     table.add_row(found, "weights", f"{made.base or 'as trained'}, {made.dtype}")
     table.add_row(found, f"rows of {made.split}", str(made.rows))
     add_comparison(found, made.rows, made.compared)
+    table.add_row(found, "validation rows kept, for promises", f"{made.validation_rows:,}")
     lost = table.number_table("dtype", "of the adapter's update, rounded away")
     for dtype, share in made.rounding.items():
         table.add_row(lost, dtype, f"{share:.2%}")
     return [found, lost]
+
+
+def notes(calibration: Calibration | None, validation_rows: int) -> list[str]:
+    """What to know of a model that loraft and other programs can run, one sentence a line.
+
+    Args:
+        calibration: that its `loraft.json` keeps.
+        validation_rows: in its `validation_scores.json`.
+    """
+    told = []
+    if calibration is not None and calibration != NONE:
+        told.append(f"loraft calibrates its probabilities: {calibration.words}")
+        biased = ", and may answer another label, since biases change labels" if calibration.bias else ""
+        told.append(f"a server that generates the answer does not{biased}")
+    if not validation_rows:
+        told.append(
+            "no validation scores are kept, which predict --max-error and --sets need: those of the run's own rows"
+        )
+    return told
 
 
 def _chosen(config: Config, weights: Weights, trained: str) -> tuple[Base | None, str]:

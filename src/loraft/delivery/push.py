@@ -29,14 +29,15 @@ from loraft.runs.hashes import hashes_of
 from loraft.runs.peft_folder import AGAIN, refuse_changed
 from loraft.runs.records import SCHEMA_VERSION, as_json, read_object
 from loraft.runs.run import MANIFEST_FILE, Bundle, Run
+from loraft.runs.validation_scores import VALIDATION_FILE
 from loraft.training.model_card import CARD_FILE, WHAT, model_card
 from loraft.training.results import RunResult
 
 EXPORTED_FILES = ("*.onnx", "*.onnx.data")
 # Keys under which loraft, peft and transformers may keep the path of a folder or file, also one of the root like /data.
 PATHS = {
-    "name", "source", "task", "split", "train_split", "validation_split", "test_split", "backbone", "_name_or_path",
-    "name_or_path", "base_model_name_or_path",
+    "name", "source", "task", "split", "train_split", "validation_split", "test_split", "extra_train", "from_run",
+    "run", "backbone", "_name_or_path", "name_or_path", "base_model_name_or_path",
 }  # fmt: skip
 # Keys of texts, which may look like a path and stay.
 TEXTS = {
@@ -125,7 +126,7 @@ def contents(run: Run, repository: str, folder: Path | None = None) -> tuple[dic
     else:
         kind, bundle = _made_of(bundle, run, folder)
     refuse_changed(place)
-    known = ADAPTER_FILES if kind == "adapter" else (*WEIGHTS_FILES, *EXPORTED_FILES)
+    known = ADAPTER_FILES if kind == "adapter" else (*WEIGHTS_FILES, *EXPORTED_FILES, VALIDATION_FILE)
     found = sorted(path for path in place.iterdir() if path.name not in (CARD_FILE, MANIFEST_FILE))
     named = {path.name for path in found} if bundle.files is None else bundle.files.keys()  # None: earlier versions
     taken = [path for path in found if path.name in named and any(fnmatch(path.name, one) for one in known)]

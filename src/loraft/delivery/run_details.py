@@ -9,10 +9,11 @@ from loraft.config.diagnostics import known_keys, value_of
 from loraft.config.resolve import load_config
 from loraft.delivery.listing import INSIDE, Row, kind_of, rows_of, size_of, work_in
 from loraft.errors import RunError
+from loraft.models.calibration import NONE, Calibration
 from loraft.runs.bundle import config_of
 from loraft.runs.environment import Environment
 from loraft.runs.folders import RunFolder
-from loraft.runs.records import read_object, read_record
+from loraft.runs.records import read_object, read_record, record_from
 from loraft.runs.run import MANIFEST_FILE, Bundle, Run
 from loraft.training.results import RunResult
 
@@ -33,6 +34,7 @@ class Details:
         config: the values of `IN_SHORT` that are recorded; empty where there is no config.
         scores: of a finished run on the test split, as fractions, by their keys: before (None where it was not
             measured) and after the training.
+        calibration: of a run's or bundle's probabilities; None without one.
         files: bytes of each file and folder in the directory.
         runs: the rows of the trials or folds in it.
         next: commands, or what to do, in words.
@@ -44,6 +46,7 @@ class Details:
     files: dict[str, int]
     runs: tuple[Row, ...]
     next: tuple[str, ...]
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def details(path: Path) -> Details:
     parent = kind_of(path.parent)
     study = (f"{path.parent.name}/", INSIDE[parent[0]]) if parent is not None and parent[0] in INSIDE else ()
     row, *runs = rows_of(path, *study)
-    config, scores, way = {}, {}, [folder.way_on]
+    config, scores, way, calibration = {}, {}, [folder.way_on], None
     if row.state in ("damaged", "failed"):
         way = [folder.mend]
     elif kind not in ("data", "export") and folder.begun:
@@ -79,6 +82,7 @@ def details(path: Path) -> Details:
             way += [] if isinstance(folder, Bundle) else [f"loraft report {quoted}"]
             way = ["docs/export.md shows its use"] if kind == "export" else way
             scores = _scores(folder)
+            calibration = _calibration(folder)
     return Details(
         row=row,
         config={key: config[key] for key in IN_SHORT if key in config},
@@ -86,6 +90,7 @@ def details(path: Path) -> Details:
         files={entry.name: size_of(entry) for entry in sorted(path.iterdir())},
         runs=tuple(runs),
         next=tuple(way),
+        calibration=calibration,
     )
 
 
@@ -138,6 +143,13 @@ def _config(folder: RunFolder) -> dict[str, Any]:
         if not isinstance(folder, Bundle) or name in held.model_fields_set:
             found[key] = value_of(config, key)
     return found
+
+
+def _calibration(run: Run) -> Calibration | None:
+    path = run.adapter / MANIFEST_FILE
+    found = read_object(path, run.mend).get("calibration") if path.exists() else None
+    one = NONE if found is None else record_from(found, Calibration, path, run.mend)
+    return None if one == NONE else one
 
 
 def _scores(run: Run) -> dict[str, tuple[float | None, float]]:

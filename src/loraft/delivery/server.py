@@ -29,6 +29,7 @@ from loraft.delivery.batching import Batcher, Labeller, Limits, QueueFullError
 from loraft.delivery.metrics import TYPE, Metrics
 from loraft.errors import LoraftError, listed
 from loraft.evaluation.predict import Prediction
+from loraft.runs.records import as_json
 
 PATHS = ("/", "/classify", "/v1/score", "/v1/models", "/healthz", "/metrics")
 READ_SECONDS = 30  # within which the body of a request has to arrive
@@ -208,7 +209,10 @@ class Service:
     async def _models(self, request: Any) -> Any:
         from starlette.responses import JSONResponse
 
-        data = [{"id": name, "object": "model", "labels": list(model.labels)} for name, model in self.models.items()]
+        data = [
+            {"id": name, "object": "model", "labels": list(one.labels), "calibration": as_json(one.calibration)}
+            for name, one in self.models.items()
+        ]
         return JSONResponse({"object": "list", "data": data}, headers=SECURE)
 
     async def _health(self, request: Any) -> Any:

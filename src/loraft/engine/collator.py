@@ -19,6 +19,7 @@ import torch
 from loraft.engine.layout import bucket_size, common_prefix, padded_sizes
 
 IGNORE = -100  # label of a token without a loss, as in transformers
+OF_ANSWERS = ("weights", "held_out")  # what a batch has for each of its L answer tokens
 
 # Whole-row attention computes all T * T pairs of tokens, but in a few large products. It is used where that is at most
 # this many pairs more than the prefix and the suffixes need. Measured on 2 CPU cores.
@@ -34,12 +35,15 @@ class TrainingRow:
         answer_start: index of the first answer token.
         label: index of the class.
         weight: factor of the example's loss.
+        held_out: of several adapters that train together, the number of the one that does not learn from this example;
+            -1: each of them does.
     """
 
     input_ids: list[int]
     answer_start: int
     label: int
     weight: float = 1.0
+    held_out: int = -1
 
 
 class TrainingRows(Sequence[TrainingRow]):
@@ -52,6 +56,7 @@ class TrainingRows(Sequence[TrainingRow]):
         weights_K: factor of the loss of a row with that answer.
         given_K: tokens at the beginning of each answer that have no loss.
         repeated: rows of each prompt.
+        held_out_N: of each row, see `TrainingRow`; none is held out by default.
 
     Raises:
         ValueError: there are more or fewer answers than rows.
@@ -65,12 +70,13 @@ class TrainingRows(Sequence[TrainingRow]):
         weights_K: np.ndarray,
         given_K: Sequence[int],
         repeated: int,
+        held_out_N: np.ndarray | None = None,
     ) -> None:
         if len(answers_N) != repeated * len(prompts):
             raise ValueError(f"{len(answers_N)} answers for {len(prompts)} prompts with {repeated} rows each")
         self._prompts, self._answers_N = prompts, answers_N.astype(np.int32)
         self._completions_K, self._weights_K, self._given_K = completions_K, weights_K, given_K
-        self._repeated = repeated
+        self._repeated, self._held_out_N = repeated, held_out_N
 
     def __len__(self) -> int:
         return len(self._answers_N)
@@ -85,7 +91,8 @@ class TrainingRows(Sequence[TrainingRow]):
             return [self[number] for number in i]
         prompt, k = self._prompts[i // self._repeated], int(self._answers_N[i])
         start = len(prompt) + self._given_K[k]
-        return TrainingRow([*prompt, *self._completions_K[k]], start, k, float(self._weights_K[k]))
+        held_out = -1 if self._held_out_N is None else int(self._held_out_N[i])
+        return TrainingRow([*prompt, *self._completions_K[k]], start, k, float(self._weights_K[k]), held_out)
 
 
 def make_rows(
@@ -93,6 +100,7 @@ def make_rows(
     labels: Sequence[int] | np.ndarray,
     completions_K: Sequence[Sequence[int]],
     class_weights: str,
+    held_out_N: np.ndarray | None = None,
 ) -> TrainingRows:
     """Returns one training row for each prompt.
 
@@ -102,10 +110,11 @@ def make_rows(
         completions_K: token ids of each class's answer.
         class_weights: "balanced" gives a row of class k the weight N / (K n_k) for N rows, K classes that occur and
             n_k rows of class k, so that each class has the same total weight; anything else gives 1.
+        held_out_N: of each row, see `TrainingRow`.
     """
     answers_N = np.asarray(labels)
     weights_K = _weights(answers_N, len(completions_K), class_weights)
-    return TrainingRows(prompts, answers_N, completions_K, weights_K, [0] * len(completions_K), 1)
+    return TrainingRows(prompts, answers_N, completions_K, weights_K, [0] * len(completions_K), 1, held_out_N)
 
 
 def _weights(answers_N: np.ndarray, classes: int, class_weights: str) -> np.ndarray:
@@ -154,6 +163,7 @@ def pack(rows: Sequence[TrainingRow]) -> dict[str, torch.Tensor]:
         predicting: (B, Q), index in its suffix, 0 to S - 1, of each token whose logits predict an answer token, -1 for
             padding.
         weights: (L,), the weight of each answer token.
+        held_out: (L,), the number of the adapter that does not learn the answer token, or -1.
     """
     prefix = shared_prompt(rows)
     ids = list(rows[0].input_ids[:prefix])
@@ -161,6 +171,7 @@ def pack(rows: Sequence[TrainingRow]) -> dict[str, torch.Tensor]:
     labels = [IGNORE] * prefix
     segments = [0] * prefix
     weights: list[float] = []
+    held_out: list[int] = []
     longest, extra = padded_sizes([len(row.input_ids) - prefix for row in rows], prefix)
     index_BS = torch.full((len(rows), longest), -1)
     predicting_BQ = torch.full((len(rows), max(len(row.input_ids) - row.answer_start for row in rows)), -1)
@@ -181,6 +192,7 @@ def pack(rows: Sequence[TrainingRow]) -> dict[str, torch.Tensor]:
         labels += [IGNORE] * (row.answer_start - prefix) + row.input_ids[row.answer_start :] + [IGNORE] * filling
         segments += [number + 1] * length
         weights += [row.weight] * (len(row.input_ids) - row.answer_start)
+        held_out += [row.held_out] * (len(row.input_ids) - row.answer_start)
     return {
         "input_ids": torch.tensor([ids]),
         "position_ids": torch.tensor([positions]),
@@ -190,6 +202,7 @@ def pack(rows: Sequence[TrainingRow]) -> dict[str, torch.Tensor]:
         "suffix_slot": torch.tensor(slots),
         "predicting": predicting_BQ,
         "weights": torch.tensor(weights),
+        "held_out": torch.tensor(held_out),
     }
 
 
@@ -211,19 +224,22 @@ def shared_prompt(rows: Sequence[TrainingRow]) -> int:
 
 
 def pad(rows: Sequence[TrainingRow], pad_id: int) -> dict[str, torch.Tensor]:
-    """Returns the examples padded on the right: input_ids, attention_mask and labels (B, T), and weights (L,)."""
+    """Returns the examples padded on the right: input_ids, attention_mask, labels (B, T); weights, held_out (L,)."""
     longest = max(len(row.input_ids) for row in rows)
     ids_BT = torch.full((len(rows), longest), pad_id)
     labels_BT = torch.full((len(rows), longest), IGNORE)
     mask_BT = torch.zeros((len(rows), longest), dtype=torch.long)
     weights: list[float] = []
+    held_out: list[int] = []
     for b, row in enumerate(rows):
         length = len(row.input_ids)
         ids_BT[b, :length] = torch.tensor(row.input_ids)
         mask_BT[b, :length] = 1
         labels_BT[b, row.answer_start : length] = torch.tensor(row.input_ids[row.answer_start :])
         weights += [row.weight] * (length - row.answer_start)
-    return {"input_ids": ids_BT, "attention_mask": mask_BT, "labels": labels_BT, "weights": torch.tensor(weights)}
+        held_out += [row.held_out] * (length - row.answer_start)
+    of_answers = {"weights": torch.tensor(weights), "held_out": torch.tensor(held_out)}
+    return {"input_ids": ids_BT, "attention_mask": mask_BT, "labels": labels_BT, **of_answers}
 
 
 def equal_length_parts(inputs: dict[str, torch.Tensor], limit: int) -> list[dict[str, torch.Tensor]]:
@@ -236,8 +252,8 @@ def equal_length_parts(inputs: dict[str, torch.Tensor], limit: int) -> list[dict
     parts = []
     for length in lengths_B.unique():
         chosen_B = lengths_B == length
-        part = {key: value[chosen_B, :length] for key, value in inputs.items() if key != "weights"}
-        parts.append(part | {"weights": inputs["weights"][chosen_B[of_answers_L]]})
+        part = {key: value[chosen_B, :length] for key, value in inputs.items() if key not in OF_ANSWERS}
+        parts.append(part | {key: inputs[key][chosen_B[of_answers_L]] for key in OF_ANSWERS})
     return parts
 
 
@@ -268,7 +284,7 @@ def first_rows(inputs: dict[str, torch.Tensor], count: int) -> dict[str, torch.T
 
 
 def rows_of(inputs: dict[str, torch.Tensor]) -> list[TrainingRow]:
-    """Returns the examples of a packed batch, without extra tokens; it does not hold their classes, so `label` is 0."""
+    """Returns the examples of a packed batch, without extra tokens; neither their classes nor who holds them out."""
     segments = inputs["segments"]
     ids, labels = inputs["input_ids"][0], inputs["labels"][0]
     prefix = ids[segments == 0].tolist()

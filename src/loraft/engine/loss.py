@@ -97,7 +97,8 @@ def answer_loss_sums(
     logits_LV = logits_BQV.flatten(0, 1) if packed else logits_BQV[needed_BQ.repeat(adapters, 1)]  # A times L rows
     targets_L = labels_BT[:, positions_Q + 1][needed_BQ].repeat(adapters)
     log_loss_L = F.cross_entropy(logits_LV.float(), targets_L, reduction="none")
-    return (log_loss_L.view(adapters, -1) * inputs["weights"]).sum(1)
+    learns_AL = _learns(inputs["held_out"], adapters)
+    return (log_loss_L.view(adapters, -1) * inputs["weights"] * learns_AL).sum(1)
 
 
 def static_loss_sums(
@@ -129,7 +130,12 @@ def static_loss_sums(
         logits_AKV = logits_AKV[:, inputs.kept_K[:kept].long()]
     targets_L = inputs.targets_K.long().repeat(copies)
     log_loss_L = F.cross_entropy(logits_AKV.flatten(0, 1).float(), targets_L, reduction="none")
-    return (log_loss_L.view(copies, kept) * inputs.weights_K).sum(1)
+    return (log_loss_L.view(copies, kept) * inputs.weights_K * _learns(inputs.held_out_K, copies)).sum(1)
+
+
+def _learns(held_out_L: torch.Tensor, adapters: int) -> torch.Tensor:
+    """Returns whether each adapter learns from each answer token, (A, L)."""
+    return held_out_L != torch.arange(adapters, device=held_out_L.device)[:, None]
 
 
 def packed_suffixes(inputs: dict[str, torch.Tensor], positions_Q: torch.Tensor) -> PackedSuffixes:

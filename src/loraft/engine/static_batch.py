@@ -32,8 +32,8 @@ class Size(NamedTuple):
         tokens, kept, copies = self
         return {
             "ids": tokens, "positions": tokens, "queries": 4 * tokens, "keys": 2 * tokens, "kept": copies * kept,
-            "last_queries": 4 * kept, "last_keys": 2 * tokens, "targets": kept, "weights": kept, "prefix": 1,
-            "scale": 1,
+            "last_queries": 4 * kept, "last_keys": 2 * tokens, "targets": kept, "weights": kept, "held_out": kept,
+            "prefix": 1, "scale": 1,
         }  # fmt: skip
 
 
@@ -50,6 +50,7 @@ class StaticInputs:
         last_ranges: of the keys that the K kept tokens see.
         targets_K: the tokens that follow the kept ones, 0 for extra ones.
         weights_K: fp32, the weight of each target in the loss, 0 for extra ones.
+        held_out_K: the number of the adapter that does not learn the target, or -1.
         scale_1: fp32, factor of the loss: 1 / number of answer tokens of the accumulation window.
     """
 
@@ -60,7 +61,7 @@ class StaticInputs:
         prefix_1 = parts["prefix"]
         self.ranges = KeyRanges(parts["queries"].view(4, -1), parts["keys"].view(2, -1), prefix_1)
         self.last_ranges = KeyRanges(parts["last_queries"].view(4, -1), parts["last_keys"].view(2, -1), prefix_1)
-        self.kept_K, self.targets_K = parts["kept"], parts["targets"]
+        self.kept_K, self.targets_K, self.held_out_K = parts["kept"], parts["targets"], parts["held_out"]
         self.weights_K, self.scale_1 = parts["weights"].view(torch.float32), parts["scale"].view(torch.float32)
 
 
@@ -126,6 +127,8 @@ def static_batch(rows: Sequence[TrainingRow], kept: int, copies: int) -> StaticB
     inputs.targets_K[: len(predicting)] = inputs.ids_1T[0, predicting + 1]
     weights = np.repeat([row.weight for row in rows], answers).astype(np.float32)
     inputs.weights_K[: len(predicting)] = torch.from_numpy(weights)
+    held_out = np.repeat([row.held_out for row in rows], answers).astype(np.int32)
+    inputs.held_out_K[: len(predicting)] = torch.from_numpy(held_out)
     return StaticBatch(inputs, rows, len(predicting))
 
 

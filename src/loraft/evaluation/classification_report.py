@@ -41,7 +41,7 @@ class LabelScores:
 
 @dataclass(frozen=True)
 class ProbabilityScores:
-    """How good probabilities are, and the labels of the highest one.
+    """How good probabilities before calibration are, and the labels that they give.
 
     Attributes:
         expected_calibration_error: over 15 bins, in [0, 1].
@@ -49,6 +49,7 @@ class ProbabilityScores:
         log_loss: nats.
         brier_score: in [0, 2].
         accuracy, macro_f1: fractions.
+        changed: rows whose label is another one after calibration, by its biases.
     """
 
     expected_calibration_error: float
@@ -57,6 +58,7 @@ class ProbabilityScores:
     brier_score: float
     accuracy: float
     macro_f1: float
+    changed: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ class EvaluationReport(Flat, scores=ALL_SCORES):
         thresholds: probability of each label from which on it is predicted; None with one label a row.
         brier_score: in [0, 2]; None without probabilities, and in files of earlier versions.
         calibration_error_interval: of `expected_calibration_error`; None as `brier_score`.
-        calibration: of the probabilities; None where there was none.
-        before_calibration: the scores without it.
+        calibration: of the probabilities; None where there was none, and where each fold has its own.
+        before_calibration: the scores without it; None where there was none.
     """
 
     scores: dict[str, float]
@@ -191,14 +193,14 @@ def classification_report(
 
 
 def probability_fields(
-    references_N: npt.ArrayLike, probs_NK: Floats | None, samples: int, confidence: float, seed: int
+    references_N: npt.ArrayLike, probs_NK: Floats | None, bootstrap_samples: int, confidence: float, seed: int
 ) -> dict[str, Any]:
     """The fields of a report that say how good probabilities are; all None without them.
 
     Args:
         references_N: label ids.
         probs_NK: probabilities, or None.
-        samples: resamples of the rows for the interval.
+        bootstrap_samples: resamples of the rows for the interval.
         confidence: coverage of the interval, in (0, 1).
         seed: of the resampling.
     """
@@ -207,7 +209,7 @@ def probability_fields(
         return dict.fromkeys(names)
     values = (
         expected_calibration_error(references_N, probs_NK),
-        calibration_error_interval(references_N, probs_NK, samples, confidence, seed),
+        calibration_error_interval(references_N, probs_NK, bootstrap_samples, confidence, seed),
         log_loss(references_N, probs_NK),
         brier_score(references_N, probs_NK),
     )
@@ -216,24 +218,29 @@ def probability_fields(
 
 def with_calibration(
     report: EvaluationReport,
-    calibration: Calibration,
+    calibration: Calibration | None,
     references_N: npt.ArrayLike,
     raw_NK: Floats,
+    predictions_N: npt.NDArray[np.int64],
     *,
     bootstrap_samples: int,
+    seed: int,
 ) -> EvaluationReport:
     """The report of calibrated probabilities with the scores of those before; the report itself without calibration.
 
     Args:
         report: of the calibrated probabilities.
-        calibration: of these.
+        calibration: of these; None where rows have different ones.
         references_N: label ids.
         raw_NK: the probabilities before.
-        bootstrap_samples: resamples of the rows for the interval.
+        predictions_N: label ids of the calibrated ones.
+        bootstrap_samples, seed: of the interval.
     """
     if calibration == NONE:
         return report
-    fields = probability_fields(references_N, raw_NK, bootstrap_samples, report.confidence, 0)
-    core = scores_of_one(confusion(references_N, raw_NK.argmax(axis=1), raw_NK.shape[1]))
-    before = ProbabilityScores(**fields, accuracy=core["accuracy"], macro_f1=core["macro_f1"])
+    fields = probability_fields(references_N, raw_NK, bootstrap_samples, report.confidence, seed)
+    raw_N = raw_NK.argmax(axis=1)
+    core = scores_of_one(confusion(references_N, raw_N, raw_NK.shape[1]))
+    changed = int((raw_N != predictions_N).sum())
+    before = ProbabilityScores(**fields, accuracy=core["accuracy"], macro_f1=core["macro_f1"], changed=changed)
     return replace(report, calibration=calibration, before_calibration=before)

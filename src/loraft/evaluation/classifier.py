@@ -1,21 +1,32 @@
 """A run that stays loaded, `loraft.load`: for programs that ask again and again, threads and scikit-learn."""
 
+import shlex
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from transformers import PreTrainedModel
 
+from loraft.config.names import show
 from loraft.config.schema import Config
 from loraft.data.columns import given_sentence
 from loraft.data.records import BadRow, Example
+from loraft.distributed import is_main_process
 from loraft.engine import scorer
 from loraft.engine.layout import common_prefix
 from loraft.engine.row_batches import KeptPrefix
-from loraft.errors import DataError
+from loraft.errors import ConfigError, DataError, listed, spared
+from loraft.evaluation import explanation
+from loraft.evaluation.explanation import Explanation, Explanations
 from loraft.evaluation.predict import Loaded, Prediction, opened, predictions
+from loraft.models.calibration import Calibration
+from loraft.models.encoder import Encoder
 from loraft.models.prompts import warn_of_cuts
+from loraft.runs.predictions import MISTAKES, PredictedRow, mistakes
+from loraft.runs.records import write_record
+from loraft.runs.run import Run
 
 if TYPE_CHECKING:
     from loraft.evaluation.sklearn_classifier import SklearnClassifier
@@ -32,6 +43,7 @@ class Classifier:
 
     Attributes:
         labels: names of the K labels, in id order, which is the order of columns.
+        calibration: of its probabilities; by biases it can change labels.
         lock: held while the model computes; classifiers that share a model share it.
 
     Example:
@@ -45,6 +57,7 @@ class Classifier:
     def __init__(self, loaded: Loaded, lock: "threading.Lock | None" = None) -> None:
         self.loaded = loaded
         self.labels: tuple[str, ...] = loaded.encoder.task.labels
+        self.calibration: Calibration = loaded.calibration
         self.lock = lock or threading.Lock()
         prompts = [prompt.ids for prompt in loaded.encoder.encode(PROBES)]
         self._kept = KeptPrefix(list(prompts[0][: common_prefix(prompts)]))
@@ -73,6 +86,38 @@ class Classifier:
         """Returns the labels' scores before calibration, as `engine.scorer.score` does, in nats: (N, K)."""
         return self._scores(_rows(texts))
 
+    def explain(self, texts: str | Example | Iterable[str | Example], label: str | None = None) -> list[Explanation]:
+        """Returns for each text what leaving out each of its words does to the log-odds of a label.
+
+        A text and all its variants are scored in one batch. See `evaluation.explanation`.
+
+        Args:
+            texts: one text or N.
+            label: to explain; by default the predicted one. With `prompt.kind=multilabel` each predicted one has an
+                explanation of its own; where none is predicted, the one with the highest probability.
+
+        Raises:
+            ConfigError: `label` is none of the run's.
+            DataError: an item is no text, is empty, or is too long.
+        """
+        if label is not None and label not in self.labels:
+            raise ConfigError(f"label: none of the run's (got {show(label)}); allowed: {listed(self.labels)}")
+        return [found for row in _rows(texts) for found in self._explained(row, label)]
+
+    def _explained(self, row: Example, label: str | None) -> list[Explanation]:
+        log_probs_NK = self._scores(explanation.variants(row), told=1)
+        (found,) = predictions([row], log_probs_NK[:1], self.loaded)
+        predicted = found.label if isinstance(found.label, tuple) else (found.label,)
+        chosen = predicted if label is None else (label,)
+        several, adjusted_NK = self.loaded.several, self.loaded.calibration.adjusted(log_probs_NK)
+        return [
+            explanation.explanation(
+                row, one, found.probs[one], explanation.log_odds(adjusted_NK, self.labels.index(one), several=several)
+            )
+            for one in chosen or (max(found.probs, key=lambda one: found.probs[one]),)
+            if one is not None
+        ]
+
     def prompt_tokens(self, texts: Sequence[str]) -> list[int]:
         """Returns the number of tokens of each text's prompt."""
         with self.lock:
@@ -88,7 +133,8 @@ class Classifier:
 
         return SklearnClassifier(self)
 
-    def _scores(self, rows: list[Example]) -> np.ndarray:
+    def _scores(self, rows: list[Example], told: int | None = None) -> np.ndarray:
+        """The scores of the rows; a warning says how many of the first `told`, by default all, were shortened."""
         encoder = self.loaded.encoder
         with self.lock:
             prompts = encoder.encode([row.text for row in rows])
@@ -103,7 +149,7 @@ class Classifier:
             )()
             if kept.ids is self._kept.ids:  # else the rows began otherwise
                 self._kept.cache = kept.cache
-        warn_of_cuts(prompts, "of these")
+        warn_of_cuts(prompts[:told], "of these")
         return found
 
 
@@ -129,7 +175,42 @@ def load(run: str | Path, *, config: Config | None = None) -> Classifier:
     return Classifier(opened(run, None, config))
 
 
-def _rows(texts: str | Iterable[str]) -> list[Example]:
+def explain_mistakes(
+    run: Run,
+    config: Config,
+    encoder: Encoder,
+    model: PreTrainedModel,
+    thresholds: Sequence[float],
+    calibration: Calibration,
+    rows: Sequence[PredictedRow],
+) -> None:
+    """Keeps explanations of the mistakes that a run's report lists; an error is a warning.
+
+    There are none where no sentence may be written, nor where answers were generated: these did not come from the
+    labels' scores. Of several processes the main one works.
+
+    Args:
+        run: whose directory gets the file.
+        config: of the run.
+        encoder: of its task.
+        model: with its adapter, in evaluation mode.
+        thresholds: of each label, where a row has any number of labels.
+        calibration: of the probabilities.
+        rows: its predictions on the test split.
+    """
+    if not is_main_process():
+        return
+    with spared("the words behind its mistakes", f"loraft explain --run {shlex.quote(str(run.path))} SENTENCE"):
+        run.explanations_path.unlink(missing_ok=True)  # of a process that was killed before it wrote the results
+        if config.output.texts and config.eval.decode == "score":
+            classifier = Classifier(Loaded(encoder, model, run.adapter, config, tuple(thresholds), calibration))
+            shown = [Example(row.text, row=row.row) for row in mistakes(rows)[:MISTAKES]]
+            write_record(run.explanations_path, Explanations(tuple(classifier.explain(shown))))
+
+
+def _rows(texts: str | Example | Iterable[str | Example]) -> list[Example]:
+    if isinstance(texts, Example):
+        return [texts]
     # A table's items would be the names of its columns.
     if not isinstance(texts, Iterable) or isinstance(texts, Mapping) or getattr(texts, "ndim", 1) != 1:
         raise DataError(
@@ -138,7 +219,7 @@ def _rows(texts: str | Iterable[str]) -> list[Example]:
     given = [texts] if isinstance(texts, str | bytes) else texts
     rows = []
     for number, text in enumerate(given, start=1):
-        row = given_sentence(text, number)
+        row = text if isinstance(text, Example) else given_sentence(text, number)
         if isinstance(row, BadRow):
             raise DataError(f"text {row.row}: {row.reason}")
         rows.append(row)

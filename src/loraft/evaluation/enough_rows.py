@@ -1,7 +1,7 @@
 """Whether a split has the rows that a metric needs, and how to measure on more of them."""
 
 from loraft.config.schema import Config
-from loraft.data.dataset import LIMITS, Split
+from loraft.data.dataset import LIMITS, SET_ASIDE, Split
 from loraft.errors import ConfigError
 from loraft.evaluation.choosing import Metric
 
@@ -10,10 +10,11 @@ def more_rows(config: Config, rows: Split) -> str:
     """How to measure on more rows: by a limit that left some out, by another draw, or by a larger split."""
     data = config.data
     folds = data.fold is not None and rows.name in LIMITS  # then every split is a part of train
-    name = "train" if folds else rows.name
+    name = "train" if folds else "validation" if rows.name == "calibration" else rows.name
     limit, shares = LIMITS.get(name), dict(zip(LIMITS, data.split or (), strict=bool(data.split)))
     value = None if limit is None else getattr(data, limit)
-    if value is not None and (folds or len(rows) >= value):
+    aside = rows.notes.get(SET_ASIDE, 0)  # counted by the limit, too
+    if value is not None and (folds or rows.name == "calibration" or len(rows) + aside >= value):
         return f"raise data.{limit} (now {value})"
     if shares.get(name) and name != "train":
         return f"a larger share in data.split (now {data.split}), or train --folds 5, helps"

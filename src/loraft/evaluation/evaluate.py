@@ -208,9 +208,22 @@ def _judged(
             calibration,
             split.labels,
             to_probs(log_probs_NK),
+            predictions_N,
             bootstrap_samples=config.eval.bootstrap_samples,
+            seed=config.seed,
         )
-    rows = [
+    return report, predicted_rows(split, labels, predictions_N, probs_NK, answers)
+
+
+def predicted_rows(
+    split: Split,
+    labels: Sequence[str],
+    predictions_N: np.ndarray,
+    probs_NK: np.ndarray | None,
+    answers: Sequence[str] | None = None,
+) -> list[PredictedRow]:
+    """Returns the predictions of a split's rows, from label ids (-1 for no label), and probabilities or answers."""
+    return [
         PredictedRow(
             row=example.row,
             text=example.text,
@@ -221,4 +234,3 @@ def _judged(
         )
         for i, (example, predicted) in enumerate(zip(split.examples, predictions_N.tolist(), strict=True))
     ]
-    return report, rows

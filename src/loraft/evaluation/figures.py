@@ -113,13 +113,16 @@ def _confusion_bars(worst: Sequence[Confused], path: Path) -> None:
         axes.set_title("Most frequent confusions: reference → predicted" if worst else "No confusions")
 
 
-def reliability_diagram(references: npt.ArrayLike, probs: npt.ArrayLike, path: Path) -> None:
+def reliability_diagram(
+    references: npt.ArrayLike, probs: npt.ArrayLike, path: Path, as_scored: npt.ArrayLike | None = None
+) -> None:
     """Draws accuracy over confidence in 15 bins, and below it the number of rows in each bin.
 
     Args:
         references: N label ids.
         probs: N x K probabilities.
         path: of the PNG.
+        as_scored: those before calibration, drawn as a dashed line over the others; None where there was none.
     """
     bins = reliability_bins(references, probs)
     filled = bins["count"] > 0
@@ -127,15 +130,24 @@ def reliability_diagram(references: npt.ArrayLike, probs: npt.ArrayLike, path: P
     ece = expected_calibration_error(references, probs)
     with drawing(path, (5.2, 5.6)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        which = "" if as_scored is None else ", calibrated"
         upper.bar(edges[:-1][filled], bins["accuracy"][filled], width=edges[1], align="edge", color="0.8",
-                  edgecolor="0.4", label="accuracy in the bin")  # fmt: skip
+                  edgecolor="0.4", label=f"accuracy in the bin{which}")  # fmt: skip
         upper.plot(bins["confidence"][filled], bins["accuracy"][filled], "o", color="0.0", markersize=4,
                    label="at the bin's mean confidence")  # fmt: skip
-        upper.plot([0, 1], [0, 1], "--", color="0.4", label="calibrated")
+        upper.plot([0, 1], [0, 1], ":", color="0.3", label="confidence = accuracy")
         upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy (fraction)")
-        upper.set_title(f"Reliability (expected calibration error {ece:.3f})")
-        upper.legend(loc="upper left")
+        title = f"Reliability (expected calibration error {ece:.3f})"
         lower.bar(edges[:-1], bins["count"], width=edges[1], align="edge", color="0.6", edgecolor="0.4")
+        if as_scored is not None:
+            raw, ece_raw = reliability_bins(references, as_scored), expected_calibration_error(references, as_scored)
+            seen = raw["count"] > 0
+            upper.plot(raw["confidence"][seen], raw["accuracy"][seen], "s--", color="0.0", markerfacecolor="white",
+                       markersize=5, linewidth=1, label="as scored, before calibration")  # fmt: skip
+            lower.stairs(raw["count"], edges, color="0.0", linestyle="--", linewidth=1)
+            title = f"Reliability: calibration error {ece:.3f} (as scored {ece_raw:.3f})"
+        upper.set_title(title)
+        upper.legend(loc="upper left")
         lower.set(xlabel="confidence (probability of the predicted label)", ylabel="rows")
 
 
@@ -162,7 +174,8 @@ def draw_run_figures(run: Run, after: EvaluationReport, labels: Sequence[str]) -
     if probs:
         probs_NK = np.array([[of_row[label] for label in labels] for of_row in probs])
         references_N = np.array([list(labels).index(str(row.label)) for row in rows])
-        reliability_diagram(references_N, probs_NK, run.reliability_path)
+        own = after.calibration
+        reliability_diagram(references_N, probs_NK, run.reliability_path, None if own is None else own.raw(probs_NK))
 
 
 def _over_steps(log_rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:

@@ -17,8 +17,8 @@ from loraft.errors import ConfigError
 from loraft.evaluation import advice, label_set_baselines
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import Metric
-from loraft.evaluation.classification_report import EvaluationReport
-from loraft.evaluation.multilabel import EVEN, label_set_report, probabilities
+from loraft.evaluation.classification_report import EvaluationReport, ProbabilityScores, probability_fields
+from loraft.evaluation.multilabel import EVEN, answers, label_set_report, probabilities
 from loraft.models.calibration import NONE, Calibration
 from loraft.models.encoder import Encoder
 from loraft.models.prompts import Prompt
@@ -61,6 +61,10 @@ def judged(
     references_NK, probs_NK = split.label_sets(len(labels)), probabilities(calibration.adjusted(scores_N2K))
     least_K = [*thresholds] or [EVEN] * len(labels)
     report = label_set_report(references_NK, probs_NK, least_K, labels, **settings)
+    if calibration != NONE:  # the thresholds move with the probabilities, so labels stay
+        raw = probability_fields(*answers(references_NK, probabilities(scores_N2K)), **settings)
+        before = ProbabilityScores(**raw, accuracy=report.accuracy, macro_f1=report.macro_f1)
+        report = replace(report, calibration=calibration, before_calibration=before)
     metric = Metric.of(config)
     if (k := metric.label) is not None:
         own = label_set_report(

@@ -34,25 +34,29 @@ class PredictedInput:
     prediction: "Prediction"
 
 
-def check_output(path: Path, source: Path | None, *, force: bool = False) -> None:
+def check_output(
+    path: Path, source: Path | None, *, force: bool = False, formats: Sequence[str] = FORMATS, own: bool = True
+) -> None:
     """Refuses a file that could not be written at the end.
 
     Args:
         path: where predictions shall go; its folder is made.
         source: the input, if it is a file.
         force: replace a file without predictions.
+        formats: suffixes that are allowed.
+        own: replace a file with predictions also without `force`.
 
     Raises:
-        ConfigError: its suffix is none of `FORMATS`, it is a folder, the input or a file without predictions, or its
+        ConfigError: its suffix is none of `formats`, it is a folder, the input or a file without predictions, or its
             folder cannot be written to. A stream such as /dev/stdout needs no suffix: it gets CSV.
     """
-    if _format(path) not in FORMATS:
+    if _format(path) not in formats:
         raise ConfigError(
-            f"--output-file: unknown format (got {path.suffix or 'no suffix'}); allowed are {' '.join(FORMATS)}"
+            f"--output-file: unknown format (got {path.suffix or 'no suffix'}); allowed are {' '.join(formats)}"
         )
     if source is not None and os.path.realpath(path) == os.path.realpath(source) and not path.is_dir():
         raise ConfigError(f"--output-file: is the input, too (got {path}); name another file")
-    check_target(path, "--output-file", own=_has_predictions, force=force)
+    check_target(path, "--output-file", own=lambda found: own and _has_predictions(found), force=force)
     if is_stream(path):
         return
     path = path.resolve()  # the folder that a symlink leads to is written to
@@ -122,7 +126,7 @@ def write_predictions(
             for cells in table():
                 for at in range(len(inputs), len(inputs) + len(lists)):
                     cells[at] = "|".join(cells[at]) if isinstance(cells[at], list) else cells[at]
-                writer.writerow(map(_cell, cells))
+                writer.writerow(map(cell_text, cells))
 
 
 def _format(path: Path) -> str:
@@ -179,7 +183,7 @@ def _encodable(row: PredictedInput) -> Mapping[str, Any]:
     return row.columns
 
 
-def _cell(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """A value as CSV has it: text as it is, no value and no finite number as nothing, everything else as in JSON."""
     if value is None or isinstance(value, str):
         return value or ""
@@ -232,7 +236,7 @@ def _write_parquet(
                 arrays = []
                 for name, values in zip(names, part, strict=True):
                     if name in texts:
-                        values = [None if value is None else _cell(value) for value in values]
+                        values = [None if value is None else cell_text(value) for value in values]
                     try:
                         arrays.append(pyarrow.array(values, type=schema.field(name).type))
                     except unfit:

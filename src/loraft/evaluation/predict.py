@@ -19,9 +19,10 @@ from loraft.engine.row_batches import KeptPrefix
 from loraft.errors import ConfigError, Note, RunError
 from loraft.evaluation import multilabel
 from loraft.evaluation.conformal import LabelSets
+from loraft.evaluation.guarantee import least_confidence
 from loraft.evaluation.priors import Priors
 from loraft.evaluation.scored_rows import characters, scored
-from loraft.evaluation.validated import SAMPLE, validated
+from loraft.evaluation.validated import SAMPLE, refuse_void, validated
 from loraft.models import manifest
 from loraft.models.calibration import NONE, Calibration
 from loraft.models.encoder import Encoder
@@ -183,6 +184,7 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
     run: str | Path | None = None,
     adapter: str | Path | None = None,
     min_confidence: float | None = None,
+    max_error: float | None = None,
     sets: float | None = None,
     sets_by_label: bool = False,
     prior: Mapping[str, float] | Iterable[str | Example | BadRow] | None = None,
@@ -193,14 +195,17 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
     """Yields one prediction for each input, in order.
 
     Rows are scored in groups, small ones first, so that the first predictions come soon. While a GPU scores a group,
-    the next one is read and encoded. At the end it is told where the rows are unlike the validation rows: a warning
-    with `sets`, whose promise is then void, else a note.
+    the next one is read and encoded. At the end it is told where the rows are unlike the validation rows: in a
+    warning where a promise or a threshold relies on these, else in a note.
 
     Args:
         inputs: one sentence or row, or many; for a BadRow the prediction holds its reason as `error`.
         run: directory of a finished run.
         adapter: instead of a run, the folder of a LoRA adapter in peft's format that was made elsewhere.
         min_confidence: in [0, 1]; a row whose best label has a lower probability gets the label None.
+        max_error: instead of it, in (0, 1): the lowest probability is chosen so that at most this share of the labels
+            is wrong, with confidence `eval.confidence`, for rows like the validation rows. A note says how many rows
+            will get a label.
         sets: in (0, 1); each prediction gets a set of labels that holds the right one with this probability.
         sets_by_label: that probability holds for the rows of each label, not only for all rows together.
         prior: shares of the labels among the inputs, where they differ from the training's; or unlabelled rows to
@@ -216,10 +221,12 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
         The label, and the probability of each label in [0, 1].
 
     Raises:
-        ConfigError: `min_confidence` is no probability, or is given where each label has a threshold of its own; `sets`
-            or `prior` is wrong, or needs validation rows that the run lacks.
+        ConfigError: `min_confidence` is no probability, or is given where each label has a threshold of its own; so
+            with `max_error`, or it cannot be promised; or both are given. `sets` or `prior` is wrong, needs validation
+            rows that the run lacks, or voids what else is asked for.
         RunError: the run is not finished, or was trained with another backbone, prompt or labels than `config` has; or
-            not exactly one of a run, and an adapter with a config, is given.
+            not exactly one of a run, and an adapter with a config, is given; or `max_error` is given and no validation
+            rows were set aside.
         BackboneError: the adapter cannot be loaded, or does not fit the backbone.
 
     Example:
@@ -230,17 +237,9 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
     """
     if min_confidence is not None and not 0 <= min_confidence <= 1:  # NaN, too
         raise ConfigError(f"min_confidence: not from 0 to 1 (got {min_confidence}); give a probability")
-    if prior is not None and sets is not None and not sets_by_label:
-        raise ConfigError(
-            "sets: their coverage over all rows does not hold under changed label shares (got a prior, too); ask for"
-            " sets by label, whose coverage does"
-        )
+    refuse_void(prior is not None, sets, sets_by_label, max_error)
     loaded = opened(run, adapter, config)
-    if loaded.several and min_confidence is not None:
-        raise ConfigError(
-            f"min_confidence: with prompt.kind=multilabel each label has its own threshold (got {min_confidence});"
-            " leave it out, and read the probabilities"
-        )
+    least = least_confidence(loaded.folder, loaded.config, min_confidence, max_error)
     known = validated(loaded, [name for name, value in {"sets": sets, "prior": prior}.items() if value is not None])
     if known is not None and sets is not None:
         loaded = replace(loaded, sets=known.sets(sets, by_label=sets_by_label))
@@ -259,18 +258,16 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
             predicted.update(labels[k] for k in plain_NK.argmax(axis=1))
             counts_B = validation.binned(plain_NK)
             progress.confidences = (counts_B + np.array(progress.confidences or 0)).tolist()
-        yield from predictions(group, log_probs_NK, loaded, min_confidence)
+        yield from predictions(group, log_probs_NK, loaded, least)
     if validation is not None and progress.confidences and (prior is None or sets is not None):
         counts_K = np.array([predicted[label] for label in labels])
         unlike = validation.differences(np.array(progress.confidences), counts_K)
         if unlike:
-            void = "so the promise of sets does not hold" + (
-                ", unless only the label shares have changed" if sets_by_label else ""
-            )
             warnings.warn(
-                f"these rows are unlike the validation rows{', ' + void if sets is not None else ''}:"
-                f" {'; '.join(unlike)}; label some of them, and measure with loraft eval --split FILE",
-                Note if sets is None else UserWarning,
+                "these rows are unlike the validation rows, about which alone max_error and sets promise anything (sets"
+                f" by label also where only label shares differ): {'; '.join(unlike)}; label some of them, and measure with"
+                " loraft eval --split FILE",
+                Note if sets is None and least is None else UserWarning,
                 stacklevel=2,
             )
 

@@ -3,24 +3,31 @@
 from collections.abc import Mapping
 
 from rich.table import Table
+from rich.text import Text
 
 from loraft.display.table import MANY_LABELS, SHOWN_LABELS, add_row, narrow_table, number_table
+from loraft.display.under_words import under_words
 from loraft.evaluation import verdicts
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import DEFAULT, Metric
-from loraft.evaluation.classification_report import EvaluationReport, confusions
+from loraft.evaluation.classification_report import EvaluationReport, ProbabilityScores, confusions
+from loraft.evaluation.explanation import Explanation, signed
 from loraft.evaluation.verdicts import cell
+from loraft.visible import visible
 
 
-def before_after(before: EvaluationReport | None, after: EvaluationReport, metric: Metric = DEFAULT) -> Table:
-    """Every score and every label's F1, as fractions: the backbone zero-shot, the adapter, the difference in points.
+def before_after(
+    before: EvaluationReport | None, after: EvaluationReport, metric: Metric = DEFAULT, before_is: str = "zero-shot"
+) -> Table:
+    """Every score and every label's F1, as fractions: before the training, the adapter, the difference in points.
 
     Args:
-        before: report of the backbone; None if it was not measured.
+        before: report of the backbone, or of the adapter that was trained further; None if it was not measured.
         after: report of the adapter.
         metric: that picked the checkpoint.
+        before_is: what `before` are the scores of.
     """
-    table = number_table("", "before: zero-shot", "after: adapter", "points")
+    table = number_table("", f"before: {before_is}", "after: adapter", "points")
 
     def add(name: str, old: float | None, new: float, interval: str = "", score: str = "") -> None:
         gap = "" if old is None else cell(score, new - old)
@@ -41,20 +48,73 @@ def before_after(before: EvaluationReport | None, after: EvaluationReport, metri
     return table
 
 
+def explained(found: Explanation, width: int) -> Text:
+    """The label with its probability, and the sentence with each word's effect below it.
+
+    Words for the label are green and have a plus, words against it red with a minus; an effect of at least half the
+    largest is bold.
+
+    Args:
+        found: of one label.
+        width: of the terminal, in cells.
+    """
+    strong = max((abs(word.effect) for word in found.words), default=0.0) / 2
+
+    def style(effect: float) -> str:
+        colour = {"+": "green", "-": "red"}.get(signed(effect)[0], "")
+        return f"bold {colour}" if colour and abs(effect) >= strong else colour
+
+    words = [(word.text, signed(word.effect), style(word.effect)) for word in found.words]
+    head = Text(visible(f"{found.label} {found.probability:.3f}"), "bold", end="")
+    return Text("\n").join([head, under_words(words, width)])
+
+
 def summary(report: EvaluationReport, metric: Metric = DEFAULT) -> Table:
-    """The results of one evaluation that are not per label: fractions, and the log loss in nats."""
+    """The results of one evaluation that are neither per label nor of probabilities, as fractions."""
     table = number_table("", "value")
     for score in metric.shown(report.scores):
         add_row(table, metric.name(score), f"{report.scores[score]:.4f}{_interval(report, score)}")
-    if report.expected_calibration_error is not None:
-        add_row(table, "calibration error", f"{report.expected_calibration_error:.4f}")
-        add_row(table, "log loss", f"{report.log_loss:.4f}")
     if report.no_label:
         add_row(table, "answers that are no label", f"{report.no_label:.4f}")
     add_row(table, "rows", str(report.n))
     if report.truncated:
         add_row(table, "rows shortened, share of all tokens", _shortened(report))
     return table
+
+
+def calibration(report: EvaluationReport) -> list[Table]:
+    """How good the probabilities are, as scored and calibrated; labels only where calibration changes some.
+
+    Returns:
+        One table; none without probabilities.
+    """
+    if report.expected_calibration_error is None:
+        return []
+    before = report.before_calibration
+    both: list[EvaluationReport | ProbabilityScores] = [report] if before is None else [before, report]
+    table = number_table("probabilities", *["as scored", "calibrated"][: len(both)])
+    errors = [(one.expected_calibration_error, one.calibration_error_interval) for one in both]
+    cells = [f"{error:.4f}" + (f" [{low[0]:.3f}, {low[1]:.3f}]" if low else "") for error, low in errors]
+    add_row(table, "calibration error", *cells)
+    add_row(table, "log loss, nats", *(f"{one.log_loss:.4f}" for one in both))
+    if report.brier_score is not None:  # in files of this version
+        add_row(table, "Brier score", *(f"{one.brier_score:.4f}" for one in both))
+    if before is not None and before.changed:
+        add_row(table, "accuracy", *(f"{one.accuracy:.4f}" for one in both))
+        add_row(table, "macro F1", *(f"{one.macro_f1:.4f}" for one in both))
+    return [table]
+
+
+def calibration_notes(report: EvaluationReport) -> list[str]:
+    """What stands below that table, one a line: what calibrated them, and how many labels it changed."""
+    before = report.before_calibration
+    if before is None:
+        return []
+    own = report.calibration
+    told = ["calibrated: each fold by its own temperature" if own is None else f"calibrated: {own.words}"]
+    if before.changed or (own is not None and own.bias is not None):
+        told.append(f"biases change labels: {before.changed:,} of {report.n:,} here")
+    return told
 
 
 def baselines(found: Mapping[str, Baselines | None], models: str = "", metric: Metric = DEFAULT) -> list[Table]:
@@ -103,8 +163,13 @@ def baselines_notes(found: Mapping[str, Baselines | None], models: str = "", met
 
 
 def parts(report: EvaluationReport, metric: Metric = DEFAULT) -> list[Table]:
-    """The tables of one evaluation; without a confusion matrix where a row has several labels."""
-    return [summary(report, metric), per_class(report), *([confusion(report)] if report.confusion else [])]
+    """The tables of one evaluation."""
+    return [summary(report, metric), *calibration(report), *labels(report)]
+
+
+def labels(report: EvaluationReport) -> list[Table]:
+    """The tables of labels: scores of each, and the confusion matrix where a row has one label."""
+    return [per_class(report), *([confusion(report)] if report.confusion else [])]
 
 
 def per_class(report: EvaluationReport) -> Table:

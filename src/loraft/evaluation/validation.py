@@ -5,7 +5,7 @@ Letters: N rows, K labels.
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -62,6 +62,8 @@ def fitted(model: PreTrainedModel, encoder: Encoder, splits: Mapping[str, Split]
         return Fitted(calibration, best_thresholds(references_NK, probabilities(log_probs_NK)))
     with spared("the calibration", again):
         calibration = fit(log_probs_NK[: len(validation)], validation.labels, seed=config.seed)
+        if calibration != NONE:
+            calibration = replace(calibration, set_aside=len(texts) - len(validation))
     rows = tuple(chain.from_iterable(split.examples.rows.tolist() for split in used))
     references = tuple(chain.from_iterable(split.labels.tolist() for split in used))
     scores_NK = tuple(tuple(row) for row in log_probs_NK.tolist())

@@ -3,11 +3,14 @@
 Letters: N rows, K labels.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from loraft.engine.probabilities import to_probs
+
+MOST_BIASES = 5  # that a sentence lists
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Calibration:
         temperature: above 0; above 1 it lowers confidence. By itself it changes no label.
         bias: of each label, in nats, sums to 0; None for none. It can change labels.
         rows: that the numbers were fitted on.
+        set_aside: validation rows that they were not fitted on, for promises; see `data.calibration_share`.
 
     Source:
         Guo et al. 2017, "On Calibration of Modern Neural Networks".
@@ -28,6 +32,20 @@ class Calibration:
     temperature: float = 1.0
     bias: tuple[float, ...] | None = None
     rows: int = 0
+    set_aside: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that no fit gives, as a damaged or foreign file may hold them."""
+        if not (0 < self.temperature < math.inf and all(map(math.isfinite, self.bias or ()))):
+            raise ValueError("the temperature must be above 0, and all numbers finite")
+
+    @property
+    def words(self) -> str:
+        """The numbers and where they are from, in one sentence."""
+        biases = "" if self.bias is None else f", biases {', '.join(f'{one:+.2f}' for one in self.bias[:MOST_BIASES])}"
+        biases += ", ..." if len(self.bias or ()) > MOST_BIASES else ""
+        aside = f"; {self.set_aside:,} more are set aside for promises" if self.set_aside else ""
+        return f"temperature {self.temperature:.3f}{biases}, fitted on {self.rows:,} validation rows{aside}"
 
     def adjusted(self, log_probs_NK: np.ndarray) -> np.ndarray:
         """The labels' scores as calibrated probabilities are computed from them, in nats up to a constant a row."""
@@ -45,6 +63,8 @@ class Calibration:
 
     def of_yes(self, probs: np.ndarray) -> np.ndarray:
         """Calibrated probabilities of yes against no, of those before: for the thresholds of several labels a row."""
+        if self.temperature == 1:  # bit for bit
+            return np.asarray(probs)
         with np.errstate(divide="ignore"):  # 0 and 1 stay what they are
             log_odds = np.log(probs) - np.log1p(-np.asarray(probs))
         return np.asarray(np.exp(-np.logaddexp(0.0, -log_odds / self.temperature)))

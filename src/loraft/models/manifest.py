@@ -88,6 +88,7 @@ class Manifest:
         calibration: of its probabilities; None in files of earlier versions.
         merged: how the adapter was merged into the backbone, where the weights beside this file are merged ones; the
             backbone is then that of the merged weights.
+        started_from: the adapter that the training went on from: its run and the hash of its weights.
     """
 
     labels: tuple[str, ...]
@@ -105,6 +106,7 @@ class Manifest:
     config: dict[str, Any] | None = None
     merged: dict[str, Any] | None = None
     calibration: Calibration | None = None
+    started_from: dict[str, str] | None = None
 
 
 def identify(config: Config, base: PreTrainedModel, run: Path) -> BackboneIdentity:
@@ -199,10 +201,18 @@ def thresholds(adapter: Path | None, num_labels: int, calibration: Calibration =
 
 
 def calibration(adapter: Path | None, config: Config) -> Calibration:
-    """Returns the calibration of an adapter's probabilities; `NONE` without one, and where the config wants none."""
+    """Returns the calibration of an adapter's probabilities; `NONE` without one, and where the config wants none.
+
+    Raises:
+        RunError: the manifest is damaged.
+    """
     if adapter is None or not config.eval.calibrate or not (adapter / MANIFEST_FILE).exists():
         return NONE
-    return read(adapter).calibration or NONE
+    found = read(adapter)
+    one = found.calibration or NONE
+    if one.bias is not None and len(one.bias) != len(found.labels):
+        raise RunError(f"{adapter / MANIFEST_FILE}: {len(one.bias)} biases for {len(found.labels)} labels; {AGAIN}")
+    return one
 
 
 def check_code(manifest: Manifest, where: Path, model: ModelConfig) -> None:

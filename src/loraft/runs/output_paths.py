@@ -8,7 +8,7 @@ from loraft.config.names import show
 from loraft.errors import ConfigError, RunError
 from loraft.runs.atomic_files import is_stream, replacing
 from loraft.runs.run import Run
-from loraft.runs.study_folders import DatasetFolder, FewshotFolder, FoldsFolder, SweepFolder
+from loraft.runs.study_folders import AuditFolder, DatasetFolder, FewshotFolder, FoldsFolder, SweepFolder
 
 LONG_NAME = 255  # letters, above which a message shows the begin of a path
 HEAD = 64 * 1024  # bytes at the beginning of a file in which its mark stands
@@ -67,5 +67,9 @@ def head(path: Path) -> bytes:
 
 def _of_a_run(path: Path) -> bool:
     # An adapter's or a checkpoint's file lies up to two folders below its run's.
-    runs = [kind(folder) for kind in (Run, SweepFolder, FoldsFolder, FewshotFolder) for folder in path.parents[:3]]
+    runs = [
+        kind(folder)
+        for kind in (Run, SweepFolder, FoldsFolder, FewshotFolder, AuditFolder)
+        for folder in path.parents[:3]
+    ]
     return any(run.recognised for run in runs) or path == DatasetFolder(path.parent).results_path

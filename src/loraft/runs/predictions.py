@@ -20,6 +20,7 @@ from loraft.runs.atomic_files import write_text
 from loraft.runs.records import from_json, read_text, record_from
 from loraft.runs.run import Run
 
+MISTAKES = 20  # wrong rows that a report shows
 SHORT = 60  # characters of a sentence that fits a line of the terminal beside its command
 MEND = "train the run again with --force"  # what to do about a damaged file, for messages
 
@@ -106,6 +107,22 @@ def read_rows(run: Run) -> list[PredictedRow]:
     if not lines:
         raise RunError(f"{path}: holds no predictions; {MEND}")
     return [record_from(line, PredictedRow, path, MEND) for line in lines.values()]
+
+
+def mistakes(rows: Sequence[PredictedRow]) -> list[PredictedRow]:
+    """The wrong rows, those with the highest probability of their wrong label first.
+
+    Where a row has any number of labels, those with the most wrong ones come first; where answers were generated, the
+    order stays.
+    """
+    wrong = [row for row in rows if row.predicted != row.label]
+
+    def badness(row: PredictedRow) -> float:
+        if isinstance(row.label, tuple):
+            return len({*row.label} ^ {*(row.predicted or ())})
+        return (row.probs or {}).get(str(row.predicted), 0.0)
+
+    return sorted(wrong, key=badness, reverse=True)
 
 
 def command_with_a_row(run: Run) -> str:

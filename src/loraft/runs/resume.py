@@ -28,7 +28,7 @@ def check_same_config(path: Path, config: Config, *, free: Collection[str], hint
         RunError: some keys differ; the message has one line for each.
         ConfigError: the file cannot be read.
     """
-    begun = load_config(path)
+    begun = of_its_version(load_config(path), path)
     sections = tuple(key for key in free if key.endswith("."))
     keys = [key for key in known_keys() if key not in free and not key.startswith(sections)]
     changed = [
@@ -38,6 +38,18 @@ def check_same_config(path: Path, config: Config, *, free: Collection[str], hint
     ]
     if changed:
         raise RunError(f"{path.parent}: was begun with another config:\n" + "\n".join(changed) + f"\n{hint}")
+
+
+def of_its_version(config: Config, path: Path) -> Config:
+    """The config for going on with work whose config is in a file; no rows are set aside if earlier ones were not.
+
+    A version without the key let all validation rows choose the checkpoint, so that none can be set aside any more.
+    """
+    if not path.exists() or config.data.calibration_share is not None or config.data.fold is not None:
+        return config
+    if "calibration_share" in load_config(path).data.model_fields_set:
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"calibration_share": 0.0})})
 
 
 def refuse_cut_off(file: Path | None, kind: type[RunFolder]) -> None:

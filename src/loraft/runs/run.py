@@ -76,9 +76,19 @@ class Run(RunFolder):
         return self.path / "predictions.jsonl"
 
     @property
+    def explanations_path(self) -> Path:
+        """What the words of the most confident mistakes do to their labels, see `evaluation.explanation`."""
+        return self.path / "explanations.json"
+
+    @property
     def before_path(self) -> Path:
         """The backbone's scores before training, kept so that a resumed training need not measure them again."""
         return self.path / "before.json"
+
+    @property
+    def start_path(self) -> Path:
+        """What the training started from, where that was the adapter of another run."""
+        return self.path / "started_from.json"
 
     @property
     def learning_curve_path(self) -> Path:

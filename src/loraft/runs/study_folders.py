@@ -68,6 +68,28 @@ class FoldsFolder(SweepFolder):
         return self.path / "predictions.jsonl"
 
 
+class RankCurveFolder(RunFolder):
+    """The directory of a rank curve: each cut adapter is a bundle in a folder of its own inside it."""
+
+    kind = "rank curve"
+    config_file, results_file = "curve.yaml", "curve.json"
+    marks = (*RunFolder.marks, "curve.json")
+
+    @property
+    def how_to_resume(self) -> str:
+        """The command that makes it anew, for messages."""
+        return "the same loraft sweep --from"
+
+    def refusal(self, *, force: bool, resume: bool) -> str | None:
+        """As in `RunFolder`, but what is not finished is written over: it takes seconds."""
+        return super().refusal(force=force, resume=resume) if self.finished else None
+
+    @property
+    def figure_path(self) -> Path:
+        """The figure of scores over the rank."""
+        return self.plots / "curve.png"
+
+
 class JointPass(RunFolder):
     """The directory of a joint training of several trials; it is deleted when each trial has a run directory.
 
@@ -129,3 +151,29 @@ class DatasetFolder(RunFolder):
         """The figure of sentence lengths by the values of a column."""
         word = "".join(c if c.isalnum() or c in "-_" else "_" for c in column)
         return self.plots / f"lengths_by_{word}.png"
+
+
+class AuditFolder(RunFolder):
+    """The directory of an audit: what each fold's adapter says of the rows that it did not learn, and the result."""
+
+    kind = "audit"
+    config_file, results_file = "audit.yaml", "audit.json"
+    marks = (*RunFolder.marks, "audit.json", "folds-*")
+
+    @property
+    def how_to_resume(self) -> str:
+        """The command that continues this audit, for messages."""
+        return f"loraft audit --config {shlex.quote(str(self.config_path))}"
+
+    def refusal(self, *, force: bool, resume: bool) -> str | None:
+        """None: the same command goes on, or shows the results again."""
+        return None
+
+    @property
+    def rows_path(self) -> Path:
+        """The fingerprint of the rows that are audited."""
+        return self.path / "rows.sha256"
+
+    def fold_pass(self, folds: range) -> "JointPass":
+        """The directory of the training of the adapters of these folds."""
+        return JointPass(self.path / f"folds-{'-'.join(str(fold + 1) for fold in folds)}")

@@ -16,15 +16,25 @@ from loraft.evaluation import tables as evaluation_tables
 from loraft.runs.lock import working_there
 from loraft.runs.output_paths import check_target, head, writing
 from loraft.runs.run import Run, places
-from loraft.runs.study_folders import DatasetFolder, FewshotFolder, FoldsFolder, SweepFolder
+from loraft.runs.study_folders import (
+    AuditFolder,
+    DatasetFolder,
+    FewshotFolder,
+    FoldsFolder,
+    RankCurveFolder,
+    SweepFolder,
+)
+from loraft.studies.audit import tables as audit_tables
+from loraft.studies.audit.records import AuditResult
 from loraft.studies.dataset import tables as dataset_tables
 from loraft.studies.dataset.records import DatasetStatistics
 from loraft.studies.fewshot import tables as fewshot_tables
 from loraft.studies.fewshot.records import FewshotResult
 from loraft.studies.report_sections import config_and_environment, images, made_from, sources
 from loraft.studies.run_report import of_run
-from loraft.studies.sweep import fold_tables
+from loraft.studies.sweep import curve_tables, fold_tables
 from loraft.studies.sweep import tables as sweep_tables
+from loraft.studies.sweep.curve_records import RankCurve
 from loraft.studies.sweep.fold_records import FoldsResult
 from loraft.studies.sweep.records import SweepResult
 from loraft.training.model_card import SENTENCE
@@ -142,6 +152,18 @@ def of_sweep(folder: Path) -> Document:
     )
 
 
+def of_curve(folder: Path) -> Document:
+    """The report of a finished rank curve."""
+    study = RankCurveFolder(folder)
+    result = RankCurve.of(study)
+    results: list[Part] = [curve_tables.curve(result), *curve_tables.curve_notes(result)]
+    return Document(
+        title=f"Rank curve {study.name}",
+        subtitle=made_from(study, f"cut from rank {result.rank}"),
+        sections=[("Results", [*results, *images(study.plots)]), ("Config", config_and_environment(study))],
+    )
+
+
 def of_folds(folder: Path) -> Document:
     """The report of a finished training by folds."""
     folds = FoldsFolder(folder)
@@ -181,13 +203,31 @@ def of_data(folder: Path) -> Document:
     )
 
 
+def of_audit(folder: Path) -> Document:
+    """The report of a finished audit: each suspect row with its suggestion, and why."""
+    found = AuditFolder(folder)
+    result = AuditResult.of(found)
+    return Document(
+        title=f"Audit {found.name}",
+        subtitle=made_from(found, f"{result.rows:,} rows of {result.split}"),
+        sections=[
+            ("Labels that are probably wrong", [*audit_tables.notes(result), *audit_tables.page_suspects(result)]),
+            ("From which label to which", [audit_tables.moves(result)]),
+            ("Same or nearly same sentences with several labels", audit_tables.page_conflicts(result)),
+            ("Config", config_and_environment(found)),
+        ],
+    )
+
+
 # Name of the results file, which exists if the work is finished: function that makes the report.
 KINDS: dict[str, Callable[[Path], Document]] = {
     Run.results_file: of_run,
     SweepFolder.results_file: of_sweep,
+    RankCurveFolder.results_file: of_curve,
     FoldsFolder.results_file: of_folds,
     FewshotFolder.results_file: of_fewshot,
     DatasetFolder.results_file: of_data,
+    AuditFolder.results_file: of_audit,
 }
 
 

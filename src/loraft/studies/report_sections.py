@@ -13,7 +13,7 @@ from loraft.runs.environment import Environment
 from loraft.runs.folders import RunFolder
 from loraft.runs.records import read_record, read_text
 from loraft.runs.run import Run
-from loraft.runs.study_folders import FewshotFolder, SweepFolder
+from loraft.runs.study_folders import FewshotFolder, RankCurveFolder, SweepFolder
 
 # Captions, by file name.
 _RUN, _FEWSHOT, _SWEEP = Run(Path()), FewshotFolder(Path()), SweepFolder(Path())
@@ -23,6 +23,7 @@ FIGURES = {
     _RUN.reliability_path.name: "Accuracy over confidence on the test split, with the number of rows in each bin",
     _FEWSHOT.figure_path.name: "Test scores over the number of demonstrations, beside the baselines",
     _SWEEP.figure_path.name: "Test scores over the swept key",
+    RankCurveFolder(Path()).figure_path.name: "Test scores over the rank, of trained adapters and of one that was cut",
 }
 
 

@@ -1,6 +1,7 @@
 """Builds the report of a finished run from its files: results, figures, mistakes, and how to use its adapter."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from loraft.config.resolve import load_config
@@ -10,16 +11,21 @@ from loraft.display.table import listing
 from loraft.evaluation import tables
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.explanation import TOP, Explanations, strongest
 from loraft.evaluation.figures import draw_run_figures
 from loraft.models.peft_code import peft_code
-from loraft.runs.predictions import read_rows
-from loraft.runs.records import as_json
+from loraft.runs.predictions import MISTAKES, PredictedRow, mistakes, read_rows
+from loraft.runs.records import as_json, read_record
 from loraft.runs.run import Run
 from loraft.studies.report_sections import config_and_environment, figure, made_from, sources
 from loraft.training.model_card import SENTENCE, beside, calibration, headline, pairs
 from loraft.training.results import RunResult
 
-MISTAKES = 20  # wrong rows that are shown
+WITHOUT = "delete it: the report is then without these words"
+WORDS = (
+    f"Words for it: up to {TOP} words without which the log-odds of the wrong label fall most, and by how many nats."
+    " They are what the model goes by, not causes; loraft explain --run . 'câu' shows all words of a sentence."
+)
 
 
 def of_run(folder: Path) -> Document:
@@ -44,11 +50,15 @@ def of_run(folder: Path) -> Document:
         sections=[
             (
                 "Results",
-                [headline(result, metric), *beside(result, metric), tables.before_after(result.before, after, metric)],
+                [
+                    headline(result, metric),
+                    *beside(result, metric),
+                    tables.before_after(result.before, after, metric, result.before_is),
+                ],
             ),
             ("Warnings", [*result.warnings]),
-            ("Labels", [*tables.parts(after)[1:], *figure(run.confusion_matrix_path)]),
-            ("Calibration", [calibration(after), *figure(run.reliability_path)]),
+            ("Labels", [*tables.labels(after), *figure(run.confusion_matrix_path)]),
+            ("Calibration", [*calibration(after), *figure(run.reliability_path)]),
             ("Most confident mistakes", mistakes),
             ("Training", [*figure(run.learning_curve_path), pairs(as_json(result.train))]),
             ("How to use the adapter", _usage(run, config)),
@@ -59,33 +69,57 @@ def of_run(folder: Path) -> Document:
 
 
 def _mistakes(run: Run, after: EvaluationReport) -> list[Part]:
-    """The wrong rows with the highest probability of their wrong label; the first ones where answers were generated.
-
-    Where a row has any number of labels, those with the most wrong ones.
-    """
-    rows = read_rows(run) if run.predictions_path.exists() else []
-    wrong = [row for row in rows if row.predicted != row.label]
+    """The wrong rows as `mistakes` sorts them, with the words behind each where the run keeps them."""
+    wrong = mistakes(read_rows(run) if run.predictions_path.exists() else [])
     if not wrong:
         return ["None: every test row is right."]
     total = f"{len(wrong):,} of {after.n:,} test rows are wrong"
     total += "" if wrong[0].text else " (their sentences are not kept: output.texts=false)"
+    shown = wrong[:MISTAKES]
     if wrong[0].probs is None:
-        answers = [(row.text, str(row.label), str(row.answer), str(row.row)) for row in wrong[:MISTAKES]]
+        answers = [(row.text, str(row.label), str(row.answer), str(row.row)) for row in shown]
         return [f"{total}; the first of them:", listing(("sentence", "reference", "answer", "row"), answers)]
+    words, columns = _words(run, shown), ["sentence", "reference", "predicted", "row"]
     if after.thresholds is not None:
-        sets = [(row, set(row.label), set(row.predicted or ())) for row in wrong]
-        sets.sort(key=lambda one: -len(one[1] ^ one[2]))
-        shown = [(row.text, *(", ".join(sorted(one)) or "-" for one in both), str(row.row)) for row, *both in sets]
-        made = listing(("sentence", "reference", "predicted", "row"), shown[:MISTAKES])
-        return [f"{total}; those with the most wrong labels:", made]
-    confident = [(row, (row.probs or {}).get(str(row.predicted), 0.0)) for row in wrong]
-    confident.sort(key=lambda pair: -pair[1])
-    cells = [
-        (row.text, str(row.label), str(row.predicted), f"{prob:.3f}", str(row.row))
-        for row, prob in confident[:MISTAKES]
-    ]
-    made = listing(("sentence", "reference", "predicted", "probability", "row"), cells)
-    return [f"{total}; those with the highest probability of the wrong label:", made]
+        cells = [[row.text, _joined(row.label), _joined(row.predicted), str(row.row)] for row in shown]
+        order = "the most wrong labels"
+    else:
+        columns.insert(3, "probability")
+        probs = [(row.probs or {}).get(str(row.predicted), 0.0) for row in shown]
+        cells = [
+            [row.text, str(row.label), str(row.predicted), f"{prob:.3f}", str(row.row)]
+            for row, prob in zip(shown, probs, strict=True)
+        ]
+        order = "the highest probability of the wrong label"
+    if words:
+        columns.insert(-1, "words for it")
+        for row, line in zip(shown, cells, strict=True):
+            line.insert(-1, words.get(row.row, "-"))
+    return [f"{total}; those with {order}:", listing(columns, cells), *([WORDS] if words else ())]
+
+
+def _joined(labels: str | tuple[str, ...] | None) -> str:
+    return ", ".join(sorted(labels or ())) or "-"
+
+
+def _words(run: Run, shown: Sequence[PredictedRow]) -> dict[int, str]:
+    """By the number of a wrong row, the words that speak for a label that it does not have; none where none are kept.
+
+    Only of the labels that were predicted: after a row was predicted again, its explanation may be of another one.
+    """
+    if not run.explanations_path.exists():
+        return {}
+    wrong = {row.row: {*_labels(row.predicted)} - {*_labels(row.label)} for row in shown}
+    found: dict[int, str] = {}
+    for one in read_record(run.explanations_path, Explanations, WITHOUT).mistakes:
+        if one.label in (labels := wrong.get(one.row, set())):
+            named = f"{one.label}: " if len(labels) > 1 else ""
+            found[one.row] = "; ".join(filter(None, (found.get(one.row), named + strongest(one))))
+    return found
+
+
+def _labels(of: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return of if isinstance(of, tuple) else (str(of),)
 
 
 def _usage(run: Run, config: Config) -> list[Part]:

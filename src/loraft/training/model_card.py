@@ -93,9 +93,9 @@ def model_card(
         sections=[
             ("How to use it", _usage(run, config, repository, kind)),
             ("Results", [*_whose_scores(kind, made), headline(result, metric), *beside(result, metric),
-                         tables.before_after(result.before, after, metric)]),
-            ("Labels", [_labels(config, bundle.data.train_labels), *tables.parts(after)[1:]]),
-            ("Calibration", [calibration(after)]),
+                         tables.before_after(result.before, after, metric, result.before_is)]),
+            ("Labels", [_labels(config, bundle.data.train_labels), *tables.labels(after)]),
+            ("Calibration", calibration(after)),
             ("Limits", [f"Measured on {after.n:,} rows of one data set; other texts can give other scores.",
                         *(_without_paths(warning, run, config) for warning in result.warnings)]),
             ("Prompt", _prompt(config)),
@@ -119,7 +119,12 @@ def _whose_scores(kind: str, made: Mapping[str, Any] | None) -> list[Part]:
     compared = made.get("compared")
     agreement = compared.get("agreement") if isinstance(compared, Mapping) else None
     same = f"; this model gives the same label for {agreement:.2%} of {made.get('rows')} rows" if agreement else ""
-    return [f"These are the scores of the run's adapter{same}."]
+    told = f"These are the scores of the run's adapter{same}."
+    if made.get("calibration") is not None and kind not in OTHER_USES:
+        told += " Loraft calibrates the probabilities; a server that generates the answer does not."
+    elif kind in OTHER_USES:
+        told += f" The logits hold {'the' if made.get('calibration') else 'no'} calibration."
+    return [told]
 
 
 def headline(result: RunResult, metric: Metric) -> str:
@@ -137,7 +142,8 @@ def headline(result: RunResult, metric: Metric) -> str:
         f" {after.n:,} test rows."
     )
     if before is not None:
-        told += f" The backbone without the adapter: {before.scores.get(key, math.nan):.3f} and {before.accuracy:.3f}."
+        whose = "The backbone without the adapter" if result.started_from is None else "Before its training"
+        told += f" {whose}: {before.scores.get(key, math.nan):.3f} and {before.accuracy:.3f}."
     return told
 
 
@@ -148,14 +154,12 @@ def beside(result: RunResult, metric: Metric) -> list[Part]:
     return [*verdict, *tables.baselines(found, metric=metric), *tables.baselines_notes(found, metric=metric)]
 
 
-def calibration(after: EvaluationReport) -> str:
-    """Calibration error and log loss in a sentence, or why there are none."""
+def calibration(after: EvaluationReport) -> list[Part]:
+    """How good the probabilities of the test rows are, and what calibrated them; or why there are none."""
     if after.expected_calibration_error is None:
-        return "Answers were generated, so there are no probabilities."
-    return (
-        f"Expected calibration error {after.expected_calibration_error:.3f} (15 bins), log loss"
-        f" {after.log_loss:.3f} nats."
-    )
+        return ["Answers were generated, so there are no probabilities."]
+    said = [f"{line[0].upper()}{line[1:]}." for line in tables.calibration_notes(after)]
+    return [*tables.calibration(after), *(said or ["Probabilities are as scored: nothing calibrated them."])]
 
 
 def pairs(values: Mapping[str, Any], head: str = "training") -> Table:
@@ -317,7 +321,7 @@ def _data_label(config: Config, result: RunResult) -> str:
 def _without_paths(warning: str, run: Run, config: Config) -> str:
     """A warning with the last part in place of each path of this machine that the run knows."""
     given = [config.data.source, config.model.name, config.output.folder, config.prompt.task, str(run.path)]
-    given += [config.data.train_split, config.data.validation_split, config.data.test_split]
+    given += [config.data.train_split, config.data.validation_split, config.data.test_split, *config.data.extra_train]
     paths = {os.path.abspath(os.path.expanduser(path)) for path in given if os.path.isabs(os.path.expanduser(path))}
     last = {path: os.path.basename(path) for path in sorted(paths, key=len, reverse=True)}
     for path, short in {**last, os.path.expanduser("~"): "~"}.items():

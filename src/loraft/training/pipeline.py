@@ -3,7 +3,7 @@
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,11 @@ from loraft.config.trackers import refuse_missing_trackers
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, training_splits, warn_of_notes
 from loraft.distributed import is_main_process
-from loraft.errors import listed, spared
-from loraft.evaluation import advice, label_sets, training_advice
-from loraft.evaluation.baselines import compared_with
+from loraft.errors import spared
+from loraft.evaluation import advice
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.classifier import explain_mistakes
 from loraft.evaluation.enough_rows import refuse_unmeasured
 from loraft.evaluation.evaluate import judge
 from loraft.evaluation.figures import draw_run_figures
@@ -34,22 +34,24 @@ from loraft.models.encoder import Encoder
 from loraft.models.load import build
 from loraft.models.prompts import warn_of_cuts
 from loraft.runs.atomic_files import write_text
-from loraft.runs.environment import custom_code, keep_environment
+from loraft.runs.environment import keep_environment
 from loraft.runs.lock import locked
-from loraft.runs.predictions import PredictedRow, predicted_ids, write_rows
+from loraft.runs.predictions import write_rows
 from loraft.runs.records import write_record
-from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config
+from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config, of_its_version
 from loraft.runs.run import Run, WorkerRun, default_name, run_of
 from loraft.runs.storage import reraise
 from loraft.training import memory
 from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, TrainingClock
 from loraft.training.checkpoints import BestStep, finished_training, load_best, save_adapter, step_of
 from loraft.training.dataset import prepare
-from loraft.training.learning_rate import learning_rate, rate_for
+from loraft.training.learning_rate import learning_rate
 from loraft.training.measured import Measured
 from loraft.training.model_card import CARD_FILE, model_card
 from loraft.training.out_of_memory import train_halving
+from loraft.training.outcome import with_baselines_and_warnings
 from loraft.training.results import ParameterCounts, RunResult, TrainReport, earlier_scores
+from loraft.training.starting_point import StartingPoint, starting_point
 from loraft.training.trackers import Trackers
 from loraft.training.trainer import LabelTrainer
 from loraft.training.whole_checkpoints import delete_later, newest_checkpoint
@@ -69,6 +71,7 @@ class TrainingInputs:
         encoder: of the config's task for the backbone's tokenizer.
         base: the bare backbone; it is bare again after the training, also after an error.
         baseline: the backbone's own scores on the test split, where they are known.
+        start: the finished run whose adapter the training goes on from.
     """
 
     config: Config
@@ -76,6 +79,7 @@ class TrainingInputs:
     encoder: Encoder
     base: PreTrainedModel
     baseline: EvaluationReport | None = None
+    start: StartingPoint | None = None
 
 
 def train(config: Config, *, force: bool = False, resume: bool = False, quiet: bool = False) -> RunResult:
@@ -103,6 +107,8 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
         (2, 8)
     """
     refuse_missing_trackers(config)
+    config = of_its_version(config, run_of(config).config_path) if resume else config
+    start = starting_point(config)
     splits = training_splits(config)
     refuse_unmeasured(config, splits["validation"])
     warn_of_notes(splits.values())
@@ -111,7 +117,8 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
     with locked(run_of(config).path, force=force):
         encoder, base = build(config)  # what cannot be loaded is told before anything in the folder changes
         run = start_run(config, force=force, resume=resume)
-        result = run_training(run, TrainingInputs(config, splits, encoder, base), resume=resume, quiet=quiet)
+        inputs = TrainingInputs(config, splits, encoder, base, start=start)
+        result = run_training(run, inputs, resume=resume, quiet=quiet)
     told = [*advice.cut_away(config, result.after.cut, "test")]  # in other words before the training
     for sentence in result.warnings:
         if sentence not in told:
@@ -147,7 +154,7 @@ def run_training(
         fit: puts weights that were trained elsewhere into the empty adapter, instead of training here.
         resume: go on from the newest checkpoint, and with the scores that were measured before.
         quiet: draw no progress bar.
-        figures: draw them; `loraft report` does it otherwise.
+        figures: draw them, and explain mistakes; figures are otherwise drawn by `loraft report`.
     """
     try:
         with Trackers(run, inputs.config) as trackers:
@@ -173,14 +180,17 @@ def _train_and_judge(
     test = splits["test"]
     prompts = encoder.encode(test.texts)
     warn_of_cuts(prompts, test.name)
-    before = inputs.baseline
-    if before is None and resume:
-        before = earlier_scores(run)
-    if before is None:
+    before = inputs.baseline or (earlier_scores(run) if resume else None)
+    if inputs.start is not None:
+        inputs.start.begin(run, config, encoder, base, splits, resume=resume)
+    elif before is None:
         before, _ = judge(base, encoder, prompts, test, config)
-    write_record(run.before_path, before)
     model = add_adapter(base, config.lora, seed=config.seed, empty=empty)
     try:
+        if inputs.start is not None:
+            inputs.start.put_into(model)
+            before = before or inputs.start.judged(model, encoder, prompts, test, config)
+        write_record(run.before_path, before)
         report = fit(run, model)
         for line in run.read_log() if empty else ():  # of a training elsewhere
             trackers.log(line)
@@ -197,7 +207,11 @@ def _train_and_judge(
         data = manifest.DataIdentity(config.data.source, fingerprints, splits["train"].pool, counts)
         content = manifest.describe(config, encoder, identity, data, scores, found.thresholds, made_in)
         content = replace(content, calibration=found.calibration)
+        if inputs.start is not None:
+            content = replace(content, started_from=vars(inputs.start.record))
         save_adapter(run, model, content, found.scores)
+        if figures:
+            explain_mistakes(run, config, encoder, model, thresholds or (), calibration, rows)
     finally:
         remove_adapter(model)
     write_rows(run, rows, texts=config.output.texts)
@@ -210,9 +224,10 @@ def _train_and_judge(
         before=before,
         after=after,
         train=report,
+        started_from=None if inputs.start is None else inputs.start.record,
     )
     if is_main_process():
-        result = _with_baselines_and_warnings(result, run, config, splits, rows)
+        result = with_baselines_and_warnings(result, run, config, splits, rows)
     with spared("the model card", f"loraft push {shlex.quote(str(run.path))}"):
         write_text(run.adapter / CARD_FILE, model_card(run, config, result))
     run.finish(result)
@@ -220,43 +235,6 @@ def _train_and_judge(
         with spared("the figures", f"loraft report {shlex.quote(str(run.path))}"):
             draw_run_figures(run, after, encoder.task.labels)
     return result
-
-
-def _with_baselines_and_warnings(
-    result: RunResult, run: Run, config: Config, splits: Mapping[str, Split], rows: Sequence[PredictedRow]
-) -> RunResult:
-    """The result with the baselines on the same test rows, and with what its scores hide."""
-    train, test = splits["train"], splits["test"]
-    baselines, again = None, f"loraft eval --run {shlex.quote(str(run.path))}"
-    told: list[str] = []
-    if config.prompt.kind == "multilabel":
-        with spared("the baselines, and warnings about the scores", again):
-            baselines, told = label_sets.beside(config, result.after, rows, train, test, "adapter")
-    else:
-        predictions_N = predicted_ids(rows, result.labels)
-        with spared("the warnings about the scores", again):
-            told = advice.of_evaluation(config, result.after, test, predictions_N, train)
-        with spared("the baselines", again):
-            baselines = compared_with(config, train, test, predictions_N, "adapter")
-    told += training_advice.of_outcome(config, result.before, result.after) if result.before is not None else ()
-    with spared("the warnings about the training", f"loraft report {shlex.quote(str(run.path))}, with its curve,"):
-        told += warnings_of_training(run, config, result.train, len(splits["validation"]))
-    return replace(result, baselines=baselines, warnings=tuple(told))
-
-
-def warnings_of_training(run: Run, config: Config, train: TrainReport, rows: int) -> list[str]:
-    """Warnings about how the training of a finished run went, which was chosen on that many validation rows."""
-    usual = rate_for(train.parameters.all - train.parameters.trainable)
-    told = training_advice.of_training(run.read_log(), config, rows, train.learning_rate, usual)
-    return [*of_code_that_ran(config), *told]
-
-
-def of_code_that_ran(config: Config) -> list[str]:
-    """A warning where Python code of the backbone ran, which names its files; none where none did."""
-    if not (code := custom_code(config.model)):
-        return []
-    named = listed((f"{file} {value[:12]}" for file, value in code.items()), 3)
-    return [f"model.trust_remote_code: Python code of {config.model.name} ran here ({named}); see environment.json"]
 
 
 def fit_adapter(

@@ -1,6 +1,7 @@
 """Records of a training: how it went, and the results of its run (`metrics.json`). Read without torch by reports."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from loraft.data.dataset import SplitSummary
@@ -70,6 +71,14 @@ class TrainReport:
 
 
 @dataclass(frozen=True)
+class StartedFrom:
+    """The finished run whose adapter a training went on from: its directory, and the hash of its weights."""
+
+    run: str
+    adapter_sha256: str
+
+
+@dataclass(frozen=True)
 class RunResult:
     """The results of a run.
 
@@ -78,12 +87,14 @@ class RunResult:
         labels: names of the K labels, in id order.
         backbone, backbone_fingerprint: name, and hash of the weights without the adapter.
         data: of each split.
-        before: the backbone zero-shot on the test split; None where it was not measured.
+        before: the backbone zero-shot on the test split, or with the adapter that the training started from; None
+            where it was not measured.
         after: the backbone with the adapter on the test split.
         train: how the training went.
         baselines: majority label and linear SVM on the test split; None where `eval.baselines` leaves them out, and in
             files of earlier versions.
         warnings: what the scores hide, in sentences; see `evaluation.advice`.
+        started_from: the adapter that the training went on from; None for a fresh one.
     """
 
     run: str
@@ -96,6 +107,12 @@ class RunResult:
     train: TrainReport
     baselines: Baselines | None = None
     warnings: tuple[str, ...] = ()
+    started_from: StartedFrom | None = None
+
+    @property
+    def before_is(self) -> str:
+        """What `before` are the scores of, in a word: zero-shot, or the name of the earlier run."""
+        return "zero-shot" if self.started_from is None else Path(self.started_from.run).name
 
     @classmethod
     def of(cls, run: Run) -> Self:

@@ -1,6 +1,7 @@
 """A subclass of TRL's SFTTrainer that computes the batch's common prompt once and evaluates by scoring labels."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -277,7 +278,9 @@ class LabelTrainer(CheckpointedTrainer):
             packed: the same as a packed batch; None with static steps.
         """
         model = self.peft_model()  # unwrapped: no process waits for another here
-        few, count, device = rows[:CHECKED_ROWS], len(self.losses_A), self.args.device
+        # Each adapter's plain loss is that of all rows, so that the fast methods' has to be that, too.
+        few = [replace(row, held_out=-1) for row in rows[:CHECKED_ROWS]]
+        count, device = len(self.losses_A), self.args.device
 
         def losses(method: BatchMethod) -> torch.Tensor:
             if packed is not None:

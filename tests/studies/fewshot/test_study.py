@@ -17,6 +17,7 @@ from loraft.data.dataset import load_data
 from loraft.errors import RunError
 from loraft.evaluation import evaluate, metrics
 from loraft.models.adapter import add_adapter
+from loraft.models.calibration import NONE, Calibration
 from loraft.models.load import build_encoder
 from loraft.runs.run import Run, newest_finished
 from loraft.runs.study_folders import FewshotFolder
@@ -121,6 +122,24 @@ def test_the_adapter_joins_as_it_was_trained_and_leaves_the_backbone_bare(tmp_pa
         assert scores(study, BACKBONE, shots) == pytest.approx(scores(alone, BACKBONE, shots), abs=1e-6)
     assert scores(study, ADAPTER, 0) != pytest.approx(scores(study, BACKBONE, 0), abs=1e-3)
     assert [one.of for one in study.compared] == ["adapter, 0 shots"] * 2
+
+
+def test_the_adapter_is_calibrated_with_the_prompt_that_it_was_trained_with(
+    tmp_path: Path, adapted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, given = Calibration(2.0, (0.5, 0.0, -0.5), 60), []
+
+    def judged(*args: Any, calibration: Calibration) -> Any:
+        given.append(calibration)
+        return judge(*args, calibration=calibration)
+
+    judge = fewshot_study.judge
+    monkeypatch.setattr(fewshot_study, "judge", judged)
+    monkeypatch.setattr(fewshot_study.manifest, "calibration", lambda adapter, _: NONE if adapter is None else one)
+    study = fewshot_study.fewshot(config(tmp_path, "fewshot.shots=[1]"), run=adapted, adapter_shots=True, quiet=True)
+    (found,) = (draw.report for draw in study.draws if (draw.model, draw.shots) == (ADAPTER, 0))
+    assert (found.calibration, given.count(one)) == (one, 1)
+    assert {draw.report.calibration for draw in study.draws} == {one, None}
 
 
 def test_the_backbone_is_the_one_without_an_adapter_that_took_weights_out_of_it(

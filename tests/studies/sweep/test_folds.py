@@ -15,17 +15,19 @@ from helpers.data import sentences, write_rows
 from loraft.config.resolve import load_config, resolve
 from loraft.config.schema import Config, OutputSection
 from loraft.data.dataset import load_data
+from loraft.engine.probabilities import to_probs
 from loraft.errors import ConfigError, DataError, RunError
 from loraft.evaluation.evaluate import evaluate
-from loraft.evaluation.metrics import core
-from loraft.runs.predictions import read_rows
+from loraft.evaluation.metrics import core, log_loss
+from loraft.models.calibration import NONE, Calibration
+from loraft.runs.predictions import PredictedRow, read_rows
 from loraft.runs.run import Run
 from loraft.runs.study_folders import FoldsFolder
 from loraft.studies import report
 from loraft.studies.sweep import runner
 from loraft.studies.sweep.fold_records import FoldsResult
 from loraft.studies.sweep.fold_tables import folds_notes
-from loraft.studies.sweep.folds import _of_trainings, train_folds
+from loraft.studies.sweep.folds import _judged, _of_trainings, train_folds
 
 pytestmark = pytest.mark.usefixtures("loads")
 
@@ -88,6 +90,28 @@ def test_the_scores_are_those_of_all_rows_together(folded: tuple[Config, FoldsRe
         majority = np.bincount(load_data(own, "train").labels).argmax()
         right += int((load_data(own, "test").labels == majority).sum())
     assert result.baselines.rows[0].scores["accuracy"] == pytest.approx(right / 48)
+
+
+def test_each_fold_is_calibrated_by_its_own_temperature(folded: tuple[Config, FoldsResult]) -> None:
+    section = resolve(overrides=["eval.bootstrap_samples=100"])
+    scores_NK = np.random.default_rng(0).normal(0, 2, (80, 3))
+    fitted = (Calibration(2.0, None, 60), Calibration(0.5, (0.25, -0.25, 0.0), 60))
+    rows = [
+        [PredictedRow(n, "", LABELS[n % 3], LABELS[int(probs_K.argmax())], dict(zip(LABELS, probs_K, strict=True)))
+         for n, probs_K in enumerate(one.probabilities(part_NK))]
+        for one, part_NK in zip(fitted, np.split(scores_NK, 2), strict=True)
+    ]  # fmt: skip
+    found, _ = _judged(section, list(zip(rows, fitted, strict=True)), tuple(LABELS))
+    references = [*np.arange(40) % 3] * 2
+    before = found.before_calibration
+    assert before is not None
+    assert before.log_loss == pytest.approx(log_loss(references, to_probs(scores_NK)))
+    assert found.log_loss != pytest.approx(before.log_loss)
+    assert found.calibration is None
+    told = folds_notes(replace(folded[1], report=found))
+    assert "calibrated: each fold by its own temperature" in told
+    plain, _ = _judged(section, [(part, NONE) for part in rows], tuple(LABELS))
+    assert plain.before_calibration is None
 
 
 def test_what_the_scores_hide_is_told_and_kept(

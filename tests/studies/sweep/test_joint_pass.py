@@ -17,12 +17,12 @@ from loraft.models.backbone import weights_hash
 from loraft.runs.records import write_record
 from loraft.runs.run import Run
 from loraft.runs.study_folders import JointPass, SweepFolder
-from loraft.studies.sweep import joint_groups, joint_pass, runner
+from loraft.studies.sweep import joint_pass, runner
 from loraft.studies.sweep.grid import expand, parse_grid
 from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
 from loraft.studies.sweep.shared_backbone import SharedBackbone
 from loraft.studies.sweep.trials import Trial
-from loraft.training import callbacks, pipeline, trainer
+from loraft.training import callbacks, joint_adapters, pipeline, trainer
 from loraft.training.dataset import TrainingData
 from loraft.training.joint_trainer import JointTrainer
 from loraft.training.learning_rate import learning_rate
@@ -345,7 +345,7 @@ def test_auto_asks_how_much_a_step_leaves_idle_and_says_what_it_does(
     runner.sweep(config(tmp_path / "a", joint="auto", ranks=[1, 2]), quiet=True, tell=told.append)
     assert seen == [2]
     assert told[0] == "training 2 adapters in one pass: r1, r2"
-    monkeypatch.setattr(joint_groups, "IDLE_STEP", 1)
+    monkeypatch.setattr(joint_adapters, "IDLE_STEP", 1)
     runner.sweep(config(tmp_path / "b", joint="auto", ranks=[1, 2]), quiet=True, tell=told.append)
     assert seen == [2]
     assert any("--joint on" in line for line in told)

@@ -30,6 +30,7 @@ from loraft.evaluation.enough_rows import refuse_unmeasured
 from loraft.evaluation.evaluate import judge
 from loraft.models import manifest
 from loraft.models.adapter import MOVING_INITS
+from loraft.models.calibration import Calibration
 from loraft.models.encoder import Encoder
 from loraft.models.load import build, load_run
 from loraft.models.prompts import Demonstrations, Prompt, warn_of_cuts
@@ -160,9 +161,10 @@ def _fewshot(
                 demonstrations = demonstrations_of(train, encoder.task, drawn[job.draw], job.shots)
                 bare = job.model == BACKBONE
                 with model.disable_adapter() if bare and adapter_run is not None else nullcontext():
-                    report, predictions, cut = _judge(
-                        backbone if bare else model, encoder, test, config, demonstrations
-                    )
+                    # With demonstrations the prompt is not the one that the adapter was calibrated with.
+                    as_trained = adapter_run.adapter if adapter_run and not bare and job.shots == 0 else None
+                    fitted, judged = manifest.calibration(as_trained, config), backbone if bare else model
+                    report, predictions, cut = _judge(judged, encoder, test, config, demonstrations, fitted)
             source = sources[job.model]
             done[job] = DrawRecord(job.model, job.shots, job.draw, report, train_rows, predictions, source, cut)
             study.append_log(as_json(done[job]))
@@ -205,19 +207,19 @@ def plan(section: FewshotConfig, shots: Sequence[int], *, adapter: bool, adapter
 
 
 def _judge(
-    model: Any, encoder: Encoder, test: Split, config: Config, demonstrations: Sequence[Demonstrations]
+    model: Any, encoder: Encoder, test: Split, config: Config, shown: Sequence[Demonstrations], calibration: Calibration
 ) -> tuple[EvaluationReport, tuple[int, ...], float]:
     """Scores and predicted label ids on the test split, and the share of the demonstrations' tokens that was left out.
 
-    `demonstrations` has one list for all rows or one for each.
+    `shown` has one list of demonstrations for all rows or one for each.
     """
     prompts: Sequence[Prompt]
-    if len(demonstrations) == 1:
-        prompts = encoder.encode(test.texts, demonstrations[0])
+    if len(shown) == 1:
+        prompts = encoder.encode(test.texts, shown[0])
     else:
-        prompts = [encoder.encode([text], own)[0] for text, own in zip(test.texts, demonstrations, strict=True)]
+        prompts = [encoder.encode([text], own)[0] for text, own in zip(test.texts, shown, strict=True)]
     warn_of_cuts(prompts, test.name)
-    report, rows = judge(model, encoder, prompts, test, config)
+    report, rows = judge(model, encoder, prompts, test, config, calibration=calibration)
     cut = sum(prompt.shown_cut for prompt in prompts) / max(1, sum(prompt.shown for prompt in prompts))
     return report, tuple(predicted_ids(rows, encoder.task.labels).tolist()), cut
 
@@ -308,7 +310,8 @@ def _check_begun(folder: FewshotFolder, config: Config) -> None:
             " study to continue, and --set name=NAME where it was renamed"
         )
     hint = "--resume needs the earlier values; --set name=NAME keeps both studies, --force deletes the earlier one"
-    check_same_config(folder.config_path, config, free=(*OUTPUT_KEYS, "fewshot.shots", "fewshot.repeats"), hint=hint)
+    free = (*OUTPUT_KEYS, "data.calibration_share", "fewshot.shots", "fewshot.repeats")
+    check_same_config(folder.config_path, config, free=free, hint=hint)
 
 
 def folder_of(config: Config, run: Run | None) -> FewshotFolder:

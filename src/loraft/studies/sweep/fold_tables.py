@@ -12,6 +12,7 @@ def folds_tables(result: FoldsResult) -> list[Table]:
     report, metric = result.report, result.metric
     return [
         tables.summary(report, metric),
+        *tables.calibration(report),
         tables.per_class(report),
         *tables.baselines({"": result.baselines}, metric=metric),
         _each(result),
@@ -29,12 +30,14 @@ def _each(result: FoldsResult) -> Table:
 def folds_notes(result: FoldsResult) -> list[str]:
     """What the numbers are, one sentence a line, and the verdict against the baselines."""
     verdict = [] if result.baselines is None else [result.baselines.verdict]
+    report = result.report
     beside = tables.baselines_notes({"": result.baselines}, metric=result.metric)
     return [
         f"each of {result.report.n:,} rows is predicted by the adapter of the fold that left it out; in brackets:"
         f" {result.report.confidence:.0%} interval over rows",
         f"the checkpoint of a fold is picked by {result.metric.word} on a tenth of the other folds' rows;"
         " near-duplicates are in one fold",
+        *tables.calibration_notes(report),
         *beside,
         *verdict,
     ]

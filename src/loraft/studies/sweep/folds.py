@@ -24,8 +24,9 @@ from loraft.errors import ConfigError, RunError
 from loraft.evaluation import advice
 from loraft.evaluation.baselines import compared_over
 from loraft.evaluation.choosing import Metric, report_for
-from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.classification_report import EvaluationReport, with_calibration
 from loraft.models import manifest
+from loraft.models.calibration import NONE, Calibration
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import keep_environment
 from loraft.runs.lock import locked
@@ -36,8 +37,9 @@ from loraft.studies.sweep.fold_records import FoldRecord, FoldsResult
 from loraft.studies.sweep.runner import run_trials, unfinished_and_damaged
 from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell
 from loraft.studies.sweep.trials import Trial, run_of
-from loraft.training.pipeline import warnings_of_training
+from loraft.training.outcome import warnings_of_training
 from loraft.training.results import RunResult
+from loraft.training.starting_point import refuse_start
 
 
 def folds_folder(config: Config, folds: int) -> FoldsFolder:
@@ -78,6 +80,7 @@ def train_folds(
             than folds; rows that changed since a fold was trained; a fold that failed.
     """
     refuse_label_sets(config, "train --folds")
+    refuse_start(config, "train --folds")
     refuse_missing_trackers(config)
     _refuse_own_splits(config)
     with locked(folds_folder(config, folds).path, force=force):
@@ -107,10 +110,11 @@ def _train_folds(config: Config, folds: int, *, force: bool, quiet: bool, tell: 
         failed = "; ".join(f"{name}: {error}" for name, error in errors.items())
         raise RunError(f"{folder.path}: {len(errors)} of {folds} folds failed ({failed}); the same command goes on")
     runs = [run_of(trial) for trial in trials]
-    rows = [row for run in runs for row in read_rows(run)]
     results = [RunResult.of(run) for run in runs]
+    by_fold = [(read_rows(run), one.after.calibration or NONE) for run, one in zip(runs, results, strict=True)]
+    rows = [row for of_fold, _ in by_fold for row in of_fold]
     metric, labels = Metric.of(config), tuple(config.prompt.labels or ())
-    report, predictions_N = _judged(config, rows, labels)
+    report, predictions_N = _judged(config, by_fold, labels)
     report = replace(
         report,
         truncated=sum(one.after.truncated for one in results),
@@ -170,10 +174,18 @@ def _of_trainings(told: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _judged(
-    config: Config, rows: Sequence[PredictedRow], labels: tuple[str, ...]
+    config: Config, by_fold: Sequence[tuple[Sequence[PredictedRow], Calibration]], labels: tuple[str, ...]
 ) -> tuple[EvaluationReport, np.ndarray]:
-    """The report on the out-of-fold predictions, and their label ids."""
+    """The report on the out-of-fold predictions, each calibrated by its own fold's adapter, and their label ids."""
+    rows = [row for of_fold, _ in by_fold for row in of_fold]
     predictions_N = predicted_ids(rows, labels)
     probs = [[row.probs[label] for label in labels] for row in rows if row.probs is not None]
     references = [labels.index(row.label) for row in rows if isinstance(row.label, str)]
-    return report_for(config, references, probs or None, predictions_N, labels), predictions_N
+    report = report_for(config, references, probs or None, predictions_N, labels)
+    if not probs or all(calibration == NONE for _, calibration in by_fold):
+        return report, predictions_N
+    ends = np.cumsum([len(of_fold) for of_fold, _ in by_fold])[:-1]
+    parts = zip(by_fold, np.split(np.array(probs), ends), strict=True)
+    raw_NK = np.concatenate([calibration.raw(probs_NK) for (_, calibration), probs_NK in parts])
+    settings = {"bootstrap_samples": config.eval.bootstrap_samples, "seed": config.seed}
+    return with_calibration(report, None, references, raw_NK, predictions_N, **settings), predictions_N

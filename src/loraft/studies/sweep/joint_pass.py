@@ -31,14 +31,14 @@ from loraft.runs.folders import append_line
 from loraft.runs.records import read_object, record_from, write_record
 from loraft.runs.run import Run
 from loraft.runs.study_folders import JointPass, SweepFolder
-from loraft.studies.sweep.joint_groups import joint_groups, joint_is_faster, why_not_joint
+from loraft.studies.sweep.joint_groups import joint_groups
 from loraft.studies.sweep.shared_backbone import SharedBackbone
 from loraft.studies.sweep.trials import Trial
 from loraft.training import memory
 from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, SparseCheckpoints, TrainingClock
 from loraft.training.checkpoints import best_weights, finished_training, read_best, step_of
 from loraft.training.dataset import TrainingData, prepare
-from loraft.training.joint_adapters import JointAdapters
+from loraft.training.joint_adapters import JointAdapters, joint_is_faster, why_not_joint
 from loraft.training.joint_trainer import JointTrainer
 from loraft.training.learning_rate import learning_rate
 from loraft.training.measured import Measured

@@ -25,6 +25,7 @@ from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import keep_environment
 from loraft.runs.lock import locked
 from loraft.runs.predictions import RunPredictions, read_predictions
+from loraft.runs.resume import of_its_version
 from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep import figures, joint_pass
@@ -35,6 +36,7 @@ from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell, key_of
 from loraft.studies.sweep.trials import Trial, is_finished, run_of
 from loraft.training.pipeline import run_training, start_run
 from loraft.training.results import RunResult
+from loraft.training.starting_point import refuse_start
 
 
 def sweep(
@@ -64,7 +66,11 @@ def sweep(
         >>> [(trial.name, trial.status) for trial in result.trials]
         [('r1', 'finished'), ('r2', 'finished')]
     """
+    if not force:  # new trials have the validation rows of those that are there
+        config = of_its_version(config, SweepFolder(Path(config.output.folder) / sweep_name(config)).config_path)
     trials = expand(config)
+    for trial in trials:
+        refuse_start(trial.config, "loraft sweep")
     with locked(run_of(trials[0]).path.parent, force=force):
         return _sweep(config, trials, force=force, quiet=quiet, tell=tell)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from loraft.config.schema import Config
 from loraft.errors import ConfigError
-from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config
+from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config, of_its_version
 from loraft.runs.run import Run
 from loraft.studies.sweep.parameter_count import trainable_parameters
 
@@ -61,7 +61,8 @@ def is_finished(trial: Trial) -> bool:
     if not run.begun:
         return False
     hint = "--force runs it again, --set name=NAME makes another sweep"
-    check_same_config(run.config_path, trial.config, free=NOT_SWEPT, hint=hint)
+    own = of_its_version(trial.config, run.config_path)
+    check_same_config(run.config_path, own, free=NOT_SWEPT, hint=hint)
     return run.finished
 
 

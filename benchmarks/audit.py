@@ -1,0 +1,100 @@
+"""Plants wrong labels into a data set, audits it, and says how many of them stand among the most suspect rows.
+
+    python benchmarks/audit.py [DATA] [--seed 0] [--share 0.05] [--set KEY=VALUE ...] [--model BACKBONE] [--alone]
+
+DATA is a bundled name or a folder (`feedback`). A temporary copy of its train split gets another label, drawn at
+random, in that share of the rows. Precision and recall are those of as many most suspect rows as labels were planted,
+so that they are equal; wrong labels that the data has itself count as mistakes of the audit. `--alone` also trains one
+adapter as `loraft train` does on the clean data, without the scores before and after, and divides the times. JSON on
+stdout.
+"""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from loraft.config.resolve import resolve
+from loraft.config.schema import Config
+from loraft.data.dataset import load_data
+from loraft.evaluation.confident_learning import normalized_margin, self_confidence
+from loraft.runs.environment import environment
+from loraft.runs.predictions import read_rows
+from loraft.runs.records import as_json
+from loraft.runs.run import Run
+from loraft.studies.audit.audit import audit
+
+
+def planted(config: Config, share: float, seed: int, path: Path) -> np.ndarray:
+    """Writes the train split with wrong labels as JSON lines; returns whether each row's label was changed, (N,)."""
+    split, labels = load_data(config, "train"), config.prompt.labels or []
+    rng, rows = np.random.default_rng(seed), len(split)
+    wrong_N = np.zeros(rows, dtype=bool)
+    wrong_N[rng.choice(rows, round(share * rows), replace=False)] = True
+    given_N = (split.labels + wrong_N * rng.integers(1, len(labels), rows)) % len(labels)
+    column = config.data.label_column or config.prompt.label_column or "label"
+    with path.open("w", encoding="utf-8") as file:
+        for text, label in zip(split.texts, given_N.tolist(), strict=True):
+            file.write(json.dumps({config.data.text_column: text, column: labels[label]}, ensure_ascii=False) + "\n")
+    return wrong_N
+
+
+def seconds_alone(config: Config) -> float:
+    """The seconds of one training with its validation, as `metrics.json` has them."""
+    from loraft.training.pipeline import train
+
+    return float(train(config, force=True, quiet=True).train.seconds)
+
+
+def main(
+    data: Annotated[str, typer.Argument(help="A bundled name or a folder.")] = "feedback",
+    seed: Annotated[int, typer.Option(help="Of the planted labels.")] = 0,
+    share: Annotated[float, typer.Option(help="Of the rows.")] = 0.05,
+    model: Annotated[str, typer.Option(help="Backbone.")] = "loraft-vi-tiny",
+    sets: Annotated[list[str] | None, typer.Option("--set", help="Any config key.")] = None,
+    alone: Annotated[bool, typer.Option("--alone", help="Time one training, too.")] = False,
+) -> None:
+    """Plant, audit, count."""
+    with tempfile.TemporaryDirectory() as folder:
+        flags = {"data.source": data, "model.name": model, "output": folder}
+        clean = resolve(overrides=sets or (), flags=flags)
+        path = Path(folder) / "train.jsonl"
+        wrong_N = planted(clean, share, seed, path)
+        noisy = resolve(overrides=sets or (), flags={**flags, "data.source": str(path)})
+        started = time.perf_counter()
+        result = audit(noisy, quiet=True)
+        seconds = time.perf_counter() - started
+        rows = read_rows(Run(Path(result.path)))
+        labels = list(result.labels)
+        probs_NK = np.array([[(row.probs or {})[label] for label in labels] for row in rows])
+        labels_N = np.array([labels.index(str(row.label)) for row in rows])
+        flagged = {one.row for one in result.suspects}
+        flags_N = np.array([row.row in flagged for row in rows])
+        found: dict[str, Any] = {
+            "data": data,
+            "seed": seed,
+            "rows": len(rows),
+            "planted": int(wrong_N.sum()),
+            "precision_at_planted": {
+                quality.__name__: float(wrong_N[np.argsort(quality(labels_N, probs_NK))[: wrong_N.sum()]].mean())
+                for quality in (self_confidence, normalized_margin)
+            },
+            "flagged": len(flagged),
+            "precision_of_flagged": float(wrong_N[flags_N].mean()) if flagged else None,
+            "recall_of_flagged": float(flags_N[wrong_N].mean()),
+            "agreement": result.agreement,
+            "seconds": {"audit": round(seconds, 1), "trainings of the audit": result.seconds},
+        }
+        if alone:
+            found["seconds"]["one training"] = seconds_alone(clean.model_copy(update={"name": "one"}))
+            found["audit / one training"] = round(seconds / found["seconds"]["one training"], 2)
+        found["environment"] = {key: value for key, value in as_json(environment()).items() if key != "command"}
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,91 @@
+"""The command `loraft explain`: what leaving out each word of a sentence does to its label."""
+
+import unicodedata
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loraft.cli.console import results_stream, say, start_command
+from loraft.cli.finished_run import finished_run
+from loraft.cli.inputs import InputFile, InputFormat, Sentences, TextColumn, file_settings, given_rows
+from loraft.cli.options import Output, Raw, RunName, Sets, Verbose, dotted, uncalibrated
+from loraft.data.readers import unlabelled
+from loraft.data.records import BadRow, Example
+from loraft.errors import ConfigError, DataError, listed
+
+if TYPE_CHECKING:
+    from loraft.evaluation.explanation import Explanation
+
+LEGEND = (
+    "each number: by how many nats the log-odds of the label fall without that word; + speaks for the label, - against"
+    " it (docs/explain.md: what that is not)"
+)
+
+
+def explain(
+    texts: Sentences = None,
+    run: RunName = None,
+    file: InputFile = None,
+    format: InputFormat = "auto",
+    text_column: TextColumn = None,
+    label: Annotated[str | None, typer.Option(metavar="NAME", help="Label to explain; else the predicted one.")] = None,
+    raw: Raw = False,
+    sets: Sets = None,
+    output: Output = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a label, with each word's place.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Print the predicted label of each sentence, and under each word what leaving it out does to the label.
+
+    It shows what the model goes by, not why a label is right: a sentence without a word may be one that nobody writes.
+    """
+    from loraft.config.diagnostics import checked
+    from loraft.config.names import show
+
+    path, resolved = finished_run(run, output, sets or (), dotted(calibrate=uncalibrated(raw)))
+    labels = resolved.prompt.labels or []
+    label = None if label is None else unicodedata.normalize("NFC", label)
+    if label is not None and label not in labels:
+        raise ConfigError(f"--label: none of the run's (got {show(label)}); allowed: {listed(labels)}")
+    column = resolved.data.text_column
+    if text_column is not None:
+        column = checked(text_column, "data", "text_column", "--text-column")
+    settings = file_settings(resolved.data, sets or ())
+    rows, source = given_rows("explain", texts or [], file, format, column, settings, [])
+    start_command(resolved, verbose, adapter=path, source=source)
+
+    from rich.console import Console
+
+    from loraft.evaluation.classifier import load
+    from loraft.evaluation.tables import explained
+    from loraft.runs.atomic_files import to_json
+    from loraft.runs.records import as_json
+
+    classifier = load(path, config=resolved)
+    console = Console(file=results_stream(), highlight=False, markup=False, soft_wrap=True)
+    if not json:
+        say(LEGEND)
+    bad = printed = 0
+    for item in rows:
+        row = unlabelled(item, column)
+        found: list[Explanation] = []
+        if isinstance(row, Example):
+            try:
+                found = classifier.explain(row, label)
+            except DataError as error:
+                row = BadRow(row.row, str(error))
+        if isinstance(row, BadRow):
+            bad += 1
+            say(f"{source} row {row.row}: {row.reason}")
+        for one in found:
+            if not json:
+                console.print(*[""] * bool(printed), explained(one, console.width), sep="\n")
+            printed += 1
+        if json:
+            errors = [{"row": row.row, "label": None, "error": row.reason}] if isinstance(row, BadRow) else []
+            for line in [*map(as_json, found), *errors]:
+                results_stream().write(to_json(line, indent=None) + "\n")
+        results_stream().flush()
+    if bad:
+        say(f"{bad} {'row' if bad == 1 else 'rows'} could not be read")
+        raise typer.Exit(1)

@@ -1,0 +1,79 @@
+"""Where the sentences of a command come from: its arguments, a file, or stdin."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from loraft.data.readers import Format, input_rows
+from loraft.data.records import BadRow, FileSettings, Row
+from loraft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from loraft.config.data_section import DataConfig
+
+Sentences = Annotated[list[str] | None, typer.Argument(help="Sentences; - or none reads stdin.")]
+InputFile = Annotated[
+    Path | None, typer.Option("--input", "--file", help="CSV, TSV, JSONL, Parquet, Excel, text, .gz of text.")
+]
+InputFormat = Annotated[
+    str, typer.Option(help="auto, lines, jsonl, csv, tsv, or text: a file, or each of a folder, is one text.")
+]
+TextColumn = Annotated[str | None, typer.Option(help="Column of the sentence; else as in training.")]
+
+
+def file_settings(data: "DataConfig", sets: Sequence[str]) -> FileSettings:
+    """How the input is read: by what `--set` says. The run's own settings were for the files of its training."""
+    given = {item.partition("=")[0].strip() for item in sets}
+    own = [field.name for field in fields(FileSettings) if f"data.{field.name}" in given]
+    return FileSettings(**{name: getattr(data, name) for name in own})
+
+
+def given_rows(
+    command: str,
+    texts: list[str],
+    file: Path | None,
+    format: str,
+    text_column: str,
+    settings: FileSettings,
+    header: list[str],
+) -> tuple[Iterable[Row | BadRow], str]:
+    """The rows that a command line gives, and in words where they come from.
+
+    Args:
+        command: its name, for messages.
+        texts: sentences; "-" or none is stdin.
+        file: instead of them.
+        format: of the file or of stdin.
+        text_column: that `Row.columns` has the sentence in.
+        settings: how the file is read.
+        header: is filled with the file's columns.
+
+    Raises:
+        ConfigError: several sources, or none, or an unknown format.
+        DataError: the file cannot be read.
+    """
+    formats: tuple[Format, ...] = get_args(Format)
+    known = next((one for one in formats if one == format), None)
+    if known is None:
+        raise ConfigError(f"--format: unknown (got {format!r}); allowed: {', '.join(formats)}")
+    if texts and file is not None:
+        raise ConfigError(f"--input and sentences: two sources (got {file} and {texts[0]!r}); give one of them")
+    if "-" in texts and len(texts) > 1:
+        raise ConfigError("-: stdin and sentences are two sources (got both); give one of them")
+    if texts and texts != ["-"]:
+        sentences = (Row(row, {text_column: text}) for row, text in enumerate(texts, start=1))
+        return sentences, f"{len(texts)} {'sentence' if len(texts) == 1 else 'sentences'}"
+    if file is not None:
+        rows = input_rows(file, known, text_column, settings, header)
+        # The first row is read now: a missing file or column is told before a backbone is loaded.
+        return chain(list(islice(rows, 1)), rows), str(file)
+    if sys.stdin is None or (not texts and sys.stdin.isatty()):
+        raise ConfigError(
+            f"{command}: nothing to label; loraft {command} 'câu phản hồi', --input FILE, or lines on stdin"
+        )
+    return input_rows(sys.stdin, known, text_column, settings, header), "stdin"

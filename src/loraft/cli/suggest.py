@@ -1,0 +1,115 @@
+"""The command `loraft suggest`: the unlabelled rows that are most worth labelling, for a person to fill in."""
+
+import shlex
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loraft.cli.console import results_stream, say, start_command
+from loraft.cli.finished_run import finished_run
+from loraft.cli.inputs import file_settings
+from loraft.cli.options import Output, RunName, Sets, Verbose
+from loraft.data.readers import input_rows, unlabelled
+from loraft.errors import ConfigError, LoraftError, first_line
+
+if TYPE_CHECKING:
+    from loraft.config.schema import Config
+
+FORMATS = (".csv", ".jsonl")  # which a person can fill in
+
+
+def suggest(
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, Parquet, Excel, text, .gz of text.")],
+    n: Annotated[int, typer.Option("--n", min=1, max=10_000, help="Rows to suggest.")] = 100,
+    run: RunName = None,
+    text_column: Annotated[str | None, typer.Option(help="Column of the sentence; else as in training.")] = None,
+    output_file: Annotated[Path | None, typer.Option(help="Where to write them: .csv or .jsonl.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output file.")] = False,
+    sets: Sets = None,
+    output: Output = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a row, with margin and probabilities.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """List the unlabelled rows most worth labelling: those the run is least sure of, no two of them alike.
+
+    They come as CSV with an empty label column; filled in, loraft train --from RUN --add FILE trains on them.
+    """
+    from loraft.config.diagnostics import checked
+    from loraft.evaluation import suggestion
+    from loraft.evaluation.output_file import check_output
+    from loraft.runs.atomic_files import to_json
+    from loraft.runs.output_paths import writing
+
+    if json and output_file is not None:
+        raise ConfigError(f"--json and --output-file: two forms of the result (got {output_file}); give one of them")
+    path, resolved = finished_run(run, output, sets or (), {})
+    several, texts = resolved.prompt.kind == "multilabel", resolved.output.texts
+    if output_file is not None:
+        if several and output_file.suffix.lower() == ".csv":
+            raise ConfigError(
+                f"--output-file: an empty cell of a CSV means a row with none of the labels here (got {output_file},"
+                " prompt.kind=multilabel); name a .jsonl file, where null waits for an answer"
+            )
+        check_output(output_file, file, force=force, formats=FORMATS, own=False)
+    column = text_column or resolved.data.text_column
+    column = checked(column, "data", "text_column", "--text-column")
+    rows = input_rows(file, "auto", column, file_settings(resolved.data, sets or ()))
+    first = list(islice(rows, 1))  # a missing file or column is told before a backbone is loaded
+    start_command(resolved, verbose, adapter=path, source=str(file))
+
+    from loraft.evaluation import predict as prediction
+    from loraft.models import manifest
+    from loraft.runs.run import Run
+
+    label_column = resolved.data.label_column or resolved.prompt.label_column or "label"
+    bad = 0
+
+    def told() -> Iterator[prediction.Prediction]:
+        nonlocal bad
+        asked = suggestion.worth_asking((unlabelled(row, column) for row in chain(first, rows)), label_column, known)
+        for found in prediction.predict(asked, run=path, config=resolved):
+            if found.error is not None:
+                bad += 1
+                say(f"{file} row {found.row}: {found.error}")
+            yield found
+
+    known = _sentences_of(resolved)
+    adapter, labels = Run.open(path).adapter, resolved.prompt.labels or []
+    calibration = manifest.calibration(adapter, resolved)
+    thresholds = manifest.thresholds(adapter, len(labels), calibration) if several else ()
+    chosen, looked_at = suggestion.suggest(told(), n, thresholds)
+    lines = suggestion.to_be_labelled(chosen, resolved.data.text_column, label_column, texts=texts or not output_file)
+    if json:
+        results_stream().writelines(to_json(vars(one), indent=None) + "\n" for one in chosen)
+    elif output_file is None:
+        suggestion.write_rows(lines, results_stream(), json_lines=several)
+    else:
+        with (
+            writing(output_file, "--output-file") as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as to,
+        ):
+            suggestion.write_rows(lines, to, json_lines=output_file.suffix.lower() == ".jsonl")
+    say(f"{len(chosen)} of {looked_at:,} rows without label" + (f" in {output_file}" if output_file else ""))
+    if len(chosen) < min(n, looked_at):
+        say(f"note: {n} were asked for; the others that the run is unsure of are much like these")
+    if output_file is not None and not texts:
+        say("note: output.texts=false leaves the sentences out; training needs them beside the labels")
+    filled = shlex.quote(str(output_file)) if output_file else "FILE"
+    say(f"next: fill in {label_column!r}, then loraft train --from {shlex.quote(str(path))} --add {filled}")
+    if bad:
+        say(f"{bad} {'row' if bad == 1 else 'rows'} could not be read")
+        raise typer.Exit(1)
+
+
+def _sentences_of(config: "Config") -> list[str]:
+    """The sentences that a run was trained and measured on; none, with a note, where they cannot be read any more."""
+    from loraft.data.dataset import training_splits
+
+    try:
+        return [text for split in training_splits(config).values() for text in split.texts]
+    except LoraftError as error:
+        say(f"note: the run's own rows cannot be read, so that suggestions may repeat them ({first_line(error)})")
+        return []
