@@ -265,7 +265,7 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
         if unlike:
             warnings.warn(
                 "these rows are unlike the validation rows, about which alone max_error and sets promise anything (sets"
-                f" by label also where only label shares differ): {'; '.join(unlike)}; label some of them, and measure with"
+                f" by label also where only label shares differ): {'; '.join(unlike)}; label some, and measure with"
                 " loraft eval --split FILE",
                 Note if sets is None and least is None else UserWarning,
                 stacklevel=2,
