@@ -113,7 +113,8 @@ def test_given_shares_change_probabilities_and_labels_and_what_that_does_is_told
     new = {"negative": 0.05, "positive": 0.9, "neutral": 0.05}
     predictions = predict(SENTENCES, run=scored, prior=new)
     with pytest.warns(
-        Note, match=r"prior: label shares negative 0\.\d{3} -> 0\.050, .* 240 validation rows, weighted: macro"
+        Note,
+        match=r"prior: label shares negative 0\.\d{3} -> 0\.050, .* 240 .*, weighted to these: accuracy 0",
     ):
         first = next(predictions)
     found = [first, *predictions]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from loraft.errors import ConfigError, Note, listed
 from loraft.evaluation import conformal, priors
-from loraft.evaluation.metrics import Floats, Ints
+from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES, Floats, Ints
 from loraft.evaluation.shift import Validation
 from loraft.runs import validation_scores
 
@@ -85,15 +85,15 @@ class Validated:
         bounds = [f" ({low:.3f} to {high:.3f})" for low, high in found.intervals or ()] or [""] * len(old_K)
         rows = zip(self.labels, found.old_K, found.new_K, bounds, strict=True)
         named = listed(f"{label} {old:.3f} -> {share:.3f}{bound}" for label, old, share, bound in rows)
-        effect = priors.effect(found, self.probs_NK, self.references_N)
-        told = [
-            f"{where} {name} {before[key]:.4f} -> {after[key]:.4f}"
-            for rows_are, (before, after) in effect.items()
-            for key, name, where in (("macro_f1", "macro F1", f"{rows_are}:"), ("accuracy", "accuracy", "and"))
-        ]
-        weighted, plain = " ".join(told[2:]), " ".join(told[:2])
+        told = {
+            rows: " and ".join(
+                f"{SCORES[score]} {before[score]:.4f} -> {after[score]:.4f}" for score in INTERVAL_SCORES
+            )
+            for rows, (before, after) in priors.effect(found, self.probs_NK, self.references_N).items()
+        }
         warnings.warn(
-            f"prior: label shares {named}{how}; on the {len(self.references_N):,} validation rows, {weighted}; {plain}",
+            f"prior: label shares {named}{how}; on {len(self.references_N):,} validation rows, weighted to these:"
+            f" {told['weighted']}; as they are: {told['as they are']}",
             Note,
             stacklevel=3,
         )
@@ -131,7 +131,7 @@ def validated(loaded: "Loaded", asked: Sequence[str] = ()) -> Validated | None:
             )  # fmt: skip
             raise ConfigError(
                 f"{asked[0]}: needs scores of validation rows with one label each (got none: {why}); train again, or"
-                f" leave it out"
+                " leave it out"
             )
         return None
     log_probs_NK, references_N = scores.arrays()
