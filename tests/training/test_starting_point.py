@@ -32,7 +32,8 @@ from loraft.training.starting_point import starting_point
 
 REPORT = TrainReport(1.0, None, 4, 2, 0.5, 100, 0, True, None, ParameterCounts(1, 2), "fixed, alpha 32")
 SHORT = ("train.max_steps=4", "train.eval_steps=2", "train.logging_steps=1", "train.learning_rate=0.01",
-         "eval.bootstrap_samples=100", "train.per_device_train_batch_size=2", "eval.baselines=off", "eval.calibrate=false")  # fmt: skip
+         "eval.bootstrap_samples=100", "train.per_device_train_batch_size=2", "eval.baselines=off",
+          "eval.calibrate=false")  # fmt: skip
 KINDS = {
     "LoRA": (),
     "DoRA": ("lora.use_dora=true",),
