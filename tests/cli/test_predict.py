@@ -102,6 +102,45 @@ def test_predict_gives_probabilities_and_the_other_columns_as_json(
     assert "extra" not in json.loads(loraft_says("predict", "--json", "câu")[1])
 
 
+def test_predict_prints_sets_beside_labels_and_hands_priors_on(
+    api: Double, run_dir: Path, here: Path, loraft_says: Says
+) -> None:
+    assert loraft_says("predict", "--sets", "0.9", "thầy giảng hay")[1] == "positive\tnegative|positive\n"
+    assert (api.given["sets"], api.given["sets_by_label"]) == (0.9, False)
+    row = json.loads(loraft_says("predict", "--sets", "0.8", "--sets-by", "label", "--json", "lớp đông")[1])
+    assert row["set"] == ["negative", "positive"]
+    assert (api.given["sets"], api.given["sets_by_label"]) == (0.8, True)
+    loraft_says("predict", "--prior", "negative=0.5, neutral=0.2, positive=0.3", "lớp đông")
+    assert api.given["prior"] == {"negative": 0.5, "neutral": 0.2, "positive": 0.3}
+    loraft_says("predict", "--prior", "estimate", "lớp đông", "thầy giảng hay")
+    assert [one.text for one in api.given["prior"]] == ["lớp đông", "thầy giảng hay"]
+    (here / "a.txt").write_text("lớp đông\n\nthầy giảng hay\n", encoding="utf-8")
+    code, out, _ = loraft_says("predict", "--prior", "estimate", "--input", "a.txt")
+    assert (code, out.count("\n")) == (1, 3)
+    assert [one.row for one in api.given["prior"] if isinstance(one, Example)] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--sets-by", "row", "--sets", "0.9"], r"--sets-by: all or label, of --sets \(got 'row', --sets 0.9\)"),
+        (
+            ["--sets-by", "label"],
+            r"--sets-by: all or label, of --sets \(got 'label', --sets None\); such as --sets 0.9",
+        ),
+        (["--prior", "negative"], r"prior: a share is a label, = and a number \(got 'negative'\); or give: estimate"),
+        (["--prior", "negative=1"], "prior: give each label a share, .*neutral is missing, positive is missing"),
+        (["--prior", "estimate", "-"], r"--prior estimate: reads the rows twice \(got stdin or a pipe\); give --input"),
+    ],
+)
+def test_decisions_that_make_no_sense_are_refused_before_anything_loads(
+    api: Double, run_dir: Path, loraft_says: Says, flags: list[str], says: str
+) -> None:
+    code, out, err = loraft_says("predict", *flags, *([] if "-" in flags else ["câu"]))
+    assert (code, out) == (2, "")
+    assert re.search(says, err), err
+
+
 def test_predict_prints_label_sets_as_data_files_hold_them(
     run_dir: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -405,6 +444,9 @@ def test_an_interrupted_file_is_neither_overwritten_nor_continued_with_something
     assert re.search("error: ra.csv.partial: an interrupted prediction left 7 rows .*--resume", says()[2])
     for changed, what in (
         (["--min-confidence", "0.5"], "min_confidence: None then, 0.5 now"),
+        (["--sets", "0.9"], "--sets: None then, 0.9 now"),
+        (["--prior", "negative=0.5,neutral=0.2,positive=0.3"], "--prior: None then, {'negative': 0.5, 'neutral'"),
+        (["--prior", "estimate"], "--prior: None then, estimate now"),
         (["--set", "eval.batch_tokens=64"], "eval.batch_tokens: None then, 64 now"),
         (["--set", "data.encoding=cp1258"], "encoding: None then, cp1258 now"),
     ):
@@ -458,12 +500,14 @@ class Prediction:
     label: str
     probs: dict
     error: str = None
+    set: tuple = None
 
 @dataclass
 class Progress:
     rows: int = 0
     prefix: list = field(default_factory=list)
     predicted: dict = field(default_factory=dict)
+    confidences: list = field(default_factory=list)
 
 def predict(inputs, progress, **named):
     for item in inputs:

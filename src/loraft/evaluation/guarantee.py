@@ -25,6 +25,7 @@ Source:
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -32,9 +33,11 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from loraft.errors import ConfigError, RunError
+from loraft.config.schema import Config
+from loraft.errors import ConfigError, Note, RunError
 from loraft.evaluation.metrics import Floats, Ints
 from loraft.evaluation.shares import wilson
+from loraft.models import manifest
 from loraft.models.calibration import Calibration
 from loraft.runs.validation_scores import VALIDATION_FILE, read
 
@@ -229,3 +232,30 @@ def of_adapter(folder: Path, calibration: Calibration, max_error: float, confide
         for log_probs_NK, references_N in (scores.arrays(set_aside=which) for which in (False, True))
     )
     return guaranteed(guiding, aside, max_error, confidence)
+
+
+def least_confidence(
+    folder: Path, config: Config, min_confidence: float | None, max_error: float | None
+) -> float | None:
+    """Returns the probability of its best label that a row needs to get that label; None if it needs none.
+
+    With `max_error` a note says what is promised. The adapter lies in `folder`; the rest as in `predict`.
+    """
+    given = {"min_confidence": min_confidence, "max_error": max_error}
+    named = {name: value for name, value in given.items() if value is not None}
+    if len(named) > 1:
+        raise ConfigError(
+            f"max_error and min_confidence: both choose the rows that get a label (got {max_error} and"
+            f" {min_confidence}); give one of them"
+        )
+    for name, value in named.items():
+        if config.prompt.kind == "multilabel":
+            raise ConfigError(
+                f"{name}: with prompt.kind=multilabel each label has its own threshold (got {value}); leave it out, and"
+                " read the probabilities"
+            )
+    if max_error is None:
+        return min_confidence
+    promise = of_adapter(folder, manifest.calibration(folder, config), max_error, config.eval.confidence)
+    warnings.warn(str(promise), Note, stacklevel=2)
+    return promise.threshold
