@@ -16,13 +16,14 @@ from loraft.evaluation.guarantee import (
     Answers,
     guaranteed,
     least_answers,
+    least_confidence,
     lowest_threshold,
     of_adapter,
     rows_needed,
     start_of,
     upper_bounds,
 )
-from loraft.evaluation.predict import least_confidence, predict
+from loraft.evaluation.predict import predict
 from loraft.models.calibration import NONE, Calibration
 from loraft.runs.run import Run
 from loraft.runs.validation_scores import ValidationScores, write
