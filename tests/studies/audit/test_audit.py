@@ -18,7 +18,7 @@ from loraft.runs.predictions import read_rows
 from loraft.runs.run import Run
 from loraft.studies.audit import fold_adapters
 from loraft.studies.audit.audit import audit, audit_folder, folds_of, found_in, worst_rows
-from loraft.studies.audit.fold_adapters import FoldTrainer
+from loraft.studies.audit.fold_adapters import FoldAdapters, FoldTrainer
 from loraft.studies.audit.records import AuditResult
 
 pytestmark = pytest.mark.usefixtures("loads")
@@ -45,17 +45,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory, loads: list[Any]) -> tuple
     return section, audit(section, quiet=True)
 
 
-def test_every_row_is_judged_by_an_adapter_that_learned_neither_it_nor_a_copy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[list[int], list[int]]] = []
-    made = FoldTrainer.build.__func__  # type: ignore[attr-defined]
-
-    def spied(cls: Any, model: Any, data: Any, *args: Any, **given: Any) -> Any:
-        seen.append(([int(row.held_out) for row in data.rows], [int(number) for number in data.numbers]))
-        return made(cls, model, data, *args, **given)
-
-    monkeypatch.setattr(FoldTrainer, "build", classmethod(spied))
+def test_every_row_is_held_out_from_the_adapter_of_its_fold_as_are_its_copies(tmp_path: Path) -> None:
     section = config(tmp_path)
     split = load_data(section, "train")
     fold_N = folds_of(section, split)
@@ -63,14 +53,15 @@ def test_every_row_is_judged_by_an_adapter_that_learned_neither_it_nor_a_copy(
     for text, fold in zip(split.texts, fold_N, strict=True):
         stems.setdefault(text.rstrip("."), set()).add(fold)
     assert max(map(len, stems.values())) == 1
-    audit(section, quiet=True)
-    assert [held_out for held_out, _ in seen] == [fold_N]  # together: each row is held out from the adapter of its fold
-    monkeypatch.setattr(fold_adapters, "joint_is_faster", lambda *given: False)
-    seen.clear()
-    audit(config(tmp_path, "name=riêng"), quiet=True)
-    assert len(seen) == 5
-    for fold, (_, numbers) in enumerate(seen):  # alone: the fold's rows are not there
-        assert numbers == [i + 1 for i, own in enumerate(fold_N) if own != fold]
+    assert set(fold_N) == set(range(5))
+    work = FoldAdapters(section, split, np.array(fold_N), *reversed(build(section)), True)
+    assert [row.held_out for row in work._rows(range(5))] == fold_N  # in one pass
+    for fold in range(5):  # one after the other
+        learnt = [i for i, own in enumerate(fold_N) if own != fold]
+        assert work._learnt(range(fold, fold + 1)).tolist() == learnt
+        rows = work._rows(range(fold, fold + 1))
+        assert [row.label for row in rows] == split.labels[learnt].tolist()
+        assert 0 not in {row.held_out for row in rows}
 
 
 def test_the_rows_are_kept_with_their_probabilities_and_weights_are_deleted(
@@ -104,6 +95,7 @@ def test_a_finished_audit_is_shown_again_unless_the_rows_or_the_config_changed(
         source.write_bytes(kept)
 
 
+@pytest.mark.integration
 def test_an_interrupted_audit_goes_on_with_the_fold_that_it_was_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, audited: tuple[Config, AuditResult]
 ) -> None:
@@ -145,9 +137,7 @@ def test_an_adapter_of_one_pass_learns_nothing_from_its_fold(tmp_path: Path) -> 
         ]
         encoder, base = build(section)
         folder = audit_folder(section.model_copy(update={"name": f"lần {shift}"}))
-        work = fold_adapters.FoldAdapters(
-            section, replace(split, examples=examples), np.array(fold_N), base, encoder, True
-        )
+        work = FoldAdapters(section, replace(split, examples=examples), np.array(fold_N), base, encoder, True)
         scores.append(work.scores(folder)[0])
     own = np.array(fold_N) == 0
     np.testing.assert_allclose(scores[0][own], scores[1][own], atol=1e-5)
