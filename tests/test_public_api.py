@@ -35,7 +35,9 @@ SIGNATURES = {
     "predict": "(inputs: str | loraft.data.records.Example |"
     " collections.abc.Iterable[str | loraft.data.records.Example | loraft.data.records.BadRow],"
     " *, run: str | pathlib.Path | None = None, adapter: str | pathlib.Path | None = None,"
-    " min_confidence: float | None = None, max_error: float | None = None,"
+    " min_confidence: float | None = None, max_error: float | None = None, sets: float | None = None,"
+    " sets_by_label: bool = False, prior: collections.abc.Mapping[str, float] |"
+    " collections.abc.Iterable[str | loraft.data.records.Example | loraft.data.records.BadRow] | None = None,"
     " config: loraft.config.schema.Config | None = None, wait: float | None = None,"
     " progress: loraft.evaluation.predict.Progress | None = None)"
     " -> collections.abc.Iterator[loraft.evaluation.predict.Prediction]",

@@ -122,16 +122,6 @@ def test_a_difference_of_shares_by_chance_is_not_told(tmp_path: Path) -> None:
         assert any("shares" in sentence for sentence in found) == told
 
 
-def test_shares_of_predictions_that_are_unlike_those_of_training_are_told() -> None:
-    trained = {"negative": 300, "neutral": 0, "positive": 300}
-    (found,) = advice.of_predictions(trained, {"positive": 70, "negative": 30})
-    assert found.startswith("label shares differ: negative is 50% of the training rows and 30% of 100 predictions;")
-    assert "loraft eval --split FILE" in found
-    assert advice.of_predictions(trained, {"positive": 49}) == []  # fewer than 50
-    assert advice.of_predictions(trained, {"positive": 59, "negative": 41}) == []  # 9 points
-    assert advice.of_predictions({}, {"positive": 70}) == []  # a bundle of an earlier version
-
-
 def test_rows_that_stand_in_train_are_counted_with_the_scores_on_the_rest(tmp_path: Path) -> None:
     train, test = split("train", (200, 200, 200)), split("test", (200, 200, 200))
     copied = [Example(train.examples[0].text, 0, 0), Example("A" + train.examples[1].text.lower() + " !", 0, 1)]

@@ -1,7 +1,6 @@
 """Rows with 0 to 3 labels: a training learns them, and eval and predict use the thresholds that it chose."""
 
 import json
-from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +15,6 @@ from loraft.data.dataset import Split, load_data
 from loraft.data.examples import Examples
 from loraft.data.records import Example
 from loraft.errors import ConfigError
-from loraft.evaluation import advice
 from loraft.evaluation import label_sets as module
 from loraft.evaluation.evaluate import Evaluation, evaluate
 from loraft.evaluation.label_sets import judged
@@ -73,13 +71,10 @@ def test_eval_and_predict_use_the_thresholds_of_the_training(trained: RunResult)
         assert one.label == tuple(label for label, yes in zip(one.probs, applies, strict=True) if yes)
 
 
-def test_the_likeliest_labels_are_not_counted_as_the_predicted_ones(
-    trained: RunResult, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counted: list[Counter[str]] = []
-    monkeypatch.setattr(advice, "of_predictions", lambda _, predicted: counted.append(predicted) or [])
-    list(predict(label_sets.NOTHING, run=trained.run))
-    assert counted == [Counter()]
+def test_what_needs_validation_rows_of_one_label_is_refused(trained: RunResult) -> None:
+    for asked in ({"sets": 0.9}, {"prior": {label_sets.LABELS[0]: 1.0}}):
+        with pytest.raises(ConfigError, match=f"{next(iter(asked))}: needs scores .* a row may have several labels"):
+            next(predict("thầy dạy hay", run=trained.run, **asked))
 
 
 def test_a_confidence_below_which_rows_are_undecided_is_refused(trained: RunResult) -> None:
@@ -127,15 +122,15 @@ def test_generated_answers_are_refused(tmp_path: Path) -> None:
         evaluate(config=section, zero_shot=True)
 
 
-def test_the_report_has_the_probabilities_before_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_has_the_probabilities_before_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores_N2K = np.random.default_rng(0).normal(0, 3, (40, 4))
-    split = Split("test", Examples(Example(n, f"câu {n}", (n % 2,)) for n in range(40)), "")
+    split = Split("test", Examples(Example(f"câu {n}", (n % 2,), n) for n in range(40)), "")
     monkeypatch.setattr(module.scorer, "score", lambda *_, **__: scores_N2K)
     encoder: Any = SimpleNamespace(task=SimpleNamespace(labels=("a", "b")), completions_K=[], unscored=0)
     one = Calibration(2.0, None, 60)
     least = (0.3, 0.7)
-    found, rows = judged(Any, encoder, [], split, config(), one.of_yes(np.array(least)).tolist(), one)  # type: ignore[arg-type]
-    plain, same = judged(Any, encoder, [], split, config(), least)  # type: ignore[arg-type]
+    found, rows = judged(Any, encoder, [], split, config(tmp_path), one.of_yes(np.array(least)).tolist(), one)  # type: ignore[arg-type]
+    plain, same = judged(Any, encoder, [], split, config(tmp_path), least)  # type: ignore[arg-type]
     before = found.before_calibration
     assert before is not None
     assert (before.log_loss, before.expected_calibration_error) == (plain.log_loss, plain.expected_calibration_error)

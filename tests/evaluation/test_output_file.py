@@ -179,3 +179,15 @@ def test_what_cannot_be_written_is_refused_before_anything_is_scored(tmp_path: P
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=f"--output-file: {what}"):
             check_output(tmp_path / name, tmp_path / "in.csv")
+
+
+def test_sets_of_labels_stand_beside_the_label(tmp_path: Path) -> None:
+    found = Prediction(1, "x", "khen", PROBS, set=("chê", "khen"))
+    rows = [PredictedInput({"câu": "x"}, found), PredictedInput({"câu": " "}, Prediction(2, "", None, error="no text"))]
+    lines = written(tmp_path, "a.csv", rows, sets=True).read_text(encoding="utf-8").splitlines()
+    assert lines == ["câu,label,set,confidence,prob_chê,prob_khen", "x,khen,chê|khen,0.75,0.25,0.75", " ,,,,,"]
+    first = json.loads(written(tmp_path, "a.jsonl", rows, sets=True).read_text(encoding="utf-8").splitlines()[0])
+    assert first == {"câu": "x", "label": "khen", "set": ["chê", "khen"], "confidence": 0.75, "probs": PROBS}
+    table = pyarrow.parquet.read_table(written(tmp_path, "a.parquet", rows, sets=True))
+    assert table["set"].to_pylist() == [["chê", "khen"], None]
+    assert table.schema.field("set").type == pyarrow.list_(pyarrow.string())

@@ -67,8 +67,9 @@ class Double:
         config: Config | None = None,
         wait: float | None = None,
         progress: Progress | None = None,
+        **decisions: Any,
     ) -> Iterator[Prediction]:
-        self.config, self.given = config, {"run": run, "min_confidence": min_confidence, "wait": wait}
+        self.config, self.given = config, {"run": run, "min_confidence": min_confidence, "wait": wait, **decisions}
         self.given |= {"adapter": adapter} if adapter is not None else {}
         progress = progress or Progress()
         for item in inputs:
@@ -78,7 +79,8 @@ class Double:
                 continue
             share = SURE if "hay" in item.text else UNSURE
             label = "positive" if min_confidence is None or share >= min_confidence else None
-            yield Prediction(item.row, item.text, label, {"negative": 1 - share, "positive": share}, item.extra)
+            probs, inside = {"negative": 1 - share, "positive": share}, ("negative", "positive")
+            yield Prediction(item.row, item.text, label, probs, item.extra, set=inside if "sets" in decisions else None)
 
 
 def finished(folder: Path, **given: Any) -> Path:

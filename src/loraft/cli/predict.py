@@ -58,7 +58,17 @@ def predict(
         float | None, typer.Option(min=0, max=1, help="Leave a row undecided below this probability.")
     ] = None,
     max_error: Annotated[
-        float | None, typer.Option(help="Leave rows undecided so that at most this share of the labels is wrong.")
+        float | None,
+        typer.Option(min=0, max=1, help="Leave rows undecided so that at most this share of the labels is wrong."),
+    ] = None,
+    coverage: Annotated[
+        float | None, typer.Option("--sets", help="Also a set of labels, which holds the right one so often: 0.9.")
+    ] = None,
+    sets_by: Annotated[
+        str, typer.Option(help="Where --sets holds: all, over all rows; label, for each label.")
+    ] = "all",
+    prior: Annotated[
+        str | None, typer.Option(help="Label shares of these rows, negative=0.5,... for each label; or: estimate.")
     ] = None,
     raw: Raw = False,
     preset: Preset = None,
@@ -73,18 +83,29 @@ def predict(
 ) -> None:
     """Print one label a line, in the order of the rows; or write a file and print nothing.
 
+    With --sets a tab and the labels of the set follow, with | between them.
     A row that is undecided or unreadable is an empty line, and a row without label in the file. Unreadable rows are
     reported on stderr, the others go on, and the exit code is 1 at the end.
     """
     from loraft.config.diagnostics import checked
+    from loraft.evaluation import priors
     from loraft.evaluation.output_file import check_output, write_predictions
     from loraft.evaluation.partial_file import PartialFile, origin_of, partial_path
+    from loraft.evaluation.validated import refuse_void
     from loraft.runs.atomic_files import to_json
     from loraft.runs.lock import locked_file
     from loraft.runs.run import Run
 
     if min_confidence is not None and math.isnan(min_confidence):  # passes every comparison with a bound
         raise ConfigError("--min-confidence: is no number (got nan); allowed is 0 to 1")
+    if sets_by not in ("all", "label") or (sets_by == "label" and coverage is None):
+        raise ConfigError(
+            f"--sets-by: all or label, of --sets (got {sets_by!r}, --sets {coverage}); such as --sets 0.9"
+        )
+    if prior == "estimate" and (file is None or not file.exists() or file.is_fifo()) and (texts or ["-"]) == ["-"]:
+        raise ConfigError("--prior estimate: reads the rows twice (got stdin or a pipe); give --input FILE, or shares")
+    shares = None if prior in (None, "estimate") else priors.parsed(str(prior))
+    refuse_void(prior is not None, coverage, sets_by == "label", max_error)
     if json and output_file is not None:
         raise ConfigError(f"--json and --output-file: two forms of the result (got {output_file}); give one of them")
     again = file is not None and os.path.isfile(file)  # a pipe cannot be read a second time
@@ -100,6 +121,8 @@ def predict(
     refuse_several({"--run": run, "--adapter": adapter})
     flags = dotted(model=model, task=task, quant=quant, calibrate=uncalibrated(raw))
     path, resolved = run_or_adapter(run, adapter, sets or (), flags, output=output, preset=preset, config_file=config)
+    if shares is not None and resolved.prompt.labels:
+        priors.given(shares, resolved.prompt.labels)
     text_column = (
         resolved.data.text_column
         if text_column is None
@@ -111,7 +134,7 @@ def predict(
     start_command(resolved, verbose, adapter=path or adapter, source=source)
     made = adapter if path is None else Run.open(path).adapter
     if max_error is not None and made is not None:
-        from loraft.evaluation.predict import least_confidence
+        from loraft.evaluation.guarantee import least_confidence
 
         min_confidence = least_confidence(made, resolved, min_confidence, max_error)
     partial = None
@@ -120,6 +143,8 @@ def predict(
         origin = None
         if file is not None and made is not None and again:
             options = {"format": format, "text column": text_column, "min_confidence": min_confidence}
+            asked: dict[str, Any] = {"--sets": coverage, "--sets-by": coverage and sets_by, "--prior": shares or prior}
+            options |= {flag: value for flag, value in asked.items() if value is not None}
             origin = origin_of(file, made, resolved, {**options, **asdict(settings)})
         partial = PartialFile(output_file, origin, resume=resume)
 
@@ -135,12 +160,25 @@ def predict(
                 waiting.append(kept if resolved.output.texts else _without(kept, text_column))
             yield row
 
+    def once_more() -> Iterator[Example | BadRow]:
+        for item in given_rows("predict", texts or [], file, format, text_column, settings, [])[0]:
+            yield unlabelled(item, text_column)
+
     bad = labelled = given = 0
     progress: dict[str, Any] = {} if partial is None else {"progress": prediction.Progress(**partial.state)}
+    decisions: dict[str, Any] = {} if coverage is None else {"sets": coverage, "sets_by_label": sets_by == "label"}
+    decisions |= {} if prior is None else {"prior": once_more() if shares is None else shares}
     wait = WAIT if source == "stdin" else None
     with partial or nullcontext():
         for row in prediction.predict(
-            inputs(), run=path, adapter=adapter, min_confidence=min_confidence, config=resolved, wait=wait, **progress
+            inputs(),
+            run=path,
+            adapter=adapter,
+            min_confidence=min_confidence,
+            config=resolved,
+            wait=wait,
+            **decisions,
+            **progress,
         ):
             given += 1
             labelled += row.label is not None
@@ -152,7 +190,8 @@ def predict(
             elif json:
                 _print_line(to_json(_as_json(row), indent=None))
             else:
-                _print_line("|".join(row.label) if isinstance(row.label, tuple) else row.label or "")
+                inside = "" if row.set is None else "\t" + "|".join(row.set)
+                _print_line(("|".join(row.label) if isinstance(row.label, tuple) else row.label or "") + inside)
         if partial is not None and output_file is not None:
             given, labelled = partial.rows, sum(one.prediction.label is not None for one in partial.read(None))
             bad, format_read, done = partial.bad, cast(Format, format), partial
@@ -167,6 +206,7 @@ def predict(
                 output_file, written, file,
                 header=header if resolved.output.texts else ["row", *_without(dict.fromkeys(header), text_column)],
                 labels=resolved.prompt.labels or [], several=resolved.prompt.kind == "multilabel",
+                sets=coverage is not None,
             )  # fmt: skip
             say(f"{partial.rows} {'row' if partial.rows == 1 else 'rows'} in {output_file}")
     if max_error is not None and given > bad:
@@ -192,6 +232,7 @@ def _as_json(row: Any) -> dict[str, Any]:
     if row.error is not None:
         return {"row": row.row, "label": None, "error": row.error}
     extra = {"extra": row.extra} if row.extra else {}
+    inside = {} if row.set is None else {"set": row.set}
     # Each of several labels has a probability of its own, and an empty label set has none.
     confidence = {} if isinstance(row.label, tuple) else {"confidence": max(row.probs.values())}
-    return {"row": row.row, "text": row.text, "label": row.label, **confidence, "probs": row.probs, **extra}
+    return {"row": row.row, "text": row.text, "label": row.label, **inside, **confidence, "probs": row.probs, **extra}

@@ -1,6 +1,8 @@
 """Group the rows of a source so that they can be scored together, without holding back rows of a slow source."""
 
+import heapq
 import queue
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -56,6 +58,29 @@ def groups(
             group, characters, limit = [], 0, most
     if group:
         yield group
+
+
+def sample(rows: Iterable[Item], most: int, size: Callable[[Item], int]) -> list[Item]:
+    """Returns a random sample of rows in their order, the same one each time; all of them where they are few.
+
+    Args:
+        rows: the source, which is read to its end.
+        most: the most rows of the sample.
+        size: characters of a row; the sample has at most about `MOST_CHARACTERS`.
+    """
+    keys = random.Random(0)
+    kept: list[tuple[float, int, Item]] = []  # a heap; its first row is the next one to leave
+    characters, limit = 0, 1.0
+    for number, row in enumerate(rows):
+        key = keys.random()
+        if key >= limit:  # a row with a lower key has left already
+            continue
+        heapq.heappush(kept, (-key, number, row))
+        characters += size(row)
+        while len(kept) > most or (characters > MOST_CHARACTERS and len(kept) > 1):
+            left, _, gone = heapq.heappop(kept)
+            characters, limit = characters - size(gone), -left
+    return [row for _, _, row in sorted(kept, key=lambda one: one[1])]
 
 
 def _timed_groups(

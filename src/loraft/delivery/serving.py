@@ -23,7 +23,8 @@ from loraft.delivery.connections import AT_A_TIME, bounded_protocol, most_connec
 from loraft.delivery.server import Service
 from loraft.errors import ConfigError, LoraftError, listed
 from loraft.evaluation.classifier import Classifier
-from loraft.evaluation.predict import computes_meanwhile, opened
+from loraft.evaluation.predict import opened
+from loraft.evaluation.scored_rows import computes_meanwhile
 from loraft.runs.from_hub import HUB
 from loraft.runs.run import Run
 from loraft.runs.study_folders import FoldsFolder, SweepFolder

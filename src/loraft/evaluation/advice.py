@@ -118,18 +118,6 @@ def of_label_sets(
     return [*found, *_imprecise(config, report, more), *rare(rows_of, more, test.name)]
 
 
-def of_predictions(trained: Mapping[str, int], predicted: Mapping[str, int]) -> list[str]:
-    """A warning where the shares of predicted labels differ from those of the training rows.
-
-    Args:
-        trained: number of training rows of each label; without any there is nothing to compare with.
-        predicted: number of predictions of each label.
-    """
-    trained_K, predicted_K = (np.array([of.get(label, 0) for label in trained]) for of in (trained, predicted))
-    key = "these rows may be unlike those of data.train_split; loraft eval --split FILE measures some that have labels"
-    return [*shifts([*trained], trained_K, predicted_K, f"of {predicted_K.sum():,} predictions", key)]
-
-
 def rare(rows_of: Mapping[str, Sequence[int]], more: str = "", split: str = "test") -> list[str]:
     """A sentence about labels with too few test rows for an interval of the macro F1, or none.
 

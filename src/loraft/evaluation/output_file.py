@@ -77,13 +77,14 @@ def write_predictions(
     labels: Sequence[str],
     header: Sequence[str] = (),
     several: bool = False,
+    sets: bool = False,
 ) -> None:
     """Writes a row for each row of the input, in order: its columns, then the prediction; the whole file or none.
 
-    The columns of the prediction are `label`, `confidence` (the highest probability) and, in CSV and Parquet,
-    `prob_LABEL` for each label; in JSON lines the object `probs`. A name that the input has itself begins with
-    `predicted_` instead. A row without text, or one that could not be read, has no prediction; a row below
-    `min_confidence` has no label. Several labels are a list; in CSV their names with | between them.
+    The columns of the prediction are `label`, with `sets` the list `set`, `confidence` (the highest probability) and,
+    in CSV and Parquet, `prob_LABEL` for each label; in JSON lines the object `probs`. A name that the input has itself
+    begins with `predicted_` instead. A row without text, or one that could not be read, has no prediction; a row below
+    `min_confidence` has no label. Several labels are a list; in CSV a list is the names with | between them.
 
     Args:
         path: a file with one of `FORMATS`, or a stream.
@@ -93,10 +94,12 @@ def write_predictions(
         labels: the task's, which have a probability each.
         header: the input's columns, as far as they are known without its rows.
         several: whether a row has any number of labels.
+        sets: whether the predictions have sets of labels.
     """
     inputs = list(dict.fromkeys(chain(header, (key for row in rows() for key in _encodable(row)))))
     suffix = _format(path)
-    wanted = ["label", "confidence", *(["probs"] if suffix == ".jsonl" else [f"prob_{label}" for label in labels])]
+    lists = ["label", "set"] if sets else ["label"]
+    wanted = [*lists, "confidence", *(["probs"] if suffix == ".jsonl" else [f"prob_{label}" for label in labels])]
     added = [_free(name, inputs) for name in wanted]
     if added != wanted:
         pairs = ", ".join(f"{old} is {new}" for old, new in zip(wanted, added, strict=True) if old != new)
@@ -105,24 +108,24 @@ def write_predictions(
     def table() -> Iterator[list[Any]]:
         for row in rows():
             found = row.prediction
-            yield [*map(_encodable(row).get, inputs), *_best(found), *map(found.probs.get, labels)]
+            yield [*map(_encodable(row).get, inputs), *_best(found, sets), *map(found.probs.get, labels)]
 
     with writing(path, "--output-file") as temporary:
         if suffix == ".parquet":
-            known = _known_types(added, source, several=several)
+            known = _known_types(added, source, lists=[*added[:1] * several, *added[1 : len(lists)]])
             _write_parquet(temporary, [*inputs, *added], known, table)
             return
         with temporary.open("w", encoding="utf-8", newline="") as file:
             if suffix == ".jsonl":
                 for row in rows():
-                    values = zip(added, [*_best(row.prediction), row.prediction.probs or None], strict=True)
+                    values = zip(added, [*_best(row.prediction, sets), row.prediction.probs or None], strict=True)
                     file.write(to_json({**_encodable(row), **dict(values)}, indent=None) + "\n")
                 return
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow([*inputs, *added])
             for cells in table():
-                best = cells[len(inputs)]
-                cells[len(inputs)] = "|".join(best) if isinstance(best, list) else best
+                for at in range(len(inputs), len(inputs) + len(lists)):
+                    cells[at] = "|".join(cells[at]) if isinstance(cells[at], list) else cells[at]
                 writer.writerow(map(cell_text, cells))
 
 
@@ -159,10 +162,11 @@ def _free(name: str, taken: Sequence[str]) -> str:
     return name
 
 
-def _best(found: "Prediction") -> tuple[str | list[str] | None, float | None]:
+def _best(found: "Prediction", sets: bool) -> list[str | list[str] | float | None]:
+    inside = [None if found.set is None else [*found.set]] if sets else []
     if isinstance(found.label, tuple):  # several labels have a probability each, and no common one
-        return [*found.label], None
-    return found.label, max(found.probs.values(), default=None)
+        return [[*found.label], *inside, None]
+    return [found.label, *inside, max(found.probs.values(), default=None)]
 
 
 def _encodable(row: PredictedInput) -> Mapping[str, Any]:
@@ -189,13 +193,13 @@ def cell_text(value: Any) -> str:
     return "" if text == "null" else text  # NaN and infinities, for which JSON has no number
 
 
-def _known_types(added: Sequence[str], source: Path | None, *, several: bool) -> dict[str, Any]:
+def _known_types(added: Sequence[str], source: Path | None, *, lists: Sequence[str]) -> dict[str, Any]:
     """The types of the columns of the prediction, and of those of a Parquet input."""
     import pyarrow
     import pyarrow.parquet
 
-    label = pyarrow.list_(pyarrow.string()) if several else pyarrow.string()
-    known: dict[str, Any] = {name: pyarrow.float64() for name in added} | {added[0]: label}
+    known: dict[str, Any] = {name: pyarrow.float64() for name in added} | {added[0]: pyarrow.string()}
+    known |= {name: pyarrow.list_(pyarrow.string()) for name in lists}
     if source is not None and source.suffix.lower() == ".parquet":
         schema = pyarrow.parquet.read_schema(source)
         known |= {unicodedata.normalize("NFC", field.name): field.type for field in schema}

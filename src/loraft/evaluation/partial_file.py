@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 SECTIONS = ("model", "quant", "prompt", "eval")  # of the config, which results depend on
 BEGIN = b'{"origin": '  # of the file
 INPUT = "input's SHA-256"
-MARKER = {"bad": int, "rows": int, "prefix": list, "predicted": dict}  # what ends a group: fields and their types
+MARKER = {
+    "bad": int,
+    "rows": int,
+    "prefix": list,
+    "predicted": dict,
+    "confidences": list,
+}  # what ends a group: fields and their types
 
 
 def origin_of(source: Path, adapter: Path, config: Config, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,7 +37,7 @@ def origin_of(source: Path, adapter: Path, config: Config, options: Mapping[str,
         source: the input's file.
         adapter: folder of the adapter.
         config: the resolved config.
-        options: how the input is read, and which labels are left out.
+        options: how the input is read, and what else the predictions are to hold.
     """
     hashes = hashes_of(adapter, (one.name for one in adapter.glob("*") if one.is_file()))
     dumped = config.model_dump(mode="json")
@@ -131,7 +137,7 @@ class PartialFile:
         """Adds a row, and its columns where the input cannot be read again; the last row of a group ends it."""
         self.rows += 1
         self.bad += found.error is not None
-        self._write([found.label, found.probs, found.error, *([columns] if self._origin is None else [])])
+        self._write([found.label, found.probs, found.error, found.set, *([columns] if self._origin is None else [])])
         if self.rows == progress.rows:
             self._write({"bad": self.bad, **vars(progress)})
             self._marked = self.rows
@@ -155,13 +161,14 @@ class PartialFile:
                 if not line.startswith(b"["):
                     continue
                 row += 1
-                label, probs, error, columns = _parsed(line)
+                label, probs, error, inside, columns = _parsed(line)
                 item = next(given, end) if given is not None else None
                 if item is end:
                     break
                 if isinstance(item, Row):
                     columns = [item.columns]
-                found = Prediction(row, "", tuple(label) if isinstance(label, list) else label, probs, error=error)
+                label, inside = (tuple(one) if isinstance(one, list) else one for one in (label, inside))
+                found = Prediction(row, "", label, probs, error=error, set=inside)
                 yield PredictedInput(columns[0] if columns else {}, found)
         if row != self.rows or (given is not None and next(given, end) is not end):
             raise RunError(
@@ -191,12 +198,12 @@ class PartialFile:
             error.add_note(f"{self._marked:,} rows are kept in {self.path}; the same command with --resume goes on")
 
 
-def _parsed(line: bytes) -> tuple[Any, dict[str, float], Any, list[Any]]:
-    """Label, probabilities, error and columns of a row; ValueError or TypeError if it is none."""
-    label, probs, error, *columns = json.loads(line)
+def _parsed(line: bytes) -> tuple[Any, dict[str, float], Any, Any, list[Any]]:
+    """Label, probabilities, error, label set and columns of a row; ValueError or TypeError if it is none."""
+    label, probs, error, inside, *columns = json.loads(line)
     if not isinstance(probs, dict):
         raise TypeError("a row has no probabilities")
-    return label, probs, error, columns
+    return label, probs, error, inside, columns
 
 
 def _marker(line: bytes, rows: int) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -13,25 +13,22 @@ from transformers import PreTrainedModel
 from loraft.config.schema import Config
 from loraft.data.columns import given_sentence
 from loraft.data.records import BadRow, Example
-from loraft.data.stream import FIRST, groups
-from loraft.engine import scorer
+from loraft.data.stream import sample
 from loraft.engine.probabilities import to_probs
 from loraft.engine.row_batches import KeptPrefix
 from loraft.errors import ConfigError, Note, RunError
-from loraft.evaluation import advice, guarantee, multilabel
+from loraft.evaluation import multilabel
+from loraft.evaluation.conformal import LabelSets
+from loraft.evaluation.guarantee import least_confidence
+from loraft.evaluation.priors import Priors
+from loraft.evaluation.scored_rows import characters, scored
+from loraft.evaluation.validated import SAMPLE, refuse_void, validated
 from loraft.models import manifest
 from loraft.models.calibration import NONE, Calibration
 from loraft.models.encoder import Encoder
 from loraft.models.load import load_peft, load_run
-from loraft.models.prompts import warn_of_cuts
 from loraft.runs.bundle import config_of
-from loraft.runs.run import MANIFEST_FILE, Run
-
-PREDICT_ROWS, GPU_PREDICT_ROWS = 512, 2048  # rows scored together: bounds memory, does not change results
-Group = TypeVar("Group", bound=Sequence[Any])
-Started = TypeVar("Started")
-# A group, what waits for its scores, and the token ids of the cached prefix.
-_Started = tuple[Sequence[Example | BadRow], Callable[[], np.ndarray], list[int]]
+from loraft.runs.run import Run
 
 
 @dataclass
@@ -41,12 +38,14 @@ class Progress:
     Attributes:
         rows: rows up to the end of the group that is being yielded.
         prefix: token ids of the cached prefix.
-        predicted: rows of each predicted label so far.
+        predicted: rows of each predicted label so far, without a changed prior.
+        confidences: rows in each bin of confidence so far; empty where there is nothing to compare them with.
     """
 
     rows: int = 0
     prefix: list[int] = field(default_factory=list)
     predicted: dict[str, int] = field(default_factory=dict)
+    confidences: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,13 @@ class Prediction:
         probs: probability of each label, in [0, 1].
         extra: the row's other columns.
         error: why the row could not be read; None for a good row.
+        set: with `sets` the labels of which one is right with that probability; else None.
 
     Example:
         >>> import loraft
         >>> loraft.Prediction(row=1, text="thầy dạy hay", label="positive", probs={"positive": 0.9, "negative": 0.1})
         Prediction(row=1, text='thầy dạy hay', label='positive', probs={'positive': 0.9, 'negative': 0.1}, extra={},
-        error=None)
+        error=None, set=None)
     """
 
     row: int
@@ -75,6 +75,7 @@ class Prediction:
     probs: dict[str, float] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+    set: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Loaded:
         config: of its training, or what was asked for.
         thresholds: of each label with `prompt.kind=multilabel`, else none.
         calibration: of its probabilities.
+        priors: changed label shares, if any.
+        sets: what decides which labels are in a row's set, if sets are wanted.
     """
 
     encoder: Encoder
@@ -96,6 +99,8 @@ class Loaded:
     config: Config
     thresholds: tuple[float, ...]
     calibration: Calibration = NONE
+    priors: Priors | None = None
+    sets: LabelSets | None = None
 
     @property
     def several(self) -> bool:
@@ -103,9 +108,23 @@ class Loaded:
         return self.encoder.task.kind == "multilabel"
 
     def probabilities(self, log_probs_NK: np.ndarray) -> np.ndarray:
-        """The calibrated probabilities, (N, K), of the labels' scores; of several labels each by itself."""
+        """The calibrated probabilities, (N, K), of the labels' scores, under the label shares of the validation rows.
+
+        With several labels a row each is a probability by itself.
+        """
         adjusted_NK = self.calibration.adjusted(log_probs_NK)
         return (multilabel.probabilities if self.several else to_probs)(adjusted_NK)
+
+
+def located(run: str | Path | None, adapter: str | Path | None, config: Config | None) -> tuple[Path, Config]:
+    """Returns the adapter's folder, and the config; arguments and errors as in `predict`."""
+    found = None if run is None else Run.open(Path(run))
+    if found is not None and config is None:
+        config = config_of(found)
+    if config is None or (found is None) == (adapter is None):
+        got = "both" if run is not None and adapter is not None else "neither"
+        raise RunError(f"predict: needs a run, or an adapter with a config (got {got} of them); give one of the two")
+    return Path(str(adapter)) if found is None else found.adapter, config
 
 
 def opened(
@@ -115,18 +134,10 @@ def opened(
     bases: dict[Any, PreTrainedModel] | None = None,
 ) -> Loaded:
     """Returns what `predict` works with; arguments and errors as there, and `bases` as in `load_run`."""
-    found = None if run is None else Run.open(Path(run))
-    if found is not None and config is None:
-        config = config_of(found)
-    if config is None or (found is None) == (adapter is None):
-        got = "both" if run is not None and adapter is not None else "neither"
-        raise RunError(f"predict: needs a run, or an adapter with a config (got {got} of them); give one of the two")
-    if found is not None:
-        encoder, model = load_run(found, config, switchable=False, bases=bases)
-        folder = found.adapter
+    folder, config = located(run, adapter, config)
+    if run is not None:
+        encoder, model = load_run(Run.open(Path(run)), config, switchable=False, bases=bases)
     else:
-        assert adapter is not None
-        folder = Path(adapter)
         encoder, model = load_peft(folder, config)
     calibration = manifest.calibration(folder, config)
     several = encoder.task.kind == "multilabel"
@@ -148,13 +159,17 @@ def predictions(
     labels, several = loaded.encoder.task.labels, loaded.several
     if not several:
         warn_of_ties(loaded.calibration.adjusted(log_probs_NK))
-    probs = iter(loaded.probabilities(log_probs_NK))
+    plain_NK = loaded.probabilities(log_probs_NK)
+    probs_NK = plain_NK if loaded.priors is None else loaded.priors.applied(plain_NK)
+    best_N = probs_NK.argmax(axis=1)
+    sets_NK = None if loaded.sets is None else loaded.sets.of(plain_NK, best_N)
+    numbers = iter(range(len(probs_NK)))
     for item in rows:
         if isinstance(item, BadRow):
             yield Prediction(item.row, "", None, error=item.reason)
             continue
-        probs_K = next(probs)
-        best = int(probs_K.argmax())
+        n = next(numbers)
+        probs_K, best = probs_NK[n], int(best_N[n])
         sure = min_confidence is None or probs_K[best] >= min_confidence
         named = {label: float(p) for label, p in zip(labels, probs_K, strict=True)}
         found: str | tuple[str, ...] | None = labels[best] if sure else None
@@ -162,7 +177,8 @@ def predictions(
             found = tuple(
                 label for label, least in zip(labels, loaded.thresholds, strict=True) if named[label] >= least
             )
-        yield Prediction(item.row, item.text, found, named, item.extra)
+        inside = None if sets_NK is None else tuple(labels[k] for k in np.flatnonzero(sets_NK[n]))
+        yield Prediction(item.row, item.text, found, named, item.extra, set=inside)
 
 
 def predict(  # noqa: PLR0913 - the options of a command, all but the first by name
@@ -172,6 +188,9 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
     adapter: str | Path | None = None,
     min_confidence: float | None = None,
     max_error: float | None = None,
+    sets: float | None = None,
+    sets_by_label: bool = False,
+    prior: Mapping[str, float] | Iterable[str | Example | BadRow] | None = None,
     config: Config | None = None,
     wait: float | None = None,
     progress: Progress | None = None,
@@ -179,8 +198,8 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
     """Yields one prediction for each input, in order.
 
     Rows are scored in groups, small ones first, so that the first predictions come soon. While a GPU scores a group,
-    the next one is read and encoded. At the end a warning says where the shares of the predicted labels differ from
-    those of the training rows.
+    the next one is read and encoded. At the end it is told where the rows are unlike the validation rows: in a
+    warning where a promise or a threshold relies on these, else in a note.
 
     Args:
         inputs: one sentence or row, or many; for a BadRow the prediction holds its reason as `error`.
@@ -190,6 +209,10 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
         max_error: instead of it, in (0, 1): the lowest probability is chosen so that at most this share of the labels
             is wrong, with confidence `eval.confidence`, for rows like the validation rows. A note says how many rows
             will get a label.
+        sets: in (0, 1); each prediction gets a set of labels that holds the right one with this probability.
+        sets_by_label: that probability holds for the rows of each label, not only for all rows together.
+        prior: shares of the labels among the inputs, where they differ from the training's; or unlabelled rows to
+            estimate them from, such as the inputs once more.
         config: the run's own by default; with `adapter` it names the backbone and the task.
         wait: for inputs that arrive slowly: seconds to wait for further rows before a group is scored; the inputs are
             then read in a thread of their own. None waits until a group is full.
@@ -202,7 +225,8 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
 
     Raises:
         ConfigError: `min_confidence` is no probability, or is given where each label has a threshold of its own; so
-            with `max_error`, or it cannot be promised; or both are given.
+            with `max_error`, or it cannot be promised; or both are given. `sets` or `prior` is wrong, needs validation
+            rows that the run lacks, or voids what else is asked for.
         RunError: the run is not finished, or was trained with another backbone, prompt or labels than `config` has; or
             not exactly one of a run, and an adapter with a config, is given; or `max_error` is given and no validation
             rows were set aside.
@@ -216,99 +240,60 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
     """
     if min_confidence is not None and not 0 <= min_confidence <= 1:  # NaN, too
         raise ConfigError(f"min_confidence: not from 0 to 1 (got {min_confidence}); give a probability")
-    loaded = opened(run, adapter, config)
-    least = least_confidence(loaded.folder, loaded.config, min_confidence, max_error)
-    encoder, model, folder, several = loaded.encoder, loaded.model, loaded.folder, loaded.several
+    refuse_void(prior is not None, sets, sets_by_label, max_error)
+    folder, config = located(run, adapter, config)
+    least = least_confidence(folder, config, min_confidence, max_error)
+    asked = [name for name, value in {"sets": sets, "prior": prior}.items() if value is not None]
+    known = validated(folder, config, asked)
+    inside = None if known is None or sets is None else known.sets(sets, by_label=sets_by_label)
+    changed = None if known is None or not isinstance(prior, Mapping) else known.priors(prior)
+    loaded = replace(opened(run, adapter, config), sets=inside, priors=changed)
+    if known is not None and prior is not None and changed is None:
+        loaded = replace(loaded, priors=known.priors(_sampled(prior, loaded)))
+    labels, validation = loaded.encoder.task.labels, None if known is None else known.shift()
     progress = Progress() if progress is None else progress
-    given = [inputs] if isinstance(inputs, str | bytes | Example | BadRow) else inputs
-    rows = (
-        item if isinstance(item, Example | BadRow) else given_sentence(item, row)
-        for row, item in enumerate(given, start=progress.rows + 1)
-    )
-    kept = KeptPrefix(progress.prefix)
     predicted = progress.predicted = Counter(progress.predicted)
-    batch_tokens = loaded.config.eval.batch_tokens
-
-    def start(group: Sequence[Example | BadRow]) -> _Started:
-        prompts = encoder.encode([item.text for item in group if isinstance(item, Example)])
-        warn_of_cuts(prompts, "of these")
-        ids, answers, unscored = [prompt.ids for prompt in prompts], encoder.completions_K, encoder.unscored
-        fetch = scorer.start(model, ids, answers, unscored=unscored, batch_tokens=batch_tokens, kept=kept)
-        return group, fetch, kept.ids
-
-    def finished(started: _Started) -> Iterator[Prediction]:
-        group, fetch, progress.prefix = started
-        progress.rows += len(group)
-        for found in predictions(group, fetch(), loaded, least):
-            if found.error is None and not several:  # the shares of label sets are not kept with the adapter
-                predicted[max(found.probs, key=lambda label: found.probs[label])] += 1
-            yield found
-
-    overlap = computes_meanwhile(model)
-    most = GPU_PREDICT_ROWS if overlap else PREDICT_ROWS
-    first = most if progress.rows else FIRST
-    grouped = groups(rows, most=most, first=first, wait=wait, size=characters)
-    for started in one_behind(grouped, start, overlap=overlap):
-        yield from finished(started)
-    if (folder / MANIFEST_FILE).exists():  # not in an adapter that was made elsewhere
-        for sentence in advice.of_predictions(manifest.read(folder).data.train_labels, predicted):
-            warnings.warn(sentence, stacklevel=2)
-
-
-def least_confidence(
-    folder: Path, config: Config, min_confidence: float | None, max_error: float | None
-) -> float | None:
-    """Returns the probability of its best label that a row needs to get that label; None if it needs none.
-
-    With `max_error` a note says what is promised. Arguments and errors as in `predict`, `folder` being the adapter's.
-    """
-    given = {"min_confidence": min_confidence, "max_error": max_error}
-    named = {name: value for name, value in given.items() if value is not None}
-    if len(named) > 1:
-        raise ConfigError(
-            f"max_error and min_confidence: both choose the rows that get a label (got {max_error} and"
-            f" {min_confidence}); give one of them"
-        )
-    for name, value in named.items():
-        if config.prompt.kind == "multilabel":
-            raise ConfigError(
-                f"{name}: with prompt.kind=multilabel each label has its own threshold (got {value}); leave it out, and"
-                " read the probabilities"
+    kept = KeptPrefix(progress.prefix)
+    rows = _rows(inputs, progress.rows + 1)
+    early = not progress.rows
+    for group, log_probs_NK, prefix in scored(rows, loaded, kept, early=early, wait=wait):
+        progress.rows, progress.prefix = progress.rows + len(group), prefix
+        if validation is not None and len(log_probs_NK):
+            plain_NK = loaded.probabilities(log_probs_NK)
+            predicted.update(labels[k] for k in plain_NK.argmax(axis=1))
+            counts_B = validation.binned(plain_NK)
+            progress.confidences = (counts_B + np.array(progress.confidences or 0)).tolist()
+        yield from predictions(group, log_probs_NK, loaded, least)
+    if validation is not None and progress.confidences and (prior is None or sets is not None):
+        counts_K = np.array([predicted[label] for label in labels])
+        unlike = validation.differences(np.array(progress.confidences), counts_K)
+        if unlike:
+            warnings.warn(
+                "these rows are unlike the validation rows, about which alone max_error and sets promise anything (sets"
+                f" by label also where only label shares differ): {'; '.join(unlike)}; label some, and measure with"
+                " loraft eval --split FILE",
+                Note if sets is None and least is None else UserWarning,
+                stacklevel=2,
             )
-    if max_error is None:
-        return min_confidence
-    promise = guarantee.of_adapter(folder, manifest.calibration(folder, config), max_error, config.eval.confidence)
-    warnings.warn(str(promise), Note, stacklevel=2)
-    return promise.threshold
 
 
-def characters(item: Example | BadRow) -> int:
-    """Characters of a row's text and of its other columns."""
-    if isinstance(item, BadRow):
-        return 0
-    return len(item.text) + sum(len(cell) for cell in item.extra.values() if isinstance(cell, str | bytes))
+def _rows(inputs: str | Example | Iterable[str | Example | BadRow], first: int = 1) -> Iterator[Example | BadRow]:
+    """The inputs as rows, numbered from `first` on."""
+    given = [inputs] if isinstance(inputs, str | bytes | Example | BadRow) else inputs
+    return (
+        item if isinstance(item, Example | BadRow) else given_sentence(item, row)
+        for row, item in enumerate(given, start=first)
+    )
 
 
-def computes_meanwhile(model: PreTrainedModel) -> bool:
-    """Says whether a model's device computes while Python goes on."""
-    return str(model.device.type) != "cpu"
-
-
-def one_behind(groups: Iterable[Group], start: Callable[[Group], Started], *, overlap: bool) -> Iterator[Started]:
-    """Starts groups and yields what that returned; with `overlap` only after the next one has been started.
-
-    An empty group hands out the one before it, as does the end or an error of the source.
-    """
-    waiting: list[Started] = []
-    try:
-        for group in groups:
-            started = [start(group)] if group else []
-            yield from waiting if overlap else started
-            waiting = started if overlap else []
-    except Exception:
-        yield from waiting
-        raise
-    yield from waiting
+def _sampled(inputs: Iterable[str | Example | BadRow], loaded: Loaded) -> np.ndarray:
+    """The probabilities, (N, K), of a sample of rows that has bounded size."""
+    if isinstance(inputs, str):
+        raise ConfigError(f"prior: give shares by label, or rows to estimate them from (got {inputs!r})")
+    texts = (Example(row.text, None, row.row) for row in _rows(inputs) if isinstance(row, Example))
+    groups = scored(sample(texts, SAMPLE, characters), loaded, KeptPrefix([]), early=False)
+    none = np.empty((0, len(loaded.encoder.task.labels)))
+    return np.concatenate([none, *(loaded.probabilities(log_probs_NK) for _, log_probs_NK, _ in groups)])
 
 
 def warn_of_ties(scores_NK: np.ndarray) -> int:
