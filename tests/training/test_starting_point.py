@@ -31,9 +31,10 @@ from loraft.training.results import ParameterCounts, RunResult, TrainReport
 from loraft.training.starting_point import starting_point
 
 REPORT = TrainReport(1.0, None, 4, 2, 0.5, 100, 0, True, None, ParameterCounts(1, 2), "fixed, alpha 32")
-SHORT = ("train.max_steps=4", "train.eval_steps=2", "train.logging_steps=1", "train.learning_rate=0.01",
-         "eval.bootstrap_samples=100", "train.per_device_train_batch_size=2", "eval.baselines=off",
-          "eval.calibrate=false")  # fmt: skip
+SHORT = (
+    "train.max_steps=4", "train.eval_steps=2", "train.logging_steps=1", "train.learning_rate=0.01",
+    "train.per_device_train_batch_size=2", "eval.bootstrap_samples=100", "eval.baselines=off", "eval.calibrate=false",
+)  # fmt: skip
 KINDS = {
     "LoRA": (),
     "DoRA": ("lora.use_dora=true",),
@@ -96,8 +97,8 @@ def copied(made: Run, tmp_path: Path) -> Run:
     return Run(shutil.copytree(made.path, tmp_path / made.path.name))
 
 
-def test_the_run_says_what_it_started_from_and_its_config_does_it_again(copied: Run) -> None:
-    result = train(onward(copied), quiet=True)
+def test_the_run_says_what_it_started_from(copied: Run) -> None:
+    result = train(onward(copied, "train.max_steps=1"), quiet=True)
     run = Run(Path(result.run))
     record = {
         "run": str(copied.path),
@@ -105,13 +106,19 @@ def test_the_run_says_what_it_started_from_and_its_config_does_it_again(copied: 
     }
     assert run.read_results()["started_from"] == record == manifest.read(run.adapter).started_from
     assert RunResult.of(run).before_is == copied.path.name
-    again = train(load_config(run.config_path), force=True, quiet=True)
+
+
+@pytest.mark.integration
+def test_the_config_of_the_run_does_it_again(copied: Run) -> None:
+    result = train(onward(copied), quiet=True)
+    again = train(load_config(Run(Path(result.run)).config_path), force=True, quiet=True)
     assert replace(again.after, seconds=0.0) == replace(result.after, seconds=0.0)
     fresh = train(resolve(base=onward(copied), overrides=["name=mới", "train.from_run=null"]), quiet=True)
     assert (fresh.before_is, fresh.started_from) == ("zero-shot", None)
     assert fresh.after.log_loss != result.after.log_loss  # the start matters
 
 
+@pytest.mark.integration
 def test_an_interrupted_training_resumes_from_its_own_checkpoint(copied: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(onward(copied, "name=liền"), quiet=True)
     original, calls = scorer.score, 0
