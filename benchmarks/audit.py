@@ -21,7 +21,7 @@ import typer
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
 from loraft.data.dataset import load_data
-from loraft.evaluation.confident_learning import normalized_margin, self_confidence
+from loraft.evaluation.confident_learning import self_confidence
 from loraft.runs.environment import environment
 from loraft.runs.predictions import read_rows
 from loraft.runs.records import as_json
@@ -41,6 +41,13 @@ def planted(config: Config, share: float, seed: int, path: Path) -> np.ndarray:
         for text, label in zip(split.texts, given_N.tolist(), strict=True):
             file.write(json.dumps({config.data.text_column: text, column: labels[label]}, ensure_ascii=False) + "\n")
     return wrong_N
+
+
+def normalized_margin(labels_N: np.ndarray, probs_NK: np.ndarray) -> np.ndarray:
+    """(1 + probability of the label - highest probability of another) / 2, (N,): low where the label is wrong."""
+    others_NK = probs_NK.copy()
+    others_NK[np.arange(len(labels_N)), labels_N] = -1.0
+    return np.asarray((1 + self_confidence(labels_N, probs_NK) - others_NK.max(axis=1)) / 2)
 
 
 def seconds_alone(config: Config) -> float:

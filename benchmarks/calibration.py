@@ -33,6 +33,7 @@ from loraft.runs.run import Run, run_of
 from loraft.training.checkpoints import step_of
 
 Values = dict[str, float]
+NOISY = ("log loss", "Brier score", "calibration error")  # of the table, with their standard deviations
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,11 @@ def compared(found: Scored, number: int) -> dict[str, list[Values]]:
         c = chosen(found.validation_CNK[:, half_N], references_N[half_N])
         scores_NK = found.validation_CNK[c]
         fitted = {
-            "nothing: as scored": NONE,
+            "as scored": NONE,
             "the half that chose": fit(scores_NK[half_N], references_N[half_N]),
             "the other half": fit(scores_NK[~half_N], references_N[~half_N]),
-            "all validation rows": fit(scores_NK, references_N),
-            "the test rows (ideal)": ideal[c],
+            "all of them": fit(scores_NK, references_N),
+            "test rows (ideal)": ideal[c],
         }
         for name, one in fitted.items():
             rows.setdefault(name, []).append(judged(one, found.test_CNK[c], test_N))
@@ -163,18 +164,19 @@ def main(
     }  # fmt: skip
     write_json(out, result)
     first = table.number_table("checkpoint chosen by", "test macro F1")
-    table.add_row(first, f"all {len(found.validation_N)} validation rows", f"{tests[best]:.4f}")
+    table.add_row(first, f"all {len(found.validation_N)} validation rows", f"{tests[best]:.3f}")
     table.add_row(first, f"half of them ({number} random halves)", _cell(summary(by_half)))
-    table.add_row(first, "the test rows (best of all)", f"{max(tests):.4f}")
-    second = table.number_table("calibration fitted on", *rows["nothing: as scored"][0])
+    table.add_row(first, "the test rows (best of all)", f"{max(tests):.3f}")
+    second = table.number_table("calibration fitted on", *NOISY, "macro F1", "T")
     for name, of in result["calibration"].items():
-        table.add_row(second, name, *map(_cell, of.values()))
+        means = (f"{of[key]['mean']:.3f}" for key in ("macro F1", "temperature"))
+        table.add_row(second, name, *(_cell(of[key]) for key in NOISY), *means)
     results_follow()
     table.show([first, second])
 
 
 def _cell(one: Values) -> str:
-    return f"{one['mean']:.4f} ±{one['sd']:.4f}"
+    return f"{one['mean']:.3f} ±{one['sd']:.3f}"
 
 
 if __name__ == "__main__":

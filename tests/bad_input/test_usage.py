@@ -48,6 +48,7 @@ CASES: list[tuple[list[str], str]] = [
     (["compare", "a", "--rows", "3", "--rows", "x"], r"'--rows': .*\(got 'x'\)"),
     (["predict", "--min-confidence", "2", "câu"], r"'--min-confidence': .*less than or equal to 1 \(got '2'\)"),
     (["predict", "--min-confidence", "-1", "câu"], r"'--min-confidence': .*greater than or equal to 0 \(got '-1'\)"),
+    (["predict", "--max-error", "5", "câu"], r"'--max-error': .*less than or equal to 1 \(got '5'\)"),
     (["predict", "--min-confidence", "cao", "câu"], r"'--min-confidence': .*valid number.*\(got 'cao'\)"),
     (["predict", "--min-confidence", "nan", "câu"], r"--min-confidence: is no number|'--min-confidence'.*nan"),
 ]

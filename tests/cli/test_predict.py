@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import openpyxl
 import pyarrow
 import pyarrow.parquet
@@ -24,6 +25,19 @@ from loraft.config.resolve import resolve
 from loraft.data.records import BadRow, Example
 from loraft.errors import DataError
 from loraft.evaluation.predict import Prediction, Progress
+from loraft.runs.validation_scores import ValidationScores, write
+
+
+def promises(run_dir: Path) -> None:
+    """Gives the run scores of validation rows: those of a confidence below 0.75 are wrong."""
+    sure = np.concatenate([np.linspace(0.5, 0.7, 100), np.linspace(0.8, 0.95, 300)])
+    log_probs = np.log(np.stack([1 - sure, np.full(400, 1e-9), sure], axis=1))
+    scores = ValidationScores(
+        ("negative", "neutral", "positive"), tuple(range(400)), (0,) * 100 + (2,) * 300,
+        tuple(map(tuple, log_probs.tolist())), (True, False) * 200,
+    )  # fmt: skip
+    (run_dir / "adapter").mkdir(exist_ok=True)
+    write(run_dir / "adapter", scores)
 
 
 def feed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -45,6 +59,30 @@ def test_predict_leaves_unsure_rows_empty(api: Double, run_dir: Path, loraft_say
     assert out == "\npositive\n"
     assert loraft_says("predict", "--min-confidence", "1.5", "câu")[0] == 2
     assert loraft_says("predict", "--min-confidence", "nan", "câu")[0] == 2
+
+
+def test_max_error_says_before_and_after_how_many_rows_get_a_label(
+    api: Double, run_dir: Path, loraft_says: Says
+) -> None:
+    promises(run_dir)
+    code, out, err = loraft_says("predict", "--max-error", "0.05", "phòng học nóng", "thầy giảng hay", "--json")
+    assert code == 0
+    assert [json.loads(line)["label"] for line in out.splitlines()] == [None, "positive"]
+    before, after = err.splitlines()[-2:]
+    assert before.startswith("note: max_error 0.05: rows with a confidence of at least 0.7")
+    assert after == "1 of 2 rows have a label (50.0%), the others are undecided (--max-error)"
+    assert api.given["min_confidence"] == pytest.approx(0.75, abs=0.05)
+    for given, message in (
+        (["0.001"], r"error: max_error: is not shown with 95% confidence .*--max-error 0\.02"),
+        (["nan"], r"error: max_error: is not between 0 and 1 \(got nan\); give"),
+        (["0.05", "--min-confidence", "0.8"], "error: max_error and min_confidence: both"),
+    ):
+        code, out, err = loraft_says("predict", "--max-error", *given, "câu")
+        assert (code, out) == (2, "")
+        assert re.search(message, err), err
+    (run_dir / "adapter" / "validation_scores.json").unlink()
+    code, _, err = loraft_says("predict", "--max-error", "0.05", "câu")
+    assert (code, "no validation_scores.json, as of earlier versions and" in err) == (1, True)
 
 
 def test_predict_gives_probabilities_and_the_other_columns_as_json(
@@ -370,6 +408,26 @@ def test_an_interrupted_prediction_lies_where_a_symlink_leads_to(
         assert there == (["kết quả.csv"] if more else ["kết quả.csv.partial"])
     assert again.scored == 20 - 7
     assert Path("ra.csv").is_symlink()
+
+
+def test_a_promise_goes_on_with_its_own_threshold_only_and_counts_all_rows(
+    table: Path, run_dir: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promises(run_dir)
+
+    def says(double: Grouped, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("loraft.evaluation.predict.predict", double)
+        return loraft_says("predict", "--input", table.name, "--output-file", "ra.csv", *arguments)
+
+    says(Grouped(9, KeyboardInterrupt()), "--max-error", "0.05")
+    _, _, err = says(Grouped(), "--resume", "--max-error", "0.4")
+    assert re.search(
+        r"ra\.csv\.partial: was begun with something else:\n  min_confidence: 0\.7.* then, 0\.\d+ now", err
+    )
+    again = Grouped()
+    _, _, err = says(again, "--resume", "--max-error", "0.05")
+    assert again.scored == 20 - 7
+    assert "19 of 19 rows have a label (100.0%)" in err  # one row has no text
 
 
 def test_an_interrupted_file_is_neither_overwritten_nor_continued_with_something_else(

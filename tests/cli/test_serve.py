@@ -58,7 +58,7 @@ def test_what_another_server_needs_is_printed_and_nothing_listens(
 
 def test_another_server_is_said_to_know_no_calibration(here: Path, loraft_says: Says) -> None:
     (run,) = tiny_runs(here, "một")
-    manifest.write(run.adapter, replace(manifest.read(run.adapter), calibration=Calibration(1.5, (0.5, -0.5), 60)))
+    manifest.write(run.adapter, replace(manifest.read(run.adapter), calibration=Calibration(1.5, (0.5, -0.5, 0.0), 60)))
     for command in ("vllm", "ollama"):
         _, _, err = loraft_says("serve", "--run", str(run.path), "--command", command)
         first = err.splitlines()[0]

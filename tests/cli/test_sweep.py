@@ -203,6 +203,7 @@ def test_from_cuts_a_run_and_prints_what_was_trained_and_what_was_cut(curved: di
     assert rows[1] == ["2", "cut", "0.9000", "0.8000", "75.00%", "20", *["=", "-0.1", "[-0.4,+0.2]"] * 2]
     assert rows[2] == ["8", "trained", "0.9000", "0.8000", "100.00%", "80"]
     assert "both together are 1.10 of it" in done.stdout
+    assert f"next: loraft predict --run {shlex.quote(str(tmp_path / 'của tôi' / 'r8'))} " in done.stderr
 
 
 def test_from_gives_json_too(curved: dict[str, Any], tmp_path: Path) -> None:

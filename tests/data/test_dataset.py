@@ -395,6 +395,7 @@ def test_further_rows_are_trained_on_and_nothing_is_measured_on_them(
     found, without = with_extra_rows(), with_extra_rows("data.extra_train=[]")
     assert [*found["train"].texts][:3] == [*without["train"].texts]
     assert [*found["train"].texts][3:] == ["câu mới", f"train {TEXTS[0]}", f"test {TEXTS[1]}"]
+    assert found["train"].examples.rows.tolist() == [1, 2, 3, 4, 6, 7]  # through both files; 5 waits for a label
     assert found["train"].notes == {ADDED: 3, "unlabelled rows skipped": 1, "duplicate rows": 1}
     assert found["train"].source == without["train"].source
     for name in ("validation", "test"):

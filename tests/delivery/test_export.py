@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.finished_runs import NAMES, finished_run
+from helpers.finished_runs import NAMES, ORDER, calibrated_copy, finished_run
 from helpers.gguf_files import save_backbone, write_gguf
 from helpers.tiny import CONFIGS, SENTENCES
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, pipeline
@@ -20,6 +20,7 @@ from loraft.delivery.export import Target, export
 from loraft.errors import BackboneError, ConfigError, LoraftError, RunError
 from loraft.models import manifest
 from loraft.models.calibration import Calibration
+from loraft.runs import validation_scores
 from loraft.runs.bundle import config_of
 from loraft.runs.run import Run
 
@@ -138,8 +139,12 @@ def test_an_onnx_file_holds_biases_too(run: Run, tmp_path: Path) -> None:
 
 def test_of_a_gguf_file_loraft_alone_knows_the_calibration(small: Run, tmp_path: Path) -> None:
     one = Calibration(1.9, (0.5, -0.75, 0.25))
-    made = export(with_calibration(small, tmp_path / "r", one), tmp_path / "g", Target("gguf"))
-    assert made.calibration == one
+    made = export(calibrated_copy(small, tmp_path / "r", one), tmp_path / "g", Target("gguf"))
+    assert (made.calibration, made.validation_rows) == (one, len(SENTENCES))
+    scores = validation_scores.read(tmp_path / "g")
+    assert scores is not None
+    found = log_softmax(scores.arrays()[0])
+    np.testing.assert_allclose(found, expected(small)[list(ORDER)], atol=1e-4)
     again = loraft.load(tmp_path / "g")
     np.testing.assert_allclose(log_softmax(again.log_probs(SENTENCES)), expected(small), atol=1e-4)
     np.testing.assert_allclose(again.probabilities(SENTENCES), one.probabilities(expected(small)), atol=1e-4)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from helpers.finished_runs import finished_run
+from helpers.finished_runs import ORDER, calibrated_copy, finished_run
 from helpers.gguf_files import save_backbone, write_gguf
 from helpers.tiny import CONFIGS, LABELS, SENTENCES
 from safetensors import safe_open
@@ -23,14 +23,12 @@ from loraft.data.examples import Examples
 from loraft.delivery import merge as merging
 from loraft.delivery.merge import Comparison, Weights, compare, merge, rescored
 from loraft.errors import ConfigError, LoraftError, RunError, StorageError
-from loraft.models import manifest
 from loraft.models.calibration import Calibration
 from loraft.models.load import build_encoder
 from loraft.runs import validation_scores
 from loraft.runs.bundle import config_of
 from loraft.runs.hashes import sha256_of
 from loraft.runs.run import MANIFEST_FILE, Run
-from loraft.runs.validation_scores import ValidationScores
 
 
 @pytest.fixture(scope="module")
@@ -243,26 +241,9 @@ def test_no_sentence_is_written(run: Run, merged: Path) -> None:
     assert not [sentence for sentence in SENTENCES if sentence.encode() in text]
 
 
-def calibrated(run: Run, folder: Path, one: Calibration) -> Run:
-    """A copy of a run whose manifest has this calibration and the fingerprints of its rows, with validation scores."""
-    made = Run(shutil.copytree(run.path, folder))
-    data = load_data(config_of(made), "validation")
-    order = [0, 2, 4, 1, 3, 5]
-    parts = [Split(name, Examples(data.examples[n] for n in half), "")
-             for name, half in (("validation", order[:3]), ("calibration", order[3:]))]  # fmt: skip
-    content = manifest.read(made.adapter)
-    prints = {part.name: part.fingerprint for part in parts}
-    rows, labels = data.examples.rows.tolist(), data.labels.tolist()
-    scores = ValidationScores(content.labels, tuple(rows[n] for n in order), tuple(labels[n] for n in order),
-                              ((0.0,) * 3,) * 6, (False,) * 3 + (True,) * 3)  # fmt: skip
-    validation_scores.write(made.adapter, scores)
-    manifest.write(made.adapter, replace(content, calibration=one, data=replace(content.data, fingerprints=prints)))
-    return made
-
-
 def test_merged_weights_keep_the_calibration_and_score_the_runs_validation_rows(run: Run, tmp_path: Path) -> None:
     one = Calibration(1.7, (0.4, -0.6, 0.2), 3, 3)
-    own = calibrated(run, tmp_path / "r", one)
+    own = calibrated_copy(run, tmp_path / "r", one)
     made = merge(own, tmp_path / "m")
     assert (made.calibration, made.validation_rows) == (one, 6)
     again = loraft.load(tmp_path / "m")  # whose hashes are checked
@@ -270,7 +251,7 @@ def test_merged_weights_keep_the_calibration_and_score_the_runs_validation_rows(
     np.testing.assert_allclose(again.probabilities(SENTENCES), one.probabilities(again.log_probs(SENTENCES)))
     found = validation_scores.read(tmp_path / "m")
     assert found is not None
-    np.testing.assert_allclose(found.log_probs, again.log_probs([SENTENCES[n] for n in (0, 2, 4, 1, 3, 5)]), atol=1e-5)
+    np.testing.assert_allclose(found.log_probs, again.log_probs([SENTENCES[n] for n in ORDER]), atol=1e-5)
     assert found.set_aside == (False,) * 3 + (True,) * 3
     assert [line[:60] for line in merging.notes(made.calibration, made.validation_rows)] == [
         "loraft calibrates its probabilities: temperature 1.700, biases +0.40, -0.60, +0.20, fitted"[:60],
@@ -279,7 +260,7 @@ def test_merged_weights_keep_the_calibration_and_score_the_runs_validation_rows(
 
 
 def test_scores_of_other_rows_are_not_kept_for_promises(run: Run, tmp_path: Path) -> None:
-    own = calibrated(run, tmp_path / "r", Calibration(1.7))
+    own = calibrated_copy(run, tmp_path / "r", Calibration(1.7))
     data, scores_NK = load_data(config_of(own), "validation"), np.zeros((6, 3))
     assert rescored(own, data, scores_NK) is not None
     first = Split("validation", Examples([*data.examples][:5]), "")

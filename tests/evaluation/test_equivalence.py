@@ -7,7 +7,7 @@ from loraft.evaluation.equivalence import LEVEL, MARGIN, equivalence
 from loraft.evaluation.intervals import differences
 from loraft.evaluation.metrics import scores_of_many
 
-ROWS, DRAWS = 1500, 160
+ROWS, DRAWS = 1500, 120
 
 
 def population(gap: float) -> np.ndarray:
@@ -42,7 +42,7 @@ def test_at_the_margin_at_most_the_level_is_called_equivalent() -> None:
     for draw in range(DRAWS):
         kinds = generator.choice(8, size=ROWS, p=chances.ravel())
         references, own, other = np.unravel_index(kinds, (2, 2, 2))
-        called += equivalence(references, own, other, 2, bootstrap_samples=200, seed=draw).equivalent
+        called += equivalence(references, own, other, 2, bootstrap_samples=150, seed=draw).equivalent
     assert called / DRAWS <= LEVEL + 2 * np.sqrt(LEVEL * (1 - LEVEL) / DRAWS)
     assert called > 0  # a test that never rejects would pass the line above
 

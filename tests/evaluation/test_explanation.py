@@ -249,11 +249,12 @@ def test_a_sentence_of_one_word_is_compared_with_an_empty_one(loaded: Classifier
     assert found.words[0].effect == pytest.approx(expected[0] - expected[1], abs=1e-4)
 
 
-def test_only_the_sentence_itself_is_told_to_be_shortened(loaded: Classifier) -> None:
+def test_only_the_sentence_itself_is_told_to_be_shortened(loaded: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 2)
     with pytest.warns(UserWarning, match="1 of 1 of these sentences were shortened") as told:
         (found,) = loaded.explain("học " * 2000)
     assert len(told) == 1
-    assert len(found.words) == MOST
+    assert [word.text.split() for word in found.words] == [["học"] * 1000] * 2
 
 
 # --- the mistakes of a run --------------------------------------------------------------------------------------------

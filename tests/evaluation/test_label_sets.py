@@ -124,7 +124,7 @@ def test_generated_answers_are_refused(tmp_path: Path) -> None:
 
 def test_the_report_has_the_probabilities_before_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
     scores_N2K = np.random.default_rng(0).normal(0, 3, (40, 4))
-    split = Split("test", Examples(Example(n, f"câu {n}", (n % 2,)) for n in range(40)), "")
+    split = Split("test", Examples(Example(f"câu {n}", (n % 2,), n) for n in range(40)), "")
     monkeypatch.setattr(module.scorer, "score", lambda *_, **__: scores_N2K)
     encoder: Any = SimpleNamespace(task=SimpleNamespace(labels=("a", "b")), completions_K=[], unscored=0)
     one = Calibration(2.0, None, 60)

@@ -58,7 +58,8 @@ def predict(
         float | None, typer.Option(min=0, max=1, help="Leave a row undecided below this probability.")
     ] = None,
     max_error: Annotated[
-        float | None, typer.Option(help="Leave rows undecided so that at most this share of the labels is wrong.")
+        float | None,
+        typer.Option(min=0, max=1, help="Leave rows undecided so that at most this share of the labels is wrong."),
     ] = None,
     coverage: Annotated[
         float | None, typer.Option("--sets", help="Also a set of labels, which holds the right one so often: 0.9.")

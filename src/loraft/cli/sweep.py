@@ -1,6 +1,5 @@
 """`loraft sweep`: parses the flags, and prints the plan or the results; `studies.sweep` does the work."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -161,6 +160,8 @@ def _cut(
 
     from loraft.display import table
     from loraft.runs.bundle import config_of
+    from loraft.runs.predictions import command_with_a_row
+    from loraft.runs.run import Bundle
     from loraft.studies.sweep import curve, curve_tables
 
     folder = Path(output or "runs")
@@ -176,6 +177,6 @@ def _cut(
         table.show([curve_tables.curve(result)])
         table.show_lines(curve_tables.curve_notes(result))
     say(f"rank curve: {result.path}")
-    say(
-        f"next: loraft predict --run {shlex.quote(str(Path(result.path) / 'rK'))} --input FILE, with K one of the ranks"
-    )
+    cuts = [point for point in result.points if point.made == "cut"]
+    smallest = next((point for point in cuts if point.to_full is not None and point.to_full.equivalent), cuts[-1])
+    say(f"next: {command_with_a_row(Bundle(Path(smallest.run)))}")

@@ -175,7 +175,10 @@ def _with_extra_rows(split: Split, config: Config) -> Split:
     notes = Counter(split.notes)
     for part in parts:
         notes.update(part.notes)
-    whole = Examples(example for part in (split, *parts) for example in part.examples)
+    rows = list(split.examples)
+    for part in parts:  # rows are counted through all files, so that no two have one number
+        before = max(example.row for example in rows)
+        rows += [replace(example, row=before + example.row) for example in part.examples]
     everything = config.data.model_copy(update={"max_eval_rows": None, "max_test_rows": None})
 
     def measured_on() -> list[str]:
@@ -186,7 +189,7 @@ def _with_extra_rows(split: Split, config: Config) -> Split:
         return texts
 
     found: Counter[str] = Counter()
-    examples = dropped(whole, config.data, measured_on, found)
+    examples = dropped(Examples(rows), config.data, measured_on, found)
     notes.pop("duplicate rows", None)  # counted again, over all rows
     notes.update(found)
     notes[ADDED] = sum(map(len, parts))

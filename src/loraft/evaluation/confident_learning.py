@@ -71,10 +71,3 @@ def flagged(labels_N: np.ndarray, probs_NK: np.ndarray) -> np.ndarray:
 def self_confidence(labels_N: np.ndarray, probs_NK: np.ndarray) -> np.ndarray:
     """The probability of each row's own label, (N,): the lower, the more probable it is that the label is wrong."""
     return np.asarray(probs_NK[np.arange(len(labels_N)), labels_N])
-
-
-def normalized_margin(labels_N: np.ndarray, probs_NK: np.ndarray) -> np.ndarray:
-    """(1 + probability of the label - highest probability of another) / 2, (N,): low where the label is wrong."""
-    others_NK = probs_NK.copy()
-    others_NK[np.arange(len(labels_N)), labels_N] = -1.0
-    return np.asarray((1 + self_confidence(labels_N, probs_NK) - others_NK.max(axis=1)) / 2)

@@ -43,7 +43,9 @@ from loraft.runs.validation_scores import VALIDATION_FILE, read
 
 DIGITS = 6  # of a confidence: what lies closer together differs by rounding errors of the model, and is a tie
 MOST_ROWS = 1_000_000  # set aside, up to which a number that would do is looked for
-LUCK = 0.84  # standard deviations above the mean, below which four of five draws of a normal distribution lie
+# Standard deviations of the number of mistakes that `rows_needed` adds to its mean, because the best threshold among
+# many owes something to luck, and is not the first one tested. In simulations about half of the draws then pass.
+LUCK = 0.84
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,8 @@ class Guarantee:
         return (
             f"max_error {self.max_error:g}: rows with a confidence of at least {self.threshold:.4g} are answered, about"
             f" {self.answered / self.rows:.1%} ({low:.1%} to {high:.1%}) of rows like the validation rows; with"
-            f" {self.confidence:.0%} confidence at most {self.max_error:g} of the answers are wrong ({self.answered:,}"
-            f" of {self.rows:,} rows set aside are answered, {self.wrong:,} wrongly)"
+            f" {self.confidence:.0%} confidence at most {100 * self.max_error:g}% of the answers are wrong"
+            f" ({self.answered:,} of {self.rows:,} rows set aside are answered, {self.wrong:,} wrongly)"
         )
 
 
@@ -157,15 +159,14 @@ def lowest_threshold(guiding: Answers, aside: Answers, max_error: float, confide
 def rows_needed(answers: Answers, max_error: float, confidence: float) -> int | None:
     """Returns about how many set-aside rows would show `max_error`, or None if no number that is looked for would.
 
-    It is the least number with which some threshold passes in four of five draws (`LUCK`), its error and its share of
-    answered rows being those of `answers`.
+    With so many rows about half of the draws pass: those with fewer mistakes than others, the error at each threshold
+    and its share of answered rows being those of `answers`.
     """
     answered_T, wrong_T = answers.at(answers.thresholds())
     error_T, share_T = (wrong_T + 0.5) / (answered_T + 1), answered_T / len(answers.wrong_N)
     rows = float(least_answers(max_error, confidence))
     while rows <= MOST_ROWS:
         more_T = rows * share_T
-        # The wrong answers of four draws in five, by the normal approximation to the binomial distribution.
         most_T = error_T * more_T + LUCK * np.sqrt(error_T * (1 - error_T) * more_T)
         if (upper_bounds(most_T, more_T, confidence) <= max_error).any():
             return int(float(f"{rows:.2g}"))
@@ -198,7 +199,7 @@ def guaranteed(guiding: Answers, aside: Answers, max_error: float, confidence: f
     raise ConfigError(
         f"max_error: is not shown with {confidence:.0%} confidence (got {max_error:g}, {rows:,} validation rows set"
         f" aside); {instead}; this one takes at least {least:,} answers, without a mistake, and "
-        + (f"about {wanted:,} rows set aside if they are like these" if wanted else "a better model")
+        + (f"about {wanted:,} rows set aside, for even odds" if wanted else "a better model")
     )
 
 
@@ -219,12 +220,11 @@ def of_adapter(folder: Path, calibration: Calibration, max_error: float, confide
     scores = read(folder)
     number = sum(scores.set_aside) if scores is not None else 0
     if scores is None or not number:
-        got = (
-            f"no {VALIDATION_FILE}" if scores is None else f"{len(scores.rows):,} rows, which all chose the checkpoint"
-        )
+        without = f"no {VALIDATION_FILE}, as of earlier versions and merged weights"
+        got = without if scores is None else f"{len(scores.rows):,} rows, which all chose the checkpoint"
         raise RunError(
-            f"{folder}: max_error needs validation rows that were set aside (got {got}); train again, with"
-            " data.calibration_share=0.5 where there are fewer than 200 validation rows;"
+            f"{folder}: max_error needs validation rows that were set aside (got {got}); name the run, or train again,"
+            " with data.calibration_share=0.5 where there are fewer than 200 validation rows;"
             f" {least_answers(max_error, confidence):,} rows set aside are the least for {max_error:g}"
         )
     guiding, aside = (

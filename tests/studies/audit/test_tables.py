@@ -20,7 +20,7 @@ ROW = SuspectRow(
 RESULT = AuditResult(
     path="runs/kiểm tra", backbone="loraft-vi-tiny", data="feedback", task="sentiment",
     labels=("negative", "neutral", "positive"), split="train", source="train.csv", rows=100, fingerprint="f", folds=5,
-    seconds=1.5, agreement=0.91, joint={"negative": {"negative": 40}},
+    seconds=1.5, agreement=0.91,
     suspects=(ROW, replace(ROW, row=18, alike={}), *(replace(ROW, row=20 + i, label="neutral") for i in range(30))),
     conflicts=(Conflict("căn tin & thư viện", {"neutral": (3, 4), "positive": (9,)}),), duplicates=6,
 )  # fmt: skip

@@ -160,12 +160,8 @@ def found_in(config: Config, rows: Split, probs_NK: np.ndarray, labels: Sequence
         duplicates += sum(len(same) - 1 for same in by_label.values())
         if len(by_label) > 1:
             conflicts.append(Conflict(texts[group[0]], {name: tuple(same) for name, same in by_label.items()}))
-    joint_KK = confident_learning.confident_joint(labels_N, probs_NK)
     return {
         "agreement": float((best_N == labels_N).mean()),
-        "joint": {
-            one: dict(zip(labels, line, strict=True)) for one, line in zip(labels, joint_KK.tolist(), strict=True)
-        },
         "suspects": tuple(suspect(int(i)) for i in suspects[np.argsort(quality_N[suspects], kind="stable")]),
         "conflicts": tuple(sorted(conflicts, key=lambda one: -sum(map(len, one.rows.values())))),
         "duplicates": duplicates,

@@ -37,7 +37,7 @@ from loraft.training.learning_rate import learning_rate
 from loraft.training.memory import most_adapters
 from loraft.training.whole_checkpoints import delete_later, newest_checkpoint
 
-EPOCHS = 1 / 3  # of those of a training
+EPOCHS = 2 / 3  # of those of a training; docs/audit.md has what more and fewer do
 
 
 class FoldTrainer(JointTrainer):

@@ -52,7 +52,6 @@ class AuditResult:
         folds: their number.
         seconds: of the trainings, with the scoring.
         agreement: share of the rows whose label is the most probable one.
-        joint: estimated number of rows with each label (first key) that are of each class.
         suspects: rows whose label is probably wrong, the most suspect first.
         conflicts: groups of rows with the same or nearly the same sentence and several labels, the largest first.
         duplicates: rows that repeat the sentence and the label of an earlier one, nearly or exactly.
@@ -71,7 +70,6 @@ class AuditResult:
     folds: int
     seconds: float
     agreement: float
-    joint: dict[str, dict[str, int]]
     suspects: tuple[SuspectRow, ...]
     conflicts: tuple[Conflict, ...]
     duplicates: int
