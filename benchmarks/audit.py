@@ -1,32 +1,34 @@
 """Plants wrong labels into a data set, audits it, and says how many of them stand among the most suspect rows.
 
     python benchmarks/audit.py [DATA] [--seed 0] [--share 0.05] [--set KEY=VALUE ...] [--model BACKBONE] [--alone]
+    python benchmarks/audit.py --run RUN
 
 DATA is a bundled name or a folder (`feedback`). A temporary copy of its train split gets another label, drawn at
 random, in that share of the rows. Precision and recall are those of as many most suspect rows as labels were planted,
 so that they are equal; wrong labels that the data has itself count as mistakes of the audit. `--alone` also trains one
-adapter as `loraft train` does on the clean data, without the scores before and after, and divides the times. JSON on
-stdout.
+adapter as `loraft train` does on the clean data, without the scores before and after, and divides the times. `--run`
+trains nothing: it plants labels in the test rows of a finished run, 200 times, and compares rankings. JSON on stdout.
 """
 
 import json
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from loraft.config.resolve import resolve
+from loraft.config.resolve import load_config, resolve
 from loraft.config.schema import Config
 from loraft.data.dataset import load_data
-from loraft.evaluation.confident_learning import self_confidence
+from loraft.evaluation.confident_learning import self_confidence, thresholds
 from loraft.runs.environment import environment
 from loraft.runs.predictions import read_rows
 from loraft.runs.records import as_json
 from loraft.runs.run import Run
-from loraft.studies.audit.audit import audit
+from loraft.studies.audit.audit import audit, combined, linear_model
 
 
 def planted(config: Config, share: float, seed: int, path: Path) -> np.ndarray:
@@ -50,6 +52,37 @@ def normalized_margin(labels_N: np.ndarray, probs_NK: np.ndarray) -> np.ndarray:
     return np.asarray((1 + self_confidence(labels_N, probs_NK) - others_NK.max(axis=1)) / 2)
 
 
+def rankings(run: Path, share: float, draws: int) -> dict[str, float]:
+    """Precision of several rankings on the test rows of a finished run, a mean over draws of planted labels.
+
+    The run's adapter and the linear model learned from right labels: this chooses a ranking, and is no measurement of
+    the audit.
+    """
+    config, rows = load_config(run / "config.yaml"), read_rows(Run(run))
+    labels, train, test = config.prompt.labels or [], load_data(config, "train"), load_data(config, "test")
+    true_N, num_labels = test.labels, len(labels)
+    adapter_NK = np.array([[(row.probs or {})[label] for label in labels] for row in rows])
+    linear_NK = linear_model(len(train)).fit(train.texts, train.labels).predict_proba(test.texts)
+    both_NK, found = combined(adapter_NK, linear_NK), Counter[str]()
+    for draw in range(draws):
+        rng = np.random.default_rng(draw)
+        wrong = rng.choice(len(rows), round(share * len(rows)), replace=False)
+        given_N = true_N.copy()
+        given_N[wrong] = (given_N[wrong] + rng.integers(1, num_labels, len(wrong))) % num_labels
+        qualities = {
+            "adapter, self-confidence": self_confidence(given_N, adapter_NK),
+            "adapter, normalised margin": normalized_margin(given_N, adapter_NK),
+            "adapter, self-confidence less the label's mean": self_confidence(given_N, adapter_NK)
+            - thresholds(given_N, adapter_NK)[given_N],
+            "linear model, self-confidence": self_confidence(given_N, linear_NK),
+            "geometric mean of both, self-confidence": self_confidence(given_N, both_NK),
+            "geometric mean of both, normalised margin": normalized_margin(given_N, both_NK),
+        }
+        for name, quality_N in qualities.items():
+            found[name] += float(np.isin(np.argsort(quality_N, kind="stable")[: len(wrong)], wrong).mean()) / draws
+    return {name: round(value, 3) for name, value in found.items()}
+
+
 def seconds_alone(config: Config) -> float:
     """The seconds of one training with its validation, as `metrics.json` has them."""
     from loraft.training.pipeline import train
@@ -64,8 +97,12 @@ def main(
     model: Annotated[str, typer.Option(help="Backbone.")] = "loraft-vi-tiny",
     sets: Annotated[list[str] | None, typer.Option("--set", help="Any config key.")] = None,
     alone: Annotated[bool, typer.Option("--alone", help="Time one training, too.")] = False,
+    run: Annotated[Path | None, typer.Option("--run", help="Only compare rankings on this run's test rows.")] = None,
 ) -> None:
     """Plant, audit, count."""
+    if run is not None:
+        print(json.dumps(rankings(run, share, draws=200), indent=2))
+        return
     with tempfile.TemporaryDirectory() as folder:
         flags = {"data.source": data, "model.name": model, "output": folder}
         clean = resolve(overrides=sets or (), flags=flags)

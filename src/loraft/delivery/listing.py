@@ -15,7 +15,15 @@ from loraft.evaluation.classification_report import EvaluationReport
 from loraft.runs.folders import RunFolder
 from loraft.runs.lock import LOCK_FILE, working_there
 from loraft.runs.run import Bundle, Run
-from loraft.runs.study_folders import DatasetFolder, FewshotFolder, FoldsFolder, RankCurveFolder, SweepFolder
+from loraft.runs.study_folders import (
+    AuditFolder,
+    DatasetFolder,
+    FewshotFolder,
+    FoldsFolder,
+    RankCurveFolder,
+    SweepFolder,
+)
+from loraft.studies.audit.records import AuditResult
 from loraft.studies.dataset.records import DatasetStatistics
 from loraft.studies.fewshot.records import FewshotResult
 from loraft.studies.sweep.fold_records import FoldsResult
@@ -30,6 +38,7 @@ KINDS: dict[str, type[RunFolder]] = {
     "rank curve": RankCurveFolder,
     "run": Run,
     "data": DatasetFolder,
+    "audit": AuditFolder,
     "bundle": Bundle,
 }
 INSIDE = {"sweep": "trial", "folds": "fold"}  # what the runs in such a directory are called
@@ -45,8 +54,8 @@ class Row:
     Attributes:
         name: in its folder; of a trial or fold with that of its study before it.
         path: of its directory.
-        kind: run, trial, fold, sweep, folds, few-shot, rank curve, data, bundle (an adapter by itself, merged weights)
-            or export.
+        kind: run, trial, fold, sweep, folds, few-shot, rank curve, data, audit, bundle (an adapter by itself, merged
+            weights) or export.
         state: finished, interrupted, working (a process works there), failed, or damaged (a file cannot be read).
         pid: of the process that works there, where its lock names one.
         metric: `train.metric`, as a key of the scores; None where there is no score.
@@ -193,6 +202,8 @@ def _scores(folder: RunFolder) -> Scored:
         FewshotResult.of(folder)
     elif isinstance(folder, DatasetFolder):
         DatasetStatistics.of(folder)
+    elif isinstance(folder, AuditFolder):
+        AuditResult.of(folder)
     key = metric.key
     if measured is None or key not in measured.scores:
         return None, None, None

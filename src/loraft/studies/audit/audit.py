@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from loraft.runs.run import Run
 from loraft.runs.storage import reraise
 from loraft.runs.study_folders import AuditFolder
 from loraft.studies.audit.records import FOLDS, AuditResult, Conflict, SuspectRow
+
+if TYPE_CHECKING:  # imports torch
+    from loraft.studies.audit.fold_adapters import FoldAdapters
 
 INVERSE_PENALTY = 5.0  # C of the logistic regression
 TINY = 1e-12  # of probabilities that are multiplied
@@ -70,26 +73,29 @@ def audit(config: Config, *, split: str = "train", force: bool = False, quiet: b
             _check_begun(folder, config, rows)
         if folder.finished and not force:
             return AuditResult.of(folder)
+        from loraft.models.load import build
+        from loraft.studies.audit.fold_adapters import FoldAdapters
+
+        encoder, base = build(config)  # what cannot be loaded is told before anything in the folder changes
         folder = AuditFolder.create(folder.path.parent, folder.name, force=force)
         try:
-            return _audit(config, rows, fold_N, folder, quiet=quiet)
+            write_text(folder.config_path, dump_config(config))
+            write_text(folder.rows_path, rows.fingerprint)
+            keep_environment(folder.environment_path, config, anew=force)
+            return _judged(FoldAdapters(config, rows, np.asarray(fold_N), base, encoder, quiet), folder)
         except Exception as error:
+            if not any(folder.path.glob("folds-*/joint.json")):  # nothing is trained: earlier work comes back
+                folder.discard()
             reraise(error, folder)
 
 
-def _audit(config: Config, rows: Split, fold_N: Sequence[int], folder: AuditFolder, *, quiet: bool) -> AuditResult:
+def _judged(adapters: "FoldAdapters", folder: AuditFolder) -> AuditResult:
+    """Trains the adapters that are not trained yet, and writes the result."""
     from loraft.engine.probabilities import to_probs
-    from loraft.models.load import build
-    from loraft.studies.audit.fold_adapters import FoldAdapters
 
-    encoder, base = build(config)
-    write_text(folder.rows_path, rows.fingerprint)
-    write_text(folder.config_path, dump_config(config))
-    keep_environment(folder.environment_path, config)
-    adapters = FoldAdapters(config, rows, np.asarray(fold_N), base, encoder, quiet)
+    config, rows, labels = adapters.config, adapters.split, adapters.encoder.task.labels
     log_probs_NK, seconds = adapters.scores(folder)
-    labels = encoder.task.labels
-    probs_NK = combined(to_probs(log_probs_NK), linear_probabilities(rows, np.asarray(fold_N), len(labels)))
+    probs_NK = combined(to_probs(log_probs_NK), linear_probabilities(rows, adapters.fold_N, len(labels)))
     write_rows(
         Run(folder.path),
         [
@@ -114,16 +120,20 @@ def _audit(config: Config, rows: Split, fold_N: Sequence[int], folder: AuditFold
 
 def linear_probabilities(rows: Split, fold_N: np.ndarray, num_labels: int) -> np.ndarray:
     """Out-of-fold probabilities, (N, K), of logistic regression on TF-IDF of words and word pairs, same folds."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
     probs_NK, texts = np.zeros((len(rows), num_labels)), np.array(rows.texts, dtype=object)
     for fold in range(FOLDS):
         own = fold_N == fold
-        classifier = make_pipeline(tfidf(int((~own).sum())), LogisticRegression(C=INVERSE_PENALTY, max_iter=300))
-        classifier.fit(texts[~own], rows.labels[~own])
+        classifier = linear_model(int((~own).sum())).fit(texts[~own], rows.labels[~own])
         probs_NK[np.ix_(own, classifier.classes_)] = classifier.predict_proba(texts[own])
     return probs_NK
+
+
+def linear_model(rows: int) -> Any:
+    """An unfitted logistic regression on TF-IDF of words and word pairs, for that number of training rows."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    return make_pipeline(tfidf(rows), LogisticRegression(C=INVERSE_PENALTY, max_iter=300))
 
 
 def combined(one_NK: np.ndarray, other_NK: np.ndarray) -> np.ndarray:
@@ -201,7 +211,7 @@ def _check_begun(folder: AuditFolder, config: Config, rows: Split) -> None:
     """Refuses to go on with, or to show, an audit of another config or of other rows."""
     hint = "--force begins anew, --set name=NAME keeps both"
     check_same_config(folder.config_path, config, free=(*OUTPUT_KEYS, *STUDY_SECTIONS), hint=hint)
-    if folder.rows_path.read_text(encoding="utf-8") != rows.fingerprint:
+    if folder.rows_path.exists() and folder.rows_path.read_text(encoding="utf-8") != rows.fingerprint:
         raise RunError(f"{folder.path}: the rows of {rows.source} changed since this audit was begun; {hint}")
 
 
