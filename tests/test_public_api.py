@@ -54,7 +54,7 @@ SIGNATURES = {
     " extra: dict[str, typing.Any] = ...) -> None",
     "BadRow": "(row: int, reason: str, hint: str = '') -> None",
     "Prediction": "(row: int, text: str, label: str | tuple[str, ...] | None, probs: dict[str, float] = ...,"
-    " extra: dict[str, typing.Any] = ..., error: str | None = None) -> None",
+    " extra: dict[str, typing.Any] = ..., error: str | None = None, set: tuple[str, ...] | None = None) -> None",
     "Run": "(path: pathlib.Path) -> None",
 }
 

@@ -91,7 +91,6 @@ def predict(
     from loraft.evaluation import priors
     from loraft.evaluation.output_file import check_output, write_predictions
     from loraft.evaluation.partial_file import PartialFile, origin_of, partial_path
-    from loraft.evaluation.validated import refuse_void
     from loraft.runs.atomic_files import to_json
     from loraft.runs.lock import locked_file
     from loraft.runs.run import Run
@@ -105,7 +104,7 @@ def predict(
     if prior == "estimate" and (file is None or not file.exists() or file.is_fifo()) and (texts or ["-"]) == ["-"]:
         raise ConfigError("--prior estimate: reads the rows twice (got stdin or a pipe); give --input FILE, or shares")
     shares = None if prior in (None, "estimate") else priors.parsed(str(prior))
-    refuse_void(prior is not None, coverage, sets_by == "label", max_error)
+    priors.refuse_void(prior is not None, coverage, sets_by == "label", max_error)
     if json and output_file is not None:
         raise ConfigError(f"--json and --output-file: two forms of the result (got {output_file}); give one of them")
     again = file is not None and os.path.isfile(file)  # a pipe cannot be read a second time

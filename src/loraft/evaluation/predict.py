@@ -20,9 +20,9 @@ from loraft.errors import ConfigError, Note, RunError
 from loraft.evaluation import multilabel
 from loraft.evaluation.conformal import LabelSets
 from loraft.evaluation.guarantee import least_confidence
-from loraft.evaluation.priors import Priors
+from loraft.evaluation.priors import Priors, refuse_void
 from loraft.evaluation.scored_rows import characters, scored
-from loraft.evaluation.validated import SAMPLE, refuse_void, validated
+from loraft.evaluation.validated import SAMPLE, validated
 from loraft.models import manifest
 from loraft.models.calibration import NONE, Calibration
 from loraft.models.encoder import Encoder

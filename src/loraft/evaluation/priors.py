@@ -87,6 +87,21 @@ def given(prior: Mapping[str, float], labels: Sequence[str]) -> Floats:
     return np.array([prior[name] for name in labels]) / total
 
 
+def refuse_void(prior: bool, sets: float | None, sets_by_label: bool, max_error: float | None) -> None:
+    """Refuses what does not hold where the label shares are not those of the validation rows.
+
+    Raises:
+        ConfigError: there is a `prior`, and with it `max_error`, or `sets` over all labels.
+    """
+    void = {"max_error": max_error, "sets": None if sets_by_label else sets}
+    named = [name for name, value in void.items() if value is not None]
+    if prior and named:
+        raise ConfigError(
+            f"prior: under other label shares than the validation rows have, {named[0]} promises nothing (got"
+            f" {void[named[0]]}); leave one of them out, or ask for sets by label, which hold under any shares"
+        )
+
+
 def example(labels: Sequence[str]) -> str:
     """Returns equal shares as `--prior` takes them, of three labels at most."""
     return ",".join(f"{name}={1 / len(labels):.2f}" for name in labels[:3]) + (",..." if len(labels) > 3 else "")

@@ -99,21 +99,6 @@ class Validated:
         return found
 
 
-def refuse_void(prior: bool, sets: float | None, sets_by_label: bool, max_error: float | None) -> None:
-    """Refuses what does not hold where the label shares are not those of the validation rows.
-
-    Raises:
-        ConfigError: there is a `prior`, and with it `max_error`, or `sets` over all labels.
-    """
-    void = {"max_error": max_error, "sets": None if sets_by_label else sets}
-    named = [name for name, value in void.items() if value is not None]
-    if prior and named:
-        raise ConfigError(
-            f"prior: under other label shares than the validation rows have, {named[0]} promises nothing (got"
-            f" {void[named[0]]}); leave one of them out, or ask for sets by label, which hold under any shares"
-        )
-
-
 def validated(folder: Path, config: Config, asked: Sequence[str] = ()) -> Validated | None:
     """Returns the validation rows of an adapter; None where it has none, and nothing is asked that needs them.
 
