@@ -148,7 +148,7 @@ class Watch(TrainerCallback):
 def sites() -> dict[str, Name]:
     """The functions of loraft that are watched, and their parts."""
 
-    def shots(parts: Parts, model: Any, encoder: Any, test: Any, config: Any, shown: Any) -> str:
+    def shots(parts: Parts, model: Any, encoder: Any, test: Any, config: Any, shown: Any, *given: Any) -> str:
         return SHOTS.format(len(shown[0])) if shown[0] else ZERO_SHOT
 
     def encoded(parts: Parts, *args: Any, **kwargs: Any) -> str:

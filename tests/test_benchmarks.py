@@ -260,7 +260,7 @@ def test_every_target_belongs_to_a_case() -> None:
 
 
 def test_a_round_of_prediction_is_whole_groups_of_rows() -> None:
-    from loraft.evaluation.predict import PREDICT_ROWS
+    from loraft.evaluation.scored_rows import PREDICT_ROWS
 
     assert cases.LINES % PREDICT_ROWS == 0
 

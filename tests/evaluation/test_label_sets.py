@@ -122,15 +122,15 @@ def test_generated_answers_are_refused(tmp_path: Path) -> None:
         evaluate(config=section, zero_shot=True)
 
 
-def test_the_report_has_the_probabilities_before_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_has_the_probabilities_before_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores_N2K = np.random.default_rng(0).normal(0, 3, (40, 4))
     split = Split("test", Examples(Example(f"câu {n}", (n % 2,), n) for n in range(40)), "")
     monkeypatch.setattr(module.scorer, "score", lambda *_, **__: scores_N2K)
     encoder: Any = SimpleNamespace(task=SimpleNamespace(labels=("a", "b")), completions_K=[], unscored=0)
     one = Calibration(2.0, None, 60)
     least = (0.3, 0.7)
-    found, rows = judged(Any, encoder, [], split, config(), one.of_yes(np.array(least)).tolist(), one)  # type: ignore[arg-type]
-    plain, same = judged(Any, encoder, [], split, config(), least)  # type: ignore[arg-type]
+    found, rows = judged(Any, encoder, [], split, config(tmp_path), one.of_yes(np.array(least)).tolist(), one)  # type: ignore[arg-type]
+    plain, same = judged(Any, encoder, [], split, config(tmp_path), least)  # type: ignore[arg-type]
     before = found.before_calibration
     assert before is not None
     assert (before.log_loss, before.expected_calibration_error) == (plain.log_loss, plain.expected_calibration_error)

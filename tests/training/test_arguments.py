@@ -12,7 +12,7 @@ from loraft.training import memory
 from loraft.training.arguments import fitted_batches, sft_config
 
 # not among transformers' arguments
-OURS = {"report_to", "metric", "early_stopping_patience", "class_weights", "sampling", "shared_prefix"}
+OURS = {"report_to", "metric", "early_stopping_patience", "class_weights", "sampling", "shared_prefix", "from_run"}
 
 
 def test_every_key_of_the_section_reaches_the_trainer() -> None:

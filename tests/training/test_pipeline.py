@@ -31,7 +31,7 @@ from loraft.models.backbone import fingerprint, weights_hash
 from loraft.models.load import build
 from loraft.runs.records import read_record
 from loraft.runs.run import Run, WorkerRun, run_of
-from loraft.training import pipeline, trainer
+from loraft.training import outcome, pipeline, trainer
 from loraft.training.callbacks import ProgressCallback
 from loraft.training.pipeline import TrainingInputs, _print_settings, run_training, start_run, train
 from loraft.training.results import ParameterCounts, RunResult, TrainReport
@@ -196,7 +196,7 @@ def test_what_fails_at_the_end_costs_neither_adapter_nor_scores(
     run = start_run(inputs.config, force=False, resume=False)
     monkeypatch.setattr(pipeline, "draw_run_figures", broken)
     monkeypatch.setattr(Classifier, "explain", broken)
-    monkeypatch.setattr(pipeline, "compared_with", broken)
+    monkeypatch.setattr(outcome, "compared_with", broken)
     monkeypatch.setattr(pipeline.advice, "of_evaluation", broken)
     monkeypatch.setattr(pipeline, "model_card", broken)
     monkeypatch.setattr(manifest, "package_versions", broken)  # read at the start

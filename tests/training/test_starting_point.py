@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.finished_runs import finished_run
+from helpers.data import write_rows
+from helpers.finished_runs import NAMES, finished_run
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
@@ -31,7 +32,8 @@ from loraft.training.starting_point import starting_point
 
 REPORT = TrainReport(1.0, None, 4, 2, 0.5, 100, 0, True, None, ParameterCounts(1, 2), "fixed, alpha 32")
 SHORT = ("train.max_steps=4", "train.eval_steps=2", "train.logging_steps=1", "train.learning_rate=0.01",
-         "eval.bootstrap_samples=100", "train.per_device_train_batch_size=2", "eval.baselines=off")  # fmt: skip
+         "eval.bootstrap_samples=100", "train.per_device_train_batch_size=2", "eval.baselines=off",
+          "eval.calibrate=false")  # fmt: skip
 KINDS = {
     "LoRA": (),
     "DoRA": ("lora.use_dora=true",),
@@ -176,10 +178,9 @@ def test_runs_that_are_no_start_are_refused(copied: Run) -> None:
 
 def test_rows_of_the_earlier_training_are_not_measured_on(copied: Run) -> None:
     content = manifest.read(copied.adapter)
-    drawn = ["data.split=[0.4, 0.3, 0.3]", f"data.source={copied.path.parent}/rows.jsonl"]
-    copied.path.with_name("rows.jsonl").write_bytes(
-        (Path(load_config(copied.config_path).data.source) / "train.jsonl").read_bytes()
-    )
+    rows = [{"sentence": f"câu {i}", "sentiment": NAMES[i % 3]} for i in range(30)]
+    source = write_rows(copied.path.with_name("rows.jsonl"), rows)
+    drawn = ["data.split=[0.4, 0.3, 0.3]", f"data.source={source}"]
     config = resolve(base=load_config(copied.config_path), overrides=drawn)
     pool = training_splits(config)["test"].pool
     copied.config_path.write_text(dump_config(config), encoding="utf-8")

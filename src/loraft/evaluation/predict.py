@@ -116,6 +116,17 @@ class Loaded:
         return (multilabel.probabilities if self.several else to_probs)(adjusted_NK)
 
 
+def located(run: str | Path | None, adapter: str | Path | None, config: Config | None) -> tuple[Path, Config]:
+    """Returns the adapter's folder, and the config; arguments and errors as in `predict`."""
+    found = None if run is None else Run.open(Path(run))
+    if found is not None and config is None:
+        config = config_of(found)
+    if config is None or (found is None) == (adapter is None):
+        got = "both" if run is not None and adapter is not None else "neither"
+        raise RunError(f"predict: needs a run, or an adapter with a config (got {got} of them); give one of the two")
+    return Path(str(adapter)) if found is None else found.adapter, config
+
+
 def opened(
     run: str | Path | None,
     adapter: str | Path | None,
@@ -123,18 +134,10 @@ def opened(
     bases: dict[Any, PreTrainedModel] | None = None,
 ) -> Loaded:
     """Returns what `predict` works with; arguments and errors as there, and `bases` as in `load_run`."""
-    found = None if run is None else Run.open(Path(run))
-    if found is not None and config is None:
-        config = config_of(found)
-    if config is None or (found is None) == (adapter is None):
-        got = "both" if run is not None and adapter is not None else "neither"
-        raise RunError(f"predict: needs a run, or an adapter with a config (got {got} of them); give one of the two")
-    if found is not None:
-        encoder, model = load_run(found, config, switchable=False, bases=bases)
-        folder = found.adapter
+    folder, config = located(run, adapter, config)
+    if run is not None:
+        encoder, model = load_run(Run.open(Path(run)), config, switchable=False, bases=bases)
     else:
-        assert adapter is not None
-        folder = Path(adapter)
         encoder, model = load_peft(folder, config)
     calibration = manifest.calibration(folder, config)
     several = encoder.task.kind == "multilabel"
@@ -238,13 +241,15 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
     if min_confidence is not None and not 0 <= min_confidence <= 1:  # NaN, too
         raise ConfigError(f"min_confidence: not from 0 to 1 (got {min_confidence}); give a probability")
     refuse_void(prior is not None, sets, sets_by_label, max_error)
-    loaded = opened(run, adapter, config)
-    least = least_confidence(loaded.folder, loaded.config, min_confidence, max_error)
-    known = validated(loaded, [name for name, value in {"sets": sets, "prior": prior}.items() if value is not None])
-    if known is not None and sets is not None:
-        loaded = replace(loaded, sets=known.sets(sets, by_label=sets_by_label))
-    if known is not None and prior is not None:
-        loaded = replace(loaded, priors=known.priors(prior if isinstance(prior, Mapping) else _sampled(prior, loaded)))
+    folder, config = located(run, adapter, config)
+    least = least_confidence(folder, config, min_confidence, max_error)
+    asked = [name for name, value in {"sets": sets, "prior": prior}.items() if value is not None]
+    known = validated(folder, config, asked)
+    inside = None if known is None or sets is None else known.sets(sets, by_label=sets_by_label)
+    changed = None if known is None or not isinstance(prior, Mapping) else known.priors(prior)
+    loaded = replace(opened(run, adapter, config), sets=inside, priors=changed)
+    if known is not None and prior is not None and changed is None:
+        loaded = replace(loaded, priors=known.priors(_sampled(prior, loaded)))
     labels, validation = loaded.encoder.task.labels, None if known is None else known.shift()
     progress = Progress() if progress is None else progress
     predicted = progress.predicted = Counter(progress.predicted)

@@ -6,19 +6,18 @@ Shapes: N validation rows, K labels.
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from loraft.config.schema import Config
 from loraft.errors import ConfigError, Note, listed
 from loraft.evaluation import conformal, priors
 from loraft.evaluation.metrics import INTERVAL_SCORES, SCORES, Floats, Ints
 from loraft.evaluation.shift import Validation
+from loraft.models import manifest
 from loraft.runs import validation_scores
-
-if TYPE_CHECKING:
-    from loraft.evaluation.predict import Loaded
 
 SAMPLE, LEAST_SAMPLE = 5_000, 50  # rows that label shares are estimated from: the most, and the least
 
@@ -115,24 +114,28 @@ def refuse_void(prior: bool, sets: float | None, sets_by_label: bool, max_error:
         )
 
 
-def validated(loaded: "Loaded", asked: Sequence[str] = ()) -> Validated | None:
+def validated(folder: Path, config: Config, asked: Sequence[str] = ()) -> Validated | None:
     """Returns the validation rows of an adapter; None where it has none, and nothing is asked that needs them.
+
+    Args:
+        folder: of the adapter.
+        config: of the prediction.
+        asked: names of the options that need them.
 
     Raises:
         ConfigError: it has none, and something is asked.
         RunError: their file is damaged.
     """
-    scores = None if loaded.several else validation_scores.read(loaded.folder)
-    if scores is None or not scores.rows:
-        if asked:
-            why = (
-                "a row may have several labels" if loaded.several
-                else f"{loaded.folder} has no {validation_scores.VALIDATION_FILE}"
-            )  # fmt: skip
-            raise ConfigError(
-                f"{asked[0]}: needs scores of validation rows with one label each (got none: {why}); train again, or"
-                " leave it out"
-            )
-        return None
-    log_probs_NK, references_N = scores.arrays()
-    return Validated(scores.labels, loaded.probabilities(log_probs_NK), references_N, np.array(scores.set_aside))
+    several = config.prompt.kind == "multilabel"
+    scores = None if several else validation_scores.read(folder)
+    if scores is not None and scores.rows:
+        log_probs_NK, references_N = scores.arrays()
+        probs_NK = manifest.calibration(folder, config).probabilities(log_probs_NK)
+        return Validated(scores.labels, probs_NK, references_N, np.array(scores.set_aside))
+    if asked:
+        why = "a row may have several labels" if several else f"{folder} has no {validation_scores.VALIDATION_FILE}"
+        raise ConfigError(
+            f"{asked[0]}: needs scores of validation rows with one label each (got none: {why}); train again, or leave"
+            " it out"
+        )
+    return None

@@ -68,9 +68,9 @@ def test_the_longest_prompt_is_measured_exactly(
     lengths: list[int] = []
     judge = fewshot_study.judge
 
-    def measure(model: Any, encoder: Encoder, prompts: Any, *given: Any) -> Any:
+    def measure(model: Any, encoder: Encoder, prompts: Any, *given: Any, **named: Any) -> Any:
         lengths.extend(len(prompt.ids) + max(map(len, encoder.completions_K)) for prompt in prompts)
-        return judge(model, encoder, prompts, *given)
+        return judge(model, encoder, prompts, *given, **named)
 
     monkeypatch.setattr(fewshot_study, "judge", measure)
     overrides = (f"fewshot.selection={selection}", "fewshot.shots=[6]", "data.max_test_rows=30")
