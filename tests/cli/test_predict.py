@@ -75,7 +75,7 @@ def test_max_error_says_before_and_after_how_many_rows_get_a_label(
     assert api.given["min_confidence"] == pytest.approx(0.6899, abs=1e-4)
     for given, message in (
         (["0.001"], r"error: max_error: is not shown with 95% confidence .*--max-error 0\.02"),
-        (["nan"], r"error: max_error: is not between 0 and 1 \(got nan\); give"),
+        (["0"], r"error: max_error: is not between 0 and 1 \(got 0\.0\); give"),
         (["0.05", "--min-confidence", "0.8"], "error: max_error and min_confidence: both"),
     ):
         code, out, err = loraft_says("predict", "--max-error", *given, "câu")
@@ -411,7 +411,6 @@ def test_an_interrupted_prediction_lies_where_a_symlink_leads_to(
     assert Path("ra.csv").is_symlink()
 
 
-@pytest.mark.filterwarnings("ignore:max_error")
 def test_a_promise_goes_on_with_its_own_threshold_only_and_counts_all_rows(
     table: Path, run_dir: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
 ) -> None:
