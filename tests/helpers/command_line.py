@@ -64,11 +64,15 @@ class Double:
         run: Path | None = None,
         adapter: Path | None = None,
         min_confidence: float | None = None,
+        sets: float | None = None,
+        sets_by_label: bool = False,
+        prior: Any = None,
         config: Config | None = None,
         wait: float | None = None,
         progress: Progress | None = None,
-        **decisions: Any,
     ) -> Iterator[Prediction]:
+        decisions: dict[str, Any] = {} if sets is None else {"sets": sets, "sets_by_label": sets_by_label}
+        decisions |= {} if prior is None else {"prior": prior}
         self.config, self.given = config, {"run": run, "min_confidence": min_confidence, "wait": wait, **decisions}
         self.given |= {"adapter": adapter} if adapter is not None else {}
         progress = progress or Progress()
@@ -80,7 +84,7 @@ class Double:
             share = SURE if "hay" in item.text else UNSURE
             label = "positive" if min_confidence is None or share >= min_confidence else None
             probs, inside = {"negative": 1 - share, "positive": share}, ("negative", "positive")
-            yield Prediction(item.row, item.text, label, probs, item.extra, set=inside if "sets" in decisions else None)
+            yield Prediction(item.row, item.text, label, probs, item.extra, set=None if sets is None else inside)
 
 
 def finished(folder: Path, **given: Any) -> Path:
