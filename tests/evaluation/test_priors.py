@@ -1,5 +1,7 @@
 """Changed label shares: Bayes' rule by hand, and shares that are found again among rows without labels."""
 
+import unicodedata
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,12 +15,14 @@ OLD = np.array([0.45, 0.1, 0.45])
 Floats = npt.NDArray[np.float64]
 
 
-def drawn(n: int, shares: npt.ArrayLike, seed: int) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Rows of labels with these shares, and their exact probabilities under `OLD`: normal features, a mean a label."""
+def drawn(
+    n: int, shares: npt.ArrayLike, seed: int, assumed: npt.ArrayLike = OLD
+) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Rows of labels with these shares, and their exact probabilities under others: normal features, a mean a label."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(3, n, p=np.asarray(shares))
     features = 1.5 * np.eye(3)[labels] + rng.normal(size=(n, 3))
-    odds = np.exp(1.5 * features) * OLD
+    odds = np.exp(1.5 * features) * np.asarray(assumed)
     return odds / odds.sum(axis=1, keepdims=True), labels
 
 
@@ -45,6 +49,28 @@ def test_estimated_shares_are_those_of_a_naive_loop() -> None:
             sums = [sums[k] + joint[k] / sum(joint) for k in range(3)]
         new = [one / len(probs) for one in sums]
     np.testing.assert_allclose(priors.estimated(probs, OLD).new_K, new, atol=1e-6)
+
+
+@pytest.mark.parametrize("balanced", [(1 / 3, 1 / 3, 1 / 3), (0.2, 0.7, 0.1)])
+def test_the_shares_that_a_balanced_training_assumes_are_found_on_labelled_rows(balanced: tuple[float, ...]) -> None:
+    probs, labels = drawn(600, OLD, 3, balanced)
+    found, own = priors.assumed(probs, labels), priors.shares(labels, 3)
+    assert np.abs(found - balanced).sum() / 2 < 0.06  # 600 rows; the rows' own shares are 0.23 and 0.6 away
+    np.testing.assert_allclose(priors.estimated(probs, found).new_K, own, atol=1e-5)
+    assert np.abs(priors.estimated(probs, own).new_K - own).max() > 0.1
+    new, _ = drawn(600, (0.2, 0.3, 0.5), 4, balanced)
+    assert np.abs(priors.estimated(new, found).new_K - (0.2, 0.3, 0.5)).max() < 0.06
+
+
+def test_probabilities_of_the_rows_own_shares_are_held_to_assume_these() -> None:
+    others = 0
+    for seed in range(100):
+        probs, labels = drawn(300, OLD, seed)
+        others += not np.array_equal(priors.assumed(probs, labels), priors.shares(labels, 3))
+    assert others <= 4  # of 1 expected; more in 0.4 % of all simulations
+    one = priors.assumed(drawn(60, (0.5, 0.0, 0.5), 0, (0.3, 0.4, 0.3))[0], np.arange(60) % 2 * 2)
+    assert np.isfinite(one).all()
+    assert (one > 0).all()
 
 
 @pytest.mark.parametrize(
@@ -87,6 +113,29 @@ def test_given_shares_are_ordered_and_rounding_is_made_up_for() -> None:
     assert priors.given({"positive": 0.7, "negative": 0.1, "neutral": 0.2}, LABELS) == pytest.approx([0.1, 0.2, 0.7])
 
 
+def test_names_are_composed_and_may_hold_commas() -> None:
+    text = unicodedata.normalize("NFD", "khen, chê=0.25,tích cực=0.75")
+    assert priors.parsed(text) == {"khen, chê": 0.25, "tích cực": 0.75}
+    apart = [unicodedata.normalize("NFD", name) for name in ("tích cực", "khen, chê")]
+    for labels in (apart, ["tích cực", "khen, chê"]):
+        assert priors.given({apart[1]: np.float32(0.25), "tích cực": 0.75}, labels).tolist() == [0.75, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("prior", "told"),
+    [
+        ("negative=0.3,negative=0.5,positive=0.5", r"'negative' has two shares \(got 0\.3 and 0\.5\); give each"),
+        ("tệ=0.3,te\u0323\u0302=0.7", "'tệ' has two shares"),
+        ("negative=một nửa,positive=0.5", r"a share is a label, = and a number \(got 'negative=một nửa'\)"),
+        ("positive=0.5,negative", r"\(got 'negative'\); or give: estimate"),
+        ("positive=0.5,", r"\(got ''\)"),
+    ],
+)
+def test_texts_that_are_no_shares_are_refused(prior: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=f"prior: .*{told}"):
+        priors.parsed(prior)
+
+
 @pytest.mark.parametrize(
     ("prior", "told"),
     [
@@ -94,6 +143,7 @@ def test_given_shares_are_ordered_and_rounding_is_made_up_for() -> None:
         ({"negative": 0.5, "positive": 0.5, "neutral": 0, "vui": 0}, "'vui' is no label"),
         ({"negative": 0.5, "positive": 0.7, "neutral": -0.2}, "neutral is -0.2"),
         ({"negative": float("nan"), "positive": 0.5, "neutral": 0.5}, "negative is nan"),
+        ({"negative": "0.5", "positive": 0.3, "neutral": 0.2}, "negative is 0.5"),
         ({"negative": 0.5, "positive": 0.4, "neutral": 0.2}, "the sum is 1.1"),
     ],
 )

@@ -11,8 +11,10 @@ Source:
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +25,13 @@ from loraft.evaluation.shares import Interval
 
 ROUNDING = 0.02  # by which given shares may miss a sum of 1; they are then divided by it
 CLOSE, MOST_STEPS = 1e-8, 20_000  # of expectation maximisation: change of a share at which it ends, and steps
+SHOWN = 0.01  # p-value below which the probabilities are held to assume other shares than the validation rows have
 WHOLE = 1_000_000  # what a row of weight 1 counts, since scores take whole numbers
 
 
 @dataclass(frozen=True)
 class Priors:
-    """The shares of the labels among the rows that are predicted, and among those that the model was fitted to.
+    """The shares of the labels among the rows that are predicted, and those that the probabilities assume.
 
     Attributes:
         new_K: sums to 1.
@@ -54,20 +57,68 @@ def shares(references_N: npt.NDArray[np.int64], num_labels: int) -> Floats:
     return np.asarray(counts_K / counts_K.sum())
 
 
+def assumed(probs_NK: Floats, references_N: npt.NDArray[np.int64]) -> Floats:
+    """Returns the label shares that probabilities assume, (K,): those of these labelled rows, unless these show others.
+
+    A training with balanced weights or rows gives probabilities for other shares than its data have. A factor for each
+    label, the one under which the rows' mean probabilities are their label shares, then makes their labels likelier
+    than chance explains (likelihood ratio test); the assumed shares are the rows' own over these factors. Then
+    `estimated` gives the rows their own shares. Where no difference is shown the factors would be noise.
+    """
+    from scipy.special import chdtrc
+
+    own_K = shares(references_N, probs_NK.shape[1])
+    plain_NK = np.maximum(probs_NK, np.finfo(np.float64).tiny)
+    moved_NK, factors_K = plain_NK, np.ones(len(own_K))
+    for _ in range(MOST_STEPS):  # Sinkhorn's: columns, then rows, get their sums
+        step_K = own_K / moved_NK.mean(axis=0)
+        if np.abs(np.log(step_K)).max() < CLOSE:
+            break
+        factors_K = factors_K * step_K
+        moved_NK = plain_NK * factors_K
+        moved_NK /= moved_NK.sum(axis=1, keepdims=True)
+    at = np.arange(len(references_N)), references_N
+    gain = float(np.log(moved_NK[at] / plain_NK[at]).sum())
+    if chdtrc(len(own_K) - 1, max(2 * gain, 0.0)) >= SHOWN:
+        return own_K
+    assumed_K = own_K / factors_K
+    return np.asarray(assumed_K / assumed_K.sum())
+
+
+def _by_label(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Returns the shares by composed label (Unicode NFC), as labels are kept."""
+    found: dict[str, float] = {}
+    for name, share in pairs:
+        label = unicodedata.normalize("NFC", str(name).strip())
+        if label in found:
+            raise ConfigError(f"prior: {label!r} has two shares (got {found[label]} and {share}); give each label one")
+        found[label] = share
+    return found
+
+
 def parsed(text: str) -> dict[str, float]:
-    """Returns the shares by label of `negative=0.5,positive=0.5`.
+    """Returns the shares by label of `negative=0.5,positive=0.5`; a comma without = before it belongs to a label.
 
     Raises:
-        ConfigError: a part is no name and number.
+        ConfigError: a part is no name and number, or a label has two shares.
     """
-    found = {}
+    pairs, begun = [], ""
     for part in text.split(","):
-        name, _, share = part.rpartition("=")
+        begun += part
+        name, equals, share = begun.rpartition("=")
+        if not equals:
+            begun += ","
+            continue
         try:
-            found[name.strip()] = float(share)
+            pairs.append((name, float(share)))
         except ValueError:
-            raise ConfigError(f"prior: a share is a label, = and a number (got {part!r}); or give: estimate") from None
-    return found
+            raise ConfigError(
+                f"prior: a share is a label, = and a number (got {begun!r}); or give: estimate, or in Python a mapping"
+            ) from None
+        begun = ""
+    if begun:
+        raise ConfigError(f"prior: a share is a label, = and a number (got {begun[:-1]!r}); or give: estimate")
+    return _by_label(pairs)
 
 
 def given(prior: Mapping[str, float], labels: Sequence[str]) -> Floats:
@@ -76,10 +127,13 @@ def given(prior: Mapping[str, float], labels: Sequence[str]) -> Floats:
     Raises:
         ConfigError: a label is missing or unknown, a share is negative or no number, or the sum is not 1.
     """
+    prior, labels = _by_label(prior.items()), [*_by_label((name, 0.0) for name in labels)]
     wrong = [*(f"{name} is missing" for name in labels if name not in prior)]
     wrong += [f"{name!r} is no label" for name in prior if name not in labels]
-    wrong += [f"{name} is {value}" for name, value in prior.items() if not (0 <= value < math.inf)]  # NaN, too
-    total = sum(prior.values())
+    wrong += [
+        f"{name} is {value}" for name, value in prior.items() if not (isinstance(value, Real) and 0 <= value < math.inf)
+    ]
+    total = 0.0 if wrong else sum(prior.values())
     if not wrong and abs(total - 1) > ROUNDING:
         wrong = [f"the sum is {total:.4g}"]
     if wrong:

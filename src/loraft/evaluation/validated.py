@@ -69,7 +69,8 @@ class Validated:
         Raises:
             ConfigError: as in `priors.given`, or M is too small.
         """
-        old_K = priors.shares(self.references_N, len(self.labels))
+        own_K = priors.shares(self.references_N, len(self.labels))
+        old_K = priors.assumed(self.probs_NK, self.references_N)
         how = ""
         if isinstance(new, Mapping):
             found = priors.Priors(priors.given(new, self.labels), old_K)
@@ -82,8 +83,11 @@ class Validated:
             found = priors.estimated(new, old_K)
             how = f", estimated from {len(new):,} rows (95% interval)"
         bounds = [f" ({low:.3f} to {high:.3f})" for low, high in found.intervals or ()] or [""] * len(old_K)
-        rows = zip(self.labels, found.old_K, found.new_K, bounds, strict=True)
+        rows = zip(self.labels, own_K, found.new_K, bounds, strict=True)
         named = listed(f"{label} {old:.3f} -> {share:.3f}{bound}" for label, old, share, bound in rows)
+        if not np.array_equal(old_K, own_K):
+            shown = listed(f"{label} {share:.3f}" for label, share in zip(self.labels, old_K, strict=True))
+            how += f"; the probabilities assume other shares, as after a balanced training ({shown})"
         told = {
             rows: " and ".join(
                 f"{SCORES[score]} {before[score]:.4f} -> {after[score]:.4f}" for score in INTERVAL_SCORES
