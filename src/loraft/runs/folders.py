@@ -97,7 +97,7 @@ class RunFolder:
             return False
         if not self.begun:
             raise RunError(
-                f"{self.path}: the folder holds files that are not of a {self.kind}; choose another --output or name"
+                f"{self.path}: the folder holds files that are not of {self.a_kind}; choose another --output or name"
             )
         refusal = self.refusal(force=force, resume=resume)
         if refusal is not None:
@@ -172,6 +172,11 @@ class RunFolder:
     def name(self) -> str:
         """The folder's name."""
         return self.path.name
+
+    @property
+    def a_kind(self) -> str:
+        """`kind` with its article, for messages."""
+        return f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
 
     @property
     def how_to_resume(self) -> str:

@@ -12,7 +12,7 @@ from loraft.errors import RunError, listed
 from loraft.runs.folders import RunFolder
 from loraft.runs.from_hub import HUB, HUB_RUN, fetched
 from loraft.runs.lock import working_there
-from loraft.runs.study_folders import SweepFolder
+from loraft.runs.study_folders import AuditFolder, FewshotFolder, RankCurveFolder, SweepFolder
 
 MANIFEST_FILE = HUB_RUN.file  # beside the adapter
 
@@ -43,6 +43,14 @@ class Run(RunFolder):
             return Bundle(run.path)
         if not run.begun and (run.result_is_aside or working_there(run.path)):
             raise RunError(f"{run.path}: the run is not finished (no {cls.results_file}); {run.way_on}")
+        for study in (AuditFolder(run.path), RankCurveFolder(run.path), FewshotFolder(run.path)):
+            if study.begun and not run.begun:
+                inside = listed(one.parent.name for one in sorted(study.path.glob(f"*/{MANIFEST_FILE}")))
+                way = f"name one of its adapters ({inside})" if inside else "name a run; loraft train makes runs"
+                raise RunError(
+                    f"{run.path}: is {study.a_kind}, not a run; loraft report {shlex.quote(str(run.path))} shows it;"
+                    f" {way}"
+                )
         if not run.begun:
             what = "no such run"
             if run.path.is_dir():
