@@ -118,7 +118,7 @@ def _foreign(folder: RunFolder) -> Iterator[Path]:
     for entry in sorted(folder.path.iterdir()):
         if isinstance(folder, SweepFolder) and Run(entry).begun:
             yield from _foreign(Run(entry))
-        elif isinstance(folder, RankCurveFolder) and Bundle(entry).begun:
+        elif isinstance(folder, RankCurveFolder) and entry.is_dir() and fnmatchcase(entry.name, "r[0-9]*"):
             yield from _foreign(Bundle(entry))
         elif not any(fnmatchcase(entry.name, name) for name in known):
             yield entry

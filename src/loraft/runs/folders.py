@@ -6,6 +6,8 @@
     runs/<folds>/    folds.yaml    environment.json  fold<i>/ ...  errors/  predictions.jsonl  folds.json
     runs/<fewshot>/  fewshot.yaml  environment.json  draws.jsonl  plots/  fewshot.json
     runs/<data>/     plots/  data.json
+    runs/<audit>/    audit.yaml    environment.json  rows.sha256  folds-<i>/ ...  predictions.jsonl  audit.json
+    runs/<curve>/    curve.yaml    environment.json  r<rank>/ ...  plots/  curve.json
 
 In each, `.lock` is there while a process works in it, and `.replaced` until work that was begun with --force finishes.
 The results (`metrics.json`, `sweep.json`, ...) are written last: their existence means that the work is finished. All

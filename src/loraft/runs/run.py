@@ -43,15 +43,13 @@ class Run(RunFolder):
             return Bundle(run.path)
         if not run.begun and (run.result_is_aside or working_there(run.path)):
             raise RunError(f"{run.path}: the run is not finished (no {cls.results_file}); {run.way_on}")
-        for study in (AuditFolder(run.path), RankCurveFolder(run.path), FewshotFolder(run.path)):
-            if study.begun and not run.begun:
+        if not run.begun:
+            studies = (AuditFolder(run.path), RankCurveFolder(run.path), FewshotFolder(run.path))
+            if (study := next((one for one in studies if one.begun), None)) is not None:
                 inside = listed(one.parent.name for one in sorted(study.path.glob(f"*/{MANIFEST_FILE}")))
                 way = f"name one of its adapters ({inside})" if inside else "name a run; loraft train makes runs"
-                raise RunError(
-                    f"{run.path}: is {study.a_kind}, not a run; loraft report {shlex.quote(str(run.path))} shows it;"
-                    f" {way}"
-                )
-        if not run.begun:
+                page = f"loraft report {shlex.quote(str(run.path))} shows it"
+                raise RunError(f"{run.path}: is {study.a_kind}, not a run; {page}; {way}")
             what = "no such run"
             if run.path.is_dir():
                 what = f"is not a run directory (no {cls.config_file} or {MANIFEST_FILE} in it)"
