@@ -112,7 +112,7 @@ def _own(path: Path) -> RunFolder:
 
 def _foreign(folder: RunFolder) -> Iterator[Path]:
     """Files and folders that a directory's work did not write."""
-    known = (folder.config_file, folder.results_file, folder.log_file, *WRITTEN)
+    known = [folder.config_file, folder.results_file, folder.log_file, *WRITTEN]
     known += (CLEANED,) if isinstance(folder, AuditFolder) else ()
     known += (CONFIG_FILE, WEIGHTS_FILE) if isinstance(folder, Bundle) else ()  # a cut adapter
     for entry in sorted(folder.path.iterdir()):
