@@ -80,16 +80,9 @@ def with_copies(config: Config, split: str, worst: Collection[int], fingerprint_
         raise RunError(f"{rows.source}: its rows changed since they were audited; loraft audit --force audits them")
     numbers = {*worst}
     wrong = {digest(one.text, one.label) for one in rows.examples if one.row in numbers}
-    whole: dict[str, Any] = {
-        **KEEP_ALL,
-        **dict.fromkeys(LIMITS.values()),
-        "split": None,
-        "fold": None,
-        "extra_train": [],
-    }
-    everything = load_data(
-        config.model_copy(update={"data": config.data.model_copy(update=whole)}), _role(config, split)
-    )
+    whole: dict[str, Any] = {**KEEP_ALL, **dict.fromkeys((*LIMITS.values(), "split", "fold")), "extra_train": []}
+    data = config.data.model_copy(update=whole)
+    everything = load_data(config.model_copy(update={"data": data}), _role(config, split))
     return {one.row for one in everything.examples if digest(one.text, one.label) in wrong}
 
 
