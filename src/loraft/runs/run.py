@@ -46,8 +46,10 @@ class Run(RunFolder):
         if not run.begun:
             studies = (AuditFolder(run.path), RankCurveFolder(run.path), FewshotFolder(run.path))
             if (study := next((one for one in studies if one.begun), None)) is not None:
-                inside = listed(one.parent.name for one in sorted(study.path.glob(f"*/{MANIFEST_FILE}")))
-                way = f"name one of its adapters ({inside})" if inside else "name a run; loraft train makes runs"
+                inside = [one.parent.name for one in sorted(study.path.glob(f"*/{MANIFEST_FILE}"))]
+                way = (
+                    f"name one of its adapters ({listed(inside)})" if inside else "name a run; loraft train makes runs"
+                )
                 page = f"loraft report {shlex.quote(str(run.path))} shows it"
                 raise RunError(f"{run.path}: is {study.a_kind}, not a run; {page}; {way}")
             what = "no such run"
