@@ -83,7 +83,7 @@ def test_max_error_says_before_and_after_how_many_rows_get_a_label(
         assert re.search(message, err), err
     (run_dir / "adapter" / "validation_scores.json").unlink()
     code, _, err = loraft_says("predict", "--max-error", "0.05", "câu")
-    assert (code, "no validation_scores.json, as of earlier versions and" in err) == (1, True)
+    assert (code, "no validation_scores.json, as of cut adapters, merged weights and" in err) == (1, True)
 
 
 def test_predict_gives_probabilities_and_the_other_columns_as_json(

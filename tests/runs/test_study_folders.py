@@ -27,7 +27,10 @@ def test_a_study_is_no_run(tmp_path: Path, kind: type[RunFolder]) -> None:
     folder = begun(kind, tmp_path)
     folder.finish({})
     assert not isinstance(folder, Run)
-    with pytest.raises(RunError, match="not a run directory"):
+    with pytest.raises(
+        RunError,
+        match=r"not a run directory|is a study, not a run; loraft report .* name a run; loraft train makes runs",
+    ):
         Run.open(folder.path)
 
 

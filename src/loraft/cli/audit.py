@@ -74,12 +74,14 @@ def audit(
     if drop_worst is not None:
         copy = cleaned_copy.target(resolved, split, folder, to, force=force)
     try:
-        result = study.audit(resolved, split=split, force=force and to is None, quiet=json)
+        result = study.audit(resolved, split=split, force=force and to is None, quiet=json, drop=drop_worst or 0)
     except KeyboardInterrupt as stop:
         stop.add_note("the same command goes on from there")
         raise
     if copy is not None and drop_worst is not None:
-        rows = cleaned_copy.write_without(resolved, split, study.worst_rows(folder, drop_worst), copy)
+        worst = study.worst_rows(folder, drop_worst)
+        left_out = cleaned_copy.with_copies(resolved, split, worst, result.fingerprint)
+        rows = cleaned_copy.write_without(resolved, split, left_out, copy)
     results_follow()
     if json:
         print_json(result)
@@ -89,5 +91,7 @@ def audit(
         table.show_lines(tables.notes(result))
     say(f"audit: {result.path}")
     if copy is not None:
+        more = len({*worst} - {one.row for one in result.suspects})
         say(f"cleaned copy: {copy} ({rows:,} rows)")
+        say(f"left out: {len(worst):,} rows, {more:,} of them not suspect; other copies: {len(left_out - {*worst}):,}")
     say(f"next: loraft report {shlex.quote(result.path)} shows every suspect row, and why")

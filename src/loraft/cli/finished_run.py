@@ -158,14 +158,18 @@ def refuse_several(given: Mapping[str, object]) -> None:
         )
 
 
-def refuse_fixed(fixed: Sequence[str]) -> None:
+def refuse_fixed(
+    fixed: Sequence[str],
+    way: str = "loraft eval also takes a bare backbone, --zero-shot, or an adapter made elsewhere, --adapter",
+) -> None:
     """Refuses flags that the training of a run has fixed.
+
+    Args:
+        fixed: the flags.
+        way: what else can be done.
 
     Raises:
         ConfigError: if any are given.
     """
     if fixed:
-        raise ConfigError(
-            f"{', '.join(fixed)}: fixed by the run, which was trained with its own; leave it out (loraft eval also"
-            " takes a bare backbone, --zero-shot, or an adapter made elsewhere, --adapter)"
-        )
+        raise ConfigError(f"{', '.join(fixed)}: fixed by the run, which was trained with its own; leave it out ({way})")

@@ -151,7 +151,8 @@ def _cut(
     verbose: bool,
 ) -> None:
     """Cuts a trained adapter to the ranks, and prints their scores."""
-    refuse_fixed([*fixed, *(f"--set {item}" for item in sets if not item.strip().startswith(CHANGEABLE_OF_CUTS))])
+    fixed = [*fixed, *(f"--set {item}" for item in sets if not item.strip().startswith(CHANGEABLE_OF_CUTS))]
+    refuse_fixed(fixed, "loraft sweep without --from trains with any setting")
 
     from loraft.config.resolve import resolve
     from loraft.studies.sweep.grid import expand_ranks

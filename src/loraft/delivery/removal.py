@@ -16,16 +16,17 @@ from loraft.errors import RunError, listed
 from loraft.runs.folders import ASIDE as REPLACED
 from loraft.runs.folders import RunFolder, delete
 from loraft.runs.lock import LOCK_FILE, locked, refuse_locked
+from loraft.runs.peft_folder import CONFIG_FILE, WEIGHTS_FILE
 from loraft.runs.run import Bundle, Run
-from loraft.runs.study_folders import DatasetFolder, FoldsFolder, SweepFolder
+from loraft.runs.study_folders import CLEANED, AuditFolder, DatasetFolder, FoldsFolder, RankCurveFolder, SweepFolder
 from loraft.studies.dataset.records import DatasetStatistics
 
 ASIDE = ".removed-"
 # What work writes into its directory beside config, results and log; a sweep's has its trials, too.
 WRITTEN = (
-    "environment.json", "trackers.json", "before.json", "predictions.jsonl", "explanations.json", "report.html",
-    "adapter", "checkpoints", "errors", "joint-*", "folds-*", "rows.sha256", "plots", "tensorboard", "wandb",
-    LOCK_FILE, f"{LOCK_FILE}-*", REPLACED, f"{ASIDE}*", ".*-[0-9]*", ".DS_Store",
+    "environment.json", "trackers.json", "before.json", "started_from.json", "predictions.jsonl", "explanations.json",
+    "report.html", "adapter", "checkpoints", "errors", "joint-*", "folds-*", "rows.sha256", "plots",
+    "tensorboard", "wandb", LOCK_FILE, f"{LOCK_FILE}-*", REPLACED, f"{ASIDE}*", ".*-[0-9]*", ".DS_Store",
 )  # fmt: skip
 
 
@@ -56,7 +57,7 @@ def to_remove(paths: Iterable[Path], *, checkpoints: bool) -> list[Path]:
                 )
             if foreign := [str(entry.relative_to(path)) for entry in _foreign(folder)]:
                 raise RunError(
-                    f"{path}: holds what is not of a {folder.kind} (got {listed(foreign)}); move it away first"
+                    f"{path}: holds what is not of {folder.a_kind} (got {listed(foreign)}); move it away first"
                 )
             found.append(path)
             continue
@@ -103,7 +104,7 @@ def _own(path: Path) -> RunFolder:
         DatasetStatistics.of(folder)  # its only file is known by what it holds
     elif not folder.recognised and not folder.result_is_aside:
         raise RunError(
-            f"{path}: lacks a {folder.config_file} that is a file, or all else of a {folder.kind}; look at it and"
+            f"{path}: lacks a {folder.config_file} that is a file, or all else of {folder.a_kind}; look at it and"
             " delete it yourself"
         )
     return folder
@@ -111,9 +112,13 @@ def _own(path: Path) -> RunFolder:
 
 def _foreign(folder: RunFolder) -> Iterator[Path]:
     """Files and folders that a directory's work did not write."""
-    known = (folder.config_file, folder.results_file, folder.log_file, *WRITTEN)
+    known = [folder.config_file, folder.results_file, folder.log_file, *WRITTEN]
+    known += (CLEANED,) if isinstance(folder, AuditFolder) else ()
+    known += (CONFIG_FILE, WEIGHTS_FILE) if isinstance(folder, Bundle) else ()  # a cut adapter
     for entry in sorted(folder.path.iterdir()):
         if isinstance(folder, SweepFolder) and Run(entry).begun:
             yield from _foreign(Run(entry))
+        elif isinstance(folder, RankCurveFolder) and entry.is_dir() and fnmatchcase(entry.name, "r[0-9]*"):
+            yield from _foreign(Bundle(entry))
         elif not any(fnmatchcase(entry.name, name) for name in known):
             yield entry

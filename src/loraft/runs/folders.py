@@ -6,6 +6,8 @@
     runs/<folds>/    folds.yaml    environment.json  fold<i>/ ...  errors/  predictions.jsonl  folds.json
     runs/<fewshot>/  fewshot.yaml  environment.json  draws.jsonl  plots/  fewshot.json
     runs/<data>/     plots/  data.json
+    runs/<audit>/    audit.yaml    environment.json  rows.sha256  folds-<i>/ ...  predictions.jsonl  audit.json
+    runs/<curve>/    curve.yaml    environment.json  r<rank>/ ...  plots/  curve.json
 
 In each, `.lock` is there while a process works in it, and `.replaced` until work that was begun with --force finishes.
 The results (`metrics.json`, `sweep.json`, ...) are written last: their existence means that the work is finished. All
@@ -97,7 +99,7 @@ class RunFolder:
             return False
         if not self.begun:
             raise RunError(
-                f"{self.path}: the folder holds files that are not of a {self.kind}; choose another --output or name"
+                f"{self.path}: the folder holds files that are not of {self.a_kind}; choose another --output or name"
             )
         refusal = self.refusal(force=force, resume=resume)
         if refusal is not None:
@@ -172,6 +174,11 @@ class RunFolder:
     def name(self) -> str:
         """The folder's name."""
         return self.path.name
+
+    @property
+    def a_kind(self) -> str:
+        """`kind` with its article, for messages."""
+        return f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
 
     @property
     def how_to_resume(self) -> str:

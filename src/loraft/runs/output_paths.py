@@ -8,7 +8,14 @@ from loraft.config.names import show
 from loraft.errors import ConfigError, RunError
 from loraft.runs.atomic_files import is_stream, replacing
 from loraft.runs.run import Run
-from loraft.runs.study_folders import AuditFolder, DatasetFolder, FewshotFolder, FoldsFolder, SweepFolder
+from loraft.runs.study_folders import (
+    AuditFolder,
+    DatasetFolder,
+    FewshotFolder,
+    FoldsFolder,
+    RankCurveFolder,
+    SweepFolder,
+)
 
 LONG_NAME = 255  # letters, above which a message shows the begin of a path
 HEAD = 64 * 1024  # bytes at the beginning of a file in which its mark stands
@@ -69,7 +76,7 @@ def _of_a_run(path: Path) -> bool:
     # An adapter's or a checkpoint's file lies up to two folders below its run's.
     runs = [
         kind(folder)
-        for kind in (Run, SweepFolder, FoldsFolder, FewshotFolder, AuditFolder)
+        for kind in (Run, SweepFolder, FoldsFolder, FewshotFolder, AuditFolder, RankCurveFolder)
         for folder in path.parents[:3]
     ]
     return any(run.recognised for run in runs) or path == DatasetFolder(path.parent).results_path

@@ -12,7 +12,7 @@ from loraft.errors import RunError, listed
 from loraft.runs.folders import RunFolder
 from loraft.runs.from_hub import HUB, HUB_RUN, fetched
 from loraft.runs.lock import working_there
-from loraft.runs.study_folders import SweepFolder
+from loraft.runs.study_folders import AuditFolder, FewshotFolder, RankCurveFolder, SweepFolder
 
 MANIFEST_FILE = HUB_RUN.file  # beside the adapter
 
@@ -44,6 +44,14 @@ class Run(RunFolder):
         if not run.begun and (run.result_is_aside or working_there(run.path)):
             raise RunError(f"{run.path}: the run is not finished (no {cls.results_file}); {run.way_on}")
         if not run.begun:
+            studies = (AuditFolder(run.path), RankCurveFolder(run.path), FewshotFolder(run.path))
+            if (study := next((one for one in studies if one.begun), None)) is not None:
+                inside = [one.parent.name for one in sorted(study.path.glob(f"*/{MANIFEST_FILE}"))]
+                way = (
+                    f"name one of its adapters ({listed(inside)})" if inside else "name a run; loraft train makes runs"
+                )
+                page = f"loraft report {shlex.quote(str(run.path))} shows it"
+                raise RunError(f"{run.path}: is {study.a_kind}, not a run; {page}; {way}")
             what = "no such run"
             if run.path.is_dir():
                 what = f"is not a run directory (no {cls.config_file} or {MANIFEST_FILE} in it)"

@@ -4,11 +4,14 @@ They share file handling with `Run` but are separate types, so that `predict` ne
 """
 
 import shlex
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from loraft.config.resolve import load_config
 from loraft.errors import ConfigError
 from loraft.runs.folders import RunFolder
+
+CLEANED = "*.cleaned.*"  # copies of audited data, in the audit's folder
 
 
 class SweepFolder(RunFolder):
@@ -163,7 +166,9 @@ class AuditFolder(RunFolder):
     @property
     def how_to_resume(self) -> str:
         """The command that continues this audit, for messages."""
-        return f"loraft audit --config {shlex.quote(str(self.config_path))}"
+        split = self.rows_path.read_text(encoding="utf-8").partition("  ")[2].strip() if self.rows_path.exists() else ""
+        given = f" --split {shlex.quote(split)}" if split not in ("", "train") else ""
+        return f"loraft audit --config {shlex.quote(str(self.config_path))}{given}"
 
     def refusal(self, *, force: bool, resume: bool) -> str | None:
         """None: the same command goes on, or shows the results again."""
@@ -171,8 +176,12 @@ class AuditFolder(RunFolder):
 
     @property
     def rows_path(self) -> Path:
-        """The fingerprint of the rows that are audited."""
+        """The fingerprint of the rows that are audited, and the name of their split."""
         return self.path / "rows.sha256"
+
+    def _own_entries(self) -> list[Path]:
+        """As in `RunFolder`, without cleaned copies: `force` keeps what may be somebody's data."""
+        return [entry for entry in super()._own_entries() if not fnmatchcase(entry.name, CLEANED)]
 
     def fold_pass(self, folds: range) -> "JointPass":
         """The directory of the training of the adapters of these folds."""

@@ -15,7 +15,7 @@ from loraft.errors import RunError, listed
 from loraft.evaluation import tables as evaluation_tables
 from loraft.runs.lock import working_there
 from loraft.runs.output_paths import check_target, head, writing
-from loraft.runs.run import Run, places
+from loraft.runs.run import Bundle, Run, places
 from loraft.runs.study_folders import (
     AuditFolder,
     DatasetFolder,
@@ -84,6 +84,10 @@ def document(folder: Path) -> Document:
     for kind, more in ((Run, ""), (SweepFolder, ", or name one of its runs"), (FoldsFolder, "")):
         if kind(folder).begun:
             remedy = f"{kind(folder).way_on}{more}"
+    if Bundle(folder).begun:
+        remedy = f"loraft eval --run {shlex.quote(str(folder))} measures a bundle"
+        if RankCurveFolder(folder.parent).finished:
+            remedy = f"loraft report {shlex.quote(str(folder.parent))} has its scores"
     raise RunError(f"{folder}: nothing finished to report (got none of {', '.join(KINDS)}); {remedy}")
 
 

@@ -16,6 +16,7 @@ from loraft.errors import ConfigError, DataError, RunError
 from loraft.models.load import build
 from loraft.runs.predictions import read_rows
 from loraft.runs.run import Run
+from loraft.runs.study_folders import AuditFolder
 from loraft.studies.audit import fold_adapters
 from loraft.studies.audit.audit import audit, audit_folder, folds_of, found_in, worst_rows
 from loraft.studies.audit.fold_adapters import FoldAdapters, FoldTrainer
@@ -74,6 +75,11 @@ def test_the_rows_are_kept_with_their_probabilities_and_weights_are_deleted(
     assert result.rows == 48
     assert not list(Path(result.path).glob("folds-*"))
     assert AuditResult.of(audit_folder(section)) == result
+    folder = audit_folder(section)
+    assert "--split" not in folder.how_to_resume
+    (Path(result.path) / "khác.cleaned.csv").touch()
+    assert Path(result.path) / "khác.cleaned.csv" not in folder._own_entries()  # --force keeps it
+    (Path(result.path) / "khác.cleaned.csv").unlink()
 
 
 def test_a_finished_audit_is_shown_again_unless_the_rows_or_the_config_changed(
@@ -163,6 +169,12 @@ def test_suspects_are_sorted_and_say_what_rows_alike_have(tmp_path: Path) -> Non
     assert found["agreement"] == pytest.approx(45 / 48)
 
 
+def test_the_way_on_names_the_split(tmp_path: Path) -> None:
+    folder = AuditFolder(tmp_path)
+    folder.rows_path.write_text("0123  dữ liệu.csv\n", encoding="utf-8")
+    assert folder.how_to_resume.endswith("audit.yaml --split 'dữ liệu.csv'")
+
+
 def test_private_sentences_are_in_no_file_of_the_audit(tmp_path: Path) -> None:
     result = audit(config(tmp_path, "output.texts=false"), quiet=True)
     for path in Path(result.path).rglob("*"):
@@ -177,7 +189,7 @@ def test_the_worst_rows_are_those_of_the_lowest_probability(audited: tuple[Confi
     worst = worst_rows(audit_folder(section), 5)
     assert max(rows[i] for i in worst) <= min(p for i, p in rows.items() if i not in worst)
     with pytest.raises(ConfigError, match="would leave no row"):
-        worst_rows(audit_folder(section), 48)
+        audit(section, quiet=True, drop=48)
 
 
 def test_what_cannot_be_audited_is_refused(tmp_path: Path) -> None:

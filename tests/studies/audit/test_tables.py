@@ -38,8 +38,11 @@ def test_the_terminal_shows_the_first_rows_in_80_columns() -> None:
 def test_the_notes_count_rows_and_conflicts() -> None:
     text = " ".join(tables.notes(RESULT))
     assert "32 of 100 labels are probably wrong (32.0%)" in text
-    assert "agree with 91.0% of all labels" in text
-    assert "1 groups of the same or nearly the same sentences have several labels (3 rows); 6 rows repeat" in text
+    assert "the most probable label is the given one in 91.0% of all rows" in text
+    assert (
+        "sentences with several labels: 1 (3 rows); rows that repeat the sentence and label of an earlier one: 6."
+        in text
+    )
 
 
 def test_the_page_says_why_and_escapes_what_comes_from_the_data(tmp_path: Path) -> None:

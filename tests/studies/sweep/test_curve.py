@@ -11,16 +11,19 @@ from helpers.tiny import backbone, encoder, prompts
 from safetensors.torch import load_file
 
 from loraft.config.resolve import resolve
+from loraft.delivery.removal import remove, to_remove
 from loraft.engine import scorer
 from loraft.errors import ConfigError, RunError
 from loraft.evaluation.evaluate import evaluate
 from loraft.models.adapter import add_adapters
 from loraft.models.truncation import cut
 from loraft.runs.bundle import config_of
+from loraft.runs.output_paths import check_target
 from loraft.runs.predictions import read_predictions
 from loraft.runs.run import Bundle, Run, find_run
 from loraft.runs.study_folders import RankCurveFolder
 from loraft.studies import report
+from loraft.studies.compare.compare import compare
 from loraft.studies.sweep import curve, curve_tables, runner
 from loraft.studies.sweep.curve_records import RankCurve
 
@@ -174,6 +177,29 @@ def test_without_texts_no_sentence_is_written(output: Path, tmp_path: Path) -> N
     written = "".join(path.read_text("utf-8") for path in tmp_path.rglob("*.json*"))
     assert sentences
     assert not any(text in written for text in sentences)
+
+
+def test_a_cut_adapter_is_no_run_to_compare_or_to_report(result: RankCurve) -> None:
+    point = Path(result.points[2].run)
+    with pytest.raises(RunError, match=r"r2: has no results of a run .*\(got a bundle.*loraft sweep --from compares"):
+        compare([result.source, point])
+    with pytest.raises(RunError, match=r"r2: nothing finished .*; loraft report .*hạng-r4-cut'? has its scores"):
+        report.markdown(point)
+    with pytest.raises(RunError, match=r"is a rank curve, not a run; loraft report .*; name one of its .*\(r1, r2\)"):
+        Run.open(result.path)
+
+
+def test_only_a_whole_curve_is_removed_and_no_file_of_it_replaced(result: RankCurve, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(result.path, tmp_path / "hạng"))
+    for file in ("curve.json", "r2/adapter_config.json"):
+        with pytest.raises(ConfigError, match="is a file of a run or study"):
+            check_target(copy / file, "--to", own=lambda path: False, force=True)
+    (copy / "r2" / "của em.txt").touch()
+    with pytest.raises(RunError, match=r"holds what is not of a rank curve \(got r2/của em.txt\)"):
+        to_remove([copy], checkpoints=False)
+    (copy / "r2" / "của em.txt").unlink()
+    remove(to_remove([copy], checkpoints=False))
+    assert not copy.exists()
 
 
 def test_ranks_above_the_runs_are_refused(output: Path) -> None:

@@ -3,6 +3,7 @@
 The same command can be run again: it goes on after an interruption, and shows a finished audit again.
 """
 
+import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import numpy as np
 
 from loraft.config.kinds import refuse_label_sets
 from loraft.config.names import shortened
+from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, load_data, warn_of_notes
@@ -34,7 +36,7 @@ from loraft.studies.audit.records import FOLDS, AuditResult, Conflict, SuspectRo
 if TYPE_CHECKING:  # imports torch
     from loraft.studies.audit.fold_adapters import FoldAdapters
 
-INVERSE_PENALTY = 5.0  # C of the logistic regression
+INVERSE_PENALTY = 5.0  # C of the logistic regression; chosen on test rows of finished runs
 TINY = 1e-12  # of probabilities that are multiplied
 
 
@@ -47,7 +49,9 @@ def audit_folder(config: Config, split: str = "train") -> AuditFolder:
     return AuditFolder(Path(config.output.folder) / name)
 
 
-def audit(config: Config, *, split: str = "train", force: bool = False, quiet: bool = False) -> AuditResult:
+def audit(
+    config: Config, *, split: str = "train", force: bool = False, quiet: bool = False, drop: int = 0
+) -> AuditResult:
     """Trains one adapter for each of five folds, and finds the labels that they contradict.
 
     Args:
@@ -55,15 +59,19 @@ def audit(config: Config, *, split: str = "train", force: bool = False, quiet: b
         split: that is audited: "train", "validation", "test", another name in the source, or a file.
         force: begin anew.
         quiet: draw no progress bar.
+        drop: number of rows that a copy shall lack.
 
     Raises:
-        ConfigError: a row has any number of labels, or the config's adapters cannot share a backbone.
+        ConfigError: a row has any number of labels, the config's adapters cannot share a backbone, or `drop` leaves
+            no row.
         DataError: too few rows of a label for five folds.
         RunError: the folder holds an audit of another config or other rows.
     """
     refuse_label_sets(config, "audit")
     _refuse_own_backbones(config)
     rows = load_data(config, split)
+    if drop >= len(rows):
+        raise ConfigError(f"--drop-worst: would leave no row (got {drop} of {len(rows)} rows); drop fewer")
     fold_N = folds_of(config, rows)
     warn_of_notes([rows])
     folder = audit_folder(config, split)
@@ -80,7 +88,7 @@ def audit(config: Config, *, split: str = "train", force: bool = False, quiet: b
         folder = AuditFolder.create(folder.path.parent, folder.name, force=force)
         try:
             write_text(folder.config_path, dump_config(config))
-            write_text(folder.rows_path, rows.fingerprint)
+            write_text(folder.rows_path, _written(rows))
             keep_environment(folder.environment_path, config, anew=force)
             return _judged(FoldAdapters(config, rows, np.asarray(fold_N), base, encoder, quiet), folder)
         except Exception as error:
@@ -109,7 +117,7 @@ def _judged(adapters: "FoldAdapters", folder: AuditFolder) -> AuditResult:
     found = found_in(config, rows, probs_NK, labels)
     result = AuditResult(
         path=str(folder.path), backbone=config.model.label, data=config.data.source, task=config.prompt.task,
-        labels=labels, split=rows.name, source=rows.source, rows=len(rows), fingerprint=rows.fingerprint, folds=FOLDS,
+        labels=labels, split=rows.name, source=rows.source, rows=len(rows), fingerprint=fingerprint(rows), folds=FOLDS,
         seconds=round(seconds, 1), **found,
     )  # fmt: skip
     folder.finish(result)
@@ -196,22 +204,30 @@ def folds_of(config: Config, rows: Split) -> list[int]:
 
 
 def worst_rows(folder: AuditFolder, count: int) -> list[int]:
-    """The numbers of the rows with the most suspect labels of a finished audit, by their quality.
-
-    Raises:
-        ConfigError: the audit has no more rows than that.
-    """
+    """The numbers of the rows with the most suspect labels of a finished audit, by their quality."""
     rows = read_rows(Run(folder.path))
-    if count >= len(rows):
-        raise ConfigError(f"--drop-worst: would leave no row (got {count} of {len(rows)} rows); drop fewer")
     return [row.row for row in sorted(rows, key=lambda row: (row.probs or {})[str(row.label)])[:count]]
+
+
+def fingerprint(rows: Split) -> str:
+    """SHA-256 over texts, labels and row numbers, by which a cleaned copy leaves rows out."""
+    return hashlib.sha256(f"{rows.fingerprint} {rows.examples.rows.tolist()}".encode()).hexdigest()
+
+
+def _written(rows: Split) -> str:
+    return f"{fingerprint(rows)}  {rows.name}\n"  # as sha256sum writes it
 
 
 def _check_begun(folder: AuditFolder, config: Config, rows: Split) -> None:
     """Refuses to go on with, or to show, an audit of another config or of other rows."""
     hint = "--force begins anew, --set name=NAME keeps both"
     check_same_config(folder.config_path, config, free=(*OUTPUT_KEYS, *STUDY_SECTIONS), hint=hint)
-    if folder.rows_path.exists() and folder.rows_path.read_text(encoding="utf-8") != rows.fingerprint:
+    if folder.finished and load_config(folder.config_path).output.texts and not config.output.texts:
+        raise RunError(
+            f"{folder.path}: holds sentences, which this audit shall not (got output.texts=false); loraft runs remove"
+            " deletes it, --set name=NAME audits again beside it"
+        )
+    if folder.rows_path.exists() and folder.rows_path.read_text(encoding="utf-8") != _written(rows):
         raise RunError(f"{folder.path}: the rows of {rows.source} changed since this audit was begun; {hint}")
 
 

@@ -2,9 +2,8 @@
 
 Where that is faster, which is on every GPU, they train in one pass over one stream of batches: the copy of a batch that
 belongs to an adapter has the weight 0 at the rows of the adapter's own fold. Elsewhere one trains after the other, on
-the rows of the other folds. No rows are set aside to pick a checkpoint: the weights after the last step count. An
-adapter learns wrong labels by heart in later epochs, which helps it nothing on rows that it never saw, so that a part
-of the epochs of a training is enough (`EPOCHS`).
+the rows of the other folds. No rows are set aside to pick a checkpoint: the weights after the last step count. They
+train for a part of the epochs of a training (`EPOCHS`).
 
 Letters: N rows, K labels.
 """
@@ -37,7 +36,7 @@ from loraft.training.learning_rate import learning_rate
 from loraft.training.memory import most_adapters
 from loraft.training.whole_checkpoints import delete_later, newest_checkpoint
 
-EPOCHS = 2 / 3  # of those of a training; docs/audit.md has what more and fewer do
+EPOCHS = 2 / 3  # of those of a training, for time; docs/audit.md has what was measured
 
 
 class FoldTrainer(JointTrainer):

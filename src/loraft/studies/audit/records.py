@@ -15,9 +15,9 @@ class SuspectRow:
 
     Attributes:
         row, text, label: as in the data; the text is "" where `output.texts` is false.
-        suggestion: the most probable label by the adapter that did not learn from the row.
+        suggestion: the most probable label by the adapter and the linear model that did not learn from the row.
         quality: of the label, in [0, 1]; the rows are sorted by it, the most suspect first.
-        prob_label, prob_suggestion: probabilities of the two, in [0, 1].
+        prob_label, prob_suggestion: probabilities of the two, in [0, 1], over adapter and linear model.
         alike: number of other rows with the same or nearly the same sentence, by label.
     """
 

@@ -61,16 +61,17 @@ def page_conflicts(result: AuditResult) -> list[Part]:
 
 def notes(result: AuditResult) -> list[str]:
     """What was found and what it means, one sentence a line."""
-    total = len(result.suspects)
+    total, groups, repeats = len(result.suspects), len(result.conflicts), result.duplicates
     rows = sum(len(numbers) for one in result.conflicts for numbers in one.rows.values())
     return [
         f"{total:,} of {result.rows:,} labels are probably wrong ({total / result.rows:.1%}), by confident learning;"
-        f" the adapters agree with {result.agreement:.1%} of all labels.",
-        f"Each row was judged by an adapter that learned from the other {result.folds - 1} of {result.folds} folds,"
-        " none of which holds the same or nearly the same sentence. p is its probability of the label.",
+        f" the most probable label is the given one in {result.agreement:.1%} of all rows.",
+        f"Each row was judged by an adapter and a linear model that learned from the other {result.folds - 1} of"
+        f" {result.folds} folds, none of which holds the same or nearly the same sentence. p is the probability of the"
+        " label: the geometric mean of both, normalised.",
         "A suspect label may be right: the sentence may be hard, or the model wrong. Look before you change it.",
-        f"{len(result.conflicts):,} groups of the same or nearly the same sentences have several labels ({rows:,}"
-        f" rows); {result.duplicates:,} rows repeat the sentence and label of an earlier one.",
+        f"Groups of the same or nearly the same sentences with several labels: {groups:,} ({rows:,} rows); rows that"
+        f" repeat the sentence and label of an earlier one: {repeats:,}.",
     ]
 
 

@@ -18,7 +18,7 @@ from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.intervals import Difference
 from loraft.runs.predictions import RunPredictions, difference_of_rows, read_predictions
 from loraft.runs.records import flattened, record_from
-from loraft.runs.run import Run
+from loraft.runs.run import Bundle, Run
 
 OUTCOMES = ("mended", "broken", "wrong in both")  # of a row that two runs answer differently, in the order of tables
 
@@ -157,7 +157,13 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
         raise RunError(
             f"compare: the same run twice (got {twice}); give each run once; the name of a sweep means its best trial"
         )
-    first, *others = [read_predictions(Run.open(path)) for path in paths]
+    opened = [Run.open(path) for path in paths]
+    if (bundle := next((run for run in opened if isinstance(run, Bundle)), None)) is not None:
+        raise RunError(
+            f"{bundle.path}: has no results of a run to compare (got a bundle, such as a cut adapter); the table of"
+            " loraft sweep --from compares cuts, loraft eval --run measures any bundle"
+        )
+    first, *others = map(read_predictions, opened)
     for other in others:
         reason = difference_of_rows(first, other)
         if reason is not None:

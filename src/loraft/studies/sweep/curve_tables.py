@@ -42,7 +42,7 @@ def curve_notes(result: RankCurve) -> list[str]:
     return [
         f"cut: the adapter of {result.source} (rank {result.rank}), in each layer to the nearest update of that rank;"
         " nothing was trained again",
-        f"{cuts} ranks were cut and scored {how} in {result.seconds:.1f} s; the training of rank {result.rank} took"
+        f"ranks cut: {cuts}, scored {how} in {result.seconds:.1f} s; the training of rank {result.rank} took"
         f" {result.training_seconds:.1f} s, both together are {1 + share:.2f} of it",
         f"in brackets: {result.confidence:.0%} interval over {result.n:,} test rows; energy: share of the update's"
         " squared Frobenius norm",
