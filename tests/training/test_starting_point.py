@@ -149,6 +149,24 @@ def test_an_interrupted_training_resumes_from_its_own_checkpoint(copied: Run, mo
         train(onward(copied), resume=True, quiet=True)
 
 
+def test_rows_that_were_added_meanwhile_are_not_mixed_into_a_resumed_training(
+    copied: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = copied.path.with_name("thêm.csv")
+    added.write_text("sentence,sentiment\nlớp đông,negative\n", encoding="utf-8")
+    config = onward(copied, f"data.extra_train=[{added}]")
+
+    def stopped(*given: Any) -> TrainReport:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pipeline, "fit_adapter", stopped)
+        train(config, quiet=True)
+    added.write_text("sentence,sentiment\nlớp đông,negative\nphòng nóng,negative\n", encoding="utf-8")
+    with pytest.raises(RunError, match=r"was begun with other rows \(got another train split\); put its data back"):
+        train(config, resume=True, quiet=True)
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [

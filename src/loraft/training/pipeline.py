@@ -38,7 +38,7 @@ from loraft.runs.environment import keep_environment
 from loraft.runs.lock import locked
 from loraft.runs.predictions import write_rows
 from loraft.runs.records import write_record
-from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config, of_its_version
+from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config, check_same_rows, of_its_version
 from loraft.runs.run import Run, WorkerRun, default_name, run_of
 from loraft.runs.storage import reraise
 from loraft.training import memory
@@ -169,10 +169,14 @@ def _train_and_judge(
     run: Run, inputs: TrainingInputs, fit: Fit, trackers: Trackers, resume: bool, figures: bool, *, empty: bool
 ) -> RunResult:
     config, splits, encoder, base = inputs.config, inputs.splits, inputs.encoder, inputs.base
+    fingerprints = {name: split.fingerprint for name, split in splits.items()}
     if resume and run.config_path.exists():
         hint = f"{run.how_to_resume} continues it as it was begun, --force begins again"
         check_same_config(run.config_path, config, free=(*OUTPUT_KEYS, *STUDY_SECTIONS), hint=hint)
+        hint = "put its data back as they were to go on, or --force begins again"
+        check_same_rows(run.rows_path, fingerprints, hint=hint)
     write_text(run.config_path, dump_config(config))
+    write_record(run.rows_path, fingerprints)
     made_in = keep_environment(run.environment_path, config)
     trackers.open()
     # Before the adapter: pissa and olora move weights out of the backbone.
@@ -201,7 +205,6 @@ def _train_and_judge(
         trackers.log({"step": report.steps, **{f"test_{key}": value for key, value in after.scores.items()}})
         scores = {"accuracy": after.accuracy, "macro_f1": after.macro_f1}
         scores[Metric.of(config).key] = after.scores[Metric.of(config).key]
-        fingerprints = {name: split.fingerprint for name, split in splits.items()}
         labels, rows_of = encoder.task.labels, splits["train"].examples.labels
         counts = {} if found.thresholds else {label: rows_of.count(k) for k, label in enumerate(labels)}
         data = manifest.DataIdentity(config.data.source, fingerprints, splits["train"].pool, counts)
