@@ -72,6 +72,7 @@ class TrainingInputs:
         base: the bare backbone; it is bare again after the training, also after an error.
         baseline: the backbone's own scores on the test split, where they are known.
         start: the finished run whose adapter the training goes on from.
+        warnings: what the user was warned of, which the results shall say, too.
     """
 
     config: Config
@@ -80,6 +81,7 @@ class TrainingInputs:
     base: PreTrainedModel
     baseline: EvaluationReport | None = None
     start: StartingPoint | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def train(config: Config, *, force: bool = False, resume: bool = False, quiet: bool = False) -> RunResult:
@@ -112,14 +114,17 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
     splits = training_splits(config)
     refuse_unmeasured(config, splits["validation"])
     warn_of_notes(splits.values())
+    known = () if start is None else start.known_rows(config, splits)
+    for sentence in known:
+        warnings.warn(sentence, stacklevel=2)
     if is_main_process():
         run_of(config).check(force=force, resume=resume)
     with locked(run_of(config).path, force=force):
         encoder, base = build(config)  # what cannot be loaded is told before anything in the folder changes
         run = start_run(config, force=force, resume=resume)
-        inputs = TrainingInputs(config, splits, encoder, base, start=start)
+        inputs = TrainingInputs(config, splits, encoder, base, start=start, warnings=known)
         result = run_training(run, inputs, resume=resume, quiet=quiet)
-    told = [*advice.cut_away(config, result.after.cut, "test")]  # in other words before the training
+    told = [*known, *advice.cut_away(config, result.after.cut, "test")]  # in other words before the training
     for sentence in result.warnings:
         if sentence not in told:
             warnings.warn(sentence, stacklevel=2)
@@ -231,6 +236,7 @@ def _train_and_judge(
     )
     if is_main_process():
         result = with_baselines_and_warnings(result, run, config, splits, rows)
+        result = replace(result, warnings=(*inputs.warnings, *result.warnings))
     with spared("the model card", f"loraft push {shlex.quote(str(run.path))}"):
         write_text(run.adapter / CARD_FILE, model_card(run, config, result))
     run.finish(result)
