@@ -55,6 +55,8 @@ def test_folds_are_proposed_for_few_rows_with_one_label_each(
     monkeypatch.setattr(api, "train", lambda *given, **named: few)
     assert "note: 100 training rows are few; --folds 5" in loraft_says("train")[2]
     assert "--folds" not in loraft_says("train", "--set", "prompt.kind=multilabel")[2]
+    finished(here / "runs" / "cũ")
+    assert "--folds" not in loraft_says("train", "--from", "cũ")[2]  # which does not go with it
 
 
 def test_train_prints_json_on_request(api: Double, here: Path, loraft_says: Says) -> None:
@@ -200,6 +202,9 @@ def test_from_a_run_its_config_goes_on_under_the_name_of_the_next_round(
     assert api.config.name == "khác"
     loraft_says("train", "--from", "runs/cũ-round9", "--output", "nơi khác")
     assert (api.config.name, api.config.output.folder) == ("cũ-round10", "nơi khác")
+    (here / "runs" / "cũ" / "adapter").mkdir()
+    loraft_says("train", "--from", "runs/cũ/adapter/..")
+    assert (api.config.name, api.config.train.from_run) == ("cũ-round2", str(here / "runs" / "cũ"))
 
 
 def test_added_rows_stay_from_round_to_round(api: Double, here: Path, loraft_says: Says) -> None:

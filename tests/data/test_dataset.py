@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import unicodedata
 import warnings
 from collections import Counter
@@ -418,6 +419,24 @@ def test_further_rows_are_in_no_fold(with_extra_rows: Callable[..., dict[str, Sp
     texts = {name: [*split.texts] for name, split in with_extra_rows("data.fold=1/3").items()}
     assert texts["train"][-3:] == ["câu mới", f"train {TEXTS[0]}", f"test {TEXTS[1]}"]
     assert "câu mới" not in [*texts["validation"], *texts["test"]]
+
+
+def test_further_rows_that_are_named_twice_are_read_once(
+    with_extra_rows: Callable[..., dict[str, Split]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.symlink("thêm.csv", "nữa.csv")
+    named = f"data.extra_train=[thêm.csv, ./thêm.csv, {tmp_path}/a/../thêm.csv, nữa.csv]"
+    assert with_extra_rows(named)["train"] == with_extra_rows()["train"]
+
+
+def test_further_rows_in_another_encoding_are_to_be_saved_as_utf_8(
+    with_extra_rows: Callable[..., dict[str, Split]], tmp_path: Path
+) -> None:
+    (tmp_path / "thêm.csv").write_bytes("sentence,sentiment\nphòng nóng,negative\n".encode("cp1258", "replace"))
+    with pytest.raises(DataError, match="not valid UTF-8; save the file as UTF-8\n") as error:
+        with_extra_rows()
+    assert "data.encoding" not in str(error.value)
 
 
 def test_another_source_has_further_rows_of_its_own(tmp_path: Path) -> None:

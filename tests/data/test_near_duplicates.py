@@ -1,11 +1,13 @@
 """Near-duplicates against the Jaccard index computed pair by pair."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loraft.data import near_duplicates as module
-from loraft.data.near_duplicates import Overlap, near_duplicates, rows_also_in
+from loraft.data.near_duplicates import Overlap, first_unlike, near_duplicates, rows_also_in
 
 
 def jaccard(one: str, other: str, n: int = 4) -> float:
@@ -26,6 +28,24 @@ def test_pairs_are_those_above_the_threshold_by_the_definition(left: list[str], 
     found = {(pair.left, pair.right): pair.jaccard for pair in near_duplicates(left, right, threshold=0.5)}
     every = {(i, j): jaccard(one, other) for i, one in enumerate(left) for j, other in enumerate(right)}
     assert found == pytest.approx({pair: value for pair, value in every.items() if value > 0.5})
+
+
+@settings(deadline=None, max_examples=40)
+@given(texts=st.lists(SENTENCE, max_size=12), count=st.integers(0, 6))
+def test_the_first_unlike_sentences_are_those_of_the_definition(texts: list[str], count: int) -> None:
+    chosen: list[int] = []
+    for i, text in enumerate(texts):
+        if len(chosen) < count and all(jaccard(text, texts[j]) <= 0.5 for j in chosen):
+            chosen.append(i)
+    assert first_unlike(texts, count, threshold=0.5) == chosen
+
+
+def test_of_alike_sentences_no_pairs_are_kept() -> None:
+    texts = [f"thầy dạy hay và rất nhiệt tình trong giờ học {i}" for i in range(1000)]  # a million pairs
+    tracemalloc.start()
+    assert first_unlike(texts, 400, threshold=0.5) == [0]
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 def test_a_pair_at_the_threshold_is_not_above_it() -> None:

@@ -77,7 +77,7 @@ def test_a_folder_that_holds_files_of_the_user_stays_and_they_are_named(runs: Pa
 
 
 def test_what_work_writes_is_no_file_of_the_user(runs: Path) -> None:
-    files = "trackers.json report.html .lock-12 .metrics-123.json tensorboard .replaced started_from.json"
+    files = "trackers.json report.html .lock-12 .metrics-123.json tensorboard .replaced started_from.json rows.json"
     for name in files.split():
         (runs / "run" / name).touch()
     (runs / "sweep" / "joint-ab12" / "best").mkdir(parents=True)

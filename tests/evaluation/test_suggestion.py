@@ -1,7 +1,9 @@
 """Which rows are worth labelling: the least sure ones, no two alike, in a form that training reads."""
 
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,15 @@ from loraft.data.near_duplicates import near_duplicates
 from loraft.data.readers import input_rows
 from loraft.data.records import BadRow, Example, Row
 from loraft.evaluation.predict import Prediction
-from loraft.evaluation.suggestion import ALIKE, margin, suggest, to_be_labelled, worth_asking, write_rows
+from loraft.evaluation.suggestion import (
+    ALIKE,
+    WITHOUT_LABEL,
+    margin,
+    suggest,
+    to_be_labelled,
+    worth_asking,
+    write_rows,
+)
 
 LABELS = ("negative", "neutral", "positive")
 
@@ -72,7 +82,9 @@ def test_rows_with_a_label_and_known_sentences_are_not_asked_about() -> None:
         BadRow(4, "no text"),
         Example("mới", None, 5, {"sentiment": float("nan")}),
     ]
-    assert [row.row for row in worth_asking(rows, "sentiment", ["đã học"])] == [2, 4, 5]
+    notes = Counter[str]()
+    assert [row.row for row in worth_asking(rows, "sentiment", ["đã học"], notes)] == [2, 4, 5]
+    assert notes == {WITHOUT_LABEL: 3}
     unreadable = Prediction(4, "", None, error="no text")
     assert suggest([unreadable], 3) == ([], 0)
 
@@ -99,7 +111,8 @@ def test_what_a_person_fills_in_is_read_by_training(suffix: str, tmp_path: Path)
 
 def test_without_texts_the_number_of_the_row_stands_for_it() -> None:
     chosen, _ = suggest(predicted(["thầy dạy hay"], [[0.5, 0.4, 0.1]]), 1)
-    assert to_be_labelled(chosen, "sentence", "mã", texts=False) == [{"row": 1, "mã": None}]
+    chosen = [replace(chosen[0], extra={"row": "của em", "gốc": "thầy dạy hay"})]
+    assert to_be_labelled(chosen, "sentence", "nhãn", texts=False) == [{"nhãn": None, "row": 1}]
     out = io.StringIO()
     write_rows([{"a": 1}, {"a": 2, "b": None}], out, json_lines=False)
     assert out.getvalue() == "a,b\n1,\n2,\n"

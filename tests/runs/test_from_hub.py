@@ -10,12 +10,14 @@ from helpers.pushed import change_bundle, finished_run
 from huggingface_hub import constants
 from huggingface_hub.utils import enable_progress_bars
 
-from loraft.cli.finished_run import run_or_adapter
+from loraft.cli.finished_run import config_to_go_on, run_or_adapter
 from loraft.errors import RunError
 from loraft.models.load import load_run
 from loraft.runs.bundle import config_of
+from loraft.runs.from_hub import short_name
 from loraft.runs.peft_folder import refuse_changed
 from loraft.runs.run import Bundle, Run, find_run
+from loraft.training.starting_point import starting_point
 
 
 @pytest.fixture
@@ -36,7 +38,8 @@ def test_no_code_no_pickle_and_no_place_on_this_machine_comes_from_a_strangers_r
     run = finished_run(tmp_path / "chạy", f"output={tmp_path / 'chỗ của người khác'}")
     config = config_of(run).model_dump()
     config["model"] |= {"name": "ai/co-ma", "revision": "a1" * 20, "trust_remote_code": True, "cache_dir": "/chỗ/khác"}
-    config["data"]["cache_dir"] = "/chỗ/khác"
+    config["data"] |= {"cache_dir": "/chỗ/khác", "extra_train": ["/của/người/khác.csv"]}
+    config["train"]["report_to"] = ["wandb"]
     change_bundle(run.adapter, config=config)
     names = ("modeling.py", "adapter_model.bin", "pytorch_model.bin", "training_args.bin", "sub/x.pkl", "README.md")
     on_hub(hub, run.adapter, **dict.fromkeys(names, b"import os"))
@@ -48,6 +51,19 @@ def test_no_code_no_pickle_and_no_place_on_this_machine_comes_from_a_strangers_r
     taken = config_of(found)
     assert not taken.model.trust_remote_code
     assert (taken.output.folder, taken.model.cache_dir, taken.data.cache_dir) == ("runs", None, None)
+    assert (taken.data.extra_train, taken.train.report_to) == ([], [])
+
+
+@pytest.mark.filterwarnings("ignore::loraft.errors.Note")
+def test_a_training_that_goes_on_from_it_names_repository_and_commit(hub: FakeHub, tmp_path: Path) -> None:
+    on_hub(hub, finished_run(tmp_path / "chạy").adapter)
+    for given in ("hf:ai/gop-y", "hf:ai/gop-y@main"):
+        config = config_to_go_on(given, None)
+        assert (config.name, config.train.from_run) == ("gop-y-round2", f"hf:ai/gop-y@{hub.sha('ai/gop-y')}")
+    start = starting_point(config)
+    assert start is not None
+    assert start.record.run == config.train.from_run
+    assert short_name(start.record.run) == "gop-y"
 
 
 def test_predict_and_eval_take_it_and_name_the_commit_once(

@@ -9,10 +9,12 @@ from loraft.config.yaml_io import dump_config
 from loraft.errors import ConfigError, RunError
 from loraft.runs.atomic_files import write_text
 from loraft.runs.folders import RunFolder
+from loraft.runs.records import write_record
 from loraft.runs.resume import (
     OUTPUT_KEYS,
     STUDY_SECTIONS,
     check_same_config,
+    check_same_rows,
     of_its_version,
     refuse_cut_off,
     where_it_lies,
@@ -162,3 +164,12 @@ def test_a_config_of_the_user_beside_other_programs_files_may_have_a_few_keys_on
     path.write_text("seed: 3\n", encoding="utf-8")
     refuse_cut_off(path, Run)
     refuse_cut_off(None, Run)
+
+
+def test_other_rows_are_refused_and_runs_of_earlier_versions_go_on(tmp_path: Path) -> None:
+    path, then = tmp_path / "rows.json", {"train": "a", "test": "b"}
+    check_same_rows(path, then, hint="")  # earlier versions did not keep them
+    write_record(path, then)
+    check_same_rows(path, then, hint="")
+    with pytest.raises(RunError, match=r"other rows \(got another train and calibration split\); làm lại"):
+        check_same_rows(path, {"train": "c", "test": "b", "calibration": "d"}, hint="làm lại")

@@ -135,12 +135,15 @@ def test_only_a_whole_path_of_this_machine_is_shortened_and_only_in_warnings(
     run: Run, source: str, told: str, expected: str
 ) -> None:
     config = load_config(run.config_path)
-    data = config.data.model_copy(update={"source": source})
     prompt = config.prompt.model_copy(update={"system": "đọc /data"})
-    card = card_of(run, config.model_copy(update={"data": data, "prompt": prompt}), "ai/data-gop-y", warnings=(told,))
-    assert f"\n\n{expected}\n" in card
-    assert "hf:ai/data-gop-y" in card
-    assert "đọc /data" in code(card)
+    data = {"data": config.data.model_copy(update={"source": source})}
+    train = {"train": config.train.model_copy(update={"from_run": source})}
+    for section in (data, train):
+        changed = config.model_copy(update={**section, "prompt": prompt})
+        card = card_of(run, changed, "ai/data-gop-y", warnings=(told,))
+        assert f"\n\n{expected}\n" in card
+        assert "hf:ai/data-gop-y" in card
+        assert "đọc /data" in code(card)
 
 
 def test_its_code_runs_in_the_adapters_folder(

@@ -98,8 +98,10 @@ def copied(made: Run, tmp_path: Path) -> Run:
 
 
 def test_the_run_says_what_it_started_from(copied: Run) -> None:
-    result = train(onward(copied, "train.max_steps=1"), quiet=True)
+    folder = shutil.copytree(load_config(copied.config_path).data.source, copied.path.with_name("khác"))
+    result = train(onward(copied, "train.max_steps=1", f"data.source={folder}"), quiet=True)
     run = Run(Path(result.run))
+    assert result.warnings[1].startswith(f"6 of 6 test rows are training rows of {copied.path}")
     record = {
         "run": str(copied.path),
         "adapter_sha256": manifest.adapter_hash(copied.adapter, manifest.read(copied.adapter)),
@@ -149,13 +151,31 @@ def test_an_interrupted_training_resumes_from_its_own_checkpoint(copied: Run, mo
         train(onward(copied), resume=True, quiet=True)
 
 
+def test_rows_that_were_added_meanwhile_are_not_mixed_into_a_resumed_training(
+    copied: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = copied.path.with_name("thêm.csv")
+    added.write_text("sentence,sentiment\nlớp đông,negative\n", encoding="utf-8")
+    config = onward(copied, f"data.extra_train=[{added}]")
+
+    def stopped(*given: Any) -> TrainReport:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pipeline, "fit_adapter", stopped)
+        train(config, quiet=True)
+    added.write_text("sentence,sentiment\nlớp đông,negative\nphòng nóng,negative\n", encoding="utf-8")
+    with pytest.raises(RunError, match=r"was begun with other rows \(got another train split\); put its data back"):
+        train(config, resume=True, quiet=True)
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
         (["lora.r=4"], r"the same form only \(got lora\.r 2 then, 4 now\)"),
         (["lora.lora_alpha=7", "lora.use_dora=true"], r"use_dora False then, True now; lora\.lora_alpha 32\.0 then"),
         (["quant.method=nf4"], r"quant\.method none then, nf4 now"),
-        (["train.from_run=không-có"], "không-có: no such run"),
+        (["train.from_run=không-có"], r"train\.from_run: no such run \(got không-có\); put its folder back there"),
         (["name=của em"], r"train\.from_run: is the new run's own folder"),
         (["prompt.labels=[a, b, c]", "prompt.template='{input} {label_words}'",
           "prompt.few_shot_template='{few_shot_examples} {input}'"], "labels"),
@@ -194,6 +214,27 @@ def test_rows_of_the_earlier_training_are_not_measured_on(copied: Run) -> None:
     manifest.write(copied.adapter, replace(content, data=replace(content.data, pool=pool)))
     with pytest.raises(RunError, match=r"data\.split_seed 42 then, 7 now"):
         train(onward(copied, "data.split_seed=7"), quiet=True)
+
+
+def test_rows_of_the_earlier_training_are_counted_where_others_are_measured_on(
+    copied: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(load_config(copied.config_path).data.source, copied.path.with_name("khác")))
+    write_rows(folder / "test.jsonl", [{"sentence": "câu mới", "sentiment": "neutral"}])
+    with (folder / "test.jsonl").open("a", encoding="utf-8") as file:
+        file.write((folder / "train.jsonl").read_text(encoding="utf-8").partition("\n")[0] + "\n")
+    write_rows(folder / "validation.jsonl", [{"sentence": "câu khác", "sentiment": "neutral"}])
+    config = onward(copied, f"data.source={folder}")
+    said = f"1 of 2 test rows are training rows of {copied.path}, so that their scores are too good"
+    monkeypatch.delattr(pipeline, "build")
+    with pytest.warns(UserWarning, match=said), pytest.raises(NameError):
+        train(config, quiet=True)  # before the backbone is loaded
+    start = starting_point(onward(copied, f"data.extra_train=[{folder}/train.jsonl]"))
+    assert start is not None
+    assert start.known_rows(start.config, training_splits(config)) == ()  # its own data: nothing new to tell
+    bundle = starting_point(onward(copied, f"train.from_run={copied.adapter}"))
+    assert bundle is not None
+    assert "cannot be told" in bundle.known_rows(config, training_splits(config))[0]
 
 
 def test_studies_of_several_adapters_start_afresh(made: Run) -> None:

@@ -1,6 +1,7 @@
 """Which finished run or adapter a command works with, and what may be changed about it."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,25 +75,29 @@ def config_to_go_on(name: str, output: str | None) -> "Config":
     """The config of a training that goes on from a finished run: the run's own, for a run of another name.
 
     Its folder is that of all runs, since the run itself may be a trial of a sweep, or lie in the hub's cache. The name
-    counts the rounds: the run's own is the first.
+    counts the rounds: the run's own is the first. One on the hub is named by its repository, and kept at its commit.
 
     Raises:
         RunError: there is no such run, or it is damaged.
     """
     from loraft.models.source import located, recorded
     from loraft.runs.bundle import config_of
+    from loraft.runs.from_hub import HUB, short_name
     from loraft.runs.run import find_run
 
     run = find_run(name, Path(output or "runs"))
     own = located(run.adapter, config_of(run))
-    name = run.path.absolute().name
+    start = os.path.realpath(run.path)
+    if name.startswith(HUB):  # the folder in the cache has the name of the commit
+        start = f"{name.partition('@')[0]}@{run.path.name}"
+    name = short_name(start)
     stem, _, number = name.rpartition("-round")
     if not (stem and number.isdecimal()):
         stem, number = name, "1"
     changes = {
         "name": f"{stem}-round{int(number) + 1}",
         "output": own.output.model_copy(update={"folder": output or "runs"}),
-        "train": own.train.model_copy(update={"from_run": str(run.path.absolute())}),
+        "train": own.train.model_copy(update={"from_run": start}),
         # The adapter belongs to the weights as they were rounded then, which `auto` may not do here.
         "model": own.model.model_copy(update={"dtype": recorded(run.adapter).get("dtype") or own.model.dtype}),
     }

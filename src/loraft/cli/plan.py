@@ -56,7 +56,7 @@ def plan(
     if figure is not None:
         if figure.suffix.lower() != ".png":
             raise ConfigError(f"--figure: is drawn as PNG (got {figure}); name a file that ends in .png")
-        check_target(figure, "--figure", own=lambda path: False, force=force)
+        check_target(figure, "--figure", own=None, force=force)
     found = planning.plan(resolved, length=length, seconds=planning.CALIBRATION if calibrate else 0)
     errors = []
     if quant_error:

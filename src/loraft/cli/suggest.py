@@ -1,6 +1,7 @@
 """The command `loraft suggest`: the unlabelled rows that are most worth labelling, for a person to fill in."""
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -16,7 +17,7 @@ from loraft.data.readers import input_rows, unlabelled
 from loraft.errors import ConfigError, LoraftError, first_line
 
 if TYPE_CHECKING:
-    from loraft.config.schema import Config
+    from loraft.runs.run import Run
 
 FORMATS = (".csv", ".jsonl")  # which a person can fill in
 
@@ -64,52 +65,62 @@ def suggest(
     from loraft.models import manifest
     from loraft.runs.run import Run
 
+    trained = Run.open(path)
     label_column = resolved.data.label_column or resolved.prompt.label_column or "label"
-    bad = 0
+    bad, notes = 0, Counter[str]()
 
     def told() -> Iterator[prediction.Prediction]:
         nonlocal bad
-        asked = suggestion.worth_asking((unlabelled(row, column) for row in chain(first, rows)), label_column, known)
+        read = (unlabelled(row, column) for row in chain(first, rows))
+        asked = suggestion.worth_asking(read, label_column, known, notes)
         for found in prediction.predict(asked, run=path, config=resolved):
             if found.error is not None:
                 bad += 1
                 say(f"{file} row {found.row}: {found.error}")
             yield found
 
-    known = _sentences_of(resolved)
-    adapter, labels = Run.open(path).adapter, resolved.prompt.labels or []
-    calibration = manifest.calibration(adapter, resolved)
-    thresholds = manifest.thresholds(adapter, len(labels), calibration) if several else ()
+    known = _sentences_of(trained)
+    labels, calibration = resolved.prompt.labels or [], manifest.calibration(trained.adapter, resolved)
+    thresholds = manifest.thresholds(trained.adapter, len(labels), calibration) if several else ()
     chosen, looked_at = suggestion.suggest(told(), n, thresholds)
     lines = suggestion.to_be_labelled(chosen, resolved.data.text_column, label_column, texts=texts or not output_file)
     if json:
         results_stream().writelines(to_json(vars(one), indent=None) + "\n" for one in chosen)
-    elif output_file is None:
+    elif chosen and output_file is None:
         suggestion.write_rows(lines, results_stream(), json_lines=several)
-    else:
+    elif chosen and output_file is not None:
+        csv = output_file.suffix.lower() == ".csv"  # Excel knows UTF-8 by its mark only
         with (
             writing(output_file, "--output-file") as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as to,
+            temporary.open("w", encoding="utf-8-sig" if csv else "utf-8", newline="") as to,
         ):
-            suggestion.write_rows(lines, to, json_lines=output_file.suffix.lower() == ".jsonl")
-    say(f"{len(chosen)} of {looked_at:,} rows without label" + (f" in {output_file}" if output_file else ""))
+            suggestion.write_rows(lines, to, json_lines=several or output_file.suffix.lower() == ".jsonl")
+    left = notes[suggestion.WITHOUT_LABEL] - looked_at
+    counted = f"{len(chosen)} of {notes[suggestion.WITHOUT_LABEL]:,} {suggestion.WITHOUT_LABEL}"
+    counted += f" in {output_file}" if chosen and output_file else ""
+    say(counted + (f"; {left:,} known or repeated left out" if left else ""))
     if len(chosen) < min(n, looked_at):
         say(f"note: {n} were asked for; the others that the run is unsure of are much like these")
-    if output_file is not None and not texts:
-        say("note: output.texts=false leaves the sentences out; training needs them beside the labels")
     filled = shlex.quote(str(output_file)) if output_file else "FILE"
-    say(f"next: fill in {label_column!r}, then loraft train --from {shlex.quote(str(path))} --add {filled}")
+    way = f"fill in {label_column!r}"
+    if json:
+        way = "the same command without --json, whose rows are as training reads them"
+    elif output_file is not None and not texts:
+        say("note: output.texts=false leaves the sentences out; 'row' is the number of the row")
+        way += f", put the sentences into {resolved.data.text_column!r}"
+    if chosen:
+        say(f"next: {way}" + ("" if json else f", then loraft train --from {shlex.quote(str(path))} --add {filled}"))
     if bad:
         say(f"{bad} {'row' if bad == 1 else 'rows'} could not be read")
         raise typer.Exit(1)
 
 
-def _sentences_of(config: "Config") -> list[str]:
+def _sentences_of(run: "Run") -> list[str]:
     """The sentences that a run was trained and measured on; none, with a note, where they cannot be read any more."""
-    from loraft.data.dataset import training_splits
+    from loraft.evaluation.known_rows import rows_of
 
     try:
-        return [text for split in training_splits(config).values() for text in split.texts]
+        return [text for split in rows_of(run).values() for text in split.texts]
     except LoraftError as error:
         say(f"note: the run's own rows cannot be read, so that suggestions may repeat them ({first_line(error)})")
         return []

@@ -32,7 +32,7 @@ def new(
     path = output or Path(f"{Path(source).name.partition('.')[0] or 'task'}.yaml")
     if language not in (None, *LANGUAGES):
         raise ConfigError(f"--language: unknown (got {language!r}); allowed: {', '.join(LANGUAGES)}")
-    check_target(path, "--output", own=lambda file: False, force=force)
+    check_target(path, "--output", own=None, force=force)
 
     from loraft.studies.dataset import new_task, overview
 

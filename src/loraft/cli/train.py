@@ -143,7 +143,8 @@ def train(
     say(f"run: {result.run}")
     say_changes(Path(result.run) / "environment.json")
     few = [s.rows for name, s in result.data.items() if name == "train" and s.rows < FEW_ROWS]
-    if few and resolved.data.max_train_rows is None and resolved.prompt.kind != "multilabel":
+    by_folds = resolved.train.from_run is None and resolved.prompt.kind != "multilabel"
+    if few and by_folds and resolved.data.max_train_rows is None:
         say(f"note: {few[0]} training rows are few; --folds 5 gives scores over all of them")
     say(f"next: {command_with_a_row(Run(Path(result.run)))}")
 

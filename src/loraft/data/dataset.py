@@ -6,6 +6,7 @@ its file and row number. Rows that were skipped, dropped or left out are counted
 
 import hashlib
 import json
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from loraft.bundled import bundled_data
 from loraft.config.data_section import DataConfig
 from loraft.config.schema import Config
 from loraft.data.dropping import dropped
@@ -165,13 +167,12 @@ def _of_the_task(config: Config) -> dict[str, Any]:
 def _with_extra_rows(split: Split, config: Config) -> Split:
     """The train split with the rows of `data.extra_train` behind its own; all of them are dropped as the config asks.
 
-    Rows that still wait for a label are counted in the notes. Validation and test stay as they are, so that scores with
-    and without the further rows can be compared.
+    A file that is named twice is read once. Rows that still wait for a label are counted in the notes. Validation and
+    test stay as they are, so that scores with and without the further rows can be compared.
     """
-    sections = [
-        config.data.model_copy(update={**AS_EXTRA, **KEEP_ALL, "source": source}) for source in config.data.extra_train
-    ]
-    parts = [load_split(section, "train", **_of_the_task(config)) for section in sections]
+    own = bundled_data()  # names, not paths
+    given = {one if one in own else os.path.realpath(os.path.expanduser(one)): one for one in config.data.extra_train}
+    parts = [_extra_rows(config, source) for source in given.values()]
     notes = Counter(split.notes)
     for part in parts:
         notes.update(part.notes)
@@ -194,6 +195,16 @@ def _with_extra_rows(split: Split, config: Config) -> Split:
     notes.update(found)
     notes[ADDED] = sum(map(len, parts))
     return replace(split, examples=examples, notes=dict(notes))
+
+
+def _extra_rows(config: Config, source: str) -> Split:
+    section = config.data.model_copy(update={**AS_EXTRA, **KEEP_ALL, "source": source})
+    try:
+        return load_split(section, "train", **_of_the_task(config))
+    except DataError as error:  # without advice on keys that `AS_EXTRA` takes away
+        said = str(error).replace(", or set data.encoding", "")
+        error.args = (said.replace("choose with --set data.sheet=NAME", "leave one with cells in it"),)
+        raise
 
 
 def _of_fold(whole: Split, name: str, section: DataConfig, labels: Sequence[str]) -> Split:

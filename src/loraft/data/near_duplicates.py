@@ -1,9 +1,11 @@
-"""Find near-duplicates between two lists of sentences, by the Jaccard index of their character n-grams."""
+"""Find near-duplicates between two lists of sentences, or in one, by the Jaccard index of their character n-grams."""
 
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from loraft.data.examples import Texts
@@ -54,6 +56,27 @@ def near_duplicates(left: Sequence[str], right: Sequence[str], *, threshold: flo
                 for i, j, value in zip(rows[keep], shared.col[keep], jaccard[keep], strict=True)
             ]
     return sorted(found, key=lambda pair: (pair.left, pair.right))
+
+
+def first_unlike(texts: Iterable[str], count: int, *, threshold: float) -> list[int]:
+    """The first `count` sentences, by their indices, that resemble none of those before them in this list.
+
+    Memory holds the n-grams of these sentences only. Threshold and resemblance as in `near_duplicates`.
+    """
+    chosen: list[int] = []
+    sizes: list[int] = []
+    holders: dict[str, list[int]] = {}  # of an n-gram: places in `chosen`
+    for i, text in enumerate(texts):
+        if len(chosen) == count:
+            break
+        own = _grams(text)
+        shared = Counter(chain.from_iterable(holders.get(gram, ()) for gram in own))
+        if all(common <= threshold * (len(own) + sizes[at] - common) for at, common in shared.items()):
+            for gram in own:
+                holders.setdefault(gram, []).append(len(chosen))
+            chosen.append(i)
+            sizes.append(len(own))
+    return chosen
 
 
 def _incidence(texts: Sequence[str], n: int, numbers: dict[str, int], *, grow: bool) -> tuple[Any, Any]:

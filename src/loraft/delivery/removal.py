@@ -24,9 +24,9 @@ from loraft.studies.dataset.records import DatasetStatistics
 ASIDE = ".removed-"
 # What work writes into its directory beside config, results and log; a sweep's has its trials, too.
 WRITTEN = (
-    "environment.json", "trackers.json", "before.json", "started_from.json", "predictions.jsonl", "explanations.json",
-    "report.html", "adapter", "checkpoints", "errors", "joint-*", "folds-*", "rows.sha256", "plots",
-    "tensorboard", "wandb", LOCK_FILE, f"{LOCK_FILE}-*", REPLACED, f"{ASIDE}*", ".*-[0-9]*", ".DS_Store",
+    "environment.json", "trackers.json", "before.json", "started_from.json", "rows.json", "predictions.jsonl",
+    "explanations.json", "report.html", "adapter", "checkpoints", "errors", "joint-*", "folds-*", "rows.sha256",
+    "plots", "tensorboard", "wandb", LOCK_FILE, f"{LOCK_FILE}-*", REPLACED, f"{ASIDE}*", ".*-[0-9]*", ".DS_Store",
 )  # fmt: skip
 
 

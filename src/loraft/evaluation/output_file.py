@@ -56,7 +56,7 @@ def check_output(
         )
     if source is not None and os.path.realpath(path) == os.path.realpath(source) and not path.is_dir():
         raise ConfigError(f"--output-file: is the input, too (got {path}); name another file")
-    check_target(path, "--output-file", own=lambda found: own and _has_predictions(found), force=force)
+    check_target(path, "--output-file", own=_has_predictions if own else None, force=force)
     if is_stream(path):
         return
     path = path.resolve()  # the folder that a symlink leads to is written to

@@ -7,13 +7,14 @@ already are passed over, since a person would say the same twice.
 
 import csv
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from loraft.data.examples import digest
 from loraft.data.labels import is_unlabelled
-from loraft.data.near_duplicates import near_duplicates
+from loraft.data.near_duplicates import first_unlike
 from loraft.data.records import BadRow, Example
 from loraft.evaluation.output_file import cell_text
 from loraft.runs.atomic_files import to_json
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # the choice itself needs no model
     from loraft.evaluation.predict import Prediction
 
 ALIKE = 0.5  # Jaccard index of character 4-grams above which two rows are not both suggested
+WITHOUT_LABEL = "rows without label"  # a note
 POOL = 5  # rows kept for each row that is asked for: those with the smallest margins
 
 
@@ -58,9 +60,9 @@ def margin(probs: Sequence[float], thresholds: Sequence[float] = ()) -> float:
 def suggest(
     predictions: Iterable["Prediction"], count: int, thresholds: Sequence[float] = ()
 ) -> tuple[list[Suggestion], int]:
-    """The rows of the smallest margins, in this order, of which no two are alike; and the number of rows looked at.
+    """The rows of the smallest margins, in this order, of which no two are alike; and the number of sentences seen.
 
-    Of equal margins the earlier row comes first. Memory holds `POOL` times `count` rows, whatever the input's length.
+    Of equal margins the earlier row comes first. Memory holds `POOL` times `count` rows, and a digest of each sentence.
     Of each sentence the first row counts.
 
     Args:
@@ -78,25 +80,25 @@ def suggest(
                 yield Suggestion(found.row, found.text, found.label, sure, found.probs, found.extra)
 
     kept = heapq.nsmallest(POOL * count, candidates(), key=lambda one: one.margin)
-    texts = [one.text for one in kept]
-    alike: dict[int, set[int]] = {}
-    for pair in near_duplicates(texts, texts, threshold=ALIKE):
-        alike.setdefault(pair.left, set()).add(pair.right)
-    chosen: dict[int, Suggestion] = {}
-    for i, one in enumerate(kept):
-        if len(chosen) < count and not alike[i] & chosen.keys():
-            chosen[i] = one
-    return [*chosen.values()], len(seen)
+    return [kept[i] for i in first_unlike((one.text for one in kept), count, threshold=ALIKE)], len(seen)
 
 
 def worth_asking(
-    rows: Iterable[Example | BadRow], label_column: str, known: Iterable[str]
+    rows: Iterable[Example | BadRow], label_column: str, known: Iterable[str], notes: Counter[str]
 ) -> Iterator[Example | BadRow]:
-    """The rows without a label in that column whose sentence is none of the `known` ones; unreadable ones, too."""
+    """The rows without a label in that column whose sentence is none of the `known` ones; unreadable ones, too.
+
+    All rows without a label are counted in the notes.
+    """
     answered = {digest(text) for text in known}
     for row in rows:
-        if isinstance(row, BadRow) or (is_unlabelled(row.extra.get(label_column)) and digest(row.text) not in answered):
-            yield row
+        if isinstance(row, Example):
+            if not is_unlabelled(row.extra.get(label_column)):
+                continue
+            notes[WITHOUT_LABEL] += 1
+            if digest(row.text) in answered:
+                continue
+        yield row
 
 
 def to_be_labelled(
@@ -104,17 +106,20 @@ def to_be_labelled(
 ) -> list[dict[str, Any]]:
     """The columns of each row as training reads them: the sentence, no label yet, and the row's other columns.
 
-    The model's own answer is not among them: who sees it tends to agree with it.
+    The model's own answer is not among them: who sees it tends to agree with it. Without texts, no column of the input
+    is: any may hold a sentence.
 
     Args:
         chosen: the rows.
         text_column, label_column: of the training; a column of the input with such a name gives way.
-        texts: false puts the number of the row in place of the sentence.
+        texts: false puts the number of the row in place of all that the input holds.
     """
+    if not texts:
+        return [{label_column: None, "row": one.row} for one in chosen]
     names = (text_column, label_column)
     return [
         {
-            **({text_column: one.text} if texts else {"row": one.row}),
+            text_column: one.text,
             label_column: None,
             **{key: value for key, value in one.extra.items() if key not in names},
         }
@@ -123,7 +128,7 @@ def to_be_labelled(
 
 
 def write_rows(rows: Sequence[dict[str, Any]], file: TextIO, *, json_lines: bool) -> None:
-    """Writes rows as JSON lines, or as CSV with a header of all their columns."""
+    """Writes at least one row as JSON lines, or as CSV with a header of all their columns."""
     if json_lines:
         file.writelines(to_json(row, indent=None) + "\n" for row in rows)
         return

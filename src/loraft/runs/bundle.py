@@ -1,11 +1,11 @@
 """The config of a finished run, or of a bundle, which has it in its `loraft.json`."""
 
 import os
+from typing import Any
 
 from loraft.config.names import show
 from loraft.config.resolve import load_config, whole_config
 from loraft.config.schema import Config, OutputSection
-from loraft.config.section import Section
 from loraft.errors import RunError
 from loraft.runs.records import read_object
 from loraft.runs.run import Bundle, Run
@@ -37,12 +37,16 @@ def _bundled(bundle: Bundle) -> Config:
     if not isinstance(values, dict):
         raise RunError(f"{bundle.results_path}: config must hold the config's sections (got {show(values)}); {MEND}")
     config = whole_config(values, bundle.results_path)
-    # Not the folders of a stranger.
-    sections: dict[str, Section] = {
-        key: getattr(config, key).model_copy(update={"cache_dir": None}) for key in ("model", "data")
+    # Neither the folders nor the files and trackers of a stranger.
+    not_taken: dict[str, dict[str, Any]] = {
+        "model": {"cache_dir": None},
+        "data": {"cache_dir": None, "extra_train": []},
+        "train": {"report_to": []},
+        "output": {"folder": OutputSection().folder},
     }
-    output = config.output.model_copy(update={"folder": OutputSection().folder})
-    config = config.model_copy(update={**sections, "output": output})
+    config = config.model_copy(
+        update={key: getattr(config, key).model_copy(update=own) for key, own in not_taken.items()}
+    )
     merged = content.get("merged")
     if merged is None:
         return config

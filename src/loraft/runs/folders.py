@@ -1,7 +1,8 @@
 """The base class of result directories: the names of their files, and when an earlier directory may be replaced.
 
     runs/<run>/      config.yaml   environment.json  log.jsonl    checkpoints/  adapter/ (with loraft.json, README.md)
-                     predictions.jsonl  explanations.json  before.json  plots/  report.html  metrics.json
+                     predictions.jsonl  explanations.json  before.json  started_from.json  rows.json  plots/
+                     report.html  metrics.json
     runs/<sweep>/    sweep.yaml    environment.json  <trial>/ ...  errors/  joint-<id>/  plots/  sweep.json
     runs/<folds>/    folds.yaml    environment.json  fold<i>/ ...  errors/  predictions.jsonl  folds.json
     runs/<fewshot>/  fewshot.yaml  environment.json  draws.jsonl  plots/  fewshot.json

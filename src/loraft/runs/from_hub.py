@@ -23,6 +23,11 @@ WEIGHTS_FILES = (
 )  # fmt: skip
 
 
+def short_name(run: str) -> str:
+    """The name of a run by its path, or by its reference on the hub: without owner and revision."""
+    return Path(run.partition("@")[0] if run.startswith(HUB) else run).name
+
+
 def fetched(reference: str) -> Path:
     """The folder in the hub's cache with the files of a run; what was downloaded before is there without a network.
 

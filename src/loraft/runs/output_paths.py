@@ -21,7 +21,7 @@ LONG_NAME = 255  # letters, above which a message shows the begin of a path
 HEAD = 64 * 1024  # bytes at the beginning of a file in which its mark stands
 
 
-def check_target(path: Path, flag: str, *, own: Callable[[Path], bool], force: bool) -> None:
+def check_target(path: Path, flag: str, *, own: Callable[[Path], bool] | None, force: bool) -> None:
     """Refuses a file that this command must not replace.
 
     A FIFO or a device is written to, and an empty file holds nothing to lose. `force` replaces a foreign file, but none
@@ -30,7 +30,7 @@ def check_target(path: Path, flag: str, *, own: Callable[[Path], bool], force: b
     Args:
         path: where the output shall go.
         flag: the option that names it, for messages.
-        own: whether a file is an earlier output of the same command.
+        own: whether a file is an earlier output of the same command; None: such a one is not replaced either.
         force: replace a foreign file.
 
     Raises:
@@ -39,7 +39,7 @@ def check_target(path: Path, flag: str, *, own: Callable[[Path], bool], force: b
     try:
         if path.is_dir():
             raise ConfigError(f"{flag}: is a folder (got {path}); name a file")
-        if is_stream(path) or not path.exists() or not path.stat().st_size or own(path):
+        if is_stream(path) or not path.exists() or not path.stat().st_size or (own and own(path)):
             return
     except OSError as error:
         got = path if len(str(path)) <= LONG_NAME else show(str(path))
@@ -47,7 +47,7 @@ def check_target(path: Path, flag: str, *, own: Callable[[Path], bool], force: b
     if _of_a_run(path.resolve()):
         raise ConfigError(f"{flag}: is a file of a run or study (got {path}); name another file")
     if not force:
-        what = "exists, and is not an earlier output of this command"
+        what = "exists" if own is None else "exists, and is not an earlier output of this command"
         raise ConfigError(f"{flag}: {what} (got {path}); --force replaces it, or name another file")
 
 

@@ -1,7 +1,7 @@
-"""Checks before resuming: that the config is the one that the work was begun with, and where the work lies now."""
+"""Checks before resuming: that config and rows are those that the work was begun with, and where the work lies now."""
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from loraft.config.diagnostics import known_keys, value_of
@@ -9,6 +9,7 @@ from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.errors import RunError
 from loraft.runs.folders import RunFolder
+from loraft.runs.records import read_object
 
 # Keys that do not change the results of a run: where values came from and where results go, and sections of studies.
 OUTPUT_KEYS = ("preset", "output.", "name", "train.report_to")
@@ -38,6 +39,23 @@ def check_same_config(path: Path, config: Config, *, free: Collection[str], hint
     ]
     if changed:
         raise RunError(f"{path.parent}: was begun with another config:\n" + "\n".join(changed) + f"\n{hint}")
+
+
+def check_same_rows(path: Path, now: Mapping[str, str], *, hint: str) -> None:
+    """Raises an error if work was begun with other rows than the present ones.
+
+    Args:
+        path: file of the fingerprints that the work was begun with; earlier versions did not write it.
+        now: the fingerprint of each split.
+        hint: what the user can do, for the message.
+
+    Raises:
+        RunError: some splits differ, or the file is damaged.
+    """
+    then = read_object(path, hint) if path.exists() else now
+    changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    if changed:
+        raise RunError(f"{path.parent}: was begun with other rows (got another {' and '.join(changed)} split); {hint}")
 
 
 def of_its_version(config: Config, path: Path) -> Config:

@@ -99,6 +99,11 @@ class Run(RunFolder):
         return self.path / "started_from.json"
 
     @property
+    def rows_path(self) -> Path:
+        """The fingerprints of the splits that the training was begun with."""
+        return self.path / "rows.json"
+
+    @property
     def learning_curve_path(self) -> Path:
         """Loss and validation scores over the steps."""
         return self.plots / "learning_curve.png"

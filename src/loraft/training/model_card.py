@@ -320,10 +320,10 @@ def _data_label(config: Config, result: RunResult) -> str:
 
 def _without_paths(warning: str, run: Run, config: Config) -> str:
     """A warning with the last part in place of each path of this machine that the run knows."""
-    given = [config.data.source, config.model.name, config.output.folder, config.prompt.task, str(run.path)]
-    given += [config.data.train_split, config.data.validation_split, config.data.test_split, *config.data.extra_train]
-    paths = {os.path.abspath(os.path.expanduser(path)) for path in given if os.path.isabs(os.path.expanduser(path))}
-    last = {path: os.path.basename(path) for path in sorted(paths, key=len, reverse=True)}
+    data, given = config.data, [config.model.name, config.output.folder, config.prompt.task, str(run.path)]
+    given += [data.source, data.train_split, data.validation_split, data.test_split, *data.extra_train]
+    whole = map(os.path.abspath, filter(os.path.isabs, map(os.path.expanduser, [*given, config.train.from_run or ""])))
+    last = {path: os.path.basename(path) for path in sorted(whole, key=len, reverse=True)}
     for path, short in {**last, os.path.expanduser("~"): "~"}.items():
         if path != "/":
             warning = re.sub(rf"(?<![\w./~-]){re.escape(path)}(?![\w-]|\.\w)", short.replace("\\", r"\\"), warning)

@@ -38,7 +38,7 @@ from loraft.runs.environment import keep_environment
 from loraft.runs.lock import locked
 from loraft.runs.predictions import write_rows
 from loraft.runs.records import write_record
-from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config, of_its_version
+from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config, check_same_rows, of_its_version
 from loraft.runs.run import Run, WorkerRun, default_name, run_of
 from loraft.runs.storage import reraise
 from loraft.training import memory
@@ -72,6 +72,7 @@ class TrainingInputs:
         base: the bare backbone; it is bare again after the training, also after an error.
         baseline: the backbone's own scores on the test split, where they are known.
         start: the finished run whose adapter the training goes on from.
+        warnings: what the user was warned of, which the results shall say, too.
     """
 
     config: Config
@@ -80,6 +81,7 @@ class TrainingInputs:
     base: PreTrainedModel
     baseline: EvaluationReport | None = None
     start: StartingPoint | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def train(config: Config, *, force: bool = False, resume: bool = False, quiet: bool = False) -> RunResult:
@@ -112,14 +114,17 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
     splits = training_splits(config)
     refuse_unmeasured(config, splits["validation"])
     warn_of_notes(splits.values())
+    known = () if start is None else start.known_rows(config, splits)
+    for sentence in known:
+        warnings.warn(sentence, stacklevel=2)
     if is_main_process():
         run_of(config).check(force=force, resume=resume)
     with locked(run_of(config).path, force=force):
         encoder, base = build(config)  # what cannot be loaded is told before anything in the folder changes
         run = start_run(config, force=force, resume=resume)
-        inputs = TrainingInputs(config, splits, encoder, base, start=start)
+        inputs = TrainingInputs(config, splits, encoder, base, start=start, warnings=known)
         result = run_training(run, inputs, resume=resume, quiet=quiet)
-    told = [*advice.cut_away(config, result.after.cut, "test")]  # in other words before the training
+    told = [*known, *advice.cut_away(config, result.after.cut, "test")]  # in other words before the training
     for sentence in result.warnings:
         if sentence not in told:
             warnings.warn(sentence, stacklevel=2)
@@ -169,10 +174,14 @@ def _train_and_judge(
     run: Run, inputs: TrainingInputs, fit: Fit, trackers: Trackers, resume: bool, figures: bool, *, empty: bool
 ) -> RunResult:
     config, splits, encoder, base = inputs.config, inputs.splits, inputs.encoder, inputs.base
+    fingerprints = {name: split.fingerprint for name, split in splits.items()}
     if resume and run.config_path.exists():
         hint = f"{run.how_to_resume} continues it as it was begun, --force begins again"
         check_same_config(run.config_path, config, free=(*OUTPUT_KEYS, *STUDY_SECTIONS), hint=hint)
+        hint = "put its data back as they were to go on, or --force begins again"
+        check_same_rows(run.rows_path, fingerprints, hint=hint)
     write_text(run.config_path, dump_config(config))
+    write_record(run.rows_path, fingerprints)
     made_in = keep_environment(run.environment_path, config)
     trackers.open()
     # Before the adapter: pissa and olora move weights out of the backbone.
@@ -201,7 +210,6 @@ def _train_and_judge(
         trackers.log({"step": report.steps, **{f"test_{key}": value for key, value in after.scores.items()}})
         scores = {"accuracy": after.accuracy, "macro_f1": after.macro_f1}
         scores[Metric.of(config).key] = after.scores[Metric.of(config).key]
-        fingerprints = {name: split.fingerprint for name, split in splits.items()}
         labels, rows_of = encoder.task.labels, splits["train"].examples.labels
         counts = {} if found.thresholds else {label: rows_of.count(k) for k, label in enumerate(labels)}
         data = manifest.DataIdentity(config.data.source, fingerprints, splits["train"].pool, counts)
@@ -228,6 +236,7 @@ def _train_and_judge(
     )
     if is_main_process():
         result = with_baselines_and_warnings(result, run, config, splits, rows)
+        result = replace(result, warnings=(*inputs.warnings, *result.warnings))
     with spared("the model card", f"loraft push {shlex.quote(str(run.path))}"):
         write_text(run.adapter / CARD_FILE, model_card(run, config, result))
     run.finish(result)

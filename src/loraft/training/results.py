@@ -1,12 +1,12 @@
 """Records of a training: how it went, and the results of its run (`metrics.json`). Read without torch by reports."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from loraft.data.dataset import SplitSummary
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.classification_report import EvaluationReport
+from loraft.runs.from_hub import short_name
 from loraft.runs.records import read_record, record_from
 from loraft.runs.run import Run
 
@@ -112,7 +112,7 @@ class RunResult:
     @property
     def before_is(self) -> str:
         """What `before` are the scores of, in a word: zero-shot, or the name of the earlier run."""
-        return "zero-shot" if self.started_from is None else Path(self.started_from.run).name
+        return "zero-shot" if self.started_from is None else short_name(self.started_from.run)
 
     @classmethod
     def of(cls, run: Run) -> Self:

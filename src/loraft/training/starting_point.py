@@ -10,14 +10,17 @@ from transformers import PreTrainedModel
 
 from loraft.config.schema import Config
 from loraft.data.dataset import Split
-from loraft.errors import ConfigError, RunError
+from loraft.data.examples import digest
+from loraft.errors import ConfigError, LoraftError, RunError, first_line
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.evaluate import judge
+from loraft.evaluation.known_rows import rows_of
 from loraft.models import manifest
 from loraft.models.adapter_files import check_weights
 from loraft.models.encoder import Encoder
 from loraft.models.prompts import Prompt
 from loraft.runs.bundle import config_of
+from loraft.runs.from_hub import HUB
 from loraft.runs.peft_folder import refuse_changed
 from loraft.runs.records import read_record, write_record
 from loraft.runs.run import Bundle, Run, run_of
@@ -72,6 +75,26 @@ class StartingPoint:
                 )
         write_record(run.start_path, self.record)
 
+    def known_rows(self, config: Config, splits: Mapping[str, Split]) -> tuple[str, ...]:
+        """Sentences about rows to be measured on that the earlier training had; none where its data is gone on with.
+
+        Rows that stand in several splits of one data set are counted where that is read.
+        """
+        if config.data == self.config.data.model_copy(update={"extra_train": config.data.extra_train}):
+            return ()
+        try:
+            known = {digest(text) for text in rows_of(self.run)["train"].texts}
+        except LoraftError as error:
+            why = first_line(error)
+            return (f"whether {self.run.path} was trained on rows that are measured on now cannot be told ({why})",)
+        counts = {name: sum(digest(text) in known for text in split.texts) for name, split in splits.items()}
+        return tuple(
+            f"{again:,} of {len(splits[name]):,} {name} rows are training rows of {self.run.path}, so that their scores"
+            " are too good; measure on other rows"
+            for name, again in counts.items()
+            if again and name != "train"
+        )
+
     def put_into(self, model: PeftModel) -> None:
         """Gives the fresh adapter the run's weights, in evaluation mode.
 
@@ -108,9 +131,15 @@ def starting_point(config: Config) -> StartingPoint | None:
         RunError: there is no such finished run, its files were changed, it has no adapter, or its adapter has another
             form, or was trained over a backbone that is stored or whose code is otherwise.
     """
-    if config.train.from_run is None:
+    given = config.train.from_run
+    if given is None:
         return None
-    run = Run.open(config.train.from_run)
+    if not given.startswith(HUB) and not os.path.isdir(given):
+        raise RunError(
+            f"train.from_run: no such run (got {given}); put its folder back there, or begin anew from another:"
+            " loraft train --force --from RUN"
+        )
+    run = Run.open(given)
     if os.path.realpath(run.path) == os.path.realpath(run_of(config).path):
         raise ConfigError(
             f"train.from_run: is the new run's own folder (got {run.path}); give the new run another name"
@@ -131,9 +160,7 @@ def starting_point(config: Config) -> StartingPoint | None:
             f"{run.path}: training goes on with an adapter of the same form only (got {'; '.join(different)}); leave"
             " these keys as they were, or train without --from"
         )
-    return StartingPoint(
-        run, then, content, StartedFrom(str(run.path), manifest.adapter_hash(run.adapter, content) or "")
-    )
+    return StartingPoint(run, then, content, StartedFrom(given, manifest.adapter_hash(run.adapter, content) or ""))
 
 
 def _compared(then: Config, now: Config) -> list[tuple[str, Any, Any]]:

@@ -57,7 +57,7 @@ def target(config: Config, split: str, folder: AuditFolder, to: Path | None, *, 
     if data & {place, *place.parents} and not inside:
         raise ConfigError(f"--to: is the input, or in its folder (got {to}); name a file elsewhere")
     if not inside:
-        check_target(to, "--to", own=lambda file: False, force=force)
+        check_target(to, "--to", own=None, force=force)
     return to
 
 
