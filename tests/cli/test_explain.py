@@ -26,10 +26,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
     def explain(row: Example, label: str | None = None) -> list[Explanation]:
         if row.text == "dài":
-            raise DataError("too long to explain")
+            raise DataError(f"row {row.row}: too long to explain")  # as `explanation.variants` does
         kept["label"] = label
         left = [2.5 - EFFECTS.get(row.text[start:end], 0.0) for start, end in parts(row.text)]
-        return [explanation(row, label or "positive", 0.924, [2.5, *left])]
+        return [explanation(row, label or "positive", 0.924, [2.5, *left], () if row.text == "lạ" else ("positive",))]
 
     def load(run: Path, *, config: object) -> SimpleNamespace:
         kept.update(run=run, config=config)
@@ -84,6 +84,7 @@ def test_json_has_a_line_a_label_with_each_words_place(run_dir: Path, loraft_say
             {"text": "không", "start": 0, "end": 5, "effect": -1.5},
             {"text": "hay", "start": 6, "end": 9, "effect": 2.0},
         ],
+        "predicted": ["positive"],
     }  # fmt: skip
     assert second == {"row": 2, "label": None, "error": "no text"}
     assert (third["row"], third["label"]) == (3, "negative")
@@ -97,8 +98,10 @@ def test_rows_come_from_a_file_or_stdin_as_in_predict(
     (here / "câu.csv").write_text("mã,câu\na1,không hay\na2,dài\na3,hay\n", encoding="utf-8")
     code, out, err = loraft_says("explain", "--json", "--input", "câu.csv", "--text-column", "câu")
     assert code == 1
-    assert [json.loads(line)["label"] for line in out.splitlines()] == ["positive", None, "positive"]
-    assert "câu.csv row 2: too long to explain" in err
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["label"] for line in lines] == ["positive", None, "positive"]
+    assert lines[1]["error"] == "too long to explain"
+    assert "câu.csv row 2: too long to explain" in err.splitlines()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("hay\nlớp\n".encode()), encoding="utf-8"))
     assert loraft_says("explain")[1].count("positive 0.924") == 2
 
@@ -109,6 +112,20 @@ def test_escapes_in_a_sentence_do_not_reach_the_terminal(run_dir: Path, loraft_s
     assert "\\u202edở" in out
     assert "[bold]x[/bold]" in out
     assert "\x1b" not in out
+
+
+def test_a_label_that_is_not_predicted_is_told_from_one_that_is(run_dir: Path, loraft_says: Says) -> None:
+    heads = [
+        loraft_says("explain", text, *options)[1].splitlines()[0]
+        for text in ("hay", "lạ")
+        for options in ((), ("--label", "Negative"))  # in any case, as in data
+    ]
+    assert heads == [
+        "positive 0.924",
+        "negative 0.924; predicted: positive",
+        "no label is predicted; the likeliest: positive 0.924",
+        "no label is predicted; negative 0.924",
+    ]
 
 
 def test_a_label_is_composed_and_must_be_one_of_the_runs(
@@ -122,4 +139,4 @@ def test_a_label_is_composed_and_must_be_one_of_the_runs(
     assert asked["label"] == "tích cực"
     code, out, err = loraft_says("explain", "hay", "--label", "tốt\x1b")
     assert (code, out) == (2, "")
-    assert err == "error: --label: none of the run's (got 'tốt\\x1b'); allowed: tiêu cực, tích cực\n"
+    assert err == "error: --label: none of the run's (got 'tốt\\x1b'); allowed: tiêu cực, tích cực, or ids 0 to 1\n"

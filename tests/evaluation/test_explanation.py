@@ -156,7 +156,7 @@ def test_in_an_additive_model_the_effects_are_its_weights() -> None:
     assert found.log_odds == pytest.approx(2.5 - np.log(1 + np.exp(-1)))
     assert found.probability == pytest.approx(1 / (1 + np.exp(-found.log_odds)))
     (other,) = double(additive).explain("thầy dạy rất hay .", "negative")
-    assert other.label == "negative"
+    assert (other.label, other.predicted, found.predicted) == ("negative", ("positive",), ("positive",))
     assert [np.sign(word.effect) for word in other.words] == [-1, 1, -1, -1, 0]
     assert strongest(found) == "hay +2.00, rất +0.75, thầy +0.25"
     assert strongest(other) == "dạy +0.49"  # log(e^-1 + e^3) - log(e^-1 + e^2.5)
@@ -209,8 +209,8 @@ def test_of_several_labels_each_predicted_one_is_explained_or_the_likeliest() ->
     assert [one.label for one in found] == ["negative", "neutral"]
     assert [[word.effect for word in one.words] for one in found] == [[2, 0, 0], [0, 1, 0]]
     none = double(score, "multilabel", (0.95, 0.95, 0.95)).explain("a b c")
-    assert [one.label for one in none] == ["negative"]
-    assert double(score, "multilabel", (0.6,) * 3).explain("a b c", "positive")[0].log_odds == -5
+    assert [(one.label, one.predicted) for one in none] == [("negative", ())]
+    assert double(score, "multilabel", (0.6,) * 3).explain("a b c", "Positive")[0].log_odds == -5
 
 
 def test_another_label_than_the_runs_is_refused() -> None:

@@ -1,6 +1,5 @@
 """The command `loraft explain`: what leaving out each word of a sentence does to its label."""
 
-import unicodedata
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,9 +8,10 @@ from loraft.cli.console import results_stream, say, start_command
 from loraft.cli.finished_run import finished_run
 from loraft.cli.inputs import InputFile, InputFormat, Sentences, TextColumn, file_settings, given_rows
 from loraft.cli.options import Output, Raw, RunName, Sets, Verbose, dotted, uncalibrated
+from loraft.data.labels import asked_label
 from loraft.data.readers import unlabelled
 from loraft.data.records import BadRow, Example
-from loraft.errors import ConfigError, DataError, listed
+from loraft.errors import DataError
 
 if TYPE_CHECKING:
     from loraft.evaluation.explanation import Explanation
@@ -40,13 +40,9 @@ def explain(
     It shows what the model goes by, not why a label is right: a sentence without a word may be one that nobody writes.
     """
     from loraft.config.diagnostics import checked
-    from loraft.config.names import show
 
     path, resolved = finished_run(run, output, sets or (), dotted(calibrate=uncalibrated(raw)))
-    labels = resolved.prompt.labels or []
-    label = None if label is None else unicodedata.normalize("NFC", label)
-    if label is not None and label not in labels:
-        raise ConfigError(f"--label: none of the run's (got {show(label)}); allowed: {listed(labels)}")
+    label = None if label is None else asked_label(label, resolved.prompt.labels or [], "--label")
     column = resolved.data.text_column
     if text_column is not None:
         column = checked(text_column, "data", "text_column", "--text-column")
@@ -73,13 +69,13 @@ def explain(
             try:
                 found = classifier.explain(row, label)
             except DataError as error:
-                row = BadRow(row.row, str(error))
+                row = BadRow(row.row, str(error).removeprefix(f"row {row.row}: "))  # which is said below
         if isinstance(row, BadRow):
             bad += 1
             say(f"{source} row {row.row}: {row.reason}")
         for one in found:
             if not json:
-                console.print(*[""] * bool(printed), explained(one, console.width), sep="\n")
+                console.print(*[""] * bool(printed), explained(one, console.width, likeliest=label is None), sep="\n")
             printed += 1
         if json:
             errors = [{"row": row.row, "label": None, "error": row.reason}] if isinstance(row, BadRow) else []

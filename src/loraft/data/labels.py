@@ -9,8 +9,9 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from loraft.config.names import show
 from loraft.data.records import BadRow, Row
-from loraft.errors import DataError, listed
+from loraft.errors import ConfigError, DataError, listed
 
 
 def label_reader(labels: Sequence[str], *, ids_count: bool = True) -> Callable[[Any], int | None]:
@@ -36,6 +37,18 @@ def label_reader(labels: Sequence[str], *, ids_count: bool = True) -> Callable[[
         return None
 
     return read
+
+
+def asked_label(name: str, labels: Sequence[str], where: str) -> str:
+    """Returns the label that an option or argument names, as a cell of the label column would.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    found = label_reader(labels)(name)
+    if found is None:
+        raise ConfigError(f"{where}: none of the run's (got {show(name)}); allowed: {allowed_labels(labels)}")
+    return labels[found]
 
 
 def is_unlabelled(value: Any) -> bool:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from transformers import PreTrainedModel
 
-from loraft.config.names import show
 from loraft.config.schema import Config
 from loraft.data.columns import given_sentence
+from loraft.data.labels import asked_label
 from loraft.data.records import BadRow, Example
 from loraft.distributed import is_main_process
 from loraft.engine import scorer
 from loraft.engine.layout import common_prefix
 from loraft.engine.row_batches import KeptPrefix
-from loraft.errors import ConfigError, DataError, listed, spared
+from loraft.errors import DataError, spared
 from loraft.evaluation import explanation
 from loraft.evaluation.explanation import Explanation, Explanations
 from loraft.evaluation.predict import Loaded, Prediction, opened, predictions
@@ -100,22 +100,24 @@ class Classifier:
             ConfigError: `label` is none of the run's.
             DataError: an item is no text, is empty, or is too long.
         """
-        if label is not None and label not in self.labels:
-            raise ConfigError(f"label: none of the run's (got {show(label)}); allowed: {listed(self.labels)}")
+        label = None if label is None else asked_label(label, self.labels, "label")
         return [found for row in _rows(texts) for found in self._explained(row, label)]
 
     def _explained(self, row: Example, label: str | None) -> list[Explanation]:
         log_probs_NK = self._scores(explanation.variants(row), told=1)
         (found,) = predictions([row], log_probs_NK[:1], self.loaded)
-        predicted = found.label if isinstance(found.label, tuple) else (found.label,)
+        predicted = found.label if isinstance(found.label, tuple) else (str(found.label),)
         chosen = predicted if label is None else (label,)
         several, adjusted_NK = self.loaded.several, self.loaded.calibration.adjusted(log_probs_NK)
         return [
             explanation.explanation(
-                row, one, found.probs[one], explanation.log_odds(adjusted_NK, self.labels.index(one), several=several)
+                row,
+                one,
+                found.probs[one],
+                explanation.log_odds(adjusted_NK, self.labels.index(one), several=several),
+                predicted,
             )
             for one in chosen or (max(found.probs, key=lambda one: found.probs[one]),)
-            if one is not None
         ]
 
     def prompt_tokens(self, texts: Sequence[str]) -> list[int]:

@@ -56,6 +56,7 @@ class Explanation:
         probability: of that label, in [0, 1].
         log_odds: of that label with the whole sentence, in nats.
         words: in the order of the sentence.
+        predicted: the labels that are predicted for it; none in files of earlier versions.
     """
 
     row: int
@@ -64,6 +65,7 @@ class Explanation:
     probability: float
     log_odds: float
     words: tuple[WordEffect, ...]
+    predicted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,11 @@ def log_odds(log_probs_NK: npt.ArrayLike, k: int, *, several: bool) -> npt.NDArr
 
 
 def explanation(
-    row: Example, label: str, probability: float, log_odds_N: Sequence[float] | npt.NDArray[np.float64]
+    row: Example,
+    label: str,
+    probability: float,
+    log_odds_N: Sequence[float] | npt.NDArray[np.float64],
+    predicted: tuple[str, ...],
 ) -> Explanation:
     """Returns the explanation of a label.
 
@@ -147,13 +153,14 @@ def explanation(
         label: of K.
         probability: of that label for the sentence.
         log_odds_N: of that label for each of `variants(row)`.
+        predicted: the labels that are predicted for the sentence.
     """
     whole, *left = map(float, log_odds_N)
     words = [
         WordEffect(row.text[start:end], start, end, whole - without_it)
         for (start, end), without_it in zip(parts(row.text), left, strict=True)
     ]
-    return Explanation(row.row, row.text, label, probability, whole, tuple(words))
+    return Explanation(row.row, row.text, label, probability, whole, tuple(words), predicted)
 
 
 def strongest(found: Explanation, most: int = TOP) -> str:

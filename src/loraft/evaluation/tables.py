@@ -48,7 +48,7 @@ def before_after(
     return table
 
 
-def explained(found: Explanation, width: int) -> Text:
+def explained(found: Explanation, width: int, *, likeliest: bool = True) -> Text:
     """The label with its probability, and the sentence with each word's effect below it.
 
     Words for the label are green and have a plus, words against it red with a minus; an effect of at least half the
@@ -57,6 +57,7 @@ def explained(found: Explanation, width: int) -> Text:
     Args:
         found: of one label.
         width: of the terminal, in cells.
+        likeliest: whether a label that is not predicted is there as the likeliest one, since none is.
     """
     strong = max((abs(word.effect) for word in found.words), default=0.0) / 2
 
@@ -65,8 +66,12 @@ def explained(found: Explanation, width: int) -> Text:
         return f"bold {colour}" if colour and abs(effect) >= strong else colour
 
     words = [(word.text, signed(word.effect), style(word.effect)) for word in found.words]
-    head = Text(visible(f"{found.label} {found.probability:.3f}"), "bold", end="")
-    return Text("\n").join([head, under_words(words, width)])
+    head = f"{found.label} {found.probability:.3f}"
+    if not found.predicted:
+        head = f"no label is predicted; {'the likeliest: ' * likeliest}{head}"
+    elif found.label not in found.predicted:
+        head += f"; predicted: {', '.join(found.predicted)}"
+    return Text("\n").join([Text(visible(head), "bold", end=""), under_words(words, width)])
 
 
 def summary(report: EvaluationReport, metric: Metric = DEFAULT) -> Table:
