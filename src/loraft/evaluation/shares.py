@@ -16,7 +16,7 @@ def given(name: str, value: object, least: float = LEAST) -> float:
     Raises:
         ConfigError: it is no number from `least` to 1 - `least`.
     """
-    if not (isinstance(value, Real) and least <= value <= 1 - least):  # NaN, too
+    if not (isinstance(value, Real) and least <= float(value) <= 1 - least):  # NaN, too
         raise ConfigError(f"{name}: is no number from {least:g} to {1 - least:g} (got {show(value)}); give a fraction")
     return float(value)
 
