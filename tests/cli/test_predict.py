@@ -74,8 +74,8 @@ def test_max_error_says_before_and_after_how_many_rows_get_a_label(
     assert err.splitlines()[-1] == "1 of 2 rows have a label (50.0%), the others are undecided (--max-error)"
     assert api.given["min_confidence"] == pytest.approx(0.6899, abs=1e-4)
     for given, message in (
-        (["0.001"], r"error: max_error: is not shown with 95% confidence .*--max-error 0\.02"),
-        (["0"], r"error: max_error: is not between 0 and 1 \(got 0\.0\); give"),
+        (["0.001"], r"error: max_error: is not shown with 95% confidence .*; about 0\.02"),
+        (["0"], r"error: max_error: is no number from 1e-06 to 0\.999999 \(got 0\.0\); give"),
         (["0.05", "--min-confidence", "0.8"], "error: max_error and min_confidence: both"),
     ):
         code, out, err = loraft_says("predict", "--max-error", *given, "câu")

@@ -108,7 +108,12 @@ def test_too_few_rows_are_refused_with_the_number_that_is_needed() -> None:
         fit(probs[kept], labels[kept], LABELS, 0.9, by_label=True)
 
 
-@pytest.mark.parametrize("coverage", [0.0, 1.0, -1.0, float("nan")])
+def test_a_coverage_of_numpy_is_one_of_python() -> None:
+    found, same = (fit(*drawn(60, 3), LABELS, one, by_label=False) for one in (np.float64(0.9), 0.9))
+    assert (found.law(), type(found.coverage)) == (same.law(), float)
+
+
+@pytest.mark.parametrize("coverage", [0.0, 1.0, -1.0, float("nan"), "0.9"])
 def test_a_coverage_that_is_no_share_is_refused(coverage: float) -> None:
-    with pytest.raises(ConfigError, match="sets: the coverage lies between 0 and 1"):
+    with pytest.raises(ConfigError, match=r"sets: is no number from 1e-06 to 0\.999999"):
         fit(*drawn(60, 3), LABELS, coverage, by_label=False)

@@ -24,6 +24,7 @@ from loraft.evaluation.guarantee import (
     upper_bounds,
 )
 from loraft.evaluation.predict import predict
+from loraft.models import manifest
 from loraft.models.calibration import NONE, Calibration
 from loraft.runs.run import Run
 from loraft.runs.validation_scores import ValidationScores, write
@@ -156,11 +157,13 @@ def test_what_is_refused_says_what_can_be_promised_and_with_how_many_rows() -> N
         ConfigError, match=r"max_error: is not shown with 95% confidence \(got 0\.05, 40 validation"
     ) as e:
         guaranteed(sure, sure, 0.05, LEVEL)
-    assert "--max-error 0.073 can be promised; this one takes at least 59 answers, without a mistake" in str(e.value)
-    assert "rows set aside, for even odds" in str(e.value)
+    assert "; about 0.073 is, at the strictest threshold; this one takes at least 59 answers, without a mistake" in str(
+        e.value
+    )
+    assert "rows set aside, for even odds; an error is promised only if it was chosen before" in str(e.value)
     assert guaranteed(sure, sure, 0.073, LEVEL).answered == 40  # what the message says
     wrong = replace(sure, wrong_N=np.ones(40, dtype=bool))
-    with pytest.raises(ConfigError, match=r"; no error can be promised; .*, and a better model$"):
+    with pytest.raises(ConfigError, match=r"; no error is; .*, and a better model$"):
         guaranteed(wrong, wrong, 0.05, LEVEL)
 
 
@@ -197,8 +200,8 @@ def test_without_rows_set_aside_a_promise_is_refused(tmp_path: Path) -> None:
     write(tmp_path, scores(aside=False))
     with pytest.raises(RunError, match=r"\(got 300 rows, which all chose the checkpoint\).*59 rows set aside are the"):
         of_adapter(tmp_path, NONE, 0.05, LEVEL)
-    for value in (0, 1, -0.1, float("nan")):
-        with pytest.raises(ConfigError, match=r"max_error: is not between 0 and 1 \(got"):
+    for value in (0, 1, -0.1, float("nan"), 1e-320, "0.05"):
+        with pytest.raises(ConfigError, match=r"max_error: is no number from 1e-06 to 0\.999999 \(got"):
             of_adapter(tmp_path, NONE, value, LEVEL)
 
 
@@ -207,6 +210,7 @@ def shown(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The run with a temperature, and with scores of validation rows among which those below 0.4 are wrong."""
     copied = Run(shutil.copytree(run.path, tmp_path_factory.mktemp("runs") / "hứa"))
     write(copied.adapter, scores())
+    manifest.write(copied.adapter, manifest.read(copied.adapter))
     path = copied.adapter / "loraft.json"
     content = json.loads(path.read_text(encoding="utf-8")) | {"calibration": {"temperature": 2.0}}
     path.write_text(json.dumps(content), encoding="utf-8")
@@ -227,6 +231,7 @@ def test_predict_labels_the_rows_that_reach_the_threshold_and_says_so_before(sho
     config = config.model_copy(update={"eval": EvalConfig(confidence=0.9)})
     with pytest.warns(Note, match="with 90% confidence"):
         least_confidence(shown.adapter, config, None, 0.03)
+    assert "with 99.95% confidence at most 3% of" in str(replace(promise, confidence=0.9995))
 
 
 def test_two_rules_and_label_sets_are_refused(shown: Run) -> None:

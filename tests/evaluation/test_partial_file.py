@@ -69,13 +69,20 @@ def _without_a_row(lines: list[bytes]) -> list[bytes]:
     return [line for row, line in enumerate(lines) if row != 2]
 
 
+def _marked(field: bytes) -> bytes:
+    """The end of a group of no rows, with this field instead of its own."""
+    return b'{"bad": 0, "rows": 3, "prefix": [], "predicted": {}, "confidences": [], ' + field + b"}\n"
+
+
 DAMAGE = {
     "a row that is gone": (_without_a_row, "2 rows where 3 should be"),
     "a row twice": (lambda lines: [*lines[:2], *lines[1:]], "4 rows where 3 should be"),
     "a row that is none": (lambda lines: [lines[0], b"[1]\n", *lines[2:]], "not enough values"),
     "no end of a group": (lambda lines: [one for row, one in enumerate(lines) if row != 4], ""),
     "another object": (lambda lines: [*lines, b'{"x": 1}\n'], "the end of a group lacks a field"),
-    "two fields": (lambda lines: [*lines, b'{"bad": 1, "rows": 7}\n'], "the end of a group lacks a field"),
+    "no list of numbers": (lambda lines: [*lines, _marked(b'"confidences": ["x"]')], "a field that is no number of"),
+    "no counts": (lambda lines: [*lines, _marked(b'"predicted": {"vui": [1]}')], "a field that is no number of rows"),
+    "fewer than no rows": (lambda lines: [*lines, _marked(b'"confidences": [-3, 6]')], "a field that is no number of"),
     "an empty origin": (lambda lines: [b'{"origin": {}}\n', *lines[1:]], "it does not say of which input"),
     "an origin that is a number": (lambda lines: [b'{"origin": 3}\n', *lines[1:]], ""),
 }  # fmt: skip
@@ -101,6 +108,14 @@ def test_a_damaged_partial_file_is_refused(table: Path, loraft_says: Says, monke
         assert "error: ra.csv.partial: a damaged interrupted prediction (" in err, err
         assert what in err
         assert "delete it" in err
+
+
+def test_a_partial_file_of_an_earlier_version_is_called_that(table: Path, loraft_says: Says) -> None:
+    command = ("predict", "--input", table.name, "--output-file", "ra.csv", "--resume")
+    lines = [b'{"origin": {}}\n', b'["positive", {"positive": 1.0}, null]\n', b'{"bad": 0, "rows": 1, "prefix": []}\n']
+    Path("ra.csv.partial").write_bytes(b"".join(lines))
+    _, _, err = loraft_says(*command)
+    assert "interrupted prediction of an earlier version (got no confidences, predicted); delete it, and" in err
 
 
 def test_an_input_that_changes_during_the_prediction_is_told(

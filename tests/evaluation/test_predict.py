@@ -70,9 +70,9 @@ def test_one_row_is_one_input_and_what_is_no_text_gets_an_error(run: Run, expect
     assert damaged.error
 
 
-@pytest.mark.parametrize("value", [2, -0.1, float("nan")])
+@pytest.mark.parametrize("value", [2, -0.1, float("nan"), "0.5"])
 def test_a_min_confidence_that_is_no_probability_is_refused(run: Run, value: float) -> None:
-    with pytest.raises(ConfigError, match=r"min_confidence: not from 0 to 1 \(got"):
+    with pytest.raises(ConfigError, match=r"min_confidence: is no number from 0 to 1 \(got"):
         next(predict(SENTENCES[0], run=run.path, min_confidence=value))
 
 

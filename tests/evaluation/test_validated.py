@@ -13,9 +13,11 @@ import loraft
 from loraft.data.records import BadRow, Example
 from loraft.data.stream import sample
 from loraft.engine.probabilities import to_probs
-from loraft.errors import ConfigError, Note
-from loraft.evaluation import scored_rows
+from loraft.errors import ConfigError, Note, RunError
+from loraft.evaluation import priors, scored_rows
 from loraft.evaluation.predict import Prediction, Progress, predict
+from loraft.evaluation.validated import Validated
+from loraft.models import manifest
 from loraft.runs import validation_scores
 from loraft.runs.run import Run
 from loraft.runs.validation_scores import ValidationScores
@@ -39,7 +41,9 @@ def scored(run: Run, probs: np.ndarray, tmp_path_factory: pytest.TempPathFactory
     log_probs = tuple(tuple(np.log(probs[row]).tolist()) for row in rows)
     aside = tuple(n >= 120 for n in range(240))
     scores = ValidationScores(NAMES, tuple(range(1, 241)), tuple(references), log_probs, aside)
-    validation_scores.write(Run.open(folder).adapter, scores)
+    adapter = Run.open(folder).adapter
+    validation_scores.write(adapter, scores)
+    manifest.write(adapter, manifest.read(adapter))
     return folder
 
 
@@ -160,6 +164,34 @@ def test_a_run_without_validation_scores_predicts_and_refuses_what_needs_them(ru
     for asked in ({"sets": 0.9}, {"prior": dict.fromkeys(NAMES, 1 / 3)}):
         with pytest.raises(ConfigError, match=rf"{next(iter(asked))}: needs scores .* has no validation_scores\.json"):
             next(predict(SENTENCES, run=run.path, **asked))
+
+
+def test_an_edited_file_of_validation_scores_promises_nothing(scored: Path, tmp_path: Path) -> None:
+    run = Run.open(shutil.copytree(scored, tmp_path / "sửa"))
+    path = run.adapter / validation_scores.VALIDATION_FILE
+    path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    for asked in ({"sets": 0.6}, {"max_error": 0.6}, {"prior": dict.fromkeys(NAMES, 1 / 3)}, {}):
+        with (
+            warnings.catch_warnings(record=True) as told,
+            pytest.raises(RunError, match="not the file of this adapter"),
+        ):
+            next(predict(SENTENCES, run=run.path, **asked))
+        assert told == []
+
+
+def test_progress_of_another_run_is_refused(scored: Path) -> None:
+    with pytest.raises(RunError, match=r"progress: is not of this run \(got 1 bins of confidence, not "):
+        next(predict(SENTENCES, run=scored, progress=Progress(6, confidences=[6])))
+
+
+def test_shares_that_a_balanced_training_assumes_are_told(probs: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    rows = np.tile(probs * np.array([0.5, 0.1, 0.4]), (60, 1))
+    rows /= rows.sum(axis=1, keepdims=True)
+    references = np.array([rng.choice(3, p=row) for row in rows])
+    known = Validated(NAMES, np.tile(probs, (60, 1)), references, np.ones(360, dtype=bool))
+    with pytest.warns(Note, match=r"label shares negative .* assume other shares, as after a balanced training \(nega"):
+        known.priors(dict(zip(NAMES, priors.shares(references, 3), strict=True)))
 
 
 def test_a_sample_is_random_bounded_and_in_order() -> None:

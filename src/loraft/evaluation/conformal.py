@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from loraft.errors import ConfigError, listed
 from loraft.evaluation.metrics import Floats
-from loraft.evaluation.shares import Interval
+from loraft.evaluation.shares import Interval, given
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ def fit(
     Raises:
         ConfigError: the coverage is no share, or there are too few rows for it.
     """
-    if not 0 < coverage < 1:  # NaN, too
-        raise ConfigError(f"sets: the coverage lies between 0 and 1, both left out (got {coverage}); give 0.9 or so")
+    coverage = given("sets", coverage)
     own_N = probs_NK[np.arange(len(references_N)), references_N]
     parts = [own_N[references_N == k] for k in range(len(labels))] if by_label else [own_N]
     needed = rows_needed(coverage)

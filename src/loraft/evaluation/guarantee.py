@@ -36,7 +36,7 @@ import numpy.typing as npt
 from loraft.config.schema import Config
 from loraft.errors import ConfigError, Note, RunError
 from loraft.evaluation.metrics import Floats, Ints
-from loraft.evaluation.shares import wilson
+from loraft.evaluation.shares import given, percent, wilson
 from loraft.models import manifest
 from loraft.models.calibration import Calibration
 from loraft.runs.validation_scores import VALIDATION_FILE, read
@@ -105,7 +105,7 @@ class Guarantee:
         return (
             f"max_error {self.max_error:g}: rows with a confidence of at least {self.threshold:.4g} are answered, about"
             f" {self.answered / self.rows:.1%} ({low:.1%} to {high:.1%}) of rows like the validation rows; with"
-            f" {self.confidence:.0%} confidence at most {100 * self.max_error:g}% of the answers are wrong"
+            f" {percent(self.confidence)} confidence at most {100 * self.max_error:g}% of the answers are wrong"
             f" ({self.answered:,} of {self.rows:,} rows set aside are answered, {self.wrong:,} wrongly)"
         )
 
@@ -178,8 +178,8 @@ def guaranteed(guiding: Answers, aside: Answers, max_error: float, confidence: f
     """Returns what can be promised; arguments as in `lowest_threshold`.
 
     Raises:
-        ConfigError: no threshold is shown to keep `max_error`; says what can be promised instead, and about how many
-            rows this error takes.
+        ConfigError: no threshold is shown to keep `max_error`; says which error is shown, and about how many rows
+            this one takes.
     """
     rows = len(aside.wrong_N)
     threshold = lowest_threshold(guiding, aside, max_error, confidence)
@@ -195,11 +195,12 @@ def guaranteed(guiding: Answers, aside: Answers, max_error: float, confidence: f
         least_answers(max_error, confidence),
         rows_needed(Answers(confidences, mistakes), max_error, confidence),
     )
-    instead = f"--max-error {lowest:g} can be promised" if lowest < 1 else "no error can be promised"
+    instead = f"about {lowest:g} is, at the strictest threshold" if lowest < 1 else "no error is"
     raise ConfigError(
-        f"max_error: is not shown with {confidence:.0%} confidence (got {max_error:g}, {rows:,} validation rows set"
-        f" aside); {instead}; this one takes at least {least:,} answers, without a mistake, and "
+        f"max_error: is not shown with {percent(confidence)} confidence (got {max_error:g}, {rows:,} validation rows"
+        f" set aside); {instead}; this one takes at least {least:,} answers, without a mistake, and "
         + (f"about {wanted:,} rows set aside, for even odds" if wanted else "a better model")
+        + ("; an error is promised only if it was chosen before any was tried" if lowest < 1 else "")
     )
 
 
@@ -212,11 +213,10 @@ def of_adapter(folder: Path, calibration: Calibration, max_error: float, confide
         max_error, confidence: as in `Guarantee`.
 
     Raises:
-        ConfigError: as in `guaranteed`, or `max_error` is no fraction between 0 and 1.
+        ConfigError: as in `guaranteed`, or `max_error` is no number from 1e-6 to 1 - 1e-6.
         RunError: the folder has no scores of rows that were set aside.
     """
-    if not 0 < max_error < 1:  # NaN, too
-        raise ConfigError(f"max_error: is not between 0 and 1 (got {max_error}); give a fraction such as 0.05")
+    max_error = given("max_error", max_error)
     scores = read(folder)
     number = sum(scores.set_aside) if scores is not None else 0
     if scores is None or not number:
@@ -241,8 +241,8 @@ def least_confidence(
 
     With `max_error` a note says what is promised. The adapter lies in `folder`; the rest as in `predict`.
     """
-    given = {"min_confidence": min_confidence, "max_error": max_error}
-    named = {name: value for name, value in given.items() if value is not None}
+    both = {"min_confidence": min_confidence, "max_error": max_error}
+    named = {name: value for name, value in both.items() if value is not None}
     if len(named) > 1:
         raise ConfigError(
             f"max_error and min_confidence: both choose the rows that get a label (got {max_error} and"

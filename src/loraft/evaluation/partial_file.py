@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from loraft.config.schema import Config
 from loraft.data.records import BadRow, Row
-from loraft.errors import RunError
+from loraft.errors import RunError, listed
 from loraft.evaluation.output_file import PredictedInput
 from loraft.runs.atomic_files import is_stream
 from loraft.runs.hashes import hashes_of, sha256_of
@@ -107,8 +107,11 @@ class PartialFile:
                 for line in file:
                     offset += len(line)
                     if line.startswith(b"{") and line.endswith(b"\n"):
+                        marker = self._marker(line)
                         rows += len([_parsed(one) for one in group])
-                        state, end, group = _marker(line, rows), offset, []
+                        if marker["rows"] != rows:
+                            raise ValueError(f"{rows:,} rows where {marker['rows']:,} should be")
+                        state, end, group = marker, offset, []
                     else:
                         group.append(line)
             if state and origin is not None and INPUT not in origin:
@@ -129,6 +132,22 @@ class PartialFile:
                 " delete the file"
             )
         return state, end
+
+    def _marker(self, line: bytes) -> dict[str, Any]:
+        """What stands at the end of a group."""
+        state: dict[str, Any] = json.loads(line)
+        missing = MARKER.keys() - state.keys()
+        if missing and state.keys() <= MARKER.keys() and {"bad", "rows"} <= state.keys():
+            raise RunError(
+                f"{self.path}: an interrupted prediction of an earlier version (got no {listed(sorted(missing))});"
+                " delete it, and predict again"
+            )
+        if {key: type(value) for key, value in state.items()} != MARKER:
+            raise ValueError("the end of a group lacks a field")
+        numbers = [state["bad"], state["rows"], *state["prefix"], *state["predicted"].values(), *state["confidences"]]
+        if any(type(number) is not int or number < 0 for number in numbers):
+            raise ValueError("the end of a group has a field that is no number of rows or of a token")
+        return state
 
     def _foreign(self) -> RunError:
         return RunError(f"{self.path}: is no interrupted prediction; move it away, or name another --output-file")
@@ -204,13 +223,3 @@ def _parsed(line: bytes) -> tuple[Any, dict[str, float], Any, Any, list[Any]]:
     if not isinstance(probs, dict):
         raise TypeError("a row has no probabilities")
     return label, probs, error, inside, columns
-
-
-def _marker(line: bytes, rows: int) -> dict[str, Any]:
-    """What stands at the end of a group, `rows` being the rows before it."""
-    state: dict[str, Any] = json.loads(line)
-    if {key: type(value) for key, value in state.items()} != MARKER:
-        raise ValueError("the end of a group lacks a field")
-    if state["rows"] != rows:
-        raise ValueError(f"{rows:,} rows where {state['rows']:,} should be")
-    return state

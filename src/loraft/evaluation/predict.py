@@ -22,6 +22,7 @@ from loraft.evaluation.conformal import LabelSets
 from loraft.evaluation.guarantee import least_confidence
 from loraft.evaluation.priors import Priors, refuse_void
 from loraft.evaluation.scored_rows import characters, scored
+from loraft.evaluation.shares import given
 from loraft.evaluation.validated import SAMPLE, validated
 from loraft.models import manifest
 from loraft.models.calibration import NONE, Calibration
@@ -238,8 +239,7 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
         ...     print(found.label, round(sum(found.probs.values()), 6))
         positive 1.0
     """
-    if min_confidence is not None and not 0 <= min_confidence <= 1:  # NaN, too
-        raise ConfigError(f"min_confidence: not from 0 to 1 (got {min_confidence}); give a probability")
+    min_confidence = None if min_confidence is None else given("min_confidence", min_confidence, 0)
     refuse_void(prior is not None, sets, sets_by_label, max_error)
     folder, config = located(run, adapter, config)
     least = least_confidence(folder, config, min_confidence, max_error)
@@ -262,6 +262,11 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
             plain_NK = loaded.probabilities(log_probs_NK)
             predicted.update(labels[k] for k in plain_NK.argmax(axis=1))
             counts_B = validation.binned(plain_NK)
+            if len(progress.confidences or counts_B) != len(counts_B):
+                raise RunError(
+                    f"progress: is not of this run (got {len(progress.confidences)} bins of confidence, not"
+                    f" {len(counts_B)}); begin again, without OUTPUT.partial"
+                )
             progress.confidences = (counts_B + np.array(progress.confidences or 0)).tolist()
         yield from predictions(group, log_probs_NK, loaded, least)
     if validation is not None and progress.confidences and (prior is None or sets is not None):
@@ -279,10 +284,10 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
 
 def _rows(inputs: str | Example | Iterable[str | Example | BadRow], first: int = 1) -> Iterator[Example | BadRow]:
     """The inputs as rows, numbered from `first` on."""
-    given = [inputs] if isinstance(inputs, str | bytes | Example | BadRow) else inputs
+    several = [inputs] if isinstance(inputs, str | bytes | Example | BadRow) else inputs
     return (
         item if isinstance(item, Example | BadRow) else given_sentence(item, row)
-        for row, item in enumerate(given, start=first)
+        for row, item in enumerate(several, start=first)
     )
 
 

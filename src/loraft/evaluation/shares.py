@@ -1,8 +1,29 @@
-"""Confidence intervals of a share of rows (Wilson) and of the difference of two shares on the same rows (Tango)."""
+"""Shares of rows: given ones, Wilson's interval of one, Tango's of the difference of two on the same rows."""
 
 import math
+from numbers import Real
 
+from loraft.config.names import show
+from loraft.errors import ConfigError
+
+LEAST = 1e-6  # that a promise may leave out: less takes more rows than anyone has
 Interval = tuple[float, float]
+
+
+def given(name: str, value: object, least: float = LEAST) -> float:
+    """Returns a share that was given as `name`, as a float of Python's.
+
+    Raises:
+        ConfigError: it is no number from `least` to 1 - `least`.
+    """
+    if not (isinstance(value, Real) and least <= float(value) <= 1 - least):  # NaN, too
+        raise ConfigError(f"{name}: is no number from {least:g} to {1 - least:g} (got {show(value)}); give a fraction")
+    return float(value)
+
+
+def percent(fraction: float) -> str:
+    """A confidence in percent with all its digits, so that 0.999 does not read 100%."""
+    return f"{100 * fraction:.12g}%"
 
 
 def wilson(right: int, total: int, confidence: float) -> Interval:

@@ -54,7 +54,7 @@ class Validated:
             f"sets: each holds the right label with a probability of at least {coverage:g}"
             f"{', whatever that label is' if by_label else ''}, averaged over draws of the {len(probs_MK):,} set-aside"
             f" rows; with these ones it is (95% interval) {law}; on them {sizes_M.mean():.2f} labels a set,"
-            f" {(sizes_M == 1).mean():.0%} of one label",
+            f" {(sizes_M == 1).mean():.1%} of one label",
             Note,
             stacklevel=3,
         )

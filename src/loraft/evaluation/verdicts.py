@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from loraft.evaluation.intervals import Difference
 from loraft.evaluation.metrics import ALL_SCORES, LOWER_IS_BETTER
+from loraft.evaluation.shares import percent
 from loraft.evaluation.significance import shown
 
 BETTER, WORSE, UNCLEAR = "better", "worse", "cannot be told apart"  # every verdict in tables and reports
@@ -48,7 +49,7 @@ def in_points(difference: Difference, confidence: float, score: str = "") -> str
     low, high = (change(score, bound) for bound in difference.interval)
     tested = [] if difference.p_holm is None else [f"p={difference.p_holm:.2g}"]
     tested = [*tested, *([difference.note] if difference.note else [])]
-    interval = f"{confidence:.0%} interval {low} to {high}" + (f", {'; '.join(tested)}" if tested else "")
+    interval = f"{percent(confidence)} interval {low} to {high}" + (f", {'; '.join(tested)}" if tested else "")
     unit = "steps" if score in LOWER_IS_BETTER else "points"
     return f"{change(score, difference.difference)} {unit} ({interval})"
 

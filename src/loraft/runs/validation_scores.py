@@ -13,7 +13,9 @@ import numpy.typing as npt
 
 from loraft.errors import RunError
 from loraft.runs.from_hub import ADAPTER_FILES
-from loraft.runs.records import read_record, write_record
+from loraft.runs.hashes import differing
+from loraft.runs.records import read_object, read_record, write_record
+from loraft.runs.run import MANIFEST_FILE
 
 VALIDATION_FILE = ADAPTER_FILES[-1]  # beside the adapter
 AGAIN = "copy the adapter's folder again, or train again"
@@ -57,11 +59,14 @@ def read(folder: Path) -> ValidationScores | None:
     """Returns what the file in an adapter's folder holds; None without it: an earlier version, or several labels a row.
 
     Raises:
-        RunError: it is damaged.
+        RunError: it is damaged, or is not the one whose hash the folder's `loraft.json` holds.
     """
     path = folder / VALIDATION_FILE
     if not path.exists():
         return None
+    files = read_object(folder / MANIFEST_FILE, AGAIN).get("files") if (folder / MANIFEST_FILE).exists() else None
+    if isinstance(files, dict) and differing(folder, {VALIDATION_FILE: files.get(VALIDATION_FILE, "")}):
+        raise RunError(f"{path}: is not the file of this adapter (got another hash than in {MANIFEST_FILE}); {AGAIN}")
     found = read_record(path, ValidationScores, AGAIN)
     lengths = {len(found.rows), len(found.references), len(found.log_probs), len(found.set_aside)}
     wide = any(len(row) != len(found.labels) for row in found.log_probs)
