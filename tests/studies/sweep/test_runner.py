@@ -267,6 +267,17 @@ def test_another_config_under_the_same_name_is_refused_before_anything_runs(
     assert (Path(result.path) / "sweep.json").exists()
 
 
+def test_trials_of_other_rows_are_not_compared(swept: tuple[Config, SweepResult]) -> None:
+    section, result = swept
+    rows = Run(Path(result.trials[0].run)).rows_path
+    kept = rows.read_text(encoding="utf-8")
+    more = section.model_copy(update={"sweep": section.sweep.model_copy(update={"ranks": [1, 2, 4, 8]})})
+    rows.write_text(kept.replace('"test": "', '"test": "0'), encoding="utf-8")
+    with pytest.raises(RunError, match=r"was begun with other rows \(got another test split\)[\s\S]*--force"):
+        runner.sweep(more, quiet=True)
+    rows.write_text(kept, encoding="utf-8")
+
+
 def test_the_file_of_a_sweep_makes_the_same_trials_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "run_training", stopping([]))
     for section in (config(tmp_path, "train.optim=adamw_torch,sgd"), config(tmp_path / "b", ranks=[1, 2])):

@@ -25,7 +25,7 @@ from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import keep_environment
 from loraft.runs.lock import locked
 from loraft.runs.predictions import RunPredictions, read_predictions
-from loraft.runs.resume import of_its_version
+from loraft.runs.resume import check_same_rows, of_its_version
 from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep import figures, joint_pass
@@ -81,6 +81,11 @@ def _sweep(config: Config, trials: Sequence[Trial], *, force: bool, quiet: bool,
     shared = SharedBackbone(tell)
     for trial in waiting:
         warn_of_notes(shared.splits(trial.config).values())
+    for trial in trials if waiting else ():  # which are compared with the finished ones
+        rows = run_of(trial).rows_path
+        if trial not in waiting and rows.exists():
+            now = {name: split.fingerprint for name, split in shared.splits(trial.config).items()}
+            check_same_rows(rows, now, hint="put its data back as they were, or --force trains all trials again")
     folder = SweepFolder.create(Path(config.output.folder), sweep_name(config))
     write_text(folder.config_path, dump_config(_without_unused_ranks(config, trials)))
     keep_environment(folder.environment_path, config, anew=force)
