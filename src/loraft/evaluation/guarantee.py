@@ -220,7 +220,7 @@ def of_adapter(folder: Path, calibration: Calibration, max_error: float, confide
     scores = read(folder)
     number = sum(scores.set_aside) if scores is not None else 0
     if scores is None or not number:
-        without = f"no {VALIDATION_FILE}, as of earlier versions and merged weights"
+        without = f"no {VALIDATION_FILE}, as of earlier versions"
         got = without if scores is None else f"{len(scores.rows):,} rows, which all chose the checkpoint"
         raise RunError(
             f"{folder}: max_error needs validation rows that were set aside (got {got}); name the run, or train again,"

@@ -13,7 +13,9 @@ import numpy.typing as npt
 
 from loraft.errors import RunError
 from loraft.runs.from_hub import ADAPTER_FILES
-from loraft.runs.records import read_record, write_record
+from loraft.runs.hashes import differing
+from loraft.runs.records import read_object, read_record, write_record
+from loraft.runs.run import MANIFEST_FILE
 
 VALIDATION_FILE = ADAPTER_FILES[-1]  # beside the adapter
 AGAIN = "copy the adapter's folder again, or train again"
@@ -57,9 +59,13 @@ def read(folder: Path) -> ValidationScores | None:
     """Returns what the file in an adapter's folder holds; None without it: an earlier version, or several labels a row.
 
     Raises:
-        RunError: it is damaged.
+        RunError: it is damaged, or not the file that the folder's `loraft.json` names.
     """
-    path = folder / VALIDATION_FILE
+    path, bundle = folder / VALIDATION_FILE, folder / MANIFEST_FILE
+    files = read_object(bundle, AGAIN).get("files") if bundle.exists() else None
+    if isinstance(files, dict) and VALIDATION_FILE in files:  # else of an earlier version
+        for state in differing(folder, {VALIDATION_FILE: files[VALIDATION_FILE]}).values():
+            raise RunError(f"{path}: is not the file that {MANIFEST_FILE} names (got {state}); {AGAIN}")
     if not path.exists():
         return None
     found = read_record(path, ValidationScores, AGAIN)
