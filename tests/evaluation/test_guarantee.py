@@ -27,7 +27,7 @@ from loraft.evaluation.predict import predict
 from loraft.models import manifest
 from loraft.models.calibration import NONE, Calibration
 from loraft.runs.run import Run
-from loraft.runs.validation_scores import ValidationScores, write
+from loraft.runs.validation_scores import VALIDATION_FILE, ValidationScores, write
 
 DRAWS, LEVEL = 500, 0.95
 MOST_BROKEN = 0.05 + 2 * np.sqrt(0.05 * 0.95 / DRAWS)
@@ -200,6 +200,11 @@ def test_without_rows_set_aside_a_promise_is_refused(tmp_path: Path) -> None:
     write(tmp_path, scores(aside=False))
     with pytest.raises(RunError, match=r"\(got 300 rows, which all chose the checkpoint\).*59 rows set aside are the"):
         of_adapter(tmp_path, NONE, 0.05, LEVEL)
+    (tmp_path / "loraft.json").write_text(json.dumps({"files": {VALIDATION_FILE: "0" * 64}}), encoding="utf-8")
+    for state in ("changed", "missing"):
+        with pytest.raises(RunError, match=rf"validation_scores\.json: is not the file .* \(got {state}\); copy the"):
+            of_adapter(tmp_path, NONE, 0.05, LEVEL)
+        (tmp_path / VALIDATION_FILE).unlink(missing_ok=True)
     for value in (0, 1, -0.1, float("nan"), 1e-320, "0.05"):
         with pytest.raises(ConfigError, match=r"max_error: is no number from 1e-06 to 0\.999999 \(got"):
             of_adapter(tmp_path, NONE, value, LEVEL)

@@ -133,6 +133,9 @@ def test_rows_that_would_be_drawn_otherwise_are_refused(
     [
         ({"temperature": 0}, "the value of 'calibration' is damaged"),
         ({"temperature": 1.5, "bias": [0.5]}, "1 biases for 3 labels"),
+        ({"temperature": 1e308}, "no fit gives such numbers"),
+        ({"temperature": 1e-308}, "no fit gives such numbers"),
+        ({"temperature": 1.5, "bias": [1e308, -1e308, 0]}, "no fit gives such numbers"),
     ],
 )
 def test_a_calibration_that_cannot_be_is_refused(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
@@ -140,3 +143,11 @@ def test_a_calibration_that_cannot_be_is_refused(tmp_path: Path, wrong: dict[str
     change_bundle(copy, calibration=wrong)
     with pytest.raises(RunError, match=message):
         manifest.calibration(copy, resolve())
+
+
+def test_answers_yes_or_no_have_no_biases(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(FIRST / "adapter", tmp_path / "a"))
+    change_bundle(copy, calibration={"temperature": 1.5, "bias": [0.5, 0, -0.5]})
+    assert manifest.calibration(copy, resolve()).bias == (0.5, 0, -0.5)
+    with pytest.raises(RunError, match="3 biases for 3 labels, of which a row may have several"):
+        manifest.calibration(copy, resolve(overrides=["prompt.kind=multilabel"]))

@@ -26,6 +26,7 @@ from loraft.runs.peft_folder import AGAIN, WEIGHTS_FILE
 from loraft.runs.records import read_record, write_record
 from loraft.runs.run import MANIFEST_FILE
 
+EXTREME = 1e6  # beyond which no temperature, its inverse or bias is taken: scores would overflow
 VERSIONED = ("loraft", "torch", "transformers", "peft", "trl", "bitsandbytes")
 
 
@@ -210,8 +211,16 @@ def calibration(adapter: Path | None, config: Config) -> Calibration:
         return NONE
     found = read(adapter)
     one = found.calibration or NONE
-    if one.bias is not None and len(one.bias) != len(found.labels):
-        raise RunError(f"{adapter / MANIFEST_FILE}: {len(one.bias)} biases for {len(found.labels)} labels; {AGAIN}")
+    several = config.prompt.kind == "multilabel"  # whose answers, yes or no, have no biases
+    if one.bias is not None and (several or len(one.bias) != len(found.labels)):
+        which = ", of which a row may have several" if several else ""
+        raise RunError(
+            f"{adapter / MANIFEST_FILE}: {len(one.bias)} biases for {len(found.labels)} labels{which}; {AGAIN}"
+        )
+    numbers = (one.temperature, *(one.bias or ()))
+    if max(1 / one.temperature, *map(abs, numbers)) > EXTREME:
+        got = listed(f"{number:g}" for number in numbers)
+        raise RunError(f"{adapter / MANIFEST_FILE}: no fit gives such numbers (got {got}); {AGAIN}")
     return one
 
 

@@ -59,14 +59,15 @@ def read(folder: Path) -> ValidationScores | None:
     """Returns what the file in an adapter's folder holds; None without it: an earlier version, or several labels a row.
 
     Raises:
-        RunError: it is damaged, or is not the one whose hash the folder's `loraft.json` holds.
+        RunError: it is damaged, or not the file that the folder's `loraft.json` names.
     """
-    path = folder / VALIDATION_FILE
+    path, bundle = folder / VALIDATION_FILE, folder / MANIFEST_FILE
+    files = read_object(bundle, AGAIN).get("files") if bundle.exists() else None
+    if isinstance(files, dict) and (path.exists() or VALIDATION_FILE in files):
+        for state in differing(folder, {VALIDATION_FILE: files.get(VALIDATION_FILE, "")}).values():
+            raise RunError(f"{path}: is not the file that {MANIFEST_FILE} names (got {state}); {AGAIN}")
     if not path.exists():
         return None
-    files = read_object(folder / MANIFEST_FILE, AGAIN).get("files") if (folder / MANIFEST_FILE).exists() else None
-    if isinstance(files, dict) and differing(folder, {VALIDATION_FILE: files.get(VALIDATION_FILE, "")}):
-        raise RunError(f"{path}: is not the file of this adapter (got another hash than in {MANIFEST_FILE}); {AGAIN}")
     found = read_record(path, ValidationScores, AGAIN)
     lengths = {len(found.rows), len(found.references), len(found.log_probs), len(found.set_aside)}
     wide = any(len(row) != len(found.labels) for row in found.log_probs)
