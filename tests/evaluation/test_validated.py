@@ -173,7 +173,7 @@ def test_an_edited_file_of_validation_scores_promises_nothing(scored: Path, tmp_
     for asked in ({"sets": 0.6}, {"max_error": 0.6}, {"prior": dict.fromkeys(NAMES, 1 / 3)}, {}):
         with (
             warnings.catch_warnings(record=True) as told,
-            pytest.raises(RunError, match="not the file of this adapter"),
+            pytest.raises(RunError, match="is not the file that"),
         ):
             next(predict(SENTENCES, run=run.path, **asked))
         assert told == []
