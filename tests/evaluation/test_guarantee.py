@@ -194,7 +194,7 @@ def test_an_adapters_promise_is_about_the_labels_and_confidences_of_its_calibrat
 def test_without_rows_set_aside_a_promise_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         RunError,
-        match=r"max_error needs .*\(got no validation_scores\.json, as of .*\); train a run and name it, with",
+        match=r"max_error needs .*\(got no validation_scores\.json, as of .*\); name the run that it was made from",
     ):
         of_adapter(tmp_path, NONE, 0.05, LEVEL)
     write(tmp_path, scores(aside=False))

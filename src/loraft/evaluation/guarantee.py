@@ -223,8 +223,9 @@ def of_adapter(folder: Path, calibration: Calibration, max_error: float, confide
         without = f"no {VALIDATION_FILE}, as of cut adapters, merged weights and earlier versions"
         got = without if scores is None else f"{len(scores.rows):,} rows, which all chose the checkpoint"
         raise RunError(
-            f"{folder}: max_error needs validation rows that were set aside (got {got}); train a run"
-            " and name it, with data.calibration_share=0.5 where there are fewer than 200 validation rows;"
+            f"{folder}: max_error needs validation rows that were set aside (got {got}); name the"
+            " run that it was made from, or train again, with data.calibration_share=0.5 where there are fewer than 200"
+            " validation rows;"
             f" {least_answers(max_error, confidence):,} rows set aside are the least for {max_error:g}"
         )
     guiding, aside = (
