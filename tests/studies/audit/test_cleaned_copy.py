@@ -110,7 +110,7 @@ def test_the_input_a_foreign_file_and_another_format_are_refused(tmp_path: Path)
             with pytest.raises(ConfigError, match="is the input, or in its folder"):
                 copied(config(given), to)
     (tmp_path / "có.csv").write_text("của tôi", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"exists \(got *--force replaces it"):
+    with pytest.raises(ConfigError, match=r"exists \(got .*--force replaces it"):
         copied(config(source), tmp_path / "có.csv")
     with pytest.raises(ConfigError, match=r"has the format of its input \(got sạch.jsonl\); name a file with \.csv"):
         copied(config(source), tmp_path / "sạch.jsonl")
