@@ -55,7 +55,7 @@ SHAPES = {
         only("sweep.yaml", ""),
         r"the sweep is not finished; loraft sweep --config runs/a/sweep\.yaml continues it",
     ),
-    "a few-shot study": (only("fewshot.yaml", ""), r"is not a run directory"),
+    "a few-shot study": (only("fewshot.yaml", ""), r"a: is a study, not a run; loraft report runs/a shows it"),
     "a description of data": (only("data.json"), r"is not a run directory"),
     "a config that is a folder": (config_folder, r"a/config\.yaml: exists, but is no file"),
     "an empty config": (only("config.yaml", ""), r"^error:"),

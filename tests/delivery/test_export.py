@@ -129,6 +129,7 @@ def test_a_classifier_with_biases_is_refused_and_onnx_or_raw_scores_are_named(ru
     np.testing.assert_allclose(piped(tmp_path / "c"), expected(run), atol=1e-4)
 
 
+@pytest.mark.integration  # exports twice
 def test_an_onnx_file_holds_biases_too(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     own = with_calibration(run, tmp_path / "r", Calibration(1.9, (0.5, -0.75, 0.25)))
