@@ -39,7 +39,7 @@ from loraft.evaluation.metrics import Floats, Ints
 from loraft.evaluation.shares import given, percent, wilson
 from loraft.models import manifest
 from loraft.models.calibration import Calibration
-from loraft.runs.validation_scores import VALIDATION_FILE, read
+from loraft.runs.validation_scores import MISSING, read
 
 DIGITS = 6  # of a confidence: what lies closer together differs by rounding errors of the model, and is a tie
 MOST_ROWS = 1_000_000  # set aside, up to which a number that would do is looked for
@@ -188,13 +188,9 @@ def guaranteed(guiding: Answers, aside: Answers, max_error: float, confidence: f
         return Guarantee(max_error, confidence, threshold, rows, answered, wrong)
     answered, wrong = (int(one) for one in aside.at(guiding.thresholds()[start_of(guiding, confidence)]))
     lowest = math.ceil(1000 * float(upper_bounds(wrong, answered, confidence))) / 1000
-    confidences, mistakes = (
-        np.concatenate(pair) for pair in zip(vars(guiding).values(), vars(aside).values(), strict=True)
-    )
-    least, wanted = (
-        least_answers(max_error, confidence),
-        rows_needed(Answers(confidences, mistakes), max_error, confidence),
-    )
+    confidences_N = np.concatenate([guiding.confidences_N, aside.confidences_N])
+    every = Answers(confidences_N, np.concatenate([guiding.wrong_N, aside.wrong_N]))
+    least, wanted = least_answers(max_error, confidence), rows_needed(every, max_error, confidence)
     instead = f"about {lowest:g} is, at the strictest threshold" if lowest < 1 else "no error is"
     raise ConfigError(
         f"max_error: is not shown with {percent(confidence)} confidence (got {max_error:g}, {rows:,} validation rows"
@@ -220,8 +216,7 @@ def of_adapter(folder: Path, calibration: Calibration, max_error: float, confide
     scores = read(folder)
     number = sum(scores.set_aside) if scores is not None else 0
     if scores is None or not number:
-        without = f"no {VALIDATION_FILE}, as of cut adapters, merged weights and earlier versions"
-        got = without if scores is None else f"{len(scores.rows):,} rows, which all chose the checkpoint"
+        got = MISSING if scores is None else f"{len(scores.rows):,} rows, which all chose the checkpoint"
         raise RunError(
             f"{folder}: max_error needs validation rows that were set aside (got {got}); name the"
             " run that it was made from, or train again, with data.calibration_share=0.5 where there are fewer than 200"

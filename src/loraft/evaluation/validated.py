@@ -122,12 +122,7 @@ def validated(folder: Path, config: Config, asked: Sequence[str] = ()) -> Valida
         probs_NK = manifest.calibration(folder, config).probabilities(log_probs_NK)
         return Validated(scores.labels, probs_NK, references_N, np.array(scores.set_aside))
     if asked:
-        why = (
-            "a row may have several labels"
-            if several
-            else f"{folder} has no {validation_scores.VALIDATION_FILE}, as of cut"
-        )
-        why += "" if several else " adapters, merged weights and earlier versions"
+        why = "a row may have several labels" if several else f"{folder} has {validation_scores.MISSING}"
         raise ConfigError(
             f"{asked[0]}: needs scores of validation rows with one label each (got none: {why}); train again, or leave"
             " it out"

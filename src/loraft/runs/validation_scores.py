@@ -18,6 +18,8 @@ from loraft.runs.records import read_object, read_record, write_record
 from loraft.runs.run import MANIFEST_FILE
 
 VALIDATION_FILE = ADAPTER_FILES[-1]  # beside the adapter
+# Why a folder has none, for messages.
+MISSING = f"no {VALIDATION_FILE}, as of cut adapters, merged weights and earlier versions"
 AGAIN = "copy the adapter's folder again, or train again"
 
 
