@@ -21,6 +21,7 @@ from loraft.config.resolve import load_config
 from loraft.data.dataset import training_splits
 from loraft.engine import scorer
 from loraft.errors import BackboneError, ConfigError, Note, RunError, StorageError
+from loraft.evaluation import validation
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.classifier import Classifier
 from loraft.evaluation.evaluate import evaluate
@@ -195,6 +196,7 @@ def test_what_fails_at_the_end_costs_neither_adapter_nor_scores(
     inputs = loaded(tmp_path, baseline=report(0.25))
     run = start_run(inputs.config, force=False, resume=False)
     monkeypatch.setattr(pipeline, "draw_run_figures", broken)
+    monkeypatch.setattr(validation, "fit", broken)
     monkeypatch.setattr(Classifier, "explain", broken)
     monkeypatch.setattr(outcome, "compared_with", broken)
     monkeypatch.setattr(pipeline.advice, "of_evaluation", broken)
@@ -204,9 +206,10 @@ def test_what_fails_at_the_end_costs_neither_adapter_nor_scores(
         result = run_training(run, inputs, fit=filled)
     said = [str(one.message) for one in told if "left out" in str(one.message)]
     assert [one.partition(":")[0] for one in said] == [
-        "the words behind its mistakes", "the warnings about the scores", "the baselines", "the model card",
-        "the figures",
+        "the calibration", "the words behind its mistakes", "the warnings about the scores", "the baselines",
+        "the model card", "the figures",
     ]  # fmt: skip
+    assert f"loraft train --force --config {run.config_path}" in said[0]  # a finished run cannot be resumed
     assert f"loraft report {run.path}" in said[-1]
     assert RunResult.of(run).after == result.after
     assert manifest.read(run.adapter).versions["torch"]

@@ -53,7 +53,8 @@ def fitted(model: PreTrainedModel, encoder: Encoder, splits: Mapping[str, Split]
     ids, answers = [prompt.ids for prompt in encoder.encode(texts)], encoder.completions_K
     log_probs_NK = scorer.score(model, ids, answers, unscored=encoder.unscored, batch_tokens=config.eval.batch_tokens)
     validation, labels, calibration = splits["validation"], encoder.task.labels, NONE
-    again = f"loraft train --resume --set name={shlex.quote(run.name)}"
+    # A finished run cannot be resumed.
+    again = f"loraft train --force --config {shlex.quote(str(run.config_path))}"
     if encoder.task.kind == "multilabel":
         references_NK = validation.label_sets(len(labels))
         with spared("the calibration", again):
