@@ -16,8 +16,8 @@ TESTS = Path(__file__).parent
 
 # Bottom to top. A package imports those to its left, and none of its own floor.
 ORDER = (
-    "errors distributed bundled visible < config engine hub < data runs < models display < evaluation < training"
-    " < studies < delivery < cli"
+    "errors distributed bundled visible progress < config engine hub < data runs < models display < evaluation"
+    " < training < studies < delivery < cli"
 )
 FLOOR = {package: floor for floor, packages in enumerate(ORDER.split(" < ")) for package in packages.split()}
 

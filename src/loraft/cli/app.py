@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from loraft import progress
 from loraft.cli import (
     audit,
     check,
@@ -128,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             try:
                 code = app(arguments, prog_name="loraft", standalone_mode=False)
             finally:
+                progress.remove()
                 _flush_stdout()
     except Exception as error:
         told = _told(error, sys.argv[1:] if arguments is None else arguments)

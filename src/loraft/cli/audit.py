@@ -74,7 +74,7 @@ def audit(
     if drop_worst is not None:
         copy = cleaned_copy.target(resolved, split, folder, to, force=force)
     try:
-        result = study.audit(resolved, split=split, force=force and to is None, quiet=json, drop=drop_worst or 0)
+        result = study.audit(resolved, split=split, force=force and to is None, drop=drop_worst or 0)
     except KeyboardInterrupt as stop:
         stop.add_note("the same command goes on from there")
         raise

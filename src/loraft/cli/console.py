@@ -1,4 +1,4 @@
-"""Messages on stderr: which backbone and data a command uses, progress lines, notes and warnings.
+"""Messages on stderr: which backbone and data a command uses, progress, notes and warnings.
 
 Results go to stdout and nowhere else. Libraries that print or warn are kept quiet unless `--verbose` is given. From
 `start_command` until `results_follow` a library finds nothing on stdin, where the rows may be, and what it prints goes
@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import warnings
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from loraft import distributed
+from loraft import distributed, progress
 from loraft.config.names import show
 from loraft.errors import ConfigError, LoraftError, Note
 from loraft.visible import visible
@@ -39,6 +40,7 @@ def own_streams() -> Iterator[None]:
     try:
         yield
     finally:
+        progress.remove()
         sys.stdin, sys.stdout, _stdout = stdin, stdout, None
 
 
@@ -50,7 +52,18 @@ def results_stream() -> TextIO:
 def results_follow() -> None:
     """Gives stdout back to the command: the libraries have done their work."""
     global _stdout
+    progress.remove()
     sys.stdout, _stdout = results_stream(), None
+
+
+def results_on_screen() -> bool:
+    """Whether results that are printed while a command works may reach the terminal that shows its progress."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return False
+    try:
+        return not stat.S_ISREG(os.fstat(results_stream().fileno()).st_mode)  # a pipe may end there, too
+    except (OSError, ValueError):  # no file at all
+        return True
 
 
 def print_json(value: Any) -> None:
@@ -125,6 +138,10 @@ def start_command(
         warnings.filterwarnings("default", module="loraft")
         warnings.formatwarning = _one_line
     sys.stdin, sys.stdout = io.StringIO(), sys.stderr
+
+    from loraft.display.progress import install
+
+    install()
 
 
 def _move_caches() -> None:

@@ -12,6 +12,7 @@ import typer
 from loraft.cli.console import print_json, results_follow, say, start_command
 from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Sets, Task, dotted
 from loraft.errors import ConfigError
+from loraft.progress import Stage
 from loraft.visible import visible
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def data(
     if reason is not None:
         _overview(resolved, reason, sets or (), json=json)
         return
-    found = statistics.describe(resolved, by=by, tokens=tokens, near=near, force=force)
+    with Stage(f"describing {resolved.data.source}"):
+        found = statistics.describe(resolved, by=by, tokens=tokens, near=near, force=force)
     results_follow()
     if json:
         print_json(found)
@@ -107,7 +109,8 @@ def _overview(config: "Config", reason: str, sets: Sequence[str], *, json: bool)
     from loraft.display import table
     from loraft.studies.dataset import overview
 
-    found = overview.survey(config)
+    with Stage(f"describing {config.data.source}"):
+        found = overview.survey(config)
     results_follow()
     if json:
         print_json(found)

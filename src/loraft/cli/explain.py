@@ -4,14 +4,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loraft.cli.console import results_stream, say, start_command
+from loraft.cli.console import results_on_screen, results_stream, say, start_command
 from loraft.cli.finished_run import finished_run
-from loraft.cli.inputs import InputFile, InputFormat, Sentences, TextColumn, file_settings, given_rows
+from loraft.cli.inputs import InputFile, InputFormat, Sentences, TextColumn, file_settings, given_rows, number_of_rows
 from loraft.cli.options import Output, Raw, RunName, Sets, Verbose, dotted, uncalibrated
 from loraft.data.labels import asked_label
 from loraft.data.readers import unlabelled
 from loraft.data.records import BadRow, Example
 from loraft.errors import DataError
+from loraft.progress import each, remove
 
 if TYPE_CHECKING:
     from loraft.evaluation.explanation import Explanation
@@ -61,8 +62,9 @@ def explain(
     console = Console(file=results_stream(), highlight=False, markup=False, soft_wrap=True)
     if not json:
         say(LEGEND)
-    bad = printed = 0
-    for item in rows:
+    bad, printed, screen = 0, 0, results_on_screen()
+    total = number_of_rows(texts or [], file, format)
+    for item in rows if screen else each(rows, "explaining", "rows", total=total):
         row = unlabelled(item, column)
         found: list[Explanation] = []
         if isinstance(row, Example):
@@ -73,6 +75,8 @@ def explain(
         if isinstance(row, BadRow):
             bad += 1
             say(f"{source} row {row.row}: {row.reason}")
+        if screen:
+            remove()
         for one in found:
             if not json:
                 console.print(*[""] * bool(printed), explained(one, console.width, likeliest=label is None), sep="\n")

@@ -100,9 +100,7 @@ def fewshot(
     from loraft.studies.fewshot import study as fewshot_study
     from loraft.studies.fewshot import tables
 
-    study = fewshot_study.fewshot(
-        resolved, run=path, adapter_shots=adapter_shots, force=force, resume=resume, quiet=json, tell=say
-    )
+    study = fewshot_study.fewshot(resolved, run=path, adapter_shots=adapter_shots, force=force, resume=resume, tell=say)
     results_follow()
     if json:
         print_json(study)

@@ -77,3 +77,24 @@ def given_rows(
             f"{command}: nothing to label; loraft {command} 'câu phản hồi', --input FILE, or lines on stdin"
         )
     return input_rows(sys.stdin, known, text_column, settings, header), "stdin"
+
+
+def number_of_rows(texts: list[str], file: Path | None, format: str = "auto") -> int | None:
+    """How many rows a command line gives, blank lines among them; None where that cannot be told soon."""
+    if file is None or not file.is_file():
+        return len(texts) if texts and texts != ["-"] and file is None else None
+    kind = file.suffix.lower().removeprefix(".") if format == "auto" else format
+    if kind == "parquet":
+        from pyarrow.parquet import read_metadata
+
+        return int(read_metadata(file).num_rows)
+    if kind not in ("txt", "lines", "jsonl", "csv", "tsv"):
+        return None
+    table, lines, quoted, block = kind in ("csv", "tsv"), 0, False, b"\n"
+    with file.open("rb") as content:
+        while more := content.read(1 << 20):
+            block = more
+            for number, part in enumerate(block.split(b'"') if table else [block]):
+                quoted ^= number > 0  # a quoted cell may hold ends of lines
+                lines += 0 if quoted else part.count(b"\n")
+    return max(0, lines + (not block.endswith(b"\n")) - table)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from loraft.cli.console import results_stream, say, start_command
+from loraft.cli.console import results_on_screen, results_stream, say, start_command
 from loraft.cli.finished_run import refuse_several, run_or_adapter
-from loraft.cli.inputs import InputFile, InputFormat, Sentences, TextColumn, file_settings, given_rows
+from loraft.cli.inputs import InputFile, InputFormat, Sentences, TextColumn, file_settings, given_rows, number_of_rows
 from loraft.cli.options import (
     Adapter,
     ConfigFile,
@@ -34,6 +34,7 @@ from loraft.data.columns import TOO_LONG
 from loraft.data.readers import Format, input_rows, unlabelled
 from loraft.data.records import BadRow, Example, Row
 from loraft.errors import ConfigError
+from loraft.progress import ROWS, Stage, remove
 
 if TYPE_CHECKING:
     from loraft.evaluation.output_file import PredictedInput
@@ -168,7 +169,9 @@ def predict(
     decisions: dict[str, Any] = {} if coverage is None else {"sets": coverage, "sets_by_label": sets_by == "label"}
     decisions |= {} if prior is None else {"prior": once_more() if shares is None else shares}
     wait = WAIT if source == "stdin" else None
-    with partial or nullcontext():
+    screen = output_file is None and results_on_screen()
+    total, done = number_of_rows(texts or [], file, format), 0 if partial is None else partial.rows
+    with partial or nullcontext(), nullcontext() if screen else Stage("predicting", total, ROWS, done=done):
         for row in prediction.predict(
             inputs(),
             run=path,
@@ -179,6 +182,8 @@ def predict(
             **decisions,
             **progress,
         ):
+            if screen:
+                remove()
             given += 1
             labelled += row.label is not None
             if row.error is not None:

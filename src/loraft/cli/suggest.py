@@ -11,10 +11,11 @@ import typer
 
 from loraft.cli.console import results_stream, say, start_command
 from loraft.cli.finished_run import finished_run
-from loraft.cli.inputs import file_settings
+from loraft.cli.inputs import file_settings, number_of_rows
 from loraft.cli.options import Output, RunName, Sets, Verbose
 from loraft.data.readers import input_rows, unlabelled
 from loraft.errors import ConfigError, LoraftError, first_line
+from loraft.progress import ROWS, Stage, remove
 
 if TYPE_CHECKING:
     from loraft.runs.run import Run
@@ -82,7 +83,9 @@ def suggest(
     known = _sentences_of(trained)
     labels, calibration = resolved.prompt.labels or [], manifest.calibration(trained.adapter, resolved)
     thresholds = manifest.thresholds(trained.adapter, len(labels), calibration) if several else ()
-    chosen, looked_at = suggestion.suggest(told(), n, thresholds)
+    with Stage("scoring rows", number_of_rows([], file), ROWS):
+        chosen, looked_at = suggestion.suggest(told(), n, thresholds)
+    remove()
     lines = suggestion.to_be_labelled(chosen, resolved.data.text_column, label_column, texts=texts or not output_file)
     if json:
         results_stream().writelines(to_json(vars(one), indent=None) + "\n" for one in chosen)

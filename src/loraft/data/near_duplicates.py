@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any
 
 from loraft.data.examples import Texts
+from loraft.progress import each
 
 NEAR = 0.8  # Jaccard index of character 4-grams above which two rows are nearly the same: copies with a word changed
 LENGTH = 4  # of the n-grams, in characters
@@ -42,7 +43,7 @@ def near_duplicates(left: Sequence[str], right: Sequence[str], *, threshold: flo
     numbers: dict[str, int] = {}  # of the n-grams of `left`; no others can be shared
     a, sizes_a = _incidence(left, n, numbers, grow=True)
     found = []
-    for first in range(0, len(right), CHUNK):
+    for first in each(range(0, len(right), CHUNK), "searching near-duplicates, part"):
         b, sizes_b = _incidence(right[first : first + CHUNK], n, numbers, grow=False)
         for start in range(0, len(left), BLOCK):
             # An element of the product is the number of n-grams that two sentences share. Jaccard index: this number

@@ -12,6 +12,7 @@ from loraft.config.schema import MOST_STEPS, Config
 from loraft.models.adapter import add_adapter
 from loraft.models.backbone import load_backbone
 from loraft.models.encoder import Encoder
+from loraft.progress import Stage
 from loraft.training.dataset import TrainingData
 from loraft.training.trainer import LabelTrainer
 
@@ -76,6 +77,7 @@ def calibrated(config: Config, encoder: Encoder, data: TrainingData, seconds: fl
             callbacks=[clock],
         )
         clock.tokens_seen = lambda: trainer.tokens_seen
-        trainer.train()
+        with Stage("training a few steps, to tell the time"):
+            trainer.train()
     spent, steps = clock.times[-1] - clock.times[1], len(clock.tokens) - 1
     return Calibration(steps, spent / steps, (clock.tokens[-1] - clock.tokens[0]) / spent, trainer.method.value)

@@ -40,6 +40,7 @@ from loraft.models.encoder import Encoder
 from loraft.models.load import build, build_encoder, load_base
 from loraft.models.prompts import Prompt
 from loraft.models.source import located
+from loraft.progress import ROWS, Stage
 from loraft.runs import validation_scores
 from loraft.runs.bundle import config_of
 from loraft.runs.records import as_json, write_record
@@ -303,7 +304,8 @@ def _write_gguf(
     _refuse_other_ids(run, ids, [prompt.ids for prompt in prompts])
     cast(read, torch.float32, torch.float32)
     tokens = config.eval.batch_tokens
-    scores = scorer.score(read, ids, again.completions_K, unscored=again.unscored, batch_tokens=tokens)
+    with Stage("scoring the exported weights", len(ids), ROWS):
+        scores = scorer.score(read, ids, again.completions_K, unscored=again.unscored, batch_tokens=tokens)
     return content, scores
 
 

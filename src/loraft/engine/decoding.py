@@ -18,6 +18,7 @@ from loraft.engine.row_batches import (
     equal_frequencies,
     read_rows,
 )
+from loraft.progress import each
 
 # Two logits that differ by less may swap their order by rounding, for example in a batch of another size.
 MARGIN = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
@@ -59,7 +60,8 @@ def generate(
     # would read that padding first, and without position ids it would shift the row.
     limit = rope_limit(model) if longest_fast_row(model)[0] > 0 else 0
     groups = equal_frequencies(order, lengths, limit)
-    for batch in (batch for group in groups for batch in cut_batches(group, lengths, batch_tokens or TOKENS)):
+    batches = [batch for group in groups for batch in cut_batches(group, lengths, batch_tokens or TOKENS)]
+    for batch in each(batches, "decoding answers", "batches"):
         longest = max(len(prompts[i]) for i in batch)
         ids_BT = torch.full((len(batch), longest), pad)
         mask_BT = torch.zeros((len(batch), longest), dtype=torch.long)

@@ -22,6 +22,7 @@ from loraft.engine.key_ranges import FlatCache
 from loraft.engine.layout import Cache, bucket_size, common_prefix
 from loraft.engine.lm_head import Read
 from loraft.engine.prefix_cache import logits_after, prefix_cache
+from loraft.progress import rows_scored
 
 MIN_PREFIX = 8  # a pass for a shorter common prefix costs more than it saves
 # Rows times tokens of a batch. On a CPU small batches fit the processor's cache, and their rows differ less in length.
@@ -81,7 +82,10 @@ def read_rows(
     """
     route = _route_of(model, rows, answers, kept, copies)
     batches = _batches_of(model, rows, route, answers.branches, batch_tokens)
-    found = [_read_batch(model, route, [rows[i] for i in batch], answers, read) for batch in batches]
+    found = []
+    for batch in batches:
+        found.append(_read_batch(model, route, [rows[i] for i in batch], answers, read))
+        rows_scored(len(batch))
 
     def fetched() -> np.ndarray:
         found_ANR: np.ndarray = torch.cat(found, dim=1).cpu().numpy()

@@ -24,6 +24,7 @@ from loraft.evaluation.predict import Loaded, Prediction, opened, predictions
 from loraft.models.calibration import Calibration
 from loraft.models.encoder import Encoder
 from loraft.models.prompts import warn_of_cuts
+from loraft.progress import each
 from loraft.runs.predictions import MISTAKES, PredictedRow, mistakes
 from loraft.runs.records import write_record
 from loraft.runs.run import Run
@@ -207,7 +208,8 @@ def explain_mistakes(
         if config.output.texts and config.eval.decode == "score":
             classifier = Classifier(Loaded(encoder, model, run.adapter, config, tuple(thresholds), calibration))
             shown = [Example(row.text, row=row.row) for row in mistakes(rows)[:MISTAKES]]
-            write_record(run.explanations_path, Explanations(tuple(classifier.explain(shown))))
+            found = (one for row in each(shown, "explaining mistakes", "rows") for one in classifier.explain(row))
+            write_record(run.explanations_path, Explanations(tuple(found)))
 
 
 def _rows(texts: str | Example | Iterable[str | Example]) -> list[Example]:

@@ -25,6 +25,7 @@ from loraft.models.calibration import NONE, Calibration
 from loraft.models.encoder import Encoder
 from loraft.models.load import build, load_peft, load_run
 from loraft.models.prompts import Prompt, cut_share, warn_of_cuts
+from loraft.progress import ROWS, Stage
 from loraft.runs.bundle import config_of
 from loraft.runs.predictions import PredictedRow, predicted_ids
 from loraft.runs.records import as_json
@@ -159,10 +160,11 @@ def judge(
         calibration: of the probabilities.
     """
     started = time.perf_counter()
-    if encoder.task.kind == "multilabel":
-        report, rows = label_sets.judged(model, encoder, prompts, split, config, thresholds, calibration)
-    else:
-        report, rows = _judged(model, encoder, prompts, split, config, calibration)
+    with Stage(f"scoring {split.name}", len(prompts), ROWS):
+        if encoder.task.kind == "multilabel":
+            report, rows = label_sets.judged(model, encoder, prompts, split, config, thresholds, calibration)
+        else:
+            report, rows = _judged(model, encoder, prompts, split, config, calibration)
     truncated = sum(prompt.cut > 0 for prompt in prompts)
     seconds = round(time.perf_counter() - started, 3)
     cut = cut_share(prompts)

@@ -28,6 +28,7 @@ from loraft.models import manifest
 from loraft.models.calibration import NONE, Calibration
 from loraft.models.encoder import Encoder
 from loraft.models.load import load_peft, load_run
+from loraft.progress import ROWS, Stage
 from loraft.runs.bundle import config_of
 from loraft.runs.run import Run
 
@@ -298,7 +299,8 @@ def _sampled(inputs: Iterable[str | Example | BadRow], loaded: Loaded) -> np.nda
     texts = (Example(row.text, None, row.row) for row in _rows(inputs) if isinstance(row, Example))
     groups = scored(sample(texts, SAMPLE, characters), loaded, KeptPrefix([]), early=False)
     none = np.empty((0, len(loaded.encoder.task.labels)))
-    return np.concatenate([none, *(loaded.probabilities(log_probs_NK) for _, log_probs_NK, _ in groups)])
+    with Stage("scoring rows for --prior", None, ROWS):
+        return np.concatenate([none, *(loaded.probabilities(log_probs_NK) for _, log_probs_NK, _ in groups)])
 
 
 def warn_of_ties(scores_NK: np.ndarray) -> int:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -19,6 +20,7 @@ from loraft.evaluation.calibration import fit, fit_answers
 from loraft.evaluation.multilabel import best_thresholds, probabilities
 from loraft.models.calibration import NONE, Calibration
 from loraft.models.encoder import Encoder
+from loraft.progress import ROWS, Stage
 from loraft.runs.run import Run
 from loraft.runs.validation_scores import ValidationScores
 
@@ -51,7 +53,9 @@ def fitted(model: PreTrainedModel, encoder: Encoder, splits: Mapping[str, Split]
     used = [splits[name] for name in ("validation", "calibration") if name in splits]
     texts = [text for split in used for text in split.texts]
     ids, answers = [prompt.ids for prompt in encoder.encode(texts)], encoder.completions_K
-    log_probs_NK = scorer.score(model, ids, answers, unscored=encoder.unscored, batch_tokens=config.eval.batch_tokens)
+    given: dict[str, Any] = {"unscored": encoder.unscored, "batch_tokens": config.eval.batch_tokens}
+    with Stage("scoring validation", len(ids), ROWS):
+        log_probs_NK = scorer.score(model, ids, answers, **given)
     validation, labels, calibration = splits["validation"], encoder.task.labels, NONE
     # A finished run cannot be resumed.
     again = f"loraft train --force --config {shlex.quote(str(run.config_path))}"

@@ -39,6 +39,7 @@ from loraft.models.quantization import (
     warn_of_widths,
 )
 from loraft.models.source import loading, pretrained
+from loraft.progress import Stage
 
 transformers_logging.disable_progress_bar()  # transformers would draw one for each file of weights, at every start
 
@@ -89,7 +90,7 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # `check_keys` says what transformers would report
     try:
-        with loading(model.name):
+        with loading(model.name), Stage(f"loading {model.label}"):
             if quant.method == "nf4":
                 with no_compiler():
                     import bitsandbytes  # noqa: F401  # here, or transformers would import it with the compiler on

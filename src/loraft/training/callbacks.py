@@ -1,4 +1,4 @@
-"""Callbacks of the trainer: progress bar and log, seconds and tokens, saving on Ctrl-C."""
+"""Callbacks of the trainer: progress and log, seconds and tokens, saving on Ctrl-C."""
 
 import json
 import signal
@@ -10,54 +10,47 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from loraft.evaluation.choosing import DEFAULT, Metric
-from loraft.visible import visible
+from loraft.progress import Stage
 
 SECONDS_APART = 60.0  # what an interruption that nobody asked for can cost
-KEPT = ("loss", "learning_rate", "grad_norm", "epoch", "eval_loss", "eval_accuracy", "eval_macro_f1", "eval_micro_f1")
+LOGGED_SCORES = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "micro_f1")
+KEPT = ("loss", "learning_rate", "grad_norm", "epoch", "eval_loss", *(f"eval_{name}" for name in LOGGED_SCORES))
 
 
 class ProgressCallback(TrainerCallback):
-    """Draws a bar with loss, metric, tokens per second and time left, and logs every report of the trainer.
+    """Shows the step with loss, metric, tokens per second and time left, and logs every report of the trainer.
 
-    The bar is drawn inside the context `bar` and removed at its end, whatever ended the training.
+    Train inside the context `stage`, which ends whatever ended the training.
 
     Args:
         append_log: takes one line of the log, ready for JSON.
-        visible: draw the bar; nothing is drawn when stderr is no terminal.
-        metric: shown beside the bar.
+        metric: shown beside the loss.
+        name: of what is trained.
     """
 
     def __init__(
-        self, append_log: Callable[[dict[str, Any]], None], *, visible: bool, metric: Metric = DEFAULT
+        self, append_log: Callable[[dict[str, Any]], None], *, metric: Metric = DEFAULT, name: str = "training"
     ) -> None:
         self.append_log, self.metric = append_log, metric
         self.tokens_seen: Callable[[], int] = lambda: 0  # tokens that went through the model so far
-        console = Console(stderr=True)
-        self.bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not (visible and sys.stderr.isatty()),
-        )
+        self.stage = Stage(name, unit="steps")
         self.notes: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Starts the clock."""
         self.started = time.perf_counter()
-        self.task = self.bar.add_task("train", total=state.max_steps, completed=state.global_step, note="")
+        self.stage.begin(state.global_step, state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Moves the bar."""
-        self.bar.update(self.task, completed=state.global_step, note=visible("  ".join(self.notes.values())))
+        """Shows the step; after the last one the loss since the last log is logged too."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+        speed = f"{self._tokens_per_second():,} tok/s"
+        self.stage.advance(state.global_step - self.stage.done, note=", ".join([*self.notes.values(), speed]))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Logs loss and scores; the trainer's closing summary is left out, since metrics.json has it."""
@@ -66,14 +59,15 @@ class ProgressCallback(TrainerCallback):
         entry = {key: value for key, value in logs.items() if key in (*KEPT, score)}
         if not any(key in entry for key in ("loss", score)):
             return
-        elapsed = time.perf_counter() - self.started
-        entry = {"step": state.global_step, **entry, "seconds": round(elapsed, 3)}
-        entry["tokens_per_second"] = round(self.tokens_seen() / elapsed) if elapsed > 0 else 0
-        self.append_log(entry)
-        self.notes["speed"] = f"{entry['tokens_per_second']:,} tok/s"
+        entry = {"step": state.global_step, **entry, "seconds": round(time.perf_counter() - self.started, 3)}
+        self.append_log(entry | {"tokens_per_second": self._tokens_per_second()})
         for key, name in (("loss", "loss"), (score, self.metric.word)):
             if key in entry:
                 self.notes[name] = f"{name} {entry[key]:.4f}"
+
+    def _tokens_per_second(self) -> int:
+        elapsed = time.perf_counter() - self.started
+        return round(self.tokens_seen() / elapsed) if elapsed > 0 else 0
 
 
 class TrainingClock(TrainerCallback, ExportableState):

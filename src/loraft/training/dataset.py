@@ -16,6 +16,7 @@ from loraft.evaluation import metrics, multilabel
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.models.encoder import Encoder
 from loraft.models.prompts import cut_share, warn_of_cuts
+from loraft.progress import ROWS, Stage
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,12 @@ def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Sp
         return numbers
 
     def evaluate_with(current: Any) -> dict[str, float]:
-        return numbers_of(scorer.score(current, validation_ids, encoder.completions_K, **given))
+        with Stage("scoring validation", len(validation_ids), ROWS):
+            return numbers_of(scorer.score(current, validation_ids, encoder.completions_K, **given))
 
     def evaluate_adapters(current: Any, adapters: Sequence[str]) -> list[dict[str, float] | None]:
-        scores_ANK = scorer.score_adapters(current, adapters, validation_ids, encoder.completions_K, **given)
+        with Stage("scoring validation", len(validation_ids), ROWS):
+            scores_ANK = scorer.score_adapters(current, adapters, validation_ids, encoder.completions_K, **given)
         return [None if np.isnan(scores_NK).any() else numbers_of(scores_NK) for scores_NK in scores_ANK]
 
     cut = cut_share(prompts)

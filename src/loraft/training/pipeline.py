@@ -17,6 +17,7 @@ from loraft.config.schema import Config
 from loraft.config.trackers import refuse_missing_trackers
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, training_splits, warn_of_notes
+from loraft.display.progress import shown
 from loraft.distributed import is_main_process
 from loraft.errors import spared
 from loraft.evaluation import advice
@@ -91,7 +92,7 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
         config: everything that the result depends on.
         force: delete an earlier run of the same name.
         resume: go on with an interrupted one.
-        quiet: draw no progress bar.
+        quiet: show no progress.
 
     Returns:
         Scores before and after as fractions, log loss in nats, and a report of the training with its seconds, tokens
@@ -119,7 +120,7 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
         warnings.warn(sentence, stacklevel=2)
     if is_main_process():
         run_of(config).check(force=force, resume=resume)
-    with locked(run_of(config).path, force=force):
+    with locked(run_of(config).path, force=force), shown(quiet=quiet):
         encoder, base = build(config)  # what cannot be loaded is told before anything in the folder changes
         run = start_run(config, force=force, resume=resume)
         inputs = TrainingInputs(config, splits, encoder, base, start=start, warnings=known)
@@ -158,7 +159,7 @@ def run_training(
         inputs: what the training works on.
         fit: puts weights that were trained elsewhere into the empty adapter, instead of training here.
         resume: go on from the newest checkpoint, and with the scores that were measured before.
-        quiet: draw no progress bar.
+        quiet: do not print the settings.
         figures: draw them, and explain mistakes; figures are otherwise drawn by `loraft report`.
     """
     try:
@@ -264,7 +265,7 @@ def fit_adapter(
         run.append_log(line)
         trackers.log(line)
 
-    progress = ProgressCallback(append_log, visible=not quiet, metric=data.metric)
+    progress = ProgressCallback(append_log, metric=data.metric)
     interrupt = SaveOnInterrupt()
     again = Run(run.checkpoints.parent).how_to_begin_again
     checkpoint = newest_checkpoint(run.checkpoints, again) if resume else None
@@ -285,7 +286,7 @@ def fit_adapter(
         return trainer
 
     over = None if checkpoint is None else finished_training(checkpoint)
-    with interrupt, progress.bar:
+    with interrupt, progress.stage:
         if checkpoint is not None and over is not None:
             trainer = build_trainer()
             load_best(model, checkpoint, over)

@@ -19,6 +19,7 @@ from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, load_data, warn_of_notes
 from loraft.data.splitting import DrawError, drawn_splits, near_duplicate_groups
+from loraft.display.progress import shown
 from loraft.errors import ConfigError, DataError, RunError
 from loraft.evaluation import confident_learning
 from loraft.evaluation.baselines import tfidf
@@ -58,7 +59,7 @@ def audit(
         config: as of a training. Its validation and test split are not used.
         split: that is audited: "train", "validation", "test", another name in the source, or a file.
         force: begin anew.
-        quiet: draw no progress bar.
+        quiet: show no progress.
         drop: number of rows that a copy shall lack.
 
     Raises:
@@ -75,7 +76,7 @@ def audit(
     fold_N = folds_of(config, rows)
     warn_of_notes([rows])
     folder = audit_folder(config, split)
-    with locked(folder.path, force=force):
+    with locked(folder.path, force=force), shown(quiet=quiet):
         folder.check(force=force, resume=False)
         if not force and folder.begun:
             _check_begun(folder, config, rows)
@@ -90,7 +91,7 @@ def audit(
             write_text(folder.config_path, dump_config(config))
             write_text(folder.rows_path, _written(rows))
             keep_environment(folder.environment_path, config, anew=force)
-            return _judged(FoldAdapters(config, rows, np.asarray(fold_N), base, encoder, quiet), folder)
+            return _judged(FoldAdapters(config, rows, np.asarray(fold_N), base, encoder), folder)
         except Exception as error:
             if not any(folder.path.glob("folds-*/joint.json")):  # nothing is trained: earlier work comes back
                 folder.discard()

@@ -24,6 +24,7 @@ from loraft.engine.collator import TrainingRows, make_rows
 from loraft.models.adapter import add_adapters, count_trainable, remove_adapter
 from loraft.models.encoder import Encoder
 from loraft.models.prompts import warn_of_cuts
+from loraft.progress import ROWS, Stage, each
 from loraft.runs.folders import append_line
 from loraft.runs.records import read_object
 from loraft.runs.study_folders import AuditFolder, JointPass
@@ -62,7 +63,6 @@ class FoldAdapters:
         fold_N: number of the fold of each row, from 0 to FOLDS - 1.
         base: the bare backbone; it is bare again after each pass.
         encoder: of the task.
-        quiet: draw no progress bar.
     """
 
     config: Config
@@ -70,7 +70,6 @@ class FoldAdapters:
     fold_N: np.ndarray
     base: PreTrainedModel
     encoder: Encoder
-    quiet: bool
 
     @cached_property
     def ids(self) -> list[Sequence[int]]:
@@ -95,7 +94,7 @@ class FoldAdapters:
         """
         found_NK, seconds = np.full((len(self.split), len(self.encoder.task.labels)), np.nan), 0.0
         together = self._together()
-        for first in range(0, FOLDS, together):
+        for first in each(range(0, FOLDS, together), "fold" if together == 1 else "pass"):
             folds = range(first, min(first + together, FOLDS))
             joint = folder.fold_pass(folds)
             if not joint.finished:
@@ -133,7 +132,7 @@ class FoldAdapters:
             checkpoint = newest_checkpoint(joint.checkpoints, f"delete {joint.path}", with_best=False)
             delete_later(joint.checkpoints, checkpoint)
             clock, interrupt = TrainingClock(checkpoint), SaveOnInterrupt()
-            progress = ProgressCallback(lambda line: None, visible=not self.quiet)
+            progress = ProgressCallback(lambda line: None)
 
             def score(current: Any, adapters: Sequence[str]) -> list[dict[str, float] | None]:
                 log_probs = []
@@ -141,7 +140,8 @@ class FoldAdapters:
                     current.base_model.set_adapter(name)
                     ids = [self.ids[i] for i in np.flatnonzero(self.fold_N == fold)]
                     given: dict[str, Any] = {"unscored": encoder.unscored, "batch_tokens": batch_tokens}
-                    log_probs.append(scorer.score(current, ids, encoder.completions_K, **given).tolist())
+                    with Stage(f"scoring fold {fold + 1}", len(ids), ROWS):
+                        log_probs.append(scorer.score(current, ids, encoder.completions_K, **given).tolist())
                 joint.finish({"log_probs": log_probs, "seconds": clock.seconds()})
                 return []
 
@@ -160,7 +160,7 @@ class FoldAdapters:
                 joint=JointAdapters(names, rates, joint.best, report),
             )
             progress.tokens_seen = clock.tokens_seen = lambda: trainer.tokens_seen
-            with interrupt, progress.bar:
+            with interrupt, progress.stage:
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         finally:
             remove_adapter(model)

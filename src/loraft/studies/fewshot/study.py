@@ -5,7 +5,6 @@ measured with several draws on the same test rows, and the report gives mean, st
 """
 
 import hashlib
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -13,15 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from loraft.config.kinds import refuse_label_sets
 from loraft.config.names import shortened
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config, FewshotConfig
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, load_data
+from loraft.display.progress import shown
 from loraft.errors import RunError, spared
 from loraft.evaluation.baselines import BASELINES
 from loraft.evaluation.choosing import Metric, report_for
@@ -35,6 +32,7 @@ from loraft.models.encoder import Encoder
 from loraft.models.load import build, load_run
 from loraft.models.prompts import Demonstrations, Prompt, warn_of_cuts
 from loraft.models.source import located
+from loraft.progress import each
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import keep_environment
 from loraft.runs.lock import locked
@@ -83,7 +81,7 @@ def fewshot(
         force: delete an earlier study of the same name.
         resume: continue a study: draws that were measured are kept, and those that are missing are added, also where
             the config now asks for more draws or other numbers of shots.
-        quiet: draw no progress bar.
+        quiet: show no progress.
         tell: called with each message for the user, one line of text.
 
     Returns:
@@ -112,12 +110,12 @@ def fewshot(
     if resume:
         _check_begun(folder, config)
     folder.check(force=force, resume=resume)
-    with locked(folder.path, force=force):
-        return _fewshot(config, adapter_run, adapter_shots, force=force, resume=resume, quiet=quiet, tell=tell)
+    with locked(folder.path, force=force), shown(quiet=quiet):
+        return _fewshot(config, adapter_run, adapter_shots, force=force, resume=resume, tell=tell)
 
 
 def _fewshot(
-    config: Config, adapter_run: Run | None, adapter_shots: bool, *, force: bool, resume: bool, quiet: bool, tell: Tell
+    config: Config, adapter_run: Run | None, adapter_shots: bool, *, force: bool, resume: bool, tell: Tell
 ) -> FewshotResult:
     """As `fewshot`, in a locked directory."""
     section, shots = config.fewshot, sorted({0, *config.fewshot.shots})
@@ -150,9 +148,8 @@ def _fewshot(
         write_text(study.config_path, dump_config(config))
     keep_environment(study.environment_path, config)
 
-    visible = not quiet and sys.stderr.isatty()
     try:
-        for job in track(left, "draws", console=Console(stderr=True), disable=not visible):
+        for job in each(left, "measurement", note=lambda job: name_of(job.model, job.shots)):
             train_rows, cut = None, 0.0
             if job.shots is None:
                 report, predictions = _baseline(job.model, config, train, test)

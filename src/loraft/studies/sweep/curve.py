@@ -31,6 +31,7 @@ from loraft.models import manifest
 from loraft.models.adapter import add_adapters
 from loraft.models.load import load_base
 from loraft.models.truncation import Cut, cut, settings_of_cut, settings_to_cut
+from loraft.progress import ROWS, Stage, each
 from loraft.runs.atomic_files import to_json, write_text
 from loraft.runs.bundle import config_of
 from loraft.runs.environment import keep_environment
@@ -217,16 +218,18 @@ def _scores(
     given: dict[str, Any] = {"unscored": unscored, "batch_tokens": config.eval.batch_tokens}
     if scorer.scores_together(model):
         tell(f"scoring {len(cuts)} ranks in one batch")
-        return list(scorer.score_adapters(model, names, *rows, **given)), True
+        with Stage("scoring test", len(rows[0]), ROWS):
+            return list(scorer.score_adapters(model, names, *rows, **given)), True
     # On a CPU without quantisation the update is added to the weights while it is scored: as exact, and faster.
     merges = base.device.type == "cpu" and base.dtype == torch.float32 and not getattr(base, "is_loaded_in_4bit", False)
     scores = []
-    for name, one in zip(names, cuts, strict=True):
+    for name, one in each([*zip(names, cuts, strict=True)], "cut", note=lambda pair: f"rank {pair[1].rank}"):
         tell(f"scoring rank {one.rank}")
         model.base_model.set_adapter(name)
         if merges:
             model.merge_adapter([name])
-        scores.append(scorer.score(model, *rows, **given))
+        with Stage("scoring test", len(rows[0]), ROWS):
+            scores.append(scorer.score(model, *rows, **given))
         if merges:
             model.unmerge_adapter()
     return scores, False

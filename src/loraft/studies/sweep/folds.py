@@ -20,6 +20,7 @@ from loraft.config.trackers import refuse_missing_trackers
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, warn_of_notes
 from loraft.data.examples import Examples
+from loraft.display.progress import shown
 from loraft.errors import ConfigError, RunError
 from loraft.evaluation import advice
 from loraft.evaluation.baselines import compared_over
@@ -72,7 +73,7 @@ def train_folds(
         config: everything that the result depends on.
         folds: K, at least 2.
         force: train finished folds again.
-        quiet: draw no progress bars.
+        quiet: show no progress.
         tell: called with each line for the user.
 
     Raises:
@@ -83,7 +84,7 @@ def train_folds(
     refuse_start(config, "train --folds")
     refuse_missing_trackers(config)
     _refuse_own_splits(config)
-    with locked(folds_folder(config, folds).path, force=force):
+    with locked(folds_folder(config, folds).path, force=force), shown(quiet=quiet):
         return _train_folds(config, folds, force=force, quiet=quiet, tell=tell)
 
 

@@ -48,9 +48,7 @@ from loraft.training.results import JointShare, ParameterCounts, TrainReport
 from loraft.training.whole_checkpoints import damage_of, delete_later, newest_checkpoint
 
 
-def train_joint_passes(
-    waiting: Sequence[Trial], folder: SweepFolder, shared: SharedBackbone, *, forced: bool, quiet: bool
-) -> None:
+def train_joint_passes(waiting: Sequence[Trial], folder: SweepFolder, shared: SharedBackbone, *, forced: bool) -> None:
     """Trains together the trials that can be; the others, and those of a pass that fails, are left for `runner`.
 
     Args:
@@ -58,7 +56,6 @@ def train_joint_passes(
         folder: of the sweep.
         shared: data and backbone; each decision is passed to its `tell`.
         forced: train together also where that is not faster.
-        quiet: draw no progress bar.
     """
     for group in joint_groups(waiting):
         left = [trial for trial in group if trained_in_pass(folder, trial) is None]
@@ -72,7 +69,7 @@ def train_joint_passes(
                 shared.tell("training the adapters one by one: joint training is hardly faster here (see --joint on)")
                 continue
             shared.tell(f"training {len(left)} adapters in one pass: {', '.join(trial.name for trial in left)}")
-            train_jointly(left, folder, inputs.base, data, quiet=quiet)
+            train_jointly(left, folder, inputs.base, data)
         except Exception as error:  # whatever went wrong here, each trial may still succeed alone
             shared.tell(f"joint training failed ({type(error).__name__}: {error}); training the adapters one by one")
     for trial in waiting:
@@ -80,9 +77,7 @@ def train_joint_passes(
             shared.tell(f"{trial.name} is trained alone: {reason}")
 
 
-def train_jointly(
-    trials: Sequence[Trial], folder: SweepFolder, base: PreTrainedModel, data: TrainingData, *, quiet: bool
-) -> None:
+def train_jointly(trials: Sequence[Trial], folder: SweepFolder, base: PreTrainedModel, data: TrainingData) -> None:
     """Trains the trials in as few passes as memory allows.
 
     Each pass leaves the reports of its trials in its folder. Afterwards the backbone has no adapter any more.
@@ -92,7 +87,6 @@ def train_jointly(
         folder: of the sweep.
         base: the bare backbone.
         data: rows and evaluation, the same for all of them.
-        quiet: draw no progress bar.
     """
     batch = trials[0].config.train.per_device_train_batch_size
     left = list(trials)
@@ -104,7 +98,7 @@ def train_jointly(
             weights = [per_rank * trial.config.lora.r for trial in left]
             packed = trials[0].config.train.shared_prefix == "auto"
             together = left[: most_adapters(base, data.rows, batch, weights, packed=packed)]
-        _one_pass(together, folder, base, data, quiet=quiet)
+        _one_pass(together, folder, base, data)
         left = [trial for trial in left if trial not in together]
 
 
@@ -157,9 +151,7 @@ def clear(folder: SweepFolder) -> None:
         shutil.rmtree(joint.path)
 
 
-def _one_pass(
-    trials: Sequence[Trial], folder: SweepFolder, base: PreTrainedModel, data: TrainingData, *, quiet: bool
-) -> None:
+def _one_pass(trials: Sequence[Trial], folder: SweepFolder, base: PreTrainedModel, data: TrainingData) -> None:
     """Trains these trials together, from the last checkpoint of the same pass if there is one.
 
     Writes each adapter's best weights and log, and at the end the reports of the adapters that did not diverge.
@@ -178,7 +170,8 @@ def _one_pass(
             if (damage := damage_of(joint.best / name, (), only=False)) is not None:
                 raise RunError(f"{joint.best / name}: the best weights so far cannot be loaded ({damage})")
         clock, interrupt = TrainingClock(checkpoint), SaveOnInterrupt()
-        progress = ProgressCallback(lambda line: None, visible=not quiet, metric=data.metric)
+        name = f"joint pass of {len(trials)} trials"
+        progress = ProgressCallback(lambda line: None, metric=data.metric, name=name)
 
         def report(number: int, line: dict[str, Any]) -> None:
             append_line(joint.log_of(number), {**line, "seconds": round(clock.seconds(), 3)})
@@ -194,7 +187,7 @@ def _one_pass(
             joint=JointAdapters(names, rates, joint.best, report),
         )
         progress.tokens_seen = clock.tokens_seen = lambda: trainer.tokens_seen
-        with interrupt, progress.bar:
+        with interrupt, progress.stage:
             if checkpoint is None or finished_training(checkpoint) is None:
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             else:

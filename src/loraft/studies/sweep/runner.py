@@ -16,11 +16,13 @@ from transformers import PreTrainedModel
 from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import warn_of_notes
+from loraft.display.progress import shown
 from loraft.errors import BackboneError, ConfigError, LoraftError, NewerFileError, RunError, first_line
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.figures import draw_run_figures
 from loraft.models.adapter import MOVING_INITS, count_trainable
 from loraft.models.backbone import without_weights
+from loraft.progress import each
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import keep_environment
 from loraft.runs.lock import locked
@@ -47,7 +49,7 @@ def sweep(
     Args:
         config: its `sweep` section lists what is swept; see `grid.expand`.
         force: run finished trials again.
-        quiet: draw no progress bars.
+        quiet: show no progress.
         tell: called with each line for the user, for example at the start and end of each trial.
 
     Returns:
@@ -71,7 +73,7 @@ def sweep(
     trials = expand(config)
     for trial in trials:
         refuse_start(trial.config, "loraft sweep")
-    with locked(run_of(trials[0]).path.parent, force=force):
+    with locked(run_of(trials[0]).path.parent, force=force), shown(quiet=quiet):
         return _sweep(config, trials, force=force, quiet=quiet, tell=tell)
 
 
@@ -177,10 +179,11 @@ def run_trials(
     if force:
         joint_pass.clear(folder)
     if joint != "off":
-        joint_pass.train_joint_passes(waiting, folder, shared, forced=joint == "on", quiet=quiet)
+        joint_pass.train_joint_passes(waiting, folder, shared, forced=joint == "on")
         shared.check()  # the next trial loads the backbone again if a joint training changed it
     # Sorted so that each backbone is loaded once; trials of one backbone keep their order.
-    for number, trial in enumerate(sorted(waiting, key=lambda t: key_of(t.config, "model", "quant")), start=1):
+    in_order = sorted(waiting, key=lambda t: key_of(t.config, "model", "quant"))
+    for number, trial in enumerate(each(in_order, "trial", note=lambda t: t.name), start=1):
         tell(f"trial {number} of {len(waiting)}: {trial.name}")
         error_path = folder.error_path(run_of(trial).name)
         failure = None
