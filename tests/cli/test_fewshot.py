@@ -50,7 +50,6 @@ def test_fewshot_prints_table_and_verdict_and_names_the_next_command(called: dic
     assert "2 draws of random demonstrations for each number of shots, on the same 60 test rows" in out.splitlines()
     assert "Fine-tuning pays" in out.splitlines()[-1]
     assert err.endswith("study: runs/của em\nnext: loraft report 'runs/của em'\n")
-    assert not called["quiet"]
 
 
 def test_a_renamed_study_goes_on_in_its_folder(
@@ -83,7 +82,7 @@ def test_fewshot_as_json_is_nothing_else(called: dict[str, Any], loraft_says: Sa
     assert code == 0
     assert json.loads(out)["path"] == "runs/của em"
     assert called["config"].eval.decode == "generate"
-    assert (called["force"], called["resume"], called["quiet"]) == (True, False, True)
+    assert (called["force"], called["resume"]) == (True, False)
     assert loraft_says("fewshot", "--resume")[0] == 0
     assert (called["force"], called["resume"]) == (False, True)
 

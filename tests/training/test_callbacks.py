@@ -1,10 +1,8 @@
 """What a training logs and draws, the time and tokens that it took, and how a signal ends it."""
 
-import io
 import json
 import shutil
 import signal
-import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,40 +35,51 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_the_log_holds_loss_and_scores_with_seconds_and_speed(clock: SimpleNamespace) -> None:
     lines: list[dict[str, Any]] = []
-    progress = ProgressCallback(lines.append, visible=False)
+    progress = ProgressCallback(lines.append)
     progress.tokens_seen = lambda: 5001
     state = SimpleNamespace(max_steps=10, global_step=0)
     progress.on_train_begin(ARGS, state, None)
     clock.now += 2.0004
     state.global_step = 4
     logged = {"loss": 1.25, "grad_norm": 0.5, "learning_rate": 1e-3, "epoch": 0.5}
-    scored = {"eval_loss": 0.7, "eval_accuracy": 0.75, "eval_macro_f1": 0.625, "epoch": 0.5}
+    scores = {"eval_accuracy": 0.75, "eval_macro_f1": 0.625, "eval_macro_precision": 0.5, "eval_macro_recall": 0.875}
+    scored = {"eval_loss": 0.7, **scores, "epoch": 0.5}
     progress.on_log(ARGS, state, None, logs={**logged, "eval_runtime": 3.0})
     progress.on_log(ARGS, state, None, logs=scored)
     progress.on_log(ARGS, state, None, logs={"train_runtime": 9.0, "epoch": 1.0})  # the trainer's closing summary
     ours = {"step": 4, "seconds": 2.0, "tokens_per_second": 2500}  # 5001 / 2.0004
     assert lines == [{**ours, **logged}, {**ours, **scored}]
-    assert list(progress.notes.values()) == ["2,500 tok/s", "loss 1.2500", "macro F1 0.6250"]
+    progress.on_step_end(ARGS, state, control())
+    assert progress.stage.note == "loss 1.2500, macro F1 0.6250, 2,500 tok/s"
 
 
-def test_the_bar_begins_at_the_step_of_the_checkpoint_and_follows_the_steps() -> None:
-    progress = ProgressCallback(lambda line: None, visible=False)
+def test_what_is_shown_begins_at_the_step_of_the_checkpoint_and_follows_the_steps() -> None:
+    progress = ProgressCallback(lambda line: None)
     state = SimpleNamespace(max_steps=10, global_step=3)
     progress.on_train_begin(ARGS, state, None)
-    (task,) = progress.bar.tasks
-    assert (task.completed, task.total) == (3, 10)
+    stage = progress.stage
+    assert (stage.first, stage.done, stage.total) == (3, 3, 10)
     progress.on_log(ARGS, state, None, logs={"loss": 0.5})
     state.global_step = 4
-    progress.on_step_end(ARGS, state, None)
-    assert task.completed == 4
-    assert "loss 0.5000" in task.fields["note"]
+    progress.on_step_end(ARGS, state, control())
+    assert stage.done == 4
+    assert "loss 0.5000" in stage.note
 
 
-@pytest.mark.parametrize(("visible", "terminal"), [(True, True), (True, False), (False, True)])
-def test_the_bar_is_drawn_on_a_terminal_only(visible: bool, terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    assert ProgressCallback(lambda line: None, visible=visible).bar.disable is not (visible and terminal)
+def test_a_training_shorter_than_logging_steps_logs_the_loss_of_all_its_steps(tmp_path: Path) -> None:
+    data = TrainingData(rows(), tokenizer(), lambda model: {"macro_f1": 0.5})
+    logged: dict[int, list[tuple[int, float]]] = {}
+    for every in (1, 3, 50):
+        lines: list[dict[str, Any]] = []
+        section = TrainConfig(max_steps=5, eval_steps=5, per_device_train_batch_size=2, logging_steps=every)
+        callback = ProgressCallback(lines.append)
+        LabelTrainer.build(
+            with_adapter(), data, section, output_dir=str(tmp_path / str(every)), seed=3, callbacks=[callback]
+        ).train()
+        logged[every] = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    losses = [loss for _, loss in logged[1]]
+    assert logged[3] == [(3, pytest.approx(sum(losses[:3]) / 3)), (5, pytest.approx(sum(losses[3:]) / 2))]
+    assert logged[50] == [(5, pytest.approx(sum(losses) / 5))]
 
 
 # --- time and tokens --------------------------------------------------------------------------------------------------

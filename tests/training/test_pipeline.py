@@ -19,6 +19,7 @@ from transformers import LlamaConfig
 
 from loraft.config.resolve import load_config
 from loraft.data.dataset import training_splits
+from loraft.display.progress import Bars
 from loraft.engine import scorer
 from loraft.errors import BackboneError, ConfigError, Note, RunError, StorageError
 from loraft.evaluation import validation
@@ -30,6 +31,7 @@ from loraft.models import manifest
 from loraft.models.adapter import weights_of
 from loraft.models.backbone import fingerprint, weights_hash
 from loraft.models.load import build
+from loraft.progress import installed
 from loraft.runs.records import read_record
 from loraft.runs.run import Run, WorkerRun, run_of
 from loraft.training import outcome, pipeline, trainer
@@ -47,7 +49,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     step_end = ProgressCallback.on_step_end
 
     def watched(self: ProgressCallback, *given: Any, **named: Any) -> None:
-        drawn.append(self.bar.live.is_started)
+        listener = installed.get()
+        drawn.append(isinstance(listener, Bars) and listener.live.is_started and self.stage in listener.stages)
         step_end(self, *given, **named)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -64,7 +64,7 @@ def explain(
         say(LEGEND)
     bad, printed, screen = 0, 0, results_on_screen()
     total = number_of_rows(texts or [], file, format)
-    for item in rows if screen else each(rows, "explaining", "rows", total=total):
+    for item in rows if screen else each(rows, "explaining", "sentences", total=total):
         row = unlabelled(item, column)
         found: list[Explanation] = []
         if isinstance(row, Example):

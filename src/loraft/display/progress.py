@@ -35,6 +35,7 @@ class Bars(Listener):
 
     def __init__(self, console: Console) -> None:
         super().__init__()
+        self.console, self.spinner, self.idle = console, Spinner("dots"), "loading libraries"
         self.live = Live(
             console=console,
             get_renderable=self.table,
@@ -42,7 +43,10 @@ class Bars(Listener):
             transient=True,
             redirect_stdout=sys.stdout.isatty(),
         )
-        self.spinner = Spinner("dots")
+
+    def changed(self) -> None:
+        """Draws nothing: the next frame does."""
+        self.idle = "working"
 
     def start(self) -> None:
         """Shows that something is done, also where no stage is open."""
@@ -54,8 +58,8 @@ class Bars(Listener):
 
     def table(self) -> Table:
         """A row for each stage."""
-        stages, width = list(self.stages), self.live.console.width
-        lines = [visible(stage.line(self.clock())) for stage in stages] or ["working"]
+        stages, width = list(self.stages), self.console.width
+        lines = [visible(stage.line(self.clock())) for stage in stages] or [self.idle]
         bar = min(WIDEST_BAR, width - max(map(cell_len, lines)) - 4)
         grid = Table.grid(padding=(0, 1, 0, 0))
         grid.add_column(width=1)

@@ -208,7 +208,7 @@ def explain_mistakes(
         if config.output.texts and config.eval.decode == "score":
             classifier = Classifier(Loaded(encoder, model, run.adapter, config, tuple(thresholds), calibration))
             shown = [Example(row.text, row=row.row) for row in mistakes(rows)[:MISTAKES]]
-            found = (one for row in each(shown, "explaining mistakes", "rows") for one in classifier.explain(row))
+            found = (one for row in each(shown, "explaining mistakes", "sentences") for one in classifier.explain(row))
             write_record(run.explanations_path, Explanations(tuple(found)))
 
 
