@@ -3,6 +3,7 @@
 See `loraft.progress` for how work reports itself.
 """
 
+import math
 import sys
 import threading
 import time
@@ -21,8 +22,8 @@ from loraft.distributed import is_main_process
 from loraft.progress import Listener, installed, remove
 from loraft.visible import visible
 
-# A plain line comes after `LONGEST` seconds, or with each further 5 % of the outermost stage, `SHORTEST` seconds apart.
-SHORTEST, LONGEST, SHARE = 5.0, 30.0, 0.05
+# A plain line comes after `LONGEST` seconds, or with each 20th of the outermost stage, at least `SHORTEST` seconds apart.
+SHORTEST, LONGEST, PARTS = 5.0, 30.0, 20
 FRAMES = 4  # a second, on a terminal: each takes about a millisecond of the processor
 WIDEST_BAR, NARROWEST_BAR = 24, 6  # cells
 
@@ -82,7 +83,7 @@ class PlainLines(Listener):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(clock)
-        self.printed, self.share = clock(), 0.0  # at the last line
+        self.printed, self.done = clock(), 0  # when the last line was printed, and what the outermost stage had done
         self._stopped = threading.Event()
 
     def start(self) -> None:
@@ -108,11 +109,11 @@ class PlainLines(Listener):
         """Prints a line if one is due."""
         outer = self.stages[0] if self.stages else None
         if outer is None or (outer.done == outer.first and len(self.stages) == 1):
-            self.share = 0.0
+            self.done = 0 if outer is None else outer.first
             return
-        now, share = self.clock() - self.printed, outer.done / outer.total if outer.total else 0.0
-        if now >= LONGEST or (now >= SHORTEST and share - self.share >= SHARE):
-            self.share = share
+        waited, further = self.clock() - self.printed, (outer.done - self.done) * PARTS >= (outer.total or math.inf)
+        if waited >= LONGEST or (waited >= SHORTEST and further):
+            self.done = outer.done
             self._print()
 
     def _print(self) -> None:
