@@ -84,7 +84,7 @@ def fitted(table: Table, width: int) -> list[Table | Text]:
         kept = [column for column in columns if column.head not in left_out]
         made = _broken(kept, width, padding=1) or _broken(kept, width, padding=0)
         if made is not None:
-            needs = sum(column.least for column in columns) + _frame(columns, padding=0)
+            needs = sum(column.least + 1 for column in columns) - 1
             said = f"left out: {', '.join(left_out)}; a terminal of {needs} columns or --json shows all"
             return [made, *([Text(said)] if left_out else [])]
     rows = zip(*(column.cells for column in columns), strict=True)
@@ -179,15 +179,10 @@ def _built(columns: Sequence[_Column], padding: int) -> Table:
     return made
 
 
-def _frame(columns: Sequence[_Column], padding: int) -> int:
-    """The width of what stands between these columns."""
-    return _width(_built(columns, padding)) - sum(column.natural for column in columns)
-
-
 def _broken(columns: Sequence[_Column], width: int, padding: int) -> Table | None:
     """A table with line breaks in these columns, the widest first; None where they do not fit the width."""
     widths, least = [column.natural for column in columns], [column.least for column in columns]
-    room = width - _frame(columns, padding)
+    room = width - len(columns) * (padding + 1) + 1  # the last one is followed by no blank of the frame
     if sum(least) > room:
         return None
     while sum(widths) > room:
