@@ -61,7 +61,6 @@ def test_the_tutorials_figures_come_from_a_config_json(tmp_path: Path, loraft_sa
     assert "training: 5,000 steps" in out  # as train.max_steps says
     assert "the backbone's tokenizer is not here" in out
     assert "time here" not in out  # there are no weights
-    assert max(map(len, out.splitlines())) <= 80
     (t4,) = (line.split() for line in out.splitlines() if line.startswith(" T4 16 GB"))
     assert t4[3:] == ["13.26", "does", "not", "fit", "512", "512"]  # 0.95 * 14.75 - 0.75 GiB
 

@@ -8,10 +8,11 @@ import pytest
 from helpers.bad_input import refusal
 from helpers.command_line import Says
 from helpers.damage import copied
-from rich.console import Console
 
 from loraft.cli.runs import _size, _table
 from loraft.delivery.listing import Row
+from loraft.display.page import cells
+from loraft.display.table import fitted
 
 
 @pytest.fixture
@@ -34,16 +35,14 @@ def test_the_list_has_a_line_for_each_run_and_trial(runs: Path, loraft_says: Say
     assert "no runs in runs/trống" in loraft_says("runs", "list", "--output", "runs/trống")[2]
 
 
-def test_a_row_fits_80_columns_and_names_the_metric_where_they_differ() -> None:
+def test_a_row_with_a_long_name_fits_80_columns_and_names_the_metric_where_they_differ() -> None:
     name = "loraft-vi-tiny-feedback-sentiment-qlora-r16-s42"
     row = Row(name, f"runs/{name}", "few-shot", "working", 1234567, "macro_f1", 0.5, (0.25, 0.75), "2026-11-27", 10**9)
-    out = io.StringIO()
-    console = Console(file=out, width=80, force_terminal=True, color_system=None)
-    console.print(_table([row]))
-    lines = out.getvalue().splitlines()
-    assert max(map(len, lines)) <= 80
-    assert "0.500 [0.250, 0.750]" in out.getvalue()
-    assert "…" not in out.getvalue()
+    (made,) = fitted(_table([row]), 80)
+    heads, [found] = cells(made)
+    assert heads == ["macro F1", "state", "kind", "date", "size", "name"]
+    assert found[:4] == ["0.500\n[0.250, 0.750]", "working\n1234567", "few-shot", "2026-11-27"]
+    assert found[-1].split("\n") == ["loraft-vi-tiny-feedback-", "sentiment-qlora-r16-s42"]
     assert str(_table([row]).columns[0].header) == "macro F1"
     other = Row("b", "b", "run", "finished", None, "accuracy", 0.5, None, "2026-11-27", 5)
     assert [str(column.header) for column in _table([row, other]).columns][:2] == ["score", "metric"]

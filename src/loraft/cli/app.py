@@ -152,7 +152,7 @@ def _told(error: Exception, arguments: Sequence[str]) -> LoraftError | None:
     if isinstance(error, LoraftError):
         return error
     if isinstance(error, UsageError):
-        return ConfigError(usage_message(error, arguments))
+        return ConfigError(usage_message(error, arguments, typer.main.get_command(app)))
     if isinstance(error, MemoryError):
         return LoraftError("memory: is used up; close other programs, or use fewer rows or a smaller backbone")
     return storage_error(error, SAME_COMMAND)

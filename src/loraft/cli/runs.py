@@ -137,9 +137,7 @@ def _table(rows: "Sequence[Row]") -> "Table":
 
     metrics = list(dict.fromkeys(row.metric for row in rows if row.metric is not None))
     heads = ["score", "metric"] if len(metrics) > 1 else [ALL_SCORES[metrics[0]] if metrics else "score"]
-    made = table.narrow_table(*heads, "state", "kind", "date", "size", "name")
-    for column in made.columns[:-1]:
-        column.no_wrap = True
+    made = table.narrow_table(*heads, "state", "kind", "date", "size", "name", drop=("size", "date", "kind"))
     for row in rows:
         score = "" if row.score is None else f"{row.score:.3f}"
         score += "" if row.interval is None else f" [{row.interval[0]:.3f}, {row.interval[1]:.3f}]"

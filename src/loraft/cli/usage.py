@@ -1,7 +1,9 @@
 """Mistakes in the use of a command, found by typer, in the form of all other errors."""
 
 import re
+import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -12,22 +14,65 @@ from loraft.config.names import show
 # click inside, which exports this class only as a base.
 UsageError: Any = typer.BadParameter.__base__
 
+# What typer says, and what follows the command in our message: the option, what is wrong, and what was given.
+FORMS = {
+    r"No such command '(.*?)'\.": r": no such command (got '\1')",
+    r"No such option: (.*?)(?: \(Possible options?: .*)?$": r": no such option (got \1)",
+    r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)": r": more arguments than it takes (got \1)",
+    r"Missing (argument|option) '(.*)'": r": \1 \2 is missing (got none)",
+    r"Option '(.*)' requires an argument": r" \1: needs a value (got none)",
+    r"Option '(.*)' does not take a value": r" \1: takes no value",
+    r"Invalid value for '(?:.* ')?([^']+)': (?:Input )?(.*?)(?:, unable to parse .*)?$": r" \1: \2",
+}
 
-def usage_message(error: Any, arguments: Sequence[str]) -> str:
+
+def usage_message(error: Any, arguments: Sequence[str], command: Any) -> str:
     """The message in one line; empty where the help page was printed instead.
 
     Args:
         error: a `UsageError`.
         arguments: of the command line, in which the wrong value stands.
+        command: typer's, of the program, with all others below it.
     """
-    said = re.sub(r"\S{80,}", lambda long: long[0][:60] + "...", " ".join(str(error.format_message()).split()))
+    said = " ".join(str(error.format_message()).split())
     if not said:
         return ""
-    command = error.ctx.command_path if error.ctx is not None else "loraft"
-    similar = re.search(r"[.,]? \(?(?:Did you mean|Possible options?):? (.*?)[?)]+$", said)
-    what = said[: similar.start()] if similar else said if said.endswith("...") else said.rstrip(".")
-    what = what[0].lower() + what[1:]
-    option = re.match(r"invalid value for '(?:.* / )?(-[\w-]+)'", what)
-    if option and option[1] in arguments[:-1]:
-        what += f" (got {show(arguments[len(arguments) - 2 - [*arguments[-2::-1]].index(option[1]) + 1])})"
-    return f"{command}: {what}; " + (f"did you mean {similar[1]}?" if similar else f"`{command} --help` shows all")
+    names = ["loraft"]
+    for word in arguments:
+        if word not in getattr(command, "commands", {}):
+            break
+        command = command.commands[word]
+        names.append(word)
+    found = [match.expand(form) for pattern, form in FORMS.items() if (match := re.match(pattern, said))]
+    what = re.sub(r"\w{80,}", lambda long: long[0][:60] + "...", found[0] if found else f": {said}")
+    value = None if "(got " in what else _given(what.partition(":")[0].strip(), arguments)
+    got = "" if value is None else f" (got {show(value)})"
+    similar = re.search(r"(?:Did you mean|Possible options?:) (.*?)[?)]+$", said)
+    more = (f"did you mean {similar[1]}? " if similar else "") + f"`{' '.join(names)} --help` shows all"
+    if what.startswith(": no such option"):
+        more = _behind_hyphens(arguments, command) or more
+    return f"{' '.join(names)}{what}{got}; {more}"
+
+
+def _given(option: str, arguments: Sequence[str]) -> str | None:
+    """The last value of an option on the command line, written behind a space or an equals sign."""
+    values = [one.removeprefix(f"{option}=") for one in arguments if one.startswith(f"{option}=")]
+    values += [value for one, value in pairwise(arguments) if one == option]
+    return values[-1] if option and values else None
+
+
+def _behind_hyphens(arguments: Sequence[str], command: Any) -> str:
+    """How to write a sentence that begins with a hyphen; empty where none does or the command takes none."""
+    if "--" in arguments or not any(parameter.name == "texts" for parameter in command.params):
+        return ""
+    flags = {name for parameter in command.params if getattr(parameter, "is_flag", True) for name in parameter.opts}
+    given = [
+        one
+        for before, one in pairwise(["", *arguments])
+        if re.match(r"-([^-\w]|\d|.*\s)", one) and not re.match(r"--[a-z-]+=", one)
+        if not before.startswith("--") or before in flags  # else it is an option's value
+    ]
+    if not given:
+        return ""
+    others = [one for one in arguments if one not in given]
+    return f"a sentence that begins with - stands behind --: `{shlex.join(['loraft', *others, '--', *given])}`"

@@ -1,6 +1,4 @@
-"""The tables and lines of `loraft plan`, at most 80 columns wide."""
-
-from textwrap import wrap
+"""The tables and lines of `loraft plan`."""
 
 from rich.table import Table
 
@@ -9,7 +7,6 @@ from loraft.delivery.plan import GIB, HERE, KEPT_BACK, RESERVE, Fit, Plan
 from loraft.display import table
 
 NAMES = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}
-WIDTH = 80
 PARTS = ("weights", "gradients", "optimizer", "activations", "peak")
 
 
@@ -27,7 +24,7 @@ def head_lines(plan: Plan) -> list[str]:
         parameter_line(plan),
         f"{plan.bits:.3f} bits a quantised weight (QLoRA)",
         f"{plan.batch} rows of up to {plan.length} tokens{shared}{again}",
-        *(line for note in plan.notes for line in wrap(f"note: {note}", WIDTH)),
+        *(f"note: {note}" for note in plan.notes),
     ]
 
 
@@ -66,21 +63,19 @@ def _verdict(fit: Fit, method: str) -> str:
 def foot_lines(plan: Plan) -> list[str]:
     """What the tables mean, and how long the training takes."""
     dtypes = "/".join(dict.fromkeys(plan.dtypes.values()))
-    lines = wrap(
+    lines = [
         f"GiB: free on {HERE}, where weights are {dtypes}. A card computes in 16 bits; of what PyTorch finds there,"
         f" {RESERVE} GiB are for CUDA and {KEPT_BACK:.0%} for holes. Largest batch: a power of two up to {MOST_ROWS}."
-        " Full fine-tuning: fp32 weights, padded rows of a batch.",
-        WIDTH,
-    )
+        " Full fine-tuning: fp32 weights, padded rows of a batch."
+    ]
     if plan.steps is None:
         return [*lines, "steps: not known without the data; --set train.max_steps=N gives them"]
     lines.append(f"training: {plan.steps:,} steps, about {plan.tokens:,} tokens ({plan.padded_tokens:,} padded)")
     if plan.calibration is not None and plan.seconds is not None:
         timed = plan.calibration
-        lines += wrap(
+        lines.append(
             f"time here: {_duration(plan.seconds)} without evaluations; {timed.seconds_per_step:.3g} s a step,"
-            f" {timed.tokens_per_second:,.0f} tokens/s, by {timed.steps} steps ({timed.method})",
-            WIDTH,
+            f" {timed.tokens_per_second:,.0f} tokens/s, by {timed.steps} steps ({timed.method})"
         )
     return lines
 

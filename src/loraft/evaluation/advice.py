@@ -23,6 +23,7 @@ from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.enough_rows import key_of, more_rows
 from loraft.evaluation.metrics import LOWER_IS_BETTER, confusion, scores_of_one
 from loraft.evaluation.multilabel import scores
+from loraft.evaluation.shares import percent
 from loraft.runs.kept import kept
 
 FEW_TRAIN, FEW_TEST = 20, 10  # rows of a label below which it is hard to learn, or to measure
@@ -227,7 +228,7 @@ def _imprecise(config: Config, report: EvaluationReport, more: str) -> Iterator[
     widths = {metric.name(score): high - low for score, (low, high) in fractions.items() if high - low > WIDE}
     if widths:
         wide = ", ".join(f"{name} {100 * width:.0f} points" for name, width in widths.items())
-        yield f"{report.confidence:.0%} intervals are wide on {report.n:,} rows: {wide}; {more}"
+        yield f"{percent(report.confidence)} intervals are wide on {report.n:,} rows: {wide}; {more}"
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -12,6 +12,7 @@ from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.classification_report import EvaluationReport, ProbabilityScores, confusions
 from loraft.evaluation.explanation import Explanation, signed
+from loraft.evaluation.shares import percent
 from loraft.evaluation.verdicts import cell
 from loraft.visible import visible
 
@@ -137,7 +138,7 @@ def baselines(found: Mapping[str, Baselines | None], models: str = "", metric: M
     if not measured:
         return []
     named, confidence = len(found) > 1, next(iter(measured.values())).confidence
-    heads = ("baseline", "score", "value", f"points [{confidence:.0%} interval]", "shown to be")
+    heads = ("baseline", "score", "value", f"points [{percent(confidence)} interval]", "shown to be")
     table = narrow_table(*([models] if named else []), *heads)
     for name, row in [(name, row) for name, one in measured.items() for row in one.rows]:
         for n, score in enumerate(metric.shown(row.differences)):

@@ -7,6 +7,7 @@ from typing import Any
 from loraft.config.schema import Config
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.shares import percent
 
 UNUSUAL = 5.0  # ratio of a learning rate to the usual one, in either direction
 
@@ -86,5 +87,5 @@ def of_outcome(config: Config, before: EvaluationReport, after: EvaluationReport
     elif low <= old <= high:
         yield (
             f"the result may be no better than before the training: {values}, which lies inside the"
-            f" {after.confidence:.0%} interval; train on more rows or steps, or measure on more"
+            f" {percent(after.confidence)} interval; train on more rows or steps, or measure on more"
         )

@@ -20,6 +20,7 @@ from loraft.display.table import listing
 from loraft.evaluation import tables
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
+from loraft.evaluation.shares import percent
 from loraft.models.peft_code import peft_code
 from loraft.runs.environment import Environment
 from loraft.runs.records import as_json, read_record, read_text
@@ -134,9 +135,8 @@ def headline(result: RunResult, metric: Metric) -> str:
     interval = ""  # of the F1 of a label without test rows there is none
     if key in after.intervals:
         low, high = after.intervals[key]
-        interval = f" ({after.confidence:.0%} interval {low:.3f} to {high:.3f})"
-    name = metric.name(key)
-    accuracy = "accuracy" if after.thresholds is None else "subset accuracy"
+        interval = f" ({percent(after.confidence)} interval {low:.3f} to {high:.3f})"
+    name, accuracy = metric.name(key), "accuracy" if after.thresholds is None else "subset accuracy"
     told = (
         f"{name[0].upper()}{name[1:]} {after.scores[key]:.3f}{interval} and {accuracy} {after.accuracy:.3f} on"
         f" {after.n:,} test rows."

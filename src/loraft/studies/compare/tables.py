@@ -6,6 +6,7 @@ from loraft.display.table import add_row, narrow_table, number_table
 from loraft.evaluation import tables as evaluation_tables
 from loraft.evaluation import verdicts
 from loraft.evaluation.baselines import Baselines
+from loraft.evaluation.shares import percent
 from loraft.studies.compare.compare import OUTCOMES, ComparedScores, Comparison
 
 
@@ -14,8 +15,9 @@ def comparison(result: Comparison) -> Table:
 
     Runs are numbered as in `comparison_notes`.
     """
-    points = f"points [{result.confidence:.0%} interval]"
-    table = narrow_table("run", "score", "value", points, "mended", "broken", "p", "shown to be")
+    points = f"points [{percent(result.confidence)} interval]"
+    table = narrow_table("run", "score", "value", points, "mended", "broken", "p", "shown to be",
+                         drop=("broken", "mended", "p"))  # fmt: skip
     table.padding = 0  # the frame parts the columns: it then fits 80
     word = "first"
     for score, value in _in_order(result, result.first):

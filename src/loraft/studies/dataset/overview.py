@@ -150,7 +150,9 @@ def survey(config: Config) -> Overview:
 
 def overview_tables(found: Overview) -> list[Table]:
     """The tables of columns, labels and lengths."""
-    columns = number_table("column", "filled", "different values", "kind", "example")
+    columns = number_table(
+        "column", "filled", "different values", "kind", "example", drop=("different values", "filled")
+    )
     columns.columns[-1].justify = columns.columns[-2].justify = "left"
     for column in found.columns:
         different = f"{column.different:,}" if column.different < MOST_VALUES else f"{MOST_VALUES:,} or more"

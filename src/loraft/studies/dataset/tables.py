@@ -17,7 +17,7 @@ def splits(data: DatasetStatistics) -> Table:
     Many labels are in a table of their own, see `labels`.
     """
     columns = data.labels if len(data.labels) <= MANY_LABELS else ()
-    table = number_table("split", "rows", "share", *columns, "repeated rows")
+    table = number_table("split", "rows", "share", *columns, "repeated rows", drop=("repeated rows", "share"))
     for split in data.splits:
         shares = [f"{100 * split.labels[label] / split.rows:.2f} %" for label in columns]
         repeated = data.duplicates[split.name].same

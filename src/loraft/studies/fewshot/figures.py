@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from loraft.display.figure import drawing
+from loraft.evaluation.shares import percent
 from loraft.studies.fewshot.records import DrawRecord, FewshotResult, TableRow
 from loraft.studies.fewshot.summary import ADAPTER, BACKBONE, BASELINE
 
@@ -50,7 +51,7 @@ def fewshot_curve(study: FewshotResult, path: Path) -> None:
         upper.set_title(
             f"{textwrap.fill(f'Few-shot: {backbone} on {source}, {task}', 80)}\n"
             f"{study.selection} demonstrations, decode {study.decode}, {test_rows:,} test rows\n"
-            f"bars: {study.confidence:.0%} interval over draws and test rows",
+            f"bars: {percent(study.confidence)} interval over draws and test rows",
             fontsize=9,
         )
         handles, names = lower.get_legend_handles_labels()

@@ -4,10 +4,11 @@ from rich.table import Table
 
 from loraft.display.table import add_row, number_table
 from loraft.evaluation.intervals import Spread
+from loraft.evaluation.shares import percent
 from loraft.studies.fewshot.records import FewshotResult, TableRow
 from loraft.studies.fewshot.summary import BACKBONE, name_of
 
-SHORT_NAMES = {"macro_precision": "prec.", "macro_recall": "recall"}  # a line has to fit 100 columns
+SHORT_NAMES = {"macro_precision": "prec.", "macro_recall": "recall"}
 
 
 def fewshot(study: FewshotResult) -> Table:
@@ -18,7 +19,7 @@ def fewshot(study: FewshotResult) -> Table:
     generated = study.decode == "generate"
     shown = study.metric.columns({score for row in study.rows for score in row.scores})
     names = [SHORT_NAMES.get(score, head) for score, head in shown.items()]
-    table = number_table("", *names, *(["no\nlabel"] if generated else []))
+    table = number_table("", *names, *(["no label"] if generated else []), drop=("recall", "prec.", "accuracy"))
     table.padding, table.pad_edge = (0, 1, 0, 0), False
     for row in study.rows:
         cells = [_spread(row.scores[score]) if score in row.scores else "" for score in shown]
@@ -35,7 +36,7 @@ def fewshot_notes(study: FewshotResult) -> list[str]:
     return [
         f"{draws} of {study.selection} demonstrations for each number of shots,"
         f" on the same {study.data['test'].rows:,} test rows",
-        f"±: standard deviation over draws; [ ]: {study.confidence:.0%} interval over draws and test rows"
+        f"±: standard deviation over draws; [ ]: {percent(study.confidence)} interval over draws and test rows"
         + ("; precision, recall: macro averages" if SHORT_NAMES.keys() <= shown.keys() else ""),
         f"tokens of the longest prompt and answer by shots: {tokens}",
         *(f"shortened to fit, {row.name}: {_cut(row, study.data['test'].rows)}" for row in study.rows if _cuts(row)),

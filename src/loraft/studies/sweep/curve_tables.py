@@ -8,7 +8,7 @@ from rich.table import Table
 from loraft.display.figure import drawing
 from loraft.display.table import add_row, narrow_table
 from loraft.evaluation.equivalence import LEVEL, Equivalence
-from loraft.evaluation.shares import Interval
+from loraft.evaluation.shares import Interval, percent
 from loraft.studies.sweep.curve_records import RankCurve
 
 LINES = {"trained": ("o", "-", "0.0"), "cut": ("s", "--", "0.45")}  # marker, dash and shade
@@ -18,7 +18,8 @@ def curve(result: RankCurve) -> Table:
     """A row for each rank, trained or cut: test scores as fractions, what is kept, and differences in points."""
     columns = result.metric.columns(result.points[0].scores)
     heads = [head for score, head in columns.items() if score in (result.metric.key, "macro_f1", "accuracy")]
-    table = narrow_table("rank", "weights", *heads, "energy", "parameters", f"to rank {result.rank}", "to trained")
+    table = narrow_table("rank", "weights", *heads, "energy", "parameters", f"to rank {result.rank}", "to trained",
+                         drop=("parameters", "energy", "accuracy"))  # fmt: skip
     shown = [score for score in columns if score in (result.metric.key, "macro_f1", "accuracy")]
     for point in result.points:
         add_row(
@@ -44,10 +45,10 @@ def curve_notes(result: RankCurve) -> list[str]:
         " nothing was trained again",
         f"ranks cut: {cuts}, scored {how} in {result.seconds:.1f} s; the training of rank {result.rank} took"
         f" {result.training_seconds:.1f} s, both together are {1 + share:.2f} of it",
-        f"in brackets: {result.confidence:.0%} interval over {result.n:,} test rows; energy: share of the update's"
+        f"in brackets: {percent(result.confidence)} interval over {result.n:,} test rows; energy: share of the update's"
         " squared Frobenius norm",
         f"to rank {result.rank}, to trained: {result.metric.word} minus that adapter's, in points, with the paired"
-        f" {1 - 2 * LEVEL:.0%} interval",
+        f" {percent(1 - 2 * LEVEL)} interval",
         f"=: equivalent within {margin:g} points (two one-sided tests, level {LEVEL:g}, each rank by itself);"
         " without =, that is not shown",
         "a rank that is chosen by this table is chosen on test rows, so its score here is a little too high",
@@ -75,7 +76,8 @@ def draw(result: RankCurve, path: Path) -> None:
         lower.set_xlabel("LoRA rank r")
         quantised = f" ({result.quant})" if result.quant != "none" else ""
         figure.suptitle(
-            f"{result.backbone}{quantised} on {result.data}, {result.task}\nbars: {result.confidence:.0%} interval",
+            f"{result.backbone}{quantised} on {result.data}, {result.task}\n"
+            f"bars: {percent(result.confidence)} interval",
             fontsize="medium",
         )
 

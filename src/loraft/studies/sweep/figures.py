@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from loraft.display.figure import drawing
+from loraft.evaluation.shares import percent
 from loraft.studies.sweep.records import SettingRecord, SweepResult
 from loraft.studies.sweep.tables import alpha_in_words, in_words, key_word, most_seeds, setting_in_words
 
@@ -45,7 +46,7 @@ def sweep_curve(sweep: SweepResult, path: Path) -> None:
     positions = {repr(value): float(x) for x, value in enumerate(values)}
     lines: dict[str, list[SettingRecord]] = {}
     for row in sorted(finished, key=lambda row: positions[repr(row.settings.get(over))]):
-        rest = [f"{key_word(key)} {in_words(row.settings[key])}" for key in keys if key != over]
+        rest = [f"{key_word(key)} {in_words(row.settings[key], key)}" for key in keys if key != over]
         lines.setdefault(", ".join(rest), []).append(row)
     with drawing(path, (6.4, 6.8)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
@@ -69,14 +70,14 @@ def sweep_curve(sweep: SweepResult, path: Path) -> None:
             axes.set_ylabel(f"{name}, test split)")
         standings = [_standing(row, best) for row in finished]
         _explain(upper, best, [*standings, *([ONE_SEED] if seeds > 1 else [])], with_lines=len(lines) > 1)
-        lower.set_xticks(list(positions.values()), [in_words(value) for value in values])
+        lower.set_xticks(list(positions.values()), [in_words(value, over) for value in values])
         lower.set_xlim(-0.5, len(values) - 0.5)
         lower.set_xlabel("LoRA rank r" if over == RANK else key_word(over))
         quantised = f" ({sweep.quant})" if sweep.quant != "none" else ""
         title = (
             f"{sweep.backbone}{quantised} on {sweep.data}, {sweep.task}",
             f"alpha policy: {alpha_in_words(sweep)}",
-            (f"means of {seeds} seeds, " if seeds > 1 else "") + f"bars: {sweep.confidence:.0%} interval",
+            (f"means of {seeds} seeds, " if seeds > 1 else "") + f"bars: {percent(sweep.confidence)} interval",
         )
         figure.suptitle("\n".join(title), fontsize="medium")
 

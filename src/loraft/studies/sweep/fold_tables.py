@@ -4,6 +4,7 @@ from rich.table import Table
 
 from loraft.display.table import add_row, number_table
 from loraft.evaluation import tables
+from loraft.evaluation.shares import percent
 from loraft.studies.sweep.fold_records import FoldsResult
 
 
@@ -34,7 +35,7 @@ def folds_notes(result: FoldsResult) -> list[str]:
     beside = tables.baselines_notes({"": result.baselines}, metric=result.metric)
     return [
         f"each of {result.report.n:,} rows is predicted by the adapter of the fold that left it out; in brackets:"
-        f" {result.report.confidence:.0%} interval over rows",
+        f" {percent(result.report.confidence)} interval over rows",
         f"the checkpoint of a fold is picked by {result.metric.word} on a tenth of the other folds' rows;"
         " near-duplicates are in one fold",
         *tables.calibration_notes(report),

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from loraft.display.table import add_row, narrow_table, number_table
+from loraft.evaluation.shares import Interval, percent
 
 if TYPE_CHECKING:  # so that a dry run does not import numpy
-    from loraft.evaluation.shares import Interval
     from loraft.studies.sweep.records import SettingRecord, SettingScores, SweepResult
     from loraft.studies.sweep.trials import PlannedTrial
 
@@ -31,20 +31,21 @@ def alpha_in_words(sweep: SweepResult) -> str:
     return "; ".join(policies) if len(policies) <= 3 else f"{policies[0]}; ...; {policies[-1]}"
 
 
-def in_words(value: Any) -> str:
-    """The value of a swept key in tables and figures, null as in a config."""
+def in_words(value: Any, key: str = "") -> str:
+    """The value of a swept key in tables and figures, null as in a config; of a learning rate, what it means."""
     if value is None:
-        return "null"
+        return "by size" if key == "train.learning_rate" else "null"
     return f"{value:g}" if isinstance(value, float) else "+".join(value) if isinstance(value, list) else str(value)
 
 
 def plan(trials: Sequence[PlannedTrial]) -> Table:
     """The table that `--dry-run` prints: each trial, what it would train, and its status."""
     keys = list(trials[0].settings)
-    table = number_table("trial", *map(key_word, keys), "alpha policy", "trainable parameters", "status")
+    table = number_table("trial", *map(key_word, keys), "alpha policy", "trainable parameters", "status",
+                         drop=("alpha policy",))  # fmt: skip
     for trial in trials:
         count = "?" if trial.trainable_parameters is None else f"{trial.trainable_parameters:,}"
-        values = [in_words(trial.settings[key]) for key in keys]
+        values = [in_words(trial.settings[key], key) for key in keys]
         add_row(table, trial.name, *values, trial.alpha_policy, count, trial.status)
     return table
 
@@ -58,9 +59,10 @@ def settings(sweep: SweepResult) -> Table:
     table = narrow_table(
         *map(key_word, keys), *(["alpha policy"] if policies else []), *_score_names(sweep), _on_validation(sweep),
         "parameters", "seconds", "MiB", "against the best",
+        drop=("MiB", "seconds", "parameters", "recall", "precision", "alpha policy", "accuracy"),
     )  # fmt: skip
     for row in sweep.settings:
-        cells = [in_words(row.settings[key]) for key in keys] + ([row.alpha_policy] if policies else [])
+        cells = [in_words(row.settings[key], key) for key in keys] + ([row.alpha_policy] if policies else [])
         measured = row.measured
         if measured is None:
             add_row(table, *cells, *[""] * (len(table.columns) - len(cells) - 1), "failed")
@@ -83,10 +85,11 @@ def settings(sweep: SweepResult) -> Table:
 def trials(sweep: SweepResult) -> Table:
     """A row for each trial, for a sweep with several seeds: test scores as fractions, and costs."""
     table = narrow_table(
-        *map(key_word, sweep.keys), *_score_names(sweep), _on_validation(sweep), "seconds", "MiB", "best"
-    )
+        *map(key_word, sweep.keys), *_score_names(sweep), _on_validation(sweep), "seconds", "MiB", "best",
+        drop=("MiB", "seconds", "recall", "precision", "accuracy"),
+    )  # fmt: skip
     for trial in sweep.trials:
-        cells = [in_words(trial.settings[key]) for key in sweep.keys]
+        cells = [in_words(trial.settings[key], key) for key in sweep.keys]
         measured = trial.measured
         if measured is None:
             add_row(table, *cells, *[""] * (len(table.columns) - len(cells) - 1), "failed")
@@ -125,7 +128,7 @@ def sweep_notes(sweep: SweepResult) -> list[str]:
     best, setting, seeds = sweep.best, sweep.best_setting, most_seeds(sweep)
     if best is None or setting is None or best.measured is None or setting.measured is None:
         return notes
-    interval = f"in brackets: {sweep.confidence:.0%} interval over test rows"
+    interval = f"in brackets: {percent(sweep.confidence)} interval over test rows"
     over_seeds = f"means over {seeds} seeds, also of seconds and MiB; ±: standard deviation over seeds"
     notes.append(f"{over_seeds}; {interval} and seeds" if seeds > 1 else interval)
     word, key = sweep.metric.word, sweep.metric.key
@@ -164,7 +167,7 @@ def sweep_notes(sweep: SweepResult) -> list[str]:
 
 def setting_in_words(row: SettingRecord) -> str:
     """The keys and values of a setting, like `rank 8, learning_rate 0.0005`; "all seeds" if only seeds were swept."""
-    return ", ".join(f"{key_word(key)} {in_words(value)}" for key, value in row.settings.items()) or "all seeds"
+    return ", ".join(f"{key_word(key)} {in_words(value, key)}" for key, value in row.settings.items()) or "all seeds"
 
 
 def _scores(sweep: SweepResult) -> dict[str, str]:

@@ -1,0 +1,80 @@
+"""Tables of all commands in narrow and wide terminals: what they print is kept in `snapshots/`.
+
+`LORAFT_SNAPSHOTS=write pytest tests/test_tables.py` writes the files again; look at their diff before it is committed.
+"""
+
+import io
+import os
+import re
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+from helpers.printed_tables import TABLES
+from rich.table import Table
+
+from loraft.display.table import LONGEST_WORD, show
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+SCREENS = ("60", "80", "120", "piped", "60-no-color", "80-dumb")
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+NUMBER = re.compile(r"(?<![\w.,-])[-+±]?[\d.,]*\d%?(?![\w.,-])")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def printed(tables: list[Table], screen: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the tables look like there, escapes included."""
+    out = io.StringIO() if screen == "piped" else Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    for variable in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLORTERM"):
+        monkeypatch.delenv(variable, raising=False)
+    if screen.endswith("no-color"):
+        monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb" if screen.endswith("dumb") else "xterm")
+    monkeypatch.setenv("COLUMNS", screen.partition("-")[0] if screen != "piped" else "60")
+    show(deepcopy(tables))
+    return out.getvalue()
+
+
+def lines(text: str) -> list[str]:
+    return [line.rstrip() for line in ESCAPE.sub("", text).splitlines()]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_fit_every_screen_and_look_as_they_did(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = TABLES[name]()
+    shown = {screen: printed(tables, screen, monkeypatch) for screen in SCREENS}
+    piped = lines(shown["piped"])
+    numbers, words = set(NUMBER.findall("\n".join(piped))), set("\n".join(piped).split())
+    heads = {head for table in tables for column in table.columns for head in str(column.header).split()}
+    for screen in SCREENS[:3]:
+        found = "\n".join(lines(shown[screen]))
+        assert max(map(len, found.splitlines())) <= int(screen)
+        told = re.sub(r"left out: .*?shows\s+all", "", found, flags=re.DOTALL)
+        assert set(NUMBER.findall(told)) <= numbers  # no part of one stands by itself
+        left = re.findall(r"left out: (.*?);", found, flags=re.DOTALL)
+        gone = {word for names in left for word in re.split(r"[,\s]+", names)}
+        assert heads - gone <= set(found.split()) | {word.removesuffix(":") for word in found.split()}
+        assert "…" not in set(found) - set("".join(piped))
+        parts = {word for word in told.split() if word.isalpha()} - words - heads
+        assert all(any(part in word and len(word) > LONGEST_WORD for word in words) for part in parts)
+    assert "\x1b" not in shown["80-dumb"] + shown["piped"]
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]", shown["60-no-color"])
+    assert lines(shown["60-no-color"]) == lines(shown["60"])
+    assert lines(shown["80-dumb"]) == lines(shown["80"])
+    for screen in ("60", "80", "120", "piped"):
+        file, text = SNAPSHOTS / f"{name}-{screen}.txt", "\n".join(lines(shown[screen])) + "\n"
+        if os.environ.get("LORAFT_SNAPSHOTS") == "write":
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        assert text == file.read_text(encoding="utf-8"), f"{file}: see the first lines of this file"
+
+
+def test_no_snapshot_is_left_over() -> None:
+    expected = {f"{name}-{screen}.txt" for name in TABLES for screen in ("60", "80", "120", "piped")}
+    assert {path.name for path in SNAPSHOTS.iterdir()} == expected
