@@ -103,5 +103,6 @@ def _row(parameter: Any, ctx: Any) -> tuple[str, str]:
         name = parameter.metavar or parameter.name.upper()
     if known is not None:
         told = "; ".join(filter(None, (known.default_words, known.bounds)))
-        text = text.replace(f"({{{known.key}}})", told)
+        text = text.replace(f"{{{known.key}}}", told)
+    text = re.sub(r"default: \((.*)\)(?=[;\]])", r"default: \1", text)
     return name, re.sub(r"([\d.]+)<=x<=([\d.]+)", r"\1 to \2", text).replace("x>=", "at least ")

@@ -4,11 +4,18 @@ from pathlib import Path
 
 from loraft.bundled import bundled_backbones, bundled_data
 from loraft.cli.console import print_json
-from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Rank, Seed, Sets, Task, dotted
+from loraft.cli.options import ConfigFlags, Json, with_config_flags
 
 
 def list_bundled(json: Json = False) -> None:
-    """List what ships with loraft: backbones and data with their licences, tasks, presets."""
+    """List what ships with loraft: backbones, data, tasks, presets.
+
+    With their licences and paths.
+
+    Examples:
+        loraft models
+        loraft models --json
+    """
     from loraft.config.resolve import presets, tasks
     from loraft.display import table
 
@@ -23,26 +30,16 @@ def list_bundled(json: Json = False) -> None:
         table.show([table.listing(["name", "kind", "licence", "path"], [list(row.values()) for row in rows])])
 
 
+@with_config_flags()
 def show_config(
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    model: Model = None,
-    data: Data = None,
-    task: Task = None,
-    quant: Quant = None,
-    rank: Rank = None,
-    output: Output = None,
-    seed: Seed = None,
+    given: ConfigFlags,
     json: Json = False,
 ) -> None:
     """Print the resolved config, ready to be edited and given to --config."""
-    from loraft.config.resolve import resolve
     from loraft.config.yaml_io import dump_config
     from loraft.runs.atomic_files import to_json
 
-    flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
-    resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
+    resolved = given.resolve(flags=given.keys())
     print(to_json(resolved.model_dump()) if json else dump_config(resolved), end="\n" if json else "")
 
 

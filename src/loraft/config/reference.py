@@ -122,10 +122,12 @@ def _bounds(schema: Mapping[str, Any]) -> str:
     most, below = schema.get("maximum"), schema.get("exclusiveMaximum")
     if below is not None and schema.get("type") == "integer":
         most, below = below - 1, None
-    low = "" if least is None and above is None else f"above {_number(above)}" if least is None else _number(least)
-    high = "" if most is None and below is None else f"below {_number(below)}" if most is None else _number(most)
-    return " to ".join(filter(None, (low, high)))
+    low = _number(least) or (above is not None and f"above {_number(above)}")
+    high = _number(most) or (below is not None and f"below {_number(below)}")
+    return " to ".join(bound for bound in (low, high) if bound)
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
     return f"{value:,.0f}" if value == int(value) else f"{value:g}"

@@ -263,10 +263,10 @@ class Config(Section):
         (16, 42)
     """
 
-    preset: str = Field(
-        "quickstart", examples=["quickstart", "tutorial"], description="the preset that the values started from"
+    preset: str = Field("quickstart", description="the preset that the values started from")
+    seed: int = Field(
+        42, ge=0, lt=2**32, description="seed of the adapter's first weights, row order and draws"
     )
-    seed: int = Field(42, ge=0, lt=2**32, description="seed of the adapter's first weights, the order of rows, and draws")
     output: OutputSection = Field(default_factory=OutputSection)
     name: RunName | None = Field(None, description="run directory inside output.folder; default: made from the config")
     model: ModelConfig = Field(default_factory=ModelConfig)
