@@ -15,7 +15,7 @@ def compare(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN...",
+            metavar="RUN RUN...",
             help="Names or paths; the others are compared with the first.",
             autocompletion=complete_run,
         ),

@@ -8,6 +8,7 @@ import inspect
 import re
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 CONFIG = "Config"  # section of the flags that stand for keys of the config
@@ -40,8 +41,11 @@ class Group(TyperGroup):
         super().__init__(*given, help=text.strip(), **{**named, "epilog": inspect.cleandoc(examples)})
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parses the words after the group's name; none ask for the page."""
-        return super().parse_args(ctx, args or ["--help"])
+        """Parses the words after the group's name; without any it prints the page."""
+        if not args and not ctx.resilient_parsing:
+            print(ctx.get_help())
+            raise typer.Exit(2)
+        return super().parse_args(ctx, args)
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         """Writes what the commands are for, and those to start with."""
@@ -90,10 +94,11 @@ def _write_parameters(command: Any, ctx: Any, formatter: Any) -> None:
 
 def _row(parameter: Any, ctx: Any) -> tuple[str, str]:
     """A flag or argument, and its help with default and bounds."""
-    from loraft.config.reference import reference
+    known = None
+    if key := re.fullmatch(r"\{([\w.]+)\}", str(parameter.show_default)):
+        from loraft.config.reference import reference
 
-    key = re.search(r"\{([\w.]+)\}", str(parameter.show_default))
-    known = reference()[key[1]] if key else None
+        known = reference()[key[1]]
     if parameter.metavar is None and known is not None and not parameter.is_flag:
         parameter.metavar = known.metavar
     if parameter.metavar is None:
