@@ -1,74 +1,57 @@
 """`loraft audit`: parses the flags and prints the suspect rows; `studies.audit` does the work."""
 
 import shlex
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from loraft.cli.console import print_json, results_follow, say, start_command
-from loraft.cli.options import (
-    ConfigFile,
-    Data,
-    Json,
-    Model,
-    Output,
-    Preset,
-    Quant,
-    Seed,
-    Sets,
-    Task,
-    Verbose,
-    dotted,
-    in_its_folder,
-)
+from loraft.cli.options import ConfigFlags, Json, Source, Split, Verbose, in_its_folder, with_config_flags
 from loraft.errors import ConfigError
 
 
+@with_config_flags(without=("rank",))
 def audit(
-    source: Annotated[str | None, typer.Argument(help="As --data: bundled name, hub id, folder or file.")] = None,
-    split: Annotated[str, typer.Option(help="Which split, or a file.")] = "train",
+    given: ConfigFlags,
+    source: Source = None,
+    split: Split = "train",
     drop_worst: Annotated[
         int | None,
-        typer.Option("--drop-worst", metavar="N", min=1, help="Write a copy without the N most suspect rows."),
+        typer.Option(
+            "--drop-worst", metavar="N", min=1, help="Write a copy without the N most suspect rows.", show_default="off"
+        ),
     ] = None,
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="FILE", help="File of that copy; default: in the audit's folder.")
+        Path | None,
+        typer.Option("--to", metavar="FILE", help="File of that copy.", show_default="in the audit's folder"),
     ] = None,
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    model: Model = None,
-    data: Data = None,
-    task: Task = None,
-    quant: Quant = None,
-    output: Output = None,
-    seed: Seed = None,
     force: Annotated[bool, typer.Option("--force", help="Audit again; with --to only replace FILE.")] = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Find labels that are probably wrong: five adapters judge rows that they did not learn from.
+    """Find labels that are probably wrong.
 
-    The same command can be run again: it goes on after an interruption, and shows a finished audit again.
+    Five adapters judge rows that they did not learn from. The same command can be run again: it goes on after an
+    interruption, and shows a finished audit again.
+
+    Examples:
+        loraft audit feedback
+        loraft audit feedback --drop-worst 20 --to cleaned.csv
     """
-    from loraft.config.resolve import resolve
     from loraft.display import table
     from loraft.runs.study_folders import AuditFolder
     from loraft.studies.audit import audit as study
     from loraft.studies.audit import cleaned_copy, tables
 
-    if source is not None and data not in (None, source):
-        raise ConfigError(f"--data: another source than the argument (got {data} and {source}); give one of them")
+    given = given.of_source(source)
     if to is not None and drop_worst is None:
         raise ConfigError(f"--to: no rows to drop (got {to} without --drop-worst); give --drop-worst N")
-    flags = dotted(model=model, data=data or source, task=task, quant=quant, output=output, seed=seed)
-    again = partial(resolve, preset=preset, config_file=config, overrides=sets or ())
-    resolved = again(flags=flags)
+    flags = given.keys()
     resolved = in_its_folder(
-        resolved, again, flags, config, AuditFolder, lambda saved: study.audit_folder(saved, split).path
-    )
+        given.resolve(flags=flags), given.resolve, flags, given.config, AuditFolder,
+        lambda saved: study.audit_folder(saved, split).path,
+    )  # fmt: skip
     start_command(resolved, verbose)
     folder, copy = study.audit_folder(resolved, split), None
     if drop_worst is not None:

@@ -5,34 +5,29 @@ from typing import Annotated
 import typer
 
 from loraft.cli.console import print_json, results_follow, say, start_command
-from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Rank, Seed, Sets, Task, dotted
+from loraft.cli.options import ConfigFlags, Json, with_config_flags
 
 
+@with_config_flags()
 def check(
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    model: Model = None,
-    data: Data = None,
-    task: Task = None,
-    quant: Quant = None,
-    rank: Rank = None,
-    output: Output = None,
-    seed: Seed = None,
+    given: ConfigFlags,
     speed: Annotated[bool, typer.Option(help="Train some steps to measure rows a second.")] = True,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings, too.")] = False,
     json: Json = False,
 ) -> None:
-    """Look for what would spoil a training: its config, rows, prompts and learning rate. Asks no hub.
+    """Look for what would spoil a training, before it.
 
-    Exits with 1 where the result would be worth nothing: a label without training rows, most of a split cut away or
-    also in train, a learning rate far too high, a backbone, prompt or loss that fails. Mistakes in the config: 2.
+    Its config, rows, prompts and learning rate; asks no hub. Exits with 1 where the result would be worth nothing: a
+    label without training rows, most of a split cut away or also in train, a learning rate far too high, a backbone,
+    prompt or loss that fails. Mistakes in the config: 2.
+
+    Examples:
+        loraft check --no-speed
+        loraft check --task topic --strict
     """
-    from loraft.config.resolve import resolve
     from loraft.display import table
 
-    flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
-    resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
+    resolved = given.resolve(flags=given.keys())
     start_command(resolved, verbose=False)
 
     from loraft.delivery import check_tables

@@ -27,10 +27,14 @@ def compare(
     output: Output = None,
     json: Json = False,
 ) -> None:
-    """Compare finished runs with the first one, row by row on the same test rows.
+    """Compare finished runs with the first one, row by row.
 
-    Worse means that accuracy (McNemar's test) or macro F1 (paired permutation of the rows) is lower, with a p-value,
-    Holm-corrected for all runs and scores, of at most 1 - eval.confidence.
+    On the same test rows. Worse means that accuracy (McNemar's test) or macro F1 (paired permutation of the rows) is
+    lower, with a p-value, Holm-corrected for all runs and scores, of at most 1 - eval.confidence.
+
+    Examples:
+        loraft compare run-a run-b --rows 10
+        loraft compare run-a run-b --fail-if-worse
     """
     from loraft.runs.run import find_run
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loraft.cli.console import print_json, results_follow, say, start_command
-from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Sets, Task, dotted
-from loraft.errors import ConfigError
+from loraft.cli.options import ConfigFlags, Json, Source, choice, with_config_flags
 from loraft.progress import Stage
 from loraft.visible import visible
 
@@ -19,45 +18,51 @@ if TYPE_CHECKING:
     from loraft.config.schema import Config
 
 
+@with_config_flags(without=("quant", "rank", "seed"))
 def data(
-    source: Annotated[str | None, typer.Argument(help="As --data: bundled name, hub id, folder or file.")] = None,
-    by: Annotated[str | None, typer.Option(help="Column for the table of shares; default: another task's.")] = None,
+    given: ConfigFlags,
+    source: Source = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column for the table of shares.", show_default="another task's")
+    ] = None,
     tokens: Annotated[bool, typer.Option(help="Measure lengths with the backbone's tokenizer.")] = True,
     near: Annotated[bool, typer.Option(help="Search for near-duplicates between splits.")] = True,
     list_rows: Annotated[
         str | None,
-        typer.Option("--list", metavar="KIND", help="Only print, as CSV: leaks, conflicts, duplicates or shortened."),
+        choice(
+            "leaks",
+            "conflicts",
+            "duplicates",
+            "shortened",
+            names=["--list"],
+            show_default="none",
+            help="Only print these rows, as CSV.",
+        ),
     ] = None,
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    model: Model = None,
-    data: Data = None,
-    task: Task = None,
-    output: Output = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the description of another source or other splits.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Describe a data source: splits, label shares, lengths, duplicates, leaks, conflicting labels.
+    """Describe a data source: splits, labels, lengths, leaks.
 
-    Without --task, --config or --by, a source that is not the default task's is described as it is: columns, labels,
-    lengths.
+    Also duplicates and conflicting labels. Without --task, --config or --by, a source that is not the default task's is
+    described as it is: columns, labels, lengths.
+
+    Examples:
+        loraft data feedback
+        loraft data feedback --list conflicts
     """
-    from loraft.config.resolve import resolve
     from loraft.display import table
     from loraft.studies.dataset import tables
 
-    if source is not None and data not in (None, source):
-        raise ConfigError(f"--data: another source than the argument (got {data} and {source}); give one of them")
-    flags = dotted(model=model, data=data or source, task=task, output=output)
-    resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
+    given = given.of_source(source)
+    resolved, sets = given.resolve(flags=given.keys()), given.sets or []
     start_command(resolved, verbose=False)
 
     from loraft.studies.dataset import statistics
 
-    asked = task or config or by or any(pair.strip().startswith("prompt.") for pair in sets or ())
+    asked = given.task or given.config or by or any(pair.strip().startswith("prompt.") for pair in sets)
     reason = None if asked else statistics.misfit(resolved)
     if list_rows is not None:
         from loraft.studies.dataset.listing import listed
@@ -78,7 +83,7 @@ def data(
         return
 
     if reason is not None:
-        _overview(resolved, reason, sets or (), json=json)
+        _overview(resolved, reason, sets, json=json)
         return
     with Stage(f"describing {resolved.data.source}"):
         found = statistics.describe(resolved, by=by, tokens=tokens, near=near, force=force)

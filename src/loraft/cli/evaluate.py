@@ -9,63 +9,45 @@ from loraft.cli.console import print_json, results_follow, start_command
 from loraft.cli.finished_run import refuse_several, run_or_adapter
 from loraft.cli.options import (
     Adapter,
-    ConfigFile,
-    Data,
+    ConfigFlags,
+    Decode,
     Json,
-    Model,
-    Output,
-    Preset,
-    Quant,
     Raw,
     RunName,
-    Seed,
-    Sets,
-    Task,
+    Split,
     Verbose,
-    dotted,
     uncalibrated,
+    with_config_flags,
 )
 
 
+@with_config_flags(without=("rank",))
 def evaluate(
+    given: ConfigFlags,
     run: RunName = None,
     adapter: Adapter = None,
     zero_shot: Annotated[bool, typer.Option("--zero-shot", help="The bare backbone instead of a run.")] = False,
-    split: Annotated[str, typer.Option(help="train, validation, test, or a labelled file.")] = "test",
-    decode: Annotated[str | None, typer.Option(help="score (exact) or generate (free text, parsed).")] = None,
+    split: Split = "test",
+    decode: Decode = None,
     raw: Raw = False,
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    model: Model = None,
-    data: Data = None,
-    task: Task = None,
-    quant: Quant = None,
-    output: Output = None,
-    seed: Seed = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Judge a finished run, an adapter made elsewhere, or with --zero-shot the bare backbone, on labelled rows."""
-    from loraft.config.resolve import resolve
+    """Judge a finished run, an adapter or a bare backbone.
 
-    flags = dotted(
-        model=model,
-        data=data,
-        task=task,
-        quant=quant,
-        output=output,
-        seed=seed,
-        decode=decode,
-        calibrate=uncalibrated(raw),
-    )
+    Prints scores on labelled rows: of a run, of an adapter made elsewhere (--adapter), or of the backbone without an
+    adapter (--zero-shot).
+
+    Examples:
+        loraft eval --split validation
+        loraft eval --zero-shot --preset quickstart
+    """
+    flags = given.keys(decode=decode, calibrate=uncalibrated(raw))
     refuse_several({"--run": run, "--adapter": adapter, "--zero-shot": zero_shot})
     if zero_shot:
-        path, resolved = None, resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
+        path, resolved = None, given.resolve(flags=flags)
     else:
-        path, resolved = run_or_adapter(
-            run, adapter, sets or (), flags, output=output, preset=preset, config_file=config
-        )
+        path, resolved = run_or_adapter(run, adapter, given, flags)
     start_command(resolved, verbose, adapter=path or adapter, source=split if Path(split).is_file() else None)
 
     from loraft.display import table

@@ -29,16 +29,23 @@ def explain(
     file: InputFile = None,
     format: InputFormat = "auto",
     text_column: TextColumn = None,
-    label: Annotated[str | None, typer.Option(metavar="NAME", help="Label to explain; else the predicted one.")] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Label to explain.", show_default="the predicted one")
+    ] = None,
     raw: Raw = False,
     sets: Sets = None,
     output: Output = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a label, with each word's place.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Print the predicted label of each sentence, and under each word what leaving it out does to the label.
+    """Print each word's effect on the label of a sentence.
 
-    It shows what the model goes by, not why a label is right: a sentence without a word may be one that nobody writes.
+    What leaving out a word does to the label. It shows what the model goes by, not why a label is right: a sentence
+    without a word may be one that nobody writes.
+
+    Examples:
+        loraft explain "thầy giảng rất dễ hiểu"
+        loraft explain "phòng học nóng" --label negative
     """
     from loraft.config.diagnostics import checked
 

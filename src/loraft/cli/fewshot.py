@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,20 +10,14 @@ import typer
 from loraft.cli.console import print_json, results_follow, say, start_command
 from loraft.cli.finished_run import CHANGEABLE
 from loraft.cli.options import (
-    ConfigFile,
-    Data,
+    ConfigFlags,
+    Decode,
     Json,
-    Model,
-    Output,
-    Preset,
-    Quant,
-    Seed,
-    Sets,
-    Task,
     Verbose,
     complete_run,
-    dotted,
     in_its_folder,
+    of_key,
+    with_config_flags,
 )
 from loraft.errors import ConfigError, RunError
 from loraft.studies.sweep.progression import expand_integers
@@ -36,39 +29,49 @@ if TYPE_CHECKING:
 FREE = (*CHANGEABLE, "fewshot.", "name", "prompt.max_length")
 
 
+@with_config_flags(without=("rank",))
 def fewshot(
+    given: ConfigFlags,
     shots: Annotated[
-        str | None, typer.Option(help="Demonstrations in the prompt, as in 1,2,4,8 or 1,2,...,8; 0 is always measured.")
+        str | None,
+        of_key(
+            "fewshot.shots",
+            metavar="1,2,4,8",
+            help="Demonstrations in the prompt, as in 1,2,4,8 or 1,2,...,8; 0 is always measured.",
+        ),
     ] = None,
-    repeats: Annotated[str | None, typer.Option(metavar="INTEGER", help="Draws for each number of shots.")] = None,
-    selection: Annotated[str | None, typer.Option(help="random, balanced or nearest.")] = None,
-    decode: Annotated[str | None, typer.Option(help="score (exact) or generate (the tutorial's way).")] = None,
+    repeats: Annotated[str | None, of_key("fewshot.repeats", help="Draws for each number of shots.")] = None,
+    selection: Annotated[
+        str | None, of_key("fewshot.selection", help="How demonstrations are chosen; nearest: most similar to the row.")
+    ] = None,
+    decode: Decode = None,
     run: Annotated[
         str | None,
-        typer.Option("--run", help="Finished run whose adapter is measured too.", autocompletion=complete_run),
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="Finished run whose adapter is measured too.",
+            show_default="none",
+            autocompletion=complete_run,
+        ),
     ] = None,
     adapter_shots: Annotated[
         bool, typer.Option("--adapter-shots", help="Measure the adapter with demonstrations too.")
     ] = False,
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    model: Model = None,
-    data: Data = None,
-    task: Task = None,
-    quant: Quant = None,
-    output: Output = None,
-    seed: Seed = None,
     force: Annotated[bool, typer.Option("--force", help="Delete an earlier study of the same name.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a study; shots and draws may be added.")] = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure the backbone with examples in the prompt, beside baselines and a trained adapter.
+    """Measure the backbone with examples in the prompt.
 
-    Each number of examples (shots) is measured with several draws. Without --run no training is needed.
+    Beside baselines and, with --run, a trained adapter; without it no training is needed. Each number of examples
+    (shots) is measured with several draws.
+
+    Examples:
+        loraft fewshot --shots 1,2,4 --repeats 3
+        loraft fewshot --selection nearest --decode generate
     """
-    from loraft.config.resolve import resolve
     from loraft.runs.folders import refuse_force_and_resume
     from loraft.runs.resume import refuse_cut_off
     from loraft.runs.study_folders import FewshotFolder
@@ -77,23 +80,20 @@ def fewshot(
     if adapter_shots and run is None:
         raise ConfigError("--adapter-shots: no adapter to measure (got no --run); give --run NAME")
     flags: dict[str, Any] = {
-        **dotted(data=data, output=output, seed=seed, decode=decode),
+        **given.keys(decode=decode),
         "fewshot.shots": None if shots is None else expand_integers(shots, "--shots"),
         "fewshot.repeats": repeats,
         "fewshot.selection": selection,
     }
     path = None
     if run is None:
-        flags |= dotted(model=model, task=task, quant=quant)
-        again = partial(resolve, preset=preset, config_file=config, overrides=sets or ())
-        resolved = again(flags=flags)
-        refuse_cut_off(config, FewshotFolder)
+        resolved = given.resolve(flags=flags)
+        refuse_cut_off(given.config, FewshotFolder)
         if force or resume:
-            resolved = in_its_folder(resolved, again, flags, config, FewshotFolder, _usual)
+            resolved = in_its_folder(resolved, given.resolve, flags, given.config, FewshotFolder, _usual)
     else:
-        fixed = {"--preset": preset, "--config": config, "--model": model, "--task": task, "--quant": quant}
-        taken = [flag for flag, value in fixed.items() if value is not None]
-        path, resolved = _with_run(run, output, sets or [], flags, taken)
+        taken = given.given("preset", "config", "model", "task", "quant")
+        path, resolved = _with_run(run, given.output, given.sets or [], flags, taken)
     start_command(resolved, verbose, adapter=path)
 
     from loraft.display import table

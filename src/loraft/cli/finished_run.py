@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loraft.cli.console import warnings_said
+from loraft.cli.options import ConfigFlags
 from loraft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,14 +26,7 @@ CHANGEABLE = (
 
 
 def run_or_adapter(
-    run: str | None,
-    adapter: Path | None,
-    sets: Sequence[str],
-    flags: dict[str, str | None],
-    *,
-    output: str | None,
-    preset: str | None,
-    config_file: Path | None,
+    run: str | None, adapter: Path | None, given: ConfigFlags, flags: dict[str, str | None]
 ) -> "tuple[Path | None, Config]":
     """The finished run that is meant, None where there is an adapter instead, and the config.
 
@@ -40,12 +34,11 @@ def run_or_adapter(
         ConfigError: flags for a backbone or task are given with a run, whose training fixed them.
         BackboneError, RunError: as in `made_elsewhere` and `finished_run`.
     """
+    sets = given.sets or ()
     if adapter is not None:
-        return None, made_elsewhere(adapter, sets, flags, preset=preset, config_file=config_file)
-    short = {"--model": "model.name", "--task": "prompt.task", "--quant": "quant.method"}
-    fixed = {"--preset": preset, "--config": config_file, **{flag: flags.get(key) for flag, key in short.items()}}
-    refuse_fixed([flag for flag, value in fixed.items() if value is not None])
-    return finished_run(run, output, sets, flags)
+        return None, made_elsewhere(adapter, sets, flags, preset=given.preset, config_file=given.config)
+    refuse_fixed(given.given("preset", "config", "model", "task", "quant"))
+    return finished_run(run, given.output, sets, flags)
 
 
 def finished_run(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from loraft.cli.options import choice
 from loraft.data.readers import Format, input_rows
 from loraft.data.records import BadRow, FileSettings, Row
 from loraft.errors import ConfigError
@@ -16,14 +17,19 @@ from loraft.errors import ConfigError
 if TYPE_CHECKING:
     from loraft.config.data_section import DataConfig
 
-Sentences = Annotated[list[str] | None, typer.Argument(help="Sentences; - or none reads stdin.")]
+Sentences = Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="Sentences; - or none reads stdin.")]
 InputFile = Annotated[
-    Path | None, typer.Option("--input", "--file", help="CSV, TSV, JSONL, Parquet, Excel, text, .gz of text.")
+    Path | None,
+    typer.Option(
+        "--input", "--file", help="CSV, TSV, JSONL, Parquet, Excel, text, .gz of text.", show_default="the sentences"
+    ),
 ]
 InputFormat = Annotated[
-    str, typer.Option(help="auto, lines, jsonl, csv, tsv, or text: a file, or each of a folder, is one text.")
+    str, choice(*get_args(Format), help="Of the input; text: the file, or each file of a folder, is one text.")
 ]
-TextColumn = Annotated[str | None, typer.Option(help="Column of the sentence; else as in training.")]
+TextColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Column of the sentence.", show_default="as in training")
+]
 
 
 def file_settings(data: "DataConfig", sets: Sequence[str]) -> FileSettings:

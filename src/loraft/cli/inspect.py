@@ -1,14 +1,28 @@
-"""The commands `loraft models` and `loraft config`: what ships with loraft, and the resolved config."""
+"""The commands `loraft models` and `loraft config`: what ships with loraft, the resolved config, and its keys."""
 
+import shlex
+import shutil
+import textwrap
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from loraft.bundled import bundled_backbones, bundled_data
 from loraft.cli.console import print_json
-from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Rank, Seed, Sets, Task, dotted
+from loraft.cli.options import ConfigFlags, Json, complete_key, with_config_flags
+from loraft.errors import ConfigError
 
 
 def list_bundled(json: Json = False) -> None:
-    """List what ships with loraft: backbones and data with their licences, tasks, presets."""
+    """List what ships with loraft: backbones, data, tasks, presets.
+
+    With their licences and paths.
+
+    Examples:
+        loraft models
+        loraft models --json
+    """
     from loraft.config.resolve import presets, tasks
     from loraft.display import table
 
@@ -23,27 +37,52 @@ def list_bundled(json: Json = False) -> None:
         table.show([table.listing(["name", "kind", "licence", "path"], [list(row.values()) for row in rows])])
 
 
+@with_config_flags()
 def show_config(
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    model: Model = None,
-    data: Data = None,
-    task: Task = None,
-    quant: Quant = None,
-    rank: Rank = None,
-    output: Output = None,
-    seed: Seed = None,
+    given: ConfigFlags,
+    key: Annotated[
+        str | None,
+        typer.Argument(metavar="KEY", help="With --describe: only this key, or the keys of this section.",
+                       show_default="all keys", autocompletion=complete_key),
+    ] = None,
+    describe: Annotated[
+        bool, typer.Option("--describe", help="List the keys: what each means, its type, bounds and default.")
+    ] = False,
     json: Json = False,
-) -> None:
-    """Print the resolved config, ready to be edited and given to --config."""
-    from loraft.config.resolve import resolve
+) -> None:  # fmt: skip
+    """Print the resolved config, or with --describe what its keys mean.
+
+    The config is YAML, ready to be edited and given to --config.
+
+    Examples:
+        loraft config --rank 8 --set train.max_steps=100
+        loraft config --describe lora
+    """
     from loraft.config.yaml_io import dump_config
     from loraft.runs.atomic_files import to_json
 
-    flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
-    resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
+    if describe:
+        _describe(key, json=json)
+        return
+    if key is not None:
+        raise ConfigError(f"{key}: is for --describe; loraft config --describe {shlex.quote(key)}")
+    resolved = given.resolve(flags=given.keys())
     print(to_json(resolved.model_dump()) if json else dump_config(resolved), end="\n" if json else "")
+
+
+def _describe(name: str | None, *, json: bool) -> None:
+    """Prints keys, each with its description and its values on lines of their own, which fit any terminal."""
+    from loraft.config.reference import matching
+
+    found = matching(name)
+    if json:
+        print_json(found)
+        return
+    width = min(shutil.get_terminal_size().columns, 100)
+    for one in found:
+        print(one.key)
+        for line in (one.description, f"{one.type} [default: {one.default_words}]"):
+            print(textwrap.fill(line, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
 
 
 def _licence(folder: Path) -> str:

@@ -8,24 +8,39 @@ import typer
 
 from loraft.cli.console import print_json, results_follow, say, start_command
 from loraft.cli.finished_run import finished_run
-from loraft.cli.options import Json, RunArgument, Sets, Verbose
+from loraft.cli.options import Json, MinAgreement, RunArgument, Sets, Split, Verbose, choice
 
 
 def merge(
     output: Annotated[Path, typer.Option("--output", metavar="FOLDER", help="Where the merged model goes.")],
     run: RunArgument = None,
     base: Annotated[
-        str | None, typer.Option(help="QLoRA: dequantised (the default; as trained) or original weights below.")
+        str | None,
+        choice(
+            "dequantised",
+            "original",
+            help="Weights below an adapter of QLoRA; dequantised: as trained.",
+            show_default="dequantised",
+        ),
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="bf16, fp16 or fp32; else that of the training.")] = None,
-    split: Annotated[str, typer.Option(help="Rows to compare on: a split, or a labelled file.")] = "validation",
-    min_agreement: Annotated[float, typer.Option(help="Least share of rows with the run's label.")] = 0.99,
+    dtype: Annotated[
+        str | None, choice("bf16", "fp16", "fp32", help="Type of the weights.", show_default="that of the training")
+    ] = None,
+    split: Split = "validation",
+    min_agreement: MinAgreement = 0.99,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier merged model.")] = False,
     sets: Sets = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write adapter and backbone as one model, for transformers, vLLM and llama.cpp, if it answers as the run does."""
+    """Write adapter and backbone as one model.
+
+    For transformers, vLLM and llama.cpp; it is written if it answers as the run does.
+
+    Examples:
+        loraft merge --output merged
+        loraft merge --output merged --dtype fp16 --force
+    """
     path, config = finished_run(run, None, sets or (), {})
     start_command(config, verbose, adapter=path, source=split if Path(split).is_file() else None)
 

@@ -3,18 +3,22 @@
 Completion functions return all values, of which Typer keeps those that fit; they import the config when they run.
 """
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from loraft.bundled import bundled_backbones, bundled_data
+from loraft.cli.help_page import CONFIG
+from loraft.errors import ConfigError
 
 if TYPE_CHECKING:
     from loraft.config.schema import Config
 
-CONFIG = "Config"  # panel of the help page
 SHORT = {
     "model": "model.name",
     "data": "data.source",
@@ -26,22 +30,53 @@ SHORT = {
 }
 
 
-def _complete_preset() -> list[str]:
-    from loraft.config.resolve import presets
-
-    return list(presets())
-
-
-def _complete_task() -> list[str]:
-    from loraft.config.resolve import task_names
-
-    return task_names()
+def choice(*words: str, names: Sequence[str] = (), **given: Any) -> Any:
+    """An option that takes one of these words, which stand on the help page and complete; the command checks them."""
+    return typer.Option(*names, metavar="|".join(words), autocompletion=lambda: list(words), **given)
 
 
-def _complete_set() -> list[str]:
+def of_key(key: str, *names: str, **given: Any) -> Any:
+    """An option that stands for a config key: the help page and completion take default and choices from there."""
+    return typer.Option(
+        *names, **{"show_default": f"{{{key}}}", "autocompletion": lambda: _complete_values(key), **given}
+    )
+
+
+def _complete_values(key: str) -> list[str]:
+    from loraft.config.reference import reference
+    from loraft.config.resolve import presets, task_names
+
+    named: dict[str, Callable[[], Iterable[str]]] = {
+        "preset": presets,
+        "prompt.task": task_names,
+        "model.name": bundled_backbones,
+        "data.source": bundled_data,
+    }
+    if key in named:
+        return [*named[key]()]
+    known = reference().get(key)
+    return [*(known.choices or known.examples)] if known is not None else []
+
+
+def complete_pairs(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Keys, and after KEY= its values; `completion.for_bash` gives KEY= as the value before."""
     from loraft.config.diagnostics import known_keys
 
+    key, equals, _ = incomplete.partition("=")
+    if equals:
+        return [f"{key}={value}" for value in _complete_values(key)]
+    before = [*(ctx.params.get("sets") or ()), *(ctx.params.get("grid") or ())]
+    if open_ := [pair for pair in before if pair.endswith("=")]:
+        return _complete_values(open_[-1].rstrip("="))
     return [f"{key}=" for key in known_keys()]
+
+
+def complete_key() -> list[str]:
+    """Every key of the config, and its sections."""
+    from loraft.config.diagnostics import known_keys
+
+    keys = known_keys()
+    return [*dict.fromkeys(key.partition(".")[0] for key in keys if "." in key), *keys]
 
 
 def complete_run(ctx: typer.Context) -> list[str]:
@@ -77,54 +112,145 @@ def _names(ctx: typer.Context, *files: str) -> list[str]:
 
 
 # Values that the config checks come in as text, so that all mistakes are reported together.
-Preset = Annotated[
-    str | None,
-    typer.Option(help="quickstart or tutorial.", autocompletion=_complete_preset, rich_help_panel=CONFIG),
-]
+Preset = Annotated[str | None, of_key("preset", help="Values to start from.", metavar="NAME", rich_help_panel=CONFIG)]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="YAML file over the preset, or a run's.", rich_help_panel=CONFIG)
-]
+    Path | None,
+    typer.Option("--config", help="YAML file over the preset, or a run's config.yaml.", show_default="none",
+                 rich_help_panel=CONFIG),
+]  # fmt: skip
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any config key.", autocompletion=_complete_set,
-                 rich_help_panel=CONFIG),
+    typer.Option("--set", metavar="KEY=VALUE", help="Any config key, repeatable; loraft config --describe lists them.",
+                 autocompletion=complete_pairs, rich_help_panel=CONFIG),
 ]  # fmt: skip
 Model = Annotated[
     str | None,
-    typer.Option(help="Backbone: bundled name, hub id, folder, GGUF file.",
-                 autocompletion=lambda: list(bundled_backbones()), rich_help_panel=CONFIG),
+    of_key("model.name", help="Backbone: bundled name, hub id, folder or GGUF file.", metavar="NAME",
+           rich_help_panel=CONFIG),
 ]  # fmt: skip
 Data = Annotated[
     str | None,
-    typer.Option(help="Bundled name, hub id, folder or file.", autocompletion=lambda: list(bundled_data()),
-                 rich_help_panel=CONFIG),
-]  # fmt: skip
+    of_key("data.source", help="Rows: bundled name, hub id, folder or file.", metavar="NAME", rich_help_panel=CONFIG),
+]
 Task = Annotated[
     str | None,
-    typer.Option(help="sentiment, topic, or a YAML file.", autocompletion=_complete_task, rich_help_panel=CONFIG),
+    of_key("prompt.task", help="Built-in task, or its YAML file.", metavar="NAME", rich_help_panel=CONFIG),
 ]
 Quant = Annotated[
     str | None,
-    typer.Option(help="none (LoRA) or nf4 (QLoRA).", autocompletion=lambda: ["none", "nf4"], rich_help_panel=CONFIG),
+    of_key("quant.method", help="Backbone's weights: as they are (LoRA), or in 4 bits (QLoRA).",
+           rich_help_panel=CONFIG),
+]  # fmt: skip
+Rank = Annotated[str | None, of_key("lora.r", help="LoRA rank.", rich_help_panel=CONFIG)]
+Output = Annotated[
+    str | None, of_key("output.folder", help="Folder of the runs.", metavar="FOLDER", rich_help_panel=CONFIG)
 ]
-Rank = Annotated[str | None, typer.Option(metavar="INTEGER", help="LoRA rank.", rich_help_panel=CONFIG)]
-Output = Annotated[str | None, typer.Option(metavar="FOLDER", help="Where the runs lie: runs.", rich_help_panel=CONFIG)]
-Seed = Annotated[str | None, typer.Option(metavar="INTEGER", help="Of everything random.", rich_help_panel=CONFIG)]
+Seed = Annotated[str | None, of_key("seed", help="Seed of everything random.", rich_help_panel=CONFIG)]
+Decode = Annotated[
+    str | None, of_key("eval.decode", help="score: exact label probabilities; generate: free text, parsed.")
+]
+NEWEST = "newest finished run"
 RunName = Annotated[
     str | None,
-    typer.Option("--run", help="Name or path; else the newest finished run.", autocompletion=complete_run),
-]
+    typer.Option("--run", metavar="RUN", help="Name or path of a run.", show_default=NEWEST,
+                 autocompletion=complete_run),
+]  # fmt: skip
 RunArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[RUN]", help="Name or path; else the newest finished run.", autocompletion=complete_run),
+    typer.Argument(metavar="RUN", help="Name or path of a run.", show_default=NEWEST, autocompletion=complete_run),
 ]
 Adapter = Annotated[
     Path | None,
-    typer.Option("--adapter", metavar="FOLDER", help="A LoRA adapter in PEFT's format, made elsewhere; with --task."),
+    typer.Option("--adapter", metavar="FOLDER", help="A LoRA adapter in PEFT's format, made elsewhere; with --task.",
+                 show_default="none"),
+]  # fmt: skip
+Split = Annotated[
+    str,
+    typer.Option(metavar="SPLIT|FILE", help="Rows to work on: train, validation or test, or a labelled file.",
+                 autocompletion=lambda: ["train", "validation", "test"]),
+]  # fmt: skip
+Source = Annotated[
+    str | None,
+    typer.Argument(metavar="DATA", help="As --data: bundled name, hub id, folder or file.",
+                   autocompletion=lambda: list(bundled_data())),
+]  # fmt: skip
+MinAgreement = Annotated[
+    float, typer.Option(help="Share of rows, 0 to 1, that must get the run's label; else nothing is written.")
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Probabilities as scored, without the run's calibration.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the libraries' warnings.")]
+
+
+@dataclass(frozen=True)
+class ConfigFlags:
+    """The flags that stand for keys of the config, as a command got them; `with_config_flags` gives them to it."""
+
+    preset: Preset = None
+    config: ConfigFile = None
+    sets: Sets = None
+    model: Model = None
+    data: Data = None
+    task: Task = None
+    quant: Quant = None
+    rank: Rank = None
+    output: Output = None
+    seed: Seed = None
+
+    def keys(self, **more: str | None) -> dict[str, Any]:
+        """Config keys of the short flags; `more` are those of the command's own flags."""
+        return dotted(**{flag: getattr(self, flag) for flag in SHORT_OF_ALL}, **more)
+
+    def resolve(self, *, flags: Mapping[str, Any]) -> "Config":
+        """The config of preset, file and --set, with the values of these keys over them."""
+        from loraft.config.resolve import resolve
+
+        return resolve(preset=self.preset, config_file=self.config, overrides=self.sets or (), flags=flags)
+
+    def of_source(self, source: str | None) -> "ConfigFlags":
+        """With the source that a command got as its argument.
+
+        Raises:
+            ConfigError: --data names another.
+        """
+        if source is None:
+            return self
+        if self.data not in (None, source):
+            raise ConfigError(
+                f"--data: another source than the argument (got {self.data} and {source}); give one of them"
+            )
+        return replace(self, data=source)
+
+    def given(self, *names: str) -> list[str]:
+        """Those of these flags that the user gave, as they are typed."""
+        return [f"--{name}" for name in names if getattr(self, name) is not None]
+
+
+SHORT_OF_ALL = ("model", "data", "task", "quant", "rank", "output", "seed")
+
+
+def with_config_flags(*, without: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Declares the flags of `ConfigFlags` for a command, which gets them as its first argument, `given`.
+
+    Args:
+        without: flags that the command does not have.
+    """
+
+    def declared(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        _, *own = signature.parameters.values()
+        flags = [one for one in inspect.signature(ConfigFlags, eval_str=True).parameters.values()
+                 if one.name not in without]  # fmt: skip
+
+        @wraps(command)
+        def called(**values: Any) -> None:
+            command(ConfigFlags(**{flag.name: values.pop(flag.name) for flag in flags}), **values)
+
+        parameters = [one.replace(kind=one.KEYWORD_ONLY) for one in (*own, *flags)]
+        called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return called
+
+    return declared
 
 
 def in_its_folder(

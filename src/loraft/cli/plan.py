@@ -6,18 +6,21 @@ from typing import Annotated
 import typer
 
 from loraft.cli.console import print_json, results_follow, start_command
-from loraft.cli.options import ConfigFile, Data, Json, Model, Preset, Quant, Rank, Sets, Task, dotted
+from loraft.cli.options import ConfigFlags, Json, with_config_flags
 
 
+@with_config_flags(without=("output", "seed"))
 def plan(
+    given: ConfigFlags,
     length: Annotated[
-        int | None, typer.Option(min=1, metavar="TOKENS", help="Of every row; else the data's.", show_default=False)
+        int | None, typer.Option(min=1, metavar="TOKENS", help="Length of every row.", show_default="the data's")
     ] = None,
     calibrate: Annotated[
         bool, typer.Option(help="Train for ten seconds to tell the time, where the weights are there.")
     ] = True,
     figure: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw the memory of the three methods.")
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw the memory of the three methods.", show_default="none"),
     ] = None,
     quant_error: Annotated[
         bool,
@@ -25,27 +28,22 @@ def plan(
             "--quant-error", help="Measure what nf4, fp4 and int8 lose, by layer type: root mean square error."
         ),
     ] = False,
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    model: Model = None,
-    data: Data = None,
-    task: Task = None,
-    quant: Quant = None,
-    rank: Rank = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file of --figure.")] = False,
     json: Json = False,
 ) -> None:
-    """Tell what a training will need: weights, memory and batch on common cards, steps, time.
+    """Tell what a training will need: memory, batch, steps, time.
 
-    The backbone's config.json is enough; nothing is downloaded but that file.
+    Also what the weights take, on common cards. The backbone's config.json is enough; nothing is downloaded but that
+    file.
+
+    Examples:
+        loraft plan --no-calibrate
+        loraft plan --quant nf4 --rank 8 --length 256
     """
-    from loraft.config.resolve import resolve
     from loraft.display import table
     from loraft.runs.records import as_json
 
-    flags = dotted(model=model, data=data, task=task, quant=quant, rank=rank)
-    resolved = resolve(preset=preset, config_file=config, overrides=sets or (), flags=flags)
+    resolved = given.resolve(flags=given.keys())
     start_command(resolved, verbose=False)
 
     from loraft.delivery import plan as planning

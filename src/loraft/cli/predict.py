@@ -15,21 +15,7 @@ import typer
 from loraft.cli.console import results_on_screen, results_stream, say, start_command
 from loraft.cli.finished_run import refuse_several, run_or_adapter
 from loraft.cli.inputs import InputFile, InputFormat, Sentences, TextColumn, file_settings, given_rows, number_of_rows
-from loraft.cli.options import (
-    Adapter,
-    ConfigFile,
-    Model,
-    Output,
-    Preset,
-    Quant,
-    Raw,
-    RunName,
-    Sets,
-    Task,
-    Verbose,
-    dotted,
-    uncalibrated,
-)
+from loraft.cli.options import Adapter, ConfigFlags, Raw, RunName, Verbose, choice, uncalibrated, with_config_flags
 from loraft.data.columns import TOO_LONG
 from loraft.data.readers import Format, input_rows, unlabelled
 from loraft.data.records import BadRow, Example, Row
@@ -39,10 +25,12 @@ from loraft.progress import ROWS, Stage, remove
 if TYPE_CHECKING:
     from loraft.evaluation.output_file import PredictedInput
 
-WAIT = 0.1  # seconds that a line on stdin waits for others: `tail -f` is answered, and a full pipe fills groups
+WAIT = 0.1  # seconds that a line on stdin waits for others: `tail -f` is given, and a full pipe fills groups
 
 
+@with_config_flags(without=("data", "rank", "seed"))
 def predict(
+    given: ConfigFlags,
     context: typer.Context,
     texts: Sentences = None,
     run: RunName = None,
@@ -51,42 +39,57 @@ def predict(
     format: InputFormat = "auto",
     text_column: TextColumn = None,
     output_file: Annotated[
-        Path | None, typer.Option(help="The input's columns with the predictions: .csv, .jsonl or .parquet.")
+        Path | None,
+        typer.Option(help="Input columns and predictions: .csv, .jsonl or .parquet.", show_default="stdout"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an output file without predictions.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an --output-file that was interrupted.")] = False,
     min_confidence: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Leave a row undecided below this probability.")
+        float | None,
+        typer.Option(min=0, max=1, help="Leave a row undecided below this probability.", show_default="off"),
     ] = None,
     max_error: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Leave rows undecided so that at most this share of the labels is wrong."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Leave rows undecided so that at most this share of the labels is wrong.",
+            show_default="off",
+        ),
     ] = None,
     coverage: Annotated[
-        float | None, typer.Option("--sets", help="Also a set of labels, which holds the right one so often: 0.9.")
+        float | None,
+        typer.Option(
+            "--sets",
+            help="Also a set of labels, which holds the right one in this share of the rows: 0.9.",
+            show_default="off",
+        ),
     ] = None,
     sets_by: Annotated[
-        str, typer.Option(help="Where --sets holds: all, over all rows; label, for each label.")
+        str, choice("all", "label", help="Where --sets holds: over all rows, or for each label.")
     ] = "all",
     prior: Annotated[
-        str | None, typer.Option(help="Label shares of these rows, negative=0.5,... for each label; or: estimate.")
+        str | None,
+        typer.Option(
+            metavar="SHARES|estimate",
+            help="Label shares of these rows: negative=0.5,... for each label.",
+            show_default="those of the training",
+            autocompletion=lambda: ["estimate"],
+        ),
     ] = None,
     raw: Raw = False,
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    model: Model = None,
-    task: Task = None,
-    quant: Quant = None,
-    output: Output = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a row, with probabilities.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Print one label a line, in the order of the rows; or write a file and print nothing.
+    """Print the label of each sentence, or write a file.
 
-    With --sets a tab and the labels of the set follow, with | between them.
-    A row that is undecided or unreadable is an empty line, and a row without label in the file. Unreadable rows are
-    reported on stderr, the others go on, and the exit code is 1 at the end.
+    One label a line, in the order of the rows; with --output-file nothing. With --sets a tab and the labels of the set
+    follow, with | between them. A row that is undecided or unreadable is an empty line, and a row without label in the
+    file. Unreadable rows are reported on stderr, the others go on, and the exit code is 1 at the end.
+
+    Examples:
+        loraft predict "thầy giảng rất dễ hiểu" --json
+        loraft predict --input rows.csv --output-file labels.csv
     """
     from loraft.config.diagnostics import checked
     from loraft.evaluation import priors
@@ -119,8 +122,7 @@ def predict(
             say(f"{output_file} is finished already (not compared with the input); delete it to predict again")
             return
     refuse_several({"--run": run, "--adapter": adapter})
-    flags = dotted(model=model, task=task, quant=quant, calibrate=uncalibrated(raw))
-    path, resolved = run_or_adapter(run, adapter, sets or (), flags, output=output, preset=preset, config_file=config)
+    path, resolved = run_or_adapter(run, adapter, given, given.keys(calibrate=uncalibrated(raw)))
     if shares is not None and resolved.prompt.labels:
         priors.given(shares, resolved.prompt.labels)
     text_column = (
@@ -129,7 +131,7 @@ def predict(
         else checked(text_column, "data", "text_column", "--text-column")
     )
     header: list[str] = []
-    settings = file_settings(resolved.data, sets or ())
+    settings = file_settings(resolved.data, given.sets or ())
     rows, source = given_rows("predict", texts or [], file, format, text_column, settings, header)
     start_command(resolved, verbose, adapter=path or adapter, source=source)
     made = adapter if path is None else Run.open(path).adapter
@@ -164,7 +166,7 @@ def predict(
         for item in given_rows("predict", texts or [], file, format, text_column, settings, [])[0]:
             yield unlabelled(item, text_column)
 
-    bad = labelled = given = 0
+    bad = labelled = count = 0
     progress: dict[str, Any] = {} if partial is None else {"progress": prediction.Progress(**partial.state)}
     decisions: dict[str, Any] = {} if coverage is None else {"sets": coverage, "sets_by_label": sets_by == "label"}
     decisions |= {} if prior is None else {"prior": once_more() if shares is None else shares}
@@ -184,7 +186,7 @@ def predict(
         ):
             if screen:
                 remove()
-            given += 1
+            count += 1
             labelled += row.label is not None
             if row.error is not None:
                 bad += 1
@@ -197,7 +199,7 @@ def predict(
                 inside = "" if row.set is None else "\t" + "|".join(row.set)
                 _print_line(("|".join(row.label) if isinstance(row.label, tuple) else row.label or "") + inside)
         if partial is not None and output_file is not None:
-            given, labelled = partial.rows, sum(one.prediction.label is not None for one in partial.read(None))
+            count, labelled = partial.rows, sum(one.prediction.label is not None for one in partial.read(None))
             bad, format_read, done = partial.bad, cast(Format, format), partial
             read_again = (lambda: input_rows(file, format_read, text_column, settings)) if file and again else None
 
@@ -213,9 +215,9 @@ def predict(
                 sets=coverage is not None,
             )  # fmt: skip
             say(f"{partial.rows} {'row' if partial.rows == 1 else 'rows'} in {output_file}")
-    if max_error is not None and given > bad:
-        share = labelled / (given - bad)
-        say(f"{labelled:,} of {given - bad:,} rows have a label ({share:.1%}), the others are undecided (--max-error)")
+    if max_error is not None and count > bad:
+        share = labelled / (count - bad)
+        say(f"{labelled:,} of {count - bad:,} rows have a label ({share:.1%}), the others are undecided (--max-error)")
     if bad:
         say(f"{bad} {'row' if bad == 1 else 'rows'} could not be read")
         raise typer.Exit(1)

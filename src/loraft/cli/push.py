@@ -17,19 +17,33 @@ def push(
     run: RunArgument = None,
     folder: Annotated[
         Path | None,
-        typer.Option("--folder", metavar="FOLDER", help="Of loraft merge or export, in place of the adapter."),
+        typer.Option(
+            "--folder",
+            metavar="FOLDER",
+            help="Output of loraft merge or export, in place of the adapter.",
+            show_default="none",
+        ),
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
-    revision: Annotated[str | None, typer.Option("--revision", metavar="BRANCH", help="Made if missing.")] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option("--revision", metavar="BRANCH", help="Branch there; made if missing.", show_default="main"),
+    ] = None,
     dry_run: Annotated[
-        Path | None, typer.Option("--dry-run", metavar="FOLDER", help="Write the files there; send nothing.")
+        Path | None,
+        typer.Option("--dry-run", metavar="FOLDER", help="Write the files there; send nothing.", show_default="off"),
     ] = None,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Upload a run's adapter, or weights made of it, with a model card; print the commit's address.
+    """Upload a run's adapter, or weights made of it, to the hub.
 
-    The token is that of `hf auth login` or HF_TOKEN. It is then used by its name: --run hf:OWNER/NAME.
+    With a model card; prints the commit's address. The token is that of `hf auth login` or HF_TOKEN. The run is then
+    used by its name there: --run hf:OWNER/NAME.
+
+    Examples:
+        loraft push --to my-name/feedback --dry-run upload
+        loraft push --to my-name/feedback --private
     """
     from loraft.delivery.push import push as upload
     from loraft.runs.run import find_run, newest_finished

@@ -14,19 +14,28 @@ def report(
     what: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN|SWEEP|FEWSHOT|DATA]",
-            help="Name or path; default: the newest.",
+            metavar="RUN|STUDY",
+            help="Name or path of a run, sweep, few-shot study, audit or description of data.",
+            show_default="the newest",
             autocompletion=complete_work,
         ),
     ] = None,
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="FILE", help="File of the page; default: report.html in the folder.")
+        Path | None,
+        typer.Option("--to", metavar="FILE", help="File of the page.", show_default="report.html in the folder"),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print tables and notes in Markdown instead.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is no report.")] = False,
     output: Output = None,
 ) -> None:
-    """Write one self-contained HTML page about a run, a study or a data source, and print its path."""
+    """Write an HTML page about a run, a study or a data source.
+
+    One self-contained file; prints its path.
+
+    Examples:
+        loraft report
+        loraft report --markdown
+    """
     from loraft.runs.atomic_files import is_stream
     from loraft.studies import report
 

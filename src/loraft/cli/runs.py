@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loraft.cli.console import print_json, say
-from loraft.cli.options import Json, Output, complete_work
+from loraft.cli.help_page import Command, Group
+from loraft.cli.options import Json, Output, choice, complete_work
 from loraft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,20 +17,25 @@ if TYPE_CHECKING:
 
     from loraft.delivery.listing import Row
 
-app = typer.Typer(no_args_is_help=True, help="List runs and studies, look at them, see what differs, remove them.")
+app = typer.Typer(cls=Group, rich_markup_mode=None, help="List runs, show one, see what differs, remove some.")
 
 One = Annotated[str, typer.Argument(metavar="RUN", help="Name or path.", autocompletion=complete_work)]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_runs(
-    sort: Annotated[
-        str, typer.Option(help="date, name or score.", autocompletion=lambda: ["date", "name", "score"])
-    ] = "date",
+    sort: Annotated[str, choice("date", "name", "score", help="Order; the newest or best first.")] = "date",
     output: Output = None,
     json: Json = False,
 ) -> None:
-    """List runs and studies with state, score and size; the trials of a sweep are rows, too."""
+    """List runs and studies with state, score and size.
+
+    The trials of a sweep are rows, too.
+
+    Examples:
+        loraft runs list
+        loraft runs list --sort score --json
+    """
     from loraft.delivery.listing import SORTS, rows_in
     from loraft.display import table
 
@@ -45,9 +51,16 @@ def list_runs(
         say(f"no runs in {output or 'runs'}; loraft train makes one")
 
 
-@app.command()
+@app.command(cls=Command)
 def show(run: One, output: Output = None, json: Json = False) -> None:
-    """Show one run or study: its config in short, scores, files with their sizes, and how to go on."""
+    """Show one run or study: its config, scores, files, next steps.
+
+    The config in short; the files with their sizes.
+
+    Examples:
+        loraft runs show run-a
+        loraft runs show run-a --json
+    """
     from loraft.delivery.run_details import details
     from loraft.display import table
     from loraft.studies.report import find
@@ -70,14 +83,21 @@ def show(run: One, output: Output = None, json: Json = False) -> None:
         say(f"next: {line}")
 
 
-@app.command()
+@app.command(cls=Command)
 def diff(
     run: One,
     other: One,
     output: Output = None,
     json: Json = False,
 ) -> None:
-    """Show in what two runs differ: config, fingerprints of the data, versions of packages, scores."""
+    """Show in what two runs differ.
+
+    Config, fingerprints of the data, versions of packages, scores.
+
+    Examples:
+        loraft runs diff run-a run-b
+        loraft runs diff run-a run-b --json
+    """
     from loraft.delivery.run_details import differences
     from loraft.display import table
     from loraft.studies.report import find
@@ -99,7 +119,7 @@ def diff(
         say(f"next: loraft compare {paths[0]} {paths[1]} says whether scores differ beyond chance")
 
 
-@app.command()
+@app.command(cls=Command)
 def remove(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or paths.", autocompletion=complete_work)],
     checkpoints: Annotated[
@@ -108,7 +128,14 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     output: Output = None,
 ) -> None:
-    """Remove runs or studies, or the checkpoints that finished runs no longer need; asks before it does."""
+    """Remove runs or studies, or checkpoints; asks before it does.
+
+    Of finished runs, --checkpoints removes only what they no longer need.
+
+    Examples:
+        loraft runs remove run-a --checkpoints
+        loraft runs remove run-a run-b --yes
+    """
     from loraft.delivery import removal
     from loraft.delivery.listing import size_of
     from loraft.studies.report import find

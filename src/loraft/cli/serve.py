@@ -8,7 +8,7 @@ import typer
 
 from loraft.cli.console import results_follow, say, start_command
 from loraft.cli.finished_run import finished_run
-from loraft.cli.options import Output, Sets, Verbose, complete_run
+from loraft.cli.options import NEWEST, Output, Sets, Verbose, choice, complete_run
 from loraft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,25 +18,36 @@ if TYPE_CHECKING:
 def serve(
     runs: Annotated[
         list[str] | None,
-        typer.Option("--run", help="Name or path, several times for several; else the newest finished run.",
+        typer.Option("--run", metavar="RUN", help="Name or path of a run; repeatable.", show_default=NEWEST,
                      autocompletion=complete_run),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every network.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 is every network.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")] = 8000,
     max_batch: Annotated[
-        int | None, typer.Option(min=1, help="Rows that are computed together; default: 32, on a GPU 256.")
+        int | None,
+        typer.Option(min=1, help="Rows that are computed together.", show_default="32; on a GPU 256"),
+
     ] = None,
     max_queue: Annotated[int, typer.Option(min=1, help="Rows that may wait; beyond, 429 is the answer.")] = 1024,
     command: Annotated[
-        str | None, typer.Option(metavar="vllm|ollama", help="Print what that server needs for the run, and exit.")
+        str | None,
+        choice("vllm", "ollama", help="Print what that server needs for the run, and exit.", show_default="none"),
+
     ] = None,
     sets: Sets = None,
     output: Output = None,
     verbose: Verbose = False,
 ) -> None:  # fmt: skip
-    """Answer requests for labels and probabilities over HTTP, until Ctrl-C or SIGTERM; prints the address.
+    """Answer requests for labels and probabilities over HTTP.
 
-    POST /classify {"input": "câu"} or a list; "model" names a run, by default the first. GET / is a page to try it.
+    Until Ctrl-C or SIGTERM; prints the address. POST /classify {"input": "câu"} or a list; "model" names a run, by
+    default the first. GET / is a page to try it.
+
+    Examples:
+        loraft serve --port 8080
+        loraft serve --command vllm
     """
     if command not in (None, "vllm", "ollama"):
         raise ConfigError(f"--command: unknown (got {command!r}); allowed: vllm, ollama")

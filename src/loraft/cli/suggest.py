@@ -11,7 +11,7 @@ import typer
 
 from loraft.cli.console import results_stream, say, start_command
 from loraft.cli.finished_run import finished_run
-from loraft.cli.inputs import file_settings, number_of_rows
+from loraft.cli.inputs import TextColumn, file_settings, number_of_rows
 from loraft.cli.options import Output, RunName, Sets, Verbose
 from loraft.data.readers import input_rows, unlabelled
 from loraft.errors import ConfigError, LoraftError, first_line
@@ -24,20 +24,27 @@ FORMATS = (".csv", ".jsonl")  # which a person can fill in
 
 
 def suggest(
-    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, Parquet, Excel, text, .gz of text.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, TSV, JSONL, Parquet, Excel, text, .gz of text.")],
     n: Annotated[int, typer.Option("--n", min=1, max=10_000, help="Rows to suggest.")] = 100,
     run: RunName = None,
-    text_column: Annotated[str | None, typer.Option(help="Column of the sentence; else as in training.")] = None,
-    output_file: Annotated[Path | None, typer.Option(help="Where to write them: .csv or .jsonl.")] = None,
+    text_column: TextColumn = None,
+    output_file: Annotated[
+        Path | None, typer.Option(help="Where to write them: .csv or .jsonl.", show_default="stdout")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output file.")] = False,
     sets: Sets = None,
     output: Output = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a row, with margin and probabilities.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """List the unlabelled rows most worth labelling: those the run is least sure of, no two of them alike.
+    """List the unlabelled rows that are most worth labelling.
 
-    They come as CSV with an empty label column; filled in, loraft train --from RUN --add FILE trains on them.
+    Those the run is least sure of, no two of them alike. They come as CSV with an empty label column; filled in,
+    loraft train --from RUN --add FILE trains on them.
+
+    Examples:
+        loraft suggest rows.csv --n 50
+        loraft suggest rows.csv --output-file to-label.csv
     """
     from loraft.config.diagnostics import checked
     from loraft.evaluation import suggestion

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,20 +10,14 @@ import typer
 from loraft.cli.console import print_json, results_follow, say, start_command
 from loraft.cli.finished_run import refuse_fixed
 from loraft.cli.options import (
-    ConfigFile,
-    Data,
+    ConfigFlags,
     Json,
-    Model,
-    Output,
-    Preset,
-    Quant,
-    Seed,
-    Sets,
-    Task,
     Verbose,
+    complete_pairs,
     complete_run,
-    dotted,
     in_its_folder,
+    of_key,
+    with_config_flags,
 )
 from loraft.errors import ConfigError
 from loraft.studies.sweep.progression import expand_integers
@@ -33,35 +26,34 @@ from loraft.studies.sweep.progression import expand_integers
 CHANGEABLE_OF_CUTS = ("name=", "eval.bootstrap_samples", "eval.confidence", "eval.batch_tokens", "output")
 
 
+@with_config_flags(without=("rank",))
 def sweep(
+    given: ConfigFlags,
     ranks: Annotated[
-        str | None, typer.Option(metavar="1,2,4,...,128", help="LoRA ranks; the dots stand for a progression.")
+        str | None,
+        of_key("sweep.ranks", metavar="1,2,4,...,128", help="LoRA ranks; the dots stand for a progression."),
     ] = None,
     grid: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=V1,V2", help="Any config key with its values; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=V1,V2", help="Any config key with its values; repeatable.", autocompletion=complete_pairs
+        ),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(metavar="1,2,3", help="Run every trial with each of these seeds.")
+        str | None,
+        typer.Option(metavar="1,2,3", help="Run every trial with each of these seeds.", show_default="that of --seed"),
     ] = None,
     joint: Annotated[
-        str | None, typer.Option(metavar="auto|on|off", help="Train all ranks in one pass; auto: where it is faster.")
+        str | None, of_key("sweep.joint", help="Train all ranks in one pass; auto: where it is faster.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and what each would train.")] = False,
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    model: Model = None,
-    data: Data = None,
-    task: Task = None,
-    quant: Quant = None,
-    output: Output = None,
-    seed: Seed = None,
     source: Annotated[
         str | None,
         typer.Option(
             "--from",
             metavar="RUN",
             help="Train nothing: cut this run's adapter to the ranks; of a sweep, the largest.",
+            show_default="none",
             autocompletion=complete_run,
         ),
     ] = None,
@@ -69,38 +61,40 @@ def sweep(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Fine-tune one adapter for each rank (or point of a grid) and compare them.
+    """Train an adapter for each rank or point of a grid; compare.
 
     The same command can be run again at any time: finished trials are kept, an interrupted one is resumed.
+
+    Examples:
+        loraft sweep --ranks 1,2,4,...,128
+        loraft sweep --grid train.learning_rate=1e-3,2e-3 --dry-run
     """
     if source is not None:
-        fixed = {"--grid": grid, "--seeds": seeds, "--joint": joint, "--dry-run": dry_run, "--preset": preset,
-                 "--config": config, "--model": model, "--data": data, "--task": task, "--quant": quant,
-                 "--seed": seed}  # fmt: skip
-        _cut(source, ranks, [flag for flag, value in fixed.items() if value], sets or (), output, force, json, verbose)
+        own = {"--grid": grid, "--seeds": seeds, "--joint": joint, "--dry-run": dry_run}
+        fixed = [flag for flag, value in own.items() if value]
+        fixed += given.given("preset", "config", "model", "data", "task", "quant", "seed")
+        _cut(source, ranks, fixed, given.sets or (), given.output, force, json, verbose)
         return
 
-    from loraft.config.resolve import resolve
     from loraft.display import table
     from loraft.runs.study_folders import SweepFolder
     from loraft.studies.sweep import tables
     from loraft.studies.sweep.grid import expand, expand_ranks, parse_grid, sweep_name
     from loraft.studies.sweep.trials import plan, run_of
 
-    if seed is not None and seeds is not None:
-        raise ConfigError(f"--seed and --seeds: give only one of them (got {seed} and {seeds}); leave --seed out")
+    if given.seed is not None and seeds is not None:
+        raise ConfigError(f"--seed and --seeds: give only one of them (got {given.seed} and {seeds}); leave --seed out")
     flags = {
-        **dotted(model=model, data=data, task=task, quant=quant, output=output, seed=seed),
+        **given.keys(),
         "sweep.ranks": expand_ranks(ranks) if ranks is not None else [] if grid else None,
         "sweep.grid": parse_grid(grid) if grid else None,
         "sweep.seeds": expand_integers(seeds, "--seeds") if seeds is not None else None,
         "sweep.joint": joint,
     }
-    again = partial(resolve, preset=preset, config_file=config, overrides=sets or ())
-    resolved = again(flags=flags)
     resolved = in_its_folder(
-        resolved, again, flags, config, SweepFolder, lambda saved: run_of(expand(saved)[0]).path.parent
-    )
+        given.resolve(flags=flags), given.resolve, flags, given.config, SweepFolder,
+        lambda saved: run_of(expand(saved)[0]).path.parent,
+    )  # fmt: skip
     trials = expand(resolved)
     start_command(resolved, verbose)
     if dry_run:

@@ -7,23 +7,37 @@ from typing import Annotated
 import typer
 
 from loraft.cli.console import print_json, say
-from loraft.cli.options import Data, Json, Sets, dotted
+from loraft.cli.help_page import Command, Group
+from loraft.cli.options import Data, Json, Sets, choice, dotted
 from loraft.errors import ConfigError
 
 LANGUAGES = {"vi": "Vietnamese", "en": "English"}
 
-app = typer.Typer(no_args_is_help=True, help="Write a task file for your own data, or list the built-in tasks.")
+app = typer.Typer(
+    cls=Group, rich_markup_mode=None, help="Write a task file for your own data, or list the built-in tasks."
+)
 
 
-@app.command()
+@app.command(cls=Command)
 def new(
     data: Data = None,
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: the data's name with .yaml.")] = None,
-    language: Annotated[str | None, typer.Option(help="vi or en; default: that of the texts.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File to write.", show_default="the data's name with .yaml")
+    ] = None,
+    language: Annotated[
+        str | None, choice(*LANGUAGES, help="Language of the prompt.", show_default="that of the texts")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     sets: Sets = None,
 ) -> None:
-    """Write a short task file from the labels of a data source; print the command that trains with it."""
+    """Write a short task file from the labels of a data source.
+
+    Prints the command that trains with it.
+
+    Examples:
+        loraft task new --data feedback --output mine.yaml
+        loraft task new --data rows.csv --language vi
+    """
     from loraft.config.resolve import resolve
     from loraft.runs.output_paths import check_target, writing
 
@@ -49,9 +63,16 @@ def new(
     say(f"next: {train}")
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_tasks(json: Json = False) -> None:
-    """List the built-in tasks: their labels, and the files to start from."""
+    """List the built-in tasks: their labels, and their files.
+
+    The files are what a task of your own can start from.
+
+    Examples:
+        loraft task list
+        loraft task list --json
+    """
     from loraft.config.resolve import TASKS, resolve, task_names
     from loraft.display import table
 

@@ -3,30 +3,14 @@
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from loraft import distributed
 from loraft.cli.console import print_json, results_follow, say, start_command
 from loraft.cli.finished_run import config_to_go_on, refuse_beside_from
-from loraft.cli.options import (
-    ConfigFile,
-    Data,
-    Json,
-    Model,
-    Output,
-    Preset,
-    Quant,
-    Rank,
-    Seed,
-    Sets,
-    Task,
-    Verbose,
-    complete_run,
-    dotted,
-    in_its_folder,
-)
+from loraft.cli.options import ConfigFlags, Json, Verbose, complete_run, in_its_folder, with_config_flags
 from loraft.errors import RunError
 
 if TYPE_CHECKING:
@@ -35,39 +19,46 @@ if TYPE_CHECKING:
 FEW_ROWS = 500  # training rows below which scores of all of them say more than those of a small test split
 
 
+@with_config_flags()
 def train(
-    preset: Preset = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    model: Model = None,
-    data: Data = None,
-    task: Task = None,
-    quant: Quant = None,
-    rank: Rank = None,
-    output: Output = None,
-    seed: Seed = None,
+    given: ConfigFlags,
     from_run: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="RUN", help="Go on from its adapter, with its config.", autocompletion=complete_run
+            "--from",
+            metavar="RUN",
+            help="Go on from its adapter, with its config.",
+            show_default="none",
+            autocompletion=complete_run,
         ),
     ] = None,
     add: Annotated[
-        list[str] | None, typer.Option("--add", metavar="FILE", help="Further training rows; may be repeated.")
+        list[str] | None, typer.Option("--add", metavar="FILE", help="Further training rows; repeatable.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Delete an earlier run of the same name.")] = False,
     folds: Annotated[
         int | None,
-        typer.Option(min=2, max=1000, metavar="K", help="Out-of-fold scores of all training rows, by K adapters."),
+        typer.Option(
+            min=2,
+            max=1000,
+            metavar="K",
+            help="Out-of-fold scores of all training rows, by K adapters.",
+            show_default="off",
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Fine-tune an adapter; print the test split's numbers before and after.
+    """Fine-tune an adapter, and judge it before and after.
 
-    With --folds, which suits fewer than 500 rows, the same command goes on after an interruption. With --from, other
-    flags change the run's config; --add keeps its rows, --data takes others in their place.
+    Prints the scores of the test split. With --folds, which suits fewer than 500 rows, the same command goes on after
+    an interruption. With --from, other flags change the run's config; --add keeps its rows, --data takes others in
+    their place.
+
+    Examples:
+        loraft train --quant nf4 --rank 16
+        loraft train --task topic --set train.num_train_epochs=1
     """
     from loraft.config.resolve import resolve
     from loraft.config.trackers import refuse_missing_trackers
@@ -76,11 +67,10 @@ def train(
     from loraft.runs.run import Run, run_of
     from loraft.runs.study_folders import FoldsFolder
 
-    flags: dict[str, Any] = dotted(model=model, data=data, task=task, quant=quant, rank=rank, output=output, seed=seed)
-    again = partial(resolve, preset=preset, config_file=config, overrides=sets or ())
+    flags, config, again = given.keys(), given.config, given.resolve
     if from_run is not None:
-        refuse_beside_from({"--preset": preset, "--config": config, "--folds": folds})
-        again = partial(resolve, base=config_to_go_on(from_run, output), overrides=sets or ())
+        refuse_beside_from({"--preset": given.preset, "--config": config, "--folds": folds})
+        again = partial(resolve, base=config_to_go_on(from_run, given.output), overrides=given.sets or ())
     resolved = again(flags=flags)
     if add:
         flags["data.extra_train"] = [*resolved.data.extra_train, *add]
@@ -123,8 +113,10 @@ def train(
     try:
         result = pipeline.train(resolved, force=force, resume=resume)
     except NoSplitError as error:
-        if from_run is not None and data is not None:
-            error.add_note(f"to add these rows to those of {from_run}: --add {shlex.quote(data)} in place of --data")
+        if from_run is not None and given.data is not None:
+            error.add_note(
+                f"to add these rows to those of {from_run}: --add {shlex.quote(given.data)} in place of --data"
+            )
         raise
     except KeyboardInterrupt as stop:
         if run.config_path.is_file():  # else nothing was begun

@@ -17,26 +17,30 @@ class DataConfig(Section):
 
     source: FileName = Field("feedback", description="bundled name, hub id, folder (./NAME if bundled too) or file")
     subset: FileName | None = Field(None, description="configuration of a hub data set, or its folder")
-    revision: FileName | None = Field(None, description="hub revision")
-    cache_dir: FileName | None = None
+    revision: FileName | None = Field(None, description="branch, tag or commit on the hub; null: main")
+    cache_dir: FileName | None = Field(
+        None, description="folder that keeps files of the hub; null: the hub's own cache"
+    )
     encoding: str | None = Field(
-        None, description="of text files: latin-1, cp1258, tcvn3, ...; null: UTF-8, or UTF-16 with its mark"
+        None,
+        examples=["utf-8", "cp1258", "latin-1", "tcvn3"],
+        description="encoding of text files: latin-1, cp1258, tcvn3, ...; null: UTF-8, or UTF-16 with its mark",
     )
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = Field(
-        None, description="of CSV files: one character; null: by the header"
+        None, description="separator of CSV files, one character; null: by the header"
     )
-    sheet: Name | None = Field(None, description="of an Excel file; null: the only one with cells")
-    text_column: ColumnName = "sentence"
-    label_column: ColumnName | None = Field(None, description="default: the task's name")
+    sheet: Name | None = Field(None, description="sheet of an Excel file; null: the only one with cells")
+    text_column: ColumnName = Field("sentence", description="column of the sentence")
+    label_column: ColumnName | None = Field(None, description="column of the label; null: the task's")
     label_separator: str | None = Field(
-        None, min_length=1, description="between the labels of one cell (prompt.kind=multilabel); null: | ; or ,"
+        None, min_length=1, description="text between the labels of one cell (prompt.kind=multilabel); null: | ; or ,"
     )
     label_names: Annotated[list[Name], Field(min_length=2)] | None = Field(
         None, description="what the ids 0, 1, ... in the label column mean, where the source does not say"
     )
-    train_split: FileName = "train"
-    validation_split: FileName = "validation"
-    test_split: FileName = "test"
+    train_split: FileName = Field("train", description="name of the split that is trained on")
+    validation_split: FileName = Field("validation", description="name of the split that picks the checkpoint")
+    test_split: FileName = Field("test", description="name of the split that is judged before and after")
     extra_train: list[FileName] = Field(
         default_factory=list, max_length=1000, description="files of further training rows; rows without label wait"
     )
@@ -44,17 +48,28 @@ class DataConfig(Section):
         None, description="shares of train, validation and test drawn from the train split; 0: the source's own"
     )
     split_seed: int = Field(
-        42, ge=0, lt=2**32, description="of that draw; not seed, so that runs with other seeds have its rows"
+        42,
+        ge=0,
+        lt=2**32,
+        description="seed of the draw of data.split; not seed, so that runs with other seeds have its rows",
     )
-    fold: str | None = Field(None, description="2/5: fold 2 of 5 of the train split as test; by --folds 5")
+    fold: str | None = Field(None, description="such as 2/5: fold 2 of 5 of the train split as test; by --folds 5")
     calibration_share: float | None = Field(
-        None, ge=0, le=0.9, description="of the validation rows, that choose neither checkpoint nor temperature, for"
-        " predict --max-error and --sets; null: half of 200 or more"
+        None, ge=0, le=0.9, description="share of the validation rows that choose neither checkpoint nor temperature:"
+        " for predict --max-error and --sets; null: half of 200 or more"
     )  # fmt: skip
-    max_train_rows: int | None = Field(None, ge=1, le=MOST_ROWS)
-    max_eval_rows: int | None = Field(None, ge=1, le=MOST_ROWS, description="of the validation split")
-    max_test_rows: int | None = Field(None, ge=1, le=MOST_ROWS)
-    unlabelled: Literal["refuse", "skip"] = Field("refuse", description="rows whose label is null, NaN or empty")
+    max_train_rows: int | None = Field(
+        None, ge=1, le=MOST_ROWS, description="most rows of the train split, at even distances; null: all"
+    )
+    max_eval_rows: int | None = Field(
+        None, ge=1, le=MOST_ROWS, description="most rows of the validation split, at even distances; null: all"
+    )
+    max_test_rows: int | None = Field(
+        None, ge=1, le=MOST_ROWS, description="most rows of the test split, at even distances; null: all"
+    )
+    unlabelled: Literal["refuse", "skip"] = Field(
+        "refuse", description="what is done about rows whose label is null, NaN or empty"
+    )
     drop_duplicates: bool = Field(False, description="drop repeated (text, label) rows of the train split")
     drop_conflicts: bool = Field(False, description="drop train rows whose text also has another label")
     drop_leaked: bool = Field(False, description="drop train rows that stand in validation or test, also nearly")

@@ -31,9 +31,9 @@ class PromptConfig(Section):
     id_columns: list[ColumnName] | None = Field(
         None, description="whole numbers are label ids only in rows with all these columns; null: in all rows"
     )
-    system: str | None = None
+    system: str | None = Field(None, description="system message; null: the task's")
     template: str | None = Field(
-        None, description="user message; {input} is the sentence, {label_words} all words in quotes"
+        None, description="user message; null: the task's; {input} is the sentence, {label_words} all words in quotes"
     )
     few_shot_template: str | None = Field(None, description="user message with {few_shot_examples} and {input}")
     example_template: str | None = Field(None, description="one demonstration, with {input} and {label}")

@@ -6,7 +6,7 @@ and refuses unknown keys; `loraft.config.resolve` builds it from preset, file, f
 
 import os
 import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -15,6 +15,7 @@ from loraft.config.data_section import DataConfig
 from loraft.config.names import show
 from loraft.config.prompt_section import PromptConfig
 from loraft.config.section import FileName, RunName, Section, is_folder_alone
+from loraft.config.study_sections import FewshotConfig, SweepConfig
 from loraft.errors import listed
 
 
@@ -22,8 +23,10 @@ class ModelConfig(Section):
     """The backbone: the frozen base model."""
 
     name: FileName = Field("loraft-vi-tiny", description="bundled name, hub id, folder or GGUF file")
-    revision: FileName | None = Field(None, description="hub revision")
-    cache_dir: FileName | None = Field(None, description="where hub files are kept")
+    revision: FileName | None = Field(None, description="branch, tag or commit on the hub; null: main")
+    cache_dir: FileName | None = Field(
+        None, description="folder that keeps files of the hub; null: the hub's own cache"
+    )
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: bf16 where the hardware has it, else fp16 on CUDA and fp32 elsewhere"
     )
@@ -72,14 +75,15 @@ class QuantConfig(Section):
 class LoraSection(Section):
     """The adapter; keys as in peft's `LoraConfig`, and `alpha_per_rank`."""
 
-    r: int = Field(16, ge=1, le=4096, description="rank")
+    r: int = Field(16, ge=1, le=4096, description="rank: the width of the matrices A and B of each adapted layer")
     lora_alpha: float = Field(
         32, gt=0, le=1e6, description="numerator of the scale alpha / r (alpha / sqrt(r) with rsLoRA)"
     )
     alpha_per_rank: float | None = Field(None, gt=0, le=1e6, description="if set, lora_alpha is this times r")
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="share of the adapter's inputs set to 0 in training")
     target_modules: str | list[str] = Field(
         "all-linear",
+        examples=["all-linear", "default"],
         description="all-linear; default: peft's choice for the architecture; a list of names; or a regular expression",
     )
     modules_to_save: list[str] = Field(
@@ -88,9 +92,11 @@ class LoraSection(Section):
     target_parameters: list[str] = Field(
         default_factory=list, description="stacked experts to adapt, for example mlp.experts.down_proj"
     )
-    use_rslora: bool = False
-    use_dora: bool = False
-    init_lora_weights: Literal["default", "gaussian", "pissa", "olora", "orthogonal"] = "default"
+    use_rslora: bool = Field(False, description="scale by alpha / sqrt(r) in place of alpha / r")
+    use_dora: bool = Field(False, description="DoRA: also train the magnitude of the weights; slower")
+    init_lora_weights: Literal["default", "gaussian", "pissa", "olora", "orthogonal"] = Field(
+        "default", description="start of A and B; default: A uniform, B zero; pissa, olora: from the backbone's weights"
+    )
 
     @field_validator("target_modules")
     @classmethod
@@ -148,32 +154,45 @@ class TrainConfig(Section):
     """Training arguments, as in transformers' `TrainingArguments`, and a few of loraft's own."""
 
     from_run: FileName | None = Field(None, description="finished run whose adapter the training goes on from")
-    num_train_epochs: float = Field(3.0, gt=0, le=10_000)
-    max_steps: int = Field(-1, ge=-1, le=MOST_STEPS, description="if positive, overrides num_train_epochs")
-    per_device_train_batch_size: int = Field(16, ge=1, le=65_536)
-    gradient_accumulation_steps: int = Field(1, ge=1, le=65_536)
-    learning_rate: float | None = Field(None, ge=1e-12, le=1e6, description="null: by the backbone's size")
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
-    warmup_steps: float = Field(0.05, ge=0, le=MOST_STEPS, description="steps, or below 1 the share of all steps")
-    weight_decay: float = Field(0.0, ge=0, le=1000)
-    max_grad_norm: float = Field(1.0, gt=0, le=1e12)
-    optim: Optimizer = "adamw_torch_fused"
+    num_train_epochs: float = Field(3.0, gt=0, le=10_000, description="passes over the training rows")
+    max_steps: int = Field(
+        -1, ge=-1, le=MOST_STEPS, description="optimizer steps in place of num_train_epochs; -1: off"
+    )
+    per_device_train_batch_size: int = Field(16, ge=1, le=65_536, description="rows of a batch on each device")
+    gradient_accumulation_steps: int = Field(1, ge=1, le=65_536, description="batches of one optimizer step")
+    learning_rate: float | None = Field(
+        None, ge=1e-12, le=1e6, description="highest of the schedule; null: by the backbone's size, 1e-4 to 2e-3"
+    )
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+        "linear", description="how the learning rate falls after the warm-up: linear and cosine to 0"
+    )
+    warmup_steps: float = Field(
+        0.05, ge=0, le=MOST_STEPS, description="steps in which the learning rate rises; below 1: share of all steps"
+    )
+    weight_decay: float = Field(0.0, ge=0, le=1000, description="of the optimizer, for the adapter's weights")
+    max_grad_norm: float = Field(1.0, gt=0, le=1e12, description="gradients are scaled down to this L2 norm")
+    optim: Optimizer = Field("adamw_torch_fused", description="optimizer, by transformers' name")
     gradient_checkpointing: bool = Field(
         False, description="compute activations twice to save memory; also chosen where nothing else fits"
     )
-    logging_steps: int = Field(10, ge=1, le=MOST_STEPS)
-    eval_steps: int = Field(100, ge=1, le=MOST_STEPS)
-    save_total_limit: int = Field(2, ge=1, le=10_000)
+    logging_steps: int = Field(10, ge=1, le=MOST_STEPS, description="steps between two lines of the training log")
+    eval_steps: int = Field(100, ge=1, le=MOST_STEPS, description="steps between two checkpoints, judged on validation")
+    save_total_limit: int = Field(2, ge=1, le=10_000, description="checkpoints that are kept, the best one among them")
     metric: str = Field(
-        "macro_f1", description="picks the checkpoint, on validation: " + ", ".join(METRICS) + ", f1:LABEL; with "
+        "macro_f1", examples=[*METRICS, *ORDINAL_METRICS, *MULTILABEL_METRICS],
+        description="picks the checkpoint, on validation: " + ", ".join(METRICS) + ", f1:LABEL; with "
         "prompt.kind ordinal also " + ", ".join(ORDINAL_METRICS) + "; multilabel: macro_f1, f1:LABEL, "
         + ", ".join(MULTILABEL_METRICS)
     )  # fmt: skip
     early_stopping_patience: int | None = Field(
         None, ge=1, le=1_000_000, description="evaluations without a better train.metric"
     )
-    class_weights: Literal["none", "balanced"] = "none"
-    sampling: Literal["natural", "balanced", "by_length"] = "natural"
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="weights in the loss; balanced: inverse to the share of the row's label"
+    )
+    sampling: Literal["natural", "balanced", "by_length"] = Field(
+        "natural", description="order of rows; balanced: each label as often; by_length: batches of similar length"
+    )
     shared_prefix: Literal["auto", "off"] = Field(
         "auto", description="compute the batch's common prompt once; off: padded batches and peft's own layers"
     )
@@ -212,40 +231,20 @@ class TrainConfig(Section):
 class EvalConfig(Section):
     """How rows are scored."""
 
-    decode: Literal["score", "generate"] = Field("score", description="score: exact label log-probabilities")
-    max_new_tokens: int = Field(16, ge=1, le=65_536, description="with decode=generate")
-    batch_tokens: int | None = Field(
-        None, ge=64, le=100_000_000, description="of one scoring batch; null: 1536 on a CPU, by free memory on a GPU"
+    decode: Literal["score", "generate"] = Field(
+        "score", description="score: exact label log-probabilities; generate: free text, from which the label is read"
     )
-    bootstrap_samples: int = Field(1000, ge=100, le=1_000_000)
+    max_new_tokens: int = Field(16, ge=1, le=65_536, description="tokens of an answer with eval.decode=generate")
+    batch_tokens: int | None = Field(
+        None,
+        ge=64,
+        le=100_000_000,
+        description="tokens of one scoring batch; null: 1536 on a CPU, by free memory on a GPU",
+    )
+    bootstrap_samples: int = Field(1000, ge=100, le=1_000_000, description="resamples behind each confidence interval")
     calibrate: bool = Field(True, description="probabilities by the adapter's calibration; false (--raw): as scored")
     baselines: Literal["auto", "on", "off"] = Field("auto", description="majority label, linear SVM; auto: in seconds")
-    confidence: float = Field(0.95, gt=0, lt=1)
-
-
-class FewshotConfig(Section):
-    """The few-shot study: numbers of demonstrations, draws of each, and how they are selected."""
-
-    shots: list[Annotated[int, Field(ge=0, le=10_000)]] = Field(
-        default_factory=lambda: [1, 2, 4, 8], min_length=1, max_length=100
-    )
-    repeats: int = Field(5, ge=1, le=1000)
-    selection: Literal["random", "balanced", "nearest"] = "random"
-
-
-class SweepConfig(Section):
-    """The sweep: a grid over config keys; `ranks` is short for `lora.r`."""
-
-    ranks: list[Annotated[int, Field(ge=1, le=4096)]] = Field(
-        default_factory=lambda: [1, 2, 4, 8, 16, 32, 64, 128], max_length=1000
-    )
-    grid: dict[str, list[str | int | float | bool | None]] = Field(default_factory=dict)
-    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
-        default_factory=list, max_length=1000, description="default: the config's seed"
-    )
-    joint: Literal["auto", "on", "off"] = Field(
-        "auto", description="train trials in one pass; auto: where it is faster"
-    )
+    confidence: float = Field(0.95, gt=0, lt=1, description="of the confidence intervals, as a share")
 
 
 class OutputSection(Section):
@@ -265,7 +264,9 @@ class Config(Section):
     """
 
     preset: str = Field("quickstart", description="the preset that the values started from")
-    seed: int = Field(42, ge=0, lt=2**32)
+    seed: int = Field(
+        42, ge=0, lt=2**32, description="seed of the adapter's first weights, row order and draws"
+    )
     output: OutputSection = Field(default_factory=OutputSection)
     name: RunName | None = Field(None, description="run directory inside output.folder; default: made from the config")
     model: ModelConfig = Field(default_factory=ModelConfig)

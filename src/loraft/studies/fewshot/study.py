@@ -15,7 +15,8 @@ from typing import Any
 from loraft.config.kinds import refuse_label_sets
 from loraft.config.names import shortened
 from loraft.config.resolve import load_config
-from loraft.config.schema import Config, FewshotConfig
+from loraft.config.schema import Config
+from loraft.config.study_sections import FewshotConfig
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, load_data
 from loraft.display.progress import shown

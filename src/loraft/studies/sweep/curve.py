@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import save_file
 
 from loraft.config.kinds import refuse_label_sets
-from loraft.config.schema import Config, LoraSection, SweepConfig
+from loraft.config.schema import Config, LoraSection
+from loraft.config.study_sections import SweepConfig
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import load_data, warn_of_notes
 from loraft.engine import scorer

@@ -19,7 +19,8 @@ from loraft.config.diagnostics import known_keys, mistake, nearest, report, toge
 from loraft.config.kinds import refuse_label_sets
 from loraft.config.names import Mistake, shortened, show
 from loraft.config.resolve import DEPENDENT_KEYS, resolve
-from loraft.config.schema import Config, SweepConfig
+from loraft.config.schema import Config
+from loraft.config.study_sections import SweepConfig
 from loraft.config.trackers import refuse_missing_trackers
 from loraft.config.yaml_io import Dumper, parse
 from loraft.errors import ConfigError

@@ -1,0 +1,41 @@
+"""The sections `fewshot` and `sweep` of the config."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from loraft.config.section import Section
+
+
+class FewshotConfig(Section):
+    """The few-shot study: numbers of demonstrations, draws of each, and how they are selected."""
+
+    shots: list[Annotated[int, Field(ge=0, le=10_000)]] = Field(
+        default_factory=lambda: [1, 2, 4, 8],
+        min_length=1,
+        max_length=100,
+        description="numbers of demonstrations in the prompt; 0 is always measured",
+    )
+    repeats: int = Field(5, ge=1, le=1000, description="random draws of demonstrations for each number of them")
+    selection: Literal["random", "balanced", "nearest"] = Field(
+        "random", description="of demonstrations; balanced: over the labels; nearest: most similar to the row"
+    )
+
+
+class SweepConfig(Section):
+    """The sweep: a grid over config keys; `ranks` is short for `lora.r`."""
+
+    ranks: list[Annotated[int, Field(ge=1, le=4096)]] = Field(
+        default_factory=lambda: [1, 2, 4, 8, 16, 32, 64, 128],
+        max_length=1000,
+        description="LoRA ranks, one trial each",
+    )
+    grid: dict[str, list[str | int | float | bool | None]] = Field(
+        default_factory=dict, description="config keys with their values; every combination is a trial"
+    )
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
+        default_factory=list, max_length=1000, description="seeds of every trial; []: the config's seed"
+    )
+    joint: Literal["auto", "on", "off"] = Field(
+        "auto", description="train trials in one pass; auto: where it is faster"
+    )
