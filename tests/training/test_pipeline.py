@@ -58,12 +58,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     return result
 
 
-def test_a_finished_run_is_not_overwritten_without_force(whole: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_is_returned_again_and_not_overwritten_without_force(
+    whole: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
     section = load_config(Run.open(Path(whole.run)).config_path)
     monkeypatch.setattr(pipeline, "build", lambda *given: pytest.fail("a backbone was loaded"))
-    monkeypatch.setattr("loraft.data.dataset._reported", set())  # what this process has warned of already
-    with pytest.raises(RunError, match="--force"), pytest.warns(Note, match="using 48 of 2,537 train rows"):
-        train(section, quiet=True)
+    for resume in (False, True):
+        with pytest.warns(Note, match="is finished, with this config and these rows; --force"):
+            assert train(section, resume=resume, quiet=True) == whole
+    other = section.model_copy(update={"data": section.data.model_copy(update={"max_train_rows": 47})})
+    with pytest.raises(RunError, match=r"data\.max_train_rows: 48 then, 47 now\n.*--force"):
+        train(other, quiet=True)
 
 
 def test_an_interrupted_run_resumes_to_the_uninterrupted_result(

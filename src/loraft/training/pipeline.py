@@ -45,6 +45,7 @@ from loraft.training import memory
 from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, TrainingClock
 from loraft.training.checkpoints import BestStep, finished_training, load_best, save_adapter, step_of
 from loraft.training.dataset import prepare
+from loraft.training.earlier_result import earlier_result
 from loraft.training.learning_rate import learning_rate
 from loraft.training.measured import Measured
 from loraft.training.model_card import CARD_FILE, model_card
@@ -87,6 +88,8 @@ class TrainingInputs:
 def train(config: Config, *, force: bool = False, resume: bool = False, quiet: bool = False) -> RunResult:
     """Fine-tunes an adapter and judges it on the test split before and after.
 
+    Where the run is finished, with this config and these rows, its result is returned and nothing is written.
+
     Args:
         config: everything that the result depends on.
         force: delete an earlier run of the same name.
@@ -109,6 +112,8 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
         (2, 8)
     """
     refuse_missing_trackers(config)
+    if not force and (earlier := earlier_result(config)) is not None:
+        return earlier
     config = of_its_version(config, run_of(config).config_path) if resume else config
     start = starting_point(config)
     splits = training_splits(config)
