@@ -172,6 +172,10 @@ class TrainConfig(Section):
     early_stopping_patience: int | None = Field(
         None, ge=1, le=1_000_000, description="evaluations without a better train.metric"
     )
+    keep: Literal["best", "last"] = Field(
+        "best",
+        description="best: the weights of the evaluation with the best train.metric; last: those of the last step",
+    )
     class_weights: Literal["none", "balanced"] = "none"
     sampling: Literal["natural", "balanced", "by_length"] = "natural"
     shared_prefix: Literal["auto", "off"] = Field(
@@ -203,6 +207,15 @@ class TrainConfig(Section):
         return steps
 
     @model_validator(mode="after")
+    def _stops_early_for_the_best(self) -> "TrainConfig":
+        if self.keep == "last" and self.early_stopping_patience is not None:
+            raise ValueError(
+                "keep=last keeps the last step, and early_stopping_patience ends a training some evaluations after its"
+                " best one; set keep=best or leave early_stopping_patience out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _balanced_at_most_once(self) -> "TrainConfig":
         if self.class_weights == self.sampling == "balanced":
             raise ValueError("class_weights and sampling both correct the class imbalance; set one of them to balanced")
@@ -231,6 +244,18 @@ class FewshotConfig(Section):
     )
     repeats: int = Field(5, ge=1, le=1000)
     selection: Literal["random", "balanced", "nearest"] = "random"
+    order: Literal["shuffled", "drawn"] = Field(
+        "shuffled", description="of a prompt's demonstrations; drawn: as they were drawn, the first n of one list"
+    )
+
+    @model_validator(mode="after")
+    def _draws_differ(self) -> "FewshotConfig":
+        if self.selection == "nearest" and self.order == "drawn" and self.repeats > 1:
+            raise ValueError(
+                f"order=drawn makes all draws of selection=nearest the same, and repeats is {self.repeats}; set"
+                " repeats=1 or order=shuffled"
+            )
+        return self
 
 
 class SweepConfig(Section):

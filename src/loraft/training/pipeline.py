@@ -299,11 +299,11 @@ def fit_adapter(
             trainer = train_halving(build_trainer, model, run.checkpoints, checkpoint)
     model.eval()
     best = trainer.state.best_model_checkpoint
-    step, score = None if best is None else step_of(Path(best)), trainer.state.best_metric
-    of_step = (
-        row["eval_macro_f1"] for row in trainer.state.log_history if row["step"] == step and "eval_macro_f1" in row
-    )
-    best_step = BestStep(step, next(of_step, score), score)
+    last = trainer.state.global_step if config.train.keep == "last" else None
+    step, key = last if best is None else step_of(Path(best)), f"eval_{data.metric.key}"
+    of_step: dict[str, Any] = next((row for row in trainer.state.log_history if row["step"] == step and key in row), {})
+    score = of_step.get(key, trainer.state.best_metric)
+    best_step = BestStep(step, of_step.get("eval_macro_f1", score), score)
     return Measured(trainer, clock, peak, data, checkpoint).report(
         config.lora, counts, best_step, trainer.args.learning_rate
     )
