@@ -19,7 +19,8 @@ from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.visible import visible
 
 SECONDS_APART = 60.0  # what an interruption that nobody asked for can cost
-KEPT = ("loss", "learning_rate", "grad_norm", "epoch", "eval_loss", "eval_accuracy", "eval_macro_f1", "eval_micro_f1")
+KEPT = ("loss", "learning_rate", "grad_norm", "epoch", "eval_loss", "eval_accuracy", "eval_macro_f1", "eval_micro_f1",
+        "eval_answer_loss")  # fmt: skip
 
 
 class ProgressCallback(TrainerCallback):
