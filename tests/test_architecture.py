@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import loraft
+from loraft.config.resolve import resolve
+from loraft.config.yaml_io import dump_config
 
 PACKAGE = Path(loraft.__file__).parent
 TESTS = Path(__file__).parent
@@ -280,7 +282,15 @@ def test_what_reads_the_config_only_imports_nothing_heavy(tmp_path: Path) -> Non
 
 
 def test_mistakes_come_back_without_anything_heavy(tmp_path: Path) -> None:
+    for name, text in (
+        ("config.yaml", dump_config(resolve(overrides=["name=cũ"]))),
+        ("rows.json", "{}"),
+        ("metrics.json", "{}"),
+    ):  # a finished run
+        (tmp_path / "runs" / "cũ").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "runs" / "cũ" / name).write_text(text, encoding="utf-8")
     lines = [
+        "train --set name=cũ",  # reads the rows, to compare them
         "train --set lora.rank=8",
         "train --config none.yaml",
         "predict câu --run none",
@@ -289,4 +299,4 @@ def test_mistakes_come_back_without_anything_heavy(tmp_path: Path) -> None:
         "runs list --output .",
     ]
     found = imported(lines, HEAVY | LATE | {"pandas"}, tmp_path)
-    assert found == [(code, "") for code in ("2", "2", "1", "2", "1", "0")]
+    assert found == [(code, "") for code in ("1", "2", "2", "1", "2", "1", "0")]

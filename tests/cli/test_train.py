@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.bad_input import refusal
+from helpers.bad_input import refusal, snapshot
 from helpers.command_line import Double, Says, finished
 
 from loraft.config.resolve import resolve
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import SplitSummary, training_splits
+from loraft.errors import Note
 from loraft.evaluation.classification_report import classification_report
 from loraft.runs.environment import environment
 from loraft.runs.records import write_record
@@ -118,7 +119,8 @@ def test_the_command_that_a_message_prints_works_in_a_renamed_folder(
     code, _, err = loraft_says("train", "--resume", *config)
     assert (code, err) == (
         1,
-        "error: runs/mới: the run is finished, so there is nothing to resume; --force starts it again\n",
+        "backbone loraft-vi-tiny, data feedback\nerror: runs/mới: a finished run that did not record its rows is there;"
+        " the run is finished: --force trains anew in its place, --set name=NAME beside it\n",
     )
     (here / "runs" / "mới" / "metrics.json").unlink()
     again = Run(Path("runs/mới")).how_to_begin_again.removesuffix(" begins again")
@@ -138,10 +140,91 @@ def test_the_command_that_a_message_prints_works_in_a_renamed_folder(
 def test_the_main_process_alone_looks_for_an_earlier_run(
     rank: str, code: int, api: Double, here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finished(here / "runs" / "cũ")
+    (here / finished(here / "runs" / "cũ") / "metrics.json").unlink()
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", rank)
     assert loraft_says("train", "--set", "name=cũ")[0] == code
+
+
+# --- a command that is given again ------------------------------------------------------------------------------------
+
+AGAIN = ("train", "--set", "name=của tôi", "--set", "data.max_train_rows=30", "--set", "data.max_eval_rows=6")
+
+
+@pytest.fixture
+def once(api: Double, here: Path, loraft_says: Says) -> tuple[str, str]:
+    """What `AGAIN` printed on stdout the first time, as a table and as JSON; its run is there, and nothing trains."""
+    printed = loraft_says(*AGAIN)[1], loraft_says(*AGAIN, "--json")[1]
+    assert api.config is not None
+    run = Run(here / "runs" / "của tôi")
+    run.path.mkdir(parents=True)
+    run.config_path.write_text(dump_config(api.config), encoding="utf-8")
+    write_record(run.rows_path, {name: split.fingerprint for name, split in training_splits(api.config).items()})
+    run.finish(replace(api.train(api.config), warnings=("neutral is never predicted",)))
+    api.config = None
+    return printed
+
+
+def test_a_command_that_is_given_again_prints_the_same_and_changes_nothing(
+    once: tuple[str, str], api: Double, here: Path, loraft_says: Says
+) -> None:
+    before = snapshot(here)
+    is_finished = "runs/của tôi is finished, with this config and these rows; --force trains anew"
+    with pytest.warns(Note, match=is_finished), pytest.warns(UserWarning, match="neutral is never predicted"):
+        assert loraft_says(*AGAIN)[:2] == (0, once[0])
+    code, out, _ = loraft_says(*AGAIN, "--json", "--resume")
+    assert code == 0
+    assert json.loads(out) == {**json.loads(once[1]), "warnings": ["neutral is never predicted"]}
+    assert snapshot(here) == before
+    assert api.config is None
+    assert loraft_says(*AGAIN, "--force")[0] == 0
+    assert api.given == {"force": True, "resume": False}
+
+
+def test_the_result_is_found_in_a_renamed_folder_and_whatever_kept_the_trackers(
+    once: tuple[str, str], api: Double, here: Path, loraft_says: Says
+) -> None:
+    (here / "runs" / "của tôi").rename(here / "runs" / "mới")
+    write_record(here / "runs" / "mới" / "environment.json", environment())
+    code, out, err = loraft_says("train", "--resume", "--config", "runs/mới/config.yaml")
+    assert (code, out) == (0, once[0]), err
+    assert "run: runs/mới" in err
+    assert loraft_says(*AGAIN, "--set", "name=mới", "--set", "train.report_to=[tensorboard]")[:2] == (0, once[0])
+    assert api.config is None
+
+
+@pytest.mark.usefixtures("once")
+def test_another_config_is_refused_by_its_keys_and_other_rows_by_their_splits(api: Double, here: Path) -> None:
+    ways = "--force trains anew in its place, --set name=NAME beside it"
+    refusal([*AGAIN, "--rank", "4", "--set", "output.texts=false"],
+            r"lora\.r: 16 then, 4 now", r"output\.texts: True then, False now", ways)  # fmt: skip
+    rows = here / "runs" / "của tôi" / "rows.json"
+    kept = json.loads(rows.read_text(encoding="utf-8"))
+    rows.write_text(json.dumps({**kept, "test": "0" * 64}), encoding="utf-8")
+    refusal([*AGAIN], r"was begun with other rows \(got another test split\)", ways)
+    rows.unlink()
+    refusal([*AGAIN], "did not record its rows", ways)
+    assert api.config is None
+
+
+def test_a_config_of_an_earlier_version_lacks_keys_that_have_their_default(
+    once: tuple[str, str], here: Path, loraft_says: Says
+) -> None:
+    file = here / "runs" / "của tôi" / "config.yaml"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    left = [line for line in lines if not line.strip().startswith(("keep:", "baselines:"))]
+    assert len(left) < len(lines)
+    file.write_text("".join(left), encoding="utf-8")
+    assert loraft_says(*AGAIN)[:2] == (0, once[0])
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_several_processes_the_main_one_prints_the_earlier_result(
+    rank: str, once: tuple[str, str], loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    assert loraft_says(*AGAIN)[:2] == (0, once[0] if rank == "0" else "")
 
 
 def test_folds_are_trained_by_their_own_function(

@@ -41,6 +41,8 @@ def test_a_metric_that_is_the_same_at_all_evaluations_is_told() -> None:
     assert found.startswith(
         "macro F1 on validation is the same at all 3 evaluations (0.280), so it picked no checkpoint"
     )
+    last = resolve(overrides=["train.keep=last"])
+    assert training_advice.of_training(log(0.28, 0.28, 0.28), last, 300, 2e-3, 2e-3) == []
 
 
 def test_the_steps_are_named_where_they_count() -> None:

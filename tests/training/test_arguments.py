@@ -12,7 +12,9 @@ from loraft.training import memory
 from loraft.training.arguments import fitted_batches, sft_config
 
 # not among transformers' arguments
-OURS = {"report_to", "metric", "early_stopping_patience", "class_weights", "sampling", "shared_prefix", "from_run"}
+OURS = {
+    "report_to", "metric", "early_stopping_patience", "class_weights", "sampling", "shared_prefix", "from_run", "keep",
+}  # fmt: skip
 
 
 def test_every_key_of_the_section_reaches_the_trainer() -> None:
@@ -54,6 +56,14 @@ def test_the_metric_picks_the_checkpoint_in_its_direction(metric: str, key: str,
     section = TrainConfig(metric=metric)
     args = sft_config(section, learning_rate=1e-3, output_dir="x", seed=1, on_cpu=True, fp16=False)
     assert (args.metric_for_best_model, args.greater_is_better) == (key, greater)
+
+
+def test_where_the_last_step_is_kept_no_checkpoint_is_the_best() -> None:
+    section = TrainConfig(keep="last")
+    args = sft_config(section, learning_rate=1e-3, output_dir="x", seed=1, on_cpu=True, fp16=False)
+    assert (args.load_best_model_at_end, args.metric_for_best_model) == (False, None)
+    with pytest.raises(ValueError, match=r"keep=last .* early_stopping_patience .*; set keep=best or leave"):
+        TrainConfig(keep="last", early_stopping_patience=2)
 
 
 WINDOW = TrainConfig(per_device_train_batch_size=2, gradient_accumulation_steps=3)

@@ -2,18 +2,22 @@
 
 import math
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from helpers import label_sets
 from helpers.tiny import LABELS, SENTENCES, encoder, prompts
-from helpers.training import rows, split
+from helpers.training import rows, split, with_adapter
 
 from loraft.config.resolve import resolve
-from loraft.config.schema import Config
+from loraft.config.schema import Config, TrainConfig
 from loraft.engine import scorer
 from loraft.engine.collator import question_rows
 from loraft.training.dataset import prepare
+from loraft.training.trainer import LabelTrainer
 
 LONG = "bài tập hơi nhiều , chưa có đáp án " * 150  # more than 1,024 tokens
 
@@ -38,7 +42,7 @@ def test_validation_is_scored_by_label_and_by_probability(monkeypatch: pytest.Mo
 
     def score(*args: Any, **named: Any) -> np.ndarray:
         given.extend([*args, named])
-        return np.log(probs_NK)
+        return np.hstack([np.log(probs_NK), np.full((4, 3), -0.5)])
 
     monkeypatch.setattr(scorer, "score", score)
     data = prepare(
@@ -46,11 +50,38 @@ def test_validation_is_scored_by_label_and_by_probability(monkeypatch: pytest.Mo
         split("validation", SENTENCES[:4], [0, 1, 2, 2]),
     )  # fmt: skip
     numbers = data.evaluate_with("the model")
-    assert given == ["the model", prompts(SENTENCES[:4]), encoder().completions_K, {"unscored": 1, "batch_tokens": 123}]
+    named = {"unscored": 1, "batch_tokens": 123, "given_K": [0, 0, 0]}
+    assert given == ["the model", prompts(SENTENCES[:4]), encoder().completions_K, named]
     assert numbers["accuracy"] == 3 / 4
     # F1 of label 0: precision 1/2, recall 1; of label 1: never predicted; of label 2: 1
     assert numbers["macro_f1"] == pytest.approx((2 / 3 + 0 + 1) / 3)
     assert numbers["loss"] == pytest.approx(-math.log(0.5 * 0.2 * 0.8 * 0.5) / 4)
+
+
+@pytest.mark.parametrize("kind", ["nominal", "multilabel"])
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_the_losses_of_training_and_validation_are_one_quantity_in_nats_an_answer_token(
+    kind: str, class_weights: str, tmp_path: Path
+) -> None:
+    """Of the same rows: what the trainer logs, what an evaluation logs, and a plain pass over each whole row."""
+    several = kind == "multilabel"
+    answers: list[Any] = [(0, 2), (), (1,), (0,), (2,), (1, 2)] if several else LABELS
+    made, model = label_sets.encoder() if several else encoder(), with_adapter()
+    same = split("train", SENTENCES, answers)
+    section = config(f"train.class_weights={class_weights}", *(["train.metric=macro_f1"] if several else []))
+    data = prepare(section, made, same, same)
+    sums = tokens = 0.0
+    for row in data.rows:
+        ids = torch.tensor([row.input_ids])
+        log_probs_TV = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+        picked = log_probs_TV.gather(1, ids[0, 1:, None])[row.answer_start - 1 :]
+        sums, tokens = sums - row.weight * picked.sum().item(), tokens + len(picked)
+    assert data.evaluate_with(model.eval())["answer_loss"] == pytest.approx(sums / tokens, rel=1e-5)
+    # One step over all rows: its loss is that before the update.
+    train = TrainConfig(max_steps=1, per_device_train_batch_size=len(data.rows), logging_steps=1, learning_rate=1e-3)
+    trainer = LabelTrainer.build(model, data, train, output_dir=str(tmp_path), seed=3)
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(sums / tokens, rel=1e-5)
 
 
 def test_shortened_sentences_are_counted_and_told() -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def assert_equal_to_alone(
     [
         {},
         {"shared_prefix": "off"},
-        {"gradient_accumulation_steps": 2, "shared_prefix": "off", "sampling": "by_length"},
+        {"gradient_accumulation_steps": 2, "shared_prefix": "off", "sampling": "by_length", "keep": "last"},
         {"gradient_checkpointing": True, "sampling": "balanced", "class_weights": "none"},
     ],
 )
@@ -159,6 +160,17 @@ def test_the_adapters_differ_and_have_best_steps_of_their_own(tmp_path: Path) ->
     rates = [line["learning_rate"] for log in logs for line in log if line["step"] == 10 and "learning_rate" in line]
     assert rates == pytest.approx([factor * rate for rate in RATES])
     assert len(set(rates)) == len(names)  # so none of them is another adapter's
+
+
+def test_where_the_last_step_is_kept_it_is_each_adapters_whatever_its_scores(tmp_path: Path) -> None:
+    scores = iter([0.9, 0.8, 0.7, 0.1, 0.2, 0.3])  # of three adapters, after steps 2 and 4
+    data = replace(DATA, evaluate_with=lambda model: {"macro_f1": next(scores)})
+    model, names, _ = together(tmp_path, backbone(), data=data, max_steps=4, eval_steps=2, keep="last")
+    assert [read_best(tmp_path / "best")[name].score for name in names] == [0.1, 0.2, 0.3]
+    for name in names:
+        assert read_best(tmp_path / "best")[name].step == 4
+        kept = model_with(best_weights(tmp_path / "best", name), backbone())
+        assert_equal(kept, adapter_weights(model, name), 0.0)
 
 
 def test_adapters_scored_together_have_the_scores_and_best_steps_of_those_scored_alone(

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from loraft.config.schema import LoraSection
+from loraft.config.schema import LoraSection, TrainConfig
 from loraft.training.checkpoints import BestStep
 from loraft.training.measured import Measured
 from loraft.training.results import JointShare, ParameterCounts, TrainReport
@@ -15,7 +15,7 @@ BEST = BestStep(30, 0.75)
 
 def measured(checkpoint: Path | None = None) -> Measured:
     """A training of 40 steps that took 61.26 seconds."""
-    trainer: Any = SimpleNamespace(state=SimpleNamespace(global_step=40), shared_prefix=True)
+    trainer: Any = SimpleNamespace(state=SimpleNamespace(global_step=40), shared_prefix=True, section=TrainConfig())
     clock: Any = SimpleNamespace(seconds=lambda: 61.26, tokens=lambda: 5000)
     peak: Any = SimpleNamespace(mib=lambda: 700)
     data: Any = SimpleNamespace(truncated=2, cut=0.25)

@@ -36,6 +36,7 @@ from loraft.runs.records import read_record
 from loraft.runs.run import Run, WorkerRun, run_of
 from loraft.training import outcome, pipeline, trainer
 from loraft.training.callbacks import ProgressCallback
+from loraft.training.dataset import TrainingData
 from loraft.training.pipeline import TrainingInputs, _print_settings, run_training, start_run, train
 from loraft.training.results import ParameterCounts, RunResult, TrainReport
 from loraft.training.trainer import LabelTrainer
@@ -61,12 +62,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     return result
 
 
-def test_a_finished_run_is_not_overwritten_without_force(whole: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_is_returned_again_and_not_overwritten_without_force(
+    whole: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
     section = load_config(Run.open(Path(whole.run)).config_path)
     monkeypatch.setattr(pipeline, "build", lambda *given: pytest.fail("a backbone was loaded"))
-    monkeypatch.setattr("loraft.data.dataset._reported", set())  # what this process has warned of already
-    with pytest.raises(RunError, match="--force"), pytest.warns(Note, match="using 48 of 2,537 train rows"):
-        train(section, quiet=True)
+    for resume in (False, True):
+        with pytest.warns(Note, match="is finished, with this config and these rows; --force"):
+            assert train(section, resume=resume, quiet=True) == whole
+    other = section.model_copy(update={"data": section.data.model_copy(update={"max_train_rows": 47})})
+    with pytest.raises(RunError, match=r"data\.max_train_rows: 48 then, 47 now\n.*--force"):
+        train(other, quiet=True)
 
 
 def test_an_interrupted_run_resumes_to_the_uninterrupted_result(
@@ -131,6 +137,38 @@ def test_a_training_whose_steps_are_all_done_is_only_judged(
     peak, seconds = found.train.peak_memory_mib, found.after.seconds
     expected = replace(whole.train, seconds=5000.0, resumed_from_step=4, peak_memory_mib=peak)
     assert found == replace(whole, run=str(run.path), after=replace(whole.after, seconds=seconds), train=expected)
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_weights_of_the_best_or_of_the_last_step_are_kept(
+    keep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores, original = iter([0.9, 0.2]), pipeline.prepare
+
+    def prepare(*given: Any) -> TrainingData:
+        return replace(original(*given), evaluate_with=lambda model: {"macro_f1": next(scores), "loss": 1.0})
+
+    monkeypatch.setattr(pipeline, "prepare", prepare)
+    result = train(config(tmp_path, f"train.keep={keep}"), quiet=True)
+    run, step, score = Run(Path(result.run)), *{"best": (2, 0.9), "last": (4, 0.2)}[keep]
+    assert (result.train.kept, result.train.best_step, result.train.validation_score) == (keep, step, score)
+    weights = load_file(run.adapter / "adapter_model.safetensors")
+
+    def are_those_of(checkpoint: int) -> bool:
+        there = load_file(run.checkpoints / f"checkpoint-{checkpoint}" / "adapter_model.safetensors")
+        return all(torch.equal(there[name], weight) for name, weight in weights.items())
+
+    assert [are_those_of(checkpoint) for checkpoint in (2, 4)] == [step == 2, step == 4]
+    assert f"| keep | {keep} |" in (run.adapter / "README.md").read_text(encoding="utf-8")
+    run.results_path.unlink()  # killed between the last step and the results
+    shutil.rmtree(run.adapter)
+    monkeypatch.setattr(LabelTrainer, "train", lambda *given, **named: pytest.fail("it trained"))
+    again = train(config(tmp_path, f"train.keep={keep}"), resume=True, quiet=True)
+    assert replace(again.train, resumed_from_step=None, peak_memory_mib=0, seconds=0) == replace(
+        result.train, peak_memory_mib=0, seconds=0
+    )
+    weights = load_file(run.adapter / "adapter_model.safetensors")
+    assert are_those_of(step)
 
 
 # --- a training in parts ----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from loraft.errors import RunError
 
 if TYPE_CHECKING:
     from loraft.config.schema import Config
+    from loraft.training.results import RunResult
 
 FEW_ROWS = 500  # training rows below which scores of all of them say more than those of a small test split
 
@@ -90,6 +91,13 @@ def train(
     if force or resume:
         resolved = in_its_folder(resolved, again, flags, config, Run, lambda saved: run_of(saved).path)
     run = run_of(resolved)
+    if run.finished and not force:
+        from loraft.training.earlier_result import earlier_result
+
+        start_command(resolved, verbose, several=True)
+        if (earlier := earlier_result(resolved)) is not None:
+            _show(earlier, resolved, json=json)
+            return
     if distributed.is_main_process():
         run.check(force=force, resume=resume)
     if resume and not run.begun:
@@ -103,11 +111,6 @@ def train(
     start_command(resolved, verbose, several=True)
 
     from loraft.data.sources import NoSplitError
-    from loraft.display import table
-    from loraft.evaluation import tables
-    from loraft.evaluation.choosing import Metric
-    from loraft.runs.predictions import command_with_a_row
-    from loraft.runs.run import Run
     from loraft.training import pipeline
 
     try:
@@ -122,11 +125,22 @@ def train(
         if run.config_path.is_file():  # else nothing was begun
             stop.add_note(f"{run.how_to_resume} goes on from there")
         raise
+    _show(result, resolved, json=json)
+
+
+def _show(result: "RunResult", config: "Config", *, json: bool) -> None:
+    """Prints the result of a training, and on stderr where it lies and what to do next."""
+    from loraft.display import table
+    from loraft.evaluation import tables
+    from loraft.evaluation.choosing import Metric
+    from loraft.runs.predictions import command_with_a_row
+    from loraft.runs.run import Run
+
     results_follow()
     if json:
         print_json(result)
     else:
-        metric = Metric.of(resolved)
+        metric = Metric.of(config)
         shown = tables.before_after(result.before, result.after, metric, result.before_is)
         table.show([shown, *tables.baselines({"": result.baselines}, metric=metric)])
         if result.baselines is not None:
@@ -135,8 +149,8 @@ def train(
     say(f"run: {result.run}")
     say_changes(Path(result.run) / "environment.json")
     few = [s.rows for name, s in result.data.items() if name == "train" and s.rows < FEW_ROWS]
-    by_folds = resolved.train.from_run is None and resolved.prompt.kind != "multilabel"
-    if few and by_folds and resolved.data.max_train_rows is None:
+    by_folds = config.train.from_run is None and config.prompt.kind != "multilabel"
+    if few and by_folds and config.data.max_train_rows is None:
         say(f"note: {few[0]} training rows are few; --folds 5 gives scores over all of them")
     say(f"next: {command_with_a_row(Run(Path(result.run)))}")
 

@@ -187,6 +187,10 @@ class TrainConfig(Section):
     early_stopping_patience: int | None = Field(
         None, ge=1, le=1_000_000, description="evaluations without a better train.metric"
     )
+    keep: Literal["best", "last"] = Field(
+        "best",
+        description="best: the weights of the evaluation with the best train.metric; last: those of the last step",
+    )
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="weights in the loss; balanced: inverse to the share of the row's label"
     )
@@ -220,6 +224,15 @@ class TrainConfig(Section):
         if steps == 0:
             raise ValueError("would train no step; set -1 (then num_train_epochs counts) or at least 1")
         return steps
+
+    @model_validator(mode="after")
+    def _stops_early_for_the_best(self) -> "TrainConfig":
+        if self.keep == "last" and self.early_stopping_patience is not None:
+            raise ValueError(
+                "keep=last keeps the last step, and early_stopping_patience ends a training some evaluations after its"
+                " best one; set keep=best or leave early_stopping_patience out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _balanced_at_most_once(self) -> "TrainConfig":

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from loraft.config.section import Section
 
@@ -20,6 +20,18 @@ class FewshotConfig(Section):
     selection: Literal["random", "balanced", "nearest"] = Field(
         "random", description="of demonstrations; balanced: over the labels; nearest: most similar to the row"
     )
+    order: Literal["shuffled", "drawn"] = Field(
+        "shuffled", description="of a prompt's demonstrations; drawn: as they were drawn, the first n of one list"
+    )
+
+    @model_validator(mode="after")
+    def _draws_differ(self) -> "FewshotConfig":
+        if self.selection == "nearest" and self.order == "drawn" and self.repeats > 1:
+            raise ValueError(
+                f"order=drawn makes all draws of selection=nearest the same, and repeats is {self.repeats}; set"
+                " repeats=1 or order=shuffled"
+            )
+        return self
 
 
 class SweepConfig(Section):

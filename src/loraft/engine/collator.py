@@ -74,12 +74,12 @@ class TrainingRows(Sequence[TrainingRow]):
     ) -> None:
         if len(answers_N) != repeated * len(prompts):
             raise ValueError(f"{len(answers_N)} answers for {len(prompts)} prompts with {repeated} rows each")
-        self._prompts, self._answers_N = prompts, answers_N.astype(np.int32)
-        self._completions_K, self._weights_K, self._given_K = completions_K, weights_K, given_K
+        self._prompts, self.answers_N = prompts, answers_N.astype(np.int32)
+        self._completions_K, self._weights_K, self.given_K = completions_K, weights_K, given_K
         self._repeated, self._held_out_N = repeated, held_out_N
 
     def __len__(self) -> int:
-        return len(self._answers_N)
+        return len(self.answers_N)
 
     @overload
     def __getitem__(self, index: int) -> TrainingRow: ...
@@ -89,10 +89,21 @@ class TrainingRows(Sequence[TrainingRow]):
         i = range(len(self))[index]
         if isinstance(i, range):
             return [self[number] for number in i]
-        prompt, k = self._prompts[i // self._repeated], int(self._answers_N[i])
-        start = len(prompt) + self._given_K[k]
+        prompt, k = self._prompts[i // self._repeated], int(self.answers_N[i])
+        start = len(prompt) + self.given_K[k]
         held_out = -1 if self._held_out_N is None else int(self._held_out_N[i])
         return TrainingRow([*prompt, *self._completions_K[k]], start, k, float(self._weights_K[k]), held_out)
+
+    def mean_loss(self, learnt_NK: np.ndarray, answers_M: np.ndarray) -> float:
+        """The loss of other rows with such answers as training counts it: in nats an answer token, with its weights.
+
+        Args:
+            learnt_NK: for each of N prompts, the log-probability of the tokens of each answer that have a loss.
+            answers_M: index of the answer of each row; N prompts have as many rows each as those here.
+        """
+        tokens_K = np.array([len(ids) for ids in self._completions_K]) - np.array(self.given_K)
+        of_rows_M = learnt_NK[np.arange(len(answers_M)) // self._repeated, answers_M] * self._weights_K[answers_M]
+        return float(-of_rows_M.sum() / tokens_K[answers_M].sum())
 
 
 def make_rows(

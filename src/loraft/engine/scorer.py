@@ -21,7 +21,7 @@ import torch
 from transformers import PreTrainedModel
 
 from loraft.engine import ranged_rows
-from loraft.engine.answers import answers_of, score_reader
+from loraft.engine.answers import Answers, answers_of, score_reader
 from loraft.engine.architecture import UNLIMITED, longest_fast_row
 from loraft.engine.layout import common_prefix
 from loraft.engine.row_batches import KeptPrefix, read_rows
@@ -49,8 +49,9 @@ def score(
     *,
     unscored: int = 1,
     batch_tokens: int | None = None,
+    given_K: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Returns each label's score after each prompt, in nats: (N, K), float64.
+    """Returns each label's score after each prompt, in nats: (N, K), float64; with `given_K` (N, 2 K).
 
     The score is the log-probability of the answer's tokens after those that all answers share.
 
@@ -61,11 +62,13 @@ def score(
         unscored: as in `answer_tokens`; `Encoder.unscored` has it.
         batch_tokens: largest product of rows and padded suffix length in one forward pass; on a GPU the most tokens of
             one; None chooses by device.
+        given_K: tokens at the beginning of each answer that training has no loss for; K more columns then hold the
+            log-probability of all its other tokens, the end of turn among them: what training maximises.
 
     Raises:
         BackboneError: if a score is not a number, as after a training that diverged, or over damaged weights.
     """
-    return start(model, prompts, completions_K, unscored=unscored, batch_tokens=batch_tokens)()
+    return start(model, prompts, completions_K, unscored=unscored, batch_tokens=batch_tokens, given_K=given_K)()
 
 
 def start(
@@ -76,6 +79,7 @@ def start(
     unscored: int = 1,
     batch_tokens: int | None = None,
     kept: KeptPrefix | None = None,
+    given_K: Sequence[int] | None = None,
 ) -> Callable[[], np.ndarray]:
     """Returns a function that returns and raises what `score` does. A GPU computes the scores in the meantime.
 
@@ -86,8 +90,9 @@ def start(
         unscored: as in `answer_tokens`.
         batch_tokens: the size of batches.
         kept: keeps the cached prefix for the next call; the model's weights must not change between the two.
+        given_K: as in `score`.
     """
-    fetch = _started(model, prompts, completions_K, unscored, batch_tokens, kept=kept)
+    fetch = _started(model, prompts, *_needed(completions_K, unscored, given_K), batch_tokens, kept=kept)
 
     def finished() -> np.ndarray:
         log_probs_NK: np.ndarray = fetch()[0]
@@ -114,6 +119,7 @@ def score_adapters(
     *,
     unscored: int = 1,
     batch_tokens: int | None = None,
+    given_K: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Returns what `score` returns for each adapter of a model, (A, N, K), from one pass over the frozen weights.
 
@@ -126,11 +132,13 @@ def score_adapters(
         completions_K: K token-id lists.
         unscored: as in `answer_tokens`.
         batch_tokens: the size of batches, all adapters together.
+        given_K: as in `score`.
     """
     from loraft.engine import lora_linear  # imports peft, which takes long and which prediction does not need
 
+    needed = _needed(completions_K, unscored, given_K)
     with lora_linear.enabled(model, adapters), lora_linear.active_in_evaluation(model):
-        fetch = _started(model, prompts, completions_K, unscored, batch_tokens, copies=len(adapters))
+        fetch = _started(model, prompts, *needed, batch_tokens, copies=len(adapters))
     return np.asarray(fetch())
 
 
@@ -146,24 +154,36 @@ def scores_together(model: Any) -> bool:
     return ranged_rows.suits(model) and lora_linear.supports(model) and not limited
 
 
+def _needed(
+    completions_K: Sequence[Sequence[int]], unscored: int, given_K: Sequence[int] | None
+) -> tuple[list[int], Answers]:
+    """Returns the tokens that all scored answers begin with, and what is needed behind a row that ends in them."""
+    answers = answer_tokens(completions_K, unscored)
+    shared_tokens = common_prefix(answers)
+    shared, endings = answers[0][:shared_tokens], [ids[shared_tokens:] for ids in answers]
+    if given_K is None:
+        return shared, answers_of(endings)
+    # Logit n of the row's last `shared_tokens + 1` tokens predicts the shared token n.
+    whole = answers_of([ids[shared_tokens:] for ids in completions_K], last=shared_tokens + 1)
+    scored = [steps[: len(ending)] for steps, ending in zip(whole.steps_K, endings, strict=True)]
+    learnt = [[*enumerate(shared), *steps][given:] for steps, given in zip(whole.steps_K, given_K, strict=True)]
+    return shared, whole._replace(steps_K=[*scored, *learnt])
+
+
 @torch.inference_mode()
 def _started(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
-    completions_K: Sequence[Sequence[int]],
-    unscored: int,
+    shared: list[int],
+    needed: Answers,
     batch_tokens: int | None,
     *,
     kept: KeptPrefix | None = None,
     copies: int = 1,
 ) -> Callable[[], np.ndarray]:
     """Returns a function that waits for the scores of A adapters, (A, N, K)."""
-    answers = answer_tokens(completions_K, unscored)
-    shared_tokens = common_prefix(answers)
-    endings = [ids[shared_tokens:] for ids in answers]
-    rows = [[*prompt, *answers[0][:shared_tokens]] for prompt in prompts]
+    rows = [[*prompt, *shared] for prompt in prompts]
     if not rows:
-        return lambda: np.zeros((copies, 0, len(endings)))
-    needed = answers_of(endings)
+        return lambda: np.zeros((copies, 0, len(needed.steps_K)))
     read = score_reader(needed, model.device)
     return read_rows(model, rows, needed, read, batch_tokens=batch_tokens, kept=kept, copies=copies)

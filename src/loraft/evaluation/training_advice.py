@@ -28,7 +28,7 @@ def of_training(
     key = f"eval_{metric.key}"
     by_step = {int(row["step"]): float(row[key]) for row in log if key in row and "step" in row}
     steps = sorted(by_step)
-    if len(steps) > 1 and len({*by_step.values()}) == 1:
+    if section.keep == "best" and len(steps) > 1 and len({*by_step.values()}) == 1:
         found.append(
             f"{metric.word} on validation is the same at all {len(steps)} evaluations ({by_step[steps[0]]:.3f}), so it"
             " picked no checkpoint: the first one is kept; raise train.learning_rate, or choose another train.metric"

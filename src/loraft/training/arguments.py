@@ -49,8 +49,8 @@ def sft_config(
         save_strategy="steps",
         save_steps=section.eval_steps,
         save_total_limit=section.save_total_limit,
-        load_best_model_at_end=True,
-        metric_for_best_model=key_of(section.metric),
+        load_best_model_at_end=section.keep == "best",
+        metric_for_best_model=key_of(section.metric) if section.keep == "best" else None,  # None: no best is noted
         greater_is_better=gain(key_of(section.metric), 1) > 0,
         report_to=[one for one in section.report_to if one not in trackers.KINDS],  # those get the lines of the log
         run_name=Path(output_dir).parent.name,

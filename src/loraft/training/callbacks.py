@@ -18,7 +18,8 @@ from loraft.progress import Stage
 
 SECONDS_APART = 60.0  # what an interruption that nobody asked for can cost
 LOGGED_SCORES = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "micro_f1")
-KEPT = ("loss", "learning_rate", "grad_norm", "epoch", "eval_loss", *(f"eval_{name}" for name in LOGGED_SCORES))
+KEPT = ("loss", "learning_rate", "grad_norm", "epoch", "eval_loss", "eval_answer_loss",
+        *(f"eval_{name}" for name in LOGGED_SCORES))  # fmt: skip
 
 
 class ProgressCallback(TrainerCallback):

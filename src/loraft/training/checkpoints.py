@@ -38,14 +38,19 @@ def finished_training(checkpoint: Path) -> TrainerState | None:
 
 
 def load_best(model: PeftModel, checkpoint: Path, state: TrainerState) -> None:
-    """Puts the adapter of the best checkpoint into the model, as the trainer does after its last step."""
+    """Puts the adapter of the best checkpoint into the model, as the trainer does after its last step.
+
+    Where none is noted as the best (`train.keep: last`), that of the checkpoint itself.
+    """
     best = PureWindowsPath(state.best_model_checkpoint or checkpoint).name  # the run may come from another machine
     model.load_adapter(str(checkpoint.parent / best), model.active_adapter, is_trainable=True)
 
 
 @dataclass(frozen=True)
 class BestStep:
-    """The step after which an adapter scored best on validation; None where nothing was saved.
+    """The step whose weights are kept: after which the adapter scored best on validation, or with keep=last the last.
+
+    All is None where nothing was saved.
 
     Attributes:
         step: of the trainer.

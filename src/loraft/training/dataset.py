@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from loraft.config.schema import Config
 from loraft.data.dataset import Split
 from loraft.engine import scorer
-from loraft.engine.collator import TrainingRow, make_rows, question_rows
+from loraft.engine.collator import TrainingRow, TrainingRows, make_rows, question_rows
 from loraft.engine.probabilities import to_probs
 from loraft.evaluation import metrics, multilabel
 from loraft.evaluation.choosing import DEFAULT, Metric
@@ -27,7 +27,8 @@ class TrainingData:
         rows: prompts and answers as token ids.
         tokenizer: whose padding token fills batches up.
         evaluate_with: takes the model in evaluation mode; returns its scores on the validation split, as fractions,
-            and its log loss in nats as `loss`. `metric.key` must be among them.
+            its log loss in nats a sentence as `loss`, and as `answer_loss` what training minimises, in nats an answer
+            token. `metric.key` must be among them.
         truncated: training sentences that were shortened.
         cut: share of all their tokens that were left out.
         evaluate_adapters: takes the model and the names of several adapters; returns what `evaluate_with` returns for
@@ -51,21 +52,29 @@ class TrainingData:
 def prepare(config: Config, encoder: Encoder, train_split: Split, validation: Split) -> TrainingData:
     """Returns the encoded training rows, and the function that scores a model on the validation split."""
     prompts = encoder.encode(train_split.texts)
-    ids, weights = prompts.ids, config.train.class_weights
     several, num_labels = encoder.task.kind == "multilabel", len(encoder.task.labels)
-    if several:
-        rows = question_rows(ids, train_split.label_sets(num_labels), encoder.completions_K, weights)
-    else:
-        rows = make_rows(ids, train_split.labels, encoder.completions_K, weights)
+
+    def rows_of(ids: Sequence[list[int]], split: Split, weights: str) -> TrainingRows:
+        if several:
+            return question_rows(ids, split.label_sets(num_labels), encoder.completions_K, weights)
+        return make_rows(ids, split.labels, encoder.completions_K, weights)
+
+    rows = rows_of(prompts.ids, train_split, config.train.class_weights)
     validation_prompts = encoder.encode(validation.texts)
     validation_ids = list(validation_prompts.ids)
+    answers_M = rows_of(validation_ids, validation, "none").answers_N
     truncated = warn_of_cuts(prompts, "training")
     warn_of_cuts(validation_prompts, "validation")
 
     labels_N, metric = validation.label_sets(num_labels) if several else validation.labels, Metric.of(config)
     given: dict[str, Any] = {"unscored": encoder.unscored, "batch_tokens": config.eval.batch_tokens}
+    given["given_K"] = rows.given_K
 
-    def numbers_of(log_probs_NK: np.ndarray) -> dict[str, float]:
+    def numbers_of(found: np.ndarray) -> dict[str, float]:
+        log_probs_NK, learnt_NK = np.split(found, 2, axis=1)
+        return {**scores_of(log_probs_NK), "answer_loss": rows.mean_loss(learnt_NK, answers_M)}
+
+    def scores_of(log_probs_NK: np.ndarray) -> dict[str, float]:
         if several:
             probs_NK = multilabel.probabilities(log_probs_NK)
             numbers = multilabel.numbers(labels_N, probs_NK)

@@ -123,7 +123,9 @@ class JointTrainer(LabelTrainer):
             self.joint.report(number, {"step": self.state.global_step, "epoch": self.state.epoch, **own})
             best = self.best.get(name)
             reached = None if best is None else best.macro_f1 if best.score is None else best.score
-            if reached is None or metric.gain(numbers[metric.key]) > metric.gain(reached):
+            better = reached is None or metric.gain(numbers[metric.key]) > metric.gain(reached)
+            over = self.state.global_step >= self.state.max_steps  # the last step is always evaluated
+            if over if self.section.keep == "last" else better:
                 self.best[name] = BestStep(self.state.global_step, numbers["macro_f1"], numbers[metric.key])
                 keep_best(self.joint.best, model, name, self.best)
         return {metric.key: total / len(names)}

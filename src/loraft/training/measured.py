@@ -35,7 +35,7 @@ class Measured:
         Args:
             lora: its section of the config.
             parameters: of this adapter on its backbone.
-            best: where it scored best.
+            best: the step whose weights are kept.
             learning_rate: of this adapter.
             joint: its part in a joint training.
         """
@@ -54,5 +54,6 @@ class Measured:
             parameters=parameters,
             alpha_policy=lora.alpha_policy,
             learning_rate=learning_rate,
+            kept=self.trainer.section.keep,
             joint=joint,
         )

@@ -54,7 +54,7 @@ OTHER_USES = {
 }
 TRAIN_KEYS = (
     "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "lr_scheduler_type",
-    "warmup_steps", "weight_decay", "optim", "class_weights", "sampling", "metric",
+    "warmup_steps", "weight_decay", "optim", "class_weights", "sampling", "metric", "keep",
 )  # fmt: skip
 
 

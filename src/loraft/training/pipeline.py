@@ -46,6 +46,7 @@ from loraft.training import memory
 from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, TrainingClock
 from loraft.training.checkpoints import BestStep, finished_training, load_best, save_adapter, step_of
 from loraft.training.dataset import prepare
+from loraft.training.earlier_result import earlier_result
 from loraft.training.learning_rate import learning_rate
 from loraft.training.measured import Measured
 from loraft.training.model_card import CARD_FILE, model_card
@@ -88,6 +89,8 @@ class TrainingInputs:
 def train(config: Config, *, force: bool = False, resume: bool = False, quiet: bool = False) -> RunResult:
     """Fine-tunes an adapter and judges it on the test split before and after.
 
+    Where the run is finished, with this config and these rows, its result is returned and nothing is written.
+
     Args:
         config: everything that the result depends on.
         force: delete an earlier run of the same name.
@@ -110,6 +113,8 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
         (2, 8)
     """
     refuse_missing_trackers(config)
+    if not force and (earlier := earlier_result(config)) is not None:
+        return earlier
     config = of_its_version(config, run_of(config).config_path) if resume else config
     start = starting_point(config)
     splits = training_splits(config)
@@ -295,11 +300,11 @@ def fit_adapter(
             trainer = train_halving(build_trainer, model, run.checkpoints, checkpoint)
     model.eval()
     best = trainer.state.best_model_checkpoint
-    step, score = None if best is None else step_of(Path(best)), trainer.state.best_metric
-    of_step = (
-        row["eval_macro_f1"] for row in trainer.state.log_history if row["step"] == step and "eval_macro_f1" in row
-    )
-    best_step = BestStep(step, next(of_step, score), score)
+    last = trainer.state.global_step if config.train.keep == "last" else None
+    step, key = last if best is None else step_of(Path(best)), f"eval_{data.metric.key}"
+    of_step: dict[str, Any] = next((row for row in trainer.state.log_history if row["step"] == step and key in row), {})
+    score = of_step.get(key, trainer.state.best_metric)
+    best_step = BestStep(step, of_step.get("eval_macro_f1", score), score)
     return Measured(trainer, clock, peak, data, checkpoint).report(
         config.lora, counts, best_step, trainer.args.learning_rate
     )

@@ -39,10 +39,11 @@ class TrainReport:
         seconds: of training, evaluations and checkpoints among them; of a joint training an equal share.
         resumed_from_step: None where it was not resumed.
         steps: optimizer steps.
-        best_step: after which the adapter scored best on validation; None where nothing was saved.
+        best_step: whose weights are kept: after it the adapter scored best on validation, or with `kept` "last" it is
+            the last one; None where nothing was saved.
         validation_macro_f1: of that step, a fraction.
-        validation_score: `train.metric` after that step, which chose it; None in files of earlier versions, which chose
-            by macro F1.
+        validation_score: `train.metric` after that step, which chose it with `kept` "best"; None in files of earlier
+            versions, which chose by macro F1.
         tokens_computed: that went through the backbone.
         truncated: training sentences that were shortened to fit the prompt.
         cut: share of all their tokens that were left out; None in files of earlier versions.
@@ -51,6 +52,7 @@ class TrainReport:
         alpha_policy: how the scale of the update follows the rank, in words.
         joint: None where the adapter was trained alone.
         learning_rate: the highest of the schedule; None in files of earlier versions.
+        kept: `train.keep`; files of earlier versions lack it and kept the best.
     """
 
     seconds: float
@@ -68,6 +70,7 @@ class TrainReport:
     learning_rate: float | None = None
     validation_score: float | None = None
     cut: float | None = None
+    kept: str = "best"
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from loraft.config.resolve import resolve
 from loraft.data.dataset import Split
 from loraft.data.records import Example
-from loraft.errors import DataError
+from loraft.errors import ConfigError, DataError
 from loraft.studies.fewshot.demonstrations import draws, nearest
 
 TRAIN = [
@@ -22,8 +23,28 @@ def split(rows: list[tuple[str, int]], name: str = "train") -> Split:
     return Split(name, tuple(Example(text, label, n) for n, (text, label) in enumerate(rows, start=1)), f"{name}.jsonl")
 
 
-def make(selection: str = "random", most: int = 8, repeats: int = 4, seed: int = 1):
-    return draws(split(TRAIN), split(TEST, "test"), max_shots=most, repeats=repeats, selection=selection, seed=seed)
+def make(selection: str = "random", most: int = 8, repeats: int = 4, seed: int = 1, order: str = "shuffled"):
+    return draws(
+        split(TRAIN), split(TEST, "test"), max_shots=most, repeats=repeats, selection=selection, seed=seed, order=order
+    )
+
+
+def test_with_the_tutorial_n_shots_are_the_first_n_of_one_shuffled_list() -> None:
+    section = resolve(preset="tutorial").fewshot
+    assert (section.selection, section.order) == ("random", "drawn")
+    for draw in make(section.selection, order=section.order):
+        (shuffled,) = draw.rows(8)
+        assert shuffled.tolist() != sorted(shuffled)
+        for n in section.shots:  # `sampled_few_shot_examples[:n]` in its notebook
+            assert draw.rows(n).tolist() == [shuffled[:n].tolist()]
+    assert any(draw.rows(8)[0, :2].tolist() != draw.rows(2)[0].tolist() for draw in make())  # by default they mix
+
+
+def test_draws_of_the_nearest_in_their_own_order_would_all_be_the_same() -> None:
+    with pytest.raises(ConfigError, match=r"order=drawn .* repeats is 5; set repeats=1 or order=shuffled"):
+        resolve(preset="tutorial", overrides=["fewshot.selection=nearest"])
+    one = resolve(preset="tutorial", overrides=["fewshot.selection=nearest", "fewshot.repeats=1"]).fewshot
+    assert (one.selection, one.repeats) == ("nearest", 1)
 
 
 @pytest.mark.parametrize("selection", ["random", "balanced", "nearest"])

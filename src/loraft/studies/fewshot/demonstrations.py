@@ -37,7 +37,9 @@ class Draw:
         return np.asarray(self.chosen[:, :shots][:, np.argsort(self.sort_key[:shots])])
 
 
-def draws(train: Split, test: Split, *, max_shots: int, repeats: int, selection: str, seed: int) -> list[Draw]:
+def draws(
+    train: Split, test: Split, *, max_shots: int, repeats: int, selection: str, seed: int, order: str = "shuffled"
+) -> list[Draw]:
     """Draws of demonstrations, each determined by the seed and its number.
 
     The first k demonstrations of a draw do not depend on `max_shots`.
@@ -51,6 +53,7 @@ def draws(train: Split, test: Split, *, max_shots: int, repeats: int, selection:
             takes the sentences most similar to each test row, without copies of it, since their label would be the
             answer. Draws of `nearest` differ only in the order of the prompt.
         seed: of choice and order.
+        order: `shuffled`: each further demonstration stands at a random place among the others; `drawn`: behind them.
 
     Raises:
         DataError: there are fewer than M different sentences.
@@ -74,7 +77,8 @@ def draws(train: Split, test: Split, *, max_shots: int, repeats: int, selection:
             chosen_RM = _balanced(train.labels, distinct, max_shots, generator)[None]
         else:
             chosen_RM = generator.permutation(distinct)[None, :max_shots]
-        drawn.append(Draw(chosen_RM, np.random.default_rng([seed, number, 1]).random(max_shots)))
+        key_M = np.random.default_rng([seed, number, 1]).random(max_shots)
+        drawn.append(Draw(chosen_RM, key_M if order == "shuffled" else np.arange(max_shots, dtype=np.float64)))
     return drawn
 
 

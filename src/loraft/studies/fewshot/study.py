@@ -125,9 +125,8 @@ def _fewshot(
     if adapter_run is not None and adapter_run.finished:
         trained = load_config(adapter_run.config_path)
         manifest.check_drawn(manifest.read(adapter_run.adapter), trained, config, test)
-    drawn = draws(
-        train, test, max_shots=shots[-1], repeats=section.repeats, selection=section.selection, seed=config.seed
-    )
+    drawn = draws(train, test, max_shots=shots[-1], repeats=section.repeats, selection=section.selection,
+                  seed=config.seed, order=section.order)  # fmt: skip
     tokens = check_context(config, train, test, drawn, shots)
     jobs = list(plan(section, shots, adapter=adapter_run is not None, adapter_shots=adapter_shots))
     sources = _sources(train, test, adapter_run)
