@@ -74,3 +74,8 @@ def test_nf4s_levels_in_the_picture_are_those_of_bitsandbytes() -> None:
     from bitsandbytes.functional import get_4bit_type
 
     assert PICTURES["nf4_levels"]() == pytest.approx(get_4bit_type("nf4", device="cpu").numpy(), abs=1e-6)
+
+
+def test_the_memory_in_the_picture_is_that_of_the_page() -> None:
+    bars = [round(sum(parts.values()), 2) for parts in PICTURES["memory_in_gib"]().values()]
+    assert f"\n{bars}\n" in (ROOT / "docs" / "lora.md").read_text(encoding="utf-8")
