@@ -201,7 +201,7 @@ def of_data(folder: Path) -> Document:
         subtitle=f"{data.rows:,} rows, task {data.task}, {labels}",
         sections=[
             ("Rows", rows),
-            ("Lengths", [dataset_tables.lengths(data), *images(statistics.plots), dataset_tables.longest(data)]),
+            ("Lengths", [*dataset_tables.length_tables(data), *images(statistics.plots), dataset_tables.longest(data)]),
             ("Leaks and conflicts", others),
         ],
     )
