@@ -206,7 +206,7 @@ def of_data(folder: Path) -> Document:
         subtitle=f"{data.rows:,} rows, task {data.task}, {labels}",
         sections=[
             ("Rows", rows),
-            ("Lengths", [dataset_tables.lengths(data), *images(statistics.plots), dataset_tables.longest(data)]),
+            ("Lengths", [*dataset_tables.length_tables(data), *images(statistics.plots), dataset_tables.longest(data)]),
             ("Leaks and conflicts", others),
         ],
         labels=[*data.labels, *data.shares.rows],

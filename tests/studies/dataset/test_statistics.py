@@ -106,6 +106,18 @@ def test_rows_are_seen_whole_whatever_training_would_leave_out(source: Path, tmp
     assert describe(source, tmp_path, *overrides) == describe(source, tmp_path)
 
 
+def test_shares_up_to_n_words_count_every_row_and_words_between_blanks(source: Path, tmp_path: Path) -> None:
+    found = describe(source, tmp_path)
+    counts = {name: [len(text.split()) for text, *_ in rows] for name, rows in ROWS.items()}
+    counts["all"] = [n for of_split in counts.values() for n in of_split]
+    assert found.words_up_to == {
+        name: {n: sum(count <= n for count in of_split) / len(of_split) for n in (5, 10, 15, 20, 30)}
+        for name, of_split in counts.items()
+    }
+    assert found.words_up_to["train"][5] == 1 / 6  # "bình thường ." alone has at most 5 words
+    assert DatasetStatistics.of(DatasetFolder(Path(found.path))) == found  # JSON has text as keys
+
+
 def test_lengths_are_in_words_and_quantiles_are_lengths_that_occur(source: Path, tmp_path: Path) -> None:
     found = describe(source, tmp_path)
     words = sorted(len(text.split()) for rows in ROWS.values() for text, *_ in rows)
@@ -163,7 +175,7 @@ def test_one_file_is_one_split_and_a_table_without_a_second_column(tmp_path: Pat
     assert [split.name for split in found.splits] == ["train"]
     assert (found.by, found.leaks) == (None, ())
     assert cells(shares(found))[1] == [["total", "50.00", "0.00", "50.00", "100.00"]]
-    assert len(data_tables(found)) == 4  # nothing to say of leaks and conflicts
+    assert len(data_tables(found)) == 5  # nothing to say of leaks and conflicts
     (note,) = found.notes
     assert note.startswith(f"no validation and no test split: {path}: one file holds one split")
     assert note.endswith("; --set 'data.split=[0.8, 0.1, 0.1]' draws what is missing from the train split")

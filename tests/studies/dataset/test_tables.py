@@ -71,6 +71,15 @@ def test_shares_are_percent_of_all_rows_with_totals(data: DatasetStatistics) -> 
     )  # fmt: skip
 
 
+def test_shares_up_to_n_words_are_a_table_where_the_file_has_them(data: DatasetStatistics) -> None:
+    shares = {"train": {5: 0.25, 15: 0.691}, "all": {5: 0.3, 15: 1.0}}
+    with_shares = tables.length_tables(replace(data, words_up_to=shares))
+    assert cells(with_shares[-1]) == (
+        ["rows with at most n words", "n = 5", "n = 15"], [["train", "25.0%", "69.1%"], ["all", "30.0%", "100.0%"]]
+    )  # fmt: skip
+    assert len(with_shares) == len(tables.length_tables(data)) + 1  # which has no shares, as a file of before
+
+
 def test_many_labels_are_rows_and_a_part_of_them_is_shown(data: DatasetStatistics) -> None:
     names = tuple(f"nhãn {n:02}" for n in range(80))
     split = replace(data.splits[0], labels={name: n for n, name in enumerate(names)})

@@ -13,6 +13,7 @@ from loraft.runs.records import Flat, record_from
 from loraft.runs.study_folders import DatasetFolder
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
+UP_TO = (5, 10, 15, 20, 30)  # words
 _PLACE = ("split", "row", "text")
 
 
@@ -43,6 +44,11 @@ class Lengths(Flat, quantiles=map(quantile_name, QUANTILES)):
         ordered = np.sort(lengths_N)
         quantiles = {quantile_name(q): int(ordered[max(0, math.ceil(q * len(ordered)) - 1)]) for q in QUANTILES}
         return cls(float(lengths_N.mean()), quantiles, int(ordered[-1]))
+
+
+def shares_up_to(words_N: npt.NDArray[np.int64]) -> dict[int, float]:
+    """For each n of `UP_TO` the share of N rows that have at most n words."""
+    return {n: float((words_N <= n).mean()) for n in UP_TO}
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,8 @@ class DatasetStatistics:
         tokens: lengths in tokens; None where they were not measured.
         notes: sentences on what is not described, and why.
         drawn: the keys by which the splits are drawn; None for the source's own.
+        words_up_to: by split and of all rows (key "all"), by n, the share of rows with at most n words between blanks;
+            empty in files of before there was this field.
     """
 
     kind: Literal["data"] = field(default="data", kw_only=True)  # first in the file
@@ -156,6 +164,7 @@ class DatasetStatistics:
     tokens: TokenLengths | None
     notes: tuple[str, ...]
     drawn: str | None = None
+    words_up_to: dict[str, dict[int, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: DatasetFolder) -> Self:

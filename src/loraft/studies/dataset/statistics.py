@@ -38,6 +38,7 @@ from loraft.studies.dataset.records import (
     LongRow,
     SplitStatistics,
     TokenLengths,
+    shares_up_to,
 )
 
 SPLITS = ("train", "validation", "test")
@@ -70,6 +71,8 @@ def describe(
     label_N = np.concatenate([split.labels for split in splits])
     column, names, by_N = second_column(config, splits, by)
     words_N = np.fromiter((len(text.split()) for split in splits for text in split.texts), np.int64)
+    ends = np.cumsum([len(split) for split in splits])[:-1]
+    words_of = dict(zip([split.name for split in splits], np.split(words_N, ends), strict=True)) | {"all": words_N}
     label_column = config.data.label_column or config.prompt.label_column or "label"
     measured = None
     if tokens:
@@ -99,6 +102,7 @@ def describe(
         tokens=measured,
         notes=tuple(notes),
         drawn=_drawn(config),
+        words_up_to={name: shares_up_to(part) for name, part in words_of.items()},
     )
     columns: dict[str, tuple[Sequence[str], Ints]] = {label_column: (labels, label_N)}
     if column:

@@ -94,6 +94,15 @@ def lengths(data: DatasetStatistics) -> Table:
     return table
 
 
+def words_up_to(data: DatasetStatistics) -> Table:
+    """The share of the rows of each split that have at most n words between blanks."""
+    shares = data.words_up_to
+    table = number_table("rows with at most n words", *(f"n = {n}" for n in shares["all"]))
+    for name, of_split in shares.items():
+        add_row(table, name, *(f"{share:.1%}" for share in of_split.values()))
+    return table
+
+
 def leaks(pairs: Sequence[Leaks]) -> Table:
     """Numbers of rows of one split that are in another, exactly or nearly."""
     table = number_table("leaks", "the same sentence", "nearly the same")
@@ -173,8 +182,13 @@ def near_copies(data: DatasetStatistics) -> Table:
 
 def data_tables(data: DatasetStatistics) -> list[Table]:
     """All tables that are not empty, in the order in which they are printed."""
-    tables = [*row_tables(data), lengths(data), *leak_tables(data), *conflict_tables(data)]
+    tables = [*row_tables(data), *length_tables(data), *leak_tables(data), *conflict_tables(data)]
     return [*tables, longest(data)]
+
+
+def length_tables(data: DatasetStatistics) -> list[Table]:
+    """The tables of sentence lengths; the shares by number of words where the file has them."""
+    return [lengths(data), *([words_up_to(data)] if data.words_up_to else [])]
 
 
 def row_tables(data: DatasetStatistics) -> list[Table]:
