@@ -19,6 +19,7 @@ COLUMNS = {
     "", "baseline", "score", "shown to be", "label", "true", "predicted", "probabilities", "training", "value", "notes",
     "against the best", "best", "weights", "split", "length", "leaks", "the same sentence", "nearly the same",
     "longest rows", "label, the rarest first", "training rows in the prompt", "why", "fold",
+    "rows with at most n words",
 }  # fmt: skip
 
 
@@ -32,7 +33,8 @@ def table() -> list[tuple[re.Pattern[str], str]]:
 def _pattern(english: str) -> re.Pattern[str]:
     pieces = re.split(r"\{(\w+)\}", english)  # text and names by turns
     stands_for = [r"[\d,.]+%?" if len(one) == 1 else ".+?" for one in pieces]  # only names of one letter are numbers
-    made = [f"(?P<{one}>{stands_for[i]})" if i % 2 else re.escape(one) for i, one in enumerate(pieces)]
+    plain = [re.escape(one).replace(r"\ ", r"\s") for one in pieces]  # a head may be broken into lines
+    made = [f"(?P<{one}>{stands_for[i]})" if i % 2 else plain[i] for i, one in enumerate(pieces)]
     return re.compile("".join(made), re.DOTALL)
 
 
