@@ -31,3 +31,18 @@ def test_report_of_nothing_names_what_is_there(tmp_path: Path, loraft_says: Says
     code, _, err = loraft_says("report", "nghien-cuu", "--output", str(tmp_path))
     assert code == 1
     assert "did you mean nghiên-cứu?" in err
+
+
+def test_report_speaks_vietnamese_where_asked_and_no_other_language(tmp_path: Path, loraft_says: Says) -> None:
+    folder = make_run(tmp_path / "chạy")
+    assert loraft_says("report", str(folder), "--lang", "vi")[0] == 0
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert '<html lang="vi">' in page
+    assert "<h2>Kết quả</h2>" in page
+    assert loraft_says("report", str(folder))[0] == 0
+    assert '<html lang="en">' in (folder / "report.html").read_text(encoding="utf-8")
+    assert "## Kết quả" in loraft_says("report", str(folder), "--lang", "vi", "--markdown")[1]
+    assert loraft_says("report", str(folder), "--lang", "fr")[::2] == (
+        2,
+        "error: --lang: not allowed (got 'fr'); one of en, vi\n",
+    )

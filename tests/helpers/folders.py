@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers.records import record
+from helpers.records import report as judgement
 from loraft.config.resolve import resolve
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import SplitSummary
@@ -12,14 +13,17 @@ from loraft.evaluation.classification_report import classification_report
 from loraft.evaluation.figures import draw_run_figures
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
-from loraft.runs.predictions import PredictedRow, write_rows
+from loraft.runs.predictions import PredictedRow, RunPredictions, write_rows
 from loraft.runs.records import write_record
 from loraft.runs.run import Run
-from loraft.runs.study_folders import FewshotFolder
+from loraft.runs.study_folders import FewshotFolder, SweepFolder
 from loraft.studies.dataset import statistics
 from loraft.studies.fewshot.figures import fewshot_curve
 from loraft.studies.fewshot.records import FewshotResult
 from loraft.studies.fewshot.summary import ADAPTER, BACKBONE, compare_best, summarise, verdict
+from loraft.studies.sweep.figures import sweep_curve
+from loraft.studies.sweep.ranking import rank_settings
+from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
 from loraft.training.results import ParameterCounts, RunResult, TrainReport
 
 LABELS = ["tiêu cực", "trung tính", "tích cực"]
@@ -110,3 +114,36 @@ def make_data(folder: Path) -> Path:
     """The folder of the bundled data's statistics, by topic."""
     config = resolve(overrides=[f"output={folder}", "prompt.task=topic"])
     return Path(statistics.describe(config, near=False, tokens=False).path)
+
+
+def make_sweep(folder: Path) -> Path:
+    """A sweep over three ranks and two seeds, of which the last rank failed."""
+    references, probs = answers()
+    trials, told = [], {}
+    for number, (rank, seed) in enumerate((rank, seed) for rank in (1, 2) for seed in (1, 2)):
+        name, gain = f"r{rank}-s{seed}", rank / 100 - seed / 400
+        judged = judgement(0.6 + gain, half=0.02)
+        measured = TrialScores(
+            judged.scores, judged.intervals, n=40, trainable_parameters=106_496 * rank, steps=20, seconds=9.5,
+            validation_macro_f1=0.5 + gain, resumed_from_step=None, peak_memory_mib=None if rank == 1 else 512,
+        )  # fmt: skip
+        settings = {"lora.r": rank, "seed": seed}
+        trials.append(TrialRecord(name, f"runs/quét/{name}", settings, "fixed, alpha 32", "finished", measured))
+        told[name] = RunPredictions(
+            Path(name), tuple(LABELS), tuple(range(40)), ("câu",) * 40, references, np.roll(probs.argmax(1), number)
+        )
+    for seed in (1, 2):
+        name, settings = f"r4-s{seed}", {"lora.r": 4, "seed": seed}
+        error = "out of memory <hết bộ nhớ>"
+        trials.append(TrialRecord(name, f"runs/quét/{name}", settings, "fixed, alpha 32", "failed", error=error))
+    ranking = rank_settings(trials, told, 0.95)
+    result = SweepResult(
+        path=str(folder), backbone="loraft-vi-tiny", quant="none", data="feedback", task="sentiment",
+        labels=tuple(LABELS), keys=("lora.r", "seed"), alpha_policies=("fixed, alpha 32",), confidence=0.95,
+        trials=tuple(trials), settings=ranking.settings, best_setting=ranking.best_setting, best=ranking.best,
+    )  # fmt: skip
+    sweep = SweepFolder(folder)
+    write_text(sweep.config_path, dump_config(resolve()))
+    sweep_curve(result, sweep.figure_path)
+    sweep.finish(result)
+    return folder

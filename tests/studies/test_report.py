@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.baselines import NOTE, ROWS, noted
-from helpers.folders import HOSTILE, LABELS, answers, make_data, make_fewshot, make_run
-from helpers.records import report as judgement
+from helpers.folders import HOSTILE, LABELS, answers, make_data, make_fewshot, make_run, make_sweep
 
 import loraft
 from loraft.config.resolve import load_config, resolve
@@ -26,53 +25,18 @@ from loraft.errors import ConfigError, RunError
 from loraft.evaluation.explanation import Explanation, Explanations, WordEffect
 from loraft.models.peft_code import peft_code
 from loraft.runs.atomic_files import write_text
-from loraft.runs.predictions import PredictedRow, RunPredictions, mistakes, read_rows
+from loraft.runs.predictions import PredictedRow, mistakes, read_rows
 from loraft.runs.records import write_record
 from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies import report
 from loraft.studies.dataset import statistics
 from loraft.studies.run_report import _words
-from loraft.studies.sweep.figures import sweep_curve
-from loraft.studies.sweep.ranking import rank_settings
-from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
+from loraft.studies.sweep.records import SweepResult
 from loraft.studies.sweep.tables import sweep_notes
 from loraft.training.results import RunResult
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-def make_sweep(folder: Path) -> Path:
-    """A sweep over three ranks and two seeds, of which the last rank failed."""
-    references, probs = answers()
-    trials, told = [], {}
-    for number, (rank, seed) in enumerate((rank, seed) for rank in (1, 2) for seed in (1, 2)):
-        name, gain = f"r{rank}-s{seed}", rank / 100 - seed / 400
-        judged = judgement(0.6 + gain, half=0.02)
-        measured = TrialScores(
-            judged.scores, judged.intervals, n=40, trainable_parameters=106_496 * rank, steps=20, seconds=9.5,
-            validation_macro_f1=0.5 + gain, resumed_from_step=None, peak_memory_mib=None if rank == 1 else 512,
-        )  # fmt: skip
-        settings = {"lora.r": rank, "seed": seed}
-        trials.append(TrialRecord(name, f"runs/quét/{name}", settings, "fixed, alpha 32", "finished", measured))
-        told[name] = RunPredictions(
-            Path(name), tuple(LABELS), tuple(range(40)), ("câu",) * 40, references, np.roll(probs.argmax(1), number)
-        )
-    for seed in (1, 2):
-        name, settings = f"r4-s{seed}", {"lora.r": 4, "seed": seed}
-        error = "out of memory <hết bộ nhớ>"
-        trials.append(TrialRecord(name, f"runs/quét/{name}", settings, "fixed, alpha 32", "failed", error=error))
-    ranking = rank_settings(trials, told, 0.95)
-    result = SweepResult(
-        path=str(folder), backbone="loraft-vi-tiny", quant="none", data="feedback", task="sentiment",
-        labels=tuple(LABELS), keys=("lora.r", "seed"), alpha_policies=("fixed, alpha 32",), confidence=0.95,
-        trials=tuple(trials), settings=ranking.settings, best_setting=ranking.best_setting, best=ranking.best,
-    )  # fmt: skip
-    sweep = SweepFolder(folder)
-    write_text(sweep.config_path, dump_config(resolve()))
-    sweep_curve(result, sweep.figure_path)
-    sweep.finish(result)
-    return folder
 
 
 MAKERS = {"run": make_run, "fewshot": make_fewshot, "sweep": make_sweep, "data": make_data}

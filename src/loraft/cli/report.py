@@ -9,6 +9,8 @@ from loraft.cli.options import Output, complete_work
 from loraft.errors import ConfigError
 from loraft.visible import visible
 
+LANGUAGES = ("en", "vi")
+
 
 def report(
     what: Annotated[
@@ -25,6 +27,9 @@ def report(
         typer.Option("--to", metavar="FILE", help="File of the page.", show_default="report.html in the folder"),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print tables and notes in Markdown instead.")] = False,
+    lang: Annotated[
+        str, typer.Option(help="Language of the report: en or vi.", autocompletion=lambda: list(LANGUAGES))
+    ] = "en",
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is no report.")] = False,
     output: Output = None,
 ) -> None:
@@ -39,14 +44,16 @@ def report(
     from loraft.runs.atomic_files import is_stream
     from loraft.studies import report
 
+    if lang not in LANGUAGES:
+        raise ConfigError(f"--lang: not allowed (got {lang!r}); one of {', '.join(LANGUAGES)}")
     if markdown and to is not None:
         raise ConfigError(
             "--markdown and --to: Markdown goes to stdout (got both); leave --to out and redirect stdout to a file"
         )
     folder = report.find(what, Path(output or "runs"))
     if markdown:
-        print(report.markdown(folder), end="")
+        print(report.markdown(folder, lang), end="")
     else:
-        path = report.write_page(folder, to, force=force)
+        path = report.write_page(folder, to, force=force, language=lang)
         if not is_stream(path):  # on /dev/stdout the page is the result
             print(visible(str(path)))

@@ -5,7 +5,7 @@ The page needs no other file: no script, no network, images inside. Its layout a
 
 import base64
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,18 +51,27 @@ Part = str | Table | Image | Code  # a string is a paragraph
 
 @dataclass(frozen=True)
 class Document:
-    """A report before it is rendered. Sections without parts are left out."""
+    """A report before it is rendered. Sections without parts are left out.
+
+    Attributes:
+        title, subtitle: of the page.
+        sections: heading and parts of each.
+        labels: names that the user gave, which no translation changes.
+        language: of the texts, as in `<html lang>`.
+    """
 
     title: str
     subtitle: str
-    sections: Sequence[tuple[str, Sequence[Part]]]  # heading and parts
+    sections: Sequence[tuple[str, Sequence[Part]]]
+    labels: Collection[str] = ()
+    language: str = "en"
 
 
 def page(document: Document) -> str:
     """The whole document as HTML; every text in it is escaped once, by the template."""
     sections = [(head, list(_views(parts))) for head, parts in document.sections if parts]
     template = TEMPLATES.get_template("page.html.jinja")
-    made = template.render(title=document.title, subtitle=document.subtitle, sections=sections)
+    made = template.render(document=document, sections=sections)
     return visible(made)
 
 

@@ -31,6 +31,7 @@ from loraft.studies.dataset.records import DatasetStatistics
 from loraft.studies.fewshot import tables as fewshot_tables
 from loraft.studies.fewshot.records import FewshotResult
 from loraft.studies.report_sections import config_and_environment, images, made_from, sources
+from loraft.studies.report_words import in_vietnamese
 from loraft.studies.run_report import of_run
 from loraft.studies.sweep import curve_tables, fold_tables
 from loraft.studies.sweep import tables as sweep_tables
@@ -40,13 +41,14 @@ from loraft.studies.sweep.records import SweepResult
 from loraft.training.model_card import SENTENCE
 
 
-def write_page(folder: Path, to: Path | None = None, *, force: bool = False) -> Path:
+def write_page(folder: Path, to: Path | None = None, *, force: bool = False, language: str = "en") -> Path:
     """Writes the report as one HTML file and returns its path.
 
     Args:
         folder: directory of a finished run or study, or of a data source's statistics, as `find` returns it.
         to: the file; by default `report.html` in the directory.
         force: replace a file that is no report.
+        language: of its words, en or vi.
 
     Raises:
         ConfigError: `to` is a folder, a file of a run, or a foreign file.
@@ -58,18 +60,18 @@ def write_page(folder: Path, to: Path | None = None, *, force: bool = False) -> 
     check_target(
         path, "--to", own=lambda file: page.MARK in head(file) or file.resolve() == inside.resolve(), force=force
     )
-    text = page.page(document(folder))
+    text = page.page(document(folder, language))
     with writing(path, "--to") as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
     return path
 
 
-def markdown(folder: Path) -> str:
+def markdown(folder: Path, language: str = "en") -> str:
     """The report's tables and notes in Markdown, for papers and READMEs."""
-    return page.markdown(document(folder))
+    return page.markdown(document(folder, language))
 
 
-def document(folder: Path) -> Document:
+def document(folder: Path, language: str = "en") -> Document:
     """The report on a directory, before it is rendered.
 
     Raises:
@@ -77,7 +79,7 @@ def document(folder: Path) -> Document:
     """
     for file, make in KINDS.items():
         if (folder / file).exists():  # a folder of that name, too: reading it says what is wrong
-            return make(folder)
+            return in_vietnamese(make(folder)) if language == "vi" else make(folder)
     remedy = "the same command with --resume finishes what was interrupted"
     if (found := Run(folder)).result_is_aside or working_there(folder):
         remedy = found.way_on
@@ -129,6 +131,7 @@ def of_fewshot(folder: Path) -> Document:
             ("Data", [sources(result.data)]),
             ("Config", config_and_environment(study)),
         ],
+        labels=result.labels,
     )
 
 
@@ -153,6 +156,7 @@ def of_sweep(folder: Path) -> Document:
             ("How to use the best trial", usage),
             ("Config", config_and_environment(sweep)),
         ],
+        labels=result.labels,
     )
 
 
@@ -182,6 +186,7 @@ def of_folds(folder: Path) -> Document:
             ("Confusion", [evaluation_tables.confusion(result.report)]),
             ("Config", config_and_environment(folds)),
         ],
+        labels=result.labels,
     )
 
 
@@ -204,6 +209,7 @@ def of_data(folder: Path) -> Document:
             ("Lengths", [*dataset_tables.length_tables(data), *images(statistics.plots), dataset_tables.longest(data)]),
             ("Leaks and conflicts", others),
         ],
+        labels=[*data.labels, *data.shares.rows],
     )
 
 
@@ -220,6 +226,7 @@ def of_audit(folder: Path) -> Document:
             ("Same or nearly same sentences with several labels", audit_tables.page_conflicts(result)),
             ("Config", config_and_environment(found)),
         ],
+        labels=result.labels,
     )
 
 

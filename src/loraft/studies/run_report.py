@@ -65,6 +65,7 @@ def of_run(folder: Path) -> Document:
             ("Data", [sources(result.data)]),
             ("Config", config_and_environment(run)),
         ],
+        labels=result.labels,
     )
 
 
