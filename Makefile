@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
 FUZZ_MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test fuzz check lint format types bench bench-smollm2 bench-vsfc soak clean
+.PHONY: help install train test fuzz check lint format types docs bench bench-smollm2 bench-vsfc soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,10 @@ format: $(STAMP) ## put style and format right
 types: $(STAMP) ## check types
 	$(BIN)/mypy
 
+docs: $(STAMP) ## build the documentation as pages to read, offline, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "docs: site/index.html"
+
 bench: $(STAMP) ## measure loraft beside other tools and write docs/performance.md; DATA=<folder> for other rows
 	$(BIN)/python benchmarks/speed.py $(if $(DATA),--data "$(DATA)")
 	$(BIN)/python benchmarks/performance.py
@@ -65,5 +69,5 @@ soak: $(STAMP) ## memory of a million rows and of 200 trials, an hour or more; w
 	$(BIN)/python benchmarks/soak.py
 
 clean: ## remove environment and caches; runs/ stays
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site
 	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

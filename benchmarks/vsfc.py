@@ -147,6 +147,8 @@ def show(record: dict[str, Any]) -> None:
         runs = f"median of {len(results)}" if len(results) > 1 else "1 run"
         if quant not in OTHERS:
             zero = [statistics.median(run["before"][key] for run in results) for key in METRICS]
+            if quant in record.get("zero_shot", {}):  # measured later, see study_records.py
+                zero = [record["zero_shot"][quant][key] for key in METRICS]
             backbone = "backbone, zero-shot" if quant == "none" else "backbone in NF4, zero-shot"
             table.add_row(backbone, *(f"{value:.4f}" for value in zero), "", "", "")
         table.add_row(

@@ -70,7 +70,7 @@ def resolve(
     Raises:
         ConfigError: a file cannot be read; or keys or values are wrong, and then all of them are in one message.
 
-    Example:
+    Examples:
         >>> import loraft
         >>> config = loraft.resolve(overrides=["lora.r=8"], flags={"quant.method": "nf4"})
         >>> config.lora.r, config.quant.method, config.prompt.labels
@@ -104,7 +104,7 @@ def load_config(path: str | Path) -> Config:
     Raises:
         ConfigError: the file is missing, not YAML, not whole, or does not fit this version's config.
 
-    Example:
+    Examples:
         >>> import loraft
         >>> loraft.load_config(f"{run}/config.yaml").lora.r
         1

@@ -270,7 +270,7 @@ class OutputSection(Section):
 class Config(Section):
     """All settings that a run depends on. Frozen: `resolve` makes one, and `model_copy(update=...)` another.
 
-    Example:
+    Examples:
         >>> import loraft
         >>> loraft.Config().lora.r, loraft.Config().seed
         (16, 42)

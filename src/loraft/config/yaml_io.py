@@ -21,7 +21,7 @@ DEEPEST = 50  # levels of lists and mappings; PyYAML reads each by recursion
 def dump_config(config: Config) -> str:
     """The whole config as YAML, from which `load_config` makes an equal one.
 
-    Example:
+    Examples:
         >>> import loraft
         >>> print(loraft.dump_config(loraft.resolve()).splitlines()[0])
         preset: quickstart

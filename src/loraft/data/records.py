@@ -30,7 +30,7 @@ class BadRow:
 
     `hint` is the end of the reason that says what to do, which a message about many rows says once.
 
-    Example:
+    Examples:
         >>> import loraft
         >>> loraft.BadRow(row=7, reason="no text")
         BadRow(row=7, reason='no text')
@@ -48,7 +48,7 @@ class Example:
     With `prompt.kind=multilabel` the label is the tuple of the ids of all its labels in ascending order, and may be
     empty.
 
-    Example:
+    Examples:
         >>> import loraft
         >>> loraft.Example("thầy dạy hay", row=1, extra={"mã": "a1"})
         Example(text='thầy dạy hay', label=None, row=1, extra={'mã': 'a1'})

@@ -47,7 +47,7 @@ class Classifier:
         calibration: of its probabilities; by biases it can change labels.
         lock: held while the model computes; classifiers that share a model share it.
 
-    Example:
+    Examples:
         >>> import loraft
         >>> classifier = loraft.load(run)
         >>> labels = [found.label for found in classifier.predict(["cô nhiệt tình", "phòng học nóng"])]
@@ -167,7 +167,7 @@ def load(run: str | Path, *, config: Config | None = None) -> Classifier:
         RunError: the run is not finished, or was trained with another backbone, prompt or labels than `config` has.
         BackboneError: the backbone or the adapter cannot be loaded.
 
-    Example:
+    Examples:
         >>> import loraft
         >>> classifier = loraft.load(run)
         >>> classifier.predict("thầy giảng bài rất dễ hiểu")[0].label

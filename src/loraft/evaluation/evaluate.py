@@ -92,7 +92,7 @@ def evaluate(
         BackboneError: the adapter cannot be loaded, or does not fit the backbone.
         DataError: the split cannot be read.
 
-    Example:
+    Examples:
         >>> import loraft
         >>> config = loraft.resolve(overrides=["data.max_test_rows=20"])
         >>> found = loraft.evaluate(config=config, zero_shot=True)

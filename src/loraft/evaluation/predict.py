@@ -64,7 +64,7 @@ class Prediction:
         error: why the row could not be read; None for a good row.
         set: with `sets` the labels of which one is right with that probability; else None.
 
-    Example:
+    Examples:
         >>> import loraft
         >>> loraft.Prediction(row=1, text="thầy dạy hay", label="positive", probs={"positive": 0.9, "negative": 0.1})
         Prediction(row=1, text='thầy dạy hay', label='positive', probs={'positive': 0.9, 'negative': 0.1}, extra={},
@@ -234,7 +234,7 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
             rows were set aside.
         BackboneError: the adapter cannot be loaded, or does not fit the backbone.
 
-    Example:
+    Examples:
         >>> import loraft
         >>> for found in loraft.predict("thầy giảng bài rất dễ hiểu", run=run):
         ...     print(found.label, round(sum(found.probs.values()), 6))

@@ -20,7 +20,7 @@ MANIFEST_FILE = HUB_RUN.file  # beside the adapter
 class Run(RunFolder):
     """The directory of one training run.
 
-    Example:
+    Examples:
         >>> import loraft
         >>> found = loraft.Run.open(run)
         >>> found.finished, found.read_labels()

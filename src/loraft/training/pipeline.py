@@ -104,7 +104,7 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
     Raises:
         LoraftError: for anything the user can mend; nothing half-written then counts as finished.
 
-    Example:
+    Examples:
         >>> import loraft
         >>> config = loraft.resolve(overrides=["train.max_steps=2", "data.max_train_rows=32", "data.max_eval_rows=8",
         ...                                    "data.max_test_rows=8", f"output={folder}", "name=thử"])

@@ -143,7 +143,7 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
     Raises:
         RunError: fewer than two runs, the same run twice, a run that is not finished, or different test rows or labels.
 
-    Example:
+    Examples:
         >>> import loraft
         >>> found = loraft.compare([first, second])
         >>> found.n, sorted(found.others[0].difference)

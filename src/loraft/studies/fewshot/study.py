@@ -95,7 +95,7 @@ def fewshot(
             any measurement.
         RunError: a study of that name exists, or the run is not finished or does not match.
 
-    Example:
+    Examples:
         >>> import loraft
         >>> config = loraft.resolve(overrides=["fewshot.shots=[1]", "fewshot.repeats=2", "data.max_train_rows=32",
         ...     "data.max_test_rows=8", f"output={folder}"])

@@ -60,7 +60,7 @@ def sweep(
         LoraftError: a mistake in the config or data, before anything is trained. An error inside a trial is recorded,
             and the other trials go on.
 
-    Example:
+    Examples:
         >>> import loraft
         >>> config = loraft.resolve(overrides=["sweep.ranks=[1, 2]", "train.max_steps=2", "data.max_train_rows=32",
         ...     "data.max_eval_rows=8", "data.max_test_rows=8", f"output={folder}"])
