@@ -2,17 +2,18 @@
 
 from pathlib import Path
 
-from loraft.bundled import bundled_backbones, bundled_data
+from loraft.bundled import bundled_adapters, bundled_backbones, bundled_data
 from loraft.cli.console import print_json
 from loraft.cli.options import ConfigFile, Data, Json, Model, Output, Preset, Quant, Rank, Seed, Sets, Task, dotted
 
 
 def list_bundled(json: Json = False) -> None:
-    """List what ships with loraft: backbones and data with their licences, tasks, presets."""
+    """List what ships with loraft: backbones, an adapter and data with their licences, tasks, presets."""
     from loraft.config.resolve import presets, tasks
     from loraft.display import table
 
     folders = [("backbone", *item) for item in bundled_backbones().items()]
+    folders += [("adapter", *item) for item in bundled_adapters().items()]
     folders += [("data", *item) for item in bundled_data().items()]
     rows = [{"name": name, "kind": kind, "licence": _licence(path), "path": str(path)} for kind, name, path in folders]
     for kind, paths in (("task", tasks()), ("preset", presets())):
