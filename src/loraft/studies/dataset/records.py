@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import model_validator
 
 from loraft.data.checks import Conflicts, Duplicates, Leaks, RowPlace
+from loraft.display.tabled import Tabled
 from loraft.runs.records import Flat, record_from
 from loraft.runs.study_folders import DatasetFolder
 
@@ -113,8 +114,8 @@ class TokenLengths:
     cut: float = 0.0
 
 
-@dataclass(frozen=True)
-class DatasetStatistics:
+@dataclass(frozen=True, repr=False)
+class DatasetStatistics(Tabled):
     """The statistics of a data source, as in `data.json`.
 
     Attributes:
@@ -156,6 +157,14 @@ class DatasetStatistics:
     tokens: TokenLengths | None
     notes: tuple[str, ...]
     drawn: str | None = None
+
+    def _table(self) -> tuple[str, list[dict[str, Any]]]:
+        rows = [
+            {"split": one.name, "rows": one.rows, "share": one.share, "repeated": self.duplicates[one.name].same}
+            | {f"rows_{label}": count for label, count in one.labels.items()}
+            for one in self.splits
+        ]
+        return f"{self.source}, task {self.task}, {self.rows:,} rows", rows
 
     @classmethod
     def of(cls, folder: DatasetFolder) -> Self:
