@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
 FUZZ_MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test fuzz check lint format types docs bench bench-smollm2 bench-vsfc soak clean
+.PHONY: help install demo train test fuzz check lint format types docs bench bench-smollm2 bench-vsfc soak wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
+
+demo: $(STAMP) ## label three sentences with the bundled adapter; nothing is trained
+	$(BIN)/loraft predict --run demo "thầy giảng bài rất dễ hiểu" "phòng học nóng , nên lắp thêm quạt" "bình thường"
 
 train: $(STAMP) ## fine-tune the bundled backbone with QLoRA and print labels before and after
 	$(BIN)/loraft train --quant nf4 --rank 16 --force
@@ -67,6 +70,10 @@ bench-vsfc: $(STAMP) ## measure LoRA, QLoRA, a head and full fine-tuning on UIT-
 
 soak: $(STAMP) ## memory of a million rows and of 200 trials, an hour or more; writes benchmarks/results/soak.json
 	$(BIN)/python benchmarks/soak.py
+
+wheel: $(STAMP) ## build the package for pip install elsewhere: dist/loraft-VERSION-py3-none-any.whl
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--wheel-dir dist .
 
 clean: ## remove environment and caches; runs/ stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site

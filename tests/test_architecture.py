@@ -24,7 +24,7 @@ ORDER = (
 FLOOR = {package: floor for floor, packages in enumerate(ORDER.split(" < ")) for package in packages.split()}
 
 HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "safetensors", "huggingface_hub"}
-LATE = {"datasets", "evaluate", "matplotlib", "openpyxl", "pyarrow", "scipy", "sklearn"}
+LATE = {"datasets", "evaluate", "matplotlib", "openpyxl", "pandas", "pyarrow", "scipy", "sklearn"}
 # What the files of a package may import at their top, beside the standard library.
 AT_THE_TOP = {
     "config": {"pydantic", "yaml"},

@@ -1,5 +1,6 @@
 """The public names, their signatures, and the examples in their docstrings."""
 
+import ast
 import doctest
 import inspect
 import shutil
@@ -7,21 +8,27 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import get_origin, get_type_hints
 
 import pytest
+from helpers import sweeps
 from helpers.compared_runs import GOLD, make_run, wrong_on
 
 import loraft
+from loraft.display.tabled import Tabled
+from loraft.evaluation.prediction_table import Predictions
 
 NAMES = [
     "BackboneError", "BadRow", "Classifier", "Config", "ConfigError", "DataError", "Example", "LoraftError",
-    "Prediction", "Run", "RunError", "__version__", "compare", "dump_config", "evaluate", "fewshot", "load",
+    "Prediction", "Run", "RunError", "__version__", "compare", "describe", "dump_config", "evaluate", "fewshot", "load",
     "load_config", "predict", "resolve", "sweep", "train",
 ]  # fmt: skip
 ERRORS = [name for name in NAMES if name.endswith("Error")]
 
 SIGNATURES = {
     "compare": "(runs: collections.abc.Sequence[str | pathlib.Path]) -> loraft.studies.compare.compare.Comparison",
+    "describe": "(config: loraft.config.schema.Config, *, by: str | None = None, tokens: bool = True,"
+    " near: bool = True, force: bool = False) -> loraft.studies.dataset.records.DatasetStatistics",
     "dump_config": "(config: loraft.config.schema.Config) -> str",
     "evaluate": "(*, config: loraft.config.schema.Config | None = None, run: str | pathlib.Path | None = None,"
     " adapter: str | pathlib.Path | None = None, split: str = 'test', zero_shot: bool = False)"
@@ -121,3 +128,87 @@ def test_the_example_in_the_docstring_prints_what_it_says(name: str, examples: d
         warnings.simplefilter("ignore")
         runner.run(example)
     assert runner.failures == 0
+
+
+# What the README shows of Python.
+TEN_LINES = """
+import loraft
+
+loraft.load("demo").predict("thầy giảng bài rất dễ hiểu")[0].label  # bundled: before anything is trained
+
+config = loraft.resolve(overrides=["quant.method=nf4", "lora.r=16", "train.max_steps=100"])
+result = loraft.train(config)  # notebooks show a table of the scores before and after
+result.after.macro_f1, result.to_pandas()
+classifier = loraft.load(result.run)
+classifier.predict(["cô nhiệt tình", "phòng học nóng"]).to_pandas()  # labels and probabilities
+classifier.explain("phòng học nóng")[0]  # what each word does to the label
+loraft.evaluate(run=result.run).to_pandas()  # a row for each test sentence
+"""
+
+
+def values(lines: str) -> list[object]:
+    """What a notebook would show of each line."""
+    names: dict[str, object] = {}
+    shown = []
+    for node in ast.parse(lines).body:
+        code = compile(ast.Module([node], []), "<lines>", "exec")
+        if isinstance(node, ast.Expr):
+            shown.append(eval(compile(ast.Expression(node.value), "<lines>", "eval"), names))
+        else:
+            exec(code, names)
+    return shown
+
+
+@pytest.mark.integration
+def test_the_ten_lines_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = TEN_LINES.replace('max_steps=100"', 'max_steps=2", "data.max_test_rows=30", "eval.bootstrap_samples=100"')
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        label, (macro_f1, scores), labelled, explanation, rows = values(lines)
+    assert label == "positive"
+    assert scores.set_index("score")["after"]["macro_f1"] == macro_f1
+    assert {"before", "after_low", "after_high"} < set(scores)
+    assert labelled["text"].tolist() == ["cô nhiệt tình", "phòng học nóng"]
+    assert (
+        labelled["confidence"] == labelled[[f"prob_{label}" for label in loraft.load("demo").labels]].max(axis=1)
+    ).all()
+    assert explanation.to_pandas()["word"].tolist() == ["phòng", "học", "nóng"]
+    assert len(rows) == 30
+    assert {"text", "label", "predicted", "prob_neutral"} < set(rows)
+
+
+def test_what_a_public_function_returns_shows_itself_shortly() -> None:
+    results = {get_type_hints(getattr(loraft, name))["return"] for name in SIGNATURES if name.islower()}
+    named = {one.__name__ for one in results if issubclass(get_origin(one) or one, Tabled)}
+    assert named == {"Comparison", "DatasetStatistics", "Evaluation", "FewshotResult", "RunResult", "SweepResult"}
+    assert {one.__name__ for one in results} - named == {"Classifier", "Config", "Iterator", "str"}
+    assert get_origin(get_type_hints(loraft.Classifier.predict)["return"]) is Predictions
+
+
+def test_a_sweep_in_python_is_its_trials() -> None:
+    found = sweeps.result(failed=["r4"])
+    assert repr(found).splitlines()[0] == "SweepResult: runs/quét; best r2, by macro F1 on validation"
+    frame = found.to_pandas()
+    assert frame["lora.r"].tolist() == [1, 2, 4]
+    measured = [trial.measured for trial in found.trials[:2]]
+    assert frame["macro_f1"][:2].tolist() == [one.scores["macro_f1"] for one in measured if one]
+    assert frame["accuracy_low"][:2].tolist() == [one.intervals["accuracy"][0] for one in measured if one]
+    assert frame["status"].tolist() == ["finished", "finished", "failed"]
+
+
+def test_a_comparison_in_python_is_a_row_for_each_run_and_score(examples: dict[str, object]) -> None:
+    found = loraft.compare([examples["first"], examples["second"]])  # type: ignore[list-item]
+    frame = found.to_pandas()
+    assert frame[["run", "score"]].to_numpy().tolist() == [
+        [str(examples[run]), score] for run in ("first", "second") for score in found.first.scores
+    ]
+    gap = found.others[0].difference["accuracy"]
+    assert frame.loc[2, ["difference", "difference_low", "difference_high"]].tolist() == [gap.difference, *gap.interval]
+    assert repr(found).count("\n") == 1 + len(frame)
+
+
+def test_runs_and_classifiers_say_what_they_are(examples: dict[str, object]) -> None:
+    run = loraft.Run.open(str(examples["run"]))
+    assert repr(run) == f"Run({str(run.path)!r}: finished)"
+    assert repr(loraft.load("demo")).endswith("demo over loraft-vi-tiny; labels negative, neutral, positive")

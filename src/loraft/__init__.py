@@ -21,6 +21,7 @@ _HOME = {
     "Run": "runs.run",
     "RunError": "errors",
     "compare": "studies.compare.compare",
+    "describe": "studies.dataset.statistics",
     "dump_config": "config.yaml_io",
     "evaluate": "evaluation.evaluate",
     "fewshot": "studies.fewshot.study",

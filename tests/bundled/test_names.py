@@ -1,8 +1,10 @@
-"""What ships: hashes, sizes, shares, no leak between splits, nothing of UIT-VSFC, and a tokenizer that fits its use."""
+"""What ships: hashes, sizes, shares, no leak between splits, nothing of UIT-VSFC; the tokenizer and the adapter."""
 
 import hashlib
 import json
 import os
+import re
+import shutil
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -12,10 +14,16 @@ from helpers.tiny import encoder, tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loraft.bundled import bundled_backbones, bundled_data
+import loraft
+from loraft.bundled import bundled_adapters, bundled_backbones, bundled_data
 from loraft.data.near_duplicates import near_duplicates
+from loraft.errors import RunError
+from loraft.models import manifest
+from loraft.runs.hashes import hashes_of
+from loraft.runs.run import Bundle, find_run, newest_finished
 
 BACKBONE = bundled_backbones()["loraft-vi-tiny"]
+DEMO = bundled_adapters()["demo"]
 FEEDBACK = bundled_data()["feedback"]
 HASHES = json.loads(Path(__file__).with_name("bundled_hashes.json").read_text(encoding="utf-8"))
 
@@ -98,3 +106,38 @@ def test_the_chat_template_writes_several_turns_and_the_asked_date() -> None:
         "<|start_header_id|>user<|end_header_id|>\n\ncâu hỏi hai<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n"
     )
+
+
+def test_the_adapters_files_have_the_hashes_that_its_manifest_names() -> None:
+    files = manifest.read(DEMO).files
+    assert set(files) == {"adapter_config.json", "adapter_model.safetensors", "validation_scores.json"}
+    assert hashes_of(DEMO, files) == files
+
+
+def test_the_adapters_files_name_no_folder_of_a_machine_and_no_user() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in DEMO.iterdir() if path.suffix in (".json", ".md")]
+    assert len(texts) == 4
+    assert [found for text in texts for found in re.findall(r"""["'\s](/[\w.]+/\S*|~/\S*|[A-Z]:\\\S*)""", text)] == []
+
+
+def test_the_adapters_card_has_the_command_that_made_it_and_the_licences() -> None:
+    card = (DEMO / "README.md").read_text(encoding="utf-8")
+    assert "loraft train --quant nf4 --rank 16 --set name=demo\n" in card
+    assert "| backbone | loraft-vi-tiny | cc-by-sa-4.0 |\n| data | feedback | cc-by-4.0 |" in card
+
+
+def test_the_adapters_name_means_it_unless_a_run_has_that_name(tmp_path: Path) -> None:
+    found = find_run("demo", tmp_path)
+    assert (type(found), found.path) == (Bundle, DEMO)
+    shutil.copytree(DEMO, tmp_path / "demo")
+    assert find_run("demo", tmp_path).path == tmp_path / "demo"
+
+
+def test_without_a_run_the_message_names_the_adapter(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="--run demo is one that is bundled"):
+        newest_finished(tmp_path)
+
+
+def test_python_loads_the_adapter_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert loraft.load("demo").predict("cô nhiệt tình")[0].label == "positive"

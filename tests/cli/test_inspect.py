@@ -5,7 +5,7 @@ from pathlib import Path
 
 from helpers.command_line import Says
 
-from loraft.bundled import bundled_backbones, bundled_data
+from loraft.bundled import bundled_adapters, bundled_backbones, bundled_data
 from loraft.config.resolve import presets, resolve, tasks
 from loraft.config.schema import Config
 
@@ -26,6 +26,7 @@ def test_models_lists_what_ships_with_its_licence(loraft_says: Says) -> None:
     rows = json.loads(loraft_says("models", "--json")[1])
     kinds = {
         "loraft-vi-tiny": "backbone",
+        "demo": "adapter",
         "feedback": "data",
         "app-reviews": "task",
         "sentiment": "task",
@@ -35,10 +36,10 @@ def test_models_lists_what_ships_with_its_licence(loraft_says: Says) -> None:
     }
     assert {row["name"]: row["kind"] for row in rows} == kinds
     assert {row["licence"] for row in rows if row["kind"] in ("task", "preset")} == {"Apache-2.0"}
-    folders = {**bundled_backbones(), **bundled_data(), **tasks(), **presets()}
+    folders = {**bundled_backbones(), **bundled_adapters(), **bundled_data(), **tasks(), **presets()}
     assert {row["name"]: row["path"] for row in rows} == {name: str(path) for name, path in folders.items()}
     for row in rows:
-        if row["kind"] in ("backbone", "data"):  # the front matter of its card
+        if row["kind"] in ("backbone", "adapter", "data"):  # the front matter of its card
             card = (Path(row["path"]) / "README.md").read_text(encoding="utf-8")
             assert f"\nlicense: {row['licence']}\n" in card.split("\n---\n")[0]
     table = [line.split()[:2] for line in loraft_says("models")[1].splitlines()]

@@ -543,3 +543,11 @@ def test_a_killed_prediction_leaves_whole_rows_and_goes_on(run_dir: Path) -> Non
     assert done.stderr.splitlines()[-1] == "20 rows in ra.csv"
     lines = Path("ra.csv").read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[-1] for line in lines[1:]] == [str(1 / row) for row in range(1, 21)]
+
+
+def test_make_demo_labels_three_sentences_where_nothing_was_trained(here: Path, loraft_says: Says) -> None:
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
+    ((words, sentences),) = re.findall(r"\$\(BIN\)/loraft (predict --run demo) (.*)", makefile)
+    code, out, _ = loraft_says(*words.split(), *re.findall('"(.*?)"', sentences))
+    assert (code, out) == (0, "positive\nnegative\nneutral\n")
+    assert list(here.iterdir()) == []

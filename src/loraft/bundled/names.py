@@ -1,4 +1,4 @@
-"""Names and folders of what ships with the package: tiny Vietnamese backbones and the feedback data."""
+"""Names and folders of what ships with the package: tiny Vietnamese backbones, a finished adapter, feedback data."""
 
 from pathlib import Path
 
@@ -13,3 +13,8 @@ def bundled_backbones() -> dict[str, Path]:
 def bundled_data() -> dict[str, Path]:
     """The folder of each bundled data set, by name."""
     return {"feedback": HERE / "feedback"}
+
+
+def bundled_adapters() -> dict[str, Path]:
+    """The folder of each bundled adapter by name; it is used like a finished run."""
+    return {"demo": HERE / "demo"}

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from loraft.bundled import bundled_backbones, bundled_data
+from loraft.bundled import bundled_adapters, bundled_backbones, bundled_data
 from loraft.cli.console import print_json
 from loraft.cli.options import ConfigFlags, Json, complete_key, with_config_flags
 from loraft.errors import ConfigError
 
 
 def list_bundled(json: Json = False) -> None:
-    """List what ships with loraft: backbones, data, tasks, presets.
+    """List what ships with loraft: backbones, an adapter, data, tasks, presets.
 
     With their licences and paths.
 
@@ -27,6 +27,7 @@ def list_bundled(json: Json = False) -> None:
     from loraft.display import table
 
     folders = [("backbone", *item) for item in bundled_backbones().items()]
+    folders += [("adapter", *item) for item in bundled_adapters().items()]
     folders += [("data", *item) for item in bundled_data().items()]
     rows = [{"name": name, "kind": kind, "licence": _licence(path), "path": str(path)} for kind, name, path in folders]
     for kind, paths in (("task", tasks()), ("preset", presets())):

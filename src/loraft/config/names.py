@@ -1,6 +1,8 @@
 """How values and names stand in messages, and how long the names of folders may be."""
 
 import hashlib
+import os
+from pathlib import Path
 from typing import Any
 
 # Bytes of a run's folder in UTF-8. File systems allow 255; temporary and set-aside folders have longer names.
@@ -42,3 +44,11 @@ def shortened(name: str, longest: int = LONGEST) -> str:
         return name
     begin = name.encode()[: longest - 9].decode(errors="ignore")
     return f"{begin}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def relative(path: str | Path, start: str | Path) -> str:
+    """The way from a folder to a path, with "/" between folders; the path itself where it is on another drive."""
+    try:
+        return Path(os.path.relpath(path, start)).as_posix()
+    except ValueError:
+        return Path(path).as_posix()

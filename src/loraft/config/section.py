@@ -1,5 +1,6 @@
 """The base class of all sections of the config."""
 
+import os
 import re
 import unicodedata
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -13,6 +14,9 @@ UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates
 LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes in UTF-8 on common file systems
 # Names that would leave the output folder; on Windows a backslash divides folders too, and C: is another drive.
 OUTSIDE = re.compile(r"\\|^[A-Za-z]:|(^|/)\.{0,2}(/|\Z)")
+WINDOWS = os.name == "nt"
+# What Windows cannot call a folder: these characters, a dot or a blank at the end, and the names of its devices.
+NO_FOLDER = re.compile(r'[<>:"|?*]|[. ](/|\Z)|(^|/)(con|prn|aux|nul|(com|lpt)\d) *(\.[^/]*)?(/|\Z)', re.IGNORECASE)
 
 
 class WrittenInt(int):
@@ -70,6 +74,8 @@ def _one_line(name: str) -> str:
 def _inside_output(name: str) -> str:
     if OUTSIDE.search(name):
         raise ValueError("is not the name of a folder inside output; use letters and digits")
+    if WINDOWS and NO_FOLDER.search(name):
+        raise ValueError("is not the name of a folder on Windows; use letters, digits and -")
     return name
 
 

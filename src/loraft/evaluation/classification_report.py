@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from loraft.display.tabled import Measured, Tabled
 from loraft.evaluation.calibration_error import calibration_error_interval
 from loraft.evaluation.intervals import bootstrap
 from loraft.evaluation.metrics import (
@@ -61,8 +62,8 @@ class ProbabilityScores:
     changed: int = 0
 
 
-@dataclass(frozen=True)
-class EvaluationReport(Flat, scores=ALL_SCORES):
+@dataclass(frozen=True, repr=False)
+class EvaluationReport(Tabled, Flat, scores=ALL_SCORES):
     """The results of one evaluation.
 
     In JSON the scores are written beside the other fields: `{"accuracy": 0.9, ..., "n": 608, ...}`.
@@ -119,6 +120,18 @@ class EvaluationReport(Flat, scores=ALL_SCORES):
     def macro_f1(self) -> float:
         """Mean F1 over the labels that occur."""
         return self.scores["macro_f1"]
+
+    @property
+    def all_scores(self) -> dict[str, float]:
+        """`scores`, and the F1 of each label as `f1:LABEL`."""
+        return self.scores | {f"f1:{one.label}": one.f1 for one in self.per_class}
+
+    def _table(self) -> tuple[str, list[dict[str, Any]]]:
+        rows = [
+            {"score": name, "value": Measured(value, self.intervals.get(name))}
+            for name, value in self.all_scores.items()
+        ]
+        return f"{self.n:,} rows, {self.confidence:.0%} intervals", rows
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from loraft.errors import DataError, spared
 from loraft.evaluation import explanation
 from loraft.evaluation.explanation import Explanation, Explanations
 from loraft.evaluation.predict import Loaded, Prediction, opened, predictions
+from loraft.evaluation.prediction_table import Predictions
 from loraft.models.calibration import Calibration
 from loraft.models.encoder import Encoder
 from loraft.models.prompts import warn_of_cuts
@@ -63,8 +64,12 @@ class Classifier:
         prompts = [prompt.ids for prompt in loaded.encoder.encode(PROBES)]
         self._kept = KeptPrefix(list(prompts[0][: common_prefix(prompts)]))
 
-    def predict(self, texts: str | Iterable[str]) -> list[Prediction]:
-        """Returns a prediction for each text, in order; `row` counts from 1.
+    def __repr__(self) -> str:
+        section = self.loaded.config.model
+        return f"{type(self).__name__}: {self.loaded.folder} over {section.label}; labels {', '.join(self.labels)}"
+
+    def predict(self, texts: str | Iterable[str]) -> Predictions[Prediction]:
+        """Returns a list with a prediction for each text, in order; `row` counts from 1.
 
         Args:
             texts: one text or N.
@@ -73,7 +78,7 @@ class Classifier:
             DataError: an item is no text, or is empty.
         """
         rows = _rows(texts)
-        return list(predictions(rows, self._scores(rows), self.loaded))
+        return Predictions(predictions(rows, self._scores(rows), self.loaded))
 
     def probabilities(self, texts: str | Iterable[str]) -> np.ndarray:
         """Returns the probability of each label, in [0, 1]: (N, K) float64, the columns as in `labels`.

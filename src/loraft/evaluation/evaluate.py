@@ -5,13 +5,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from transformers import PreTrainedModel
 
 from loraft.config.schema import Config
 from loraft.data.dataset import Split, load_data, warn_of_notes
+from loraft.display.tabled import Tabled
 from loraft.engine import decoding, scorer
 from loraft.engine.probabilities import to_probs
 from loraft.errors import RunError
@@ -20,6 +21,7 @@ from loraft.evaluation.baselines import Baselines, compared_with, train_rows
 from loraft.evaluation.choosing import report_for
 from loraft.evaluation.classification_report import EvaluationReport, with_calibration
 from loraft.evaluation.predict import warn_of_ties
+from loraft.evaluation.prediction_table import Predictions
 from loraft.models import manifest
 from loraft.models.calibration import NONE, Calibration
 from loraft.models.encoder import Encoder
@@ -31,10 +33,13 @@ from loraft.runs.predictions import PredictedRow, predicted_ids
 from loraft.runs.records import as_json
 from loraft.runs.run import Run
 
+if TYPE_CHECKING:
+    import pandas
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The result of `evaluate`.
+
+@dataclass(frozen=True, repr=False)
+class Evaluation(Tabled):
+    """The result of `evaluate`. Its text shows the report, `to_pandas` is the table of the N rows.
 
     Attributes:
         report: scores, as fractions, and what belongs to them.
@@ -63,6 +68,14 @@ class Evaluation:
         described = {"labels": self.labels, "split": self.split, "source": self.source, "notes": self.notes}
         beside = {"baselines": as_json(self.baselines), "warnings": list(self.warnings)}
         return {**self.report.to_json(), **described, "adapter": self.adapter, **beside}
+
+    def _table(self) -> tuple[str, list[dict[str, Any]]]:
+        head, rows = self.report._table()
+        return f"{self.adapter or 'backbone without an adapter'}, {self.source}, {head}", rows
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The N rows as a table of pandas, in the columns of `predict` beside the reference `label`."""
+        return Predictions(self.rows).to_pandas()
 
 
 def evaluate(

@@ -13,11 +13,13 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from loraft.data.records import Example
+from loraft.display.tabled import Tabled
 from loraft.errors import DataError
 from loraft.models.shortening import characters
 from loraft.models.suitability import WITHOUT_SPACES
@@ -45,8 +47,8 @@ class WordEffect:
     effect: float
 
 
-@dataclass(frozen=True)
-class Explanation:
+@dataclass(frozen=True, repr=False)
+class Explanation(Tabled):
     """What each word of a sentence does to one label.
 
     Attributes:
@@ -66,6 +68,10 @@ class Explanation:
     log_odds: float
     words: tuple[WordEffect, ...]
     predicted: tuple[str, ...] = ()
+
+    def _table(self) -> tuple[str, list[dict[str, Any]]]:
+        rows = [{"word": one.text, "effect": one.effect, "start": one.start, "end": one.end} for one in self.words]
+        return f"{self.label} {self.probability:.3f}; effect in nats: {self.text}", rows
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
+from loraft.config.names import relative
 from loraft.config.schema import Config, ModelConfig
 from loraft.data.dataset import Split
 from loraft.errors import RunError, listed
@@ -119,7 +120,7 @@ def identify(config: Config, base: PreTrainedModel, run: Path) -> BackboneIdenti
         fingerprint(base),
         config.quant.model_dump(),
         DTYPE_NAMES.get(base.dtype),
-        os.path.relpath(model.name, run) if local else None,
+        relative(model.name, run) if local else None,
         custom_code(model),
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from loraft.bundled import bundled_backbones
 from loraft.config.dtypes import TORCH_NAMES
+from loraft.config.names import relative
 from loraft.config.schema import Config
 from loraft.errors import BackboneError
 from loraft.models.source import is_gguf, located, recorded, resolve_name
@@ -84,7 +85,7 @@ def _from_the_run(run: Run, config: Config) -> str:
     with suppress(BackboneError):
         found = resolve_name(found)
     if Path(found).exists():
-        return os.path.relpath(found, run.path)
+        return relative(found, run.path)
     return str(recorded(run.adapter).get("relative_path") or found)
 
 

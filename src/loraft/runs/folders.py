@@ -168,6 +168,10 @@ class RunFolder:
         """Whether work that `force` began is not finished, and the finished work before it is kept."""
         return not self.finished and (self._aside / self.results_file).exists()
 
+    def __repr__(self) -> str:
+        state = "finished" if self.finished else "not finished" if self.begun else "not begun"
+        return f"{type(self).__name__}({str(self.path)!r}: {state})"
+
     def __fspath__(self) -> str:
         return str(self.path)
 

@@ -6,6 +6,7 @@ import shlex
 import tempfile
 from pathlib import Path
 
+from loraft.bundled import bundled_adapters
 from loraft.config.names import LONGEST, shortened, show
 from loraft.config.schema import Config
 from loraft.errors import RunError, listed
@@ -35,10 +36,14 @@ class Run(RunFolder):
     def open(cls, path: str | Path) -> "Run":
         """The run in the folder `path`, finished or not; `hf:owner/name[@revision]` is downloaded, see `from_hub`.
 
+        The name of a bundled adapter means that one, where no folder has this name.
+
         Raises:
             RunError: there is no such folder, or it is not a run directory.
         """
         run = cls(fetched(str(path)) if str(path).startswith(HUB) else Path(path))
+        if str(path) in bundled_adapters() and not run.path.is_dir():
+            run = Bundle(bundled_adapters()[str(path)])
         if not run.begun and Bundle(run.path).begun:
             return Bundle(run.path)
         if not run.begun and (run.result_is_aside or working_there(run.path)):
@@ -184,7 +189,7 @@ def newest_finished(output: Path) -> Run:
         hint = (
             working_there(runs[0].path) or f"{runs[0].how_to_resume} finishes one"
             if runs
-            else "loraft train makes one, --run PATH selects one in another folder"
+            else "loraft train makes one, --run PATH selects one in another folder, --run demo is one that is bundled"
         )
         raise RunError(f"{output}: no finished run ({got}); {hint}")
     return max(finished, key=lambda run: (run.results_path.stat().st_mtime_ns, run.name))
@@ -195,7 +200,7 @@ def find_run(name_or_path: str | Path, output: Path) -> Run:
 
     Args:
         name_or_path: name of a run or sweep, sweep and trial joined by "/", path of one of these, or
-            `hf:owner/name[@revision]` of one on the hub.
+            `hf:owner/name[@revision]` of one on the hub; or that of a bundled adapter.
         output: the folder that contains the runs.
 
     Raises:
@@ -210,6 +215,8 @@ def find_run(name_or_path: str | Path, output: Path) -> Run:
             return _best_trial(SweepFolder(path))
         if os.path.isdir(path):
             return Run.open(path)
+    if wanted in bundled_adapters():
+        return Run.open(wanted)
     names = [run.name for run in _runs_in(output)]
     trials = sorted(Path(output).glob(f"[!.]*/[!.]*/{Run.config_file}")) if os.path.isdir(output) else []
     names += [f"{path.parents[1].name}/{path.parent.name}" for path in trials]

@@ -1,9 +1,10 @@
 """Records of a training: how it went, and the results of its run (`metrics.json`). Read without torch by reports."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from loraft.data.dataset import SplitSummary
+from loraft.display.tabled import Measured, Tabled
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.runs.from_hub import short_name
@@ -81,8 +82,8 @@ class StartedFrom:
     adapter_sha256: str
 
 
-@dataclass(frozen=True)
-class RunResult:
+@dataclass(frozen=True, repr=False)
+class RunResult(Tabled):
     """The results of a run.
 
     Attributes:
@@ -116,6 +117,14 @@ class RunResult:
     def before_is(self) -> str:
         """What `before` are the scores of, in a word: zero-shot, or the name of the earlier run."""
         return "zero-shot" if self.started_from is None else short_name(self.started_from.run)
+
+    def _table(self) -> tuple[str, list[dict[str, Any]]]:
+        before = {} if self.before is None else self.before.all_scores
+        rows = [
+            {"score": name, "before": before.get(name), "after": Measured(value, self.after.intervals.get(name))}
+            for name, value in self.after.all_scores.items()
+        ]
+        return f"{self.run}, {self.after.n:,} test rows, before: {self.before_is}", rows
 
     @classmethod
     def of(cls, run: Run) -> Self:

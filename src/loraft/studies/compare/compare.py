@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from loraft.config.resolve import load_config
+from loraft.display.tabled import Measured, Tabled
 from loraft.errors import RunError
 from loraft.evaluation import advice, metrics, significance, verdicts
 from loraft.evaluation.baselines import Baselines
@@ -105,8 +106,8 @@ class ComparedRun:
         return flattened(self, "compared")
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Tabled):
     """Finished runs compared with the first of them on the same test rows.
 
     Attributes:
@@ -126,6 +127,17 @@ class Comparison:
     others: tuple[ComparedRun, ...]
     warnings: tuple[str, ...] = ()
     metric: Metric = DEFAULT
+
+    def _table(self) -> tuple[str, list[dict[str, Any]]]:
+        rows: list[dict[str, Any]] = [
+            {"run": self.first.run, "score": name, "value": value} for name, value in self.first.scores.items()
+        ]
+        for other in self.others:
+            for name, gap in other.difference.items():
+                found = {"run": other.compared.run, "score": name, "value": other.compared.scores[name]}
+                found |= {"difference": Measured(gap.difference, gap.interval), "p": gap.p_holm}
+                rows.append(found)
+        return f"{self.n:,} test rows; difference to the first run, {self.confidence:.0%} intervals", rows
 
 
 def compare(runs: Sequence[str | Path]) -> Comparison:

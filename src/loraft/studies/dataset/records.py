@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import model_validator
 
 from loraft.data.checks import Conflicts, Duplicates, Leaks, RowPlace
+from loraft.display.tabled import Tabled
 from loraft.runs.records import Flat, record_from
 from loraft.runs.study_folders import DatasetFolder
 
@@ -119,8 +120,8 @@ class TokenLengths:
     cut: float = 0.0
 
 
-@dataclass(frozen=True)
-class DatasetStatistics:
+@dataclass(frozen=True, repr=False)
+class DatasetStatistics(Tabled):
     """The statistics of a data source, as in `data.json`.
 
     Attributes:
@@ -165,6 +166,14 @@ class DatasetStatistics:
     notes: tuple[str, ...]
     drawn: str | None = None
     words_up_to: dict[str, dict[int, float]] = field(default_factory=dict)
+
+    def _table(self) -> tuple[str, list[dict[str, Any]]]:
+        rows = [
+            {"split": one.name, "rows": one.rows, "share": one.share, "repeated": self.duplicates[one.name].same}
+            | {f"rows_{label}": count for label, count in one.labels.items()}
+            for one in self.splits
+        ]
+        return f"{self.source}, task {self.task}, {self.rows:,} rows", rows
 
     @classmethod
     def of(cls, folder: DatasetFolder) -> Self:

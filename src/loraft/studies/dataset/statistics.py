@@ -63,6 +63,12 @@ def describe(
         DataError: a split cannot be read, there is none, no row has the column `by`, or the directory holds something
             else.
         RunError: the statistics in the directory are damaged or of a later version.
+
+    Example:
+        >>> import loraft
+        >>> config = loraft.resolve(flags={"output": str(folder)})
+        >>> loraft.describe(config, tokens=False, near=False).rows
+        3462
     """
     refuse_label_sets(config, "data")
     folder = folder_of(config, force=force)

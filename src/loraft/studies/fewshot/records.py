@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
 from loraft.data.dataset import SplitSummary
+from loraft.display.tabled import Measured, Tabled
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.intervals import Difference, Spread
@@ -91,8 +92,8 @@ class ComparedRows(Flat, differences=ALL_SCORES):
     differences: dict[str, Difference]
 
 
-@dataclass(frozen=True)
-class FewshotResult:
+@dataclass(frozen=True, repr=False)
+class FewshotResult(Tabled):
     """The results of a few-shot study, as in `fewshot.json`: its settings, the table, the comparisons, every draw.
 
     Attributes:
@@ -130,6 +131,15 @@ class FewshotResult:
     verdict: str
     draws: tuple[DrawRecord, ...]
     metric: Metric = DEFAULT
+
+    def _table(self) -> tuple[str, list[dict[str, Any]]]:
+        rows = []
+        for row in self.rows:
+            found: dict[str, Any] = {"name": row.name}
+            for name, score in row.scores.items():
+                found[name] = Measured(score.mean, score.interval, score.sd)
+            rows.append(found | {"shots": row.shots, "draws": row.draws, "seconds": row.seconds})
+        return f"{self.path}; {self.verdict}", rows
 
     @classmethod
     def of(cls, folder: FewshotFolder) -> Self:

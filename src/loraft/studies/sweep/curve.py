@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from loraft.config.kinds import refuse_label_sets
+from loraft.config.names import relative
 from loraft.config.schema import Config, LoraSection
 from loraft.config.study_sections import SweepConfig
 from loraft.config.yaml_io import dump_config
@@ -251,7 +252,7 @@ def _write(bundle: Bundle, run: Run, config: Config, one: Cut, scores: dict[str,
     content = manifest.read(run.adapter)
     backbone, name = content.backbone, config.model.name
     if os.path.isabs(name):
-        backbone = replace(backbone, relative_path=os.path.relpath(name, bundle.path.parent))
+        backbone = replace(backbone, relative_path=relative(name, bundle.path.parent))
     own = config_of(run)
     cut_config = own.model_copy(update={"lora": _section(own, one.rank)}).model_dump()
     kept = {key: scores[key] for key in content.scores if key in scores}

@@ -6,6 +6,7 @@ A trial is one run. A setting is one combination of the swept values without the
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
+from loraft.display.tabled import Measured, Tabled
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.intervals import Spread
@@ -163,8 +164,8 @@ class Ranking:
     best: TrialRecord | None
 
 
-@dataclass(frozen=True)
-class SweepResult:
+@dataclass(frozen=True, repr=False)
+class SweepResult(Tabled):
     """The results of a sweep.
 
     Attributes:
@@ -197,6 +198,21 @@ class SweepResult:
     baselines: Baselines | None = None
     metric: Metric = DEFAULT
     warnings: tuple[str, ...] = ()
+
+    def _table(self) -> tuple[str, list[dict[str, Any]]]:
+        rows = []
+        for trial in self.trials:
+            row: dict[str, Any] = {"trial": trial.name, **trial.settings}
+            if (found := trial.measured) is not None:
+                for name, value in found.scores.items():
+                    row[name] = Measured(value, found.intervals.get(name))
+                row |= {"validation": found.chosen_by, "parameters": found.trainable_parameters}
+                row |= {"seconds": found.seconds, "peak_memory_mib": found.peak_memory_mib}
+            rows.append(row | {"status": trial.status})
+        best = (
+            "no trial finished" if self.best is None else f"best {self.best.name}, by {self.metric.word} on validation"
+        )
+        return f"{self.path}; {best}", rows
 
     @property
     def failed(self) -> list[TrialRecord]:
