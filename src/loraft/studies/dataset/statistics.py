@@ -1,7 +1,6 @@
 """Computes the statistics of a data source, `loraft data`: rows, labels, lengths, duplicates, conflicts and leaks.
 
 All rows are described: row limits are not applied, and duplicates are kept even where training drops them.
-
 Shapes: N rows of all splits together.
 """
 
@@ -66,8 +65,7 @@ def describe(
 
     Example:
         >>> import loraft
-        >>> config = loraft.resolve(flags={"output": str(folder)})
-        >>> loraft.describe(config, tokens=False, near=False).rows
+        >>> loraft.describe(loraft.resolve(flags={"output": str(folder)}), tokens=False, near=False).rows
         3462
     """
     refuse_label_sets(config, "data")
@@ -76,9 +74,8 @@ def describe(
     labels = config.prompt.labels or []
     label_N = np.concatenate([split.labels for split in splits])
     column, names, by_N = second_column(config, splits, by)
-    words_N = np.fromiter((len(text.split()) for split in splits for text in split.texts), np.int64)
-    ends = np.cumsum([len(split) for split in splits])[:-1]
-    words_of = dict(zip([split.name for split in splits], np.split(words_N, ends), strict=True)) | {"all": words_N}
+    words_of = {split.name: np.array([len(text.split()) for text in split.texts], np.int64) for split in splits}
+    words_of["all"] = words_N = np.concatenate([*words_of.values()])
     label_column = config.data.label_column or config.prompt.label_column or "label"
     measured = None
     if tokens:
