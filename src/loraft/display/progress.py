@@ -22,8 +22,7 @@ from loraft.distributed import is_main_process
 from loraft.progress import Listener, installed, remove
 from loraft.visible import visible
 
-# A plain line comes after `LONGEST` seconds, or with each 20th of the outermost stage where the last one is `SHORTEST`
-# seconds old.
+# A plain line comes after `LONGEST` seconds, or `SHORTEST` ones apart with each further 20th of the outermost stage.
 SHORTEST, LONGEST, PARTS = 5.0, 30.0, 20
 FRAMES = 4  # a second, on a terminal: each takes about a millisecond of the processor
 WIDEST_BAR, NARROWEST_BAR = 24, 6  # cells

@@ -265,7 +265,7 @@ def test_an_interrupted_pass_comes_first_and_memory_divides_the_rest(
     if interrupted:
         begun_pass(folder, [trial for trial in begun if trial.name in interrupted])
     data = TrainingData([], tokenizer(), lambda model: {})
-    joint_pass.train_jointly(expand(config(tmp_path, ranks=ranks))[:4], folder, backbone(), data, quiet=True)
+    joint_pass.train_jointly(expand(config(tmp_path, ranks=ranks))[:4], folder, backbone(), data)
     assert made == passes
 
 
@@ -273,7 +273,7 @@ def test_the_last_trial_of_a_group_is_no_pass(tmp_path: Path) -> None:
     told: list[str] = []
     trials = expand(config(tmp_path, ranks=[1, 2, 4]))
     begun_pass(SweepFolder(tmp_path), trials[:2]).finish({trial.name: REPORT for trial in trials[:2]})
-    joint_pass.train_joint_passes(trials, SweepFolder(tmp_path), SharedBackbone(told.append), forced=True, quiet=True)
+    joint_pass.train_joint_passes(trials, SweepFolder(tmp_path), SharedBackbone(told.append), forced=True)
     assert told == []
 
 
