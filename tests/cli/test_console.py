@@ -56,6 +56,23 @@ def test_a_note_and_a_warning_are_one_line_each_and_libraries_are_quiet() -> Non
     assert logging.getLogger("bitsandbytes").level == logging.ERROR
 
 
+def test_a_terminal_gets_its_lines_broken_at_blanks_but_not_the_next_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "30")
+    say("note: 200 training rows are few; --folds 5 gives scores over all")
+    say("next: loraft predict --run runs/của-em 'câu phản hồi'")
+    assert sys.stderr.getvalue().splitlines() == [
+        "note: 200 training rows are",
+        "few; --folds 5 gives scores",
+        "over all",
+        "next: loraft predict --run runs/của-em 'câu phản hồi'",
+    ]
+
+
 def test_verbose_shows_the_libraries_as_python_does() -> None:
     assert [text.partition(" ")[0] for text in shown(verbose=True)] == [
         "dataset.py:1:",

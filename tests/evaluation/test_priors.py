@@ -111,6 +111,8 @@ def test_the_effect_is_shown_on_rows_as_they_are_and_weighted_to_the_new_shares(
 def test_given_shares_are_ordered_and_rounding_is_made_up_for() -> None:
     np.testing.assert_allclose(priors.given({"positive": 0.33, "negative": 0.33, "neutral": 0.33}, LABELS), [1 / 3] * 3)
     assert priors.given({"positive": 0.7, "negative": 0.1, "neutral": 0.2}, LABELS) == pytest.approx([0.1, 0.2, 0.7])
+    spelled = {"Positive": 0.7, " NEGATIVE ": 0.1, "neutral": 0.2}  # as in a column of labels
+    assert priors.given(spelled, LABELS) == pytest.approx([0.1, 0.2, 0.7])
 
 
 def test_names_are_composed_and_may_hold_commas() -> None:

@@ -14,6 +14,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,7 +78,16 @@ def print_json(value: Any) -> None:
 def say(message: str) -> None:
     """Prints a line on stderr; with several processes only the main one does."""
     if distributed.is_main_process():
-        print(visible(message), file=sys.stderr, flush=True)
+        print(_in_lines(visible(message)), file=sys.stderr, flush=True)
+
+
+def _in_lines(message: str) -> str:
+    """The message, for a terminal broken at blanks; the next command stays one line, so that it can be copied."""
+    if not sys.stderr.isatty() or message.startswith("next: "):
+        return message
+    width = shutil.get_terminal_size().columns
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(wrapper.fill(line) for line in message.splitlines())
 
 
 @contextmanager
@@ -168,4 +178,4 @@ def _can_be_written(folder: Path) -> bool:
 
 
 def _one_line(message: Warning | str, category: type[Warning], *rest: object, **named: object) -> str:
-    return visible(f"{'note' if issubclass(category, Note) else 'warning'}: {message}\n")
+    return _in_lines(visible(f"{'note' if issubclass(category, Note) else 'warning'}: {message}")) + "\n"

@@ -19,6 +19,7 @@ from numbers import Real
 import numpy as np
 import numpy.typing as npt
 
+from loraft.data.labels import label_reader
 from loraft.errors import ConfigError, listed
 from loraft.evaluation.metrics import Floats, scores_of_one
 from loraft.evaluation.shares import Interval
@@ -127,7 +128,9 @@ def given(prior: Mapping[str, float], labels: Sequence[str]) -> Floats:
     Raises:
         ConfigError: a label is missing or unknown, a share is negative or no number, or the sum is not 1.
     """
-    prior, labels = _by_label(prior.items()), [*_by_label((name, 0.0) for name in labels)]
+    labels = [*_by_label((name, 0.0) for name in labels)]
+    read = label_reader(labels)  # takes Negative for negative, as a column of labels does
+    prior = _by_label((name if (k := read(name)) is None else labels[k], share) for name, share in prior.items())
     wrong = [*(f"{name} is missing" for name in labels if name not in prior)]
     wrong += [f"{name!r} is no label" for name in prior if name not in labels]
     wrong += [

@@ -48,6 +48,7 @@ def test_a_grid_is_every_combination_of_its_values_with_ranks_and_seeds() -> Non
     found = trials("train.learning_rate=1e-4,5e-4", "quant.method=none,nf4", ranks=[1, 2], seeds=[1, 2, 3])
     assert len(found) == len(set(names(found))) == 2 * 2 * 2 * 3
     assert found[0].name == "r1-learning_rate=0.0001-method=none-s1"
+    assert names(trials("train.learning_rate=null,1e-4")) == ["learning_rate=null", "learning_rate=0.0001"]
     assert found[-1].settings == {"lora.r": 2, "train.learning_rate": 5e-4, "quant.method": "nf4", "seed": 3}
     last = found[-1].config
     assert (last.lora.r, last.train.learning_rate, last.quant.method, last.seed) == (2, 5e-4, "nf4", 3)

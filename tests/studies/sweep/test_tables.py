@@ -130,6 +130,7 @@ def test_of_many_alpha_policies_the_note_names_the_first_and_the_last() -> None:
 def test_a_value_that_is_not_set_is_written_as_in_a_config() -> None:
     values = [None, 5e-4, 8, "nf4", ["q_proj", "v_proj"]]
     assert list(map(tables.in_words, values)) == ["null", "0.0005", "8", "nf4", "q_proj+v_proj"]
+    assert tables.in_words(None, "train.learning_rate") == "by size"
 
 
 def test_the_plan_lists_each_trial_with_its_values_and_what_is_not_known() -> None:

@@ -203,7 +203,7 @@ def _word(key: str, value: Any) -> str:
     if isinstance(value, float):
         text = f"{value:g}" if float(f"{value:g}") == value else repr(value)
     else:
-        text = "+".join(value) if isinstance(value, list) else str(value)
+        text = "null" if value is None else "+".join(value) if isinstance(value, list) else str(value)
     safe = re.sub(r"[^\w.+-]", "_", text)[:40]
     if safe != text:  # different texts may look the same now; the hash keeps their folders apart
         safe += f"-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
