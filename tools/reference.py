@@ -56,7 +56,12 @@ def config_page() -> str:
         parts.append(f"## {name or 'Top level'}")
         parts += [str(kind.__doc__)] if kind is not None else []
         rows = [
-            (f"`{key.key}`", _cell(key.type), f"`{_cell(written(key.default))}`" + _presets(key), _cell(key.description))
+            (
+                f"`{key.key}`",
+                _cell(key.type),
+                f"`{_cell(written(key.default))}`" + _presets(key),
+                _cell(key.description),
+            )
             for key in keys
         ]
         table = [("key", "values", "default", "what it is"), ("---",) * 4, *rows]
