@@ -179,7 +179,8 @@ Split = Annotated[
 ]  # fmt: skip
 Source = Annotated[
     str | None,
-    typer.Argument(metavar="DATA", help="As --data: bundled name, hub id, folder or file.", show_default="that of --data",
+    typer.Argument(metavar="DATA", help="As --data: bundled name, hub id, folder or file.",
+                   show_default="that of --data",
                    autocompletion=lambda: list(bundled_data())),
 ]  # fmt: skip
 MinAgreement = Annotated[
