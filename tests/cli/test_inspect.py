@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
 from helpers.command_line import Says
 
 from loraft.bundled import bundled_adapters, bundled_backbones, bundled_data
+from loraft.config.diagnostics import known_keys
 from loraft.config.resolve import presets, resolve, tasks
 from loraft.config.schema import Config
 
@@ -45,3 +47,17 @@ def test_models_lists_what_ships_with_its_licence(loraft_says: Says) -> None:
     table = [line.split()[:2] for line in loraft_says("models")[1].splitlines()]
     assert table[0] == ["name", "kind"]
     assert {row[0]: row[1] for row in table[1:] if row} == kinds
+
+
+def test_every_key_is_described_at_any_width(here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in (60, 80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        code, out, err = loraft_says("config", "--describe")
+        assert (code, err) == (0, "")
+        assert [line for line in out.splitlines() if line and not line.startswith(" ")] == known_keys()
+        assert max(map(len, out.splitlines())) <= columns
+    rank = loraft_says("config", "--describe", "lora.r")[1]
+    assert rank.splitlines()[-1] == "  whole number 1 to 4,096 [default: 16; preset tutorial: 8]"
+    (as_json,) = json.loads(loraft_says("config", "--describe", "lora.r", "--json")[1])
+    assert (as_json["key"], as_json["default"], as_json["presets"]) == ("lora.r", 16, {"tutorial": 8})
+    assert loraft_says("config", "lora")[2] == "error: lora: is for --describe; loraft config --describe lora\n"

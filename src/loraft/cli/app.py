@@ -40,6 +40,7 @@ from loraft.cli import (
     task,
     train,
 )
+from loraft.cli.completion import for_bash
 from loraft.cli.console import own_streams, refuse_wrong_variables, results_stream
 from loraft.cli.help_page import Command, Group
 from loraft.cli.usage import UsageError, usage_message
@@ -132,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if hasattr(stream, "reconfigure"):  # not in notebooks
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for_bash()
     try:
         refuse_wrong_variables()
         with signals.caught():

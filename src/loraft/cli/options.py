@@ -43,7 +43,7 @@ def of_key(key: str, *names: str, **given: Any) -> Any:
 
 
 def _complete_values(key: str) -> list[str]:
-    from loraft.config.reference import reference
+    from loraft.config.reference import reference, written
     from loraft.config.resolve import presets, task_names
 
     named: dict[str, Callable[[], Iterable[str]]] = {
@@ -54,21 +54,29 @@ def _complete_values(key: str) -> list[str]:
     }
     if key in named:
         return [*named[key]()]
-    known = reference().get(key)
-    return [*(known.choices or known.examples)] if known is not None else []
+    if key not in reference():
+        return []
+    known = reference()[key]
+    default = written(known.default)
+    return [*(known.choices or known.examples or ([] if " " in default else [default]))]
 
 
 def complete_pairs(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Keys, and after KEY= its values; `completion.for_bash` gives KEY= as the value before."""
+    """Keys, and after KEY= its values, without KEY= where `completion.for_bash` has given that as a pair before.
+
+    A single key comes with its values, since shells end a single completion with a space.
+    """
     from loraft.config.diagnostics import known_keys
 
+    before = [*(ctx.params.get("sets") or ()), *(ctx.params.get("grid") or ())]
+    if before and before[-1].endswith("="):
+        return _complete_values(before[-1].rstrip("="))
     key, equals, _ = incomplete.partition("=")
     if equals:
         return [f"{key}={value}" for value in _complete_values(key)]
-    before = [*(ctx.params.get("sets") or ()), *(ctx.params.get("grid") or ())]
-    if open_ := [pair for pair in before if pair.endswith("=")]:
-        return _complete_values(open_[-1].rstrip("="))
-    return [f"{key}=" for key in known_keys()]
+    keys = [known for known in known_keys() if known.startswith(key)]
+    values = [f"{keys[0]}={value}" for value in _complete_values(keys[0])] if len(keys) == 1 else []
+    return [*(f"{known}=" for known in keys), *values]
 
 
 def complete_key() -> list[str]:
@@ -172,6 +180,7 @@ Split = Annotated[
 Source = Annotated[
     str | None,
     typer.Argument(metavar="DATA", help="As --data: bundled name, hub id, folder or file.",
+                   show_default="that of --data",
                    autocompletion=lambda: list(bundled_data())),
 ]  # fmt: skip
 MinAgreement = Annotated[

@@ -67,7 +67,7 @@ def sweep(
 
     Examples:
         loraft sweep --ranks 1,2,4,...,128
-        loraft sweep --grid train.learning_rate=1e-3,2e-3 --dry-run
+        loraft sweep --grid lora.lora_alpha=16,32 --dry-run
     """
     if source is not None:
         own = {"--grid": grid, "--seeds": seeds, "--joint": joint, "--dry-run": dry_run}
