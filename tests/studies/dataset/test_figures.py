@@ -43,7 +43,7 @@ def test_of_many_labels_those_with_the_most_rows_are_drawn(tmp_path: Path, drawn
     length_distributions(words, tmp_path / "a.png", title="a")
     assert len(drawn[0].axes) == 8
     assert drawn[0].axes[0].texts[0].get_text().startswith("nhãn 79\n80 rows")
-    assert drawn[0].axes[0].get_title() == "a; 8 of 80"
+    assert drawn[0].get_suptitle() == "a; 8 of 80"
 
 
 @pytest.mark.parametrize("lengths", [[1], [5, 5, 5], [1, 2], list(range(1, 2000))])
