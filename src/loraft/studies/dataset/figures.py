@@ -34,7 +34,7 @@ def length_distributions(
     width = -(-longest // bins)  # of a bar, in words, rounded up
     # Edges lie between whole numbers. The last bar starts above `longest`, and `clipped` puts all longer rows into it.
     edges = np.arange(0, longest + 2 * width, width) + 0.5
-    with drawing(path, (WIDTH, 1.2 + 1.15 * len(shown))) as figure:
+    with drawing(path, (WIDTH, 1.2 + 1.5 * len(shown))) as figure:
         panels: Sequence[Any] = figure.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         for axes, (name, words) in zip(panels, shown.items(), strict=True):
             clipped = np.minimum(words, edges[-1] - 0.5)
@@ -43,7 +43,7 @@ def length_distributions(
             median = float(np.median(words))
             axes.axvline(median, color="0.0", linestyle="--", linewidth=1.2)
             counts = f"{len(words):,} rows, median {median:g}, longest {words.max()}"
-            axes.text(0.99, 0.95, filled(name, counts, width=40), transform=axes.transAxes, ha="right", va="top")
+            axes.set_title(filled(name, counts, width=55), loc="right")
         panels[0].set_xlim(0, edges[-1])
         figure.suptitle(filled(title))
         panels[-1].set_xlabel(f"length in words\n(dashed: median; the last bar holds all from {edges[-2] + 0.5:.0f})")

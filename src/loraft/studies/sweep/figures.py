@@ -47,7 +47,7 @@ def sweep_curve(sweep: SweepResult, path: Path) -> None:
     for row in sorted(finished, key=lambda row: positions[repr(row.settings.get(over))]):
         rest = [f"{key_word(key)} {in_words(row.settings[key])}" for key in keys if key != over]
         lines.setdefault(", ".join(rest), []).append(row)
-    with drawing(path, (WIDTH, 6.8)) as figure:
+    with drawing(path, (WIDTH, 6.6 + 0.2 * len(lines))) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
         key, axis = sweep.metric.axis()
         for axes, score, name in ((upper, key, axis), (lower, "accuracy", "accuracy (fraction")):
