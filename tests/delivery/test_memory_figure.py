@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.figures import check_readable
 
 from loraft.delivery import memory_figure
 from loraft.delivery.memory_plan import Memory
@@ -26,6 +27,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, path: Path, methods: dict[str, Memory
         with drawing(path, size) as figure:
             yield figure
             kept.append(figure)
+        check_readable(figure)
 
     monkeypatch.setattr(memory_figure, "drawing", keeping)
     memory_figure.draw(methods, path, title="bộ nhớ")

@@ -1,20 +1,14 @@
 """What the tests of several studies share."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from matplotlib.figure import Figure
+from helpers.figures import drawn_figures
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The figures that are drawn during the test, to be asked what they show."""
-    figures: list[Any] = []
-    make = Figure.__init__
-
-    def keep(self: Any, *args: Any, **kwargs: Any) -> None:
-        make(self, *args, **kwargs)
-        figures.append(self)
-
-    monkeypatch.setattr(Figure, "__init__", keep)
-    return figures
+def drawn() -> Iterator[list[Any]]:
+    """The figures that are drawn during the test."""
+    with drawn_figures() as figures:
+        yield figures

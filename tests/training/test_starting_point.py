@@ -18,7 +18,7 @@ from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import training_splits
 from loraft.engine import scorer
-from loraft.errors import ConfigError, LoraftError, RunError
+from loraft.errors import ConfigError, LoraftError, Note, RunError
 from loraft.evaluation.evaluate import evaluate
 from loraft.models import manifest
 from loraft.models.load import build, load_run
@@ -118,6 +118,14 @@ def test_the_config_of_the_run_does_it_again(copied: Run) -> None:
     fresh = train(resolve(base=onward(copied), overrides=["name=mới", "train.from_run=null"]), quiet=True)
     assert (fresh.before_is, fresh.started_from) == ("zero-shot", None)
     assert fresh.after.log_loss != result.after.log_loss  # the start matters
+    run = Run(Path(result.run))
+    with pytest.warns(Note, match="is finished, with this config and these rows"):
+        assert train(load_config(run.config_path), quiet=True) == again
+    assert again.started_from is not None
+    kept = run.results_path.read_text(encoding="utf-8")
+    run.results_path.write_text(kept.replace(again.started_from.adapter_sha256, "0" * 64), encoding="utf-8")
+    with pytest.raises(RunError, match=r"was begun from another adapter than .* holds now; .*--force"):
+        train(load_config(run.config_path), quiet=True)
 
 
 @pytest.mark.integration

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from loraft.delivery.memory_plan import Memory
-from loraft.display.figure import drawing
+from loraft.display.figure import WIDTH, drawing, filled
 
 # Of each part its shade, from black to white, and its hatching, which tells it apart in greyscale and in print.
 PARTS = {
@@ -27,7 +27,7 @@ def draw(methods: Mapping[str, Memory], path: Path, *, title: str) -> None:
     most = max(sum(getattr(memory, part) for part in PARTS) for memory in methods.values())
     name_of_unit, unit, digits = ("GiB", 2**30, 2) if most >= 2**30 else ("MiB", 2**20, 0)
     highest = most / unit
-    with drawing(path, (1.6 + 1.5 * len(methods), 4.2)) as figure:
+    with drawing(path, (WIDTH, 4.4)) as figure:
         axes = figure.subplots()
         for number, (name, memory) in enumerate(methods.items()):
             bottom = 0.0
@@ -43,6 +43,6 @@ def draw(methods: Mapping[str, Memory], path: Path, *, title: str) -> None:
             axes.text(number, bottom + 0.01 * highest, peak, ha="center", va="bottom", weight="bold")
         axes.set_ylim(0, 1.1 * highest)
         axes.set_ylabel(f"memory ({name_of_unit})")
-        axes.set_title(title)
+        figure.suptitle(filled(title))
         axes.grid(visible=False, axis="x")
-        axes.legend(*(reversed(one) for one in axes.get_legend_handles_labels()))
+        figure.legend(*(reversed(one) for one in axes.get_legend_handles_labels()), loc="outside lower center", ncols=4)

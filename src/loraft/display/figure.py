@@ -4,6 +4,7 @@ Matplotlib is imported on use. Its object interface changes neither the caller's
 """
 
 import logging
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,13 @@ from typing import Any
 from loraft.runs.atomic_files import replacing
 
 DPI = 150
+# Inches. On a page of 360 px the text column is 328 px wide, so that 9 points become 9 / 72 * 328 / 5 = 8.2 px.
+WIDTH = 5.0
+LINE = 60  # characters of a title that fit into the width
 STYLE = {
     "font.family": "DejaVu Sans",  # ships with matplotlib and has all Vietnamese letters
     "font.size": 9,
+    **dict.fromkeys(("axes.titlesize", "figure.titlesize", "legend.fontsize"), 9),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -28,6 +33,9 @@ STYLE = {
 @contextmanager
 def drawing(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     """An empty matplotlib figure in the common style, saved as PNG when the `with` block ends without an error.
+
+    Figures of reports are `WIDTH` wide and have no text below 9 points, so that they can be read on a phone. What tells
+    lines and bars apart is never the colour alone: markers, dashes and hatches differ, and all colours are greys.
 
     Args:
         path: the PNG file; it is replaced in one step, so that an interrupt leaves no half file.
@@ -44,3 +52,8 @@ def drawing(path: Path, size: tuple[float, float]) -> Iterator[Any]:
         yield figure
         with replacing(path) as beside:
             FigureCanvasAgg(figure).print_png(beside, metadata={"Software": None})
+
+
+def filled(*lines: str, width: int = LINE) -> str:
+    """The lines, each broken where it is longer than the width in characters."""
+    return "\n".join(textwrap.fill(line, width, break_long_words=len(line.split()) == 1) for line in lines)

@@ -3,6 +3,7 @@
 They are readable in greyscale: lines differ in dash and marker, not only in colour.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,55 +11,72 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loraft.display.figure import drawing
+from loraft.config.resolve import load_config
+from loraft.display.figure import WIDTH, drawing, filled
 from loraft.display.table import MANY_LABELS, SHOWN_LABELS
 from loraft.errors import RunError
+from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.classification_report import Confused, EvaluationReport, confusions
 from loraft.evaluation.metrics import expected_calibration_error, reliability_bins
 from loraft.runs.predictions import read_rows
 from loraft.runs.run import Run
 
-# Of the learning curve's four lines: two in the upper panel, two in the lower.
-STYLES = ("-", "o--", "s-", "o--")
-SHADES = ("0.45", "0.0", "0.45", "0.0")
+BLACK_UP_TO = 0.6  # share of a cell; text in white on darker ones, so that its contrast is 4.5 or more
+LONGEST_NAME = 36  # characters of a label beside a matrix, in two lines
+SHARES_UP_TO = 4  # labels of a matrix whose cells have room for counts and shares
 
 
-def learning_curve(log_rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draws losses, and below them accuracy and macro F1, over the training steps.
+def learning_curve(
+    log_rows: Sequence[Mapping[str, Any]], path: Path, metric: Metric = DEFAULT, keep: str = "best"
+) -> None:
+    """Draws the losses of training and validation, and below them validation's metric, over the training steps.
+
+    Both losses are in nats an answer token, as training weights them: that of training is a mean since the value
+    before it, over weights that change and with dropout. The step whose weights are kept is marked and named.
 
     Args:
-        log_rows: the trainer's log: `step` with `loss` (nats per answer token), `eval_loss` (log loss of the label,
-            nats per sentence), `eval_accuracy` or `eval_macro_f1`. Where a resumed run logged a step twice, the later
-            row is drawn.
+        log_rows: the trainer's log: `step` with `loss`, `eval_answer_loss` (not in logs of earlier versions) or the
+            metric. Where a resumed run logged a step twice, the later row is drawn.
         path: of the PNG.
+        metric: the run's.
+        keep: `train.keep`.
 
     Raises:
         RunError: no row of the log has one of these values.
     """
-    lines = {
-        name: _over_steps(log_rows, key)
-        for name, key in (
-            ("train, per answer token", "loss"),
-            ("validation, per sentence", "eval_loss"),
-            ("accuracy", "eval_accuracy"),
-            ("macro-F1", "eval_macro_f1"),
-        )
-    }
+    key, axis = metric.axis() if metric.key != "accuracy" else (metric.key, "accuracy (fraction")
+    lines = {one: _over_steps(log_rows, one) for one in ("loss", "eval_answer_loss", f"eval_{key}")}
     if not any(lines.values()):
         raise RunError(
             f"{path}: nothing to draw (got a log of {len(log_rows)} rows without loss or scores); train the run again"
             " with --force"
         )
-    with drawing(path, (6.4, 5.6)) as figure:
+    train, validation, scores = lines.values()
+    with drawing(path, (WIDTH, 5.0)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
-        for axes, name, style, shade in zip((upper, upper, lower, lower), lines, STYLES, SHADES, strict=True):
-            if lines[name]:
-                axes.plot(*zip(*lines[name], strict=True), style, color=shade, label=name, markersize=4)
-                axes.legend()
-        upper.set_ylabel("loss (nats)")
-        lower.set_ylabel("validation score (fraction)")
-        lower.set_xlabel("training step")
-        upper.set_title("Learning curve")
+        often = max(1, len(train) // 20)  # a line of one value is its marker
+        for axes, points, style, shade, name in (
+            (upper, train, ".-", "0.45", "training"),
+            (upper, validation, "o--", "0.0", "validation"),
+            (lower, scores, "s-", "0.0", "validation"),
+        ):
+            if points:
+                axes.plot(*zip(*points, strict=True), style, color=shade, label=name, markersize=4,
+                          markevery=often if points is train else 1)  # fmt: skip
+        if scores:
+            best = max(scores, key=lambda point: metric.gain(point[1]))  # the first of equal ones
+            kept = best if keep == "best" else scores[-1]
+            told = f"best: step {best[0]:,}, {metric.word} {best[1]:.2f}"
+            if keep == "last":
+                told = f"kept: the last step, {kept[0]:,}, {metric.word} {kept[1]:.2f}; {told}"
+            lower.set_title(filled(f"○ {told}"))
+            lower.plot(*kept, "o", fillstyle="none", color="0.0", markersize=11, linestyle="none", label="kept")
+            for axes in (upper, lower):
+                axes.axvline(kept[0], color="0.3", linestyle=":", linewidth=1)
+        upper.set(title="Learning curve", ylabel="loss\n(nats an answer token)")
+        lower.set(ylabel=filled(f"validation {axis})", width=26), xlabel="training step")
+        if train or validation:
+            upper.legend()
 
 
 def confusion_matrix(confusion: Sequence[Sequence[int]], labels: Sequence[str], path: Path) -> None:
@@ -80,37 +98,44 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], labels: Sequence[str], 
     counts = counts[:, : len(columns)]
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
-    side = 2.2 + 0.8 * len(labels)
-    with drawing(path, (side + 1.2, side)) as figure:
+    short = [textwrap.shorten(name, LONGEST_NAME, placeholder=" …") for name in columns]
+    names = [filled(name, width=max(14, len(name) // 2 + 4)) for name in short]
+    few, longest = len(columns) <= SHARES_UP_TO, max(len(line) for name in names for line in name.split("\n"))
+    with drawing(path, (WIDTH, 0.9 + (0.8 if few else 0.5) * len(labels) + 0.08 * longest)) as figure:
         axes = figure.subplots()
-        image = axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)
+        image = axes.imshow(shares, cmap="Greys", vmin=0, vmax=1, aspect="auto")
         for (row, column), count in np.ndenumerate(counts):
             share = shares[row, column]
-            axes.text(column, row, f"{count:,}\n{share:.1%}", ha="center", va="center",
-                      color="white" if share > 0.5 else "black", fontsize=8)  # fmt: skip
-        axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right", rotation_mode="anchor")
-        axes.set_yticks(
-            range(len(labels)), [f"{label}\n(n={n})" for label, n in zip(labels, totals[:, 0], strict=True)]
-        )
+            axes.text(column, row, f"{count:,}\n{share:.1%}" if few else _in_thousands(count), ha="center", va="center",
+                      color="black" if share <= BLACK_UP_TO else "white")  # fmt: skip
+        axes.set_xticks(range(len(columns)), names, rotation=90)
+        axes.set_yticks(range(len(labels)), [f"{name}\n(n={n})" for name, n in zip(names, totals[:, 0], strict=False)])
         axes.set_xlabel("predicted")
         axes.set_ylabel("reference")
         axes.set_title("Confusion matrix")
         axes.grid(False)
-        figure.colorbar(image, ax=axes, label="share of the reference's rows", fraction=0.046)
+        if not few:
+            figure.colorbar(image, ax=axes, label="share of the reference's rows", location="top", fraction=0.04)
+
+
+def _in_thousands(count: int) -> str:
+    """The number in at most four characters below ten millions: 9999, 12k."""
+    return str(count) if count < 10_000 else f"{count / 1000:.0f}k"
 
 
 def _confusion_bars(worst: Sequence[Confused], path: Path) -> None:
     """Draws a bar for each kind of wrong answer, the most frequent at the top."""
-    with drawing(path, (7.2, 1.2 + 0.28 * max(1, len(worst)))) as figure:
+    names = [filled(f"{one.reference} → {one.predicted}", width=26) for one in worst]
+    with drawing(path, (WIDTH, 1.2 + 0.2 * sum(1.2 + name.count("\n") for name in names))) as figure:
         axes = figure.subplots()
         bars = axes.barh(range(len(worst)), [one.count for one in worst], color="0.75", edgecolor="0.4")
-        axes.bar_label(bars, [f"{one.count:,} ({one.share:.0%})" for one in worst], padding=3, fontsize=8)
-        axes.set_yticks(range(len(worst)), [f"{one.reference} → {one.predicted}" for one in worst])
+        axes.bar_label(bars, [f"{one.count:,} ({one.share:.0%})" for one in worst], padding=3)
+        axes.set_yticks(range(len(worst)), names)
         axes.invert_yaxis()
-        axes.margins(x=0.15)
+        axes.margins(x=0.3)
         axes.grid(False, axis="y")
         axes.set_xlabel("rows (share of the reference's rows)")
-        axes.set_title("Most frequent confusions: reference → predicted" if worst else "No confusions")
+        figure.suptitle("Most frequent confusions: reference → predicted" if worst else "No confusions")
 
 
 def reliability_diagram(
@@ -128,7 +153,7 @@ def reliability_diagram(
     filled = bins["count"] > 0
     edges = np.linspace(0, 1, len(filled) + 1)
     ece = expected_calibration_error(references, probs)
-    with drawing(path, (5.2, 5.6)) as figure:
+    with drawing(path, (WIDTH, 5.8)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         which = "" if as_scored is None else ", calibrated"
         upper.bar(edges[:-1][filled], bins["accuracy"][filled], width=edges[1], align="edge", color="0.8",
@@ -146,8 +171,8 @@ def reliability_diagram(
                        markersize=5, linewidth=1, label="as scored, before calibration")  # fmt: skip
             lower.stairs(raw["count"], edges, color="0.0", linestyle="--", linewidth=1)
             title = f"Reliability: calibration error {ece:.3f} (as scored {ece_raw:.3f})"
-        upper.set_title(title)
-        upper.legend(loc="upper left")
+        figure.suptitle(title)
+        figure.legend(loc="outside lower center")
         lower.set(xlabel="confidence (probability of the predicted label)", ylabel="rows")
 
 
@@ -157,7 +182,7 @@ def draw_run_figures(run: Run, after: EvaluationReport, labels: Sequence[str]) -
     Where a row has any number of labels, it draws the learning curve alone.
 
     Args:
-        run: a run whose log and predictions are written.
+        run: a run whose config, log and predictions are written.
         after: the report of the adapter.
         labels: names of the K labels, in id order.
 
@@ -165,7 +190,8 @@ def draw_run_figures(run: Run, after: EvaluationReport, labels: Sequence[str]) -
         RunError: the log has nothing to draw, or the predictions cannot be read.
     """
     run.plots.mkdir(exist_ok=True)
-    learning_curve(run.read_log(), run.learning_curve_path)
+    config = load_config(run.config_path)
+    learning_curve(run.read_log(), run.learning_curve_path, Metric.of(config), config.train.keep)
     if not after.confusion:  # several labels a row
         return
     confusion_matrix(after.confusion, labels, run.confusion_matrix_path)

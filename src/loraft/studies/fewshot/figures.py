@@ -1,13 +1,12 @@
 """Draws the figure of a few-shot study: scores over the number of demonstrations."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from loraft.display.figure import drawing
+from loraft.display.figure import WIDTH, drawing, filled
 from loraft.evaluation.shares import percent
 from loraft.studies.fewshot.records import DrawRecord, FewshotResult, TableRow
 from loraft.studies.fewshot.summary import ADAPTER, BACKBONE, BASELINE
@@ -31,7 +30,7 @@ def fewshot_curve(study: FewshotResult, path: Path) -> None:
     levels += [row for row in study.rows if row.model == ADAPTER and row.shots == 0]
     curves = {model: [row for row in study.rows if row.model == model and row.shots in x_of]
               for model in (BACKBONE, ADAPTER)}  # fmt: skip
-    with drawing(path, (6.4, 6.4)) as figure:
+    with drawing(path, (WIDTH, 6.8)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
         key, axis = study.metric.axis()
         for axes, score, name in ((upper, "accuracy", "accuracy (fraction"), (lower, key, axis)):
@@ -48,12 +47,12 @@ def fewshot_curve(study: FewshotResult, path: Path) -> None:
         lower.set_xlabel("demonstrations in the prompt (shots)")
         backbone, source, task = Path(study.backbone).name, Path(study.source).name, Path(study.task).stem
         test_rows = study.data["test"].rows
-        upper.set_title(
-            f"{textwrap.fill(f'Few-shot: {backbone} on {source}, {task}', 80)}\n"
-            f"{study.selection} demonstrations, decode {study.decode}, {test_rows:,} test rows\n"
+        title = (
+            f"Few-shot: {backbone} on {source}, {task}",
+            f"{study.selection} demonstrations, decode {study.decode}, {test_rows:,} test rows",
             f"bars: {percent(study.confidence)} interval over draws and test rows",
-            fontsize=9,
         )
+        figure.suptitle(filled(*title))
         handles, names = lower.get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=2)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from loraft.display.figure import drawing
+from loraft.display.figure import WIDTH, drawing, filled
 from loraft.display.table import add_row, narrow_table
 from loraft.evaluation.equivalence import LEVEL, Equivalence
 from loraft.evaluation.shares import Interval, percent
@@ -59,7 +59,7 @@ def draw(result: RankCurve, path: Path) -> None:
     """Draws the metric and accuracy over the rank: the cut adapters, and the trained ones beside them."""
     ranks = sorted({point.rank for point in result.points})
     key, axis = result.metric.axis()
-    with drawing(path, (6.4, 6.0)) as figure:
+    with drawing(path, (WIDTH, 6.0)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
         for axes, score, name in ((upper, key, axis), (lower, "accuracy", "accuracy (fraction")):
             for shift, (made, (marker, dash, shade)) in zip((-0.06, 0.06), LINES.items(), strict=True):
@@ -71,15 +71,12 @@ def draw(result: RankCurve, path: Path) -> None:
                 axes.errorbar(x, mean, yerr=[mean - low, high - mean], marker=marker, linestyle=dash, color=shade,
                               capsize=3, label=label)  # fmt: skip
             axes.set_ylabel(f"{name}, test split)")
-        upper.legend(loc="lower right")
+        figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center")
         lower.set_xticks(range(len(ranks)), [str(rank) for rank in ranks])
         lower.set_xlabel("LoRA rank r")
         quantised = f" ({result.quant})" if result.quant != "none" else ""
-        figure.suptitle(
-            f"{result.backbone}{quantised} on {result.data}, {result.task}\n"
-            f"bars: {percent(result.confidence)} interval",
-            fontsize="medium",
-        )
+        title = f"{result.backbone}{quantised} on {result.data}, {result.task}"
+        figure.suptitle(filled(title, f"bars: {percent(result.confidence)} interval"))
 
 
 def _score(value: float, interval: Interval | None) -> str:

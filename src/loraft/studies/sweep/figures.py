@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from loraft.display.figure import drawing
+from loraft.display.figure import LINE, WIDTH, drawing, filled
 from loraft.evaluation.shares import percent
 from loraft.studies.sweep.records import SettingRecord, SweepResult
 from loraft.studies.sweep.tables import alpha_in_words, in_words, key_word, most_seeds, setting_in_words
 
 RANK = "lora.r"
-STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."), ("v", "-"), ("p", "--"))  # markers that can be drawn hollow
+MARKERS, DASHES = ("o", "s", "^", "D", "v", "p"), ("-", "--", ":", "-.")  # markers that can be drawn hollow
 SHADES = ("0.0", "0.45", "0.25", "0.6")
 # How a setting compares with the best one; these are also the words of the legend.
 BEST, SAME, DIFFERS = "best on validation", "cannot be told apart from the best", "differs from the best"
@@ -48,7 +48,7 @@ def sweep_curve(sweep: SweepResult, path: Path) -> None:
     for row in sorted(finished, key=lambda row: positions[repr(row.settings.get(over))]):
         rest = [f"{key_word(key)} {in_words(row.settings[key], key)}" for key in keys if key != over]
         lines.setdefault(", ".join(rest), []).append(row)
-    with drawing(path, (6.4, 6.8)) as figure:
+    with drawing(path, (WIDTH, 6.6 + 0.2 * len(lines))) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
         key, axis = sweep.metric.axis()
         for axes, score, name in ((upper, key, axis), (lower, "accuracy", "accuracy (fraction")):
@@ -70,7 +70,8 @@ def sweep_curve(sweep: SweepResult, path: Path) -> None:
             axes.set_ylabel(f"{name}, test split)")
         standings = [_standing(row, best) for row in finished]
         _explain(upper, best, [*standings, *([ONE_SEED] if seeds > 1 else [])], with_lines=len(lines) > 1)
-        lower.set_xticks(list(positions.values()), [in_words(value, over) for value in values])
+        names = [filled(in_words(value, over), width=24) for value in values]
+        lower.set_xticks(list(positions.values()), names, rotation=90 if sum(map(len, names)) > LINE // 2 else 0)
         lower.set_xlim(-0.5, len(values) - 0.5)
         lower.set_xlabel("LoRA rank r" if over == RANK else key_word(over))
         quantised = f" ({sweep.quant})" if sweep.quant != "none" else ""
@@ -79,14 +80,16 @@ def sweep_curve(sweep: SweepResult, path: Path) -> None:
             f"alpha policy: {alpha_in_words(sweep)}",
             (f"means of {seeds} seeds, " if seeds > 1 else "") + f"bars: {percent(sweep.confidence)} interval",
         )
-        figure.suptitle("\n".join(title), fontsize="medium")
+        figure.suptitle(filled(*title))
 
 
 def _line(
     axes: Any, x: Any, rows: Sequence[SettingRecord], score: str, best: SettingRecord, number: int, label: str
 ) -> None:
     """Draws the settings of one line with their intervals, each marked by its test against the best setting."""
-    (mark, dash), shade = STYLES[number % len(STYLES)], SHADES[number % len(SHADES)]
+    round_ = number // len(MARKERS)  # the dash moves on by one more, so that 24 lines differ in marker and dash
+    mark, shade = MARKERS[number % len(MARKERS)], SHADES[number % len(SHADES)]
+    dash = DASHES[(number + round_) % len(DASHES)]
     spreads = [row.measured.scores[score] for row in rows if row.measured is not None]
     mean = np.array([spread.mean for spread in spreads])
     low, high = np.array([spread.interval for spread in spreads]).T
@@ -109,17 +112,17 @@ def _standing(row: SettingRecord, best: SettingRecord) -> str:
 
 
 def _explain(axes: Any, best: SettingRecord, standings: Sequence[str], *, with_lines: bool) -> None:
-    """Adds a legend above the axes: the markers that occur, and the lines if there are several."""
+    """Adds a legend below the axes: the markers that occur, and the lines if there are several."""
     from matplotlib.lines import Line2D
 
-    words = {BEST: f"{BEST}: {setting_in_words(best)}"}
+    words = {BEST: filled(f"{BEST}: {setting_in_words(best)}", width=50)}
     marks = [
         Line2D([], [], linestyle="none", color="0.0", label=words.get(standing, standing), **look)
         for standing, look in LOOKS.items()
         if standing in standings
     ]
     lines = axes.get_legend_handles_labels()[0] if with_lines else []
-    axes.legend(handles=[*marks, *lines], fontsize=7, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    axes.figure.legend(handles=[*marks, *lines], loc="outside lower center")
 
 
 def _in_order(values: Sequence[Any]) -> list[Any]:
