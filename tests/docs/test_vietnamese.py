@@ -74,12 +74,13 @@ def test_letters_are_composed_and_links_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def test_the_notebooks_have_the_same_code() -> None:
-    cells = [
-        json.loads((ROOT / "docs" / "notebooks" / name).read_text(encoding="utf-8"))["cells"]
-        for name in ("tutorial.ipynb", "tutorial.vi.ipynb")
+def test_the_notebooks_have_the_same_cells() -> None:
+    kinds = [
+        [
+            (cell["cell_type"], cell["source"] if cell["cell_type"] == "code" else "")
+            for cell in json.loads(text)["cells"]
+        ]
+        for text in ((ROOT / "docs/notebooks" / f"tutorial{one}.ipynb").read_text("utf-8") for one in ("", ".vi"))
     ]
-    assert [cell["cell_type"] for cell in cells[0]] == [cell["cell_type"] for cell in cells[1]]
-    code = [["".join(cell["source"]) for cell in one if cell["cell_type"] == "code"] for one in cells]
-    assert len(code[0]) > 5
-    assert code[0] == code[1]
+    assert len(kinds[0]) > 20
+    assert kinds[0] == kinds[1]
