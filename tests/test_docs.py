@@ -2,8 +2,6 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -84,29 +82,3 @@ def test_the_readmes_tree_has_every_folder_of_the_package() -> None:
     folders |= {f"studies/{path.parent.name}" for path in package.glob("studies/*/__init__.py")}
     assert folders <= told
     assert all((package / name).exists() or (package / f"{name}.py").exists() for name in told)
-
-
-def test_the_readmes_block_of_mistakes_is_what_is_printed(tmp_path: Path) -> None:
-    (block,) = [block for block in blocks(README) if "train.lerning_rate" in block]
-    command, _, expected = block.partition("\n")
-    words = shlex.split(command.removeprefix("$ loraft "))
-    done = subprocess.run([sys.executable, "-m", "loraft", *words], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
-
-
-@pytest.mark.integration
-def test_the_readmes_first_minute_gives_the_readmes_labels(tmp_path: Path) -> None:
-    def run(line: str) -> str:
-        command = re.sub(r"(^|\| )loraft ", rf"\1{shlex.quote(sys.executable)} -m loraft ", line)
-        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
-        return done.stdout
-
-    table = run("loraft train --quant nf4 --rank 16 --force")
-    after = re.search(r"^ *accuracy +[\d.]+ +([\d.]+)", table, flags=re.MULTILINE)
-    assert after is not None
-    assert float(after[1]) == pytest.approx(0.888, abs=0.015)  # README; the last digits depend on the processor
-    (block,) = [block for block in blocks(README) if "$ loraft predict" in block]
-    plain, piped = [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
-    assert run(plain).splitlines() == block.splitlines()[1:4]
-    labels = re.compile(r'"label": "(\w+)"')
-    assert labels.findall(run(piped)) == labels.findall(block)

