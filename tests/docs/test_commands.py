@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import json
 import os
 import re
@@ -160,7 +161,8 @@ def run(line: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[in
     if words[0] != "loraft" or re.search(r"[|;><$&]", re.sub(r"'[^']*'|\"[^\"]*\"", "", line)):
         done = subprocess.run(["bash", "-ec", line], env=environment, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
-    with pytest.raises(SystemExit) as end:
+    typed = io.TextIOWrapper(io.BytesIO("cô nhiệt tình\nphòng học nóng\n".encode()), encoding="utf-8")
+    with patch.object(sys, "stdin", typed), pytest.raises(SystemExit) as end:
         main(capped(words[1:]))
     return int(end.value.code or 0), "".join(capsys.readouterr())
 
