@@ -182,13 +182,13 @@ def serve(words: list[str], environment: dict[str, str]) -> tuple[int, str]:
     return server.wait(60), said
 
 
-def prepare(page: str, command: str) -> None:
-    """Fills in labels as a reader does, makes `qlora` the newest run, and empties runs/ for each page of decisions."""
+def prepare(command: str) -> None:
+    """Fills in labels as a reader does, makes `qlora` the newest run, removes a run of the default name."""
     os.utime("runs/qlora/metrics.json")
     if "--add to-label.csv" in command:
         labelled = Path("to-label.csv").read_text(encoding="utf-8-sig").replace(",\n", ",positive\n")
         Path("to-label.csv").write_text(labelled, encoding="utf-8")
-    if page.startswith("decisions/") or command == "loraft train --quant nf4 --rank 16":
+    if command.startswith("loraft train") and " name=" not in command:
         for made in Path("runs").glob("loraft-vi-tiny-*"):
             shutil.rmtree(made)
 
@@ -218,7 +218,7 @@ def test_the_commands_of_the_page_run(
             command = re.sub(rf"(?<![\w-]){re.escape(word)}(?![\w-])", meant, command)
         if command in DONE:
             continue
-        prepare(name, command)
+        prepare(command)
         code, said = run(command, folder, capsys)
         if code == CODES.get(line, 0) and "Traceback" not in said:
             DONE.add(command)
