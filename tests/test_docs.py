@@ -49,7 +49,7 @@ def test_commands_and_flags_exist(page: Path) -> None:
         command = COMMANDS[name.strip(",")]
         if hasattr(command, "commands"):  # loraft task new
             command = command.commands[words[0]]
-        flags = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+        flags = {flag for parameter in command.params for flag in [*parameter.opts, *parameter.secondary_opts]}
         given = {word.partition("=")[0] for word in words if re.match(r"-{1,2}[a-z]", word)}
         assert given <= flags | {"--help"}, line
 
