@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from loraft.cli.app import app
+from loraft.config.resolve import resolve
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -29,6 +30,12 @@ def command_lines(text: str) -> list[str]:
     found += re.findall(r"`(loraft [^`]*)`", text)
     lines = [line.partition("#")[0].rpartition("| ")[2].strip() for line in found]
     return [line for line in lines if re.match(r"loraft [a-z]", line)]
+
+
+def test_the_readmes_config_is_one_and_shows_the_defaults(tmp_path: Path) -> None:
+    (shown,) = [block for block in blocks(README) if block.startswith("model:  {name:")]
+    (tmp_path / "config.yaml").write_text(shown, encoding="utf-8")
+    assert resolve(config_file=tmp_path / "config.yaml") == resolve()
 
 
 def test_no_line_of_the_readme_but_what_a_command_prints_is_longer_than_132_characters() -> None:
