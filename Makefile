@@ -53,7 +53,7 @@ types: $(STAMP) ## check types
 	$(BIN)/mypy
 
 docs: $(STAMP) ## build the documentation as pages to read, offline, into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "docs: site/index.html"
 
 bench: $(STAMP) ## measure loraft beside other tools and write docs/performance.md; DATA=<folder> for other rows

@@ -2,14 +2,13 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import typer
 
 from loraft.cli.app import app
+from loraft.config.resolve import resolve
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -33,6 +32,12 @@ def command_lines(text: str) -> list[str]:
     return [line for line in lines if re.match(r"loraft [a-z]", line)]
 
 
+def test_the_readmes_config_is_one_and_shows_the_defaults(tmp_path: Path) -> None:
+    (shown,) = [block for block in blocks(README) if block.startswith("model:  {name:")]
+    (tmp_path / "config.yaml").write_text(shown, encoding="utf-8")
+    assert resolve(config_file=tmp_path / "config.yaml") == resolve()
+
+
 def test_no_line_of_the_readme_but_what_a_command_prints_is_longer_than_132_characters() -> None:
     text = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
     assert [line for line in text.splitlines() if len(line) > 132] == []
@@ -51,7 +56,7 @@ def test_commands_and_flags_exist(page: Path) -> None:
         command = COMMANDS[name.strip(",")]
         if hasattr(command, "commands"):  # loraft task new
             command = command.commands[words[0]]
-        flags = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+        flags = {flag for parameter in command.params for flag in [*parameter.opts, *parameter.secondary_opts]}
         given = {word.partition("=")[0] for word in words if re.match(r"-{1,2}[a-z]", word)}
         assert given <= flags | {"--help"}, line
 
@@ -84,29 +89,3 @@ def test_the_readmes_tree_has_every_folder_of_the_package() -> None:
     folders |= {f"studies/{path.parent.name}" for path in package.glob("studies/*/__init__.py")}
     assert folders <= told
     assert all((package / name).exists() or (package / f"{name}.py").exists() for name in told)
-
-
-def test_the_readmes_block_of_mistakes_is_what_is_printed(tmp_path: Path) -> None:
-    (block,) = [block for block in blocks(README) if "train.lerning_rate" in block]
-    command, _, expected = block.partition("\n")
-    words = shlex.split(command.removeprefix("$ loraft "))
-    done = subprocess.run([sys.executable, "-m", "loraft", *words], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
-
-
-@pytest.mark.integration
-def test_the_readmes_first_minute_gives_the_readmes_labels(tmp_path: Path) -> None:
-    def run(line: str) -> str:
-        command = re.sub(r"(^|\| )loraft ", rf"\1{shlex.quote(sys.executable)} -m loraft ", line)
-        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
-        return done.stdout
-
-    table = run("loraft train --quant nf4 --rank 16 --force")
-    after = re.search(r"^ *accuracy +[\d.]+ +([\d.]+)", table, flags=re.MULTILINE)
-    assert after is not None
-    assert float(after[1]) == pytest.approx(0.888, abs=0.015)  # README; the last digits depend on the processor
-    (block,) = [block for block in blocks(README) if "$ loraft predict" in block]
-    plain, piped = [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
-    assert run(plain).splitlines() == block.splitlines()[1:4]
-    labels = re.compile(r'"label": "(\w+)"')
-    assert labels.findall(run(piped)) == labels.findall(block)

@@ -6,7 +6,7 @@ STEPS = ["train.max_steps=2", "data.max_train_rows=96", "data.max_eval_rows=24",
 CAPS = {
     "train": STEPS,
     "check": STEPS,
-    "sweep": STEPS,
+    "sweep": [*STEPS, "sweep.ranks=[1, 2]"],
     "audit": ["train.max_steps=2", "data.max_train_rows=96"],
     "fewshot": ["fewshot.repeats=1", *STEPS[1:]],
     "eval": ["data.max_test_rows=12"],
@@ -18,8 +18,13 @@ def capped(arguments: list[str]) -> list[str]:
     """The arguments of `loraft`, and behind them the limits of the command, where it has any."""
     if arguments[:1] == ["sweep"] and "--from" in arguments:  # no training, and the run's own rows
         return arguments
-    limits = [word for limit in CAPS.get(arguments[0] if arguments else "", []) for word in ("--set", limit)]
-    return [*arguments, *limits]
+    name, text = arguments[0] if arguments else "", " ".join(arguments)
+    limits = CAPS.get(name, [])
+    if "--ranks" in arguments or "--grid" in arguments:
+        limits = [limit for limit in limits if not limit.startswith("sweep.")]
+    if "--preset tutorial" in text and name != "config":  # its backbone and data come from the hub
+        limits = [*limits, "model.name=loraft-vi-tiny", "data.source=feedback", "data.revision=null"]
+    return [*arguments, *(word for limit in limits for word in ("--set", limit))]
 
 
 if __name__ == "__main__":
