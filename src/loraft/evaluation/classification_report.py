@@ -24,7 +24,7 @@ from loraft.evaluation.metrics import (
     per_label,
     scores_of_one,
 )
-from loraft.evaluation.shares import Interval
+from loraft.evaluation.shares import Interval, percent
 from loraft.models.calibration import NONE, Calibration
 from loraft.runs.records import Flat
 
@@ -131,7 +131,7 @@ class EvaluationReport(Tabled, Flat, scores=ALL_SCORES):
             {"score": name, "value": Measured(value, self.intervals.get(name))}
             for name, value in self.all_scores.items()
         ]
-        return f"{self.n:,} rows, {self.confidence:.0%} intervals", rows
+        return f"{self.n:,} rows, {percent(self.confidence)} intervals", rows
 
 
 @dataclass(frozen=True)

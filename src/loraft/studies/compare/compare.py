@@ -17,6 +17,7 @@ from loraft.evaluation import advice, metrics, significance, verdicts
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.intervals import Difference
+from loraft.evaluation.shares import percent
 from loraft.runs.predictions import RunPredictions, difference_of_rows, read_predictions
 from loraft.runs.records import flattened, record_from
 from loraft.runs.run import Bundle, Run
@@ -137,7 +138,7 @@ class Comparison(Tabled):
                 found = {"run": other.compared.run, "score": name, "value": other.compared.scores[name]}
                 found |= {"difference": Measured(gap.difference, gap.interval), "p": gap.p_holm}
                 rows.append(found)
-        return f"{self.n:,} test rows; difference to the first run, {self.confidence:.0%} intervals", rows
+        return f"{self.n:,} test rows; difference to the first run, {percent(self.confidence)} intervals", rows
 
 
 def compare(runs: Sequence[str | Path]) -> Comparison:
