@@ -55,7 +55,7 @@ def test_every_row_is_held_out_from_the_adapter_of_its_fold_as_are_its_copies(tm
         stems.setdefault(text.rstrip("."), set()).add(fold)
     assert max(map(len, stems.values())) == 1
     assert set(fold_N) == set(range(5))
-    work = FoldAdapters(section, split, np.array(fold_N), *reversed(build(section)), True)
+    work = FoldAdapters(section, split, np.array(fold_N), *reversed(build(section)))
     assert [row.held_out for row in work._rows(range(5))] == fold_N  # in one pass
     for fold in range(5):  # one after the other
         learnt = [i for i, own in enumerate(fold_N) if own != fold]
@@ -143,7 +143,7 @@ def test_an_adapter_of_one_pass_learns_nothing_from_its_fold(tmp_path: Path) -> 
         ]
         encoder, base = build(section)
         folder = audit_folder(section.model_copy(update={"name": f"lần {shift}"}))
-        work = FoldAdapters(section, replace(split, examples=examples), np.array(fold_N), base, encoder, True)
+        work = FoldAdapters(section, replace(split, examples=examples), np.array(fold_N), base, encoder)
         scores.append(work.scores(folder)[0])
     own = np.array(fold_N) == 0
     np.testing.assert_allclose(scores[0][own], scores[1][own], atol=1e-5)
