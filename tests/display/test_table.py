@@ -4,7 +4,7 @@ import pytest
 from rich.table import Table
 
 from loraft.display.page import cells
-from loraft.display.table import add_row, listing, narrow_table, number_table, shorten, show
+from loraft.display.table import add_row, fitted, listing, narrow_table, number_table, shorten, show, show_lines
 
 MARKUP = "[red]đỏ[/red] [/b]"
 
@@ -43,9 +43,55 @@ def test_a_text_is_cut_to_the_limit_with_its_ellipsis(text: str, limit: int, exp
 
 def test_without_a_terminal_a_row_is_one_line_without_frame_or_colour(capsys: pytest.CaptureFixture[str]) -> None:
     first, second = number_table("câu", "số"), listing(["x"], [["y"]])
-    add_row(first, "một câu dài " * 20, MARKUP)
+    add_row(first, "một câu dài " * 200, MARKUP)
     show([first, second])
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert [" ".join(line.split()) for line in lines] == [
-        "câu số", f"{'một câu dài ' * 20}{MARKUP}", "", "x", "y", ""
+        "câu số", f"{'một câu dài ' * 200}{MARKUP}", "", "x", "y", ""
+    ]  # fmt: skip
+
+
+def four() -> Table:
+    table = number_table("tên", "điểm", "giây", "bộ nhớ", drop=("bộ nhớ", "giây"))
+    add_row(table, "hạng-16", "0.8225 [0.766, 0.869]", "1,234.5", "13,912 MB")
+    return table
+
+
+def test_a_wide_terminal_shows_the_table_as_it_is() -> None:
+    table = four()
+    assert fitted(table, 80) == [table]
+
+
+def test_intervals_go_below_their_numbers_before_a_column_is_left_out() -> None:
+    (made,) = fitted(four(), 43)
+    assert cells(made)[1] == [["hạng-16", "0.8225\n[0.766, 0.869]", "1,234.5", "13,912 MB"]]
+
+
+def test_columns_are_left_out_in_the_stated_order_and_a_line_names_them() -> None:
+    for width, heads in ((39, ["tên", "điểm", "giây"]), (31, ["tên", "điểm", "giây"]), (29, ["tên", "điểm"])):
+        made, line = fitted(four(), width)
+        assert [head.replace("\n", " ") for head in cells(made)[0]] == heads
+        gone = ", ".join(head for head in ("bộ nhớ", "giây") if head not in heads)
+        # 7 + 14 + 7 + 9 cells and 3 blanks between them
+        assert str(line) == f"left out: {gone}; a terminal of 40 columns or --json shows all"
+
+
+def test_a_table_that_still_does_not_fit_is_turned_with_all_its_columns() -> None:
+    (text,) = fitted(four(), 20)
+    assert str(text).splitlines() == [
+        "tên: hạng-16", "điểm: 0.8225", "  [0.766, 0.869]", "giây: 1,234.5", "bộ nhớ: 13,912 MB"
+    ]  # fmt: skip
+
+
+def test_notes_are_broken_at_blanks_on_a_terminal_and_long_paths_stay_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = "ghi chú: /một/đường/dẫn/rất/dài/không-có-dấu-cách có ba mươi dòng thừa"
+    show_lines([note])
+    assert capsys.readouterr().out == f"{note}\n"
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    show_lines([note])
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "ghi chú:", "/một/đường/dẫn/rất/dài/không-có-dấu-cách", "có ba mươi dòng thừa"
     ]  # fmt: skip

@@ -140,9 +140,21 @@ def show_texts(texts: Iterable[Text]) -> None:
     """Prints styled texts on stdout, each on lines of its own; without colours where stdout is not a terminal."""
     console = _console()
     for text in texts:
-        # A word that is wider than the terminal, such as a path, is the terminal's to break: it can then be copied.
-        whole = not console.is_terminal or console.measure(text).minimum > console.width
-        console.print(text, soft_wrap=whole)
+        console.print(_wrapped(text, console.width) if console.is_terminal else text, soft_wrap=True)
+
+
+def _wrapped(text: Text, width: int) -> Text:
+    """The text broken at blanks. A word that is wider, such as a path, is the terminal's to break: it can be copied."""
+    lines: list[Text] = []
+    for given in text.split("\n", allow_blank=True):
+        line = Text()
+        for word in given.split(" ") if given.cell_len > width else [given]:
+            if line and line.cell_len + 1 + word.cell_len > width:
+                lines.append(line)
+                line = Text()
+            line = Text(" ").join([line, word]) if line else word
+        lines.append(line)
+    return Text("\n").join(lines)
 
 
 def shorten(text: str, limit: int = 90) -> str:
