@@ -264,9 +264,7 @@ class Config(Section):
     """
 
     preset: str = Field("quickstart", description="the preset that the values started from")
-    seed: int = Field(
-        42, ge=0, lt=2**32, description="seed of the adapter's first weights, row order and draws"
-    )
+    seed: int = Field(42, ge=0, lt=2**32, description="seed of the adapter's first weights, row order and draws")
     output: OutputSection = Field(default_factory=OutputSection)
     name: RunName | None = Field(None, description="run directory inside output.folder; default: made from the config")
     model: ModelConfig = Field(default_factory=ModelConfig)
