@@ -87,6 +87,23 @@ def test_bash_divides_at_equals_signs_and_gets_what_stands_behind(
     assert loraft_says()[1].split() == expected
 
 
+@pytest.mark.parametrize("words", ["train --set lora.r", "predict --run "])
+def test_completion_imports_nothing_heavy(here: Path, words: str) -> None:
+    script = """
+import sys
+from loraft.cli.app import main
+try:
+    main([])
+finally:
+    print("\\nIMPORTED", *sorted({"torch", "transformers", "datasets", "numpy", "pandas", "rich"} & set(sys.modules)))
+"""
+    asked = {"_LORAFT_COMPLETE": "complete_bash", "COMP_WORDS": f"loraft {words}", "COMP_CWORD": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **asked}, cwd=here, capture_output=True, text=True
+    )
+    assert done.stdout.endswith("IMPORTED\n"), done.stdout + done.stderr
+
+
 def test_metrics_are_among_the_examples() -> None:
     assert set(METRICS) <= set(reference()["train.metric"].examples)
 

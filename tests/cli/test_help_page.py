@@ -94,8 +94,8 @@ def test_without_a_command_the_page_is_printed(loraft_says: Says) -> None:
 
 def test_every_flag_says_its_default_unless_it_is_a_switch() -> None:
     for words, command in LEAVES.items():
-        entries = re.split(r"\n  (?=\S)", re.split(r"^(?:Arguments|Options):", page(*words), flags=re.MULTILINE)[1:][0])
-        entries += re.split(r"\n  (?=\S)", page(*words).partition("\nOptions:")[2])
+        flags = re.split(r"^(?:Arguments|Options):", page(*words), maxsplit=1, flags=re.MULTILINE)[1]
+        entries = re.split(r"\n  (?=\S)", flags)
         for parameter in command.params:
             if parameter.nargs != 1 or parameter.required or parameter.multiple or getattr(parameter, "is_flag", False):
                 continue
