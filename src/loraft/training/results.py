@@ -53,7 +53,7 @@ class TrainReport:
         alpha_policy: how the scale of the update follows the rank, in words.
         joint: None where the adapter was trained alone.
         learning_rate: the highest of the schedule; None in files of earlier versions.
-        kept: `train.keep`; files of earlier versions lack it and kept the best.
+        kept: `train.keep`; None in files of earlier versions, which kept the best.
     """
 
     seconds: float
@@ -71,7 +71,7 @@ class TrainReport:
     learning_rate: float | None = None
     validation_score: float | None = None
     cut: float | None = None
-    kept: str = "best"
+    kept: str | None = None
 
 
 @dataclass(frozen=True)
