@@ -3,6 +3,9 @@
 import doctest
 import re
 import runpy
+import shlex
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,30 @@ def test_a_wrong_output_and_an_error_are_seen() -> None:
     failed, told, _ = run_examples(page, "trang.md")
     assert failed == 2
     assert "ZeroDivisionError" in told
+
+
+# --- what commands print ----------------------------------------------------------------------------------------------
+
+# A command in a fence, at most one paragraph, and what it prints, indented.
+SHOWN = re.compile(r"^```\n(loraft [^\n]+)\n```\n\n(?:\S[^`]*?\n\n)?((?:    .*\n)+)", flags=re.MULTILINE)
+COSTLY = ("loraft train", "loraft predict", "loraft fewshot", "loraft sweep", "loraft data <folder>")  # or need a run
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+CHEAP = {line: block for line, block in SHOWN.findall(TUTORIAL) if not line.startswith(COSTLY)}
+
+
+def test_the_commands_whose_output_is_shown_are_found() -> None:
+    assert len(CHEAP) == 4
+    assert len(SHOWN.findall(TUTORIAL)) == 9
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("line", CHEAP)
+def test_a_command_prints_what_the_tutorials_page_shows(line: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "loraft", *shlex.split(line)[1:]]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    printed = " ".join((done.stdout + done.stderr).split())
+    missing = [part for part in " ".join(CHEAP[line].split()).split(" ... ") if part not in printed]
+    assert missing == []
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
