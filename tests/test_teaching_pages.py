@@ -52,9 +52,8 @@ def test_the_pictures_are_those_that_the_script_draws(tmp_path: Path) -> None:
     assert {path.name for path in images.iterdir()} == set(PICTURES["PICTURES"])
     for drawn in tmp_path.iterdir():
         now, kept = (matplotlib.image.imread(folder / drawn.name) for folder in (tmp_path, images))
-        # another release of the font renderer moves edges of letters by parts of a pixel
-        assert now.shape == kept.shape, f"python tools/pictures.py draws {drawn.name} anew"
-        assert np.abs(now - kept).mean() < 0.005, f"python tools/pictures.py draws {drawn.name} anew"
+        stale = now.shape != kept.shape or np.abs(now - kept).max() > 0.2  # a digit that changed is a difference of 1
+        assert not stale, f"python tools/pictures.py draws {drawn.name} anew"
 
 
 def test_pictures_are_grey_and_narrow_enough_for_a_phone(tmp_path: Path) -> None:
