@@ -125,7 +125,7 @@ def test_what_is_made_of_a_run_is_used_from_the_hub_as_its_card_says(
     names: dict[str, object] = {}
     exec(code_blocks(card)[0], names)
     out = capsys.readouterr().out
-    assert ("label='positive'" if kind != "classifier" else "'label': 'positive'") in out
+    assert ("  positive  " if kind != "classifier" else "'label': 'positive'") in out
     if kind in ("merged", "gguf"):
         found = names["clf"]
         assert isinstance(found, loraft.Classifier)

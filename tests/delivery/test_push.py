@@ -48,7 +48,7 @@ def test_what_is_pushed_answers_as_the_run_by_the_three_lines_of_its_card(
     names: dict[str, object] = {}
     with pytest.warns(Note, match=f"hf:ai/gop-y is commit {done.revision} on the hub"):
         exec(use, names)
-    assert "label='positive'" in capsys.readouterr().out
+    assert "  positive  " in capsys.readouterr().out
     found = names["clf"]
     assert isinstance(found, loraft.Classifier)
     assert (found.probabilities(TEXTS) == loraft.load(run.path).probabilities(TEXTS)).all()

@@ -152,7 +152,7 @@ def test_its_code_runs_in_the_adapters_folder(
     use, by_peft = code(card_of(run))[:2]
     monkeypatch.chdir(run.adapter)
     exec(use, {})
-    assert "label='positive'" in capsys.readouterr().out
+    assert "  positive  " in capsys.readouterr().out
     names: dict[str, Any] = {}
     exec(by_peft, names)
     assert names["model"].peft_config["default"].r == load_config(run.config_path).lora.r
