@@ -11,7 +11,13 @@ from loraft.cli.app import app
 from loraft.config.resolve import resolve
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "README.vi.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Pages that tell of the past keep the names of their day.
 HISTORY = {"log.md", "performance.md", "studies.md"} | {f"000{n}" for n in range(1, 6)}

@@ -15,7 +15,7 @@ from loraft.errors import ConfigError
 
 
 def list_bundled(json: Json = False) -> None:
-    """List what ships with loraft: backbones, an adapter, data, tasks, presets.
+    """List what ships: backbones, an adapter, data, tasks, presets.
 
     With their licences and paths.
 

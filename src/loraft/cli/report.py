@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from loraft.cli.options import Output, complete_work
+from loraft.cli.options import Output, choice, complete_work
 from loraft.errors import ConfigError
 from loraft.visible import visible
 
@@ -27,9 +27,7 @@ def report(
         typer.Option("--to", metavar="FILE", help="File of the page.", show_default="report.html in the folder"),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print tables and notes in Markdown instead.")] = False,
-    lang: Annotated[
-        str, typer.Option(help="Language of the report: en or vi.", autocompletion=lambda: list(LANGUAGES))
-    ] = "en",
+    lang: Annotated[str, choice(*LANGUAGES, help="Language of the page.")] = "en",
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is no report.")] = False,
     output: Output = None,
 ) -> None:
@@ -39,7 +37,7 @@ def report(
 
     Examples:
         loraft report
-        loraft report --markdown
+        loraft report --lang vi
     """
     from loraft.runs.atomic_files import is_stream
     from loraft.studies import report
