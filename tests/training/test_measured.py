@@ -32,6 +32,7 @@ def test_a_report_holds_what_was_measured() -> None:
         validation_score=0.75,
         tokens_computed=5000,
         truncated=2,
+        kept="best",
         cut=0.25,
         shared_prefix=True,
         peak_memory_mib=700,
