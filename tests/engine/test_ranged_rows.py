@@ -177,7 +177,7 @@ def test_adapters_scored_together_equal_those_scored_one_by_one(
     monkeypatch.undo()
     expected = one_by_one(model, names)
     assert np.ptp(expected, axis=0).min() > 1e-3
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-5)  # scores of -50 have fp32 steps of 4e-6
 
 
 def test_scores_do_not_read_copies_of_weights_that_training_keeps(ranged: list[int]) -> None:

@@ -150,7 +150,7 @@ def test_the_table_says_what_was_trained_and_what_was_cut(result: RankCurve, dra
     assert "equivalent within 1.5 points" in notes
     curve_tables.draw(result, tmp_path / "hình.png")
     upper = drawn[-1].axes[0]
-    assert [text.get_text() for text in upper.get_legend().get_texts()] == ["trained", "cut from rank 4"]
+    assert [text.get_text() for text in drawn[-1].legends[0].get_texts()] == ["trained", "cut from rank 4"]
     drawn_scores = [list(line.lines[0].get_ydata()) for line in upper.containers]
     key = result.metric.key
     assert drawn_scores == [
