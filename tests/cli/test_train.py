@@ -1,7 +1,10 @@
 """`loraft train`: what is handed over, printed, and refused before anything loads."""
 
 import json
+import os
 import shlex
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,9 @@ from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import SplitSummary, training_splits
 from loraft.errors import Note
 from loraft.evaluation.classification_report import classification_report
+from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import environment
+from loraft.runs.hashes import hashes_of
 from loraft.runs.records import write_record
 from loraft.runs.run import Run, run_of
 
@@ -120,7 +125,7 @@ def test_the_command_that_a_message_prints_works_in_a_renamed_folder(
     assert (code, err) == (
         1,
         "backbone loraft-vi-tiny, data feedback\nerror: runs/mới: a finished run that did not record its rows is there;"
-        " the run is finished: --force trains anew in its place, --set name=NAME beside it\n",
+        " --force trains anew in its place, --set name=NAME beside it\n",
     )
     (here / "runs" / "mới" / "metrics.json").unlink()
     again = Run(Path("runs/mới")).how_to_begin_again.removesuffix(" begins again")
@@ -160,6 +165,10 @@ def once(api: Double, here: Path, loraft_says: Says) -> tuple[str, str]:
     run.path.mkdir(parents=True)
     run.config_path.write_text(dump_config(api.config), encoding="utf-8")
     write_record(run.rows_path, {name: split.fingerprint for name, split in training_splits(api.config).items()})
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        write_text(run.adapter / name, name)
+    write_record(run.adapter / "loraft.json", {"files": hashes_of(run.adapter, os.listdir(run.adapter))})
+    run.predictions_path.touch()
     run.finish(replace(api.train(api.config), warnings=("neutral is never predicted",)))
     api.config = None
     return printed
@@ -186,11 +195,28 @@ def test_the_result_is_found_in_a_renamed_folder_and_whatever_kept_the_trackers(
 ) -> None:
     (here / "runs" / "của tôi").rename(here / "runs" / "mới")
     write_record(here / "runs" / "mới" / "environment.json", environment())
-    code, out, err = loraft_says("train", "--resume", "--config", "runs/mới/config.yaml")
-    assert (code, out) == (0, once[0]), err
-    assert "run: runs/mới" in err
+    for flags in ((), ("--resume",)):
+        code, out, err = loraft_says("train", *flags, "--config", "runs/mới/config.yaml")
+        assert (code, out) == (0, once[0]), err
+        assert "run: runs/mới" in err
     assert loraft_says(*AGAIN, "--set", "name=mới", "--set", "train.report_to=[tensorboard]")[:2] == (0, once[0])
     assert api.config is None
+
+
+@pytest.mark.usefixtures("once")
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda run: shutil.rmtree(run.adapter), "adapter"),
+        (lambda run: (run.adapter / "adapter_model.safetensors").unlink(), r"adapter_model\.safetensors: missing"),
+        (lambda run: write_text(run.adapter / "adapter_model.safetensors", ""), "safetensors: changed"),
+        (lambda run: run.predictions_path.unlink(), r"its predictions\.jsonl is missing"),
+    ],
+    ids=["no adapter", "no weights", "other weights", "no predictions"],
+)
+def test_a_run_that_lost_something_is_no_result(damage: Callable[[Run], None], says: str, here: Path) -> None:
+    damage(Run(here / "runs" / "của tôi"))
+    refusal([*AGAIN], says, "--force")
 
 
 @pytest.mark.usefixtures("once")

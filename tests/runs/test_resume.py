@@ -45,6 +45,19 @@ def test_the_same_config_is_accepted(tmp_path: Path) -> None:
     check_same_config(begun(tmp_path, "lora.r=8"), resolve(overrides=["lora.r=8"]), free=(), hint="")
 
 
+def test_a_folder_of_data_is_the_same_however_its_path_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("Ý kiến", "khác"):
+        Path(folder).mkdir()
+    path = run_in(tmp_path / "run", "data.source=Ý kiến")
+    for spelled in ("Ý kiến/", "./Ý kiến", f"{tmp_path}/Ý kiến", "khác/../Ý kiến"):
+        check_same_config(path, resolve(overrides=[f"data.source={spelled}"]), free=(), hint="")
+    with pytest.raises(RunError, match=r"data\.source: Ý kiến then, khác now"):
+        check_same_config(path, resolve(overrides=["data.source=khác"]), free=(), hint="")
+
+
 def test_free_keys_may_differ_and_a_dot_frees_a_section(tmp_path: Path) -> None:
     path = begun(tmp_path)
     now = resolve(overrides=["output=x", "name=y", "sweep.ranks=[1, 2]", "fewshot.shots=[1]", "fewshot.repeats=7"])

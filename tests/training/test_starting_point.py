@@ -111,7 +111,7 @@ def test_the_run_says_what_it_started_from(copied: Run) -> None:
 
 
 @pytest.mark.integration
-def test_the_config_of_the_run_does_it_again(copied: Run) -> None:
+def test_the_config_of_the_run_does_it_again(copied: Run, tmp_path: Path) -> None:
     result = train(onward(copied), quiet=True)
     again = train(load_config(Run(Path(result.run)).config_path), force=True, quiet=True)
     assert replace(again.after, seconds=0.0) == replace(result.after, seconds=0.0)
@@ -121,6 +121,13 @@ def test_the_config_of_the_run_does_it_again(copied: Run) -> None:
     run = Run(Path(result.run))
     with pytest.warns(Note, match="is finished, with this config and these rows"):
         assert train(load_config(run.config_path), quiet=True) == again
+    shutil.copytree(copied.path, tmp_path / "nơi khác")
+    config = load_config(run.config_path)
+    config = config.model_copy(
+        update={"train": config.train.model_copy(update={"from_run": str(tmp_path / "nơi khác")})}
+    )
+    with pytest.warns(Note, match="is finished, with this config and these rows"):  # the same adapter, elsewhere
+        assert train(config, quiet=True) == again
     assert again.started_from is not None
     kept = run.results_path.read_text(encoding="utf-8")
     run.results_path.write_text(kept.replace(again.started_from.adapter_sha256, "0" * 64), encoding="utf-8")

@@ -88,7 +88,7 @@ def train(
         _train_folds(resolved, folds, force=force, resume=resume, json=json, verbose=verbose)
         return
     refuse_cut_off(config, Run)
-    if force or resume:
+    if force or resume or (config is not None and Run(config.parent).finished):
         resolved = in_its_folder(resolved, again, flags, config, Run, lambda saved: run_of(saved).path)
     run = run_of(resolved)
     if run.finished and not force:

@@ -3,7 +3,9 @@
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
+from loraft.bundled import bundled_data
 from loraft.config.diagnostics import known_keys, value_of
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config
@@ -35,10 +37,16 @@ def check_same_config(path: Path, config: Config, *, free: Collection[str], hint
     changed = [
         f"  {key}: {old} then, {new} now"
         for key in keys
-        if (old := value_of(begun, key)) != (new := value_of(config, key))
+        if _place(key, old := value_of(begun, key)) != _place(key, new := value_of(config, key))
     ]
     if changed:
         raise RunError(f"{path.parent}: was begun with another config:\n" + "\n".join(changed) + f"\n{hint}")
+
+
+def _place(key: str, value: Any) -> Any:
+    """The value, and the folder or file itself where the data's source is one, however its path is spelled."""
+    path = os.path.expanduser(value) if key == "data.source" and value not in bundled_data() else None
+    return os.path.realpath(path) if path and os.path.exists(path) else value
 
 
 def check_same_rows(path: Path, now: Mapping[str, str], *, hint: str) -> None:

@@ -5,6 +5,7 @@ import warnings
 from loraft.config.schema import Config
 from loraft.data.dataset import training_splits
 from loraft.errors import Note, RunError
+from loraft.runs.peft_folder import refuse_changed
 from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config, check_same_rows, of_its_version
 from loraft.runs.run import run_of
 from loraft.training.results import RunResult
@@ -23,19 +24,25 @@ def earlier_result(config: Config) -> RunResult | None:
 
     Raises:
         RunError: it was trained with another config, or on other rows, or from another adapter, or did not record its
-            rows, or its results are damaged.
+            rows, or its results or its adapter are missing or damaged.
         DataError: the rows cannot be read.
     """
     run = run_of(config)
     if not (run.begun and run.finished):
         return None
-    hint = "the run is finished: --force trains anew in its place, --set name=NAME beside it"
+    ways = "--force trains anew in its place, --set name=NAME beside it"
+    hint = f"the run is finished: {ways}"
     config = of_its_version(config, run.config_path)
-    check_same_config(run.config_path, config, free=FREE, hint=hint)
+    by_hash = config.train.from_run is not None and run.start_path.exists()  # which is compared below
+    free = (*FREE, "train.from_run") if by_hash else FREE
+    check_same_config(run.config_path, config, free=free, hint=hint)
     if not run.rows_path.exists():  # of an earlier version
-        raise RunError(f"{run.path}: a finished run that did not record its rows is there; {hint}")
+        raise RunError(f"{run.path}: a finished run that did not record its rows is there; {ways}")
     rows = {name: split.fingerprint for name, split in training_splits(config).items()}
     check_same_rows(run.rows_path, rows, hint=hint)
+    refuse_changed(run.adapter)
+    if not run.predictions_path.is_file():
+        raise RunError(f"{run.path}: its {run.predictions_path.name} is missing; {ways}")
     result = RunResult.of(run)
     if result.started_from is not None:
         from loraft.training.starting_point import starting_point  # which reads the adapter, with torch
