@@ -187,3 +187,14 @@ def test_the_verdicts_are_whole_sentences() -> None:
         "Adapter kém hơn nhãn đa số (độ chính xác) nhưng tốt hơn (macro F1);"
         " nó tốt hơn TF-IDF + SVM tuyến tính (độ chính xác, macro F1)."
     )
+
+
+def test_a_text_is_searched_once_for_each_entry_and_depth_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing goes back: no pattern repeats without bound, and the first place that fits is the only one tried."""
+    anchors = [anchor.pattern for entry in report_words.table() for anchor in entry.anchors]
+    assert [one for one in anchors if re.search(r"(?<!\\)[*+]|,\}", one.replace(r"\+", ""))] == []
+    assert not any(re.search(r"\(\?P<\w\w", one) for one in anchors)
+    deep = translated("rank 1, " * 400)
+    assert deep.count("hạng") == report_words.DEEPEST + 1
+    assert translated("rank 1, " * 1000) == "rank 1, " * 1000
+    assert translated("Rows", level=report_words.DEEPEST + 1) == "Rows"

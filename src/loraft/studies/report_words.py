@@ -6,7 +6,7 @@ file names, code, and the warnings and errors of the program.
 
 import re
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -23,22 +23,56 @@ COLUMNS = {
 }  # fmt: skip
 
 
+# Longer texts, and what is nested deeper in a sentence, are not of the program: a report may be of a stranger's run.
+LONGEST, DEEPEST = 4000, 6
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An English text of the table: what stands before, between and after its names, in order.
+
+    Attributes:
+        anchors: patterns of that text, with its numbers as groups. Each matches a bounded number of letters, so that a
+            text is searched once from left to right.
+        names: what stands for any text between two anchors.
+        vietnamese: the text with all names.
+    """
+
+    anchors: list[re.Pattern[str]]
+    names: list[str]
+    vietnamese: str
+
+    def values(self, text: str) -> dict[str, str] | None:
+        """What stands for the names in the whole of a text; None if it is no text of this entry."""
+        hit = self.anchors[0].match(text)
+        found = hit.groupdict() if hit else {}
+        for name, anchor in zip(self.names, self.anchors[1:], strict=True):
+            if hit is None:
+                break
+            begin = hit.end()
+            hit = anchor.search(text, begin + 1)
+            if hit is not None and hit.start() > begin:  # the first place leaves the most for the anchors behind it
+                found |= {name: text[begin : hit.start()], **hit.groupdict()}
+            else:
+                hit = None
+        return found if hit else None
+
+
 @cache
-def table() -> list[tuple[re.Pattern[str], str]]:
-    """The entries of the table: a pattern of the English text, and the Vietnamese text with the same names."""
+def table() -> list[Entry]:
+    """The entries of the table."""
     words: dict[str, str] = read_mapping(Path(__file__).with_name("report.vi.yaml"))
-    return [(_pattern(english), vietnamese) for english, vietnamese in words.items()]
+    return [_entry(english, vietnamese) for english, vietnamese in words.items()]
 
 
-def _pattern(english: str) -> re.Pattern[str]:
-    pieces = re.split(r"\{(\w+)\}", english)  # text and names by turns
-    stands_for = [r"[\d,.]+%?" if len(one) == 1 else ".+?" for one in pieces]  # only names of one letter are numbers
-    plain = [re.escape(one).replace(r"\ ", r"\s") for one in pieces]  # a head may be broken into lines
-    made = [f"(?P<{one}>{stands_for[i]})" if i % 2 else plain[i] for i, one in enumerate(pieces)]
-    return re.compile("".join(made), re.DOTALL)
+def _entry(english: str, vietnamese: str) -> Entry:
+    pieces = re.split(r"\{(\w\w+)\}", english)  # text and names by turns; names of one letter are numbers
+    plain = [re.escape(one).replace(r"\ ", r"\s") for one in pieces[::2]]  # a head may be broken into lines
+    plain = [re.sub(r"\\\{(\w)\\\}", r"(?P<\1>[\\d,.]{1,24}%?)", one) for one in plain]
+    return Entry([*map(re.compile, [*plain[:-1], plain[-1] + r"\Z"])], pieces[1::2], vietnamese)
 
 
-def translated(text: str, labels: Collection[str] = ()) -> str:
+def translated(text: str, labels: Collection[str] = (), level: int = 0) -> str:
     """The text in Vietnamese, and so what stands for its names; the text itself where the table has none.
 
     A text that is not in the table as a whole is translated sentence by sentence.
@@ -46,14 +80,16 @@ def translated(text: str, labels: Collection[str] = ()) -> str:
     Args:
         text: of a report.
         labels: of the user, which are never translated.
+        level: how many texts it stands in.
     """
-    if text in labels:
+    if text in labels or len(text) > LONGEST or level > DEEPEST:
         return text
-    for pattern, vietnamese in table():
-        if found := pattern.fullmatch(text):
-            return vietnamese.format(**{name: translated(one, labels) for name, one in found.groupdict().items()})
+    for entry in table():
+        if (found := entry.values(text)) is not None:
+            inner = {name: translated(one, labels, level + 1) for name, one in found.items()}
+            return entry.vietnamese.format(**inner)
     sentences = re.split(r"(?<=\.) (?=[A-Zp])", text)
-    return " ".join(translated(one, labels) for one in sentences) if len(sentences) > 1 else text
+    return " ".join(translated(one, labels, level + 1) for one in sentences) if len(sentences) > 1 else text
 
 
 def in_vietnamese(document: Document) -> Document:
