@@ -211,8 +211,9 @@ def test_the_result_is_found_in_a_renamed_folder_and_whatever_kept_the_trackers(
         (lambda run: (run.adapter / "adapter_model.safetensors").unlink(), r"adapter_model\.safetensors: missing"),
         (lambda run: write_text(run.adapter / "adapter_model.safetensors", ""), "safetensors: changed"),
         (lambda run: run.predictions_path.unlink(), r"its predictions\.jsonl is missing"),
+        (lambda run: write_text(run.environment_path, "{"), r"environment\.json: is not JSON"),
     ],
-    ids=["no adapter", "no weights", "other weights", "no predictions"],
+    ids=["no adapter", "no weights", "other weights", "no predictions", "no environment"],
 )
 def test_a_run_that_lost_something_is_no_result(damage: Callable[[Run], None], says: str, here: Path) -> None:
     damage(Run(here / "runs" / "của tôi"))

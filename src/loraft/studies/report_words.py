@@ -86,7 +86,10 @@ def translated(text: str, labels: Collection[str] = (), level: int = 0) -> str:
         return text
     for entry in table():
         if (found := entry.values(text)) is not None:
-            inner = {name: translated(one, labels, level + 1) for name, one in found.items()}
+            inner = {
+                name: one if name.startswith("own") else translated(one, labels, level + 1)
+                for name, one in found.items()
+            }
             return entry.vietnamese.format(**inner)
     sentences = re.split(r"(?<=\.) (?=[A-Zp])", text)
     return " ".join(translated(one, labels, level + 1) for one in sentences) if len(sentences) > 1 else text

@@ -4,8 +4,12 @@ import warnings
 
 from loraft.config.schema import Config
 from loraft.data.dataset import training_splits
+from loraft.distributed import is_main_process
 from loraft.errors import Note, RunError
+from loraft.runs.environment import Environment
+from loraft.runs.lock import refuse_locked
 from loraft.runs.peft_folder import refuse_changed
+from loraft.runs.records import read_record
 from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config, check_same_rows, of_its_version
 from loraft.runs.run import run_of
 from loraft.training.results import RunResult
@@ -24,12 +28,14 @@ def earlier_result(config: Config) -> RunResult | None:
 
     Raises:
         RunError: it was trained with another config, or on other rows, or from another adapter, or did not record its
-            rows, or its results or its adapter are missing or damaged.
+            rows, or its results or its adapter are missing or damaged, or another process works there.
         DataError: the rows cannot be read.
     """
     run = run_of(config)
     if not (run.begun and run.finished):
         return None
+    if is_main_process():
+        refuse_locked(run.path)
     ways = "--force trains anew in its place, --set name=NAME beside it"
     hint = f"the run is finished: {ways}"
     config = of_its_version(config, run.config_path)
@@ -43,6 +49,8 @@ def earlier_result(config: Config) -> RunResult | None:
     refuse_changed(run.adapter)
     if not run.predictions_path.is_file():
         raise RunError(f"{run.path}: its {run.predictions_path.name} is missing; {ways}")
+    if run.environment_path.exists():  # what it says is told with the result
+        read_record(run.environment_path, Environment, run.mend)
     result = RunResult.of(run)
     if result.started_from is not None:
         from loraft.training.starting_point import starting_point  # which reads the adapter, with torch
