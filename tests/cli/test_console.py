@@ -4,7 +4,9 @@ import io
 import json
 import logging
 import os
+import pty
 import sys
+import termios
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -56,21 +58,60 @@ def test_a_note_and_a_warning_are_one_line_each_and_libraries_are_quiet() -> Non
     assert logging.getLogger("bitsandbytes").level == logging.ERROR
 
 
-def test_a_terminal_gets_its_lines_broken_at_blanks_but_not_the_next_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+def test_a_terminal_gets_its_lines_broken_at_blanks_but_not_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("COLUMNS", "30")
     say("note: 200 training rows are few; --folds 5 gives scores over all")
     say("next: loraft predict --run runs/của-em 'câu phản hồi'")
+    say("next: fill in the column 'nhãn', then loraft train --from runs/của-em --add nhãn.csv")
     assert sys.stderr.getvalue().splitlines() == [
         "note: 200 training rows are",
         "few; --folds 5 gives scores",
         "over all",
         "next: loraft predict --run runs/của-em 'câu phản hồi'",
+        "next: fill in the column",
+        "'nhãn', then",
+        "loraft train --from runs/của-em --add nhãn.csv",
     ]
+
+
+def test_an_error_is_broken_at_blanks_too(loraft_says: Says, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert loraft_says("train", "--set", "quant.method=nf5", "--set", "lora.r=-1")[0] == 2
+    told = terminal.getvalue().splitlines()
+    assert told[0] == "error:"
+    assert all(line.startswith("  ") for line in told[1:])
+    assert max(len(line) for line in told if " " in line.strip()) <= 40
+
+
+def test_the_width_is_that_of_stderr_where_stdout_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 30))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    with os.fdopen(theirs, "w", encoding="utf-8") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        say("note: 200 training rows are few; --folds 5 gives scores over all")
+        found = os.read(ours, 1000).decode()
+    os.close(ours)
+    assert found.splitlines() == ["note: 200 training rows are", "few; --folds 5 gives scores", "over all"]
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_what_is_printed_to_a_closed_stream_is_dropped_and_the_rest_goes_on(
+    closed: str, api: Double, run_dir: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, closed, None)
+    code, out, err = loraft_says("predict", "--run", str(run_dir), "thầy giảng hay")
+    assert (code, out) == (0, "positive\n" if closed == "stderr" else "")
+    assert "positive" not in err
+    assert getattr(sys, closed) is None
 
 
 def test_verbose_shows_the_libraries_as_python_does() -> None:

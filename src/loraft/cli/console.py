@@ -10,6 +10,7 @@ import importlib.util
 import io
 import logging
 import os
+import re
 import shutil
 import stat
 import sys
@@ -17,7 +18,7 @@ import tempfile
 import textwrap
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -31,18 +32,21 @@ if TYPE_CHECKING:
 
 
 _stdout: TextIO | None = None  # where results go, while libraries work
+COMMAND = re.compile(r"(?:next: )?\bloraft [a-z][^;`)\n]*")  # in a message
 
 
 @contextmanager
 def own_streams() -> Iterator[None]:
-    """Gives stdin and stdout back at the end of a command."""
+    """Gives stdin, stdout and stderr back at the end of a command; what is printed to a closed one is dropped."""
     global _stdout
-    stdin, stdout = sys.stdin, sys.stdout
-    try:
-        yield
-    finally:
-        progress.remove()
-        sys.stdin, sys.stdout, _stdout = stdin, stdout, None
+    given = sys.stdin, sys.stdout, sys.stderr
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+        try:
+            yield
+        finally:
+            progress.remove()
+            (sys.stdin, sys.stdout, sys.stderr), _stdout = given, None
 
 
 def results_stream() -> TextIO:
@@ -78,16 +82,22 @@ def print_json(value: Any) -> None:
 def say(message: str) -> None:
     """Prints a line on stderr; with several processes only the main one does."""
     if distributed.is_main_process():
-        print(_in_lines(visible(message)), file=sys.stderr, flush=True)
+        print(in_lines(visible(message)), file=sys.stderr, flush=True)
 
 
-def _in_lines(message: str) -> str:
-    """The message, for a terminal broken at blanks; the next command stays one line, so that it can be copied."""
-    if not sys.stderr.isatty() or message.startswith("next: "):
+def in_lines(message: str) -> str:
+    """The message, for a terminal broken at blanks; a command in it stays one line, so that it can be copied."""
+    if sys.stderr is None or not sys.stderr.isatty():
         return message
-    width = shutil.get_terminal_size().columns
-    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(wrapper.fill(line) for line in message.splitlines())
+    columns = 0
+    with suppress(OSError, ValueError):  # stdout, which Python would ask, may be a file
+        columns = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(sys.stderr.fileno()).columns
+    wrapper = textwrap.TextWrapper(columns or 80, break_long_words=False, break_on_hyphens=False)
+    lines = []
+    for line in COMMAND.sub(lambda command: command[0].replace(" ", "\0"), message).splitlines():
+        wrapper.subsequent_indent = line[: len(line) - len(line.lstrip(" "))]
+        lines.append(wrapper.fill(line).replace("\0", " "))
+    return "\n".join(lines)
 
 
 @contextmanager
@@ -178,4 +188,4 @@ def _can_be_written(folder: Path) -> bool:
 
 
 def _one_line(message: Warning | str, category: type[Warning], *rest: object, **named: object) -> str:
-    return _in_lines(visible(f"{'note' if issubclass(category, Note) else 'warning'}: {message}")) + "\n"
+    return in_lines(visible(f"{'note' if issubclass(category, Note) else 'warning'}: {message}")) + "\n"
