@@ -114,6 +114,17 @@ def test_what_is_printed_to_a_closed_stream_is_dropped_and_the_rest_goes_on(
     assert getattr(sys, closed) is None
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a device of Linux")
+def test_a_stderr_that_cannot_be_written_costs_no_result_and_no_exit_code(
+    api: Double, run_dir: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/full", "wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(full, write_through=True))
+        assert loraft_says("predict", "--run", str(run_dir), "thầy giảng hay")[:2] == (0, "positive\n")
+        assert loraft_says("trian")[:2] == (2, "")
+        monkeypatch.undo()
+
+
 def test_verbose_shows_the_libraries_as_python_does() -> None:
     assert [text.partition(" ")[0] for text in shown(verbose=True)] == [
         "dataset.py:1:",

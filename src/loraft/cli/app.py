@@ -41,11 +41,10 @@ from loraft.cli import (
     train,
 )
 from loraft.cli.completion import for_bash
-from loraft.cli.console import in_lines, own_streams, refuse_wrong_variables, results_stream
+from loraft.cli.console import own_streams, refuse_wrong_variables, results_stream, tell
 from loraft.cli.help_page import Command, Group
 from loraft.cli.usage import UsageError, usage_message
 from loraft.errors import ConfigError, LoraftError
-from loraft.visible import visible
 
 VERSIONS = ("loraft", "torch", "transformers", "peft", "trl", "bitsandbytes")
 
@@ -149,10 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         separator = "\n  " if "\n" in str(told) else " "
         # not `say`: a process that is not the first must tell its own mistake as well
         if str(told):
-            message = visible(f"error:{separator}" + str(told).replace("\n", "\n  "))
-            print(in_lines(message), file=sys.stderr, flush=True)
+            tell(f"error:{separator}" + str(told).replace("\n", "\n  "))
         for note in getattr(error, "__notes__", []):
-            print(in_lines(visible(note)), file=sys.stderr, flush=True)
+            tell(note)
         sys.exit(told.exit_code)
     sys.exit(code or 0)
 

@@ -82,6 +82,12 @@ def print_json(value: Any) -> None:
 def say(message: str) -> None:
     """Prints a line on stderr; with several processes only the main one does."""
     if distributed.is_main_process():
+        tell(message)
+
+
+def tell(message: str) -> None:
+    """Prints a line on stderr; where it cannot be written, as on a full disk, the command goes on without it."""
+    with suppress(OSError):
         print(in_lines(visible(message)), file=sys.stderr, flush=True)
 
 
