@@ -51,7 +51,10 @@ def translated(text: str, labels: Collection[str] = ()) -> str:
         return text
     for pattern, vietnamese in table():
         if found := pattern.fullmatch(text):
-            return vietnamese.format(**{name: translated(one, labels) for name, one in found.groupdict().items()})
+            return vietnamese.format(**{
+                name: one if name.startswith("own") else translated(one, labels)
+                for name, one in found.groupdict().items()
+            })  # fmt: skip
     sentences = re.split(r"(?<=\.) (?=[A-Zp])", text)
     return " ".join(translated(one, labels) for one in sentences) if len(sentences) > 1 else text
 
