@@ -1,6 +1,5 @@
 """The public names, their signatures, and the examples in their docstrings."""
 
-import ast
 import doctest
 import inspect
 import shutil
@@ -16,6 +15,7 @@ from helpers.compared_runs import GOLD, make_run, wrong_on
 
 import loraft
 from loraft.display.tabled import Tabled
+from loraft.evaluation.explanation import ExplanationList
 from loraft.evaluation.prediction_table import Predictions
 
 NAMES = [
@@ -130,60 +130,13 @@ def test_the_example_in_the_docstring_prints_what_it_says(name: str, examples: d
     assert runner.failures == 0
 
 
-# What the README shows of Python.
-TEN_LINES = """
-import loraft
-
-loraft.load("demo").predict("thầy giảng bài rất dễ hiểu")[0].label  # bundled: before anything is trained
-
-config = loraft.resolve(overrides=["quant.method=nf4", "lora.r=16", "train.max_steps=100"])
-result = loraft.train(config)  # notebooks show a table of the scores before and after
-result.after.macro_f1, result.to_pandas()
-classifier = loraft.load(result.run)
-classifier.predict(["cô nhiệt tình", "phòng học nóng"]).to_pandas()  # labels and probabilities
-classifier.explain("phòng học nóng")[0]  # what each word does to the label
-loraft.evaluate(run=result.run).to_pandas()  # a row for each test sentence
-"""
-
-
-def values(lines: str) -> list[object]:
-    """What a notebook would show of each line."""
-    names: dict[str, object] = {}
-    shown = []
-    for node in ast.parse(lines).body:
-        code = compile(ast.Module([node], []), "<lines>", "exec")
-        if isinstance(node, ast.Expr):
-            shown.append(eval(compile(ast.Expression(node.value), "<lines>", "eval"), names))
-        else:
-            exec(code, names)
-    return shown
-
-
-@pytest.mark.integration
-def test_the_ten_lines_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    lines = TEN_LINES.replace('max_steps=100"', 'max_steps=2", "data.max_test_rows=30", "eval.bootstrap_samples=100"')
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        label, (macro_f1, scores), labelled, explanation, rows = values(lines)
-    assert label == "positive"
-    assert scores.set_index("score")["after"]["macro_f1"] == macro_f1
-    assert {"before", "after_low", "after_high"} < set(scores)
-    assert labelled["text"].tolist() == ["cô nhiệt tình", "phòng học nóng"]
-    assert (
-        labelled["confidence"] == labelled[[f"prob_{label}" for label in loraft.load("demo").labels]].max(axis=1)
-    ).all()
-    assert explanation.to_pandas()["word"].tolist() == ["phòng", "học", "nóng"]
-    assert len(rows) == 30
-    assert {"text", "label", "predicted", "prob_neutral"} < set(rows)
-
-
 def test_what_a_public_function_returns_shows_itself_shortly() -> None:
     results = {get_type_hints(getattr(loraft, name))["return"] for name in SIGNATURES if name.islower()}
     named = {one.__name__ for one in results if issubclass(get_origin(one) or one, Tabled)}
     assert named == {"Comparison", "DatasetStatistics", "Evaluation", "FewshotResult", "RunResult", "SweepResult"}
     assert {one.__name__ for one in results} - named == {"Classifier", "Config", "Iterator", "str"}
     assert get_origin(get_type_hints(loraft.Classifier.predict)["return"]) is Predictions
+    assert get_type_hints(loraft.Classifier.explain)["return"] is ExplanationList
 
 
 def test_a_sweep_in_python_is_its_trials() -> None:

@@ -7,6 +7,9 @@ import pytest
 
 from loraft.display.tabled import LONGEST, WIDTH, Measured, Tabled
 from loraft.errors import LoraftError
+from loraft.evaluation.explanation import Explanation, ExplanationList, WordEffect
+from loraft.evaluation.predict import Prediction
+from loraft.evaluation.prediction_table import Predictions
 
 SCRIPT = "<script>alert('điểm')</script>"
 
@@ -62,6 +65,37 @@ def test_many_rows_columns_and_letters_are_cut_short_and_counted() -> None:
     assert lines[-1] == "3,151 more rows and 7 more columns: to_pandas()"
     assert lines[-1] in shown._repr_html_()
     assert shown.to_pandas().shape == (3166, 9)
+
+
+def test_a_long_line_above_the_table_is_cut_short() -> None:
+    shown = Result({"a": 1}, head="thầy giảng bài\n" * 100)
+    above = repr(shown).splitlines()[0]
+    assert above.startswith("Result: thầy giảng bài thầy")
+    assert len(above) <= 2 * WIDTH
+    assert len(repr(shown).splitlines()) == 3
+
+
+def test_another_way_to_the_whole_table_is_named_where_there_is_one() -> None:
+    class Other(Result):
+        whole = ".other.to_pandas()"
+
+    assert repr(Other(*({"a": n} for n in range(20)))).splitlines()[-1] == "5 more rows: .other.to_pandas()"
+
+
+def test_a_part_of_a_list_is_a_table_and_an_empty_one_has_columns() -> None:
+    found = Predictions([Prediction(row, "câu", "tốt", {"tốt": 0.75, "kém": 0.25}) for row in (1, 2, 3)])
+    assert found[1:].to_pandas()["row"].tolist() == [2, 3]
+    assert found[-1].row == 3
+    assert list(found[:0].to_pandas()) == ["row", "text", "label", "confidence"]
+
+
+def test_explanations_are_a_table_of_words() -> None:
+    words = (WordEffect("bài", 0, 3, 1.5), WordEffect("hay", 4, 7, -0.5))
+    found = ExplanationList([Explanation(n, "bài hay", "tốt", 0.75, 1.1, words) for n in (1, 2)])
+    frame = found.to_pandas()
+    assert frame["row"].tolist() == [1, 1, 2, 2]
+    assert frame[["word", "effect"]].to_numpy().tolist() == [["bài", 1.5], ["hay", -0.5]] * 2
+    assert repr(found).splitlines()[0] == "ExplanationList: 2 explanations; effect in nats"
 
 
 def test_nothing_is_a_table_too() -> None:

@@ -48,6 +48,8 @@ def test_learning_curve_shows_losses_of_one_unit_above_and_the_metric_below(tmp_
     learning_curve(LOG, tmp_path / "plots" / "learning_curve.png")
     upper, lower = drawn[0].axes
     assert [line.get_label() for line in upper.lines[:2]] == ["training", "validation"]
+    named = [text.get_text() for text in upper.get_legend().get_texts()]
+    assert named == ["training", "validation", "weights that are kept"]
     assert upper.lines[1].get_xydata().tolist() == [[50, 0.5 / 50], [100, 0.5 / 100]]
     assert upper.get_ylabel() == "loss\n(nats an answer token)"
     assert lower.lines[0].get_xydata().tolist() == [[50, 0.8 - 4 / 50], [100, 0.8 - 4 / 100]]
@@ -70,14 +72,17 @@ def test_the_best_step_is_marked_and_said(tmp_path, drawn):
     for figure, title, marked in zip(drawn, titles, ([100, 0.85], [200, 0.8], [1, 0.1]), strict=True):
         lower = figure.axes[1]
         assert lower.get_title() == title
-        (circle,) = (line for line in lower.lines if line.get_label() == "kept")
+        (circle,) = (line for line in lower.lines if line.get_marker() == "o")
         assert circle.get_xydata().tolist() == [marked]
 
 
 def test_a_log_of_an_earlier_version_has_no_validation_loss_in_that_unit(tmp_path, drawn):
     earlier = [{key: value for key, value in row.items() if key != "eval_answer_loss"} for row in LOG]
     learning_curve(earlier, tmp_path / "a.png")
-    assert [line.get_label() for line in drawn[0].axes[0].lines if line.get_label()[0] != "_"] == ["training"]
+    assert [line.get_label() for line in drawn[0].axes[0].lines if line.get_label()[0] != "_"] == [
+        "training",
+        "weights that are kept",
+    ]
 
 
 def test_a_step_logged_again_after_a_resume_is_drawn_once_with_the_later_value(tmp_path, drawn):
@@ -85,6 +90,13 @@ def test_a_step_logged_again_after_a_resume_is_drawn_once_with_the_later_value(t
         [{"step": 20, "loss": 9.0}, {"step": 10, "loss": 3.0}, {"step": 20, "loss": 2.0}], tmp_path / "a.png"
     )
     assert drawn[0].axes[0].lines[0].get_xydata().tolist() == [[10, 3.0], [20, 2.0]]
+
+
+def test_a_training_of_few_steps_without_evaluation_has_one_panel_and_whole_steps(tmp_path, drawn):
+    learning_curve([{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}], tmp_path / "a.png")
+    (axes,) = drawn[0].axes
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+    assert axes.get_xlabel() == "training step"
 
 
 def test_values_that_were_not_finite_are_left_out(tmp_path, drawn):

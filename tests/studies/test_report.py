@@ -308,6 +308,16 @@ def test_a_run_without_figures_such_as_a_trial_gets_them(tmp_path: Path) -> None
     assert (folder / "plots" / "reliability.png").stat().st_mtime_ns == before  # drawn once
 
 
+@pytest.mark.parametrize(("key", "again"), [("eval_loss", True), ("eval_answer_loss", False)])
+def test_a_learning_curve_of_an_earlier_version_is_drawn_again(key: str, again: bool, tmp_path: Path) -> None:
+    run = Run(make_run(tmp_path / "a"))
+    report.document(run.path)
+    write_text(run.log_path, json.dumps({"step": 1, "loss": 1.0, key: 1.0, "eval_macro_f1": 0.5}) + "\n")
+    run.learning_curve_path.write_bytes(b"")
+    report.document(run.path)
+    assert (run.learning_curve_path.stat().st_size > 0) is again
+
+
 def test_the_headline_has_the_backbones_scores_where_they_were_measured(tmp_path: Path) -> None:
     run = Run(make_run(tmp_path / "a"))
     result = RunResult.of(run)

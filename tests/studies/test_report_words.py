@@ -31,7 +31,7 @@ SOURCE = Path(loraft.__file__).parent
 TABLE: dict[str, str] = read_mapping(SOURCE / "studies" / "report.vi.yaml")
 # Names of scores and terms that Vietnamese pages keep, and what the fixtures' user wrote.
 KEPT = """macro F1|macro precision|macro recall|weighted F1|MCC|precision|recall|F1|val. F1|MiB|seed|fold\\d?
-train|validation|test|calibration|loraft .*|fixed, alpha 32|20\\d\\d-.*|F1 .* \\(n=\\d+\\)|.* \\(%\\)
+train|validation|test|calibration|loraft .*|20\\d\\d-.*|F1 .* \\(n=\\d+\\)|.* \\(%\\)
 lecturer|training program|facility|others|negative|neutral|positive""".replace("\n", "|")
 
 
@@ -167,6 +167,14 @@ def test_labels_of_the_user_are_not_translated() -> None:
     document = Document("Run a", "", [("Labels", [table])], labels=["best", "accuracy"])
     (_, (made,)) = in_vietnamese(document).sections[0]
     assert cells(made) == (["đúng / dự đoán", "best", "số dòng"], [["best", "1", "2"], ["accuracy", "3", "4"]])  # type: ignore[arg-type]
+
+
+def test_names_of_runs_data_and_tasks_are_not_translated() -> None:
+    document = Document("Run last", "backbone best · data accuracy · task rank 8 · rank 8, fixed, alpha 32", [])
+    made = in_vietnamese(document)
+    assert made.title == "Lần huấn luyện last"
+    assert made.subtitle == "mô hình nền best · dữ liệu accuracy · bài toán rank 8 · hạng 8, cố định, alpha 32"
+    assert translated("9 rows, task score, labels best, mean") == "9 dòng, bài toán score, các nhãn best, mean"
 
 
 def test_brackets_of_a_head_are_kept_and_numbers_keep_their_side(tmp_path: Path) -> None:

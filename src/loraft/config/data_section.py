@@ -39,7 +39,10 @@ class DataConfig(Section):
         None, description="what the ids 0, 1, ... in the label column mean, where the source does not say"
     )
     train_split: FileName = Field("train", description="name of the split that is trained on")
-    validation_split: FileName = Field("validation", description="name of the split that picks the checkpoint")
+    validation_split: FileName = Field(
+        "validation",
+        description="name of the split that is measured in training; with train.keep=best it picks the checkpoint",
+    )
     test_split: FileName = Field("test", description="name of the split that is judged before and after")
     extra_train: list[FileName] = Field(
         default_factory=list, max_length=1000, description="files of further training rows; rows without label wait"

@@ -177,10 +177,12 @@ class TrainConfig(Section):
     )
     logging_steps: int = Field(10, ge=1, le=MOST_STEPS, description="steps between two lines of the training log")
     eval_steps: int = Field(100, ge=1, le=MOST_STEPS, description="steps between two checkpoints, judged on validation")
-    save_total_limit: int = Field(2, ge=1, le=10_000, description="checkpoints that are kept, the best one among them")
+    save_total_limit: int = Field(
+        2, ge=1, le=10_000, description="checkpoints that are kept; with keep=best the best is among them"
+    )
     metric: str = Field(
         "macro_f1", examples=[*METRICS, *ORDINAL_METRICS, *MULTILABEL_METRICS],
-        description="picks the checkpoint, on validation: " + ", ".join(METRICS) + ", f1:LABEL; with "
+        description="with keep=best picks the checkpoint, on validation: " + ", ".join(METRICS) + ", f1:LABEL; with "
         "prompt.kind ordinal also " + ", ".join(ORDINAL_METRICS) + "; multilabel: macro_f1, f1:LABEL, "
         + ", ".join(MULTILABEL_METRICS)
     )  # fmt: skip

@@ -1,9 +1,12 @@
-"""How a result looks in Python: a short text, a small HTML table in notebooks, a pandas table, all of the same rows."""
+"""How a result looks in Python: a short text, a small HTML table in notebooks, and a table of pandas.
+
+All have the same rows, but of an `Evaluation`: its text has the scores, and its table of pandas the judged sentences.
+"""
 
 import html
 import io
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, SupportsIndex, TypeVar, overload
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -14,6 +17,8 @@ from loraft.visible import visible
 
 if TYPE_CHECKING:
     import pandas
+
+One = TypeVar("One")
 
 WIDTH = 100  # characters of a line of text; columns that do not fit are left out, the last ones first
 LONGEST = 60  # characters of a cell
@@ -28,7 +33,15 @@ class Measured(NamedTuple):
 
 
 class Tabled:
-    """Base of the results that are a table in Python. A dataclass of this base needs `repr=False`."""
+    """Base of the results that are a table in Python. A dataclass of this base needs `repr=False`.
+
+    Attributes:
+        whole: what gives all rows and columns of the text, where that is cut short.
+        columns: of the table of pandas where there are no rows.
+    """
+
+    whole: ClassVar[str] = "to_pandas()"
+    columns: ClassVar[tuple[str, ...]] = ()
 
     def _table(self) -> tuple[str, list[dict[str, Any]]]:
         """What the result is, in a line, and the rows of its table by column, the most important columns first."""
@@ -47,7 +60,8 @@ class Tabled:
             import pandas
         except ImportError:
             raise LoraftError("to_pandas: pandas is not installed (got none); pip install pandas") from None
-        return pandas.DataFrame([_flat(row) for row in self._table()[1]])
+        rows = [_flat(row) for row in self._table()[1]]
+        return pandas.DataFrame(rows, columns=None if rows else list(self.columns))
 
     def __repr__(self) -> str:
         head, names, rows, foot = self._drawn()
@@ -81,7 +95,20 @@ class Tabled:
         left = [(len(rows) - SHOWN_LABELS, "row"), (len(names) - fit, "column")]
         more = " and ".join(f"{number:,} more {what}{'s' * (number > 1)}" for number, what in left if number > 0)
         heads, *cells = map(list, zip(*columns[:fit], strict=True)) if columns else [["nothing"]]
-        return visible(f"{type(self).__name__}: {head}"), heads, cells, [f"{more}: to_pandas()"] if more else []
+        above = visible(shorten(" ".join(f"{type(self).__name__}: {head}".split()), 2 * WIDTH))
+        return above, heads, cells, [f"{more}: {self.whole}"] if more else []
+
+
+class TabledList(Tabled, list[One]):
+    """A list that is also a table, as are its slices."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> One: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> One | Self:
+        """Returns an item, or a part of the list."""
+        return type(self)(super().__getitem__(index)) if isinstance(index, slice) else super().__getitem__(index)
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

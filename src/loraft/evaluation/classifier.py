@@ -19,7 +19,7 @@ from loraft.engine.layout import common_prefix
 from loraft.engine.row_batches import KeptPrefix
 from loraft.errors import DataError, spared
 from loraft.evaluation import explanation
-from loraft.evaluation.explanation import Explanation, Explanations
+from loraft.evaluation.explanation import Explanation, ExplanationList, Explanations
 from loraft.evaluation.predict import Loaded, Prediction, opened, predictions
 from loraft.evaluation.prediction_table import Predictions
 from loraft.models.calibration import Calibration
@@ -92,7 +92,7 @@ class Classifier:
         """Returns the labels' scores before calibration, as `engine.scorer.score` does, in nats: (N, K)."""
         return self._scores(_rows(texts))
 
-    def explain(self, texts: str | Example | Iterable[str | Example], label: str | None = None) -> list[Explanation]:
+    def explain(self, texts: str | Example | Iterable[str | Example], label: str | None = None) -> ExplanationList:
         """Returns for each text what leaving out each of its words does to the log-odds of a label.
 
         A text and all its variants are scored in one batch. See `evaluation.explanation`.
@@ -107,7 +107,7 @@ class Classifier:
             DataError: an item is no text, is empty, or is too long.
         """
         label = None if label is None else asked_label(label, self.labels, "label")
-        return [found for row in _rows(texts) for found in self._explained(row, label)]
+        return ExplanationList(found for row in _rows(texts) for found in self._explained(row, label))
 
     def _explained(self, row: Example, label: str | None) -> list[Explanation]:
         log_probs_NK = self._scores(explanation.variants(row), told=1)

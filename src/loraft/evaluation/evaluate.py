@@ -69,6 +69,8 @@ class Evaluation(Tabled):
         beside = {"baselines": as_json(self.baselines), "warnings": list(self.warnings)}
         return {**self.report.to_json(), **described, "adapter": self.adapter, **beside}
 
+    whole = ".report.to_pandas()"
+
     def _table(self) -> tuple[str, list[dict[str, Any]]]:
         head, rows = self.report._table()
         return f"{self.adapter or 'backbone without an adapter'}, {self.source}, {head}", rows

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loraft.data.records import Example
-from loraft.display.tabled import Tabled
+from loraft.display.tabled import Tabled, TabledList
 from loraft.errors import DataError
 from loraft.models.shortening import characters
 from loraft.models.suitability import WITHOUT_SPACES
@@ -72,6 +72,16 @@ class Explanation(Tabled):
     def _table(self) -> tuple[str, list[dict[str, Any]]]:
         rows = [{"word": one.text, "effect": one.effect, "start": one.start, "end": one.end} for one in self.words]
         return f"{self.label} {self.probability:.3f}; effect in nats: {self.text}", rows
+
+
+class ExplanationList(TabledList[Explanation]):
+    """A list of explanations, as `Classifier.explain` returns it. Its table has a row for each word of each."""
+
+    columns = ("row", "label", "word", "effect", "start", "end")
+
+    def _table(self) -> tuple[str, list[dict[str, Any]]]:
+        rows = [{"row": one.row, "label": one.label, **word} for one in self for word in one._table()[1]]
+        return f"{len(self):,} {'explanation' if len(self) == 1 else 'explanations'}; effect in nats", rows
 
 
 @dataclass(frozen=True)

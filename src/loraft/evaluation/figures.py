@@ -52,13 +52,14 @@ def learning_curve(
             " with --force"
         )
     train, validation, scores = lines.values()
-    with drawing(path, (WIDTH, 5.0)) as figure:
-        upper, lower = figure.subplots(2, 1, sharex=True)
+    with drawing(path, (WIDTH, 5.0 if scores else 3.0)) as figure:
+        upper, *below = figure.subplots(2 if scores else 1, 1, sharex=True, squeeze=False)[:, 0]
+        lower = below[0] if scores else upper  # without an evaluation there is one panel
         often = max(1, len(train) // 20)  # a line of one value is its marker
         for axes, points, style, shade, name in (
             (upper, train, ".-", "0.45", "training"),
             (upper, validation, "o--", "0.0", "validation"),
-            (lower, scores, "s-", "0.0", "validation"),
+            (lower, scores, "s-", "0.0", None),
         ):
             if points:
                 axes.plot(*zip(*points, strict=True), style, color=shade, label=name, markersize=4,
@@ -70,11 +71,13 @@ def learning_curve(
             if keep == "last":
                 told = f"kept: the last step, {kept[0]:,}, {metric.word} {kept[1]:.2f}; {told}"
             lower.set_title(filled(f"○ {told}"))
-            lower.plot(*kept, "o", fillstyle="none", color="0.0", markersize=11, linestyle="none", label="kept")
-            for axes in (upper, lower):
-                axes.axvline(kept[0], color="0.3", linestyle=":", linewidth=1)
+            lower.plot(*kept, "o", fillstyle="none", color="0.0", markersize=11, linestyle="none")
+            lower.axvline(kept[0], color="0.3", linestyle=":", linewidth=1)
+            upper.axvline(kept[0], color="0.3", linestyle=":", linewidth=1, label="weights that are kept")
+            lower.set(ylabel=filled(f"validation {axis})", width=26))
         upper.set(title="Learning curve", ylabel="loss\n(nats an answer token)")
-        lower.set(ylabel=filled(f"validation {axis})", width=26), xlabel="training step")
+        lower.set(xlabel="training step")
+        lower.xaxis.get_major_locator().set_params(integer=True)
         if train or validation:
             upper.legend()
 

@@ -2,15 +2,17 @@
 
 from typing import Any, TypeVar
 
-from loraft.display.tabled import Tabled
+from loraft.display.tabled import TabledList
 from loraft.evaluation.predict import Prediction
 from loraft.runs.predictions import PredictedRow
 
 One = TypeVar("One", Prediction, PredictedRow)
 
 
-class Predictions(Tabled, list[One]):
+class Predictions(TabledList[One]):
     """A list of predictions. Its table has `confidence`, the highest probability, and `prob_LABEL` for each label."""
+
+    columns = ("row", "text", "label", "confidence")
 
     def _table(self) -> tuple[str, list[dict[str, Any]]]:
         return f"{len(self):,} {'row' if len(self) == 1 else 'rows'}", [_columns(one) for one in self]

@@ -18,7 +18,8 @@ from loraft.runs.study_folders import FewshotFolder, RankCurveFolder, SweepFolde
 # Captions, by file name.
 _RUN, _FEWSHOT, _SWEEP = Run(Path()), FewshotFolder(Path()), SweepFolder(Path())
 FIGURES = {
-    _RUN.learning_curve_path.name: "Loss in nats and validation scores over the training steps",
+    _RUN.learning_curve_path.name: "Loss in nats an answer token and validation scores over the training"
+    " steps; dotted: the step whose weights are kept",
     _RUN.confusion_matrix_path.name: "Counts and row shares of the test split: reference and predicted label",
     _RUN.reliability_path.name: "Accuracy over confidence on the test split, with the number of rows in each bin",
     _FEWSHOT.figure_path.name: "Test scores over the number of demonstrations, beside the baselines",

@@ -8,11 +8,12 @@ from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.display.page import Code, Document, Part
 from loraft.display.table import listing
+from loraft.errors import spared
 from loraft.evaluation import tables
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.explanation import TOP, Explanations, strongest
-from loraft.evaluation.figures import draw_run_figures
+from loraft.evaluation.figures import draw_run_figures, learning_curve
 from loraft.models.peft_code import peft_code
 from loraft.runs.predictions import MISTAKES, PredictedRow, mistakes, read_rows
 from loraft.runs.records import as_json, read_record
@@ -31,7 +32,7 @@ WORDS = (
 def of_run(folder: Path) -> Document:
     """The report of a finished run.
 
-    Figures that are missing, as in the trials of a sweep, are drawn.
+    Figures that are missing, as in the trials of a sweep, are drawn, and so is a learning curve of an earlier version.
 
     Raises:
         RunError: a file of the run is damaged or of a later version.
@@ -43,6 +44,10 @@ def of_run(folder: Path) -> Document:
     mistakes = _mistakes(run, after)
     if not any(run.plots.glob("*.png")):  # after all files are read, of which one may be damaged
         draw_run_figures(run, after, result.labels)
+    elif (log := run.read_log()) and not any("eval_answer_loss" in row for row in log):
+        # Drawn by an earlier version, in another unit.
+        with spared("the learning curve", f"loraft report {shlex.quote(str(run.path))}"):
+            learning_curve(log, run.learning_curve_path, Metric.of(config), config.train.keep)
     metric = Metric.of(config)
     return Document(
         title=f"Run {run.name}",

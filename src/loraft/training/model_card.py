@@ -169,6 +169,7 @@ def pairs(values: Mapping[str, Any], head: str = "training") -> Table:
         for name, item in value.items() if isinstance(value, Mapping) else [("", value)]:
             if item is None:
                 continue
+            key = "kept step" if key == "best_step" else key  # with train.keep=last it is the last one
             shown = {True: "yes", False: "no"}[item] if isinstance(item, bool) else str(item)
             if isinstance(item, float):
                 shown = f"{item:,.4g}" if abs(item) < 1000 else f"{item:,.0f}"

@@ -109,6 +109,10 @@ def test_each_fold_is_calibrated_by_its_own_temperature(folded: tuple[Config, Fo
     assert found.log_loss != pytest.approx(before.log_loss)
     assert found.calibration is None
     told = folds_notes(replace(folded[1], report=found))
+    assert any(line.startswith("the checkpoint of a fold is picked by ") for line in told)
+    last = folds_notes(replace(folded[1], report=found, kept="last"))
+    assert any(line.startswith("a fold keeps the weights of its last step;") for line in last)
+    assert not any("picked by" in line for line in last)
     assert "calibrated: each fold by its own temperature" in told
     plain, _ = _judged(section, [(part, NONE) for part in rows], tuple(LABELS))
     assert plain.before_calibration is None

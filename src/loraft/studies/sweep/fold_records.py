@@ -15,7 +15,7 @@ class FoldRecord:
     """One fold: its run directory, rows that were trained on and left out, and its results on the latter.
 
     Attributes:
-        best_step: of its training; the checkpoint after it predicted the rows.
+        best_step: of its training, or with `kept` "last" the last one; the checkpoint after it predicted the rows.
         score: `train.metric` on the rows of the fold.
     """
 
@@ -38,8 +38,9 @@ class FoldsResult:
         report: of the predictions of all rows together, each by the adapter that was trained without it. Its intervals
             are over rows; that the adapters share training rows is not in them. `cut` is the folds' mean, by rows.
         baselines: majority label and linear SVM on the same folds; None where `eval.baselines` leaves them out.
-        metric: picks the checkpoint of each fold.
+        metric: picks the checkpoint of each fold, with `kept` "best".
         warnings: what the scores hide, in sentences; see `evaluation.advice`.
+        kept: `train.keep`.
     """
 
     kind: Literal["folds"] = field(default="folds", kw_only=True)  # first in the file
@@ -53,6 +54,7 @@ class FoldsResult:
     baselines: Baselines | None = None
     metric: Metric = DEFAULT
     warnings: tuple[str, ...] = ()
+    kept: str = "best"
 
     @classmethod
     def of(cls, folder: FoldsFolder) -> Self:

@@ -21,7 +21,7 @@ def folds_tables(result: FoldsResult) -> list[Table]:
 
 
 def _each(result: FoldsResult) -> Table:
-    table = number_table("fold", "training rows", "rows", "best step", result.metric.word)
+    table = number_table("fold", "training rows", "rows", "kept step", result.metric.word)
     for fold in result.folds:
         step = "" if fold.best_step is None else str(fold.best_step)
         add_row(table, fold.name, f"{fold.train_rows:,}", f"{fold.n:,}", step, f"{fold.score:.4f}")
@@ -33,11 +33,15 @@ def folds_notes(result: FoldsResult) -> list[str]:
     verdict = [] if result.baselines is None else [result.baselines.verdict]
     report = result.report
     beside = tables.baselines_notes({"": result.baselines}, metric=result.metric)
+    chosen = f"the checkpoint of a fold is picked by {result.metric.word} on a tenth of the other folds' rows"
+    if result.kept == "last":
+        chosen = (
+            "a fold keeps the weights of its last step; a tenth of the other folds' rows is validation and picks none"
+        )
     return [
         f"each of {result.report.n:,} rows is predicted by the adapter of the fold that left it out; in brackets:"
         f" {percent(result.report.confidence)} interval over rows",
-        f"the checkpoint of a fold is picked by {result.metric.word} on a tenth of the other folds' rows;"
-        " near-duplicates are in one fold",
+        f"{chosen}; near-duplicates are in one fold",
         *tables.calibration_notes(report),
         *beside,
         *verdict,

@@ -139,6 +139,7 @@ def _train_folds(config: Config, folds: int, *, force: bool, quiet: bool, tell: 
         baselines=compared_over(config, parts, predictions_N, "adapter"),
         metric=metric,
         warnings=tuple(told),
+        kept=config.train.keep,
     )
     write_rows(Run(folder.path), sorted(rows, key=lambda row: row.row), texts=config.output.texts)
     folder.finish(result)
