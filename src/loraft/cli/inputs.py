@@ -1,7 +1,7 @@
 """Where the sentences of a command come from: its arguments, a file, or stdin."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from itertools import chain, islice
 from pathlib import Path
@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from loraft.cli.console import say
 from loraft.cli.options import choice
 from loraft.data.readers import Format, input_rows
 from loraft.data.records import BadRow, FileSettings, Row
 from loraft.errors import ConfigError
+from loraft.progress import remove
 
 if TYPE_CHECKING:
     from loraft.config.data_section import DataConfig
@@ -82,7 +84,15 @@ def given_rows(
         raise ConfigError(
             f"{command}: nothing to label; loraft {command} 'câu phản hồi', --input FILE, or lines on stdin"
         )
-    return input_rows(sys.stdin, known, text_column, settings, header), "stdin"
+    rows = input_rows(sys.stdin, known, text_column, settings, header)
+    return (_typed(rows, known) if sys.stdin.isatty() else rows), "stdin"
+
+
+def _typed(rows: Iterable[Row | BadRow], format: Format) -> Iterator[Row | BadRow]:
+    """The rows that a person types, whose terminal is left alone from the first one on."""
+    remove()
+    say("Ctrl-D ends the text" if format == "text" else "one sentence a line, Ctrl-D ends")
+    yield from rows
 
 
 def number_of_rows(texts: list[str], file: Path | None, format: str = "auto") -> int | None:
