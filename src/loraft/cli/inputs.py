@@ -11,7 +11,7 @@ import typer
 
 from loraft.cli.console import say
 from loraft.cli.options import choice
-from loraft.data.readers import Format, input_rows
+from loraft.data.readers import AS_IT_IS, Format, count_rows, input_rows
 from loraft.data.records import BadRow, FileSettings, Row
 from loraft.errors import ConfigError
 from loraft.progress import remove
@@ -95,22 +95,16 @@ def _typed(rows: Iterable[Row | BadRow], format: Format) -> Iterator[Row | BadRo
     yield from rows
 
 
-def number_of_rows(texts: list[str], file: Path | None, format: str = "auto") -> int | None:
-    """How many rows a command line gives, blank lines among them; None where that cannot be told soon."""
-    if file is None or not file.is_file():
-        return len(texts) if texts and texts != ["-"] and file is None else None
-    kind = file.suffix.lower().removeprefix(".") if format == "auto" else format
-    if kind == "parquet":
+def number_of_rows(
+    texts: list[str], file: Path | None, format: str = "auto", settings: FileSettings = AS_IT_IS
+) -> int | None:
+    """How many rows a command line gives, with unreadable ones; None where that cannot be told soon."""
+    if file is None:
+        return len(texts) if texts and texts != ["-"] else None
+    if not file.is_file():
+        return None
+    if format == "auto" and file.suffix.lower() == ".parquet":
         from pyarrow.parquet import read_metadata
 
         return int(read_metadata(file).num_rows)
-    if kind not in ("txt", "lines", "jsonl", "csv", "tsv"):
-        return None
-    table, lines, quoted, block = kind in ("csv", "tsv"), 0, False, b"\n"
-    with file.open("rb") as content:
-        while more := content.read(1 << 20):
-            block = more
-            for number, part in enumerate(block.split(b'"') if table else [block]):
-                quoted ^= number > 0  # a quoted cell may hold ends of lines
-                lines += 0 if quoted else part.count(b"\n")
-    return max(0, lines + (not block.endswith(b"\n")) - table)
+    return count_rows(file, format, settings)
