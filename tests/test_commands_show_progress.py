@@ -36,7 +36,7 @@ class Recorder(Listener):
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
-    monkeypatch.setattr(display, "install", lambda: installed.set(recorder))
+    monkeypatch.setattr(display, "install", lambda **named: installed.set(recorder))
     return recorder
 
 
@@ -94,6 +94,16 @@ def test_rows_are_counted(
     if arguments[0] == "predict":
         assert set(out.split()) <= {"negative", "neutral", "positive"}
         assert len(out.splitlines()) == N
+
+
+def test_rows_that_need_no_scores_are_counted_too(says: Says, recorder: Recorder, run: Run, tmp_path: Path) -> None:
+    lines, table = tmp_path / "câu.txt", tmp_path / "câu.csv"
+    lines.write_bytes("thầy dạy hay\r\r \rphòng nóng\r\r".encode())
+    table.write_text("sentence,label\nthầy dạy hay,positive\n\nphòng nóng,\n,\nlớp đông\n", encoding="utf-8")
+    assert says("predict", "--run", str(run.path), "--input", str(lines))[0] == 1  # two blank ones in the middle
+    assert recorder.seen["predicting"] == (4, 4)
+    assert says("suggest", str(table), "--run", str(run.path))[0] == 1
+    assert recorder.seen["scoring rows"] == (4, 4)
 
 
 @pytest.mark.integration

@@ -49,6 +49,17 @@ def test_items_are_numbered_from_one_and_each_comes_with_its_note(recorder: Reco
     assert recorder.seen[1:] == [["trial 1 of 2 (A)"], ["trial 2 of 2 (B)"], []]
 
 
+def test_a_total_that_is_not_known_or_was_wrong_is_not_shown(recorder: Recorder) -> None:
+    with Stage("training", unit="steps") as steps:
+        assert steps.line(100.0) == "training"
+        steps.begin(0, 8)
+        assert steps.line(100.0) == "training 0/8 steps"
+    with Stage("predicting", 2, ROWS) as rows:
+        for shown in ("1/2", "2/2", "3"):
+            rows.advance()
+            assert rows.position == f"predicting {shown} rows"
+
+
 def test_rows_that_are_scored_count_for_a_stage_that_counts_rows_alone(recorder: Recorder) -> None:
     rows_scored(5)  # outside of all stages
     with Stage("predicting", None, ROWS) as rows:

@@ -82,8 +82,13 @@ class Stage:
             self.started = self.last = self._listener.clock()
 
     def advance(self, count: int = 1, note: str | None = None) -> None:
-        """Counts what was done since the last call, and replaces the note where one is given."""
+        """Counts what was done since the last call, and replaces the note where one is given.
+
+        A total that is exceeded was wrong, and is shown no more.
+        """
         self.done += count
+        if self.total is not None and self.done > self.total:
+            self.total = None
         self.note = self.note if note is None else note
         if self._listener is not None:
             self.last = self._listener.clock()
@@ -92,7 +97,7 @@ class Stage:
     @property
     def position(self) -> str:
         """The name with what is done and the total."""
-        if self.unit:
+        if self.unit and (self.done or self.total is not None):
             return f"{self.name} {self.done:,}{'' if self.total is None else f'/{self.total:,}'} {self.unit}"
         if self.total is None:
             return self.name

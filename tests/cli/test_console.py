@@ -16,11 +16,13 @@ import pytest
 from helpers.command_line import Double, Says
 
 from loraft.cli import console
-from loraft.cli.console import results_follow, say, start_command
+from loraft.cli.console import results_follow, results_on_screen, say, start_command
 from loraft.config.resolve import resolve
+from loraft.display.progress import Bars, PlainLines
 from loraft.errors import LoraftError, Note
 from loraft.evaluation import evaluate as evaluation
 from loraft.evaluation import predict as prediction
+from loraft.progress import installed, remove
 from loraft.training import pipeline
 
 PLAIN = warnings.formatwarning  # Python's own
@@ -123,6 +125,36 @@ def test_a_stderr_that_cannot_be_written_costs_no_result_and_no_exit_code(
         assert loraft_says("predict", "--run", str(run_dir), "thầy giảng hay")[:2] == (0, "positive\n")
         assert loraft_says("trian")[:2] == (2, "")
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("to", "prints", "screen", "kind"),
+    [
+        ("terminal", True, True, Bars),
+        ("pipe", True, False, PlainLines),
+        ("pipe", False, False, Bars),
+        (os.devnull, True, False, Bars),
+    ],
+)
+def test_no_bars_where_results_in_a_pipe_may_reach_their_terminal(
+    to: str, prints: bool, screen: bool, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    other = -1
+    if to == "pipe":
+        other, end = os.pipe()
+    stdout = Terminal() if to == "terminal" else open(end if to == "pipe" else to, "w")  # noqa: SIM115 - closed below
+    try:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        start_command(resolve(), False, prints=prints)
+        assert type(installed.get()) is kind
+        assert results_on_screen() is screen
+    finally:
+        remove()
+        stdout.close()
+        if other >= 0:
+            os.close(other)
 
 
 def test_verbose_shows_the_libraries_as_python_does() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import openpyxl
@@ -25,6 +26,7 @@ from loraft.config.resolve import resolve
 from loraft.data.records import BadRow, Example
 from loraft.errors import DataError, Note
 from loraft.evaluation.predict import Prediction, Progress
+from loraft.progress import installed
 from loraft.runs.validation_scores import ValidationScores, write
 
 
@@ -175,6 +177,32 @@ def test_predict_reads_stdin(
     assert (code, out) == (0, "positive\npositive\n")
     assert err.endswith("data stdin\n")
     assert api.given["wait"] == WAIT  # seconds: a pipe may stay open
+
+
+@pytest.mark.parametrize(
+    ("format", "told"), [("lines", "one sentence a line, Ctrl-D ends"), ("text", "Ctrl-D ends the text")]
+)
+def test_who_types_has_the_terminal_alone_and_is_told_how_to_end(
+    format: str, told: str, api: Double, run_dir: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Typed(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+        def readline(self, *given: Any) -> str:
+            shown.append(installed.get())
+            return super().readline(*given)
+
+        def read(self, *given: Any) -> str:
+            shown.append(installed.get())
+            return super().read(*given)
+
+    shown: list[object] = []
+    monkeypatch.setattr(sys, "stdin", Typed(io.BytesIO("thầy giảng hay".encode()), encoding="utf-8"))
+    code, out, err = loraft_says("predict", "--format", format, "-")
+    assert (code, out) == (0, "positive\n")
+    assert err.splitlines()[-1] == told
+    assert set(shown) == {None}
 
 
 def test_a_bad_row_is_reported_with_its_number_and_the_rest_goes_on(

@@ -17,7 +17,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from loraft.data import columns, formats, readers
-from loraft.data.readers import AS_IT_IS, Format, input_rows, read_rows, unlabelled
+from loraft.data.readers import AS_IT_IS, Format, count_rows, input_rows, read_rows, unlabelled
 from loraft.data.records import BadRow, Example, FileSettings, Row
 from loraft.errors import DataError
 
@@ -319,3 +319,29 @@ def test_inputs_are_read_as_they_come_and_not_ahead() -> None:
     items = read_inputs(Endless())
     assert [next(items).row for _ in range(3)] == [1, 2, 3]
     assert len(served) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", "một\r\n\r\nhai\r\n\r\n"),
+        ("a.txt", "một\rhai"),
+        ("a.jsonl", '{"sentence": "một"}\n\n{"sentence": "hai"}\n'),
+        ("a.csv", '\nsentence,x\n"một\n\nhai",1\n\nba,2\n'),
+        ("a.tsv", "sentence\tx\r"),
+        ("a.csv", ""),
+    ],
+)
+def test_rows_are_counted_as_they_are_read(name: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(text.encode())
+    rows = len(list(input_rows(path))) if text else 0
+    assert count_rows(path, "auto", AS_IT_IS) == rows
+    packed = path.with_name(f"{name}.gz")
+    packed.write_bytes(gzip.compress(text.encode()))
+    assert count_rows(packed, "auto", AS_IT_IS) == rows
+
+
+def test_rows_are_not_counted_where_that_needs_a_parser(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"sentence": "một"}]', encoding="utf-8")
+    assert count_rows(tmp_path / "a.json", "auto", AS_IT_IS) is None

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from loraft.data.stream import FIRST, MOST_CHARACTERS, groups
+from loraft.progress import Listener, installed
 
 PATIENT = 30.0  # seconds; nothing below waits for them unless the code is broken
 
@@ -39,6 +40,15 @@ def test_a_slow_source_is_answered_while_it_is_still_open() -> None:
         if not group:  # only now it waits for the source
             answered.set()
     assert found == [[0], [], [1], [], [2], []]
+
+
+def test_a_source_read_in_a_thread_sees_what_progress_is_shown() -> None:
+    listener = Listener()
+    token = installed.set(listener)
+    try:
+        assert next(groups((installed.get() for _ in range(1)), most=1, wait=0.0)) == [listener]
+    finally:
+        installed.reset(token)
 
 
 @pytest.mark.parametrize("wait", [None, PATIENT])

@@ -15,8 +15,8 @@ from loraft.data.records import Example
 from loraft.engine import scorer
 from loraft.engine.probabilities import to_probs
 from loraft.errors import ConfigError, DataError
+from loraft.evaluation import classifier, multilabel
 from loraft.evaluation import explanation as module
-from loraft.evaluation import multilabel
 from loraft.evaluation.classifier import Classifier, explain_mistakes, load
 from loraft.evaluation.explanation import (
     LONGEST,
@@ -284,7 +284,10 @@ def test_a_run_keeps_explanations_of_its_mistakes_unless_it_must_not(
     made.explanations_path.write_text("of an earlier process", encoding="utf-8")
     rows = [wrong(row, row / 100) for row in range(1, MISTAKES + 3)]
     used = loaded.loaded
+    monkeypatch.setattr(classifier, "warn_of_cuts", lambda prompts, what: told.append(len(prompts)))
+    told: list[int] = []
     explain_mistakes(made, resolve(overrides=[setting]), used.encoder, used.model, (), NONE, rows)
+    assert not any(told)  # scoring the test split has told of all cut sentences
     if setting != "output.texts=true":
         assert not made.explanations_path.exists()
         return

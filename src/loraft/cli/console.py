@@ -62,13 +62,15 @@ def results_follow() -> None:
 
 
 def results_on_screen() -> bool:
-    """Whether results that are printed while a command works may reach the terminal that shows its progress."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        return False
+    """Whether results that are printed while a command works reach the terminal that shows its progress."""
+    return sys.stderr.isatty() and results_stream().isatty()
+
+
+def _results_in_pipe() -> bool:
     try:
-        return not stat.S_ISREG(os.fstat(results_stream().fileno()).st_mode)  # a pipe may end there, too
+        return stat.S_ISFIFO(os.fstat(results_stream().fileno()).st_mode)
     except (OSError, ValueError):  # no file at all
-        return True
+        return False
 
 
 def print_json(value: Any) -> None:
@@ -127,7 +129,13 @@ def refuse_wrong_variables() -> None:
 
 
 def start_command(
-    config: "Config", verbose: bool, *, adapter: Path | None = None, source: str | None = None, several: bool = False
+    config: "Config",
+    verbose: bool,
+    *,
+    adapter: Path | None = None,
+    source: str | None = None,
+    several: bool = False,
+    prints: bool = False,
 ) -> None:
     """Prints which backbone and data will be loaded, and sets up what stderr shows while the command works.
 
@@ -137,6 +145,8 @@ def start_command(
         adapter: of a run that is used.
         source: where the rows come from, if not from the config's data.
         several: whether the command may run in several processes.
+        prints: whether it prints results while it works. A pipe that they go into may end at the terminal, where they
+            would break bars.
 
     Raises:
         LoraftError: it runs in several processes and must not.
@@ -167,7 +177,7 @@ def start_command(
 
     from loraft.display.progress import install
 
-    install()
+    install(plain=prints and _results_in_pipe())
 
 
 def _move_caches() -> None:

@@ -56,7 +56,7 @@ def explain(
         column = checked(text_column, "data", "text_column", "--text-column")
     settings = file_settings(resolved.data, sets or ())
     rows, source = given_rows("explain", texts or [], file, format, column, settings, [])
-    start_command(resolved, verbose, adapter=path, source=source)
+    start_command(resolved, verbose, adapter=path, source=source, prints=True)
 
     from rich.console import Console
 
@@ -70,7 +70,7 @@ def explain(
     if not json:
         say(LEGEND)
     bad, printed, screen = 0, 0, results_on_screen()
-    total = number_of_rows(texts or [], file, format)
+    total = None if screen else number_of_rows(texts or [], file, format, settings)
     for item in rows if screen else each(rows, "explaining", "sentences", total=total):
         row = unlabelled(item, column)
         found: list[Explanation] = []

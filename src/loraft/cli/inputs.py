@@ -1,7 +1,7 @@
 """Where the sentences of a command come from: its arguments, a file, or stdin."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from itertools import chain, islice
 from pathlib import Path
@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from loraft.cli.console import say
 from loraft.cli.options import choice
-from loraft.data.readers import Format, input_rows
+from loraft.data.readers import AS_IT_IS, Format, count_rows, input_rows
 from loraft.data.records import BadRow, FileSettings, Row
 from loraft.errors import ConfigError
+from loraft.progress import remove
 
 if TYPE_CHECKING:
     from loraft.config.data_section import DataConfig
@@ -82,25 +84,27 @@ def given_rows(
         raise ConfigError(
             f"{command}: nothing to label; loraft {command} 'câu phản hồi', --input FILE, or lines on stdin"
         )
-    return input_rows(sys.stdin, known, text_column, settings, header), "stdin"
+    rows = input_rows(sys.stdin, known, text_column, settings, header)
+    return (_typed(rows, known) if sys.stdin.isatty() else rows), "stdin"
 
 
-def number_of_rows(texts: list[str], file: Path | None, format: str = "auto") -> int | None:
-    """How many rows a command line gives, blank lines among them; None where that cannot be told soon."""
-    if file is None or not file.is_file():
-        return len(texts) if texts and texts != ["-"] and file is None else None
-    kind = file.suffix.lower().removeprefix(".") if format == "auto" else format
-    if kind == "parquet":
+def _typed(rows: Iterable[Row | BadRow], format: Format) -> Iterator[Row | BadRow]:
+    """The rows that a person types, whose terminal is left alone from the first one on."""
+    remove()
+    say("Ctrl-D ends the text" if format == "text" else "one sentence a line, Ctrl-D ends")
+    yield from rows
+
+
+def number_of_rows(
+    texts: list[str], file: Path | None, format: str = "auto", settings: FileSettings = AS_IT_IS
+) -> int | None:
+    """How many rows a command line gives, with unreadable ones; None where that cannot be told soon."""
+    if file is None:
+        return len(texts) if texts and texts != ["-"] else None
+    if not file.is_file():
+        return None
+    if format == "auto" and file.suffix.lower() == ".parquet":
         from pyarrow.parquet import read_metadata
 
         return int(read_metadata(file).num_rows)
-    if kind not in ("txt", "lines", "jsonl", "csv", "tsv"):
-        return None
-    table, lines, quoted, block = kind in ("csv", "tsv"), 0, False, b"\n"
-    with file.open("rb") as content:
-        while more := content.read(1 << 20):
-            block = more
-            for number, part in enumerate(block.split(b'"') if table else [block]):
-                quoted ^= number > 0  # a quoted cell may hold ends of lines
-                lines += 0 if quoted else part.count(b"\n")
-    return max(0, lines + (not block.endswith(b"\n")) - table)
+    return count_rows(file, format, settings)

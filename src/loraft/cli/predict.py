@@ -133,7 +133,7 @@ def predict(
     header: list[str] = []
     settings = file_settings(resolved.data, given.sets or ())
     rows, source = given_rows("predict", texts or [], file, format, text_column, settings, header)
-    start_command(resolved, verbose, adapter=path or adapter, source=source)
+    start_command(resolved, verbose, adapter=path or adapter, source=source, prints=output_file is None)
     made = adapter if path is None else Run.open(path).adapter
     if max_error is not None and made is not None:
         from loraft.evaluation.guarantee import least_confidence
@@ -172,8 +172,9 @@ def predict(
     decisions |= {} if prior is None else {"prior": once_more() if shares is None else shares}
     wait = WAIT if source == "stdin" else None
     screen = output_file is None and results_on_screen()
-    total, done = number_of_rows(texts or [], file, format), 0 if partial is None else partial.rows
-    with partial or nullcontext(), nullcontext() if screen else Stage("predicting", total, ROWS, done=done):
+    total = None if screen else number_of_rows(texts or [], file, format, settings)
+    stage = nullcontext() if screen else Stage("predicting", total, ROWS, done=0 if partial is None else partial.rows)
+    with partial or nullcontext(), stage:
         for row in prediction.predict(
             inputs(),
             run=path,

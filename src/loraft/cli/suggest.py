@@ -65,7 +65,8 @@ def suggest(
         check_output(output_file, file, force=force, formats=FORMATS, own=False)
     column = text_column or resolved.data.text_column
     column = checked(column, "data", "text_column", "--text-column")
-    rows = input_rows(file, "auto", column, file_settings(resolved.data, sets or ()))
+    settings = file_settings(resolved.data, sets or ())
+    rows = input_rows(file, "auto", column, settings)
     first = list(islice(rows, 1))  # a missing file or column is told before a backbone is loaded
     start_command(resolved, verbose, adapter=path, source=str(file))
 
@@ -90,7 +91,7 @@ def suggest(
     known = _sentences_of(trained)
     labels, calibration = resolved.prompt.labels or [], manifest.calibration(trained.adapter, resolved)
     thresholds = manifest.thresholds(trained.adapter, len(labels), calibration) if several else ()
-    with Stage("scoring rows", number_of_rows([], file), ROWS):
+    with Stage("scoring rows", number_of_rows([], file, settings=settings), ROWS):
         chosen, looked_at = suggestion.suggest(told(), n, thresholds)
     remove()
     lines = suggestion.to_be_labelled(chosen, resolved.data.text_column, label_column, texts=texts or not output_file)

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -100,7 +101,8 @@ def _timed_groups(
         arrived.put(_End(error))
 
     # A daemon thread does not keep the program from ending, even inside a read that never returns.
-    threading.Thread(target=read, daemon=True).start()
+    # It may end the display of progress, which is known by the context.
+    threading.Thread(target=copy_context().run, args=(read,), daemon=True).start()
     limit = first
     item = arrived.get()
     while not isinstance(item, _End):

@@ -83,7 +83,8 @@ class PlainLines(Listener):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(clock)
-        self.printed, self.done = clock(), 0  # when the last line was printed, and what the outermost stage had done
+        # When the first stage began or the last line was printed, and what the outermost stage had done.
+        self.printed, self.done = math.inf, 0
         self._stopped = threading.Event()
 
     def start(self) -> None:
@@ -107,9 +108,13 @@ class PlainLines(Listener):
 
     def changed(self) -> None:
         """Prints a line if one is due."""
-        outer = self.stages[0] if self.stages else None
-        if outer is None or (outer.done == outer.first and len(self.stages) == 1):
+        outer, inner = (self.stages[0], self.stages[-1]) if self.stages else (None, None)
+        if self.printed == math.inf:
+            self.printed = self.clock()
+        if outer is None or inner is None or (outer.done == outer.first and inner is outer):
             self.done = 0 if outer is None else outer.first
+            return
+        if inner.total is not None and inner.done >= inner.total:  # what follows says that it is done
             return
         waited, further = self.clock() - self.printed, (outer.done - self.done) * PARTS >= (outer.total or math.inf)
         if waited >= LONGEST or (waited >= SHORTEST and further):
@@ -125,13 +130,17 @@ class PlainLines(Listener):
             sys.stderr.flush()
 
 
-def install() -> None:
-    """Shows progress from now on, until `progress.remove`; not in a process that is not the main one."""
+def install(*, plain: bool = False) -> None:
+    """Shows progress from now on, until `progress.remove`; not in a process that is not the main one.
+
+    Args:
+        plain: by lines, also on a terminal.
+    """
     if not is_main_process() or sys.stderr is None:
         return
     console = Console(stderr=True)
-    terminal = sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal
-    listener = Bars(console) if terminal else PlainLines()
+    bars = not plain and sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal
+    listener = Bars(console) if bars else PlainLines()
     installed.set(listener)
     listener.start()
 

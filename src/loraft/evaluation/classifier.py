@@ -109,8 +109,8 @@ class Classifier:
         label = None if label is None else asked_label(label, self.labels, "label")
         return ExplanationList(found for row in _rows(texts) for found in self._explained(row, label))
 
-    def _explained(self, row: Example, label: str | None) -> list[Explanation]:
-        log_probs_NK = self._scores(explanation.variants(row), told=1)
+    def _explained(self, row: Example, label: str | None, told: int = 1) -> list[Explanation]:
+        log_probs_NK = self._scores(explanation.variants(row), told)
         (found,) = predictions([row], log_probs_NK[:1], self.loaded)
         predicted = found.label if isinstance(found.label, tuple) else (str(found.label),)
         chosen = predicted if label is None else (label,)
@@ -213,7 +213,8 @@ def explain_mistakes(
         if config.output.texts and config.eval.decode == "score":
             classifier = Classifier(Loaded(encoder, model, run.adapter, config, tuple(thresholds), calibration))
             shown = [Example(row.text, row=row.row) for row in mistakes(rows)[:MISTAKES]]
-            found = (one for row in each(shown, "explaining mistakes", "sentences") for one in classifier.explain(row))
+            rows_shown = each(shown, "explaining mistakes", "sentences")
+            found = (one for row in rows_shown for one in classifier._explained(row, None, told=0))  # scoring told it
             write_record(run.explanations_path, Explanations(tuple(found)))
 
 

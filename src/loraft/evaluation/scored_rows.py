@@ -10,6 +10,7 @@ from loraft.data.stream import FIRST, groups
 from loraft.engine import scorer
 from loraft.engine.row_batches import KeptPrefix
 from loraft.models.prompts import warn_of_cuts
+from loraft.progress import rows_scored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,6 +41,7 @@ def scored(
 
     def start(group: Sequence[Example | BadRow]) -> _Started:
         prompts = encoder.encode([item.text for item in group if isinstance(item, Example)])
+        rows_scored(len(group) - len(prompts))  # the unreadable ones
         warn_of_cuts(prompts, "of these")
         ids, answers, unscored = [prompt.ids for prompt in prompts], encoder.completions_K, encoder.unscored
         fetch = scorer.start(model, ids, answers, unscored=unscored, batch_tokens=batch_tokens, kept=kept)

@@ -17,6 +17,7 @@ from loraft.data.labels import is_unlabelled
 from loraft.data.near_duplicates import first_unlike
 from loraft.data.records import BadRow, Example
 from loraft.evaluation.output_file import cell_text
+from loraft.progress import rows_scored
 from loraft.runs.atomic_files import to_json
 
 if TYPE_CHECKING:  # the choice itself needs no model
@@ -94,9 +95,11 @@ def worth_asking(
     for row in rows:
         if isinstance(row, Example):
             if not is_unlabelled(row.extra.get(label_column)):
+                rows_scored(1)  # nothing is left to do
                 continue
             notes[WITHOUT_LABEL] += 1
             if digest(row.text) in answered:
+                rows_scored(1)
                 continue
         yield row
 
