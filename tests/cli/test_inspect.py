@@ -57,7 +57,7 @@ def test_every_key_is_described_at_any_width(here: Path, loraft_says: Says, monk
         assert [line for line in out.splitlines() if line and not line.startswith(" ")] == known_keys()
         assert max(map(len, out.splitlines())) <= columns
     rank = loraft_says("config", "--describe", "lora.r")[1]
-    assert rank.splitlines()[-1] == "  whole number 1 to 4,096 [default: 16; preset tutorial: 8]"
+    assert rank.splitlines()[-1] == "  whole number 1 to 4096 [default: 16; preset tutorial: 8]"
     (as_json,) = json.loads(loraft_says("config", "--describe", "lora.r", "--json")[1])
     assert (as_json["key"], as_json["default"], as_json["presets"]) == ("lora.r", 16, {"tutorial": 8})
     assert loraft_says("config", "lora")[2] == "error: lora: is for --describe; loraft config --describe lora\n"
