@@ -7,14 +7,21 @@ import io
 import os
 import re
 import sys
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
-from helpers.printed_tables import TABLES
+from helpers.folders import fewshot_result
+from helpers.printed_tables import TABLES, compared, curve
+from helpers.sweeps import result
 from rich.table import Table
 
 from loraft.display.table import LONGEST_WORD, show
+from loraft.studies.compare import tables as compare_tables
+from loraft.studies.fewshot import tables as fewshot_tables
+from loraft.studies.sweep import curve_tables
+from loraft.studies.sweep import tables as sweep_tables
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 SCREENS = ("60", "80", "120", "piped", "60-no-color", "80-dumb")
@@ -73,6 +80,23 @@ def test_tables_fit_every_screen_and_look_as_they_did(name: str, monkeypatch: py
             file.parent.mkdir(exist_ok=True)
             file.write_text(text, encoding="utf-8")
         assert text == file.read_text(encoding="utf-8"), f"{file}: see the first lines of this file"
+
+
+@pytest.mark.parametrize(
+    ("notes", "word", "heads"),
+    [
+        (lambda gone: sweep_tables.sweep_notes(result((4, 8)), gone), "MiB: ", {"MiB"}),
+        (lambda gone: curve_tables.curve_notes(curve(), gone), "energy: ", {"energy"}),
+        (lambda gone: compare_tables.comparison_notes(compared(), gone), "broken: ", {"broken"}),
+        (lambda gone: fewshot_tables.fewshot_notes(fewshot_result(), gone), "macro averages", {"recall", "prec."}),
+    ],
+    ids=["sweep", "sweep --from", "compare", "fewshot"],
+)
+def test_a_column_that_is_left_out_is_not_explained(
+    notes: Callable[[set[str]], list[str]], word: str, heads: set[str]
+) -> None:
+    assert word in "\n".join(notes(set()))
+    assert word not in "\n".join(notes(heads))
 
 
 def test_no_snapshot_is_left_over() -> None:

@@ -39,8 +39,14 @@ CASES: list[tuple[list[str], str]] = [
     (["sweep", "--joint", "maybe"], r"sweep\.joint: .*'auto', 'on' or 'off'"),
     (
         ["train", "--quant", "int8"],
-        r"quant\.method: not allowed \(got 'int8', from the command line\).*'none' or 'nf4'",
+        r"quant\.method: not allowed \(got 'int8', from --quant\).*'none' or 'nf4'",
     ),
+    (
+        ["config", "--describe", "Lora.R"],
+        r"--describe: unknown key or section \(got 'Lora\.R'\); did you mean lora\.r\?",
+    ),
+    (["config", "--describe", ""], r"--describe: unknown key or section \(got ''\); `loraft config --describe` lists all$"),
+    (["train", "--rank", "0"], r"lora\.r: not allowed \(got '0', from --rank\); should be greater than"),
     (["train", "--quant", ""], r"quant\.method: not allowed \(got ''"),
     (["train", "--model", ""], r"model\.name: is blank"),
     (["train", "--data", ""], r"data\.source: is blank"),

@@ -7,7 +7,7 @@ DIGITS = "9" * 5000
 FINITE = "should be a finite number"
 INTEGER = "should be a valid integer"
 CASES = {
-    "word": (["train", "--rank", "mười"], rf"lora\.r: not allowed \(got 'mười', from the command line\); {INTEGER}"),
+    "word": (["train", "--rank", "mười"], rf"lora\.r: not allowed \(got 'mười', from --rank\); {INTEGER}"),
     "full width": (["train", "--rank", "１６"], rf"lora\.r: .*'１６'.*{INTEGER}"),
     "Arabic": (["train", "--rank", "١٦"], rf"lora\.r: .*'١٦'.*{INTEGER}"),
     "superscript": (["config", "--set", "lora.r=²"], rf"lora\.r: .*'²'.*{INTEGER}"),

@@ -35,6 +35,6 @@ def test_a_value_that_is_no_preset_is_refused(value: str, work: Path) -> None:
 
 @pytest.mark.parametrize("command", [["train"], ["eval", "--zero-shot"], ["fewshot"], ["sweep"], ["data"], ["config"]])
 def test_an_unknown_preset_is_refused_by_every_command(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    refusal([*command, "--preset", "nhanh"], rf"{UNKNOWN}'nhanh', from the command line\); {ALLOWED}")
+    refusal([*command, "--preset", "nhanh"], rf"{UNKNOWN}'nhanh', from --preset\); {ALLOWED}")
     monkeypatch.setenv("LORAFT_PRESET", "chậm")
     refusal(command, rf"{UNKNOWN}'chậm', from LORAFT_PRESET\); {ALLOWED}")

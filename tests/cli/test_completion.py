@@ -17,7 +17,7 @@ from loraft.config.reference import reference
 from loraft.config.schema import METRICS
 
 PATHS = {"FILE", "FOLDER", "FILE.png"}
-# What nobody can list: numbers, columns, names on the hub.
+# What nobody can list: numbers, columns, names.
 FREE = {"NUMBER", "N", "K", "TOKENS", "NAME", "TEXT...", "1,2,3", "1,2,4,8", "1,2,4,...,128", "OWNER/NAME", "BRANCH",
         "ADDRESS"}  # fmt: skip
 PARAMETERS = [
@@ -38,7 +38,7 @@ def test_what_can_be_listed_is_completed(here: Path, command: Any, parameter: An
         assert words <= set(offered)
         if re.search("RUN|STUDY", parameter.metavar):
             assert "xong" in offered
-        elif parameter.metavar in PATHS or "FILE" in parameter.metavar:
+        elif parameter.metavar in PATHS:
             # An empty answer lets the shell complete files, in each script that typer writes.
             assert parameter.shell_complete(context, "./") == []
         else:
@@ -64,6 +64,30 @@ def test_what_can_be_listed_is_completed(here: Path, command: Any, parameter: An
 def test_values_are_completed(
     words: str, expected: list[str], here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert completed(f"loraft {words}", loraft_says, monkeypatch) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("data ", ["feedback", "dữ-liệu/", "phản-hồi.csv"]),
+        ("data ph", ["phản-hồi.csv"]),
+        ("data ./", ["./dữ-liệu/", "./phản-hồi.csv"]),
+        ("train --data dữ", ["dữ-liệu/", "dữ-liệu/test.csv", "dữ-liệu/train.csv"]),
+        ("train --model dữ-liệu/te", ["dữ-liệu/test.csv"]),
+        ("train --set data.source=ph", ["data.source=phản-hồi.csv"]),
+        ("train --task ph", ["phản-hồi.csv"]),
+        ("eval --split t", ["train", "test"]),
+        ("eval --split ph", ["phản-hồi.csv"]),
+        ("data không-có/", []),
+    ],
+)
+def test_files_and_folders_are_completed_beside_names(
+    words: str, expected: list[str], here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "dữ-liệu").mkdir()
+    for name in ("phản-hồi.csv", ".ẩn.csv", "có dấu cách.csv", "dữ-liệu/train.csv", "dữ-liệu/test.csv"):
+        (here / name).touch()
     assert completed(f"loraft {words}", loraft_says, monkeypatch) == expected
 
 

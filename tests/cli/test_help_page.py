@@ -104,6 +104,15 @@ def test_every_flag_says_its_default_unless_it_is_a_switch() -> None:
             assert "[default:" in " ".join(entry.split()), (words, entry)
 
 
+def test_names_of_the_hub_are_on_one_line_and_usage_has_no_braces() -> None:
+    for words in ALL:
+        assert not re.search(r"[a-z]-$", page(*words), re.MULTILINE), words
+        assert not re.search(r"[{}]|\.{4}|\]\.", page(*words).splitlines()[0]) or words in ((), ("task",), ("runs",))
+    assert "meta-llama/Llama-3.2-1B-Instruct" in page("train")
+    assert page("compare").startswith("Usage: loraft compare [OPTIONS] RUN RUN...\n")
+    assert page("predict").startswith("Usage: loraft predict [OPTIONS] [TEXT...]\n")
+
+
 def test_no_page_shows_a_type_of_python() -> None:
     for words in ALL:
         assert not re.search(r"<\w+>|\bstr\b|\bbool\b|INTEGER|None", page(*words)), words
@@ -116,7 +125,7 @@ def test_defaults_choices_and_bounds_are_those_of_the_config() -> None:
         f"--rank NUMBER LoRA rank. [default: {ranks['quickstart']}; preset tutorial: {ranks['tutorial']}; 1 to" in out
     )
     assert f"--quant {'|'.join(reference()['quant.method'].choices)} " in out
-    assert f"[default: {resolve().seed}; 0 to 4,294,967,295]" in out
+    assert f"[default: {resolve().seed}; 0 to 4294967295]" in out
 
 
 def test_flags_that_a_run_decides_say_so() -> None:

@@ -24,7 +24,7 @@ def test_config_prints_what_a_run_would_use(here: Path, loraft_says: Says) -> No
     assert Config.model_validate_json(loraft_says("config", "--json", *flags)[1]) == expected
 
 
-def test_models_lists_what_ships_with_its_licence(loraft_says: Says) -> None:
+def test_models_lists_what_ships_with_its_licence(loraft_says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = json.loads(loraft_says("models", "--json")[1])
     kinds = {
         "loraft-vi-tiny": "backbone",
@@ -44,9 +44,11 @@ def test_models_lists_what_ships_with_its_licence(loraft_says: Says) -> None:
         if row["kind"] in ("backbone", "adapter", "data"):  # the front matter of its card
             card = (Path(row["path"]) / "README.md").read_text(encoding="utf-8")
             assert f"\nlicense: {row['licence']}\n" in card.split("\n---\n")[0]
-    table = [line.split()[:2] for line in loraft_says("models")[1].splitlines()]
-    assert table[0] == ["name", "kind"]
-    assert {row[0]: row[1] for row in table[1:] if row} == kinds
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    table, _, paths = loraft_says("models")[1].rstrip().partition("\n\n")
+    assert {row[0]: row[1] for row in map(str.split, table.splitlines()) if len(row) > 1} == {"name": "kind", **kinds}
+    assert [line.rstrip() for line in paths.splitlines()] == [f"{row['name']}: {row['path']}" for row in rows]
 
 
 def test_every_key_is_described_at_any_width(here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +59,7 @@ def test_every_key_is_described_at_any_width(here: Path, loraft_says: Says, monk
         assert [line for line in out.splitlines() if line and not line.startswith(" ")] == known_keys()
         assert max(map(len, out.splitlines())) <= columns
     rank = loraft_says("config", "--describe", "lora.r")[1]
-    assert rank.splitlines()[-1] == "  whole number 1 to 4,096 [default: 16; preset tutorial: 8]"
+    assert rank.splitlines()[-1] == "  whole number 1 to 4096 [default: 16; preset tutorial: 8]"
     (as_json,) = json.loads(loraft_says("config", "--describe", "lora.r", "--json")[1])
     assert (as_json["key"], as_json["default"], as_json["presets"]) == ("lora.r", 16, {"tutorial": 8})
     assert loraft_says("config", "lora")[2] == "error: lora: is for --describe; loraft config --describe lora\n"

@@ -1,21 +1,35 @@
 """Short flags and their config keys, and what the shell completes."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from cli.test_help_page import LEAVES
 from helpers.command_line import Says, finished
 
 from loraft.bundled import bundled_backbones
-from loraft.cli.options import SHORT, dotted
+from loraft.cli.options import dotted
 from loraft.config.diagnostics import known_keys
+from loraft.config.names import SHORT, flag_of
 
 
 def test_short_flags_stand_for_config_keys() -> None:
     assert set(SHORT.values()) <= set(known_keys())
     assert dotted(rank="8", seed="1", data=None) == {"lora.r": "8", "seed": "1", "data.source": None}
+
+
+def test_every_flag_of_a_key_is_named_as_the_origin_of_a_wrong_value() -> None:
+    found = {
+        key[1]: parameter.opts[0]
+        for command in LEAVES.values()
+        for parameter in command.params
+        if (key := re.fullmatch(r"\{([\w.]+)\}", str(getattr(parameter, "show_default", ""))))
+    }
+    assert {key: flag_of(key) for key in found} == found | {"preset": "--preset"}
+    assert flag_of("train.learning_rate") == "flags"  # has none
 
 
 @pytest.mark.parametrize(

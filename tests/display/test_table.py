@@ -83,6 +83,25 @@ def test_a_table_that_still_does_not_fit_is_turned_with_all_its_columns() -> Non
     ]  # fmt: skip
 
 
+def test_show_returns_the_heads_that_no_table_has(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert show([four()]) == set()
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    for columns, heads in (("80", set()), ("31", {"bộ nhớ"}), ("29", {"bộ nhớ", "giây"}), ("20", set())):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert show([four()]) == heads
+        assert show([four(), number_table("giây")]) == heads - {"giây"}
+
+
+def test_a_column_of_names_is_broken_only_where_leaving_out_others_does_not_help() -> None:
+    table = narrow_table("giờ", "tên", drop=("giờ",))
+    table.whole = ("tên",)
+    add_row(table, "12", "một-cái-tên-rất-dài-không-có-dấu-cách")
+    assert [cells(part) for part in fitted(table, 38)[:1]] == [(["tên"], [["một-cái-tên-rất-dài-không-có-dấu-cách"]])]
+    assert cells(fitted(table, 30)[0])[0] == ["giờ", "tên"]
+
+
 def test_notes_are_broken_at_blanks_on_a_terminal_and_long_paths_stay_whole(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,8 +49,8 @@ def compare(
     else:
         differing = [number for number, other in enumerate(result.others, start=2) if other.changed and rows]
         shown = [tables.changed(result, number, rows) for number in differing]
-        table.show([tables.comparison(result), *tables.baselines(result), *shown])
-        table.show_lines(tables.comparison_notes(result))
+        left_out = table.show([tables.comparison(result), *tables.baselines(result), *shown])
+        table.show_lines(tables.comparison_notes(result, left_out))
     if fail_if_worse and (worse := tables.worse(result)):
         say("\n".join(worse))
         raise typer.Exit(WORSE)

@@ -105,8 +105,8 @@ def fewshot(
     if json:
         print_json(study)
     else:
-        table.show([tables.fewshot(study)])
-        table.show_lines([*tables.fewshot_notes(study), "", study.verdict])
+        notes = tables.fewshot_notes(study, table.show([tables.fewshot(study)]))
+        table.show_lines([*notes, "", study.verdict])
     say(f"study: {study.path}")
     say(f"next: loraft report {shlex.quote(study.path)}")
 

@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 CONFIG = "Config"  # section of the flags that stand for keys of the config
 OF_A_RUN = f"{CONFIG} (defaults without a run; a run brings its own)"
+NO_BREAK = "\N{NON-BREAKING HYPHEN}"  # while lines are broken, so that names of the hub stay whole
 FLAGS = 22  # columns of the flags; the help of a longer one starts on the next line
 METAVARS = {"int": "NUMBER", "float": "NUMBER", "Path": "FILE"}
 
@@ -23,6 +24,12 @@ class Command(TyperCommand):
     def __init__(self, *given: Any, help: str | None = None, **named: Any) -> None:
         text, _, examples = inspect.cleandoc(help or "").partition("\nExamples:\n")
         super().__init__(*given, help=text.strip(), **{**named, "epilog": inspect.cleandoc(examples)})
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The words of the line of usage, with the dots of repeated ones once, and needed ones without braces."""
+        return [
+            re.sub(r"(\.{3})?([]}])(\.{3})?$", r"\1\2", one).strip("{}") for one in super().collect_usage_pieces(ctx)
+        ]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Writes arguments, the command's own flags, and those of the config."""
@@ -89,7 +96,8 @@ def _write_parameters(command: Any, ctx: Any, formatter: Any) -> None:
     for title, rows in sections.items():
         if rows:
             with formatter.section(title):
-                formatter.write_dl(rows, col_max=FLAGS)
+                formatter.write_dl([(name, text.replace("-", NO_BREAK)) for name, text in rows], col_max=FLAGS)
+    formatter.buffer = [part.replace(NO_BREAK, "-") for part in formatter.buffer]
 
 
 def _row(parameter: Any, ctx: Any) -> tuple[str, str]:

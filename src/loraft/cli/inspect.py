@@ -35,7 +35,9 @@ def list_bundled(json: Json = False) -> None:
     if json:
         print_json(rows)
     else:
-        table.show([table.listing(["name", "kind", "licence", "path"], [list(row.values()) for row in rows])])
+        heads = ("name", "kind", "licence")
+        table.show([table.listing(heads, [[row[head] for head in heads] for row in rows])])
+        table.show_lines(f"{row['name']}: {row['path']}" for row in rows)  # whole, to be copied
 
 
 @with_config_flags()

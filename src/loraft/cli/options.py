@@ -14,20 +14,11 @@ import typer
 
 from loraft.bundled import bundled_backbones, bundled_data
 from loraft.cli.help_page import CONFIG
+from loraft.config.names import SHORT
 from loraft.errors import ConfigError
 
 if TYPE_CHECKING:
     from loraft.config.schema import Config
-
-SHORT = {
-    "model": "model.name",
-    "data": "data.source",
-    "task": "prompt.task",
-    "quant": "quant.method",
-    "rank": "lora.r",
-    "decode": "eval.decode",
-    "calibrate": "eval.calibrate",
-}
 
 
 def choice(*words: str, names: Sequence[str] = (), **given: Any) -> Any:
@@ -37,12 +28,14 @@ def choice(*words: str, names: Sequence[str] = (), **given: Any) -> Any:
 
 def of_key(key: str, *names: str, **given: Any) -> Any:
     """An option that stands for a config key: the help page and completion take default and choices from there."""
-    return typer.Option(
-        *names, **{"show_default": f"{{{key}}}", "autocompletion": lambda: _complete_values(key), **given}
-    )
+    return typer.Option(*names, **{"show_default": f"{{{key}}}", "autocompletion": _completion(key), **given})
 
 
-def _complete_values(key: str) -> list[str]:
+def _completion(key: str) -> Callable[[str], list[str]]:
+    return lambda incomplete: _complete_values(key, incomplete)
+
+
+def _complete_values(key: str, incomplete: str) -> list[str]:
     from loraft.config.reference import reference, written
     from loraft.config.resolve import presets, task_names
 
@@ -53,12 +46,32 @@ def _complete_values(key: str) -> list[str]:
         "data.source": bundled_data,
     }
     if key in named:
-        return [*named[key]()]
+        return [*named[key](), *(paths(incomplete) if key != "preset" else [])]
     if key not in reference():
         return []
     known = reference()[key]
     default = written(known.default)
     return [*(known.choices or known.examples or ([] if " " in default else [default]))]
+
+
+def paths(incomplete: str) -> list[str]:
+    """Files and folders that begin so, without hidden ones; a single folder comes with what it holds.
+
+    Names with blanks are left to the shell, which quotes them where nothing else is offered.
+    """
+    folder, slash, begin = incomplete.rpartition("/")
+    try:
+        inside = sorted(path.name + "/" * path.is_dir() for path in Path(folder + slash).iterdir())
+    except OSError:
+        return []
+    found = [f"{folder}{slash}{name}" for name in inside
+             if name.startswith(begin) and not name.startswith(".") and len(name.split()) == 1]  # fmt: skip
+    return [*found, *paths(found[0])] if len(found) == 1 and found[0].endswith("/") else found
+
+
+def complete_split(incomplete: str) -> list[str]:
+    """The splits, and files."""
+    return ["train", "validation", "test", *paths(incomplete)]
 
 
 def complete_pairs(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -70,12 +83,12 @@ def complete_pairs(ctx: typer.Context, incomplete: str) -> list[str]:
 
     before = [*(ctx.params.get("sets") or ()), *(ctx.params.get("grid") or ())]
     if before and before[-1].endswith("="):
-        return _complete_values(before[-1].rstrip("="))
-    key, equals, _ = incomplete.partition("=")
+        return _complete_values(before[-1].rstrip("="), incomplete)
+    key, equals, begin = incomplete.partition("=")
     if equals:
-        return [f"{key}={value}" for value in _complete_values(key)]
+        return [f"{key}={value}" for value in _complete_values(key, begin)]
     keys = [known for known in known_keys() if known.startswith(key)]
-    values = [f"{keys[0]}={value}" for value in _complete_values(keys[0])] if len(keys) == 1 else []
+    values = [f"{keys[0]}={value}" for value in _complete_values(keys[0], "")] if len(keys) == 1 else []
     return [*(f"{known}=" for known in keys), *values]
 
 
@@ -175,13 +188,13 @@ Adapter = Annotated[
 Split = Annotated[
     str,
     typer.Option(metavar="SPLIT|FILE", help="Rows to work on: train, validation or test, or a labelled file.",
-                 autocompletion=lambda: ["train", "validation", "test"]),
+                 autocompletion=complete_split),
 ]  # fmt: skip
 Source = Annotated[
     str | None,
     typer.Argument(metavar="DATA", help="As --data: bundled name, hub id, folder or file.",
                    show_default="that of --data",
-                   autocompletion=lambda: list(bundled_data())),
+                   autocompletion=_completion("data.source")),
 ]  # fmt: skip
 MinAgreement = Annotated[
     float, typer.Option(help="Share of rows, 0 to 1, that must get the run's label; else nothing is written.")

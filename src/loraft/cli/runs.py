@@ -70,7 +70,7 @@ def show(run: One, output: Output = None, json: Json = False) -> None:
         print_json(found)
         return
     config = [[key, table.shorten(_word(value))] for key, value in found.config.items() if value is not None]
-    scores = [[key, "" if old is None else f"{old:.4f}", f"{new:.4f}"] for key, (old, new) in found.scores.items()]
+    scores = [[key, "-" if old is None else f"{old:.4f}", f"{new:.4f}"] for key, (old, new) in found.scores.items()]
     files = [[name, _size(size)] for name, size in found.files.items()]
     shown = [_table([found.row, *found.runs]), table.listing(["file", "size"], files)]
     shown += [table.listing(["config", ""], config)] if config else []
@@ -108,7 +108,7 @@ def diff(
         print_json(found)
         return
     cells = [
-        [f"{one.group} {one.key}", *(table.shorten(_word(value), 60) for value in (one.first, one.second))]
+        [f"{one.group} {one.key}", *(table.shorten(_word(value), 60) or "-" for value in (one.first, one.second))]
         for one in found
     ]
     if cells:
@@ -165,6 +165,7 @@ def _table(rows: "Sequence[Row]") -> "Table":
     metrics = list(dict.fromkeys(row.metric for row in rows if row.metric is not None))
     heads = ["score", "metric"] if len(metrics) > 1 else [ALL_SCORES[metrics[0]] if metrics else "score"]
     made = table.narrow_table(*heads, "state", "kind", "date", "size", "name", drop=("size", "date", "kind"))
+    made.whole = ("name",)
     for row in rows:
         score = "" if row.score is None else f"{row.score:.3f}"
         score += "" if row.interval is None else f" [{row.interval[0]:.3f}, {row.interval[1]:.3f}]"

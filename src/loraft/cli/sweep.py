@@ -125,8 +125,7 @@ def sweep(
     if json:
         print_json(result)
     else:
-        table.show(tables.sweep_tables(result))
-        table.show_lines(tables.sweep_notes(result))
+        table.show_lines(tables.sweep_notes(result, table.show(tables.sweep_tables(result))))
     say(f"sweep: {result.path}")
     if result.best is not None:
         say(f"next: {command_with_a_row(Run(Path(result.best.run)))}")
@@ -169,8 +168,7 @@ def _cut(
     if json:
         print_json(result)
     else:
-        table.show([curve_tables.curve(result)])
-        table.show_lines(curve_tables.curve_notes(result))
+        table.show_lines(curve_tables.curve_notes(result, table.show([curve_tables.curve(result)])))
     say(f"rank curve: {result.path}")
     cuts = [point for point in result.points if point.made == "cut"]
     smallest = next((point for point in cuts if point.to_full is not None and point.to_full.equivalent), cuts[-1])

@@ -153,7 +153,7 @@ def _explain(item: "ErrorDetails", key: str, known: Sequence[str]) -> tuple[str,
         return "not allowed", "should be a number of fewer digits"
     if kind == "list_type" and isinstance(item["input"], str):
         return "not allowed", f"should be a list, for example [{item['input'][:60]}]"
-    return "not allowed", message.removeprefix("Input ")
+    return "not allowed", message.removeprefix("Input ").partition(", unable to parse ")[0]
 
 
 def _dotted(location: tuple[int | str, ...], model: type[BaseModel]) -> str:

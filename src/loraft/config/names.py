@@ -5,6 +5,23 @@ import os
 from pathlib import Path
 from typing import Any
 
+# The short flags, and the keys of the config that they set.
+SHORT = {
+    "model": "model.name",
+    "data": "data.source",
+    "task": "prompt.task",
+    "quant": "quant.method",
+    "rank": "lora.r",
+    "decode": "eval.decode",
+    "calibrate": "eval.calibrate",
+}
+# The flag of each key that has one.
+FLAGS = {key: flag for flag, key in SHORT.items()} | {
+    "output.folder": "output",
+    "data.extra_train": "add",
+    **{key: key.rpartition(".")[2] for key in ("preset", "seed", "output", "fewshot.shots", "fewshot.repeats",
+       "fewshot.selection", "sweep.ranks", "sweep.grid", "sweep.seeds", "sweep.joint")},
+}  # fmt: skip
 # Bytes of a run's folder in UTF-8. File systems allow 255; temporary and set-aside folders have longer names.
 LONGEST = 200
 
@@ -20,6 +37,11 @@ def show(value: Any, most: int = 60) -> str:
         text = "a value of many levels"
     end = f"...{text[-1]}" if isinstance(value, str) else "..."
     return text if len(text) <= most else text[: most - len(end)] + end
+
+
+def flag_of(key: str) -> str:
+    """The flag that sets a key, as it is typed; `flags` for a key that only Python code sets so."""
+    return f"--{FLAGS[key]}" if key in FLAGS else "flags"
 
 
 class Mistake(str):

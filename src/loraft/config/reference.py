@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from loraft.config.diagnostics import known_keys, nearest, value_of
+from loraft.config.names import show
 from loraft.config.resolve import presets
 from loraft.config.schema import Config
 from loraft.config.yaml_io import read_mapping
@@ -25,7 +26,7 @@ class Key:
     Attributes:
         key: with dots, such as `lora.r`.
         type: in words, with the bounds of numbers.
-        bounds: of the number alone, such as `1 to 4,096`; empty for anything else.
+        bounds: of the number alone, such as `1 to 4096`; empty for anything else.
         choices: the allowed words; empty where there are others.
         examples: words to complete where others are allowed too.
         default: where neither preset nor task says otherwise.
@@ -86,8 +87,8 @@ def matching(name: str | None) -> list[Key]:
     found = [one for key, one in known.items() if name is None or key == name or key.startswith(f"{name}.")]
     if not found and name is not None:
         sections = dict.fromkeys(key.partition(".")[0] for key in known)
-        hint = nearest(name, [*known, *sections]) or f"sections: {', '.join(sections)}"
-        raise ConfigError(f"{name}: unknown key or section; {hint}")
+        hint = nearest(name.lower(), [*known, *sections]) or "`loraft config --describe` lists all"
+        raise ConfigError(f"--describe: unknown key or section (got {show(name)}); {hint}")
     return found
 
 
@@ -130,4 +131,4 @@ def _bounds(schema: Mapping[str, Any]) -> str:
 def _number(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:,.0f}" if value == int(value) else f"{value:g}"
+    return f"{value:.0f}" if value == int(value) else f"{value:g}"

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from loraft.config.diagnostics import as_section, mistake, nearest, report, together
-from loraft.config.names import show
+from loraft.config.names import flag_of, show
 from loraft.config.prompt_section import PromptConfig
 from loraft.config.schema import Config
 from loraft.config.section import is_folder_alone, text_of
@@ -82,12 +82,11 @@ def resolve(
     file = file if base is None else base.model_dump()
     if file.get("output") is not None and is_folder_alone(file["output"]):
         file["output"] = {"folder": file["output"]}
-    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    given = {key: value for key, value in {"preset": preset, **(flags or {})}.items() if value is not None}
     layers = [
         Layer(str(config_file), file),
         Layer("--set", _nest(_parse(overrides, mistakes), mistakes)),
-        Layer("the command line", _nest({"preset": preset} if preset is not None else {}, mistakes)),
-        Layer("the command line", _nest(given, mistakes)),
+        *(Layer(flag_of(key), _nest({key: value}, mistakes)) for key, value in given.items()),
     ]
     layers.insert(0, _preset_layer(layers, mistakes))
     _drop_dependent_keys(layers)

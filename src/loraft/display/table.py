@@ -3,7 +3,8 @@
 A table that is wider than the terminal gives way in this order; numbers, and words of heads, are never broken:
 
 1. Columns come closer together, and cells and heads are broken into lines at blanks, the widest column first.
-2. Columns that the table can do without (`drop`) are left out one by one, and a line below says which.
+2. Columns that the table can do without (`drop`) are left out one by one, and a line below says which. Names to be
+   copied (`whole`) are broken only where that is not enough.
 3. The table is turned: for each row, a line `head: cell` for each of its cells.
 
 Where stdout is no terminal, nothing of this happens: a row is one line of whatever length.
@@ -12,7 +13,7 @@ Where stdout is no terminal, nothing of this happens: a row is one line of whate
 import re
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich import box
 from rich.cells import cell_len, chop_cells
@@ -40,6 +41,7 @@ class _Column:
     head: str
     cells: list[str]
     justify: JustifyMethod
+    whole: bool
 
     @property
     def natural(self) -> int:
@@ -49,42 +51,63 @@ class _Column:
     @property
     def least(self) -> int:
         """The width of the longest word of the head, or of the cells within limits."""
+        if self.whole:
+            return max(_widest(self.head.split()), _widest(self.cells))
         words = min(_widest(word for cell in self.cells for word in BLANKS.split(cell)), LONGEST_WORD)
         text = LEAST_TEXT if self.justify == "left" and _widest(self.cells) > LONGEST_WORD else 0
         return max(_widest(self.head.split()), words, text)
 
 
 class FittingTable(Table):
-    """A table that says which columns it can do without: their heads, the least important first."""
+    """A table that says which columns it can do without: their heads, the least important first.
+
+    `whole` are heads of columns whose cells stay on one line where that can be.
+    """
 
     drop: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
 
 
-def show(tables: Sequence[Table]) -> None:
-    """Prints tables on stdout; where stdout is not a terminal, without frames, colours and line breaks in cells."""
-    console = _console()
+def show(tables: Sequence[Table]) -> set[str]:
+    """Prints tables on stdout; where stdout is not a terminal, without frames, colours and line breaks in cells.
+
+    Returns:
+        Heads of columns that a narrow terminal shows in none of the tables, for the notes below them.
+    """
+    console, hidden, seen = _console(), set[str](), set[str]()
     for table in tables:
         if console.is_terminal:
-            for part in fitted(table, console.width):
+            for part in (parts := fitted(table, console.width)):
                 console.print(part)
+            heads = {str(column.header) for column in table.columns}
+            kept = {
+                " ".join(str(one.header).split()) for part in parts if isinstance(part, Table) for one in part.columns
+            }
+            hidden, seen = hidden | (heads - kept if kept else set()), seen | (kept or heads)
         else:
             table.box = None
             table.padding = table.padding if any(table.padding) else (0, 1, 0, 0)  # else cells touch
             Console(highlight=False, markup=False, width=max(1, _width(table)), height=25).print(table)
         console.print()
+    return hidden - seen
 
 
 def fitted(table: Table, width: int) -> list[Table | Text]:
     """What a terminal of that width shows of a table: the table, a line that names columns left out; or lines only."""
-    columns = [_Column(str(one.header), [str(cell) for cell in one.cells], one.justify) for one in table.columns]
+    whole = getattr(table, "whole", ())
+    columns = [
+        _Column(head := str(one.header), [str(cell) for cell in one.cells], one.justify, head in whole)
+        for one in table.columns
+    ]
     drop = [head for head in getattr(table, "drop", ()) if any(column.head == head for column in columns)]
     if _width(table) <= width:
         return [table]
-    for left_out in (drop[:count] for count in range(len(drop) + 1)):
-        kept = [column for column in columns if column.head not in left_out]
+    ways = [columns, [replace(column, whole=False) for column in columns]] if whole else [columns]
+    for way, left_out in ((way, drop[:count]) for way in ways for count in range(len(drop) + 1)):
+        kept = [column for column in way if column.head not in left_out]
         made = _broken(kept, width, padding=1) or _broken(kept, width, padding=0)
         if made is not None:
-            needs = sum(column.least + 1 for column in columns) - 1
+            needs = sum(column.least + 1 for column in way) - 1
             said = f"left out: {', '.join(left_out)}; a terminal of {needs} columns or --json shows all"
             return [made, *([Text(said)] if left_out else [])]
     rows = zip(*(column.cells for column in columns), strict=True)
@@ -93,7 +116,7 @@ def fitted(table: Table, width: int) -> list[Table | Text]:
     return [Text("\n\n".join("\n".join("\n  ".join(lines) for lines in record) for record in records))]
 
 
-def number_table(first: str, *columns: str, drop: Sequence[str] = ()) -> Table:
+def number_table(first: str, *columns: str, drop: Sequence[str] = ()) -> FittingTable:
     """An empty table whose first column is left-aligned and whose other columns are right-aligned.
 
     Args:
@@ -108,7 +131,7 @@ def number_table(first: str, *columns: str, drop: Sequence[str] = ()) -> Table:
     return table
 
 
-def narrow_table(*columns: str, drop: Sequence[str] = ()) -> Table:
+def narrow_table(*columns: str, drop: Sequence[str] = ()) -> FittingTable:
     """An empty table with little space between its columns, all right-aligned except the last; `drop` as above."""
     table = number_table(*columns, drop=drop)
     table.show_edge, table.padding = False, (0, 1, 0, 0)
@@ -204,7 +227,7 @@ def _broken(columns: Sequence[_Column], width: int, padding: int) -> Table | Non
         return "\n".join(_lines(text, width))
 
     made = [
-        _Column(broken(column.head, width), [broken(cell, width) for cell in column.cells], column.justify)
+        _Column(broken(column.head, width), [broken(cell, width) for cell in column.cells], column.justify, False)
         for column, width in zip(columns, widths, strict=True)
     ]
     return _built(made, padding)

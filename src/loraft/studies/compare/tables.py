@@ -1,5 +1,7 @@
 """Builds the tables and notes of a comparison of runs, for the terminal."""
 
+from collections.abc import Collection
+
 from rich.table import Table
 
 from loraft.display.table import add_row, narrow_table, number_table
@@ -65,8 +67,14 @@ def worse(result: Comparison) -> list[str]:
     return lines
 
 
-def comparison_notes(result: Comparison) -> list[str]:
-    """The number of each run, the verdicts, and what the columns mean: one sentence a line."""
+def comparison_notes(result: Comparison, left_out: Collection[str] = ()) -> list[str]:
+    """The number of each run, the verdicts, and what the columns mean: one sentence a line.
+
+    Args:
+        result: the comparison.
+        left_out: heads of columns that are not shown, which no note explains.
+    """
+    counts = {"mended": "the run", "broken": "run 1"}
     others = " and ".join(result.metric.name(one) for one in result.first.scores if one != "accuracy")
     tests = sum(len(other.difference) for other in result.others)
     runs: list[ComparedScores] = [result.first, *(other.compared for other in result.others)]
@@ -78,8 +86,8 @@ def comparison_notes(result: Comparison) -> list[str]:
     return [
         *(f"run {number}: {run.run}" for number, run in enumerate(runs, start=1)),
         *said,
-        f"points: difference to run 1 on {result.n:,} test rows; mended, broken: rows that only the run, or only run 1,"
-        " has right",
+        f"points: difference to run 1 on {result.n:,} test rows",
+        *(f"{head}: rows that only {whose} has right" for head, whose in counts.items() if head not in left_out),
         "p: McNemar's exact test of the accuracy, a paired permutation of the rows for the"
         f" {others}; Holm-corrected for"
         f" {tests} tests; better or worse: a p of at most {1 - result.confidence:.2g}",

@@ -1,5 +1,7 @@
 """Builds the tables and notes of a few-shot study, for the terminal, a report page or Markdown."""
 
+from collections.abc import Collection
+
 from rich.table import Table
 
 from loraft.display.table import add_row, number_table
@@ -27,17 +29,24 @@ def fewshot(study: FewshotResult) -> Table:
     return table
 
 
-def fewshot_notes(study: FewshotResult) -> list[str]:
-    """What the numbers of the few-shot table are, one sentence a line."""
+def fewshot_notes(study: FewshotResult, left_out: Collection[str] = ()) -> list[str]:
+    """What the numbers of the few-shot table are, one sentence a line.
+
+    Args:
+        study: the result.
+        left_out: heads of columns that are not shown, which no note explains.
+    """
     prompted = {row.shots: row for row in study.rows if row.model == BACKBONE}
     draws = f"{study.repeats} draws" if study.repeats > 1 else "one draw"
     shown = study.metric.columns({score for row in study.rows for score in row.scores})
+    both = SHORT_NAMES.keys() <= shown.keys()
+    averages = [score.removeprefix("macro_") for score, head in SHORT_NAMES.items() if both and head not in left_out]
     tokens = ", ".join(f"{row.tokens:,} with {k}" for k, row in prompted.items())
     return [
         f"{draws} of {study.selection} demonstrations for each number of shots,"
         f" on the same {study.data['test'].rows:,} test rows",
         f"±: standard deviation over draws; [ ]: {percent(study.confidence)} interval over draws and test rows"
-        + ("; precision, recall: macro averages" if SHORT_NAMES.keys() <= shown.keys() else ""),
+        + (f"; {', '.join(averages)}: macro averages" if averages else ""),
         f"tokens of the longest prompt and answer by shots: {tokens}",
         *(f"shortened to fit, {row.name}: {_cut(row, study.data['test'].rows)}" for row in study.rows if _cuts(row)),
     ]

@@ -1,5 +1,6 @@
 """The table of a rank curve, the notes below it, and its figure."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,13 @@ def curve(result: RankCurve) -> Table:
     return table
 
 
-def curve_notes(result: RankCurve) -> list[str]:
-    """What was trained, what was cut, what it took, and what the columns mean, one sentence a line."""
+def curve_notes(result: RankCurve, left_out: Collection[str] = ()) -> list[str]:
+    """What was trained, what was cut, what it took, and what the columns mean, one sentence a line.
+
+    Args:
+        result: the curve.
+        left_out: heads of columns that are not shown, which no note explains.
+    """
     share, margin = result.seconds / max(result.training_seconds, 0.1), 100 * result.margin
     how = "in one batch" if result.together else "one after the other"
     cuts = sum(point.made == "cut" for point in result.points)
@@ -45,8 +51,8 @@ def curve_notes(result: RankCurve) -> list[str]:
         " nothing was trained again",
         f"ranks cut: {cuts}, scored {how} in {result.seconds:.1f} s; the training of rank {result.rank} took"
         f" {result.training_seconds:.1f} s, both together are {1 + share:.2f} of it",
-        f"in brackets: {percent(result.confidence)} interval over {result.n:,} test rows; energy: share of the update's"
-        " squared Frobenius norm",
+        f"in brackets: {percent(result.confidence)} interval over {result.n:,} test rows"
+        + ("" if "energy" in left_out else "; energy: share of the update's squared Frobenius norm"),
         f"to rank {result.rank}, to trained: {result.metric.word} minus that adapter's, in points, with the paired"
         f" {percent(1 - 2 * LEVEL)} interval",
         f"=: equivalent within {margin:g} points (two one-sided tests, level {LEVEL:g}, each rank by itself);"

@@ -5,7 +5,7 @@ What a column shows comes from `records.SettingScores` and `records.TrialScores`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -119,8 +119,13 @@ def most_seeds(sweep: SweepResult) -> int:
     return max(row.seeds for row in sweep.settings)
 
 
-def sweep_notes(sweep: SweepResult) -> list[str]:
-    """The notes below the tables, one a line: errors, what the columns mean, the best setting and trial, the test."""
+def sweep_notes(sweep: SweepResult, left_out: Collection[str] = ()) -> list[str]:
+    """The notes below the tables, one a line: errors, what the columns mean, the best setting and trial, the test.
+
+    Args:
+        sweep: the result.
+        left_out: heads of columns that are not shown, which no note explains.
+    """
     notes = [f"alpha policy: {alpha_in_words(sweep)}"]
     notes += [f"{trial.name} failed: {((trial.error or '').splitlines() or [''])[0]}" for trial in sweep.failed]
     if sweep.failed:
@@ -133,8 +138,11 @@ def sweep_notes(sweep: SweepResult) -> list[str]:
     notes.append(f"{over_seeds}; {interval} and seeds" if seeds > 1 else interval)
     word, key = sweep.metric.word, sweep.metric.key
     notes.append(f"{_on_validation(sweep)}: {word} on validation, which chooses the best")
-    notes.append("MiB: peak memory of training; on a CPU that of the process, which may hold memory of earlier trials")
-    if any(trial.measured is not None and trial.measured.joint for trial in sweep.trials):
+    if "MiB" not in left_out:
+        notes.append(
+            "MiB: peak memory of training; on a CPU that of the process, which may hold memory of earlier trials"
+        )
+    if any(one.measured is not None and one.measured.joint for one in sweep.trials) and "seconds" not in left_out:
         notes.append("trials that were trained in one pass: seconds are each trial's share, MiB are of the whole pass")
     chosen = f"by {word} on validation ({best.measured.chosen_by:.4f})"
     on_test = f"on test {best.measured.scores[key]:.4f}"
