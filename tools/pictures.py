@@ -103,23 +103,25 @@ def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float]) -> N
 
 def lora(path: Path) -> None:
     """The frozen W and the two matrices beside it; widths and heights are the dimensions."""
-    with drawing(path, (WIDTH, 3.6)) as figure:
-        axes = _canvas(figure, 10, 7.8)
-        _box(axes, (0.6, 2.2), (3.4, 3.4), "W\nd_out × d_in\nfrozen", "0.85")
-        _box(axes, (5.6, 2.2), (3.4, 0.8), "A:  r × d_in")
-        _box(axes, (6.9, 3.8), (0.8, 1.8), "B")
-        axes.text(7.9, 4.7, "d_out × r,\n0 at first", ha="left", va="center")
+    d_in = d_out = 3.4
+    r = 0.8
+    with drawing(path, (WIDTH, 4.3)) as figure:
+        axes = _canvas(figure, 10, 9.4)
+        _box(axes, (0.6, 3.0), (d_in, d_out), "W\nd_out × d_in\nfrozen", "0.85")
+        _box(axes, (5.6, 2.2), (d_in, r), "A:  r × d_in")
+        _box(axes, (6.9, 3.8), (r, d_out), "B")
+        axes.text(7.9, 5.5, "d_out × r,\n0 at first", ha="left", va="center")
         _arrow(axes, (7.3, 3.0), (7.3, 3.8))
-        for x in (2.3, 7.3):
+        for x, bottom, top in ((2.3, 3.0, 6.4), (7.3, 2.2, 7.2)):
             axes.plot([4.8, x], [0.9, 0.9], color="0.0", linewidth=0.8)
-            _arrow(axes, (x, 0.9), (x, 2.2))
-            axes.plot([x, x], [5.6, 6.6], color="0.0", linewidth=0.8)
-            _arrow(axes, (x, 6.6), (4.5 if x < 4 else 5.1, 6.6))
-        axes.text(7.5, 6.05, "× alpha / r", ha="left", va="center")
+            _arrow(axes, (x, 0.9), (x, bottom))
+            axes.plot([x, x], [top, 8.2], color="0.0", linewidth=0.8)
+            _arrow(axes, (x, 8.2), (4.5 if x < 4 else 5.1, 8.2))
+        axes.text(7.5, 7.7, "× alpha / r", ha="left", va="center")
         axes.text(4.8, 0.4, "x", ha="center", va="center", weight="bold")
-        axes.text(4.8, 6.6, "+", ha="center", va="center", size=13)
-        _arrow(axes, (4.8, 6.8), (4.8, 7.3))
-        axes.text(4.8, 7.6, "W x + (alpha / r) B A x", ha="center", va="center", weight="bold")
+        axes.text(4.8, 8.2, "+", ha="center", va="center", size=13)
+        _arrow(axes, (4.8, 8.4), (4.8, 8.9))
+        axes.text(4.8, 9.15, "W x + (alpha / r) B A x", ha="center", va="center", weight="bold")
 
 
 def blocks(path: Path) -> None:
@@ -151,7 +153,7 @@ def blocks(path: Path) -> None:
 
 def levels(path: Path) -> None:
     """The fifteen equal steps and the sixteen levels of NF4 under the density of weights in a block."""
-    most = 2.4  # standard deviations: a usual largest absolute value of 64 normally distributed weights
+    most = 2.59  # standard deviations: the mean of the largest absolute value of 64 normally distributed weights
     at = np.linspace(-1, 1, 401)
     with drawing(path, (WIDTH, 3.4)) as figure:
         axes = figure.subplots()
