@@ -31,11 +31,28 @@ def blocks(text: str) -> list[str]:
 
 
 def command_lines(text: str) -> list[str]:
-    """Every loraft command line in the code blocks and inline code of a text."""
+    """Every loraft command line in the code blocks and inline code of a text, also inline without the word loraft."""
     found = [line.removeprefix("$ ") for block in blocks(text) for line in block.replace("\\\n", "").splitlines()]
-    found += re.findall(r"`(loraft [^`]*)`", text)
+    inline = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    found += [" ".join(line.split()) for line in re.findall(r"`(loraft [^`]*)`", inline)]
+    found += [
+        f"loraft {' '.join(line.split())}" for line in re.findall(rf"`((?:{'|'.join(COMMANDS)}) --[^`]*)`", inline)
+    ]
     lines = [line.partition("#")[0].rpartition("| ")[2].strip() for line in found]
     return [line for line in lines if re.match(r"loraft [a-z]", line)]
+
+
+def unknown(line: str) -> set[str]:
+    """The subcommand or the options of a command line that loraft does not have."""
+    name, *words = (word.strip(",") for word in shlex.split(line)[1:])
+    command = COMMANDS.get(name)
+    if hasattr(command, "commands") and words:  # loraft task new
+        name, command = words[0], command.commands.get(words[0])
+    if command is None:
+        return {name}
+    flags = {flag for parameter in command.params for flag in [*parameter.opts, *parameter.secondary_opts]}
+    given = {word.partition("=")[0] for word in words if re.match(r"-{1,2}[a-z]", word)}
+    return given - flags - {"--help"}
 
 
 def test_the_readmes_config_is_one_and_shows_the_defaults(tmp_path: Path) -> None:
@@ -52,19 +69,27 @@ def test_no_line_of_the_readme_but_what_a_command_prints_is_longer_than_132_char
 def test_the_commands_are_found() -> None:
     assert "loraft train --quant nf4 --rank 16" in command_lines(README)
     assert len(command_lines(README)) > 15
+    assert command_lines("`loraft eval\n--raw`, `train --from RUN`; `eval`") == [
+        "loraft eval --raw",
+        "loraft train --from RUN",
+    ]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "decisions"], ids=lambda p: p.name)
+def test_an_unknown_command_or_flag_is_seen() -> None:
+    lines = (
+        "loraft trian",
+        "loraft task nwe --data x",
+        "loraft train --rankk 2",
+        "loraft runs --json",
+        "loraft eval --raw",
+    )
+    assert [unknown(line) for line in lines] == [{"trian"}, {"nwe"}, {"--rankk"}, {"--json"}, set()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_and_flags_exist(page: Path) -> None:
-    for line in command_lines(page.read_text(encoding="utf-8")):
-        name, *words = shlex.split(line)[1:]
-        assert name.strip(",") in COMMANDS, line
-        command = COMMANDS[name.strip(",")]
-        if hasattr(command, "commands"):  # loraft task new
-            command = command.commands[words[0]]
-        flags = {flag for parameter in command.params for flag in [*parameter.opts, *parameter.secondary_opts]}
-        given = {word.partition("=")[0] for word in words if re.match(r"-{1,2}[a-z]", word)}
-        assert given <= flags | {"--help"}, line
+    lines = command_lines(page.read_text(encoding="utf-8"))
+    assert [line for line in lines if unknown(line)] == []
 
 
 @pytest.mark.parametrize(

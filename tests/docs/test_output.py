@@ -135,6 +135,13 @@ def test_the_readmes_first_minute_gives_the_readmes_labels(trained: tuple[Path, 
 
 
 @pytest.mark.integration
+def test_the_run_of_make_train_keeps_the_readmes_promise(trained: tuple[Path, str]) -> None:
+    (line,) = re.findall(r"^\| `(loraft predict --max-error [\d.]+)`", page_text("README.md"), re.M)
+    labels = printed(trained[0], f"printf 'cô nhiệt tình\\nphòng học nóng\\n' | {line}").splitlines()
+    assert labels == ["positive", "negative"]
+
+
+@pytest.mark.integration
 def test_eval_prints_the_probabilities_that_the_page_of_calibration_shows(trained: tuple[Path, str]) -> None:
     said = printed(trained[0], "loraft eval")
     table = block_of("calibration.md", "as scored             calibrated").text

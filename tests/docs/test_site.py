@@ -60,6 +60,10 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
     pages = sorted((tmp_path / "site").rglob("*.html"))
     assert {"index.html", "python.html", "own-data.html"} <= {page.name for page in pages}
     assert {page.name: elsewhere(page.read_text(encoding="utf-8")) for page in pages} == {p.name: [] for p in pages}
+    assert (tmp_path / "site" / "search" / "search_index.js").read_text(encoding="utf-8").startswith("var __index = {")
+    assert '<script src="javascripts/iframe-worker.js">' in (tmp_path / "site" / "index.html").read_text(
+        encoding="utf-8"
+    )
     assert "(<code>SECURITY.md</code>)" in (tmp_path / "site" / "reliability.html").read_text(encoding="utf-8")
     python = (tmp_path / "site" / "python.html").read_text(encoding="utf-8")
     headings = re.findall(r'<h3 id="loraft\.[\w.]+"[^>]*>\s*loraft\.(\w+)\s', python)
