@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from loraft.config.diagnostics import known_keys, nearest, value_of
+from loraft.config.names import show
 from loraft.config.resolve import presets
 from loraft.config.schema import Config
 from loraft.config.yaml_io import read_mapping
@@ -87,7 +88,7 @@ def matching(name: str | None) -> list[Key]:
     if not found and name is not None:
         sections = dict.fromkeys(key.partition(".")[0] for key in known)
         hint = nearest(name, [*known, *sections]) or f"sections: {', '.join(sections)}"
-        raise ConfigError(f"{name}: unknown key or section; {hint}")
+        raise ConfigError(f"{name if len(name) < 60 else show(name)}: unknown key or section; {hint}")
     return found
 
 
