@@ -10,8 +10,11 @@ from helpers.bad_input import refusal
 from helpers.finished_runs import finished_run
 
 from loraft.bundled import bundled_adapters
+from loraft.config.resolve import load_config
+from loraft.data.dataset import training_splits
 from loraft.errors import RunError
 from loraft.evaluation.classifier import load
+from loraft.runs.records import write_record
 from loraft.runs.run import Run
 
 HALF = b'{"labels": ["a'
@@ -29,7 +32,11 @@ FILES: dict[str, str] = {
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run, to be copied."""
-    return finished_run(tmp_path_factory.mktemp("trained"))
+    run = finished_run(tmp_path_factory.mktemp("trained"))
+    splits = training_splits(load_config(run.config_path))
+    write_record(run.rows_path, {name: split.fingerprint for name, split in splits.items()})
+    run.predictions_path.touch()
+    return run
 
 
 @pytest.fixture
@@ -66,7 +73,9 @@ def one_byte(file: Path) -> None:
 def test_a_changed_copy_of_the_bundled_adapter_is_refused(file: str, change: Callable[[Path], None]) -> None:
     shutil.copytree(bundled_adapters()["demo"], "runs/demo")
     change(Path("runs/demo", file))
-    refusal(["predict", "--run", "demo", "thầy dạy hay"], rf"runs/demo: .*{file}: (changed|missing)")
+    refusal(
+        ["predict", "--run", "demo", "thầy dạy hay"], rf"runs/demo.*(has no )?{file}(: changed|: is not JSON|; train)"
+    )
 
 
 @pytest.mark.parametrize("command", [["runs", "show", "demo"], ["report", "demo"], ["runs", "remove", "demo", "--yes"]])

@@ -14,7 +14,7 @@ from loraft.config.names import show
 from loraft.config.resolve import presets
 from loraft.config.schema import Config
 from loraft.config.yaml_io import read_mapping
-from loraft.errors import ConfigError
+from loraft.errors import ConfigError, listed
 
 KINDS = {"integer": "whole number", "number": "number", "string": "text", "null": "null", "object": "mapping"}
 
@@ -87,7 +87,7 @@ def matching(name: str | None) -> list[Key]:
     found = [one for key, one in known.items() if name is None or key == name or key.startswith(f"{name}.")]
     if not found and name is not None:
         sections = dict.fromkeys(key.partition(".")[0] for key in known)
-        hint = nearest(name, [*known, *sections]) or f"sections: {', '.join(sections)}"
+        hint = nearest(name, [*known, *sections]) or f"sections: {listed([*sections])}"
         raise ConfigError(f"{name if len(name) < 60 else show(name)}: unknown key or section; {hint}")
     return found
 
