@@ -62,6 +62,21 @@ CASES: list[tuple[list[str], str]] = [
     (["task", "new", "--language", "fr"], r"--language: unknown \(got 'fr'\); allowed: vi, en"),
     (["task", "new", "--output", "thư-mục"], r"--output: is a folder \(got thư-mục\); name a file"),
     (["report", "--markdown", "--to", "x.html"], r"--markdown and --to: Markdown goes to stdout"),
+    (["report", "--lang", "fr"], r"--lang: not allowed \(got 'fr'\); one of en, vi"),
+    (["report", "--lang", ""], r"--lang: not allowed \(got ''\)"),
+    (["report", "--lang", "VI"], r"--lang: not allowed \(got 'VI'\)"),
+    (["report", "--lang", "v" * 300], r"--lang: not allowed \(got 'v{50,60}\.\.\.'\)"),
+    (["runs", "list", "--sort", "s" * 300], r"--sort: not allowed \(got 's{50,60}\.\.\.'\)"),
+    (["predict", "--format", "f" * 300, "câu"], r"--format: unknown \(got 'f{50,60}\.\.\.'\)|no finished run"),
+    (["predict", "--prior", "p" * 300, "câu"], r"prior: .*\(got 'p{50,60}\.\.\.'\)"),
+    (["config", "--describe", "k" * 300], r"'k{50,60}\.\.\.': unknown key or section"),
+    (["config", "k" * 300], r"'k{50,60}\.\.\.': is for --describe; loraft config --describe KEY"),
+    (["config", "--describe", "lora.hạng"], r"lora\.hạng: unknown key or section"),
+    (["config", "--describe", "--set", "train.keep=foo"], r"--describe: .*\(got --set\); give it alone"),
+    (["config", "--describe", "lora", "--rank", "8", "--seed", "1"], r"--describe: .*\(got --rank, --seed\)"),
+    (["train", "--set", "train.keep=foo"], r"train\.keep: .*'foo'.*'best' or 'last'"),
+    (["train", "--set", "train.keep="], r"train\.keep: "),
+    (["fewshot", "--set", "fewshot.order=rỗng"], r"fewshot\.order: .*'rỗng'"),
 ]
 
 

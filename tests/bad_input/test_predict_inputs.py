@@ -75,6 +75,14 @@ def test_a_folder_or_a_loop_as_input_is_refused(suffix: str) -> None:
     refusal([*arguments[:-1], f"vòng{suffix}"], rf"vòng{suffix}: cannot be read \(Too many levels of symbolic links\)")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such devices")
+@pytest.mark.parametrize("format", ["auto", "text", "csv"])
+def test_a_device_without_end_is_refused(format: str) -> None:
+    refusal(
+        predicted("--input", "/dev/zero", "--format", format), r"/dev/zero: is a device, which may have no end; sav"
+    )
+
+
 @pytest.mark.parametrize(
     "name", ["ạ" * 5000, "ạ" * 5000 + ".csv", "a/" * 1500 + "a.parquet"], ids=["name", "table", "path"]
 )

@@ -15,8 +15,12 @@ def for_bash() -> None:
     `--quant=n` becomes `--quant n`, and `--set KEY=n` becomes `--set KEY= --set n`, for which
     `options.complete_pairs` returns values alone.
     """
-    given = os.environ.get("COMP_WORDS", "")
-    if os.environ.get(INSTRUCTION) != "complete_bash" or "\n=" not in given:
+    if os.environ.get(INSTRUCTION) != "complete_bash":
+        return
+    given = os.environ.setdefault("COMP_WORDS", "")
+    if not os.environ.get("COMP_CWORD", "").isdecimal():  # bash sets both; the last word then
+        os.environ["COMP_CWORD"] = str(given.count("\n"))
+    if "\n=" not in given:
         return
     words: list[str] = []
     after_equals = False

@@ -11,6 +11,7 @@ import typer
 
 from loraft.cli.console import say
 from loraft.cli.options import choice
+from loraft.config.names import show
 from loraft.data.readers import AS_IT_IS, Format, count_rows, input_rows
 from loraft.data.records import BadRow, FileSettings, Row
 from loraft.errors import ConfigError
@@ -68,9 +69,9 @@ def given_rows(
     formats: tuple[Format, ...] = get_args(Format)
     known = next((one for one in formats if one == format), None)
     if known is None:
-        raise ConfigError(f"--format: unknown (got {format!r}); allowed: {', '.join(formats)}")
+        raise ConfigError(f"--format: unknown (got {show(format)}); allowed: {', '.join(formats)}")
     if texts and file is not None:
-        raise ConfigError(f"--input and sentences: two sources (got {file} and {texts[0]!r}); give one of them")
+        raise ConfigError(f"--input and sentences: two sources (got {file} and {show(texts[0])}); give one of them")
     if "-" in texts and len(texts) > 1:
         raise ConfigError("-: stdin and sentences are two sources (got both); give one of them")
     if texts and texts != ["-"]:

@@ -11,7 +11,8 @@ import typer
 from loraft.bundled import bundled_adapters, bundled_backbones, bundled_data
 from loraft.cli.console import print_json
 from loraft.cli.options import ConfigFlags, Json, complete_key, with_config_flags
-from loraft.errors import ConfigError
+from loraft.config.names import show
+from loraft.errors import ConfigError, listed
 
 
 def list_bundled(json: Json = False) -> None:
@@ -65,10 +66,15 @@ def show_config(
     from loraft.runs.atomic_files import to_json
 
     if describe:
+        if others := [f"--{'set' if name == 'sets' else name}" for name, value in vars(given).items() if value]:
+            raise ConfigError(
+                f"--describe: says what keys mean, not their values (got {listed(others)}); give it alone"
+            )
         _describe(key, json=json)
         return
     if key is not None:
-        raise ConfigError(f"{key}: is for --describe; loraft config --describe {shlex.quote(key)}")
+        named, typed = (key, shlex.quote(key)) if len(key) < 60 else (show(key), "KEY")
+        raise ConfigError(f"{named}: is for --describe; loraft config --describe {typed}")
     resolved = given.resolve(flags=given.keys())
     print(to_json(resolved.model_dump()) if json else dump_config(resolved), end="\n" if json else "")
 

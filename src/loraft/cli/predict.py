@@ -16,6 +16,7 @@ from loraft.cli.console import results_on_screen, results_stream, say, start_com
 from loraft.cli.finished_run import refuse_several, run_or_adapter
 from loraft.cli.inputs import InputFile, InputFormat, Sentences, TextColumn, file_settings, given_rows, number_of_rows
 from loraft.cli.options import Adapter, ConfigFlags, Raw, RunName, Verbose, choice, uncalibrated, with_config_flags
+from loraft.config.names import show
 from loraft.data.columns import TOO_LONG
 from loraft.data.readers import Format, input_rows, unlabelled
 from loraft.data.records import BadRow, Example, Row
@@ -103,7 +104,7 @@ def predict(
         raise ConfigError("--min-confidence: is no number (got nan); allowed is 0 to 1")
     if sets_by not in ("all", "label") or (sets_by == "label" and coverage is None):
         raise ConfigError(
-            f"--sets-by: all or label, of --sets (got {sets_by!r}, --sets {coverage}); such as --sets 0.9"
+            f"--sets-by: all or label, of --sets (got {show(sets_by)}, --sets {coverage}); such as --sets 0.9"
         )
     if prior == "estimate" and (file is None or not file.exists() or file.is_fifo()) and (texts or ["-"]) == ["-"]:
         raise ConfigError("--prior estimate: reads the rows twice (got stdin or a pipe); give --input FILE, or shares")

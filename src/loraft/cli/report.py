@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from loraft.cli.options import Output, choice, complete_work
+from loraft.config.names import show
 from loraft.errors import ConfigError
 from loraft.visible import visible
 
@@ -43,7 +44,7 @@ def report(
     from loraft.studies import report
 
     if lang not in LANGUAGES:
-        raise ConfigError(f"--lang: not allowed (got {lang!r}); one of {', '.join(LANGUAGES)}")
+        raise ConfigError(f"--lang: not allowed (got {show(lang)}); one of {', '.join(LANGUAGES)}")
     if markdown and to is not None:
         raise ConfigError(
             "--markdown and --to: Markdown goes to stdout (got both); leave --to out and redirect stdout to a file"

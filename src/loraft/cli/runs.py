@@ -10,6 +10,7 @@ import typer
 from loraft.cli.console import print_json, say
 from loraft.cli.help_page import Command, Group
 from loraft.cli.options import Json, Output, choice, complete_work
+from loraft.config import names
 from loraft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def list_runs(
     from loraft.display import table
 
     if sort not in SORTS:
-        raise ConfigError(f"--sort: not allowed (got {sort!r}); one of {', '.join(SORTS)}")
+        raise ConfigError(f"--sort: not allowed (got {names.show(sort)}); one of {', '.join(SORTS)}")
     rows = rows_in(Path(output or "runs"), sort=sort)
     if json:
         print_json(rows)

@@ -9,6 +9,7 @@ import typer
 from loraft.cli.console import results_follow, say, start_command
 from loraft.cli.finished_run import finished_run
 from loraft.cli.options import NEWEST, Output, Sets, Verbose, choice, complete_run
+from loraft.config.names import show
 from loraft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def serve(
         loraft serve --command vllm
     """
     if command not in (None, "vllm", "ollama"):
-        raise ConfigError(f"--command: unknown (got {command!r}); allowed: vllm, ollama")
+        raise ConfigError(f"--command: unknown (got {show(command)}); allowed: vllm, ollama")
     found = [finished_run(name, output, sets or (), {}) for name in (runs or (None,))]
     if command is not None:
         if len(found) > 1:

@@ -9,6 +9,7 @@ import typer
 from loraft.cli.console import print_json, say
 from loraft.cli.help_page import Command, Group
 from loraft.cli.options import Data, Json, Sets, choice, dotted
+from loraft.config.names import show
 from loraft.errors import ConfigError
 
 LANGUAGES = {"vi": "Vietnamese", "en": "English"}
@@ -45,7 +46,7 @@ def new(
     source = resolved.data.source
     path = output or Path(f"{Path(source).name.partition('.')[0] or 'task'}.yaml")
     if language not in (None, *LANGUAGES):
-        raise ConfigError(f"--language: unknown (got {language!r}); allowed: {', '.join(LANGUAGES)}")
+        raise ConfigError(f"--language: unknown (got {show(language)}); allowed: {', '.join(LANGUAGES)}")
     check_target(path, "--output", own=None, force=force)
 
     from loraft.studies.dataset import new_task, overview

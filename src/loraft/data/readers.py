@@ -196,6 +196,8 @@ def _opened(path: Path, settings: FileSettings) -> Iterator[TextIO]:
     """A text file, also a compressed one, whose errors inside the block become DataErrors."""
     try:
         with path.open("rb") as plain:
+            if path.is_char_device() and not plain.isatty() and os.path.realpath(path) != os.devnull:
+                raise DataError(f"{path}: is a device, which may have no end; save its rows in a file")
             file = io.BufferedReader(gzip.GzipFile(fileobj=plain)) if path.suffix.lower() == ".gz" else plain
             # The encoding is found by a look at the first two bytes of the open file: opening it a second time would
             # lose them where the path is a pipe.

@@ -19,6 +19,7 @@ from numbers import Real
 import numpy as np
 import numpy.typing as npt
 
+from loraft.config.names import show
 from loraft.data.labels import label_reader
 from loraft.errors import ConfigError, listed
 from loraft.evaluation.metrics import Floats, scores_of_one
@@ -92,7 +93,9 @@ def _by_label(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
     for name, share in pairs:
         label = unicodedata.normalize("NFC", str(name).strip())
         if label in found:
-            raise ConfigError(f"prior: {label!r} has two shares (got {found[label]} and {share}); give each label one")
+            raise ConfigError(
+                f"prior: {show(label)} has two shares (got {found[label]} and {share}); give each label one"
+            )
         found[label] = share
     return found
 
@@ -114,11 +117,12 @@ def parsed(text: str) -> dict[str, float]:
             pairs.append((name, float(share)))
         except ValueError:
             raise ConfigError(
-                f"prior: a share is a label, = and a number (got {begun!r}); or give: estimate, or in Python a mapping"
+                f"prior: a share is a label, = and a number (got {show(begun)}); or give: estimate, or in Python a"
+                " mapping"
             ) from None
         begun = ""
     if begun:
-        raise ConfigError(f"prior: a share is a label, = and a number (got {begun[:-1]!r}); or give: estimate")
+        raise ConfigError(f"prior: a share is a label, = and a number (got {show(begun[:-1])}); or give: estimate")
     return _by_label(pairs)
 
 

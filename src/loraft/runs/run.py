@@ -42,8 +42,12 @@ class Run(RunFolder):
             RunError: there is no such folder, or it is not a run directory.
         """
         run = cls(fetched(str(path)) if str(path).startswith(HUB) else Path(path))
-        if str(path) in bundled_adapters() and not run.path.is_dir():
+        if str(path) in bundled_adapters() and not os.path.isdir(run.path):
             run = Bundle(bundled_adapters()[str(path)])
+        if not os.path.exists(run.path):  # False, too, for what no folder can be called
+            name = str(path)
+            named = name if len(name) <= LONGEST and "\0" not in name else show(name)
+            raise RunError(f"{named}: no such run; loraft train makes runs")
         if not run.begun and Bundle(run.path).begun:
             return Bundle(run.path)
         if not run.begun and (run.result_is_aside or working_there(run.path)):
@@ -57,9 +61,7 @@ class Run(RunFolder):
                 )
                 page = f"loraft report {shlex.quote(str(run.path))} shows it"
                 raise RunError(f"{run.path}: is {study.a_kind}, not a run; {page}; {way}")
-            what = "no such run"
-            if run.path.is_dir():
-                what = f"is not a run directory (no {cls.config_file} or {MANIFEST_FILE} in it)"
+            what = f"is not a run directory (no {cls.config_file} or {MANIFEST_FILE} in it)"
             raise RunError(f"{run.path}: {what}; loraft train makes runs")
         return run
 

@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+from loraft.bundled import bundled_adapters
+from loraft.config.names import show
 from loraft.display import page
 from loraft.display.page import Code, Document, Part
 from loraft.display.table import MANY_LABELS
@@ -106,13 +108,18 @@ def find(name_or_path: str | None, output: Path) -> Path:
     for path in () if name_or_path is None else places(name_or_path, output):
         if path.is_dir():
             return path
+    if name_or_path in bundled_adapters():
+        raise RunError(
+            f"{name_or_path}: is a bundled adapter, not a run with results of its own; loraft predict --run"
+            f" {name_or_path} labels sentences with it, and explain and eval take --run {name_or_path}, too"
+        )
     finished = {path.name: path for path in sorted(output.glob("[!.]*")) if _finished_at(path) is not None}
     if name_or_path is None and finished:
         return max(finished.values(), key=lambda path: _finished_at(path) or 0)
     close = difflib.get_close_matches(str(name_or_path), finished, n=1)
     known = f"there are {listed(finished)}" if finished else "loraft train, sweep, fewshot and data make some"
     hint = f"did you mean {close[0]}?" if close else known
-    got = "nothing to report" if name_or_path is None else f"no such run or study (got {name_or_path!r})"
+    got = "nothing to report" if name_or_path is None else f"no such run or study (got {show(name_or_path)})"
     raise RunError(f"{output}: {got}; {hint}")
 
 
