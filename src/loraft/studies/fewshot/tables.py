@@ -36,6 +36,7 @@ def fewshot_notes(study: FewshotResult) -> list[str]:
     return [
         f"{draws} of {study.selection} demonstrations for each number of shots,"
         f" on the same {study.data['test'].rows:,} test rows",
+        *study.order_told,
         f"±: standard deviation over draws; [ ]: {percent(study.confidence)} interval over draws and test rows"
         + ("; precision, recall: macro averages" if SHORT_NAMES.keys() <= shown.keys() else ""),
         f"tokens of the longest prompt and answer by shots: {tokens}",
