@@ -20,7 +20,7 @@ from loraft.data.near_duplicates import near_duplicates
 from loraft.errors import RunError
 from loraft.models import manifest
 from loraft.runs.hashes import hashes_of
-from loraft.runs.run import Bundle, find_run, newest_finished
+from loraft.runs.run import Bundle, Run, find_run, newest_finished
 
 BACKBONE = bundled_backbones()["loraft-vi-tiny"]
 DEMO = bundled_adapters()["demo"]
@@ -126,9 +126,14 @@ def test_the_adapters_card_has_the_command_that_made_it_and_the_licences() -> No
     assert "| backbone | loraft-vi-tiny | cc-by-sa-4.0 |\n| data | feedback | cc-by-4.0 |" in card
 
 
-def test_the_adapters_name_means_it_unless_a_run_has_that_name(tmp_path: Path) -> None:
+def test_the_adapters_name_means_it_unless_a_run_has_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = find_run("demo", tmp_path)
     assert (type(found), found.path) == (Bundle, DEMO)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()  # no run
+    assert Run.open("demo").path == DEMO
+    assert find_run("demo", tmp_path).path == find_run("demo", tmp_path / "runs").path == DEMO
+    (tmp_path / "demo").rmdir()
     shutil.copytree(DEMO, tmp_path / "demo")
     assert find_run("demo", tmp_path).path == tmp_path / "demo"
 
@@ -136,6 +141,8 @@ def test_the_adapters_name_means_it_unless_a_run_has_that_name(tmp_path: Path) -
 def test_without_a_run_the_message_names_the_adapter(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="--run demo is one that is bundled"):
         newest_finished(tmp_path)
+    with pytest.raises(RunError, match=r"no such run \(got 'Demo'\); did you mean demo\?"):
+        find_run("Demo", tmp_path)
 
 
 def test_python_loads_the_adapter_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,13 +36,13 @@ class Run(RunFolder):
     def open(cls, path: str | Path) -> "Run":
         """The run in the folder `path`, finished or not; `hf:owner/name[@revision]` is downloaded, see `from_hub`.
 
-        The name of a bundled adapter means that one, where no folder has this name.
+        The name of a bundled adapter means that one, where no folder of this name holds work.
 
         Raises:
             RunError: there is no such folder, or it is not a run directory.
         """
         run = cls(fetched(str(path)) if str(path).startswith(HUB) else Path(path))
-        if str(path) in bundled_adapters() and not os.path.isdir(run.path):
+        if str(path) in bundled_adapters() and not _holds_work(run.path):
             run = Bundle(bundled_adapters()[str(path)])
         if not os.path.exists(run.path):  # False, too, for what no folder can be called
             name = str(path)
@@ -215,16 +215,16 @@ def find_run(name_or_path: str | Path, output: Path) -> Run:
     for path in paths:
         if SweepFolder(path).begun:
             return _best_trial(SweepFolder(path))
-        if os.path.isdir(path):
+        if os.path.isdir(path) and (wanted not in bundled_adapters() or _holds_work(path)):
             return Run.open(path)
     if wanted in bundled_adapters():
         return Run.open(wanted)
     names = [run.name for run in _runs_in(output)]
     trials = sorted(Path(output).glob(f"[!.]*/[!.]*/{Run.config_file}")) if os.path.isdir(output) else []
     names += [f"{path.parents[1].name}/{path.parent.name}" for path in trials]
-    close = [name for name in names if name.split("/")[-1] == wanted]  # a trial that was given without its sweep
-    close = close or difflib.get_close_matches(wanted, names, n=1)
     known = f"runs there: {listed(names)}" if names else "there are no runs yet; loraft train makes one"
+    close = [name for name in names if name.split("/")[-1] == wanted]  # a trial that was given without its sweep
+    close = close or difflib.get_close_matches(wanted, [*names, *bundled_adapters()], n=1)
     hint = f"did you mean {close[0]}?" if close else known
     if any(os.path.exists(path) for path in paths):
         raise RunError(f"{show(wanted)}: exists, but is no folder of a run; {hint}")
@@ -237,6 +237,12 @@ def places(wanted: str, output: Path) -> list[Path]:
     if {*Path(wanted).parts} - {".."}:  # "." and ".." are no names
         paths.insert(0, Path(output) / wanted)
     return paths
+
+
+def _holds_work(path: Path) -> bool:
+    """Whether a folder holds a run, begun or finished, an adapter, or a study."""
+    run, studies = Run(path), (AuditFolder(path), RankCurveFolder(path), FewshotFolder(path))
+    return run.result_is_aside or bool(working_there(path)) or any(one.begun for one in (run, Bundle(path), *studies))
 
 
 def _best_trial(sweep: SweepFolder) -> Run:

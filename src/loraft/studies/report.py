@@ -131,7 +131,9 @@ def of_fewshot(folder: Path) -> Document:
     nested = "The prompts of a draw are nested: more shots keep the demonstrations of fewer, in their order."
     return Document(
         title=f"Few-shot study {study.name}",
-        subtitle=made_from(study, f"{result.selection} demonstrations, decode {result.decode}"),
+        subtitle=made_from(
+            study, " · ".join([f"{result.selection} demonstrations, decode {result.decode}", *result.order_told])
+        ),
         sections=[
             ("Results", [*results, *images(study.plots)]),
             ("Draws", [nested, fewshot_tables.fewshot_draws(result)]),

@@ -50,23 +50,26 @@ class ProgressCallback(TrainerCallback):
         """Shows the step; after the last one the loss since the last log is logged too."""
         if state.global_step >= state.max_steps:
             control.should_log = True
-        speed = f"{self._tokens_per_second():,} tok/s"
+        speed = f"{self.tokens_per_second():,} tok/s"
         self.stage.advance(state.global_step - self.stage.done, note=", ".join([*self.notes.values(), speed]))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Logs loss and scores; the trainer's closing summary is left out, since metrics.json has it."""
-        logs = logs or {}
-        score = f"eval_{self.metric.key}"
-        entry = {key: value for key, value in logs.items() if key in (*KEPT, score)}
+        score, entry = f"eval_{self.metric.key}", self.kept(logs or {})
         if not any(key in entry for key in ("loss", score)):
             return
         entry = {"step": state.global_step, **entry, "seconds": round(time.perf_counter() - self.started, 3)}
-        self.append_log(entry | {"tokens_per_second": self._tokens_per_second()})
+        self.append_log(entry | {"tokens_per_second": self.tokens_per_second()})
         for key, name in (("loss", "loss"), (score, self.metric.word)):
             if key in entry:
                 self.notes[name] = f"{name} {entry[key]:.4f}"
 
-    def _tokens_per_second(self) -> int:
+    def kept(self, logs: dict[str, Any]) -> dict[str, Any]:
+        """What of a report the log keeps."""
+        return {key: value for key, value in logs.items() if key in (*KEPT, f"eval_{self.metric.key}")}
+
+    def tokens_per_second(self) -> int:
+        """Tokens that went through the model, by seconds since the start."""
         elapsed = time.perf_counter() - self.started
         return round(self.tokens_seen() / elapsed) if elapsed > 0 else 0
 

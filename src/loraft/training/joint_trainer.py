@@ -86,21 +86,21 @@ class JointTrainer(LabelTrainer):
         return super()._inner_training_loop(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Reports each adapter's own loss, gradient norm and learning rate beside upstream's sums."""
+        """Reports each adapter's own loss, gradient norm and learning rate; upstream's loss is the mean of them."""
         steps = self.state.global_step - self._logged_step
         if "loss" in logs and steps:  # `losses_A` has summed the losses of these steps
             rates = self.lr_scheduler.get_last_lr() if self.lr_scheduler is not None else self.joint.learning_rates
             losses = (self.losses_A / steps).tolist()
             for number, name in enumerate(self.joint.names):
                 if not math.isfinite(losses[number]):
-                    # Diverged: it counts as 0, so that the sum that the trainer logs stays finite.
+                    # Diverged: it is left out, so that the mean that the trainer logs stays finite.
                     self._leave_behind(name)
-                    losses[number] = 0.0
                     continue
                 norm = float(self._norms[number])
                 own = {"loss": losses[number], "grad_norm": norm, "learning_rate": rates[number]}
                 self.joint.report(number, {"step": self.state.global_step, "epoch": self.state.epoch, **own})
-            logs = {**logs, "loss": sum(losses)}
+            finite = [*filter(math.isfinite, losses)]
+            logs = {**logs, "loss": sum(finite) / max(1, len(finite))}
             self.losses_A.zero_()
             self._logged_step = self.state.global_step
         super().log(logs, start_time)

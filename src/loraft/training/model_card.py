@@ -165,11 +165,10 @@ def calibration(after: EvaluationReport) -> list[Part]:
 def pairs(values: Mapping[str, Any], head: str = "training") -> Table:
     """A table of the names and values of a mapping and of the mappings in it; values that are None are left out."""
     rows = []
-    for key, value in values.items():
+    for key, value in ((key.replace("best_step", "kept_step"), value) for key, value in values.items()):
         for name, item in value.items() if isinstance(value, Mapping) else [("", value)]:
             if item is None:
                 continue
-            key = "kept step" if key == "best_step" else key  # with train.keep=last it is the last one
             shown = {True: "yes", False: "no"}[item] if isinstance(item, bool) else str(item)
             if isinstance(item, float):
                 shown = f"{item:,.4g}" if abs(item) < 1000 else f"{item:,.0f}"

@@ -58,6 +58,7 @@ def test_notes_say_what_the_numbers_are() -> None:
     assert drawn == "2 draws of balanced demonstrations for each number of shots, on the same 3,166 test rows"
     assert "90% interval over draws and test rows" in meaning
     assert tokens.endswith("131 with 0, 1,366 with 8")
+    assert fewshot_notes(replace(study(), order="drawn"))[1] == "demonstrations stand in the order drawn"
 
 
 def test_every_draw_is_listed_with_its_training_rows_in_order() -> None:

@@ -93,6 +93,7 @@ def assert_like(result: SweepResult, alone: SweepResult) -> None:
         for name, weight in other.items():
             assert torch.linalg.norm(own[name] - weight) <= 1e-4 * torch.linalg.norm(weight), name
         rows = [Run(Path(trial.run)).read_log() for trial in (made, expected)]
+        assert {key for row in rows[0] for key in row} == {key for row in rows[1] for key in row}
         losses = [[row["loss"] for row in log if "loss" in row] for log in rows]
         assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 

@@ -111,6 +111,7 @@ class FewshotResult(Tabled):
         verdict: whether fine-tuning pays, in two sentences.
         draws: every measurement but those of the baselines.
         metric: by which the best rows are chosen.
+        order: `fewshot.order`; earlier versions had `shuffled` alone.
     """
 
     kind: Literal["fewshot"] = field(default="fewshot", kw_only=True)  # first in the file
@@ -131,6 +132,12 @@ class FewshotResult(Tabled):
     verdict: str
     draws: tuple[DrawRecord, ...]
     metric: Metric = DEFAULT
+    order: str = "shuffled"
+
+    @property
+    def order_told(self) -> tuple[str, ...]:
+        """The order of a prompt's demonstrations in words, where it is not the usual one."""
+        return ("demonstrations stand in the order drawn",) if self.order == "drawn" else ()
 
     def _table(self) -> tuple[str, list[dict[str, Any]]]:
         rows = []

@@ -265,6 +265,7 @@ def _result(
         verdict=verdict(compared, len(test), config.eval.confidence, metric),
         draws=tuple(replace(r, predictions=(), sources="") for r in records if r.shots is not None),
         metric=metric,
+        order=config.fewshot.order,
     )
 
 

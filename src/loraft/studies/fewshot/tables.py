@@ -45,6 +45,7 @@ def fewshot_notes(study: FewshotResult, left_out: Collection[str] = ()) -> list[
     return [
         f"{draws} of {study.selection} demonstrations for each number of shots,"
         f" on the same {study.data['test'].rows:,} test rows",
+        *study.order_told,
         f"±: standard deviation over draws; [ ]: {percent(study.confidence)} interval over draws and test rows"
         + (f"; {', '.join(averages)}: macro averages" if averages else ""),
         f"tokens of the longest prompt and answer by shots: {tokens}",

@@ -174,7 +174,8 @@ def _one_pass(trials: Sequence[Trial], folder: SweepFolder, base: PreTrainedMode
         progress = ProgressCallback(lambda line: None, metric=data.metric, name=name)
 
         def report(number: int, line: dict[str, Any]) -> None:
-            append_line(joint.log_of(number), {**line, "seconds": round(clock.seconds(), 3)})
+            entry = {"step": line["step"], **progress.kept(line), "seconds": round(clock.seconds(), 3)}
+            append_line(joint.log_of(number), entry | {"tokens_per_second": progress.tokens_per_second()})
 
         rates = [learning_rate(trial.config.train, model) for trial in trials]
         trainer = JointTrainer.build(
