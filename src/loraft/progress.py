@@ -113,14 +113,14 @@ class Stage:
         parts = [self.position]
         if self.total is not None and done and self.done < self.total:
             left = spent / done * (self.total - self.done) - (now - self.last)
-            parts.append(f"{_minutes(max(0.0, left))} left")
+            parts.append(f"{duration(max(0.0, left))} left")
         if self.unit and self.note:
             parts.append(self.note)
         elif self.unit and done and spent > 0:
             speed = done / spent
             parts.append(f"{speed:,.0f} {self.unit}/s" if speed >= 10 else f"{speed:.2g} {self.unit}/s")
         elif not self.unit and self.total is None and now - self.started >= 1:
-            parts.append(f"{_minutes(now - self.started)} so far")
+            parts.append(f"{duration(now - self.started)} so far")
         return ", ".join(parts)
 
 
@@ -155,6 +155,7 @@ def each(
             stage.done += 1  # the next item's note comes with it
 
 
-def _minutes(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+def duration(seconds: float) -> str:
+    """A time in seconds below two minutes, in minutes below two hours, else in hours."""
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

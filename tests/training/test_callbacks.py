@@ -66,6 +66,21 @@ def test_what_is_shown_begins_at_the_step_of_the_checkpoint_and_follows_the_step
     assert "loss 0.5000" in stage.note
 
 
+def test_the_loss_is_shown_before_the_first_log_as_that_log_has_it(tmp_path: Path) -> None:
+    data = TrainingData(rows(), tokenizer(), lambda model: {"macro_f1": 0.5})
+    section = TrainConfig(max_steps=5, eval_steps=5, per_device_train_batch_size=2, logging_steps=3)
+    lines: list[dict[str, Any]] = []
+    progress, shown = ProgressCallback(lines.append), []
+    progress.stage.advance = lambda count, note: shown.append(note.partition(",")[0])  # type: ignore[method-assign, assignment]
+    trainer = LabelTrainer.build(with_adapter(), data, section, output_dir=str(tmp_path), seed=3, callbacks=[progress])
+    progress.recent_loss = trainer.recent_loss
+    trainer.train()
+    logged = [f"loss {line['loss']:.4f}" for line in lines if "loss" in line]
+    assert all(note.startswith("loss ") for note in shown)
+    assert len(shown) == 5
+    assert shown[2:4] == [logged[0], logged[0]]
+
+
 def test_a_training_shorter_than_logging_steps_logs_the_loss_of_all_its_steps(tmp_path: Path) -> None:
     data = TrainingData(rows(), tokenizer(), lambda model: {"macro_f1": 0.5})
     logged: dict[int, list[tuple[int, float]]] = {}

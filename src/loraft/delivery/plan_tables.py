@@ -5,6 +5,7 @@ from rich.table import Table
 from loraft.delivery.memory_plan import METHODS, MOST_ROWS, Memory
 from loraft.delivery.plan import GIB, HERE, KEPT_BACK, RESERVE, Fit, Plan
 from loraft.display import table
+from loraft.progress import duration
 
 NAMES = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}
 PARTS = ("weights", "gradients", "optimizer", "activations", "peak")
@@ -74,12 +75,7 @@ def foot_lines(plan: Plan) -> list[str]:
     if plan.calibration is not None and plan.seconds is not None:
         timed = plan.calibration
         lines.append(
-            f"time here: {_duration(plan.seconds)} without evaluations; {timed.seconds_per_step:.3g} s a step,"
+            f"time here: {duration(plan.seconds)} without evaluations; {timed.seconds_per_step:.3g} s a step,"
             f" {timed.tokens_per_second:,.0f} tokens/s, by {timed.steps} steps ({timed.method})"
         )
     return lines
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

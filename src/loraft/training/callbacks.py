@@ -16,6 +16,7 @@ from transformers.trainer_callback import ExportableState
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.progress import Stage
 
+PARTS = 20  # of a training: only now and then it waits for the device to tell its loss
 SECONDS_APART = 60.0  # what an interruption that nobody asked for can cost
 LOGGED_SCORES = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "micro_f1")
 KEPT = ("loss", "learning_rate", "grad_norm", "epoch", "eval_loss", "eval_answer_loss",
@@ -38,6 +39,7 @@ class ProgressCallback(TrainerCallback):
     ) -> None:
         self.append_log, self.metric = append_log, metric
         self.tokens_seen: Callable[[], int] = lambda: 0  # tokens that went through the model so far
+        self.recent_loss: Callable[[], float] | None = None  # before the first log has one
         self.stage = Stage(name, unit="steps")
         self.notes: dict[str, str] = {}
 
@@ -50,6 +52,8 @@ class ProgressCallback(TrainerCallback):
         """Shows the step; after the last one the loss since the last log is logged too."""
         if state.global_step >= state.max_steps:
             control.should_log = True
+        if self.recent_loss is not None and state.global_step % max(1, state.max_steps // PARTS) == 0:
+            self.notes["loss"] = f"loss {self.recent_loss():.4f}"
         speed = f"{self.tokens_per_second():,} tok/s"
         self.stage.advance(state.global_step - self.stage.done, note=", ".join([*self.notes.values(), speed]))
 
@@ -60,6 +64,8 @@ class ProgressCallback(TrainerCallback):
             return
         entry = {"step": state.global_step, **entry, "seconds": round(time.perf_counter() - self.started, 3)}
         self.append_log(entry | {"tokens_per_second": self.tokens_per_second()})
+        if "loss" in entry:
+            self.recent_loss = None
         for key, name in (("loss", "loss"), (score, self.metric.word)):
             if key in entry:
                 self.notes[name] = f"{name} {entry[key]:.4f}"

@@ -288,6 +288,7 @@ def fit_adapter(
             callbacks=[progress, interrupt, clock],
         )
         progress.tokens_seen = clock.tokens_seen = lambda: trainer.tokens_seen
+        progress.recent_loss = trainer.recent_loss
         return trainer
 
     over = None if checkpoint is None else finished_training(checkpoint)

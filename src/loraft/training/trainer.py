@@ -202,6 +202,11 @@ class LabelTrainer(CheckpointedTrainer):
         self._finite.trained(loss)
         return loss
 
+    def recent_loss(self) -> float:
+        """The mean loss, in nats, of the steps since the last log; waits for the device."""
+        loss: float = self._tr_loss.item() / max(1, self.state.global_step - self._globalstep_last_logged)
+        return loss
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Logs as upstream does, and ends a training whose loss is not finite."""
         if "loss" in logs:
