@@ -45,7 +45,10 @@ CASES: list[tuple[list[str], str]] = [
         ["config", "--describe", "Lora.R"],
         r"--describe: unknown key or section \(got 'Lora\.R'\); did you mean lora\.r\?",
     ),
-    (["config", "--describe", ""], r"--describe: unknown key or section \(got ''\); `loraft config --describe` lists all$"),
+    (
+        ["config", "--describe", ""],
+        r"--describe: unknown key or section \(got ''\); `loraft config --describe` lists all$",
+    ),
     (["train", "--rank", "0"], r"lora\.r: not allowed \(got '0', from --rank\); should be greater than"),
     (["train", "--quant", ""], r"quant\.method: not allowed \(got ''"),
     (["train", "--model", ""], r"model\.name: is blank"),

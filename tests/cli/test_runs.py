@@ -67,6 +67,10 @@ def test_show_and_diff_print_on_stdout_and_say_the_next_command(runs: Path, lora
         "config", "score",
     }  # fmt: skip
     assert "no difference" in loraft_says("runs", "diff", "run", "run")[1]
+    unset = [
+        line for line in loraft_says("runs", "diff", "run", "sweep/r1")[1].splitlines() if line.split()[2:3] == ["-"]
+    ]
+    assert unset  # a side without a value is a dash, also where the table is turned
 
 
 @pytest.mark.parametrize(("answer", "gone"), [("y\n", True), ("n\n", False)])
