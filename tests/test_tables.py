@@ -99,6 +99,13 @@ def test_a_column_that_is_left_out_is_not_explained(
     assert word not in "\n".join(notes(heads))
 
 
+def test_the_order_in_which_columns_are_left_out_is_documented() -> None:
+    orders = {", ".join(drop) for make in TABLES.values() for table in make() if (drop := getattr(table, "drop", ()))}
+    page = (Path(__file__).parents[1] / "docs" / "footguns.md").read_text(encoding="utf-8")
+    told = page.partition("| left out, the first ones first |")[2].splitlines()[2:]
+    assert {row.split(" | ")[1].removesuffix(" |") for row in told if row} == orders
+
+
 def test_no_snapshot_is_left_over() -> None:
     expected = {f"{name}-{screen}.txt" for name in TABLES for screen in ("60", "80", "120", "piped")}
     assert {path.name for path in SNAPSHOTS.iterdir()} == expected

@@ -46,9 +46,10 @@ def test_models_lists_what_ships_with_its_licence(loraft_says: Says, monkeypatch
             assert f"\nlicense: {row['licence']}\n" in card.split("\n---\n")[0]
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "dumb")  # without bold heads
     table, _, paths = loraft_says("models")[1].rstrip().partition("\n\n")
     assert {row[0]: row[1] for row in map(str.split, table.splitlines()) if len(row) > 1} == {"name": "kind", **kinds}
-    assert [line.rstrip() for line in paths.splitlines()] == [f"{row['name']}: {row['path']}" for row in rows]
+    assert paths.split() == [word for row in rows for word in (f"{row['name']}:", row["path"])]  # no path is broken
 
 
 def test_every_key_is_described_at_any_width(here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch) -> None:

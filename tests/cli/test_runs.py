@@ -10,7 +10,9 @@ from helpers.command_line import Says
 from helpers.damage import copied
 
 from loraft.cli.runs import _size, _table
+from loraft.delivery import run_details
 from loraft.delivery.listing import Row
+from loraft.delivery.run_details import Difference
 from loraft.display.page import cells
 from loraft.display.table import fitted
 
@@ -67,6 +69,13 @@ def test_show_and_diff_print_on_stdout_and_say_the_next_command(runs: Path, lora
         "config", "score",
     }  # fmt: skip
     assert "no difference" in loraft_says("runs", "diff", "run", "run")[1]
+
+
+def test_a_side_without_a_value_is_a_dash(runs: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [Difference("config", "lora.alpha_per_rank", None, 2.0), Difference("config", "name", "một", None)]
+    monkeypatch.setattr(run_details, "differences", lambda *paths: found)
+    lines = loraft_says("runs", "diff", "run", "sweep/r1")[1].splitlines()
+    assert [line.split()[1:] for line in lines[1:3]] == [["lora.alpha_per_rank", "-", "2"], ["name", "một", "-"]]
 
 
 @pytest.mark.parametrize(("answer", "gone"), [("y\n", True), ("n\n", False)])

@@ -86,8 +86,16 @@ def comparison_notes(result: Comparison, left_out: Collection[str] = ()) -> list
     return [
         *(f"run {number}: {run.run}" for number, run in enumerate(runs, start=1)),
         *said,
-        f"points: difference to run 1 on {result.n:,} test rows",
-        *(f"{head}: rows that only {whose} has right" for head, whose in counts.items() if head not in left_out),
+        "; ".join(
+            [
+                f"points: difference to run 1 on {result.n:,} test rows",
+                *(
+                    f"{head}: rows that only {whose} has right"
+                    for head, whose in counts.items()
+                    if head not in left_out
+                ),
+            ]
+        ),
         "p: McNemar's exact test of the accuracy, a paired permutation of the rows for the"
         f" {others}; Holm-corrected for"
         f" {tests} tests; better or worse: a p of at most {1 - result.confidence:.2g}",
