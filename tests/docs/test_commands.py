@@ -124,8 +124,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_csv(folder / "rows.csv", ["sentence", "sentiment"], [[text, ""] for text in sentences[:120]])
     write_csv(folder / "reviews.csv", ["sentence", "kind"], [[text, "bug"] for text in sentences[:30]])
-    for name in ("câu.csv", "feedback.csv"):
-        write_csv(folder / name, ["sentence"], [[text] for text in sentences[:120]])
+    write_csv(folder / "feedback.csv", ["sentence"], [[text] for text in sentences[:120]])
+    some = "src/loraft/bundled/feedback/test.jsonl"
+    (folder / some).parent.mkdir(parents=True)
+    (folder / some).write_text("".join((ROOT / some).read_text("utf-8").splitlines(keepends=True)[:120]), "utf-8")
     labelled = [list(pair) for pair in zip(sentences[:60], labels[:60], strict=True)]
     write_csv(folder / "labelled-rows.csv", ["sentence", "sentiment"], labelled)
     for name in ("benchmarks", "configs", "tools"):

@@ -35,7 +35,8 @@ train|validation|test|calibration|loraft .*|20\\d\\d-.*|F1 .* \\(n=\\d+\\)|.* \\
 lecturer|training program|facility|others|negative|neutral|positive""".replace("\n", "|")
 
 
-COMPOSED = ["is better than the {other} ({scores})"]  # entries whose English no single string of the program holds
+# Entries whose English no single string of the program holds.
+COMPOSED = ["{how} demonstrations, decode score", "is better than the {other} ({scores})"]
 
 
 def make_full_run(folder: Path) -> Path:
@@ -160,6 +161,19 @@ def test_every_entry_is_said_somewhere(documents: dict[str, tuple[Document, Docu
         if max(re.split(r"\{\w+\}", english), key=len).strip(" ,;:.()").lower() not in said_together
     ]
     assert dead == COMPOSED
+
+
+def test_fixed_values_of_keys_are_translated_and_one_word_is_not_taken_for_another(tmp_path: Path) -> None:
+    assert (
+        translated("nearest demonstrations, decode score")
+        == "ví dụ minh hoạ gần câu cần gán nhãn nhất, chấm điểm từng nhãn"
+    )
+    assert (
+        translated("random demonstrations, decode generate") == "ví dụ minh hoạ rút ngẫu nhiên, sinh câu trả lời tự do"
+    )
+    rows = cells(dict(report.document(make_full_run(tmp_path / "a"), "vi").sections)["Quá trình huấn luyện"][-1])[1]  # type: ignore[arg-type]
+    assert ["tỉ lệ token bị cắt", "0.1"] in [list(row) for row in rows]
+    assert "cắt" not in [row[0] for row in rows]  # the word for an adapter that was cut to a lower rank
 
 
 def test_labels_of_the_user_are_not_translated() -> None:

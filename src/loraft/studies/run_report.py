@@ -49,6 +49,7 @@ def of_run(folder: Path) -> Document:
         with spared("the learning curve", f"loraft report {shlex.quote(str(run.path))}"):
             learning_curve(log, run.learning_curve_path, Metric.of(config), config.train.keep)
     metric = Metric.of(config)
+    training = as_json(result.train) | {"cut": None, "share of the rows' tokens left out": result.train.cut}
     return Document(
         title=f"Run {run.name}",
         subtitle=subtitle,
@@ -65,7 +66,7 @@ def of_run(folder: Path) -> Document:
             ("Labels", [*tables.labels(after), *figure(run.confusion_matrix_path)]),
             ("Calibration", [*calibration(after), *figure(run.reliability_path)]),
             ("Most confident mistakes", mistakes),
-            ("Training", [*figure(run.learning_curve_path), pairs(as_json(result.train))]),
+            ("Training", [*figure(run.learning_curve_path), pairs(training)]),
             ("How to use the adapter", _usage(run, config)),
             ("Data", [sources(result.data)]),
             ("Config", config_and_environment(run)),
