@@ -245,6 +245,12 @@ def test_a_line_that_is_not_run_stands_in_the_documentation() -> None:
     assert set(BY_OTHERS) | set(RUNS) | set(PAGE_WORDS) <= {name_of(page) for page in PAGES}
 
 
+def test_no_line_writes_over_a_file_of_the_repository() -> None:
+    written = [path for page in PAGES for line in lines(page) for path in re.findall(r">\s*([\w./-]+)$", line)]
+    assert len(written) > 1
+    assert [path for path in written if (ROOT / path).exists()] == []
+
+
 class ParsedError(Exception):
     """A script has read its arguments."""
 
