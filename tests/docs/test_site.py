@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -51,20 +53,42 @@ def test_the_python_page_has_every_public_name_where_it_is_defined() -> None:
     assert re.findall(r"heading: loraft\.(\w+)", PYTHON_PAGE) == re.findall(r"^::: .*\.(\w+)$", PYTHON_PAGE, re.M)
 
 
-@pytest.mark.integration
-def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the site, which was built without a warning."""
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, re.findall(r"WARNING.*", done.stderr)) == (0, [])  # --quiet would hide and allow them
-    pages = sorted((tmp_path / "site").rglob("*.html"))
+    return folder
+
+
+@pytest.mark.integration
+def test_the_site_is_whole_and_loads_nothing_from_elsewhere(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
     assert {"index.html", "python.html", "own-data.html"} <= {page.name for page in pages}
     assert {page.name: elsewhere(page.read_text(encoding="utf-8")) for page in pages} == {p.name: [] for p in pages}
-    assert (tmp_path / "site" / "search" / "search_index.js").read_text(encoding="utf-8").startswith("var __index = {")
-    assert '<script src="javascripts/iframe-worker.js">' in (tmp_path / "site" / "index.html").read_text(
-        encoding="utf-8"
-    )
-    assert "(<code>SECURITY.md</code>)" in (tmp_path / "site" / "reliability.html").read_text(encoding="utf-8")
-    python = (tmp_path / "site" / "python.html").read_text(encoding="utf-8")
+    assert "(<code>SECURITY.md</code>)" in (site / "reliability.html").read_text(encoding="utf-8")
+    python = (site / "python.html").read_text(encoding="utf-8")
     headings = re.findall(r'<h3 id="loraft\.[\w.]+"[^>]*>\s*loraft\.(\w+)\s', python)
     assert headings == re.findall(r"heading: loraft\.(\w+)", PYTHON_PAGE)
+
+
+@pytest.mark.integration
+def test_a_page_that_is_opened_as_a_file_has_what_the_search_needs(site: Path) -> None:
+    assert (site / "search" / "search_index.js").read_text(encoding="utf-8").startswith("var __index = {")
+    for page, up in (("index.html", ""), ("vi/start.html", "../")):
+        assert f'<script src="{up}javascripts/iframe-worker.js">' in (site / page).read_text(encoding="utf-8")
+    assert (site / "javascripts" / "iframe-worker.js").is_file()
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+@pytest.mark.parametrize("words", ["NF4", "lượng"])
+def test_the_search_finds_pages_in_a_browser_without_a_server(site: Path, words: str, tmp_path: Path) -> None:
+    address = f"{(site / 'vi' / 'start.html').as_uri()}?q={quote(words)}"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
+    command = ["chromium", *options, "--virtual-time-budget=20000", "--dump-dom", address]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert 'class="md-search-result__item"' in shown

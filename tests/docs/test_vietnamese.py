@@ -55,6 +55,12 @@ def test_the_pages_that_a_student_needs_are_there() -> None:
     assert {"start", "own-data", "tutorial", "lora", "quantisation"} <= {page.stem for page in PAGES}
 
 
+def test_the_first_pages_lead_to_the_same_pages() -> None:
+    both = (ROOT / "docs" / name for name in ("index.md", "vi/start.md"))
+    theirs, ours = (set(re.findall(r"([\w-]+)\.md\)", page.read_text(encoding="utf-8"))) for page in both)
+    assert theirs == ours >= {"tutorial", "lora", "quantisation", "quiz"}
+
+
 def test_the_readmes_show_the_same_blocks_commands_and_numbers() -> None:
     text, vietnamese = (page.read_text(encoding="utf-8") for page in READMES)
     theirs = iter(blocks(text))
