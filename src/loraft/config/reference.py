@@ -14,7 +14,7 @@ from loraft.config.names import show
 from loraft.config.resolve import presets
 from loraft.config.schema import Config
 from loraft.config.yaml_io import read_mapping
-from loraft.errors import ConfigError, listed
+from loraft.errors import ConfigError
 
 KINDS = {"integer": "whole number", "number": "number", "string": "text", "null": "null", "object": "mapping"}
 
