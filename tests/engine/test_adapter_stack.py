@@ -62,6 +62,6 @@ def test_losses_and_gradients_are_those_of_the_matrices(method: BatchMethod, eve
     torch.testing.assert_close(losses_A, plain_A)
     for weight in (weight for weights in of_adapter for weight in weights):
         assert weight.grad is not None
-        torch.testing.assert_close(gradients[id(weight)], 2 * weight.grad, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(gradients[id(weight)], 2 * weight.grad, rtol=1e-4, atol=1e-5)
     drop_stacks(model)
     assert not any(hasattr(module, "stack") for module in model.modules())

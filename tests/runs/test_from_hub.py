@@ -11,6 +11,7 @@ from huggingface_hub import constants
 from huggingface_hub.utils import enable_progress_bars
 
 from loraft.cli.finished_run import config_to_go_on, run_or_adapter
+from loraft.cli.options import ConfigFlags
 from loraft.errors import RunError
 from loraft.models.load import load_run
 from loraft.runs.bundle import config_of
@@ -72,7 +73,7 @@ def test_predict_and_eval_take_it_and_name_the_commit_once(
     run = finished_run(tmp_path / "chạy", "data.max_test_rows=7")
     on_hub(hub, run.adapter)
     flags: dict[str, str | None] = {"data.source": "/chỗ/khác"}
-    place, config = run_or_adapter("hf:ai/gop-y", None, [], flags, output=None, preset=None, config_file=None)
+    place, config = run_or_adapter("hf:ai/gop-y", None, ConfigFlags(), flags)
     assert place is not None
     assert place.name == hub.sha("ai/gop-y")
     assert (config.data.max_test_rows, config.data.source) == (7, "/chỗ/khác")

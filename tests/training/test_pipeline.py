@@ -238,7 +238,7 @@ def test_what_fails_at_the_end_costs_neither_adapter_nor_scores(
     run = start_run(inputs.config, force=False, resume=False)
     monkeypatch.setattr(pipeline, "draw_run_figures", broken)
     monkeypatch.setattr(validation, "fit", broken)
-    monkeypatch.setattr(Classifier, "explain", broken)
+    monkeypatch.setattr(Classifier, "_explained", broken)
     monkeypatch.setattr(outcome, "compared_with", broken)
     monkeypatch.setattr(pipeline.advice, "of_evaluation", broken)
     monkeypatch.setattr(pipeline, "model_card", broken)

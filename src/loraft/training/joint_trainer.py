@@ -124,7 +124,8 @@ class JointTrainer(LabelTrainer):
             best = self.best.get(name)
             reached = None if best is None else best.macro_f1 if best.score is None else best.score
             better = reached is None or metric.gain(numbers[metric.key]) > metric.gain(reached)
-            over = self.state.global_step >= self.state.max_steps  # the last step is always evaluated
+            # The last step is always evaluated, also where a callback ends the training.
+            over = self.state.global_step >= self.state.max_steps or self.control.should_training_stop
             if over if self.section.keep == "last" else better:
                 self.best[name] = BestStep(self.state.global_step, numbers["macro_f1"], numbers[metric.key])
                 keep_best(self.joint.best, model, name, self.best)
