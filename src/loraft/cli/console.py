@@ -45,7 +45,6 @@ def own_streams() -> Iterator[None]:
         try:
             yield
         finally:
-            progress.remove()
             (sys.stdin, sys.stdout, sys.stderr), _stdout = given, None
 
 

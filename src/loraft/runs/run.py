@@ -4,6 +4,7 @@ import difflib
 import os
 import shlex
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from loraft.bundled import bundled_adapters
@@ -53,8 +54,7 @@ class Run(RunFolder):
         if not run.begun and (run.result_is_aside or working_there(run.path)):
             raise RunError(f"{run.path}: the run is not finished (no {cls.results_file}); {run.way_on}")
         if not run.begun:
-            studies = (AuditFolder(run.path), RankCurveFolder(run.path), FewshotFolder(run.path))
-            if (study := next((one for one in studies if one.begun), None)) is not None:
+            if (study := next(_studies_in(run.path), None)) is not None:
                 inside = [one.parent.name for one in sorted(study.path.glob(f"*/{MANIFEST_FILE}"))]
                 way = (
                     f"name one of its adapters ({listed(inside)})" if inside else "name a run; loraft train makes runs"
@@ -241,8 +241,14 @@ def places(wanted: str, output: Path) -> list[Path]:
 
 def _holds_work(path: Path) -> bool:
     """Whether a folder holds a run, begun or finished, an adapter, or a study."""
-    run, studies = Run(path), (AuditFolder(path), RankCurveFolder(path), FewshotFolder(path))
-    return run.result_is_aside or bool(working_there(path)) or any(one.begun for one in (run, Bundle(path), *studies))
+    run = Run(path)
+    begun = run.begun or Bundle(path).begun or any(_studies_in(path))
+    return run.result_is_aside or bool(working_there(path)) or begun
+
+
+def _studies_in(path: Path) -> Iterator[AuditFolder | RankCurveFolder | FewshotFolder]:
+    """The study that was begun in a folder, of the kinds whose adapters are no runs."""
+    return (study for kind in (AuditFolder, RankCurveFolder, FewshotFolder) if (study := kind(path)).begun)
 
 
 def _best_trial(sweep: SweepFolder) -> Run:
