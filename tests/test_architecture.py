@@ -18,8 +18,8 @@ TESTS = Path(__file__).parent
 
 # Bottom to top. A package imports those to its left, and none of its own floor.
 ORDER = (
-    "errors distributed bundled visible progress < config engine hub < data runs < models display < evaluation"
-    " < training < studies < delivery < cli"
+    "errors distributed bundled visible progress < config engine hub ray_cluster < data runs < models display"
+    " < evaluation < training < studies < delivery < cli"
 )
 FLOOR = {package: floor for floor, packages in enumerate(ORDER.split(" < ")) for package in packages.split()}
 
@@ -39,11 +39,17 @@ AT_THE_TOP = {
     "delivery": {"gguf", "jinja2", "numpy", "psutil", "rich"} | HEAVY,  # not the server and onnx, which are extras
     "cli": {"typer", "rich"},
 }
-EXTRAS = {"delivery": {"onnx", "onnxruntime", "onnxscript", "starlette", "uvicorn"}, "cli": {"uvicorn"}}
+EXTRAS = {
+    "ray_cluster": {"ray"},
+    "studies": {"optuna", "ray"},
+    "delivery": {"onnx", "onnxruntime", "onnxscript", "ray", "starlette", "uvicorn"},
+    "cli": {"uvicorn"},
+}
 MODELS_LOADED_HERE = {
     "evaluation.classifier", "evaluation.evaluate", "evaluation.predict", "evaluation.label_sets",
     "evaluation.validation",
-    "studies.sweep.runner", "studies.sweep.joint_pass", "studies.sweep.shared_backbone", "studies.fewshot.study",
+    "studies.sweep.runner", "studies.sweep.local_engine",
+    "studies.sweep.joint_pass", "studies.sweep.shared_backbone", "studies.fewshot.study",
     "studies.fewshot.context", "studies.sweep.curve", "studies.audit.fold_adapters",
 }  # fmt: skip
 AN_ESTIMATOR = {"evaluation.sklearn_classifier"}  # is imported by `Classifier.as_sklearn` only

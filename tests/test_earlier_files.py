@@ -21,7 +21,7 @@ from loraft.runs.run import Run, find_run
 from loraft.studies import report
 from loraft.studies.compare.compare import compare
 from loraft.studies.fewshot import study
-from loraft.studies.sweep import runner
+from loraft.studies.sweep import local_engine, runner
 from loraft.training.results import RunResult
 
 FIXTURES = Path(__file__).parent / "fixtures" / "first_layout"
@@ -75,7 +75,7 @@ def test_runs_of_then_can_be_compared(old: Path) -> None:
 
 
 def test_a_finished_sweep_goes_on_without_training_anything(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "run_training", lambda *given, **named: pytest.fail("a trial was trained"))
+    monkeypatch.setattr(local_engine, "run_training", lambda *given, **named: pytest.fail("a trial was trained"))
     config = load_config(old / "sweep" / "sweep.yaml").model_copy(update={"output": OutputSection(folder=str(old))})
     result = runner.sweep(config, quiet=True)
     then = json.loads((FIXTURES / "sweep" / "sweep.json").read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ from loraft.studies import report
 from loraft.studies.compare.compare import compare
 from loraft.studies.dataset import listing, statistics
 from loraft.studies.fewshot import study
-from loraft.studies.sweep import runner
+from loraft.studies.sweep import local_engine, runner
 from loraft.studies.sweep.folds import train_folds
 from loraft.training.pipeline import train
 
@@ -116,7 +116,7 @@ def test_the_error_file_of_a_trial_names_the_kind_of_error_only(
     def broken(*given: object, **named: object) -> None:
         raise RunError(f"row 3: no label for {SENTENCES[3]}")
 
-    monkeypatch.setattr(runner, "start_run", broken)
+    monkeypatch.setattr(local_engine, "start_run", broken)
     monkeypatch.setattr(runner.SharedBackbone, "inputs", lambda self, config: None)
     monkeypatch.setattr(runner.SharedBackbone, "check", lambda self: True)
     told: list[str] = []

@@ -26,7 +26,7 @@ from loraft.runs.lock import LOCK_FILE, locked, refuse_locked
 from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies.fewshot import study
-from loraft.studies.sweep import folds, runner
+from loraft.studies.sweep import folds, local_engine, runner
 from loraft.studies.sweep.grid import expand
 from loraft.training import pipeline
 
@@ -230,7 +230,7 @@ def test_a_trial_that_another_process_trains_fails_alone(tmp_path: Path) -> None
     trials = expand(config(tmp_path, "sweep.ranks=[1]", "name=quét"))
     shared: Any = SimpleNamespace(tell=lambda line: None, inputs=lambda section: None, check=lambda: True)
     with locked(tmp_path / "quét" / "r1"):
-        errors = runner.run_trials(trials, SweepFolder(tmp_path / "quét"), shared, "off", force=True, quiet=True)
+        errors = local_engine.run_trials(trials, SweepFolder(tmp_path / "quét"), shared, "off", force=True, quiet=True)
     assert list(errors) == ["r1"]
     assert "works there" in errors["r1"]
 

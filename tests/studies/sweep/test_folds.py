@@ -24,7 +24,7 @@ from loraft.runs.predictions import PredictedRow, read_rows
 from loraft.runs.run import Run
 from loraft.runs.study_folders import FoldsFolder
 from loraft.studies import report
-from loraft.studies.sweep import runner
+from loraft.studies.sweep import local_engine
 from loraft.studies.sweep.fold_records import FoldsResult
 from loraft.studies.sweep.fold_tables import folds_notes
 from loraft.studies.sweep.folds import _judged, _of_trainings, train_folds
@@ -122,7 +122,7 @@ def test_what_the_scores_hide_is_told_and_kept(
     folded: tuple[Config, FoldsResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     section, result = folded
-    monkeypatch.setattr(runner, "run_training", lambda *given, **named: pytest.fail("a fold was trained"))
+    monkeypatch.setattr(local_engine, "run_training", lambda *given, **named: pytest.fail("a fold was trained"))
     with pytest.warns(UserWarning, match="fewer than 20 training rows") as given:
         assert train_folds(section, 3, quiet=True).warnings == result.warnings
     told = [str(one.message) for one in given]
@@ -148,7 +148,7 @@ def test_the_same_command_trains_nothing_again_and_reports(
     folded: tuple[Config, FoldsResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     section, result = folded
-    monkeypatch.setattr(runner, "run_training", lambda *given, **named: pytest.fail("a fold was trained"))
+    monkeypatch.setattr(local_engine, "run_training", lambda *given, **named: pytest.fail("a fold was trained"))
     assert train_folds(section, 3, quiet=True) == result
     assert FoldsResult.of(FoldsFolder(Path(result.path))) == result
     page = report.markdown(Path(result.path))

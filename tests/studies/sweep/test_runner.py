@@ -27,7 +27,7 @@ from loraft.runs.records import SCHEMA_VERSION, as_json, write_record
 from loraft.runs.run import Run, newest_finished
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies import report, run_report
-from loraft.studies.sweep import runner, shared_backbone
+from loraft.studies.sweep import conclusion, local_engine, runner, shared_backbone
 from loraft.studies.sweep.grid import expand, parse_grid
 from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
 from loraft.training import pipeline
@@ -196,7 +196,7 @@ def test_finished_trials_are_kept_and_more_ranks_train_only_those(
         trained.append(str(inputs.config.name))
         return pipeline.run_training(run, inputs, **kwargs)
 
-    monkeypatch.setattr(runner, "run_training", counted)
+    monkeypatch.setattr(local_engine, "run_training", counted)
     section, first = swept
     told: list[str] = []
     assert runner.sweep(section, quiet=True, tell=told.append) == first
@@ -225,7 +225,7 @@ def test_force_trains_finished_trials_again_from_their_beginning(
         asked.append((run.name, resume))
         return pipeline.run_training(run, inputs, resume=resume, **kwargs)
 
-    monkeypatch.setattr(runner, "run_training", watched)
+    monkeypatch.setattr(local_engine, "run_training", watched)
     monkeypatch.setattr(runner, "draw_run_figures", lambda *given: None)
     section = config(tmp_path, ranks=[1])
     first = tensors(runner.sweep(section, quiet=True).trials[0].run)
@@ -241,7 +241,7 @@ def test_joint_passes_are_kept_until_all_trials_are_runs_or_force_deletes_them(
     more = section.model_copy(update={"sweep": section.sweep.model_copy(update={"ranks": [64]})})
     joint = SweepFolder(Path(result.path)).joint_pass("1234")
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "run_training", stopping([]))
+        patch.setattr(local_engine, "run_training", stopping([]))
         write_record(joint.config_path, {})
         runner.sweep(more, quiet=True)
         assert joint.path.is_dir()
@@ -255,7 +255,7 @@ def test_joint_passes_are_kept_until_all_trials_are_runs_or_force_deletes_them(
 def test_a_run_without_a_validation_score_cannot_be_ranked(swept: tuple[Config, SweepResult]) -> None:
     result = RunResult.of(Run(Path(swept[1].trials[0].run)))
     with pytest.raises(RunError, match="validation_macro_f1"):
-        runner._measured(replace(result, train=replace(result.train, validation_macro_f1=None)))
+        conclusion._measured(replace(result, train=replace(result.train, validation_macro_f1=None)))
 
 
 def test_another_config_under_the_same_name_is_refused_before_anything_runs(
@@ -279,7 +279,7 @@ def test_trials_of_other_rows_are_not_compared(swept: tuple[Config, SweepResult]
 
 
 def test_the_file_of_a_sweep_makes_the_same_trials_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "run_training", stopping([]))
+    monkeypatch.setattr(local_engine, "run_training", stopping([]))
     for section in (config(tmp_path, "train.optim=adamw_torch,sgd"), config(tmp_path / "b", ranks=[1, 2])):
         result = runner.sweep(section, quiet=True)
         again = resolve(config_file=Path(result.path) / "sweep.yaml")
@@ -320,7 +320,7 @@ def test_a_failing_trial_is_recorded_and_the_others_go_on(
     told: list[str] = []
     section = config(tmp_path, ranks=[4, 1, 2])
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "run_training", failing(lambda name: name.endswith("r1")))
+        patch.setattr(local_engine, "run_training", failing(lambda name: name.endswith("r1")))
         result = runner.sweep(section, quiet=True, tell=told.append)
     assert [trial.status for trial in result.trials] == ["finished", "failed", "finished"]
     failed = result.trials[1]
@@ -390,7 +390,7 @@ def test_a_figure_that_cannot_be_drawn_costs_nothing_else(
 
 
 def test_if_all_trials_fail_there_is_no_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "run_training", stopping([]))
+    monkeypatch.setattr(local_engine, "run_training", stopping([]))
     result = runner.sweep(config(tmp_path, ranks=[1, 2]), quiet=True)
     assert result.best is None
     assert {trial.status for trial in result.trials} == {"failed"}
@@ -466,7 +466,7 @@ def test_a_trial_whose_training_changed_the_backbone_failed_and_is_trained_anew(
 
     section = config(tmp_path, ranks=[4, 1])
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "run_training", careless)
+        patch.setattr(local_engine, "run_training", careless)
         result = runner.sweep(section, quiet=True)
     assert [trial.status for trial in result.trials] == ["failed", "finished"]
     assert "changed weights of the frozen backbone" in str(result.trials[0].error)
@@ -503,7 +503,7 @@ def test_trials_of_one_backbone_follow_each_other(
 ) -> None:
     loads.clear()
     order: list[str] = []
-    monkeypatch.setattr(runner, "run_training", stopping(order))
+    monkeypatch.setattr(local_engine, "run_training", stopping(order))
     runner.sweep(config(tmp_path, "model.dtype=fp32,auto", "train.optim=sgd,adamw_torch"), quiet=True)
     assert len(loads) == 2
     assert [name.split("-")[0] for name in order] in (["dtype=auto"] * 2 + ["dtype=fp32"] * 2,)
@@ -563,7 +563,7 @@ def test_early_stopping_is_not_undone_by_an_interruption_after_it(
     )
     section = config(tmp_path, ranks=[1], overrides=stopping)
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "run_training", failing(lambda name: True))
+        patch.setattr(local_engine, "run_training", failing(lambda name: True))
         assert runner.sweep(section, quiet=True).trials[0].status == "failed"
     scores = measured(runner.sweep(section, quiet=True).trials[0])
     assert scores.resumed_from_step == scores.steps == 2

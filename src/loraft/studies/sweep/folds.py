@@ -35,7 +35,8 @@ from loraft.runs.predictions import PredictedRow, predicted_ids, read_rows, writ
 from loraft.runs.run import Run, default_name
 from loraft.runs.study_folders import FoldsFolder
 from loraft.studies.sweep.fold_records import FoldRecord, FoldsResult
-from loraft.studies.sweep.runner import run_trials, unfinished_and_damaged
+from loraft.studies.sweep.local_engine import run_trials
+from loraft.studies.sweep.runner import unfinished_and_damaged
 from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell
 from loraft.studies.sweep.trials import Trial, run_of
 from loraft.training.outcome import warnings_of_training

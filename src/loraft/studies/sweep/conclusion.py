@@ -1,0 +1,101 @@
+"""Reads the runs of a sweep's trials, whoever trained them, and ranks the settings."""
+
+from collections.abc import Mapping, Sequence
+
+from loraft.config.schema import Config
+from loraft.errors import LoraftError, RunError
+from loraft.evaluation.choosing import Metric
+from loraft.runs.predictions import RunPredictions, read_predictions
+from loraft.runs.run import Run
+from loraft.runs.study_folders import SweepFolder
+from loraft.studies.sweep.ranking import rank_settings
+from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
+from loraft.studies.sweep.trials import Trial, run_of
+from loraft.training.results import RunResult
+
+
+def conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], errors: Mapping[str, str]) -> SweepResult:
+    """Reads the runs of all trials, also of those that an earlier sweep finished, and ranks the settings."""
+    records: list[TrialRecord] = []
+    answers: dict[str, RunPredictions] = {}
+    results: dict[str, RunResult] = {}
+    metric = Metric.of(config)
+    for trial in trials:
+        run = run_of(trial)
+        failure, measured = errors.get(trial.name), None
+        if failure is None:
+            try:
+                found = RunResult.of(run)
+                measured = _measured(found)
+                answers[trial.name] = read_predictions(run)
+            except Exception as error:  # any file of the run may be damaged
+                failure, measured = damaged(run, error), None
+        records.append(
+            TrialRecord(
+                name=trial.name,
+                run=str(run.path),
+                settings=trial.settings,
+                alpha_policy=trial.config.lora.alpha_policy,
+                status="finished" if failure is None else "failed",
+                measured=measured,
+                error=failure,
+            )
+        )
+        if failure is None:
+            results[trial.name] = found
+    ranking = rank_settings(records, answers, config.eval.confidence, metric)
+    best = None if ranking.best is None else results[ranking.best.name]
+    return SweepResult(
+        path=str(folder.path),
+        backbone=config.model.label,
+        quant=config.quant.method,
+        data=config.data.source,
+        task=config.prompt.task,
+        labels=tuple(config.prompt.labels or ()),
+        keys=tuple(trials[0].settings),
+        alpha_policies=tuple(dict.fromkeys(trial.config.lora.alpha_policy for trial in trials)),
+        confidence=config.eval.confidence,
+        trials=tuple(records),
+        settings=ranking.settings,
+        best_setting=ranking.best_setting,
+        best=ranking.best,
+        baselines=None if best is None else best.baselines,
+        metric=metric,
+        warnings=()
+        if ranking.best is None or best is None
+        else tuple(f"{ranking.best.name}: {one}" for one in best.warnings),
+    )
+
+
+def _measured(result: RunResult) -> TrialScores:
+    """The part of a run's results that the sweep reports.
+
+    Raises:
+        RunError: they lack the score on the validation split.
+    """
+    after, train = result.after, result.train
+    if train.validation_macro_f1 is None:
+        raise RunError("train.validation_macro_f1 is not known")
+    return TrialScores(
+        scores=after.scores,
+        intervals=after.intervals,
+        n=after.n,
+        trainable_parameters=train.parameters.trainable,
+        validation_macro_f1=train.validation_macro_f1,
+        validation_score=train.validation_score,
+        seconds=train.seconds,
+        resumed_from_step=train.resumed_from_step,
+        steps=train.steps,
+        peak_memory_mib=train.peak_memory_mib,
+        joint=train.joint is not None,
+    )
+
+
+def damaged(run: Run, error: Exception) -> str:
+    """What is said of a run whose files cannot be read."""
+    return f"{run.path}: the run is damaged ({in_words(error)}); delete the folder and run the same command again"
+
+
+def in_words(error: Exception) -> str:
+    """An error's message; of one that is no message for users, with its type."""
+    return str(error) if isinstance(error, LoraftError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,73 @@
+"""Runs trials of a sweep in this process, one after another, or several in one joint pass."""
+
+import gc
+import shutil
+import traceback
+from collections.abc import Sequence
+
+from loraft.evaluation.choosing import Metric
+from loraft.models.adapter import MOVING_INITS
+from loraft.progress import each
+from loraft.runs.atomic_files import write_text
+from loraft.runs.lock import locked
+from loraft.runs.run import Run
+from loraft.runs.study_folders import SweepFolder
+from loraft.studies.sweep import joint_pass
+from loraft.studies.sweep.conclusion import in_words
+from loraft.studies.sweep.shared_backbone import SharedBackbone, key_of
+from loraft.studies.sweep.trials import Trial, run_of
+from loraft.training.pipeline import run_training, start_run
+
+
+def run_trials(
+    waiting: Sequence[Trial], folder: SweepFolder, shared: SharedBackbone, joint: str, *, force: bool, quiet: bool
+) -> dict[str, str]:
+    """Runs the trials; returns the error messages of those that failed, by name."""
+    tell = shared.tell
+    errors: dict[str, str] = {}
+    if force:
+        joint_pass.clear(folder)
+    if joint != "off":
+        joint_pass.train_joint_passes(waiting, folder, shared, forced=joint == "on")
+        shared.check()  # the next trial loads the backbone again if a joint training changed it
+    # Sorted so that each backbone is loaded once; trials of one backbone keep their order.
+    in_order = sorted(waiting, key=lambda t: key_of(t.config, "model", "quant"))
+    for number, trial in enumerate(each(in_order, "trial", note=lambda t: t.name), start=1):
+        tell(f"trial {number} of {len(waiting)}: {trial.name}")
+        error_path = folder.error_path(run_of(trial).name)
+        failure = None
+        try:
+            inputs = shared.inputs(trial.config)
+            fit = None if joint == "off" else joint_pass.trained_in_pass(folder, trial)
+            with locked(run_of(trial).path, force=force):  # `loraft train --resume` could go on with it alone
+                run = start_run(trial.config, force=force, resume=not force)
+                # Figures take longer than a small trial; those of the best one are drawn at the end.
+                result = run_training(run, inputs, fit=fit, resume=not force, quiet=quiet, figures=False)
+        except Exception as error:  # whatever it is, the other trials go on
+            failure, trace = in_words(error), traceback.format_exc()
+            if not trial.config.output.texts:  # a message may quote a sentence: files name the kind of error only
+                tell(failure)
+                failure, trace = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
+            write_text(error_path, trace)
+        # The frozen weights must be bit-identical afterwards; if they are not, the next trial loads them again.
+        if not shared.check() and failure is None and trial.config.lora.init_lora_weights not in MOVING_INITS:
+            failure = "the training changed weights of the frozen backbone, so its scores cannot be reproduced"
+            _undo(run_of(trial))
+        if failure is not None:
+            errors[trial.name] = failure
+            tell(f"{trial.name} failed: {failure}")
+        else:
+            error_path.unlink(missing_ok=True)
+            shared.keep_scores(trial.config, result.before)
+            metric, scores = Metric.of(trial.config), result.after.scores
+            tell(f"{trial.name}: {metric.word} {scores[metric.key]:.4f}, {result.train.seconds:.1f} s")
+    gc.unfreeze()  # frozen by `shared` when it loaded the backbone
+    if not errors:
+        joint_pass.clear(folder)
+    return errors
+
+
+def _undo(run: Run) -> None:
+    """Deletes the results and checkpoints of a run, so that the same command trains it again from the start."""
+    run.results_path.unlink(missing_ok=True)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
