@@ -43,6 +43,10 @@ class StorageError(LoraftError):
     """The operating system refused to read or write: no space, no permission, a folder that is gone."""
 
 
+class OtherProcessError(LoraftError):
+    """Another process of the same training ended, so that this one cannot go on."""
+
+
 class Note(UserWarning):
     """Warning category for what the user asked for and need not act on, such as a row limit that took effect."""
 

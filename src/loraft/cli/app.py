@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from loraft import progress
+from loraft import distributed, progress
 from loraft.cli import (
     audit,
     check,
@@ -44,7 +44,7 @@ from loraft.cli.completion import for_bash
 from loraft.cli.console import own_streams, refuse_wrong_variables, results_stream, tell
 from loraft.cli.help_page import Command, Group
 from loraft.cli.usage import UsageError, usage_message
-from loraft.errors import ConfigError, LoraftError
+from loraft.errors import ConfigError, LoraftError, OtherProcessError
 
 VERSIONS = ("loraft", "torch", "transformers", "peft", "trl", "bitsandbytes")
 
@@ -143,14 +143,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 _flush_stdout()
     except Exception as error:
         told = _told(error, sys.argv[1:] if arguments is None else arguments)
+        if isinstance(error, OtherProcessError) and not distributed.speaks():
+            sys.exit(error.exit_code)
+        if not isinstance(error, OtherProcessError):
+            distributed.wait_for_main()
         if told is None or os.environ.get("LORAFT_DEBUG") == "1":
             raise
         separator = "\n  " if "\n" in str(told) else " "
         # not `say`: a process that is not the first must tell its own mistake as well
+        whose = "" if distributed.is_main_process() else f" rank {distributed.rank()}:"
         if str(told):
-            tell(f"error:{separator}" + str(told).replace("\n", "\n  "))
+            tell(f"error:{whose}{separator}" + str(told).replace("\n", "\n  "))
         for note in getattr(error, "__notes__", []):
             tell(note)
+        distributed.error_told()
         sys.exit(told.exit_code)
     sys.exit(code or 0)
 

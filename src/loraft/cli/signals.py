@@ -37,8 +37,10 @@ def caught() -> Iterator[None]:
         yield
     except (KeyboardInterrupt, Interrupted) as error:
         cause = error.__cause__ if isinstance(error, Interrupted) else error
-        if distributed.is_main_process():
-            print("; ".join(["interrupted", *getattr(cause, "__notes__", [])]), file=sys.stderr, flush=True)
+        if distributed.speaks():
+            lost = distributed.lost()
+            why = "interrupted" if lost is None else f"error: {lost} has ended, and with it all others"
+            print("; ".join([why, *getattr(cause, "__notes__", [])]), file=sys.stderr, flush=True)
         number = cause.args[0] if isinstance(cause, KeyboardInterrupt) and cause.args else signal.SIGINT
         sys.exit(128 + int(number))
     finally:

@@ -20,12 +20,14 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from loraft import distributed
 from loraft.engine import ranged_rows
 from loraft.engine.answers import Answers, answers_of, score_reader
 from loraft.engine.architecture import UNLIMITED, longest_fast_row
 from loraft.engine.layout import common_prefix
 from loraft.engine.row_batches import KeptPrefix, read_rows
 from loraft.errors import BackboneError
+from loraft.progress import rows_scored
 
 
 def answer_tokens(completions_K: Sequence[Sequence[int]], unscored: int = 1) -> list[list[int]]:
@@ -53,7 +55,8 @@ def score(
 ) -> np.ndarray:
     """Returns each label's score after each prompt, in nats: (N, K), float64; with `given_K` (N, 2 K).
 
-    The score is the log-probability of the answer's tokens after those that all answers share.
+    The score is the log-probability of the answer's tokens after those that all answers share. Processes that work
+    together (`distributed.together`) score a share of the rows each, and get the scores of all.
 
     Args:
         model: a causal language model (or a PeftModel) in evaluation mode.
@@ -68,7 +71,15 @@ def score(
     Raises:
         BackboneError: if a score is not a number, as after a training that diverged, or over damaged weights.
     """
-    return start(model, prompts, completions_K, unscored=unscored, batch_tokens=batch_tokens, given_K=given_K)()
+    shared, needed = _needed(completions_K, unscored, given_K)
+
+    def of_share(rows: Sequence[Sequence[int]]) -> np.ndarray:
+        log_probs_NK: np.ndarray = _started(model, rows, shared, needed, batch_tokens)()[0]
+        rows_scored(len(prompts) - len(rows))  # by the other processes
+        return log_probs_NK
+
+    found = distributed.shared_out(prompts, of_share)
+    return _checked(model, np.asarray(found).reshape(len(prompts), len(needed.steps_K)))
 
 
 def start(
@@ -95,20 +106,24 @@ def start(
     fetch = _started(model, prompts, *_needed(completions_K, unscored, given_K), batch_tokens, kept=kept)
 
     def finished() -> np.ndarray:
-        log_probs_NK: np.ndarray = fetch()[0]
-        if np.isnan(log_probs_NK).any():
-            without = int(np.isnan(log_probs_NK).any(axis=1).sum())
-            # An adapter is peft's, or hooks on layers (`models.lora_hooks`).
-            adapted = hasattr(model, "peft_config") or any(layer._forward_hooks for layer in model.modules())
-            cause = "weights of the backbone are NaN or infinite: get its files again"
-            if adapted:
-                cause = "the adapter's training diverged: repeat it with a lower train.learning_rate"
-            if model.dtype == torch.float16:
-                cause += "; or fp16, which holds numbers up to 65,504, overflows: --set model.dtype=fp32"
-            raise BackboneError(f"scoring: {without} of {len(prompts)} rows have no score (got NaN); probably {cause}")
-        return log_probs_NK
+        return _checked(model, fetch()[0])
 
     return finished
+
+
+def _checked(model: PreTrainedModel, log_probs_NK: np.ndarray) -> np.ndarray:
+    """Returns the scores of all rows; raises `BackboneError` if one is not a number."""
+    if np.isnan(log_probs_NK).any():
+        without = int(np.isnan(log_probs_NK).any(axis=1).sum())
+        # An adapter is peft's, or hooks on layers (`models.lora_hooks`).
+        adapted = hasattr(model, "peft_config") or any(layer._forward_hooks for layer in model.modules())
+        cause = "weights of the backbone are NaN or infinite: get its files again"
+        if adapted:
+            cause = "the adapter's training diverged: repeat it with a lower train.learning_rate"
+        if model.dtype == torch.float16:
+            cause += "; or fp16, which holds numbers up to 65,504, overflows: --set model.dtype=fp32"
+        raise BackboneError(f"scoring: {without} of {len(log_probs_NK)} rows have no score (got NaN); probably {cause}")
+    return log_probs_NK
 
 
 def score_adapters(

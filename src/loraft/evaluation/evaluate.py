@@ -4,12 +4,14 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from transformers import PreTrainedModel
 
+from loraft import distributed
 from loraft.config.schema import Config
 from loraft.data.dataset import Split, load_data, warn_of_notes
 from loraft.display.tabled import Tabled
@@ -206,14 +208,15 @@ def _judged(
         probs_NK = calibration.probabilities(log_probs_NK)
         predictions_N = probs_NK.argmax(axis=1)
     else:
-        made = decoding.generate(
+        generated = partial(
+            decoding.generate,
             model,
-            ids,
-            encoder.completions_K,
+            completions_K=encoder.completions_K,
             pad=encoder.tokenizer.pad_token_id,
             max_new_tokens=config.eval.max_new_tokens,
             batch_tokens=batch_tokens,
         )
+        made = distributed.shared_out(ids, generated)
         read = encoder.read(made)
         answers = [text for text, _ in read]
         predictions_N = np.array([-1 if label is None else label for _, label in read])

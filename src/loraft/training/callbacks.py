@@ -13,6 +13,7 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from loraft import distributed
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.progress import Stage
 
@@ -85,9 +86,11 @@ class TrainingClock(TrainerCallback, ExportableState):
 
     Args:
         checkpoint: that this process resumes from; None for a new training.
+        rows_a_step: of all processes, which a checkpoint holds too.
     """
 
-    def __init__(self, checkpoint: Path | None) -> None:
+    def __init__(self, checkpoint: Path | None, rows_a_step: int | None = None) -> None:
+        self.rows_a_step = rows_a_step
         self.tokens_seen: Callable[[], int] = lambda: 0  # tokens that went through the model in this process
         self._started: float | None = None
         self._before: dict[str, Any] = {"seconds": 0.0, "tokens": 0}
@@ -107,7 +110,7 @@ class TrainingClock(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         """What the trainer writes into a checkpoint."""
-        return {"args": {}, "attributes": {"seconds": self.seconds(), "tokens": self.tokens()}}
+        return {"args": {}, "attributes": {"seconds": self.seconds(), "tokens": self.tokens(), "rows": self.rows_a_step}}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Starts the clock."""
@@ -145,7 +148,8 @@ class SaveOnInterrupt(TrainerCallback):
     The exception holds the signal's number.
 
     Use it both as a callback of the trainer and as the context in which the trainer trains. Outside the main thread,
-    where Python takes no signals, it does nothing.
+    where Python takes no signals, it does nothing. Several processes save after the same step, also where the signal
+    came to one of them; a launcher sends them a signal that they got already, so the second one does nothing.
     """
 
     def __init__(self) -> None:
@@ -166,6 +170,7 @@ class SaveOnInterrupt(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Asks for a checkpoint once a signal has come."""
+        self.asked = distributed.largest(self.asked or 0) or None
         if self.asked:
             control.should_save = True
 
@@ -175,15 +180,14 @@ class SaveOnInterrupt(TrainerCallback):
             control.should_training_stop = True
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self.asked:
+        alone = not distributed.is_distributed()
+        if (self.asked and alone) or distributed.lost() is not None:  # no step ends without the other process
             self._restore()
             raise KeyboardInterrupt(number)
+        if not self.asked and distributed.speaks():
+            again = "; press Ctrl-C again to stop at once" if alone else ""
+            print(f"interrupted: finishing and saving this step{again}", file=sys.stderr, flush=True)
         self.asked = number
-        print(
-            "interrupted: finishing and saving this step; press Ctrl-C again to stop at once",
-            file=sys.stderr,
-            flush=True,
-        )
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

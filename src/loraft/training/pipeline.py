@@ -18,7 +18,7 @@ from loraft.config.trackers import refuse_missing_trackers
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, training_splits, warn_of_notes
 from loraft.display.progress import shown
-from loraft.distributed import is_main_process
+from loraft.distributed import from_main, is_main_process
 from loraft.errors import spared
 from loraft.evaluation import advice
 from loraft.evaluation.choosing import Metric
@@ -31,6 +31,7 @@ from loraft.evaluation.validation import fitted
 from loraft.models import manifest
 from loraft.models.adapter import add_adapter, coverage, parameter_counts, remove_adapter
 from loraft.models.calibration import NONE
+from loraft.models.device import pick_device
 from loraft.models.encoder import Encoder
 from loraft.models.load import build
 from loraft.models.prompts import warn_of_cuts
@@ -52,6 +53,7 @@ from loraft.training.measured import Measured
 from loraft.training.model_card import CARD_FILE, model_card
 from loraft.training.out_of_memory import train_halving
 from loraft.training.outcome import with_baselines_and_warnings
+from loraft.training.processes import free_keys, rows_a_step, together
 from loraft.training.results import ParameterCounts, RunResult, TrainReport, earlier_scores
 from loraft.training.starting_point import StartingPoint, starting_point
 from loraft.training.trackers import Trackers
@@ -125,7 +127,8 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
         warnings.warn(sentence, stacklevel=2)
     if is_main_process():
         run_of(config).check(force=force, resume=resume)
-    with locked(run_of(config).path, force=force), shown(quiet=quiet):
+    on_cpu = pick_device(config.model.device).type == "cpu"
+    with together(run_of(config), on_cpu=on_cpu), locked(run_of(config).path, force=force), shown(quiet=quiet):
         encoder, base = build(config)  # what cannot be loaded is told before anything in the folder changes
         run = start_run(config, force=force, resume=resume)
         inputs = TrainingInputs(config, splits, encoder, base, start=start, warnings=known)
@@ -183,7 +186,8 @@ def _train_and_judge(
     fingerprints = {name: split.fingerprint for name, split in splits.items()}
     if resume and run.config_path.exists():
         hint = f"{run.how_to_resume} continues it as it was begun, --force begins again"
-        check_same_config(run.config_path, config, free=(*OUTPUT_KEYS, *STUDY_SECTIONS), hint=hint)
+        free = (*OUTPUT_KEYS, *STUDY_SECTIONS, *free_keys(run, config))
+        check_same_config(run.config_path, config, free=free, hint=hint)
         hint = "put its data back as they were to go on, or --force begins again"
         check_same_rows(run.rows_path, fingerprints, hint=hint)
     write_text(run.config_path, dump_config(config))
@@ -195,7 +199,7 @@ def _train_and_judge(
     test = splits["test"]
     prompts = encoder.encode(test.texts)
     warn_of_cuts(prompts, test.name)
-    before = inputs.baseline or (earlier_scores(run) if resume else None)
+    before = from_main(inputs.baseline or (earlier_scores(run) if resume else None))
     if inputs.start is not None:
         inputs.start.begin(run, config, encoder, base, splits, resume=resume)
     elif before is None:
@@ -273,10 +277,10 @@ def fit_adapter(
     progress = ProgressCallback(append_log, metric=data.metric)
     interrupt = SaveOnInterrupt()
     again = Run(run.checkpoints.parent).how_to_begin_again
-    checkpoint = newest_checkpoint(run.checkpoints, again) if resume else None
+    checkpoint = from_main(newest_checkpoint(run.checkpoints, again) if resume and is_main_process() else None)
     if is_main_process():
         delete_later(run.checkpoints, checkpoint)
-    clock = TrainingClock(checkpoint)
+    clock = TrainingClock(checkpoint, rows_a_step(config))
 
     def build_trainer(at_most: int | None = None) -> LabelTrainer:
         trainer = LabelTrainer.build(

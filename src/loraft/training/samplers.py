@@ -62,6 +62,6 @@ def sampler_of(section: TrainConfig, rows: Sequence[TrainingRow], args: Training
     if section.sampling == "balanced":
         return BalancedSampler(np.fromiter((row.label for row in rows), np.int64), args.seed)
     if section.sampling == "by_length":
-        window = args.train_batch_size * args.gradient_accumulation_steps
+        window = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         return LengthSampler([len(row.input_ids) for row in rows], window, args.seed)
     return None

@@ -7,7 +7,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from accelerate.utils import AutocastKwargs
-from datasets import Dataset
 from peft import PeftModel
 from torch.utils.data import Sampler
 from transformers import EarlyStoppingCallback, TrainerCallback
@@ -24,6 +23,7 @@ from loraft.training.arguments import fitted_batches, sft_config
 from loraft.training.batch_method import choose_method, enabled, suits_static_steps
 from loraft.training.captured_step import CapturedStep, GraphRunner, drop_copies, weight_copies
 from loraft.training.dataset import TrainingData
+from loraft.training.even_batches import FILLER, EvenTrainer, indices_of, rows_at
 from loraft.training.finite_loss import FiniteLoss
 from loraft.training.first_batch_check import CHECKED_ROWS, check_first_batch
 from loraft.training.flat_adamw import FlatAdamW
@@ -31,10 +31,9 @@ from loraft.training.joint_adapters import JointAdapters
 from loraft.training.learning_rate import learning_rate
 from loraft.training.mode_switches import cheap_mode_switches
 from loraft.training.samplers import sampler_of
-from loraft.training.whole_checkpoints import CheckpointedTrainer
 
 
-class LabelTrainer(CheckpointedTrainer):
+class LabelTrainer(EvenTrainer):
     """SFTTrainer with a shared prompt prefix, a loss on the answer alone, and evaluation by scores of the labels.
 
     Args:
@@ -49,9 +48,8 @@ class LabelTrainer(CheckpointedTrainer):
         self.data = data
         self.section = section
         self.adapters = None if joint is None else list(joint.names)  # None: the active one alone
-        self.tokens_seen = 0
         # `row` is an index into `data.rows` for `_collate`: nobody reads token ids from the data set.
-        dataset = Dataset.from_dict({"row": np.arange(len(data.rows))})
+        dataset = indices_of(data.rows)
         super().__init__(*args, data_collator=self._collate, train_dataset=dataset, eval_dataset=dataset, **kwargs)
         if self.args.fp16:
             # The weights are fp16 already, and the engine casts what has to be fp32: no autocast on top of that.
@@ -175,8 +173,9 @@ class LabelTrainer(CheckpointedTrainer):
         return torch.nn.utils.clip_grad_norm_(self._trained, self.args.max_grad_norm)
 
     def _collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor] | StaticBatch:
-        rows = [self.data.rows[item["row"]] for item in items]
-        self._finite.collated([item["row"] for item in items])
+        indices = [item["row"] for item in items]
+        rows = rows_at(indices, self.data.rows)
+        self._finite.collated([n for n in indices if n != FILLER])
         longest = max(len(row.input_ids) for row in rows)
         # The mask of a packed row has no sliding window, so rows are packed only where each fits into the window.
         if self.shared_prefix and longest <= self._longest_packed:
@@ -258,11 +257,12 @@ class LabelTrainer(CheckpointedTrainer):
         whole accumulation window. With several adapters, their sum; the gradient of each adapter's weights is that of
         its own share.
         """
-        if "segments" in inputs and not self._checked:
+        if "segments" in inputs and not self._checked and inputs["weights"].any():
             self._check_first_batch(rows_of(inputs), inputs)
         if "segments" in inputs and not self.shared_prefix:  # packed by the data loader before the check
             inputs = unpack(inputs, self.processing_class.pad_token_id)
-        self.tokens_seen += inputs["input_ids"].numel()
+        if self.args.world_size == 1:  # else counted with the answer tokens
+            self.tokens_seen += inputs["input_ids"].numel()
         count = num_items_in_batch if num_items_in_batch is not None else len(inputs["weights"])
         parts = [inputs]
         if "segments" not in inputs and self._rope_limit < UNLIMITED:
@@ -323,4 +323,4 @@ class LabelTrainer(CheckpointedTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         chosen = sampler_of(self.section, self.data.rows, self.args)
-        return super()._get_train_sampler(train_dataset) if chosen is None else chosen
+        return super()._get_train_sampler(range(len(self.data.rows))) if chosen is None else chosen

@@ -151,8 +151,8 @@ def damage_of(folder: Path, needed: Collection[str], *, only: bool = True) -> st
 
 def _obstacle(checkpoint: Path, *, with_best: bool) -> str | None:
     """Why a training cannot go on from a checkpoint to the same result; None if it can."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    random = ["rng_state.pth"] if processes == 1 else [f"rng_state_{process}.pth" for process in range(processes)]
+    # Each process wrote one; where others go on, they draw dropout anew. Hashes name all that there were.
+    random = sorted(path.name for path in checkpoint.glob("rng_state*.pth")) or ["rng_state.pth"]
     needed = (*WEIGHTS, "optimizer.pt", "scheduler.pt", STATE_FILE, *random)
     if (damage := damage_of(checkpoint, needed, only=False)) is not None:
         return damage
