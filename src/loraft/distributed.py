@@ -87,14 +87,12 @@ def together(*, on_cpu: bool) -> Iterator[None]:
     exchange = dist.new_group(backend="gloo")  # of the CPUs: an exchange does not wait for a card
     me = (rank(), socket.gethostname(), os.getpid())
     _group = _Group(tuple(Member(*one) for one in _all_of(me, exchange)), exchange)
-    try:
-        yield
-        dist.destroy_process_group()  # after an error another process may never come here
-    finally:
-        _group = None
+    yield
+    _group = None  # after an error it says which process has ended
+    dist.destroy_process_group()  # waits for the others, which after an error may never come here
 
 
-def shared_out(rows: Sequence[Any], work: Callable[[Sequence[Any]], Sequence[Any]]) -> Sequence[Any]:
+def shared_out(rows: Sequence[Any], work: Callable[[Any], Any]) -> Any:
     """Returns what `work` makes of each row, in the rows' order; each process works on every n-th row.
 
     All processes must call this, with the same rows, and each gets all results. Where the processes share the weights
@@ -102,7 +100,7 @@ def shared_out(rows: Sequence[Any], work: Callable[[Sequence[Any]], Sequence[Any
 
     Args:
         rows: N of them; a process may get none.
-        work: returns one result for each row that it is given, which can be pickled.
+        work: returns a sequence with one result for each row that it is given, which can be pickled.
     """
     if _group is None or is_sharded():
         return work(rows)
@@ -119,7 +117,8 @@ def from_main(value: Value) -> Value:
 
 def sums(*numbers: int) -> list[int]:
     """Each number's sum over the processes."""
-    return list(numbers) if _group is None else [sum(of_all) for of_all in zip(*_all_of(numbers, _group.exchange))]
+    of_all = [numbers] if _group is None else _all_of(numbers, _group.exchange)
+    return [sum(column) for column in zip(*of_all, strict=True)]
 
 
 def largest(number: int) -> int:

@@ -143,15 +143,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 _flush_stdout()
     except Exception as error:
         told = _told(error, sys.argv[1:] if arguments is None else arguments)
-        if isinstance(error, OtherProcessError) and not distributed.speaks():
-            sys.exit(error.exit_code)
-        if not isinstance(error, OtherProcessError):
+        of_another = isinstance(error, OtherProcessError)
+        if of_another and not distributed.speaks():
+            sys.exit(1)
+        if not of_another:
             distributed.wait_for_main()
         if told is None or os.environ.get("LORAFT_DEBUG") == "1":
             raise
         separator = "\n  " if "\n" in str(told) else " "
         # not `say`: a process that is not the first must tell its own mistake as well
-        whose = "" if distributed.is_main_process() else f" rank {distributed.rank()}:"
+        whose = "" if of_another or distributed.is_main_process() else f" rank {distributed.rank()}:"
         if str(told):
             tell(f"error:{whose}{separator}" + str(told).replace("\n", "\n  "))
         for note in getattr(error, "__notes__", []):

@@ -160,6 +160,7 @@ def start_command(
     if not distributed.is_main_process():  # each process prints its errors; results and warnings are printed once
         _stdout = io.StringIO()
         warnings.filterwarnings("ignore")
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # as below
     quantised = f" ({config.quant.method})" if config.quant.method != "none" else ""
     with_adapter = f", adapter {adapter}" if adapter is not None else ""
     say(f"backbone {config.model.label}{quantised}{with_adapter}, data {source or config.data.source}")

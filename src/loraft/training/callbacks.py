@@ -110,7 +110,10 @@ class TrainingClock(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         """What the trainer writes into a checkpoint."""
-        return {"args": {}, "attributes": {"seconds": self.seconds(), "tokens": self.tokens(), "rows": self.rows_a_step}}
+        return {
+            "args": {},
+            "attributes": {"seconds": self.seconds(), "tokens": self.tokens(), "rows": self.rows_a_step},
+        }
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Starts the clock."""
