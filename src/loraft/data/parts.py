@@ -87,8 +87,8 @@ def part_rows(
         yield item
     if part.rows not in (None, count):
         raise DataError(
-            f"{path}: has changed (got {count:,} rows after row {part.first:,}, not {part.rows:,}); leave the file as it"
-            " is until the end"
+            f"{path}: has changed (got {count:,} rows after row {part.first:,}, not {part.rows:,}); leave the file as"
+            " it is until the end"
         )
 
 
