@@ -4,17 +4,20 @@ A Parquet file is cut between any two rows, and CSV, TSV and JSON lines in UTF-8
 part each: compressed ones, arrays, Excel files, lines, and text in another encoding.
 """
 
+import glob
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from loraft.config.names import show
 from loraft.data.columns import CUT, LONGEST
 from loraft.data.formats import is_blank, parquet_rows
-from loraft.data.readers import Format, input_rows, lines_of, suffix_of, text_rows
+from loraft.data.readers import SUFFIXES, Format, input_rows, lines_of, suffix_of, text_rows
 from loraft.data.records import BadRow, FileSettings, Row
-from loraft.errors import DataError
+from loraft.errors import ConfigError, DataError, listed
 
 MOST_BYTES = 2**26  # of a part in the file, where its rows are long: bounds a worker's memory
 CUTTABLE = ("jsonl", "csv", "tsv")
@@ -43,6 +46,37 @@ class Part:
     start: int = 0
     stop: int = 0
     head: int = 0
+
+
+def input_files(given: Path) -> list[Path]:
+    """The files that a path, a folder or a pattern names, in order; hidden ones and those that begin with _ are none.
+
+    Raises:
+        ConfigError: nothing is there, or they are of several formats.
+    """
+    if given.is_dir():
+        inside = [one for one in sorted(given.iterdir()) if one.is_file() and one.name[0] not in "._"]
+        found = [one for one in inside if suffix_of(one) in SUFFIXES]
+        what = "no files to read in the folder"
+    elif is_pattern(given):
+        found = [one for one in map(Path, sorted(glob.glob(str(given), recursive=True))) if one.is_file()]
+        what = "nothing matches"
+    else:
+        found, what = [given] if given.is_file() else [], "no such file"
+    if not found:
+        raise ConfigError(f"--input: {what} (got {show(str(given))}); give a file, a folder or a pattern in quotes")
+    suffixes = sorted({suffix_of(one).removesuffix(".gz") for one in found})
+    if len(suffixes) > 1:
+        raise ConfigError(
+            f"--input: files of several formats (got {listed(one or 'no suffix' for one in suffixes)}); predict one"
+            " after the other, such as --input 'data/*.parquet'"
+        )
+    return [Path(os.path.abspath(one)) for one in found]
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path is a pattern of several, and not the name of a file."""
+    return any(letter in str(path) for letter in "*?[") and not os.path.exists(path)
 
 
 def parts_of(path: Path, format: Format, text_column: str, settings: FileSettings, most: int) -> list[Part]:
