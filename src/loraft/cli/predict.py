@@ -108,7 +108,6 @@ def predict(
     Examples:
         loraft predict "thầy giảng rất dễ hiểu" --json
         loraft predict --input rows.csv --output-file labels.csv
-        loraft predict --engine ray --input 'data/*.parquet' --output-file out/
     """
     from loraft.config.diagnostics import checked
     from loraft.evaluation import priors
