@@ -25,7 +25,8 @@ from loraft.cli.predict import WAIT
 from loraft.config.resolve import resolve
 from loraft.data.records import BadRow, Example
 from loraft.errors import DataError, Note
-from loraft.evaluation.predict import Prediction, Progress
+from loraft.evaluation.predict import Prediction
+from loraft.evaluation.shift import Progress
 from loraft.progress import installed
 from loraft.runs.validation_scores import ValidationScores, write
 

@@ -17,7 +17,8 @@ from helpers.command_line import Says, finished
 from loraft.cli.app import main
 from loraft.data.records import BadRow, Example
 from loraft.errors import Note
-from loraft.evaluation.predict import Prediction, Progress
+from loraft.evaluation.predict import Prediction
+from loraft.evaluation.shift import Progress
 
 SENTENCES = "\n".join(f"câu {row} hay" for row in range(20))
 

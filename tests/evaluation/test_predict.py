@@ -20,7 +20,8 @@ from loraft.engine.probabilities import to_probs
 from loraft.errors import ConfigError, Note, RunError
 from loraft.evaluation import predict as module
 from loraft.evaluation import scored_rows
-from loraft.evaluation.predict import Prediction, Progress, predict
+from loraft.evaluation.predict import Prediction, predict
+from loraft.evaluation.shift import Progress
 from loraft.models.calibration import Calibration
 from loraft.models.load import load_run
 from loraft.runs.bundle import config_of

@@ -15,7 +15,8 @@ from loraft.data.stream import sample
 from loraft.engine.probabilities import to_probs
 from loraft.errors import ConfigError, Note, RunError
 from loraft.evaluation import priors, scored_rows
-from loraft.evaluation.predict import Prediction, Progress, predict
+from loraft.evaluation.predict import Prediction, predict
+from loraft.evaluation.shift import Progress
 from loraft.evaluation.validated import Validated
 from loraft.models import manifest
 from loraft.runs import validation_scores

@@ -12,7 +12,8 @@ from loraft.config.yaml_io import dump_config
 from loraft.data.records import BadRow, Example
 from loraft.evaluation.classification_report import EvaluationReport, classification_report
 from loraft.evaluation.evaluate import Evaluation
-from loraft.evaluation.predict import Prediction, Progress
+from loraft.evaluation.predict import Prediction
+from loraft.evaluation.shift import Progress
 from loraft.runs.predictions import PredictedRow
 from loraft.training.results import ParameterCounts, RunResult, TrainReport
 

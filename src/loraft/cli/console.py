@@ -48,6 +48,31 @@ def own_streams() -> Iterator[None]:
             (sys.stdin, sys.stdout, sys.stderr), _stdout = given, None
 
 
+@contextmanager
+def python_alone_on_stderr() -> Iterator[None]:
+    """Drops what libraries in C++ print on stderr; messages of Python still reach it."""
+    given = sys.stderr
+    try:
+        plain = given.fileno() == 2
+    except (OSError, ValueError):  # no file at all
+        plain = False
+    if not plain:
+        yield
+        return
+    given.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    sys.stderr = os.fdopen(os.dup(kept), "w", encoding=given.encoding, errors=given.errors, buffering=1)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.close()
+        os.dup2(kept, 2)
+        sys.stderr = given
+        os.close(kept)
+        os.close(nowhere)
+
+
 def results_stream() -> TextIO:
     """Where a command prints its results, also while libraries work."""
     return _stdout or sys.stdout
@@ -135,6 +160,7 @@ def start_command(
     source: str | None = None,
     several: bool = False,
     prints: bool = False,
+    one_gpu: bool = True,
 ) -> None:
     """Prints which backbone and data will be loaded, and sets up what stderr shows while the command works.
 
@@ -146,6 +172,7 @@ def start_command(
         several: whether the command may run in several processes.
         prints: whether it prints results while it works. A pipe that they go into may end at the terminal, where they
             would break bars.
+        one_gpu: it computes here. A cluster that it starts on this machine has all GPUs.
 
     Raises:
         LoraftError: it runs in several processes and must not.
@@ -165,7 +192,7 @@ def start_command(
     with_adapter = f", adapter {adapter}" if adapter is not None else ""
     say(f"backbone {config.model.label}{quantised}{with_adapter}, data {source or config.data.source}")
     _move_caches()
-    if not distributed.is_distributed():
+    if one_gpu and not distributed.is_distributed():
         # TRL refuses several GPUs in one process, and one is what a run needs.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     if not verbose and distributed.is_main_process():

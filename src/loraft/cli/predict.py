@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -16,6 +16,17 @@ from loraft.cli.console import results_on_screen, results_stream, say, start_com
 from loraft.cli.finished_run import refuse_several, run_or_adapter
 from loraft.cli.inputs import InputFile, InputFormat, Sentences, TextColumn, file_settings, given_rows, number_of_rows
 from loraft.cli.options import Adapter, ConfigFlags, Raw, RunName, Verbose, choice, uncalibrated, with_config_flags
+from loraft.cli.predict_ray import (
+    Address,
+    Engine,
+    GpusPerWorker,
+    OutputFormat,
+    ShardRows,
+    Workers,
+    predict_on_ray,
+    refuse_others,
+    say_counts,
+)
 from loraft.config.names import show
 from loraft.data.columns import TOO_LONG
 from loraft.data.readers import Format, input_rows, unlabelled
@@ -80,6 +91,12 @@ def predict(
     ] = None,
     raw: Raw = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a row, with probabilities.")] = False,
+    engine: Engine = "local",
+    address: Address = None,
+    workers: Workers = None,
+    gpus_per_worker: GpusPerWorker = None,
+    shard_rows: ShardRows = None,
+    output_format: OutputFormat = None,
     verbose: Verbose = False,
 ) -> None:
     """Print the label of each sentence, or write a file.
@@ -94,7 +111,7 @@ def predict(
     """
     from loraft.config.diagnostics import checked
     from loraft.evaluation import priors
-    from loraft.evaluation.output_file import check_output, write_predictions
+    from loraft.evaluation.output_file import check_output, without_text, write_predictions
     from loraft.evaluation.partial_file import PartialFile, origin_of, partial_path
     from loraft.runs.atomic_files import to_json
     from loraft.runs.lock import locked_file
@@ -110,14 +127,17 @@ def predict(
         raise ConfigError("--prior estimate: reads the rows twice (got stdin or a pipe); give --input FILE, or shares")
     shares = None if prior in (None, "estimate") else priors.parsed(str(prior))
     priors.refuse_void(prior is not None, coverage, sets_by == "label", max_error)
+    of_ray = {"--address": address, "--workers": workers, "--gpus-per-worker": gpus_per_worker is not None}
+    of_ray |= {"--shard-rows": shard_rows, "--output-format": output_format}
+    refuse_others(engine, file, of_ray, {"--json": json, "--prior estimate": prior == "estimate", "sentences": texts})
     if json and output_file is not None:
         raise ConfigError(f"--json and --output-file: two forms of the result (got {output_file}); give one of them")
     again = file is not None and os.path.isfile(file)  # a pipe cannot be read a second time
-    if resume and (output_file is None or not again):
+    if resume and (output_file is None or not (again or engine == "ray")):
         raise ConfigError(
             f"--resume: goes on with a file (got --output-file {output_file}, --input {file}); give the files of both"
         )
-    if output_file is not None:
+    if output_file is not None and engine == "local":
         check_output(output_file, file, force=force)
         if resume and output_file.exists() and not partial_path(output_file).exists():
             say(f"{output_file} is finished already (not compared with the input); delete it to predict again")
@@ -133,10 +153,20 @@ def predict(
     )
     header: list[str] = []
     settings = file_settings(resolved.data, given.sets or ())
+    decisions: dict[str, Any] = {} if coverage is None else {"sets": coverage, "sets_by_label": sets_by == "label"}
+    made = Run.open(path).adapter if path is not None else cast(Path, adapter)
+    if engine == "ray":
+        decisions |= {} if shares is None else {"prior": shares}
+        predict_on_ray(
+            context, resolved, path, made, address=address, workers=workers, gpus=gpus_per_worker,
+            shard_rows=shard_rows, file=file, format=format, text_column=text_column, settings=settings,
+            output=output_file, output_format=output_format, min_confidence=min_confidence, max_error=max_error,
+            decisions=decisions, resume=resume, force=force, verbose=verbose,
+        )  # fmt: skip
+        return
     rows, source = given_rows("predict", texts or [], file, format, text_column, settings, header)
     start_command(resolved, verbose, adapter=path or adapter, source=source, prints=output_file is None)
-    made = adapter if path is None else Run.open(path).adapter
-    if max_error is not None and made is not None:
+    if max_error is not None:
         from loraft.evaluation.guarantee import least_confidence
 
         min_confidence = least_confidence(made, resolved, min_confidence, max_error)
@@ -144,7 +174,7 @@ def predict(
     if output_file is not None:
         context.with_resource(locked_file(partial_path(output_file)))  # until the command ends
         origin = None
-        if file is not None and made is not None and again:
+        if file is not None and again:
             options = {"format": format, "text column": text_column, "min_confidence": min_confidence}
             asked: dict[str, Any] = {"--sets": coverage, "--sets-by": coverage and sets_by, "--prior": shares or prior}
             options |= {flag: value for flag, value in asked.items() if value is not None}
@@ -152,6 +182,7 @@ def predict(
         partial = PartialFile(output_file, origin, resume=resume)
 
     from loraft.evaluation import predict as prediction
+    from loraft.evaluation.shift import Progress
 
     waiting: deque[dict[str, Any]] = deque()  # the columns, kept where they cannot be read again, of rows in work
 
@@ -168,8 +199,7 @@ def predict(
             yield unlabelled(item, text_column)
 
     bad = labelled = count = 0
-    progress: dict[str, Any] = {} if partial is None else {"progress": prediction.Progress(**partial.state)}
-    decisions: dict[str, Any] = {} if coverage is None else {"sets": coverage, "sets_by_label": sets_by == "label"}
+    progress: dict[str, Any] = {} if partial is None else {"progress": Progress(**partial.state)}
     decisions |= {} if prior is None else {"prior": once_more() if shares is None else shares}
     wait = WAIT if source == "stdin" else None
     screen = output_file is None and results_on_screen()
@@ -207,8 +237,7 @@ def predict(
 
             def written() -> Iterator["PredictedInput"]:
                 for one in done.read(read_again):
-                    numbered = {"row": one.prediction.row, **_without(one.columns, text_column)}
-                    yield one if resolved.output.texts else replace(one, columns=numbered)
+                    yield one if resolved.output.texts else without_text(one, text_column)
 
             write_predictions(
                 output_file, written, file,
@@ -217,12 +246,7 @@ def predict(
                 sets=coverage is not None,
             )  # fmt: skip
             say(f"{partial.rows} {'row' if partial.rows == 1 else 'rows'} in {output_file}")
-    if max_error is not None and count > bad:
-        share = labelled / (count - bad)
-        say(f"{labelled:,} of {count - bad:,} rows have a label ({share:.1%}), the others are undecided (--max-error)")
-    if bad:
-        say(f"{bad} {'row' if bad == 1 else 'rows'} could not be read")
-        raise typer.Exit(1)
+    say_counts(count, bad, labelled, max_error)
 
 
 def _without(columns: Mapping[str, Any], text_column: str) -> dict[str, Any]:

@@ -224,8 +224,10 @@ def _refuse_repeated(names: Sequence[str], where: str) -> None:
         raise DataError(f"{where}: column names repeat (got {listed(twice)} more than once); rename one")
 
 
-def parquet_rows(path: Path, required: Sequence[str], seen: list[str] | None = None) -> Iterator[Row | BadRow]:
-    """The rows of a Parquet file, read in batches; its columns are added to `seen`.
+def parquet_rows(
+    path: Path, required: Sequence[str], seen: list[str] | None = None, start: int = 0, stop: int | None = None
+) -> Iterator[Row | BadRow]:
+    """The rows of a Parquet file from `start` up to `stop`, read in batches; its columns are added to `seen`.
 
     A cell that Python has no value for makes a row bad where its column is required. In other columns it is null, which
     one note tells at the end.
@@ -239,14 +241,28 @@ def parquet_rows(path: Path, required: Sequence[str], seen: list[str] | None = N
         _refuse_repeated(names, str(path))
         if seen is not None:
             seen += names
-        batches = (batch.rename_columns(names) for batch in file.iter_batches(batch_size=PARQUET_BATCH))
+        batches = (batch.rename_columns(names) for batch in _batches(file, start, stop))
         lost: dict[str, list[str]] = {}
         every = (columns for batch in batches for columns in _columns(batch, required, lost))
-        for row, columns in enumerate(every, start=1):
+        for row, columns in enumerate(every, start=start + 1):
             yield BadRow(row, columns) if isinstance(columns, str) else Row(row, columns)
     for name, why in lost.items():
         number = f"{len(why):,} {'cell' if len(why) == 1 else 'cells'}"
         warnings.warn(f"{path}: column {name!r}: {number} cannot be read ({why[0]}); taken as null", Note, stacklevel=1)
+
+
+def _batches(file: Any, start: int, stop: int | None) -> Iterator[Any]:
+    """The batches of some rows of a Parquet file; row groups that hold none of them are not read."""
+    ends = list(itertools.accumulate(file.metadata.row_group(at).num_rows for at in range(file.num_row_groups)))
+    stop = file.metadata.num_rows if stop is None else stop
+    begins = [0, *ends][:-1]
+    chosen = [at for at, (begin, end) in enumerate(zip(begins, ends, strict=True)) if begin < stop and end > start]
+    first = begins[chosen[0]] if chosen else 0  # row of the next batch
+    for batch in file.iter_batches(batch_size=PARQUET_BATCH, row_groups=chosen) if chosen else ():
+        begin, end = max(0, start - first), min(batch.num_rows, stop - first)
+        first += batch.num_rows
+        if begin < end:
+            yield batch.slice(begin, end - begin)
 
 
 def _columns(batch: Any, required: Sequence[str], lost: dict[str, list[str]]) -> Iterable[dict[str, Any] | str]:

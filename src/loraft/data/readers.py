@@ -128,7 +128,7 @@ def input_rows(
     if format == "text":
         yield _whole(source, 1, text_column, "stdin")
     else:
-        yield from _text_rows(_lines(source), format, getattr(source, "name", "stdin"), required, settings, header)
+        yield from text_rows(lines_of(source), format, getattr(source, "name", "stdin"), required, settings, header)
 
 
 def count_rows(path: Path, format: str, settings: FileSettings) -> int | None:
@@ -142,7 +142,7 @@ def count_rows(path: Path, format: str, settings: FileSettings) -> int | None:
     count = blank = 0
     quoted = False  # a quoted cell may hold ends of lines
     with contextlib.suppress(DataError), _opened(path, settings) as stream:
-        for line in _lines(stream):
+        for line in lines_of(stream):
             if line.strip() and not quoted:
                 count, blank = count + blank + 1, 0
             elif kind in ("txt", "lines"):  # a row, unless at the end
@@ -175,13 +175,13 @@ def _file_rows(
 ) -> Iterator[Row | BadRow]:
     with _opened(path, settings) as stream:
         # Some encodings write a tone as a character of its own, after the vowel.
-        lines = _lines(stream)
+        lines = lines_of(stream)
         if settings.encoding:
             lines = (unicodedata.normalize("NFC", line) for line in lines)
-        yield from _text_rows(lines, format, str(path), required, settings, header)
+        yield from text_rows(lines, format, str(path), required, settings, header)
 
 
-def _lines(stream: TextIO) -> Iterator[str]:
+def lines_of(stream: TextIO) -> Iterator[str]:
     """The lines of a stream; a longer one than `LONGEST` is cut there and ends in `CUT`, so that its row is refused."""
     while line := stream.readline(LONGEST):
         if len(line) == LONGEST and line[-1] not in "\r\n":
@@ -227,7 +227,7 @@ def _refuse_binary(text: str, where: str) -> None:
         )
 
 
-def _text_rows(
+def text_rows(
     stream: Iterable[str],
     format: str,
     where: str,
@@ -235,6 +235,7 @@ def _text_rows(
     settings: FileSettings,
     header: list[str] | None,
 ) -> Iterator[Row | BadRow]:
+    """The rows of lines, which `where` has; the other arguments as in `input_rows`, with a format by its name."""
     # Read up to the first line that is not blank, which decides the format; then parse these lines and the rest.
     lines = iter(stream)
     head = [next(lines, "").removeprefix("\ufeff")]
@@ -314,7 +315,7 @@ def _delimiter(first: str, required: Sequence[str]) -> str:
 def delimiter_in(path: Path, required: Sequence[str], settings: FileSettings) -> str:
     """The delimiter of a file with a table: that of the settings, a tab in a TSV file, else by the header."""
     with _opened(path, settings) as stream:
-        first = next((line for line in _lines(stream) if line.strip()), "")
+        first = next((line for line in lines_of(stream) if line.strip()), "")
     return settings.delimiter or ("\t" if ".tsv" in suffix_of(path) else _delimiter(first, required))
 
 

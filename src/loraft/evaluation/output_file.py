@@ -9,7 +9,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,12 @@ class PredictedInput:
 
     columns: Mapping[str, Any]
     prediction: "Prediction"
+
+
+def without_text(row: PredictedInput, text_column: str) -> PredictedInput:
+    """A row with its number in place of the sentence, for `output.texts=false`."""
+    rest = {key: value for key, value in row.columns.items() if key != text_column}
+    return replace(row, columns={"row": row.prediction.row, **rest})
 
 
 def check_output(

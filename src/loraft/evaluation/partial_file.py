@@ -16,7 +16,8 @@ from loraft.runs.atomic_files import is_stream
 from loraft.runs.hashes import hashes_of, sha256_of
 
 if TYPE_CHECKING:
-    from loraft.evaluation.predict import Prediction, Progress
+    from loraft.evaluation.predict import Prediction
+    from loraft.evaluation.shift import Progress
 
 SECTIONS = ("model", "quant", "prompt", "eval")  # of the config, which results depend on
 BEGIN = b'{"origin": '  # of the file
@@ -35,6 +36,17 @@ def origin_of(source: Path, adapter: Path, config: Config, options: Mapping[str,
 
     Args:
         source: the input's file.
+        adapter: as `settings_of` takes it, with the rest.
+        config: the resolved config.
+        options: how the input is read, and what else the predictions are to hold.
+    """
+    return {INPUT: sha256_of(source), **settings_of(adapter, config, options)}
+
+
+def settings_of(adapter: Path, config: Config, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What predictions depend on beside the input.
+
+    Args:
         adapter: folder of the adapter.
         config: the resolved config.
         options: how the input is read, and what else the predictions are to hold.
@@ -43,7 +55,13 @@ def origin_of(source: Path, adapter: Path, config: Config, options: Mapping[str,
     dumped = config.model_dump(mode="json")
     keys = {f"{section}.{key}": value for section in SECTIONS for key, value in dumped[section].items()}
     weights = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()
-    return {INPUT: sha256_of(source), "adapter's SHA-256": weights, **options, **keys}
+    return {"adapter's SHA-256": weights, **options, **keys}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What predictions that were begun depend on, and depend on now, where that differs: a line each."""
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    return "\n".join(f"  {key}: {before.get(key)} then, {now.get(key)} now" for key in keys[:10])
 
 
 def partial_path(output: Path) -> Path:
@@ -125,11 +143,9 @@ class PartialFile:
         if origin is None or not state:
             return {}, 0
         if self._origin is not None and origin != self._origin:
-            keys = [key for key in {**origin, **self._origin} if origin.get(key) != self._origin.get(key)]
-            changed = [f"  {key}: {origin.get(key)} then, {self._origin.get(key)} now" for key in keys[:10]]
             raise RunError(
-                f"{self.path}: was begun with something else:\n" + "\n".join(changed) + "\ngive the same again, or"
-                " delete the file"
+                f"{self.path}: was begun with something else:\n{differences(origin, self._origin)}\ngive the same"
+                " again, or delete the file"
             )
         return state, end
 

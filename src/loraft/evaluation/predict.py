@@ -1,7 +1,6 @@
 """Predict labels with a finished run or another adapter: `loraft.predict` takes sentences, yields labels in order."""
 
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from loraft.evaluation.guarantee import least_confidence
 from loraft.evaluation.priors import Priors, refuse_void
 from loraft.evaluation.scored_rows import characters, scored
 from loraft.evaluation.shares import given
+from loraft.evaluation.shift import Progress, Validation, warn_if_unlike
 from loraft.evaluation.validated import SAMPLE, validated
 from loraft.models import manifest
 from loraft.models.calibration import NONE, Calibration
@@ -31,23 +31,6 @@ from loraft.models.load import load_peft, load_run
 from loraft.progress import ROWS, Stage
 from loraft.runs.bundle import config_of
 from loraft.runs.run import Run
-
-
-@dataclass
-class Progress:
-    """How far a prediction is at the end of a group, and what the rows after it depend on.
-
-    Attributes:
-        rows: rows up to the end of the group that is being yielded.
-        prefix: token ids of the cached prefix.
-        predicted: rows of each predicted label so far, without a changed prior.
-        confidences: rows in each bin of confidence so far; empty where there is nothing to compare them with.
-    """
-
-    rows: int = 0
-    prefix: list[int] = field(default_factory=list)
-    predicted: dict[str, int] = field(default_factory=dict)
-    confidences: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -244,6 +227,28 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
     refuse_void(prior is not None, sets, sets_by_label, max_error)
     folder, config = located(run, adapter, config)
     least = least_confidence(folder, config, min_confidence, max_error)
+    loaded, validation = ready(run, adapter, config, sets=sets, sets_by_label=sets_by_label, prior=prior)
+    progress = Progress() if progress is None else progress
+    rows = _rows(inputs, progress.rows + 1)
+    yield from continued(rows, loaded, validation, progress, KeptPrefix(progress.prefix), least, wait=wait)
+    if prior is None or sets is not None:
+        warn_if_unlike(validation, progress, promised=sets is not None or least is not None)
+
+
+def ready(
+    run: str | Path | None,
+    adapter: str | Path | None,
+    config: Config | None,
+    *,
+    sets: float | None = None,
+    sets_by_label: bool = False,
+    prior: Mapping[str, float] | Iterable[str | Example | BadRow] | None = None,
+) -> tuple[Loaded, Validation | None]:
+    """Returns what `predict` works with, and the validation rows that it compares its rows with, if there are any.
+
+    Arguments and errors as in `predict`.
+    """
+    folder, config = located(run, adapter, config)
     asked = [name for name, value in {"sets": sets, "prior": prior}.items() if value is not None]
     known = validated(folder, config, asked)
     inside = None if known is None or sets is None else known.sets(sets, by_label=sets_by_label)
@@ -251,36 +256,36 @@ def predict(  # noqa: PLR0913 - the options of a command, all but the first by n
     loaded = replace(opened(run, adapter, config), sets=inside, priors=changed)
     if known is not None and prior is not None and changed is None:
         loaded = replace(loaded, priors=known.priors(_sampled(prior, loaded)))
-    labels, validation = loaded.encoder.task.labels, None if known is None else known.shift()
-    progress = Progress() if progress is None else progress
-    predicted = progress.predicted = Counter(progress.predicted)
-    kept = KeptPrefix(progress.prefix)
-    rows = _rows(inputs, progress.rows + 1)
+    return loaded, None if known is None else known.shift()
+
+
+def continued(
+    rows: Iterable[Example | BadRow],
+    loaded: Loaded,
+    validation: Validation | None,
+    progress: Progress,
+    kept: KeptPrefix,
+    least: float | None,
+    *,
+    wait: float | None = None,
+) -> Iterator[Prediction]:
+    """Yields the predictions for rows after those of `progress`, which is brought up to date with each group.
+
+    Args:
+        rows: in order.
+        loaded: computes the scores.
+        validation: what the rows' confidences are counted for, if anything.
+        progress: where an earlier call stopped.
+        kept: the cached prefix; is brought up to date.
+        least: a row whose best label has a lower probability gets the label None.
+        wait: as in `predict`.
+    """
     early = not progress.rows
     for group, log_probs_NK, prefix in scored(rows, loaded, kept, early=early, wait=wait):
         progress.rows, progress.prefix = progress.rows + len(group), prefix
         if validation is not None and len(log_probs_NK):
-            plain_NK = loaded.probabilities(log_probs_NK)
-            predicted.update(labels[k] for k in plain_NK.argmax(axis=1))
-            counts_B = validation.binned(plain_NK)
-            if len(progress.confidences or counts_B) != len(counts_B):
-                raise RunError(
-                    f"progress: is not of this run (got {len(progress.confidences)} bins of confidence, not"
-                    f" {len(counts_B)}); begin again, without OUTPUT.partial"
-                )
-            progress.confidences = (counts_B + np.array(progress.confidences or 0)).tolist()
+            progress.count(loaded.probabilities(log_probs_NK), validation)
         yield from predictions(group, log_probs_NK, loaded, least)
-    if validation is not None and progress.confidences and (prior is None or sets is not None):
-        counts_K = np.array([predicted[label] for label in labels])
-        unlike = validation.differences(np.array(progress.confidences), counts_K)
-        if unlike:
-            warnings.warn(
-                "these rows are unlike the validation rows, about which alone max_error and sets promise anything (sets"
-                f" by label also where only label shares differ): {'; '.join(unlike)}; label some, and measure with"
-                " loraft eval --split FILE",
-                Note if sets is None and least is None else UserWarning,
-                stacklevel=2,
-            )
 
 
 def _rows(inputs: str | Example | Iterable[str | Example | BadRow], first: int = 1) -> Iterator[Example | BadRow]:

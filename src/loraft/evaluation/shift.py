@@ -7,11 +7,14 @@ Everything is computed from counts, so that rows can stream through.
 Shapes: N rows, K labels, B bins of confidence.
 """
 
+import warnings
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from loraft.errors import listed
+from loraft.errors import Note, RunError, listed
 from loraft.evaluation.metrics import Floats, Ints, confusion
 
 FALSE_ALARMS = 0.05  # chance that rows like the validation rows are called unlike; half of it for each test
@@ -141,3 +144,56 @@ def label_shares(counts_KK: Ints, predicted_K: Ints, *, seed: int = 0) -> tuple[
     low_K, high_K = np.percentile(solved_SK[1:], [2.5, 97.5], axis=0)
     found_K = solved_SK[0]
     return found_K, np.stack([np.minimum(low_K, found_K), np.maximum(high_K, found_K)], axis=1)
+
+
+@dataclass
+class Progress:
+    """How far a prediction is at the end of a group, and what the rows after it depend on.
+
+    Attributes:
+        rows: rows up to the end of the group that is being yielded.
+        prefix: token ids of the cached prefix.
+        predicted: rows of each predicted label so far, without a changed prior.
+        confidences: rows in each bin of confidence so far; empty where there is nothing to compare them with.
+    """
+
+    rows: int = 0
+    prefix: list[int] = field(default_factory=list)
+    predicted: dict[str, int] = field(default_factory=dict)
+    confidences: list[int] = field(default_factory=list)
+
+    def count(self, probs_NK: Floats, validation: Validation) -> None:
+        """Counts a group of rows.
+
+        Args:
+            probs_NK: theirs, without a changed prior.
+            validation: what they are to be compared with.
+
+        Raises:
+            RunError: what was counted before is of another run.
+        """
+        labels = validation.labels
+        self.predicted = Counter(self.predicted) + Counter(labels[k] for k in probs_NK.argmax(axis=1))
+        counts_B = validation.binned(probs_NK)
+        if len(self.confidences or counts_B) != len(counts_B):
+            raise RunError(
+                f"progress: is not of this run (got {len(self.confidences)} bins of confidence, not {len(counts_B)});"
+                " begin again, without OUTPUT.partial"
+            )
+        self.confidences = (counts_B + np.array(self.confidences or 0)).tolist()
+
+
+def warn_if_unlike(validation: Validation | None, progress: Progress, *, promised: bool) -> None:
+    """Tells where rows are unlike the validation rows: in a warning where a promise relies on these, else in a note."""
+    if validation is None or not progress.confidences:
+        return
+    counts_K = np.array([progress.predicted.get(label, 0) for label in validation.labels])
+    unlike = validation.differences(np.array(progress.confidences), counts_K)
+    if unlike:
+        warnings.warn(
+            "these rows are unlike the validation rows, about which alone max_error and sets promise anything (sets"
+            f" by label also where only label shares differ): {'; '.join(unlike)}; label some, and measure with"
+            " loraft eval --split FILE",
+            UserWarning if promised else Note,
+            stacklevel=3,
+        )

@@ -1,0 +1,228 @@
+"""Parts of input files, for several workers to read: each has a bounded number of rows, and all have every row once.
+
+A Parquet file is cut between any two rows, and CSV, TSV and JSON lines in UTF-8 after any record. Other files are one
+part each: compressed ones, arrays, Excel files, lines, and text in another encoding.
+"""
+
+import glob
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from loraft.config.names import show
+from loraft.data.columns import CUT, LONGEST
+from loraft.data.formats import is_blank, parquet_rows
+from loraft.data.readers import SUFFIXES, Format, input_rows, lines_of, suffix_of, text_rows
+from loraft.data.records import BadRow, FileSettings, Row
+from loraft.errors import ConfigError, DataError, listed
+
+MOST_BYTES = 2**26  # of a part in the file, where its rows are long: bounds a worker's memory
+CUTTABLE = ("jsonl", "csv", "tsv")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of one file.
+
+    Attributes:
+        path: of the file.
+        number: of the part in its file, from 0.
+        rows: how many it has; None where that is known only when they have been read.
+        first: how many rows of the file come before it.
+        kind: "parquet", or a format of lines; "" for a whole file.
+        start: where it begins in a file of lines, in bytes.
+        stop: where it ends there.
+        head: bytes of the header there.
+    """
+
+    path: str
+    number: int = 0
+    rows: int | None = None
+    first: int = 0
+    kind: str = ""
+    start: int = 0
+    stop: int = 0
+    head: int = 0
+
+
+def input_files(given: Path) -> list[Path]:
+    """The files that a path, a folder or a pattern names, in order; hidden ones and those that begin with _ are none.
+
+    Raises:
+        ConfigError: nothing is there, or they are of several formats.
+    """
+    if given.is_dir():
+        inside = [one for one in sorted(given.iterdir()) if one.is_file() and one.name[0] not in "._"]
+        found = [one for one in inside if suffix_of(one) in SUFFIXES]
+        what = "no files to read in the folder"
+    elif is_pattern(given):
+        found = [one for one in map(Path, sorted(glob.glob(str(given), recursive=True))) if one.is_file()]
+        what = "nothing matches"
+    else:
+        found, what = [given] if given.is_file() else [], "no such file"
+    if not found:
+        raise ConfigError(f"--input: {what} (got {show(str(given))}); give a file, a folder or a pattern in quotes")
+    suffixes = sorted({suffix_of(one).removesuffix(".gz") for one in found})
+    if len(suffixes) > 1:
+        raise ConfigError(
+            f"--input: files of several formats (got {listed(one or 'no suffix' for one in suffixes)}); predict one"
+            " after the other, such as --input 'data/*.parquet'"
+        )
+    return [Path(os.path.abspath(one)) for one in found]
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path is a pattern of several, and not the name of a file."""
+    return any(letter in str(path) for letter in "*?[") and not os.path.exists(path)
+
+
+def parts_of(path: Path, format: Format, text_column: str, settings: FileSettings, most: int) -> list[Part]:
+    """Splits a file; the arguments as in `input_rows`.
+
+    Args:
+        path: the file.
+        format: of it.
+        text_column: that it must have.
+        settings: encoding, delimiter and sheet.
+        most: rows of a part.
+
+    Returns:
+        Its parts in order, at least one.
+
+    Raises:
+        DataError: the file cannot be read, or has no such column.
+    """
+    suffix = suffix_of(path)
+    if format == "auto" and suffix == ".parquet":
+        return _of_parquet(path, text_column, most)
+    kind = suffix.removeprefix(".") if format == "auto" else format
+    if kind == "json" and _begin(path)[:1] != b"[":
+        kind = "jsonl"
+    if kind in CUTTABLE and not suffix.endswith(".gz") and not settings.encoding and not _is_utf16(path):
+        return _of_lines(path, kind, text_column, settings, most)
+    next(iter(input_rows(path, format, text_column, settings)), None)  # tells what is wrong with the file
+    return [Part(str(path))]
+
+
+def part_rows(
+    part: Part, format: Format, text_column: str, settings: FileSettings, header: list[str] | None = None
+) -> Iterator[Row | BadRow]:
+    """The rows of a part, with their numbers in the file; arguments and errors as in `input_rows`.
+
+    Raises:
+        DataError: the file cannot be read, or the part does not have the number of rows that it had.
+    """
+    path, count = Path(part.path), 0
+    for item in _rows(part, path, format, text_column, settings, header):
+        count += 1
+        yield item
+    if part.rows not in (None, count):
+        raise DataError(
+            f"{path}: has changed (got {count:,} rows after row {part.first:,}, not {part.rows:,}); leave the file as"
+            " it is until the end"
+        )
+
+
+def _rows(
+    part: Part, path: Path, format: Format, text_column: str, settings: FileSettings, header: list[str] | None
+) -> Iterator[Row | BadRow]:
+    if not part.kind:
+        yield from input_rows(path, format, text_column, settings, header)
+    elif part.kind == "parquet":
+        yield from parquet_rows(path, (text_column,), header, part.first, part.first + (part.rows or 0))
+    else:
+        with _opened(path) as file:
+            content = file.read(part.head)
+            file.seek(part.start)
+            content += file.read(part.stop - part.start)
+        stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", errors="surrogateescape", newline="")
+        rows = text_rows(lines_of(stream), part.kind, part.path, (text_column,), settings, header)
+        for item in rows:
+            yield replace(item, row=part.first + item.row)
+
+
+def _of_parquet(path: Path, text_column: str, most: int) -> list[Part]:
+    from pyarrow.parquet import read_metadata
+
+    next(iter(parquet_rows(path, (text_column,))), None)  # tells what is wrong with the file
+    with _opened(path) as file:
+        known = read_metadata(file)
+    size = sum(known.row_group(at).total_byte_size for at in range(known.num_row_groups))
+    most = max(1, min(most, MOST_BYTES * known.num_rows // max(1, size)))
+    begins = range(0, max(1, known.num_rows), most)
+    return [
+        Part(str(path), number, min(most, known.num_rows - first), first, "parquet")
+        for number, first in enumerate(begins)
+    ]
+
+
+class _Lines(Iterator[str]):
+    """The lines of a file as a parser takes them, which knows how far the parser has come.
+
+    Attributes:
+        header: is filled by the parser of a table before it asks for its first row.
+        head: bytes up to the end of that header.
+        taken: bytes of the lines that the parser has.
+    """
+
+    def __init__(self, file: BinaryIO, header: list[str]) -> None:
+        self.header, self.head, self.taken = header, 0, 0
+        self._pieces = self._read(file)
+
+    def _read(self, file: BinaryIO) -> Iterator[str]:
+        for raw in file:
+            text = raw.decode("utf-8", "surrogateescape")
+            # A carriage return by itself ends a line, too.
+            yield from io.StringIO(text, newline="") if "\r" in text else (text,)
+
+    def __next__(self) -> str:
+        if self.header and not self.head:
+            self.head = self.taken
+        piece = next(self._pieces)
+        self.taken += len(piece.encode("utf-8", "surrogateescape"))
+        return piece if len(piece) < LONGEST or piece[LONGEST - 1] in "\r\n" else piece[:LONGEST] + CUT
+
+
+def _of_lines(path: Path, kind: str, text_column: str, settings: FileSettings, most: int) -> list[Part]:
+    """Cuts after a record that has been read whole, is not malformed, and is not blank, as records at the end may be.
+
+    After a malformed record the parser reads lines a second time. It has none of them left when it takes a new one.
+    """
+    header: list[str] = []
+    found: list[Part] = []
+    rows = first = start = seen = 0
+    with _opened(path) as file:
+        lines = _Lines(file, header)
+        for item in text_rows(lines, kind, str(path), (text_column,), settings, header):
+            rows += 1
+            begin = start or lines.head
+            new, seen = lines.taken > seen, lines.taken
+            if rows - first < most and lines.taken - begin < MOST_BYTES:
+                continue
+            if new and isinstance(item, Row) and not all(map(is_blank, item.columns.values())):
+                found.append(Part(str(path), len(found), rows - first, first, kind, begin, lines.taken, lines.head))
+                first, start = rows, lines.taken
+        if rows > first or not found:
+            begin = start or lines.head
+            found.append(Part(str(path), len(found), rows - first, first, kind, begin, lines.taken, lines.head))
+    return found
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+
+
+def _begin(path: Path) -> bytes:
+    with _opened(path) as file:
+        return file.read(2**12).removeprefix(b"\xef\xbb\xbf").lstrip()
+
+
+def _is_utf16(path: Path) -> bool:
+    with _opened(path) as file:
+        return file.read(2) in (b"\xff\xfe", b"\xfe\xff")
