@@ -45,6 +45,8 @@ class Owner:
         process_started: seconds since 1970.
         started: when it took the lock, in UTC, ISO 8601.
         command: its command line, for people.
+        job: its SLURM job, one for each task of a job array; "" outside SLURM.
+        restarts: how often SLURM had requeued the job.
     """
 
     pid: int
@@ -52,6 +54,8 @@ class Owner:
     process_started: float
     started: str
     command: str
+    job: str = ""
+    restarts: int = 0
 
     def __str__(self) -> str:
         seconds = max(0, round((datetime.now(UTC) - datetime.fromisoformat(self.started)).total_seconds()))
@@ -148,7 +152,7 @@ def _acquire(path: Path, force: bool) -> bytes:
     me = psutil.Process()
     command = shlex.join([os.path.basename(sys.argv[0]).replace("__main__.py", "loraft"), *sys.argv[1:]])
     command = command if len(command) < SHOWN else f"{command[:SHOWN]} ..."
-    owner = Owner(me.pid, socket.gethostname(), me.create_time(), utc_now(), command)
+    owner = Owner(me.pid, socket.gethostname(), me.create_time(), utc_now(), command, *_slurm_job())
     content = to_json(asdict(owner), indent=None).encode() + b"\n"
     for _ in range(ATTEMPTS):
         try:
@@ -225,6 +229,9 @@ def _told_if_over(path: Path, content: bytes, force: bool) -> str:
         if _is_alive(owner, path):
             raise RunError(f"{locked_one}: {shown} works there; wait for it or end it, or choose another name")
         return f"{locked_one}: took over the lock of {shown}, which has ended"
+    job, restarts = _slurm_job()
+    if job and owner.job == job and owner.restarts < restarts:  # a job is never at work on two machines
+        return f"{locked_one}: took over the lock of {shown}, whose job SLURM has requeued"
     if not force:
         or_force = ", or give --force, which begins again" if path.name == LOCK_FILE else ""
         raise RunError(
@@ -232,6 +239,12 @@ def _told_if_over(path: Path, content: bytes, force: bool) -> str:
             f" delete {path}{or_force}"
         )
     return f"{locked_one}: took over the lock of {shown}, as --force asks"
+
+
+def _slurm_job() -> tuple[str, int]:
+    """The SLURM job of this process, "" outside SLURM, and how often it was requeued."""
+    restarts = os.environ.get("SLURM_RESTART_COUNT", "")
+    return os.environ.get("SLURM_JOB_ID", ""), int(restarts) if restarts.isdecimal() else 0
 
 
 def _is_alive(owner: Owner, path: Path) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from loraft.config.resolve import load_config
 from loraft.errors import ConfigError
 from loraft.runs.folders import RunFolder
+from loraft.runs.lock import LOCK_FILE
 
 CLEANED = "*.cleaned.*"  # copies of audited data, in the audit's folder
 
@@ -38,6 +39,30 @@ class SweepFolder(RunFolder):
     def error_path(self, trial: str) -> Path:
         """The file with the traceback of a failed trial, which may have failed before it had a directory."""
         return self.path / "errors" / f"{trial}.txt"
+
+    @property
+    def slurm_script(self) -> Path:
+        """The script that SLURM runs as a job array."""
+        return self.path / "slurm.sh"
+
+    @property
+    def array_tasks_path(self) -> Path:
+        """The trials of each array task."""
+        return self.path / "slurm.json"
+
+    @property
+    def slurm_logs(self) -> Path:
+        """The folder of the logs of the array tasks."""
+        return self.path / "slurm"
+
+    def array_task(self, number: int) -> Path:
+        """The folder that an array task locks while it works."""
+        return self.slurm_logs / str(number)
+
+    def array_tasks_begun(self) -> dict[int, Path]:
+        """The numbers of the array tasks that may be at work, and the folders that they have locked."""
+        found = [lock.parent for lock in self.slurm_logs.glob(f"*/{LOCK_FILE}")]
+        return {int(folder.name): folder for folder in found if folder.name.isdecimal()}
 
     def joint_pass(self, identifier: str) -> "JointPass":
         """The directory of a joint training of some of the trials."""

@@ -1,16 +1,17 @@
 """Joint training of several trials of a sweep in one pass over one backbone, and its folder on disk.
 
-A pass trains the adapters and writes the best weights and the report of each into its folder, a `JointPass`. `runner`
-then turns each trial into an ordinary run with `trained_in_pass`, and deletes the folder when all trials of the sweep
-are runs. So nothing is lost by an interruption: a pass that was interrupted in training goes on from its last
-checkpoint, and one that was interrupted afterwards is not trained again.
+A pass trains the adapters and writes the best weights and the report of each into its folder, a `JointPass`.
+`local_engine` then turns each trial into an ordinary run with `trained_in_pass`, and deletes the folder when all of its
+trials are runs; other processes may be at work in the passes of other trials. So nothing is lost by an interruption: a
+pass that was interrupted in training goes on from its last checkpoint, and one that was interrupted afterwards is not
+trained again.
 """
 
 import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,8 +112,7 @@ def trained_in_pass(folder: SweepFolder, trial: Trial) -> Fit | None:
     Raises:
         RunError: a file of a pass is damaged or of a later version.
     """
-    for joint in folder.joint_passes():
-        members = _members(joint)
+    for joint, members in _passes(folder):
         if joint.finished and members.get(trial.name) == _fingerprint(trial):
             report = joint.read_results().get(trial.name)
             if report is None:  # the adapter diverged; trained alone, the trial fails with that message
@@ -145,10 +145,17 @@ def _put_best(joint: JointPass, log: Path, report: TrainReport, run: Run, model:
     return report
 
 
-def clear(folder: SweepFolder) -> None:
-    """Deletes the folders of all passes of a sweep, finished or not."""
-    for joint in folder.joint_passes():
-        shutil.rmtree(joint.path)
+def clear(folder: SweepFolder, *, anew: Sequence[Trial] = ()) -> None:
+    """Deletes the folders of the passes of which no trial waits for its run.
+
+    Args:
+        folder: of the sweep.
+        anew: trials that are trained again from the start, so that nothing waits for theirs.
+    """
+    again = {trial.name for trial in anew}
+    for joint, members in _passes(folder):
+        if all(name in again or Run(folder.path / name).finished for name in members):
+            shutil.rmtree(joint.path, ignore_errors=True)  # another process may just do the same
 
 
 def _one_pass(trials: Sequence[Trial], folder: SweepFolder, base: PreTrainedModel, data: TrainingData) -> None:
@@ -214,16 +221,20 @@ def _one_pass(trials: Sequence[Trial], folder: SweepFolder, base: PreTrainedMode
     joint.finish(reports)
 
 
-def _members(joint: JointPass) -> dict[str, str]:
-    """The fingerprint of each trial of a pass, by the trial's name, in the order of its adapters."""
-    return read_object(joint.config_path, joint.mend)
+def _passes(folder: SweepFolder) -> Iterator[tuple[JointPass, dict[str, str]]]:
+    """The passes; with each the fingerprints of its trials by their names, in the order of its adapters."""
+    for joint in folder.joint_passes():
+        try:
+            yield joint, read_object(joint.config_path, joint.mend)
+        except RunError:
+            if joint.begun:  # else another process has just deleted it
+                raise
 
 
 def _begun(folder: SweepFolder, trials: Sequence[Trial]) -> list[Trial] | None:
     """The trials of an interrupted pass, if all of its trials are among these and have the same configs; else None."""
     waiting = {trial.name: trial for trial in trials}
-    for joint in folder.joint_passes():
-        members = _members(joint)
+    for joint, members in _passes(folder):
         if not joint.finished and all(
             name in waiting and _fingerprint(waiting[name]) == fingerprint for name, fingerprint in members.items()
         ):

@@ -26,7 +26,7 @@ def run_trials(
     tell = shared.tell
     errors: dict[str, str] = {}
     if force:
-        joint_pass.clear(folder)
+        joint_pass.clear(folder, anew=waiting)
     if joint != "off":
         joint_pass.train_joint_passes(waiting, folder, shared, forced=joint == "on")
         shared.check()  # the next trial loads the backbone again if a joint training changed it

@@ -20,7 +20,7 @@ from loraft.models.adapter import count_trainable
 from loraft.models.backbone import without_weights
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import keep_environment
-from loraft.runs.lock import locked
+from loraft.runs.lock import locked, refuse_locked
 from loraft.runs.resume import check_same_rows, of_its_version
 from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
@@ -62,11 +62,7 @@ def sweep(
         >>> [(trial.name, trial.status) for trial in result.trials]
         [('r1', 'finished'), ('r2', 'finished')]
     """
-    if not force:  # new trials have the validation rows of those that are there
-        config = of_its_version(config, SweepFolder(Path(config.output.folder) / sweep_name(config)).config_path)
-    trials = expand(config)
-    for trial in trials:
-        refuse_start(trial.config, "loraft sweep")
+    config, trials = trials_of(config, force=force)
     with locked(run_of(trials[0]).path.parent, force=force), shown(quiet=quiet):
         return _sweep(config, trials, force=force, quiet=quiet, tell=tell)
 
@@ -75,16 +71,13 @@ def _sweep(config: Config, trials: Sequence[Trial], *, force: bool, quiet: bool,
     """As `sweep`, in a locked directory."""
     waiting, errors = (list(trials), {}) if force else unfinished_and_damaged(trials)
     shared = SharedBackbone(tell)
-    for trial in waiting:
-        warn_of_notes(shared.splits(trial.config).values())
-    for trial in trials if waiting else ():  # which are compared with the finished ones
-        rows = run_of(trial).rows_path
-        if trial not in waiting and rows.exists():
-            now = {name: split.fingerprint for name, split in shared.splits(trial.config).items()}
-            check_same_rows(rows, now, hint="put its data back as they were, or --force trains all trials again")
-    folder = SweepFolder.create(Path(config.output.folder), sweep_name(config))
-    write_text(folder.config_path, dump_config(_without_unused_ranks(config, trials)))
-    keep_environment(folder.environment_path, config, anew=force)
+    check_rows(trials, waiting, shared)
+    path = run_of(trials[0]).path.parent
+    for task in SweepFolder(path).array_tasks_begun().values() if waiting else ():
+        refuse_locked(task, force=force)
+    folder = begin(config, trials, force=force)
+    if waiting and folder.slurm_script.exists():
+        tell(f"{len(waiting)} trials are not finished; {folder.how_to_resume} --emit slurm lets SLURM train them")
     if waiting:  # else the results are replaced when the new ones are written
         folder.results_path.unlink(missing_ok=True)
     if finished := len(trials) - len(waiting) - len(errors):
@@ -103,6 +96,44 @@ def _sweep(config: Config, trials: Sequence[Trial], *, force: bool, quiet: bool,
     for sentence in result.warnings:
         warnings.warn(sentence, stacklevel=2)
     return result
+
+
+def trials_of(config: Config, *, force: bool = False) -> tuple[Config, list[Trial]]:
+    """The config with which a sweep goes on or begins, and its trials.
+
+    Raises:
+        ConfigError: a key or a value cannot be swept.
+    """
+    if not force:  # new trials have the validation rows of those that are there
+        config = of_its_version(config, SweepFolder(Path(config.output.folder) / sweep_name(config)).config_path)
+    trials = expand(config)
+    for trial in trials:
+        refuse_start(trial.config, "loraft sweep")
+    return config, trials
+
+
+def check_rows(trials: Sequence[Trial], waiting: Sequence[Trial], shared: SharedBackbone) -> None:
+    """Reads the rows of the trials that wait, and warns of what was found in them.
+
+    Raises:
+        DataError: rows cannot be read.
+        RunError: a trial with which they will be compared was trained on other rows than its data now hold.
+    """
+    for trial in waiting:
+        warn_of_notes(shared.splits(trial.config).values())
+    for trial in trials if waiting else ():
+        rows = run_of(trial).rows_path
+        if trial not in waiting and rows.exists():
+            now = {name: split.fingerprint for name, split in shared.splits(trial.config).items()}
+            check_same_rows(rows, now, hint="put its data back as they were, or --force trains all trials again")
+
+
+def begin(config: Config, trials: Sequence[Trial], *, force: bool = False) -> SweepFolder:
+    """Makes the sweep's folder, with its config and environment; the caller holds its lock."""
+    folder = SweepFolder.create(Path(config.output.folder), sweep_name(config))
+    write_text(folder.config_path, as_saved(config, trials))
+    keep_environment(folder.environment_path, config, anew=force)
+    return folder
 
 
 def count_parameters(trials: Sequence[Trial], tell: Tell) -> list[int | None]:
@@ -164,8 +195,8 @@ def unfinished_and_damaged(trials: Sequence[Trial]) -> tuple[list[Trial], dict[s
     return waiting, errors
 
 
-def _without_unused_ranks(config: Config, trials: Sequence[Trial]) -> Config:
-    # If sweep.yaml listed default ranks that were not swept, then `--config sweep.yaml` would sweep them.
+def as_saved(config: Config, trials: Sequence[Trial]) -> str:
+    """The text of sweep.yaml. Default ranks that are not swept are left out: `--config sweep.yaml` would sweep them."""
     used = "lora.r" in trials[0].settings and "lora.r" not in config.sweep.grid
     section = config.sweep if used else config.sweep.model_copy(update={"ranks": []})
-    return config.model_copy(update={"sweep": section})
+    return dump_config(config.model_copy(update={"sweep": section}))
