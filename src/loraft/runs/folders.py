@@ -4,6 +4,7 @@
                      predictions.jsonl  explanations.json  before.json  started_from.json  rows.json  plots/
                      report.html  metrics.json
     runs/<sweep>/    sweep.yaml    environment.json  <trial>/ ...  errors/  joint-<id>/  plots/  sweep.json
+    runs/<search>/   as of a sweep, with optuna.jsonl, and validated.json in <trial>/
     runs/<folds>/    folds.yaml    environment.json  fold<i>/ ...  errors/  predictions.jsonl  folds.json
     runs/<fewshot>/  fewshot.yaml  environment.json  draws.jsonl  plots/  fewshot.json
     runs/<data>/     plots/  data.json
