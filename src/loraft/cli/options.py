@@ -81,7 +81,8 @@ def complete_pairs(ctx: typer.Context, incomplete: str) -> list[str]:
     """
     from loraft.config.diagnostics import known_keys
 
-    before = [*(ctx.params.get("sets") or ()), *(ctx.params.get("grid") or ())]
+    before = [*(ctx.params.get("sets") or ()), *(ctx.params.get("grid") or ()),
+              *(ctx.params.get("search") or ())]  # fmt: skip
     if before and before[-1].endswith("="):
         return _complete_values(before[-1].rstrip("="), incomplete)
     key, equals, begin = incomplete.partition("=")

@@ -49,6 +49,15 @@ def sweep(
     joint: Annotated[
         str | None, of_key("sweep.joint", help="Train all ranks in one pass; auto: where it is faster.")
     ] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=SPACE",
+            help="Let Optuna propose values: log:1e-5:1e-2, 0:0.1 or a list; repeatable.",
+            autocompletion=complete_pairs,
+        ),
+    ] = None,
+    trials: Annotated[str | None, of_key("sweep.trials", help="Trials of a search.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and what each would train.")] = False,
     source: Annotated[
         str | None,
@@ -105,6 +114,7 @@ def sweep(
         loraft sweep --ranks 1,2,4,...,128
         loraft sweep --grid lora.lora_alpha=16,32 --dry-run
         loraft sweep --ranks 1,2,4,...,128 --emit slurm --slurm gres=gpu:1
+        loraft sweep --search train.learning_rate=log:1e-5:1e-2 --trials 20
     """
     refuse_together(
         emit,
@@ -116,7 +126,8 @@ def sweep(
         + given.given("preset", "model", "data", "task", "quant", "output", "seed"),
     )  # fmt: skip
     if source is not None:
-        own = {"--grid": grid, "--seeds": seeds, "--joint": joint, "--dry-run": dry_run}
+        own = {"--grid": grid, "--seeds": seeds, "--joint": joint, "--dry-run": dry_run, "--search": search,
+               "--trials": trials}  # fmt: skip
         fixed = [flag for flag, value in own.items() if value]
         fixed += given.given("preset", "config", "model", "data", "task", "quant", "seed")
         _cut(source, ranks, fixed, given.sets or (), given.output, force, json, verbose)
@@ -126,40 +137,47 @@ def sweep(
     from loraft.runs.study_folders import SweepFolder
     from loraft.studies.sweep import tables
     from loraft.studies.sweep.grid import expand, expand_ranks, parse_grid, sweep_name
-    from loraft.studies.sweep.trials import plan, run_of
+    from loraft.studies.sweep.space import parse_search, space
+    from loraft.studies.sweep.trials import plan
 
     if given.seed is not None and seeds is not None:
         raise ConfigError(f"--seed and --seeds: give only one of them (got {given.seed} and {seeds}); leave --seed out")
     flags = {
         **given.keys(),
-        "sweep.ranks": expand_ranks(ranks) if ranks is not None else [] if grid else None,
+        "sweep.ranks": expand_ranks(ranks) if ranks is not None else [] if grid or search else None,
         "sweep.grid": parse_grid(grid) if grid else None,
         "sweep.seeds": expand_integers(seeds, "--seeds") if seeds is not None else None,
         "sweep.joint": joint,
+        "sweep.search": parse_search(search) if search else None,
+        "sweep.trials": trials,
     }
     resolved = in_its_folder(
         given.resolve(flags=flags), given.resolve, flags, given.config, SweepFolder,
-        lambda saved: run_of(expand(saved)[0]).path.parent,
+        lambda saved: Path(saved.output.folder) / sweep_name(saved),
     )  # fmt: skip
-    trials = expand(resolved)
+    if trials is not None and not resolved.sweep.search:
+        raise ConfigError(f"--trials: of a search alone (got {trials} without --search); a grid has what it lists")
+    axes = space(resolved) if resolved.sweep.search else []
+    listed = [] if axes else expand(resolved)
     start_command(resolved, verbose)
     if dry_run:
-        planned = plan(trials)
+        planned = plan(listed)
         if any(trial.trainable_parameters is None for trial in planned):
             from loraft.studies.sweep import runner
 
-            counts = runner.count_parameters(trials, say)
+            counts = runner.count_parameters(listed, say)
             planned = [replace(trial, trainable_parameters=n) for trial, n in zip(planned, counts, strict=True)]
         results_follow()
         if json:
-            print_json(planned)
+            print_json(axes or planned)
         else:
-            table.show([tables.plan(planned)])
+            table.show([tables.space(axes) if axes else tables.plan(planned)])
         return
     if array_task is not None:
         run_task(resolved, array_task, json)
         return
-    say(f"sweep {sweep_name(resolved)}: {len(trials)} trials; --dry-run lists them")
+    many, what = (resolved.sweep.trials, "shows the space") if axes else (len(listed), "lists them")
+    say(f"sweep {sweep_name(resolved)}: {many} trials; --dry-run {what}")
     if emit is not None:
         emit_script(resolved, slurm_options or (), array_size, json)
         return

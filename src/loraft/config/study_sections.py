@@ -51,3 +51,8 @@ class SweepConfig(Section):
     joint: Literal["auto", "on", "off"] = Field(
         "auto", description="train trials in one pass; auto: where it is faster"
     )
+    search: dict[str, str] = Field(
+        default_factory=dict, description="config keys with a range or list of values that Optuna draws from"
+    )
+    trials: int = Field(20, ge=1, le=10_000, description="trials of a search")
+    prune: bool = Field(True, description="end trials of a search that fall behind on validation")

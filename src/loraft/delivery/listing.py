@@ -187,6 +187,7 @@ def _scores(folder: RunFolder) -> Scored:
     elif isinstance(folder, SweepFolder):
         sweep = SweepResult.of(folder)
         metric, measured = sweep.metric, None if sweep.best is None else sweep.best.measured
+        measured = sweep.search.test if sweep.search is not None else measured
     elif isinstance(folder, Bundle):
         content = folder.read_results()
         try:

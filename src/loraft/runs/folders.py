@@ -5,6 +5,7 @@
                      report.html  metrics.json
     runs/<sweep>/    sweep.yaml    environment.json  <trial>/ ...  errors/  joint-<id>/  plots/  sweep.json
                      slurm.sh  slurm.json  slurm/
+    runs/<search>/   as of a sweep, with optuna.jsonl, and validated.json in <trial>/
     runs/<folds>/    folds.yaml    environment.json  fold<i>/ ...  errors/  predictions.jsonl  folds.json
     runs/<fewshot>/  fewshot.yaml  environment.json  draws.jsonl  plots/  fewshot.json
     runs/<data>/     plots/  data.json

@@ -111,6 +111,11 @@ class Run(RunFolder):
         return self.path / "rows.json"
 
     @property
+    def validated_path(self) -> Path:
+        """How a trial of a search was trained, and its scores on validation, see `training.on_validation`."""
+        return self.path / "validated.json"
+
+    @property
     def learning_curve_path(self) -> Path:
         """Loss and validation scores over the steps."""
         return self.plots / "learning_curve.png"

@@ -36,6 +36,11 @@ class SweepFolder(RunFolder):
         """The figure of scores over the swept key."""
         return self.plots / "sweep.png"
 
+    @property
+    def journal_path(self) -> Path:
+        """The trials of a search as Optuna keeps them."""
+        return self.path / "optuna.jsonl"
+
     def error_path(self, trial: str) -> Path:
         """The file with the traceback of a failed trial, which may have failed before it had a directory."""
         return self.path / "errors" / f"{trial}.txt"

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 from peft import PeftModel
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
 
 from loraft.config.schema import Config
 from loraft.config.trackers import refuse_missing_trackers
-from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split, training_splits, warn_of_notes
 from loraft.display.progress import shown
 from loraft.distributed import from_main, is_main_process
@@ -36,14 +35,14 @@ from loraft.models.encoder import Encoder
 from loraft.models.load import build
 from loraft.models.prompts import warn_of_cuts
 from loraft.runs.atomic_files import write_text
-from loraft.runs.environment import keep_environment
 from loraft.runs.lock import locked
 from loraft.runs.predictions import write_rows
 from loraft.runs.records import write_record
-from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config, check_same_rows, of_its_version
+from loraft.runs.resume import of_its_version
 from loraft.runs.run import Run, WorkerRun, default_name, run_of
 from loraft.runs.storage import reraise
 from loraft.training import memory
+from loraft.training.beginning import begin
 from loraft.training.callbacks import ProgressCallback, SaveOnInterrupt, TrainingClock
 from loraft.training.checkpoints import BestStep, finished_training, load_best, save_adapter, step_of
 from loraft.training.dataset import prepare
@@ -53,7 +52,7 @@ from loraft.training.measured import Measured
 from loraft.training.model_card import CARD_FILE, model_card
 from loraft.training.out_of_memory import train_halving
 from loraft.training.outcome import with_baselines_and_warnings
-from loraft.training.processes import free_keys, rows_a_step, together
+from loraft.training.processes import rows_a_step, together
 from loraft.training.results import ParameterCounts, RunResult, TrainReport, earlier_scores
 from loraft.training.starting_point import StartingPoint, starting_point
 from loraft.training.trackers import Trackers
@@ -77,6 +76,8 @@ class TrainingInputs:
         baseline: the backbone's own scores on the test split, where they are known.
         start: the finished run whose adapter the training goes on from.
         warnings: what the user was warned of, which the results shall say, too.
+        callbacks: more of them for the trainer.
+        trained: the report of the training, where it is over and its weights wait to be judged.
     """
 
     config: Config
@@ -86,6 +87,8 @@ class TrainingInputs:
     baseline: EvaluationReport | None = None
     start: StartingPoint | None = None
     warnings: tuple[str, ...] = ()
+    callbacks: tuple[TrainerCallback, ...] = ()
+    trained: TrainReport | None = None
 
 
 def train(config: Config, *, force: bool = False, resume: bool = False, quiet: bool = False) -> RunResult:
@@ -183,16 +186,7 @@ def _train_and_judge(
     run: Run, inputs: TrainingInputs, fit: Fit, trackers: Trackers, resume: bool, figures: bool, *, empty: bool
 ) -> RunResult:
     config, splits, encoder, base = inputs.config, inputs.splits, inputs.encoder, inputs.base
-    fingerprints = {name: split.fingerprint for name, split in splits.items()}
-    if resume and run.config_path.exists():
-        hint = f"{run.how_to_resume} continues it as it was begun, --force begins again"
-        free = (*OUTPUT_KEYS, *STUDY_SECTIONS, *free_keys(run, config))
-        check_same_config(run.config_path, config, free=free, hint=hint)
-        hint = "put its data back as they were to go on, or --force begins again"
-        check_same_rows(run.rows_path, fingerprints, hint=hint)
-    write_text(run.config_path, dump_config(config))
-    write_record(run.rows_path, fingerprints)
-    made_in = keep_environment(run.environment_path, config)
+    fingerprints, made_in = begin(run, config, splits, resume=resume)
     trackers.open()
     # Before the adapter: pissa and olora move weights out of the backbone.
     identity = manifest.identify(config, base, run.path)
@@ -289,7 +283,7 @@ def fit_adapter(
             config.train,
             output_dir=str(run.checkpoints),
             seed=config.seed,
-            callbacks=[progress, interrupt, clock],
+            callbacks=[progress, interrupt, clock, *inputs.callbacks],
         )
         progress.tokens_seen = clock.tokens_seen = lambda: trainer.tokens_seen
         progress.recent_loss = trainer.recent_loss
@@ -304,6 +298,8 @@ def fit_adapter(
         else:
             trainer = train_halving(build_trainer, model, run.checkpoints, checkpoint)
     model.eval()
+    if inputs.trained is not None:
+        return inputs.trained
     best = trainer.state.best_model_checkpoint
     last = trainer.state.global_step if config.train.keep == "last" else None
     step, key = last if best is None else step_of(Path(best)), f"eval_{data.metric.key}"

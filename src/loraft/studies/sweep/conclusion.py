@@ -1,6 +1,7 @@
 """Reads the runs of a sweep's trials, whoever trained them, and ranks the settings."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from loraft.config.schema import Config
 from loraft.errors import LoraftError, RunError
@@ -19,14 +20,13 @@ def conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], error
     records: list[TrialRecord] = []
     answers: dict[str, RunPredictions] = {}
     results: dict[str, RunResult] = {}
-    metric = Metric.of(config)
     for trial in trials:
         run = run_of(trial)
         failure, measured = errors.get(trial.name), None
         if failure is None:
             try:
                 found = RunResult.of(run)
-                measured = _measured(found)
+                measured = measured_on_test(found)
                 answers[trial.name] = read_predictions(run)
             except Exception as error:  # any file of the run may be damaged
                 failure, measured = damaged(run, error), None
@@ -43,8 +43,25 @@ def conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], error
         )
         if failure is None:
             results[trial.name] = found
+    compared = compare(folder, config, records, answers)
+    if compared.best is None:
+        return compared
+    return with_best(compared, results[compared.best.name])
+
+
+def compare(
+    folder: SweepFolder, config: Config, records: Sequence[TrialRecord], answers: Mapping[str, RunPredictions]
+) -> SweepResult:
+    """The result of a sweep with these trials, without what belongs to the run of the best one.
+
+    Args:
+        folder: of the sweep.
+        config: of the sweep.
+        records: of its trials, at least one.
+        answers: predictions of the finished ones, by name, on the same rows.
+    """
+    metric = Metric.of(config)
     ranking = rank_settings(records, answers, config.eval.confidence, metric)
-    best = None if ranking.best is None else results[ranking.best.name]
     return SweepResult(
         path=str(folder.path),
         backbone=config.model.label,
@@ -52,22 +69,25 @@ def conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], error
         data=config.data.source,
         task=config.prompt.task,
         labels=tuple(config.prompt.labels or ()),
-        keys=tuple(trials[0].settings),
-        alpha_policies=tuple(dict.fromkeys(trial.config.lora.alpha_policy for trial in trials)),
+        keys=tuple(records[0].settings),
+        alpha_policies=tuple(dict.fromkeys(record.alpha_policy for record in records)),
         confidence=config.eval.confidence,
         trials=tuple(records),
         settings=ranking.settings,
         best_setting=ranking.best_setting,
         best=ranking.best,
-        baselines=None if best is None else best.baselines,
         metric=metric,
-        warnings=()
-        if ranking.best is None or best is None
-        else tuple(f"{ranking.best.name}: {one}" for one in best.warnings),
     )
 
 
-def _measured(result: RunResult) -> TrialScores:
+def with_best(compared: SweepResult, best: RunResult) -> SweepResult:
+    """The result with the baselines and warnings of the best trial's run."""
+    assert compared.best is not None
+    told = tuple(f"{compared.best.name}: {one}" for one in best.warnings)
+    return replace(compared, baselines=best.baselines, warnings=told)
+
+
+def measured_on_test(result: RunResult) -> TrialScores:
     """The part of a run's results that the sweep reports.
 
     Raises:

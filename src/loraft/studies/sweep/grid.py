@@ -6,11 +6,11 @@ All keys and values are validated here, before data or a model is loaded.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -29,6 +29,7 @@ from loraft.studies.sweep.trials import NOT_SWEPT, Trial
 
 MOST_TRIALS = 10_000
 RANK, SEED = "lora.r", "seed"
+Value = TypeVar("Value")
 
 
 def expand_ranks(text: str) -> list[int]:
@@ -53,33 +54,58 @@ def parse_grid(pairs: Sequence[str]) -> dict[str, list[Any]]:
     Raises:
         ConfigError: with every pair that cannot be read.
     """
-    grid: dict[str, list[Any]] = {}
+    return keyed(pairs, "--grid", "key=value,value", "train.learning_rate=1e-4,5e-4", parse_values)
+
+
+def keyed(
+    pairs: Sequence[str], flag: str, form: str, example: str, read: Callable[[str, str], Value]
+) -> dict[str, Value]:
+    """What `read` makes of the text behind each key and of the flag with the key, in order.
+
+    Args:
+        pairs: texts of the `form`.
+        flag: that they were given with, for messages.
+        form: for messages, as `example`.
+        example: of a pair.
+        read: raises ConfigError or YAMLError for a text that it does not take.
+
+    Raises:
+        ConfigError: with every pair that cannot be read.
+    """
+    found: dict[str, Value] = {}
     mistakes: list[str] = []
     for pair in pairs:
         key, equals, text = (part.strip() for part in pair.partition("="))
         if not equals or not key or not text:
-            hint = "for example --grid train.learning_rate=1e-4,5e-4"
-            mistakes.append(mistake("--grid", "not of the form key=value,value", pair, "", hint))
-        elif key in grid:
+            mistakes.append(mistake(flag, f"not of the form {form}", pair, "", f"for example {flag} {example}"))
+        elif key in found:
             what = f"the key {key} is given twice"
-            mistakes.append(mistake("--grid", what, pair, "", "give all its values at once"))
+            mistakes.append(mistake(flag, what, pair, "", "give all its values at once"))
         else:
             try:
-                values = parse(f"[{text}]")
-                values = expand_integers(text, f"--grid {key}") if DOTS in values or "…" in values else values
-                # A value that is itself a list is kept as YAML text; `_with` parses it into the config.
-                grid[key] = [
-                    yaml.dump(v, Dumper=Dumper, default_flow_style=True).strip() if isinstance(v, list) else v
-                    for v in values
-                ]
+                found[key] = read(text, f"{flag} {key}")
             except ConfigError as error:
-                mistakes.append(str(error))
-            except yaml.YAMLError:
-                hint = "put commas between the values and quotes around text"
-                mistakes.append(mistake(f"--grid {key}", "not a list of YAML values", text, "", hint))
+                mistakes.append(error.args[0])
     if mistakes:
         raise ConfigError(together(mistakes))
-    return grid
+    return found
+
+
+def parse_values(text: str, where: str) -> list[Any]:
+    """The values in a text like `1e-4,5e-4`, written as in YAML; of whole numbers the dots stand for a progression.
+
+    Raises:
+        ConfigError: it is no list of YAML values, or no progression fits the dots.
+    """
+    try:
+        values = parse(f"[{text}]")
+    except yaml.YAMLError:
+        hint = "put commas between the values and quotes around text"
+        raise ConfigError(mistake(where, "not a list of YAML values", text, "", hint)) from None
+    if DOTS in values or "…" in values:
+        return [*expand_integers(text, where)]
+    # A value that is itself a list is kept as YAML text; `_with` parses it into the config.
+    return [yaml.dump(v, Dumper=Dumper, default_flow_style=True).strip() if isinstance(v, list) else v for v in values]
 
 
 def expand(config: Config) -> list[Trial]:
@@ -95,18 +121,29 @@ def expand(config: Config) -> list[Trial]:
     trials_in_all = prod(len(values) for values in axes.values())
     if trials_in_all > MOST_TRIALS:
         raise ConfigError(f"sweep: too many trials (got {trials_in_all:,}); at most {MOST_TRIALS:,}")
-    mistakes = [line for key, values in axes.items() for line in _mistakes_of(config, key, values)]
+    flags = {RANK: "--ranks", SEED: "--seeds"} | {key: f"--grid {key}" for key in config.sweep.grid}
+    mistakes = [line for key, values in axes.items() for line in mistakes_of(config, key, values, flags[key])]
     if mistakes:
         raise ConfigError(together(mistakes))
-    folder = sweep_name(config)
-    trials = []
-    for values in product(*axes.values()):
-        trial = _with(config, dict(zip(axes, values, strict=True)), "--grid")
-        settings = {key: value_of(trial, key) for key in axes}
-        name = shortened("-".join(_word(key, value) for key, value in settings.items()))
-        refuse_missing_trackers(trial)
-        trials.append(Trial(name, settings, trial.model_copy(update={"name": f"{folder}/{name}"})))
-    return trials
+    return [trial_with(config, dict(zip(axes, values, strict=True)), "--grid") for values in product(*axes.values())]
+
+
+def trial_with(config: Config, values: Mapping[str, Any], where: str) -> Trial:
+    """The trial of a sweep with these values of the swept keys, by dotted key.
+
+    Args:
+        config: of the sweep.
+        values: of the swept keys, in the order of the trial's name.
+        where: the flag, for the message.
+
+    Raises:
+        ConfigError: the values do not go together.
+    """
+    trial = _with(config, values, where)
+    settings = {key: value_of(trial, key) for key in values}
+    name = shortened("-".join(_word(key, value) for key, value in settings.items()))
+    refuse_missing_trackers(trial)
+    return Trial(name, settings, trial.model_copy(update={"name": f"{sweep_name(config)}/{name}"}))
 
 
 def sweep_name(config: Config) -> str:
@@ -119,7 +156,8 @@ def sweep_name(config: Config) -> str:
         "prompt.task": Path(config.prompt.task).stem,
         "quant.method": "qlora" if config.quant.method == "nf4" else "lora",
     }
-    return shortened("-".join(["sweep", *(part for key, part in parts.items() if key not in config.sweep.grid)]))
+    kind, swept = ("search", config.sweep.search) if config.sweep.search else ("sweep", config.sweep.grid)
+    return shortened("-".join([kind, *(part for key, part in parts.items() if key not in swept)]))
 
 
 def _axes(config: Config) -> dict[str, list[Any]]:
@@ -137,14 +175,24 @@ def _axes(config: Config) -> dict[str, list[Any]]:
     return axes
 
 
-def _mistakes_of(config: Config, key: str, values: Sequence[Any]) -> Iterator[str]:
-    """A message for each thing that is wrong with a key and its values; each value is tried alone."""
-    where = f"--grid {key}" if key in config.sweep.grid else {RANK: "--ranks", SEED: "--seeds"}[key]
+def mistakes_of(
+    config: Config, key: str, values: Sequence[Any], where: str, fixed: Sequence[str] = ()
+) -> Iterator[str]:
+    """A message for each thing that is wrong with a key and its values; each value is tried alone.
+
+    Args:
+        config: of the sweep.
+        key: that is swept.
+        values: of the key; of a range both ends.
+        where: the flag and the key.
+        fixed: more keys, and prefixes of keys, that cannot be swept.
+    """
     # Runs that are chosen by different metrics have no common score to choose the best by.
-    known = [name for name in known_keys() if not name.startswith((*NOT_SWEPT, "train.metric"))]
+    known = [name for name in known_keys() if not name.startswith((*NOT_SWEPT, "train.metric", *fixed))]
     if key not in known:
         what = "cannot be swept" if key in known_keys() else "unknown key"
-        yield mistake("--grid", what, key, "", nearest(key, known) or "`loraft config` shows the keys")
+        hint = nearest(key, known) or "`loraft config` shows the keys"
+        yield mistake(where.partition(" ")[0], what, key, "", hint)
         return
     if not values:
         yield Mistake(f"{where}: no value (got an empty list)", "give one or more")

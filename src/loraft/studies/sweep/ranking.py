@@ -116,6 +116,6 @@ def _setting(group: Sequence[TrialRecord], confidence: float) -> SettingRecord:
         alpha_policy=group[0].alpha_policy,
         trials=tuple(record.name for record in group),
         seeds=len(finished),
-        failed=len(group) - len(finished),
+        failed=sum(record.status == "failed" for record in group),
         measured=measured,
     )

@@ -57,25 +57,40 @@ class TrialRecord(Flat, measured=(*ALL_SCORES, *(field.name for field in fields(
         run: its run directory.
         settings: the swept keys with their values.
         alpha_policy: how the scale of the update follows the rank, in words.
-        status: finished or failed.
-        measured: None for a failed trial.
-        error: the message; None for a finished trial.
+        status: finished, failed, or pruned: ended by a search since it had fallen behind.
+        measured: of a finished trial; None for any other.
+        error: the message of a failed trial; None for any other.
+        pruned_at: the step after which a pruned trial ended; None for any other.
     """
 
     name: str
     run: str
     settings: dict[str, Any]
     alpha_policy: str
-    status: Literal["finished", "failed"]
+    status: Literal["finished", "failed", "pruned"]
     measured: TrialScores | None = None
     error: str | None = None
+    pruned_at: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields for JSON; those of `measured` are keys of the same object, and `error` is left out if None."""
+        """The fields for JSON; those of `measured` are keys of the same object; no `error` or `pruned_at` if None."""
         content = super().to_json()
-        if self.error is None:
-            del content["error"]
-        return content
+        return {key: value for key, value in content.items() if value is not None or key not in ("error", "pruned_at")}
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What a search adds to the results of a sweep, whose scores are then those on the validation split.
+
+    Attributes:
+        proposed: trials that the search asked for, each with its own number.
+        repeated: those of them whose settings a trial before had; they were not trained again.
+        test: scores of the best trial on the test split, which no other trial was judged on; None where none finished.
+    """
+
+    proposed: int
+    repeated: int
+    test: TrialScores | None = None
 
 
 @dataclass(frozen=True)
@@ -179,6 +194,7 @@ class SweepResult(Tabled):
         baselines: beside the best trial, on its test rows; None where its run has none.
         metric: that checkpoints and the best setting are chosen by.
         warnings: what the scores of the best trial hide, in sentences; see `evaluation.advice`.
+        search: None for a sweep of a grid.
     """
 
     kind: Literal["sweep"] = field(default="sweep", kw_only=True)  # first in the file
@@ -198,6 +214,7 @@ class SweepResult(Tabled):
     baselines: Baselines | None = None
     metric: Metric = DEFAULT
     warnings: tuple[str, ...] = ()
+    search: SearchOutcome | None = None
 
     def _table(self) -> tuple[str, list[dict[str, Any]]]:
         rows = []

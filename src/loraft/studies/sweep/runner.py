@@ -29,6 +29,7 @@ from loraft.studies.sweep.conclusion import conclude, damaged
 from loraft.studies.sweep.grid import expand, sweep_name
 from loraft.studies.sweep.local_engine import run_trials
 from loraft.studies.sweep.records import SweepResult
+from loraft.studies.sweep.search import search
 from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell, key_of
 from loraft.studies.sweep.trials import Trial, is_finished, run_of
 from loraft.training.results import RunResult
@@ -39,6 +40,8 @@ def sweep(
     config: Config, *, force: bool = False, quiet: bool = False, tell: Tell = lambda message: None
 ) -> SweepResult:
     """Runs the trials of `config.sweep` that are not finished yet, and compares all of them.
+
+    With `sweep.search`, Optuna proposes them: see `search.search`.
 
     Args:
         config: its `sweep` section lists what is swept; see `grid.expand`.
@@ -62,6 +65,8 @@ def sweep(
         >>> [(trial.name, trial.status) for trial in result.trials]
         [('r1', 'finished'), ('r2', 'finished')]
     """
+    if config.sweep.search:
+        return search(config, force=force, quiet=quiet, tell=tell)
     config, trials = trials_of(config, force=force)
     with locked(run_of(trials[0]).path.parent, force=force), shown(quiet=quiet):
         return _sweep(config, trials, force=force, quiet=quiet, tell=tell)

@@ -14,7 +14,8 @@ from loraft.display.table import add_row, narrow_table, number_table
 from loraft.evaluation.shares import Interval, percent
 
 if TYPE_CHECKING:  # so that a dry run does not import numpy
-    from loraft.studies.sweep.records import SettingRecord, SettingScores, SweepResult
+    from loraft.studies.sweep.records import SearchOutcome, SettingRecord, SettingScores, SweepResult
+    from loraft.studies.sweep.space import Axis
     from loraft.studies.sweep.trials import PlannedTrial
 
 WORDS = {"lora.r": "rank", "seed": "seed"}
@@ -50,14 +51,30 @@ def plan(trials: Sequence[PlannedTrial]) -> Table:
     return table
 
 
+def space(axes: Sequence[Axis]) -> Table:
+    """The table that `--dry-run` prints of a search: each key, its values, and how they are drawn."""
+    table = number_table("key", "values", "drawn")
+    for axis in axes:
+        words = [in_words(value) for value in axis.values]
+        if axis.drawn == "list":
+            add_row(table, axis.key, ", ".join(words), "from a list in order" if axis.in_order else "from a list")
+        else:
+            add_row(table, axis.key, " to ".join(words), "log-uniformly" if axis.drawn == "log" else "uniformly")
+    return table
+
+
 def settings(sweep: SweepResult) -> Table:
     """A row for each setting: test scores as fractions, costs, and the test against the best setting.
+
+    The scores of a search are on the validation rows, by which it chose.
 
     With several seeds, scores, seconds and memory are means over them; ± is the standard deviation.
     """
     keys, policies = [key for key in sweep.keys if key != "seed"], len(sweep.alpha_policies) > 1
+    chosen_by = [] if sweep.search else [_on_validation(sweep)]  # of a search one of the scores
+    ended = {trial.name: trial for trial in sweep.trials}
     table = narrow_table(
-        *map(key_word, keys), *(["alpha policy"] if policies else []), *_score_names(sweep), _on_validation(sweep),
+        *map(key_word, keys), *(["alpha policy"] if policies else []), *_score_names(sweep), *chosen_by,
         "parameters", "seconds", "MiB", "against the best",
         drop=("MiB", "seconds", "parameters", "recall", "precision", "alpha policy", "accuracy"),
     )  # fmt: skip
@@ -65,7 +82,9 @@ def settings(sweep: SweepResult) -> Table:
         cells = [in_words(row.settings[key], key) for key in keys] + ([row.alpha_policy] if policies else [])
         measured = row.measured
         if measured is None:
-            add_row(table, *cells, *[""] * (len(table.columns) - len(cells) - 1), "failed")
+            step = ended[row.trials[0]].pruned_at
+            how = "failed" if step is None else f"pruned, step {step:,}"
+            add_row(table, *cells, *[""] * (len(table.columns) - len(cells) - 1), how)
             continue
         some = f" ({row.seeds} of {len(row.trials)} seeds)" if row.failed else ""
         spreads = (measured.scores.get(score) for score in _scores(sweep))  # a run of an earlier version may lack one
@@ -73,7 +92,7 @@ def settings(sweep: SweepResult) -> Table:
             table,
             *cells,
             *("" if spread is None else _score(spread.mean, spread.sd, spread.interval) for spread in spreads),
-            f"{measured.chosen_by:.4f}",
+            *([f"{measured.chosen_by:.4f}"] if chosen_by else []),
             f"{measured.trainable_parameters:,}",
             f"{measured.seconds:,.1f}",
             _mib(measured.peak_memory_mib),
@@ -128,16 +147,22 @@ def sweep_notes(sweep: SweepResult, left_out: Collection[str] = ()) -> list[str]
     """
     notes = [f"alpha policy: {alpha_in_words(sweep)}"]
     notes += [f"{trial.name} failed: {((trial.error or '').splitlines() or [''])[0]}" for trial in sweep.failed]
-    if sweep.failed:
+    if sweep.search is not None:
+        notes += _search_notes(sweep, sweep.search)
+    elif sweep.failed:
         notes.append("the same command runs failed trials again; their tracebacks are in the folder errors")
     best, setting, seeds = sweep.best, sweep.best_setting, most_seeds(sweep)
     if best is None or setting is None or best.measured is None or setting.measured is None:
         return notes
-    interval = f"in brackets: {percent(sweep.confidence)} interval over test rows"
+    rows = "validation" if sweep.search else "test"
+    interval = f"in brackets: {percent(sweep.confidence)} interval over {rows} rows"
     over_seeds = f"means over {seeds} seeds, also of seconds and MiB; ±: standard deviation over seeds"
-    notes.append(f"{over_seeds}; {interval} and seeds" if seeds > 1 else interval)
     word, key = sweep.metric.word, sweep.metric.key
-    notes.append(f"{_on_validation(sweep)}: {word} on validation, which chooses the best")
+    if sweep.search is None:
+        notes.append(f"{over_seeds}; {interval} and seeds" if seeds > 1 else interval)
+        notes.append(f"{_on_validation(sweep)}: {word} on validation, which chooses the best")
+    else:
+        notes.append(f"scores on {best.measured.n:,} validation rows, which choose the best; {interval}")
     if "MiB" not in left_out:
         notes.append(
             "MiB: peak memory of training; on a CPU that of the process, which may hold memory of earlier trials"
@@ -145,7 +170,10 @@ def sweep_notes(sweep: SweepResult, left_out: Collection[str] = ()) -> list[str]
     if any(one.measured is not None and one.measured.joint for one in sweep.trials) and "seconds" not in left_out:
         notes.append("trials that were trained in one pass: seconds are each trial's share, MiB are of the whole pass")
     chosen = f"by {word} on validation ({best.measured.chosen_by:.4f})"
-    on_test = f"on test {best.measured.scores[key]:.4f}"
+    test = sweep.search.test if sweep.search is not None else best.measured
+    on_test = "" if test is None else f"on test {test.scores[key]:.4f}"
+    if sweep.search is not None and test is not None:
+        on_test += f" over {test.n:,} rows, which judged no other trial"
     if seeds > 1:
         notes.append(
             f"best setting: {setting_in_words(setting)}, by mean {word} on validation "
@@ -167,9 +195,21 @@ def sweep_notes(sweep: SweepResult, left_out: Collection[str] = ()) -> list[str]
         if seeds > 1:
             how = "exact sign-flip test of right answers, summed over seeds by test row; it takes the seeds as given"
         notes.append(
-            f"=: cannot be told apart from the best on {tests[0].n:,} test rows: {same} of {len(tests)} ({how}; "
+            f"=: cannot be told apart from the best on {tests[0].n:,} {rows} rows: {same} of {len(tests)} ({how}; "
             f"Holm-corrected for all of them, level {1 - sweep.confidence:.2g})"
         )
+    return notes
+
+
+def _search_notes(sweep: SweepResult, search: SearchOutcome) -> list[str]:
+    """How the trials of a search ended."""
+    counts = [
+        f"{sum(trial.status == how for trial in sweep.trials):,} {how}" for how in ("finished", "pruned", "failed")
+    ]
+    counts += [f"{search.repeated:,} proposed again and not trained twice"] if search.repeated else []
+    notes = [f"{search.proposed:,} trials: {', '.join(counts)}"]
+    if sweep.failed:
+        notes.append("failed trials are not run again; their tracebacks are in the folder errors")
     return notes
 
 
