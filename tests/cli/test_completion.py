@@ -19,7 +19,7 @@ from loraft.config.schema import METRICS
 PATHS = {"FILE", "FOLDER", "FILE.png"}
 # What nobody can list: numbers, columns, names.
 FREE = {"NUMBER", "N", "K", "TOKENS", "NAME", "TEXT...", "1,2,3", "1,2,4,8", "1,2,4,...,128", "OWNER/NAME", "BRANCH",
-        "ADDRESS"}  # fmt: skip
+        "ADDRESS", "HOST:PORT", "OPTION"}  # fmt: skip
 PARAMETERS = [
     pytest.param(command, parameter, id=f"{' '.join(words)} {parameter.name}")
     for words, command in LEAVES.items()

@@ -24,8 +24,8 @@ from loraft.cli.slurm import emit_script, refuse_together, run_task
 from loraft.errors import ConfigError
 from loraft.studies.sweep.progression import expand_integers
 
-# Scores of another device, dtype or batch could not be compared with the run's own.
 SLURM = "SLURM"  # section of the help page
+# Scores of another device, dtype or batch could not be compared with the run's own.
 CHANGEABLE_OF_CUTS = ("name=", "eval.bootstrap_samples", "eval.confidence", "eval.batch_tokens", "output")
 
 
@@ -73,7 +73,10 @@ def sweep(
     emit: Annotated[
         str | None,
         choice(
-            "slurm", help="Train nothing: write a script that runs the trials as a job array.", rich_help_panel=SLURM
+            "slurm",
+            help="Train nothing: write a script that runs the trials as a job array.",
+            show_default="none",
+            rich_help_panel=SLURM,
         ),
     ] = None,
     slurm_options: Annotated[
@@ -82,6 +85,7 @@ def sweep(
             "--slurm",
             metavar="OPTION",
             help="Of sbatch, for the script, such as gres=gpu:1; repeatable.",
+            show_default="none",
             rich_help_panel=SLURM,
         ),
     ] = None,
@@ -112,8 +116,6 @@ def sweep(
 
     Examples:
         loraft sweep --ranks 1,2,4,...,128
-        loraft sweep --grid lora.lora_alpha=16,32 --dry-run
-        loraft sweep --ranks 1,2,4,...,128 --emit slurm --slurm gres=gpu:1
         loraft sweep --search train.learning_rate=log:1e-5:1e-2 --trials 20
     """
     refuse_together(
