@@ -29,8 +29,9 @@ DDP = sorted(path for path in CONFIGS.glob("*.yaml") if not path.stem.startswith
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 # 60 rows are 7.5 steps an epoch; 9 test rows are no two equal shares.
 SETTINGS = [
-    "train.max_steps=10", "train.eval_steps=2", "train.logging_steps=1", "data.max_train_rows=60", "lora.lora_dropout=0",
-    "data.max_eval_rows=9", "data.max_test_rows=9", "eval.bootstrap_samples=100", "model.dtype=fp32", "quant.method=nf4",
+    "train.max_steps=10", "train.eval_steps=2", "train.logging_steps=1", "lora.lora_dropout=0", "quant.method=nf4",
+    "data.max_train_rows=60", "data.max_eval_rows=9", "data.max_test_rows=9", "eval.bootstrap_samples=100",
+    "model.dtype=fp32",
 ]  # fmt: skip
 
 

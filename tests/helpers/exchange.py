@@ -1,6 +1,6 @@
-"""What the processes of a launcher say to each other, without a model: `python -m helpers.exchange HOW`, under torchrun.
+"""What the processes of a launcher say to each other, without a model: `torchrun ... -m helpers.exchange`.
 
-Rank 0 prints what all processes found. Then rank 1 ends as HOW says, while the others wait for it.
+Rank 0 writes what it found to FOLDER. Then rank 1 ends as HOW says, `kill` or `raise`, while the others wait for it.
 """
 
 import json
