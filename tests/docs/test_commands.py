@@ -33,6 +33,7 @@ PARTS = "takes minutes or hours; tests/test_benchmarks.py runs its parts, and it
 MINUTES = "takes minutes; its options are checked below, and nothing else of it"
 CORPUS = "needs a corpus that is not bundled"
 ELSEWHERE = "needs a hub and an account"
+LAUNCHED = "takes minutes; tests/test_distributed.py launches it with few rows"
 # The lines that no test runs here, each with the reason.
 NOT_RUN = {
     "make test": TESTS,
@@ -53,6 +54,8 @@ NOT_RUN = {
     "print(M.from_pretrained(": "needs that wheel; three lines in one",
     "loraft push RUN --to owner/name --private": ELSEWHERE,
     "loraft push RUN --to owner/name": ELSEWHERE,
+    "torchrun --standalone --nproc_per_node 2 -m loraft train --quant nf4": LAUNCHED,
+    "torchrun --standalone --nproc_per_node 2 -m loraft train --resume --config runs/NAME/config.yaml": LAUNCHED,
     "loraft serve --run RUN": "the line of docs/serving.md starts the same server",
     "loraft predict --run hf:owner/name 'thầy giảng bài rất dễ hiểu'": ELSEWHERE,
 }

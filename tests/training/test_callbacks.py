@@ -115,8 +115,12 @@ def test_seconds_and_tokens_go_on_from_the_checkpoint(tmp_path: Path, clock: Sim
         found.tokens_seen = lambda: 55
         clock.now += 4
         assert (found.seconds(), found.tokens()) == (seconds + 4, tokens + 55)
-        assert found.state()["attributes"] == {"seconds": seconds + 4, "tokens": tokens + 55}
-        assert state.stateful_callbacks["TrainingClock"]["attributes"] == {"seconds": seconds, "tokens": tokens}
+        assert found.state()["attributes"] == {"seconds": seconds + 4, "tokens": tokens + 55, "rows": None}
+        assert state.stateful_callbacks["TrainingClock"]["attributes"] == {
+            "seconds": seconds,
+            "tokens": tokens,
+            "rows": None,
+        }
 
 
 def test_a_checkpoint_of_the_first_versions_calls_the_clock_by_another_name(tmp_path: Path) -> None:
@@ -218,6 +222,22 @@ def test_the_second_signal_stops_at_once() -> None:
         finally:
             assert [signal.getsignal(each) for each in SIGNALS] == before  # a third one is Python's
     assert reached == [1]
+
+
+def test_several_processes_save_after_the_same_step_and_a_repeated_signal_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    signalled, other, asked = SaveOnInterrupt(), SaveOnInterrupt(), control()
+    with pytest.raises(KeyboardInterrupt) as stop, signalled:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)  # the launcher passes on what the terminal sent
+    assert stop.value.args == (signal.SIGTERM,)
+    assert capsys.readouterr().err.count("finishing and saving this step") == 1
+    monkeypatch.setattr("loraft.distributed.largest", lambda number: max(number, signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt), other:
+        other.on_step_end(None, None, asked)
+    assert asked.should_save is True
 
 
 def test_without_a_signal_nothing_happens_and_an_error_stays_itself() -> None:

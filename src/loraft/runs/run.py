@@ -1,8 +1,10 @@
 """The directory of one training run, and how to find one: by name, the newest, or the best trial of a sweep."""
 
+import atexit
 import difflib
 import os
 import shlex
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +163,7 @@ class WorkerRun(Run):
 
     def __init__(self, run: Run) -> None:
         super().__init__(Path(tempfile.mkdtemp(prefix="loraft-")))
+        atexit.register(shutil.rmtree, self.path, ignore_errors=True)
         self._shared = run.checkpoints
 
     @property
