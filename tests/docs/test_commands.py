@@ -42,6 +42,7 @@ NOT_RUN = {
     "python benchmarks/end_of_turn.py <UIT-VSFC> --task topic --steps 200": MINUTES,
     'python benchmarks/end_of_turn.py <UIT-VSFC> --task sentiment --words "bad,neither good nor bad,good" '
     "--steps 200": MINUTES,
+    "python benchmarks/ray_predict.py": "takes hours; its options are checked below",
     "python benchmarks/serving.py --run runs/RUN --alone --clients 1,64,512": PARTS,
     "python benchmarks/serving.py --run runs/served --fastapi /tmp/fastapi": PARTS,
     "python benchmarks/tutorial.py --model SmolLM2-135M-Instruct.Q4_1.gguf --steps 60 --test-rows 300 "
@@ -74,6 +75,7 @@ PAGE_WORDS = {
     "deploy.md": {"FOLDER": "elsewhere", "rows.csv": "reviews.csv", "../backbone": "loraft-vi-tiny"},
     "audit.md": {"AUDIT": "audit-loraft-vi-tiny-rows-sentiment-s42"},
     "push.md": {"FOLDER": "pushed"},
+    "ray.md": {"data/*.parquet": "pairs/*.csv"},
 }
 # Runs that a page speaks of as made before: copies of one run of two steps.
 RUNS = {
