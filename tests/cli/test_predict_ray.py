@@ -97,7 +97,7 @@ def test_all_rows_are_labelled_as_here_and_in_order(here: Path, on_ray: Callable
     assert err.count("note: sets: ") <= 1
     assert not re.search(r"Traceback|INFO|raylet|core_worker|Deprecat", err)
     files = shards(here / "out", ".parquet")
-    assert [one.name for one in files[:2]] == ["part-00000-00000.parquet", "part-00000-00001.parquet"]
+    assert [one.name for one in files[:2]] == ["part-000000-000000.parquet", "part-000000-000001.parquet"]
     rows = pyarrow.concat_tables([pyarrow.parquet.read_table(one) for one in files]).to_pylist()
     assert [row["mã"] for row in rows] == list(range(50))
     expected = list(loraft.predict(texts, run="demo", min_confidence=0.7, sets=0.9))
@@ -137,7 +137,7 @@ def test_a_killed_command_goes_on_with_every_row_once(here: Path, on_ray: Callab
     before = kept.stat().st_mtime_ns
     with (here / "out" / JOURNAL).open("ab") as file:
         file.write(b'{"name": "part-000')  # killed while it wrote
-    (here / "out" / "part-00000-00039.jsonl").write_text("{}\n", encoding="utf-8")  # written, and not in the journal
+    (here / "out" / "part-000000-000039.jsonl").write_text("{}\n", encoding="utf-8")  # written, and not in the journal
     assert loraft_is_refused(on_ray(*given), "an interrupted prediction left")
     code, _, err = on_ray(*given, "--resume")
     assert (code, "400 rows in out\n" in err) == (0, True), err
@@ -248,7 +248,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "a file there": (["--engine", "ray", "--input", "a.csv", "--output-file", "đó"], r"--output-file: is a file"),
     "other files there": (
         ["--engine", "ray", "--input", "a.csv", "--output-file", "khác", "--force"],
-        r"--output-file: the folder holds other files \(got .*part-00000-00000\.csv\); name another folder",
+        r"--output-file: the folder holds other files \(got .*part-000000-000000\.csv\); name another folder",
     ),
     "the folder of the input": (
         ["--engine", "ray", "--input", "vào", "--output-file", "vào"],
@@ -271,7 +271,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
 
 @pytest.mark.parametrize(("given", "says"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_done_is_refused(given: list[str], says: str, here: Path, loraft_says: Says) -> None:
-    for name in ("a.csv", "vào/a.csv", "khác/part-00000-00000.csv", "đó"):
+    for name in ("a.csv", "vào/a.csv", "khác/part-000000-000000.csv", "đó"):
         (here / name).parent.mkdir(exist_ok=True)
         (here / name).write_text("sentence\nthầy dạy hay\n", encoding="utf-8")
     write_jsonl(here / "a.jsonl", ["thầy dạy hay"])

@@ -22,7 +22,7 @@ from loraft.runs.storage import storage_error
 
 JOURNAL = "_predictions.jsonl"  # programs that read a folder of shards leave names out that begin so
 FLAG = "--output-file"
-OURS = re.compile(r"\.?part-\d{5,}-\d{5,}(-\d+)?\.[a-z]+")  # a shard, or what a killed process left of one
+OURS = re.compile(r"\.?part-\d{6,}-\d{6,}(-\d+)?\.[a-z]+")  # a shard, or what a killed process left of one
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Shard:
     def of(cls, part: Part, file: int, suffix: str) -> "Shard":
         """The shard of a part of the input with that number."""
         found = os.stat(part.path)
-        return cls(f"part-{file:05}-{part.number:05}{suffix}", part, f"{found.st_mtime_ns} {found.st_size}")
+        return cls(f"part-{file:06}-{part.number:06}{suffix}", part, f"{found.st_mtime_ns} {found.st_size}")
 
 
 @dataclass(frozen=True)
