@@ -115,7 +115,9 @@ def test_all_rows_are_labelled_as_here_and_in_order(here: Path, on_ray: Callable
     assert (code, "--output-file: holds predictions (got" in err) == (2, True)
     code, _, err = on_ray("--input", "*.parquet", SMALL, "8", "--resume")
     assert code == 1
-    assert {"  min_confidence: 0.7 then, None now", "  --sets: 0.9 then, None now"} <= {*err.splitlines()}
+    assert {"  min_confidence: 0.7 then, None now", "  --sets: 0.9 then, None now"} <= {
+        line.removeprefix("  ") for line in err.splitlines()
+    }
 
 
 @integration
@@ -163,6 +165,7 @@ def test_a_killed_worker_is_replaced_and_every_row_is_there_once(here: Path, on_
     thread.join()
     assert (code, len(killed), "300 rows in out\n" in err) == (0, 1, True), err
     assert [row["sentence"] for row in json_rows(here / "out")] == texts
+    assert not re.search(r"Traceback|INFO|raylet|core_worker|Deprecat", err), err
 
 
 @integration
@@ -181,9 +184,6 @@ def test_a_damaged_file_costs_its_own_rows_only(here: Path, on_ray: Callable[...
     rows = [row for one in shards(here / "out", ".csv") for row in csv.DictReader(one.open(encoding="utf-8"))]
     assert [row["row"] for row in rows] == [*"1234", *"123", *"1234"]
     assert "sentence" not in rows[0]
-    write_jsonl(here / "in" / "b.jsonl", sentences(2))
-    code, _, err = on_ray("--input", "in/*.jsonl", "--output-format", "csv", "--set", "output.texts=false", "--force")
-    assert (code, "10 rows in out\n" in err) == (0, True), err
 
 
 @integration

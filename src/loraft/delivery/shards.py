@@ -152,21 +152,21 @@ class ShardFolder:
             ConfigError: there are finished predictions, and neither is given.
             RunError: an earlier prediction can go on, and `resume` is not given or something is not as it was.
         """
-        self._resumes = resume and not force
         self._origin = json.loads(json.dumps(dict(origin), default=str))
-        if self.origin is None or force:
+        self._resumes = resume and not force and self.origin == self._origin
+        if not (self.finished or self.complete) or force:
             return
         if not resume and self.complete:
             raise ConfigError(f"{FLAG}: holds predictions (got {self.path}); --force replaces them")
-        if not resume and self.finished:
+        if not resume:
             raise RunError(
                 f"{self.path}: an interrupted prediction left {self.rows:,} rows (got no --resume); the same command"
                 " with --resume goes on after them, with --force it begins again"
             )
-        if resume and self._origin != self.origin:
+        if not self._resumes:
+            changed = differences(self.origin or {}, self._origin)
             raise RunError(
-                f"{self.path}: was begun with something else:\n{differences(self.origin, self._origin)}\ngive the same"
-                " again, or --force to begin again"
+                f"{self.path}: was begun with something else:\n{changed}\ngive the same again, or --force begins again"
             )
 
     @contextmanager
