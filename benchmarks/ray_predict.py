@@ -121,6 +121,7 @@ def main(
     out: Annotated[Path, typer.Option(help="File of the figures.")] = OUT,
 ) -> None:
     """Measures, checks the rows, and writes the figures."""
+    from loraft.cli.predict_ray import SHARD_ROWS
     from loraft.runs.atomic_files import write_json
     from loraft.runs.environment import environment
     from loraft.runs.records import as_json
@@ -129,6 +130,7 @@ def main(
     sample = min(sample, rows)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
+        given: tuple[str, ...]
         for name, count in {"all": rows, "sample": sample, "one": 1}.items():
             write_rows(folder / f"{name}.parquet", count)
         local = {}
@@ -137,6 +139,7 @@ def main(
             local[name], _ = predicted(*given)
         with cluster() as address:
             given = ("--input", str(folder / "all.parquet"), "--output-file", str(folder / "out"))
+            given += ("--shard-rows", str(min(SHARD_ROWS, -(-rows // (4 * NODES)))))
             seconds, memory = predicted("--engine", "ray", "--address", address, *given, watch=True)
         labels = checked(folder / "out", rows)
         alone = pyarrow.parquet.read_table(folder / "sample-out.parquet")["label"].to_pylist()

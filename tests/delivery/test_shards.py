@@ -92,7 +92,7 @@ def test_a_changed_input_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_error_says_how_to_go_on(tmp_path: Path) -> None:
-    folder = begun(tmp_path, 2)
+    folder = ShardFolder(begun(tmp_path, 2).path)
     folder.check({"a": 1}, resume=True, force=False)
     with pytest.raises(KeyboardInterrupt) as stopped, folder.opened():
         raise KeyboardInterrupt
