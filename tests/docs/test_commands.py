@@ -42,7 +42,6 @@ NOT_RUN = {
     "python benchmarks/end_of_turn.py <UIT-VSFC> --task topic --steps 200": MINUTES,
     'python benchmarks/end_of_turn.py <UIT-VSFC> --task sentiment --words "bad,neither good nor bad,good" '
     "--steps 200": MINUTES,
-    "python benchmarks/ray_predict.py": "takes hours; its options are checked below",
     "python benchmarks/serving.py --run runs/RUN --alone --clients 1,64,512": PARTS,
     "python benchmarks/serving.py --run runs/served --fastapi /tmp/fastapi": PARTS,
     "python benchmarks/tutorial.py --model SmolLM2-135M-Instruct.Q4_1.gguf --steps 60 --test-rows 300 "

@@ -1,6 +1,7 @@
 """`loraft predict --engine ray`: its own flags, and what it says and refuses."""
 
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import asdict
@@ -186,9 +187,13 @@ def predict_on_ray(
         decisions.get("sets"), decisions.get("sets_by_label", False), decisions.get("prior"), cast(Format, format),
         text_column, settings, shards.path, suffix,
     )  # fmt: skip
-    if not verbose:  # ray prints on stdout that a worker has died, which is told in other words
-        context.with_resource(redirect_stdout(context.with_resource(open(os.devnull, "w", encoding="utf-8"))))
-    with connected(address, "loraft predict --engine ray", say), locked(shards.path):
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        # Ray prints there that a worker has died, which is told in other words.
+        redirect_stdout(sys.stdout if verbose else nowhere),
+        connected(address, "loraft predict --engine ray", say),
+        locked(shards.path),
+    ):
         found = ray_predict.predict_files(task, files, shards, ray_predict.Workers(workers, gpus), most=most, say=say)
     say(f"{found.rows:,} {'row' if found.rows == 1 else 'rows'} in {output}")
     if found.failed:
