@@ -148,7 +148,9 @@ def test_a_killed_command_goes_on_with_every_row_once(here: Path, on_ray: Callab
 
 
 @integration
-def test_a_killed_worker_is_replaced_and_every_row_is_there_once(here: Path, on_ray: Callable[..., Any]) -> None:
+def test_a_killed_worker_is_replaced_and_every_row_is_there_once(
+    here: Path, on_ray: Callable[..., Any], recwarn: pytest.WarningsRecorder
+) -> None:
     texts = sentences(300)
     (here / "a.csv").write_text("\n".join(["sentence", *(f'"{text}"' for text in texts)]), encoding="utf-8")
     killed: list[int] = []
@@ -166,6 +168,8 @@ def test_a_killed_worker_is_replaced_and_every_row_is_there_once(here: Path, on_
     assert (code, len(killed), "300 rows in out\n" in err) == (0, 1, True), err
     assert [row["sentence"] for row in json_rows(here / "out")] == texts
     assert not re.search(r"Traceback|INFO|raylet|core_worker|Deprecat", out + err), out + err
+    told = [str(one.message) for one in recwarn]
+    assert f"{here / 'a.csv'}: a worker died; its part was begun again" in told
 
 
 @integration

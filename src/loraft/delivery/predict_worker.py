@@ -121,7 +121,7 @@ class Worker:
                 " perhaps memory was too small: give fewer --workers or a smaller --shard-rows, with --force"
             )
         if tries:
-            warnings.warn(f"{shard.part.path}: a worker died; its part was begun again", stacklevel=2)
+            warnings.warn(f"{shard.part.path}: a worker died; its part was begun again", stacklevel=1)
         with path.open("ab") as file:
             file.write(b".")
         yield
