@@ -239,6 +239,17 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["--engine", "ray", "--prior", "estimate", "--input", "a.csv", "--output-file", "out"],
         r"--prior estimate: not with --engine ray; use --engine local",
     ),
+    "one GPU and a half": (
+        ["--engine", "ray", "--input", "a.csv", "--output-file", "out", "--gpus-per-worker", "1.5"],
+        r"--gpus-per-worker: is no share of a GPU, and no whole number \(got 1\.5\)",
+    ),
+    "GPUs that are no number": (
+        ["--engine", "ray", "--input", "a.csv", "--output-file", "out", "--gpus-per-worker", "nan"],
+        r"--gpus-per-worker",
+    ),
+    "a long name": (["--engine", "ray", "--input", "ệ" * 999, "--output-file", "out"], r"--input: no such file"),
+    "a long folder": (["--engine", "ray", "--input", "a.csv", "--output-file", "ệ" * 999], r"--output-file: cannot be"),
+    "a long pattern": (["--engine", "ray", "--input", "*" * 999, "--output-file", "out"], r"--input: "),
     "no output": (["--engine", "ray", "--input", "a.csv"], r"--engine ray: reads files and writes a folder"),
     "no input": (["--engine", "ray", "--output-file", "out"], r"--engine ray: reads files and writes a folder"),
     "no file": (["--engine", "ray", "--input", "b.csv", "--output-file", "out"], r"--input: no such file \(got"),

@@ -159,6 +159,8 @@ def predict_on_ray(
         raise ConfigError(f"--format: not with --engine ray (got {show(format)}); use --engine local")
     if output.suffix.lower() in FORMATS and not output.is_dir():
         raise ConfigError(f"--output-file: --engine ray writes a folder of files (got {output}); such as out/")
+    if gpus is not None and not (gpus <= 1 or gpus.is_integer()):
+        raise ConfigError(f"--gpus-per-worker: is no share of a GPU, and no whole number (got {gpus}); such as 0.5")
     files = input_files(file)
     suffix = ray_predict.output_suffix(files, output_format)
     shards = ShardFolder(output)

@@ -55,15 +55,15 @@ def input_files(given: Path) -> list[Path]:
     Raises:
         ConfigError: nothing is there, or they are of several formats.
     """
-    if given.is_dir():
+    if os.path.isdir(given):  # False for what no file can be called
         inside = [one for one in sorted(given.iterdir()) if one.is_file() and one.name[0] not in "._"]
         found = [one for one in inside if suffix_of(one) in SUFFIXES]
         what = "no files to read in the folder"
     elif is_pattern(given):
-        found = [one for one in map(Path, sorted(glob.glob(str(given), recursive=True))) if one.is_file()]
+        found = [one for one in map(Path, sorted(glob.glob(str(given), recursive=True))) if os.path.isfile(one)]
         what = "nothing matches"
     else:
-        found, what = [given] if given.is_file() else [], "no such file"
+        found, what = [given] if os.path.isfile(given) else [], "no such file"
     if not found:
         raise ConfigError(f"--input: {what} (got {show(str(given))}); give a file, a folder or a pattern in quotes")
     suffixes = sorted({suffix_of(one).removesuffix(".gz") for one in found})
