@@ -16,7 +16,7 @@ import pytest
 from helpers.command_line import Double, Says
 
 from loraft.cli import console
-from loraft.cli.console import results_follow, results_on_screen, say, start_command
+from loraft.cli.console import python_alone_on_stderr, results_follow, results_on_screen, say, start_command
 from loraft.config.resolve import resolve
 from loraft.display.progress import Bars, PlainLines
 from loraft.errors import LoraftError, Note
@@ -253,3 +253,14 @@ def test_a_library_reads_no_row_of_stdin_and_prints_no_result(
         json.loads(out)
     assert answers == ["nothing"] * 3
     assert sys.stdin is stdin
+
+
+def test_what_is_not_printed_by_python_is_dropped(capfd: pytest.CaptureFixture[str]) -> None:
+    with open(2, "w", encoding="utf-8", closefd=False) as stream, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        with python_alone_on_stderr():
+            os.write(2, b"core_worker.cc: E\n")
+            say("thầy dạy hay")
+        assert sys.stderr is stream
+        os.write(2, b"sau\n")
+    assert capfd.readouterr().err == "thầy dạy hay\nsau\n"

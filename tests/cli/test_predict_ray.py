@@ -97,7 +97,7 @@ def test_all_rows_are_labelled_as_here_and_in_order(here: Path, on_ray: Callable
     assert err.count("note: sets: ") <= 1
     assert not re.search(r"Traceback|INFO|raylet|core_worker|Deprecat", err)
     files = shards(here / "out", ".parquet")
-    assert [one.name for one in files[:2]] == ["part-00000-00000.parquet", "part-00000-00001.parquet"]
+    assert [one.name for one in files[:2]] == ["part-000000-000000.parquet", "part-000000-000001.parquet"]
     rows = pyarrow.concat_tables([pyarrow.parquet.read_table(one) for one in files]).to_pylist()
     assert [row["mã"] for row in rows] == list(range(50))
     expected = list(loraft.predict(texts, run="demo", min_confidence=0.7, sets=0.9))
@@ -114,7 +114,10 @@ def test_all_rows_are_labelled_as_here_and_in_order(here: Path, on_ray: Callable
     code, _, err = on_ray(*again)
     assert (code, "--output-file: holds predictions (got" in err) == (2, True)
     code, _, err = on_ray("--input", "*.parquet", SMALL, "8", "--resume")
-    assert (code, "min_confidence: 0.7 then, None now\n  --sets: 0.9 then, None now\n" in err) == (1, True)
+    assert code == 1
+    assert {"  min_confidence: 0.7 then, None now", "  --sets: 0.9 then, None now"} <= {
+        line.removeprefix("  ") for line in err.splitlines()
+    }
 
 
 @integration
@@ -136,7 +139,7 @@ def test_a_killed_command_goes_on_with_every_row_once(here: Path, on_ray: Callab
     before = kept.stat().st_mtime_ns
     with (here / "out" / JOURNAL).open("ab") as file:
         file.write(b'{"name": "part-000')  # killed while it wrote
-    (here / "out" / "part-00000-00039.jsonl").write_text("{}\n", encoding="utf-8")  # written, and not in the journal
+    (here / "out" / "part-000000-000039.jsonl").write_text("{}\n", encoding="utf-8")  # written, and not in the journal
     assert loraft_is_refused(on_ray(*given), "an interrupted prediction left")
     code, _, err = on_ray(*given, "--resume")
     assert (code, "400 rows in out\n" in err) == (0, True), err
@@ -145,7 +148,9 @@ def test_a_killed_command_goes_on_with_every_row_once(here: Path, on_ray: Callab
 
 
 @integration
-def test_a_killed_worker_is_replaced_and_every_row_is_there_once(here: Path, on_ray: Callable[..., Any]) -> None:
+def test_a_killed_worker_is_replaced_and_every_row_is_there_once(
+    here: Path, on_ray: Callable[..., Any], recwarn: pytest.WarningsRecorder
+) -> None:
     texts = sentences(300)
     (here / "a.csv").write_text("\n".join(["sentence", *(f'"{text}"' for text in texts)]), encoding="utf-8")
     killed: list[int] = []
@@ -158,10 +163,13 @@ def test_a_killed_worker_is_replaced_and_every_row_is_there_once(here: Path, on_
 
     thread = threading.Thread(target=kill)
     thread.start()
-    code, _, err = on_ray("--input", "a.csv", SMALL, "10", "--output-format", "jsonl")
+    code, out, err = on_ray("--input", "a.csv", SMALL, "10", "--output-format", "jsonl")
     thread.join()
     assert (code, len(killed), "300 rows in out\n" in err) == (0, 1, True), err
     assert [row["sentence"] for row in json_rows(here / "out")] == texts
+    assert not re.search(r"Traceback|INFO|raylet|core_worker|Deprecat", out + err), out + err
+    told = [str(one.message) for one in recwarn]
+    assert f"{here / 'a.csv'}: a worker died; its part was begun again" in told
 
 
 @integration
@@ -180,9 +188,6 @@ def test_a_damaged_file_costs_its_own_rows_only(here: Path, on_ray: Callable[...
     rows = [row for one in shards(here / "out", ".csv") for row in csv.DictReader(one.open(encoding="utf-8"))]
     assert [row["row"] for row in rows] == [*"1234", *"123", *"1234"]
     assert "sentence" not in rows[0]
-    write_jsonl(here / "in" / "b.jsonl", sentences(2))
-    code, _, err = on_ray("--input", "in/*.jsonl", "--output-format", "csv", "--set", "output.texts=false", "--force")
-    assert (code, "10 rows in out\n" in err) == (0, True), err
 
 
 @integration
@@ -234,6 +239,17 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["--engine", "ray", "--prior", "estimate", "--input", "a.csv", "--output-file", "out"],
         r"--prior estimate: not with --engine ray; use --engine local",
     ),
+    "one GPU and a half": (
+        ["--engine", "ray", "--input", "a.csv", "--output-file", "out", "--gpus-per-worker", "1.5"],
+        r"--gpus-per-worker: is no share of a GPU, and no whole number \(got 1\.5\)",
+    ),
+    "GPUs that are no number": (
+        ["--engine", "ray", "--input", "a.csv", "--output-file", "out", "--gpus-per-worker", "nan"],
+        r"--gpus-per-worker",
+    ),
+    "a long name": (["--engine", "ray", "--input", "ệ" * 999, "--output-file", "out"], r"--input: no such file"),
+    "a long folder": (["--engine", "ray", "--input", "a.csv", "--output-file", "ệ" * 999], r"--output-file: cannot be"),
+    "a long pattern": (["--engine", "ray", "--input", "*" * 999, "--output-file", "out"], r"--input: "),
     "no output": (["--engine", "ray", "--input", "a.csv"], r"--engine ray: reads files and writes a folder"),
     "no input": (["--engine", "ray", "--output-file", "out"], r"--engine ray: reads files and writes a folder"),
     "no file": (["--engine", "ray", "--input", "b.csv", "--output-file", "out"], r"--input: no such file \(got"),
@@ -247,7 +263,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "a file there": (["--engine", "ray", "--input", "a.csv", "--output-file", "đó"], r"--output-file: is a file"),
     "other files there": (
         ["--engine", "ray", "--input", "a.csv", "--output-file", "khác", "--force"],
-        r"--output-file: the folder holds other files \(got .*part-00000-00000\.csv\); name another folder",
+        r"--output-file: the folder holds other files \(got .*part-000000-000000\.csv\); name another folder",
     ),
     "the folder of the input": (
         ["--engine", "ray", "--input", "vào", "--output-file", "vào"],
@@ -270,7 +286,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
 
 @pytest.mark.parametrize(("given", "says"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_done_is_refused(given: list[str], says: str, here: Path, loraft_says: Says) -> None:
-    for name in ("a.csv", "vào/a.csv", "khác/part-00000-00000.csv", "đó"):
+    for name in ("a.csv", "vào/a.csv", "khác/part-000000-000000.csv", "đó"):
         (here / name).parent.mkdir(exist_ok=True)
         (here / name).write_text("sentence\nthầy dạy hay\n", encoding="utf-8")
     write_jsonl(here / "a.jsonl", ["thầy dạy hay"])

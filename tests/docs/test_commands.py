@@ -77,6 +77,7 @@ PAGE_WORDS = {
     "deploy.md": {"FOLDER": "elsewhere", "rows.csv": "reviews.csv", "../backbone": "loraft-vi-tiny"},
     "audit.md": {"AUDIT": "audit-loraft-vi-tiny-rows-sentiment-s42"},
     "push.md": {"FOLDER": "pushed"},
+    "ray.md": {"data/*.parquet": "pairs/*.csv"},
 }
 # Runs that a page speaks of as made before: copies of one run of two steps.
 RUNS = {

@@ -1,7 +1,9 @@
 """`loraft predict --engine ray`: its own flags, and what it says and refuses."""
 
 import os
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
@@ -157,6 +159,8 @@ def predict_on_ray(
         raise ConfigError(f"--format: not with --engine ray (got {show(format)}); use --engine local")
     if output.suffix.lower() in FORMATS and not output.is_dir():
         raise ConfigError(f"--output-file: --engine ray writes a folder of files (got {output}); such as out/")
+    if gpus is not None and not (gpus <= 1 or gpus.is_integer()):
+        raise ConfigError(f"--gpus-per-worker: is no share of a GPU, and no whole number (got {gpus}); such as 0.5")
     files = input_files(file)
     suffix = ray_predict.output_suffix(files, output_format)
     shards = ShardFolder(output)
@@ -185,7 +189,13 @@ def predict_on_ray(
         decisions.get("sets"), decisions.get("sets_by_label", False), decisions.get("prior"), cast(Format, format),
         text_column, settings, shards.path, suffix,
     )  # fmt: skip
-    with connected(address, "loraft predict --engine ray", say), locked(shards.path):
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        # Ray prints there that a worker has died, which is told in other words.
+        redirect_stdout(sys.stdout if verbose else nowhere),
+        connected(address, "loraft predict --engine ray", say),
+        locked(shards.path),
+    ):
         found = ray_predict.predict_files(task, files, shards, ray_predict.Workers(workers, gpus), most=most, say=say)
     say(f"{found.rows:,} {'row' if found.rows == 1 else 'rows'} in {output}")
     if found.failed:

@@ -1,7 +1,7 @@
 """Parts of input files, for several workers to read: each has a bounded number of rows, and all have every row once.
 
-A Parquet file is cut between any two rows, and CSV, TSV and JSON lines in UTF-8 after any record. Other files are one
-part each: compressed ones, arrays, Excel files, lines, and text in another encoding.
+A part of a Parquet file, and of CSV, TSV and JSON lines in UTF-8, is read by itself. In other files the rows before it
+are read, too: compressed ones, arrays, Excel files, lines, and text in another encoding.
 """
 
 import glob
@@ -9,6 +9,7 @@ import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,18 +31,18 @@ class Part:
     Attributes:
         path: of the file.
         number: of the part in its file, from 0.
-        rows: how many it has; None where that is known only when they have been read.
+        rows: how many it has.
         first: how many rows of the file come before it.
-        kind: "parquet", or a format of lines; "" for a whole file.
+        kind: "parquet", or a format of lines; "" for a file that is read from its begin.
         start: where it begins in a file of lines, in bytes.
         stop: where it ends there.
         head: bytes of the header there.
     """
 
     path: str
-    number: int = 0
-    rows: int | None = None
-    first: int = 0
+    number: int
+    rows: int
+    first: int
     kind: str = ""
     start: int = 0
     stop: int = 0
@@ -54,15 +55,15 @@ def input_files(given: Path) -> list[Path]:
     Raises:
         ConfigError: nothing is there, or they are of several formats.
     """
-    if given.is_dir():
+    if os.path.isdir(given):  # False for what no file can be called
         inside = [one for one in sorted(given.iterdir()) if one.is_file() and one.name[0] not in "._"]
         found = [one for one in inside if suffix_of(one) in SUFFIXES]
         what = "no files to read in the folder"
     elif is_pattern(given):
-        found = [one for one in map(Path, sorted(glob.glob(str(given), recursive=True))) if one.is_file()]
+        found = [one for one in map(Path, sorted(glob.glob(str(given), recursive=True))) if os.path.isfile(one)]
         what = "nothing matches"
     else:
-        found, what = [given] if given.is_file() else [], "no such file"
+        found, what = [given] if os.path.isfile(given) else [], "no such file"
     if not found:
         raise ConfigError(f"--input: {what} (got {show(str(given))}); give a file, a folder or a pattern in quotes")
     suffixes = sorted({suffix_of(one).removesuffix(".gz") for one in found})
@@ -103,8 +104,7 @@ def parts_of(path: Path, format: Format, text_column: str, settings: FileSetting
         kind = "jsonl"
     if kind in CUTTABLE and not suffix.endswith(".gz") and not settings.encoding and not _is_utf16(path):
         return _of_lines(path, kind, text_column, settings, most)
-    next(iter(input_rows(path, format, text_column, settings)), None)  # tells what is wrong with the file
-    return [Part(str(path))]
+    return _by_rows(path, "", sum(1 for _ in input_rows(path, format, text_column, settings)), most)
 
 
 def part_rows(
@@ -119,7 +119,7 @@ def part_rows(
     for item in _rows(part, path, format, text_column, settings, header):
         count += 1
         yield item
-    if part.rows not in (None, count):
+    if part.rows != count:
         raise DataError(
             f"{path}: has changed (got {count:,} rows after row {part.first:,}, not {part.rows:,}); leave the file as"
             " it is until the end"
@@ -129,10 +129,11 @@ def part_rows(
 def _rows(
     part: Part, path: Path, format: Format, text_column: str, settings: FileSettings, header: list[str] | None
 ) -> Iterator[Row | BadRow]:
+    stop = part.first + part.rows
     if not part.kind:
-        yield from input_rows(path, format, text_column, settings, header)
+        yield from islice(input_rows(path, format, text_column, settings, header), part.first, stop)
     elif part.kind == "parquet":
-        yield from parquet_rows(path, (text_column,), header, part.first, part.first + (part.rows or 0))
+        yield from parquet_rows(path, (text_column,), header, part.first, stop)
     else:
         with _opened(path) as file:
             content = file.read(part.head)
@@ -152,11 +153,12 @@ def _of_parquet(path: Path, text_column: str, most: int) -> list[Part]:
         known = read_metadata(file)
     size = sum(known.row_group(at).total_byte_size for at in range(known.num_row_groups))
     most = max(1, min(most, MOST_BYTES * known.num_rows // max(1, size)))
-    begins = range(0, max(1, known.num_rows), most)
-    return [
-        Part(str(path), number, min(most, known.num_rows - first), first, "parquet")
-        for number, first in enumerate(begins)
-    ]
+    return _by_rows(path, "parquet", known.num_rows, most)
+
+
+def _by_rows(path: Path, kind: str, rows: int, most: int) -> list[Part]:
+    begins = range(0, max(1, rows), most)
+    return [Part(str(path), number, min(most, rows - first), first, kind) for number, first in enumerate(begins)]
 
 
 class _Lines(Iterator[str]):

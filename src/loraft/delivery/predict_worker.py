@@ -120,6 +120,8 @@ class Worker:
                 f"{shard.part.path}, rows from {shard.part.first + 1:,} on: the worker died (got {tries} times);"
                 " perhaps memory was too small: give fewer --workers or a smaller --shard-rows, with --force"
             )
+        if tries:
+            warnings.warn(f"{shard.part.path}: a worker died; its part was begun again", stacklevel=1)
         with path.open("ab") as file:
             file.write(b".")
         yield

@@ -111,8 +111,7 @@ def predict_files(
             numbers = {"part": len(left), "file": len(files), "worker": count}
             parts, of, by = (f"{n:,} {what}{'s' * (n != 1)}" for what, n in numbers.items())
             say(f"{parts} of {of}, {by}")
-            rows = [one.part.rows for one in wanted.values()]
-            total = None if None in rows else sum(one or 0 for one in rows)
+            total = sum(one.part.rows for one in wanted.values())
             with Stage("predicting", total, ROWS, done=shards.rows) as stage:
                 _predict(task, left, shards, failed, (count, gpus), stage, say)
         if not failed:

@@ -22,7 +22,7 @@ from loraft.runs.storage import storage_error
 
 JOURNAL = "_predictions.jsonl"  # programs that read a folder of shards leave names out that begin so
 FLAG = "--output-file"
-OURS = re.compile(r"\.?part-\d{5,}-\d{5,}(-\d+)?\.[a-z]+")  # a shard, or what a killed process left of one
+OURS = re.compile(r"\.?part-\d{6,}-\d{6,}(-\d+)?\.[a-z]+")  # a shard, or what a killed process left of one
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Shard:
     def of(cls, part: Part, file: int, suffix: str) -> "Shard":
         """The shard of a part of the input with that number."""
         found = os.stat(part.path)
-        return cls(f"part-{file:05}-{part.number:05}{suffix}", part, f"{found.st_mtime_ns} {found.st_size}")
+        return cls(f"part-{file:06}-{part.number:06}{suffix}", part, f"{found.st_mtime_ns} {found.st_size}")
 
 
 @dataclass(frozen=True)
@@ -152,21 +152,21 @@ class ShardFolder:
             ConfigError: there are finished predictions, and neither is given.
             RunError: an earlier prediction can go on, and `resume` is not given or something is not as it was.
         """
-        self._resumes = resume and not force
         self._origin = json.loads(json.dumps(dict(origin), default=str))
-        if self.origin is None or force:
+        self._resumes = resume and not force and self.origin == self._origin
+        if not (self.finished or self.complete) or force:
             return
         if not resume and self.complete:
             raise ConfigError(f"{FLAG}: holds predictions (got {self.path}); --force replaces them")
-        if not resume and self.finished:
+        if not resume:
             raise RunError(
                 f"{self.path}: an interrupted prediction left {self.rows:,} rows (got no --resume); the same command"
                 " with --resume goes on after them, with --force it begins again"
             )
-        if resume and self._origin != self.origin:
+        if not self._resumes:
+            changed = differences(self.origin or {}, self._origin)
             raise RunError(
-                f"{self.path}: was begun with something else:\n{differences(self.origin, self._origin)}\ngive the same"
-                " again, or --force to begin again"
+                f"{self.path}: was begun with something else:\n{changed}\ngive the same again, or --force begins again"
             )
 
     @contextmanager
