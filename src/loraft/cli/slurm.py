@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -15,18 +16,23 @@ if TYPE_CHECKING:
 
 
 def refuse_together(
-    emit: str | None, array_task: int | None, script: Mapping[str, Any], others: Mapping[str, Any], fixed: Sequence[str]
+    emit: str | None,
+    array_task: int | None,
+    config: Path | None,
+    script: Mapping[str, Any],
+    others: Mapping[str, Any],
+    fixed: Sequence[str],
 ) -> None:
     """Refuses flags that do not go with --emit or --array-task.
 
     Args:
-        emit, array_task: values of these flags.
+        emit, array_task, config: values of these flags.
         script: flags that only --emit takes, with their values.
         others: flags that neither takes.
         fixed: given flags that --array-task does not take, since the script fixed them.
 
     Raises:
-        ConfigError: some are given together, or --emit names no scheduler.
+        ConfigError: some are given together; --emit names no scheduler; or --array-task lacks --config.
     """
     given = [flag for flag, value in others.items() if value not in (None, False)]
     alone = [flag for flag, value in script.items() if value]
@@ -39,6 +45,10 @@ def refuse_together(
     if given and (emit or array_task is not None):
         flag = "--emit slurm" if array_task is None else "--array-task"
         raise ConfigError(f"{flag}: does not go with other work (got {', '.join(given)} too); give one of them")
+    if array_task is not None and config is None:
+        raise ConfigError(
+            "--array-task: needs the sweep that the script was written for (got no --config); --config SWEEP/sweep.yaml"
+        )
 
 
 def emit_script(config: "Config", options: Sequence[str], size: int | None, json: bool) -> None:

@@ -109,6 +109,7 @@ def sweep(
     refuse_together(
         emit,
         array_task,
+        given.config,
         script={"--slurm": slurm_options, "--array-size": array_size},
         others={"--dry-run": dry_run, "--from": source, "--force": force},
         fixed=[flag for flag, value in (("--ranks", ranks), ("--grid", grid), ("--seeds", seeds), ("--joint", joint),
