@@ -3,16 +3,40 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from loraft.cli.console import print_json, results_follow, say
+from loraft.cli.options import choice
 from loraft.config.names import show
 from loraft.errors import ConfigError, listed
 
 if TYPE_CHECKING:
     from loraft.config.schema import Config
+
+PANEL = "SLURM"  # section of the help page
+Emit = Annotated[
+    str | None,
+    choice("slurm", help="Train nothing: write a script that runs the trials as a job array.", show_default="none",
+           rich_help_panel=PANEL),
+]  # fmt: skip
+SlurmOptions = Annotated[
+    list[str] | None,
+    typer.Option("--slurm", metavar="OPTION", help="Of sbatch, for the script, such as gres=gpu:1; repeatable.",
+                 autocompletion=lambda: ["gres=gpu:1", "time=04:00:00", "cpus-per-task=8", "mem=32G", "array=%8"],
+                 rich_help_panel=PANEL),
+]  # fmt: skip
+ArraySize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Array tasks; fewer than trials: those that can be are trained together.",
+                 show_default="one a trial", rich_help_panel=PANEL),
+]  # fmt: skip
+ArrayTask = Annotated[
+    int | None,
+    typer.Option(min=0, help="Run one array task of --config SWEEP/sweep.yaml; the script does.", show_default="none",
+                 rich_help_panel=PANEL),
+]  # fmt: skip
 
 
 def refuse_together(
