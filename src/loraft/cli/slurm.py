@@ -2,31 +2,61 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from loraft.cli.console import print_json, results_follow, say
+from loraft.cli.options import choice
 from loraft.config.names import show
 from loraft.errors import ConfigError, listed
 
 if TYPE_CHECKING:
     from loraft.config.schema import Config
 
+PANEL = "SLURM"  # section of the help page
+Emit = Annotated[
+    str | None,
+    choice("slurm", help="Train nothing: write a script that runs the trials as a job array.", show_default="none",
+           rich_help_panel=PANEL),
+]  # fmt: skip
+SlurmOptions = Annotated[
+    list[str] | None,
+    typer.Option("--slurm", metavar="OPTION", help="Of sbatch, for the script, such as gres=gpu:1; repeatable.",
+                 autocompletion=lambda: ["gres=gpu:1", "time=04:00:00", "cpus-per-task=8", "mem=32G", "array=%8"],
+                 rich_help_panel=PANEL),
+]  # fmt: skip
+ArraySize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Array tasks; fewer than trials: those that can be are trained together.",
+                 show_default="one a trial", rich_help_panel=PANEL),
+]  # fmt: skip
+ArrayTask = Annotated[
+    int | None,
+    typer.Option(min=0, help="Run one array task of --config SWEEP/sweep.yaml; the script does.", show_default="none",
+                 rich_help_panel=PANEL),
+]  # fmt: skip
+
 
 def refuse_together(
-    emit: str | None, array_task: int | None, script: Mapping[str, Any], others: Mapping[str, Any], fixed: Sequence[str]
+    emit: str | None,
+    array_task: int | None,
+    config: Path | None,
+    script: Mapping[str, Any],
+    others: Mapping[str, Any],
+    fixed: Sequence[str],
 ) -> None:
     """Refuses flags that do not go with --emit or --array-task.
 
     Args:
-        emit, array_task: values of these flags.
+        emit, array_task, config: values of these flags.
         script: flags that only --emit takes, with their values.
         others: flags that neither takes.
         fixed: given flags that --array-task does not take, since the script fixed them.
 
     Raises:
-        ConfigError: some are given together, or --emit names no scheduler.
+        ConfigError: some are given together; --emit names no scheduler; or --array-task lacks --config.
     """
     given = [flag for flag, value in others.items() if value not in (None, False)]
     alone = [flag for flag, value in script.items() if value]
@@ -39,6 +69,10 @@ def refuse_together(
     if given and (emit or array_task is not None):
         flag = "--emit slurm" if array_task is None else "--array-task"
         raise ConfigError(f"{flag}: does not go with other work (got {', '.join(given)} too); give one of them")
+    if array_task is not None and config is None:
+        raise ConfigError(
+            "--array-task: needs the sweep that the script was written for (got no --config); --config SWEEP/sweep.yaml"
+        )
 
 
 def emit_script(config: "Config", options: Sequence[str], size: int | None, json: bool) -> None:

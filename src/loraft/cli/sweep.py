@@ -13,18 +13,16 @@ from loraft.cli.options import (
     ConfigFlags,
     Json,
     Verbose,
-    choice,
     complete_pairs,
     complete_run,
     in_its_folder,
     of_key,
     with_config_flags,
 )
-from loraft.cli.slurm import emit_script, refuse_together, run_task
+from loraft.cli.slurm import ArraySize, ArrayTask, Emit, SlurmOptions, emit_script, refuse_together, run_task
 from loraft.errors import ConfigError
 from loraft.studies.sweep.progression import expand_integers
 
-SLURM = "SLURM"  # section of the help page
 # Scores of another device, dtype or batch could not be compared with the run's own.
 CHANGEABLE_OF_CUTS = ("name=", "eval.bootstrap_samples", "eval.confidence", "eval.batch_tokens", "output")
 
@@ -70,43 +68,10 @@ def sweep(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run finished trials again.")] = False,
-    emit: Annotated[
-        str | None,
-        choice(
-            "slurm",
-            help="Train nothing: write a script that runs the trials as a job array.",
-            show_default="none",
-            rich_help_panel=SLURM,
-        ),
-    ] = None,
-    slurm_options: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--slurm",
-            metavar="OPTION",
-            help="Of sbatch, for the script, such as gres=gpu:1; repeatable.",
-            show_default="none",
-            rich_help_panel=SLURM,
-        ),
-    ] = None,
-    array_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Array tasks; fewer than trials: those that can be are trained together.",
-            show_default="one a trial",
-            rich_help_panel=SLURM,
-        ),
-    ] = None,
-    array_task: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Run one array task of --config SWEEP/sweep.yaml; the script does.",
-            show_default="none",
-            rich_help_panel=SLURM,
-        ),
-    ] = None,
+    emit: Emit = None,
+    slurm_options: SlurmOptions = None,
+    array_size: ArraySize = None,
+    array_task: ArrayTask = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -121,6 +86,7 @@ def sweep(
     refuse_together(
         emit,
         array_task,
+        given.config,
         script={"--slurm": slurm_options, "--array-size": array_size},
         others={"--dry-run": dry_run, "--from": source, "--force": force},
         fixed=[flag for flag, value in (("--ranks", ranks), ("--grid", grid), ("--seeds", seeds), ("--joint", joint),

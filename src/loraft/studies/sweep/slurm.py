@@ -101,8 +101,8 @@ def emit(
     if before is not None:
         options, size = options or before.options, size or before.size
     given = _given(options)
-    if "\\" in str(path.absolute()) or not str(path.absolute()).isprintable():
-        raise RunError(f"{path}: SLURM writes no logs below a folder of this name; choose another --output or name")
+    if found := re.search(r"[\\\n]", str(path.absolute())):
+        raise RunError(f"{path.absolute()}: SLURM takes no path with {found[0]!r} for logs; choose another --output")
     script = {
         "job-name": path.name,
         "output": f"{str(path.absolute()).replace('%', '%%')}/slurm/%a.log",
