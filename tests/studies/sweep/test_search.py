@@ -207,16 +207,16 @@ def test_of_the_trials_that_came_so_far_the_better_half_goes_on(
 
     def ends_after(*scores: float) -> int | None:
         trial = study.ask()
-        for number, score in enumerate(scores, start=1):
-            trial.report(sign * score, number)
+        for percent, score in zip((10, 25, 40, 50), scores, strict=False):
+            trial.report(sign * score, percent)
             if trial.should_prune():
-                return number
+                return percent
         return None
 
-    assert ends_after(0.5, 0.6, 0.7, 0.7) is None
-    assert ends_after(0.4, 0.9) == 1
-    assert ends_after(0.8, 0.5) == 2
-    assert ends_after(0.6, 0.6) is None
+    assert ends_after(0.1, 0.5, 0.1, 0.7) is None
+    assert ends_after(0.9, 0.4) == 25
+    assert ends_after(0.0, 0.8, 0.8, 0.6) == 50
+    assert ends_after(0.0, 0.6, 0.0, 0.8) is None
 
 
 @pytest.mark.integration

@@ -16,6 +16,8 @@ from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep.space import Axis
 
 STUDY = "loraft"  # its name in the journal
+# A learning rate that wins in the end may be behind at first: no trial ends before this percentage of its training.
+FIRST_RUNG = 25
 
 
 def draw(trial: Any, axis: Axis) -> Any:
@@ -59,8 +61,8 @@ def opened(folder: SweepFolder, config: Config) -> Any:
             study_name=STUDY,
             load_if_exists=True,
             direction="minimize" if lower else "maximize",
-            # Of the trials that came so far, the better half goes on, after 1, 2, 4, 8, ... evaluations.
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
+            # Of the trials that came so far, the better half goes on. In percent of the training.
+            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=FIRST_RUNG, reduction_factor=2),
         )
     except Exception as error:
         raise RunError(f"{journal}: cannot be read ({first_line(error)}); --force begins again") from error
