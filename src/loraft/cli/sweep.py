@@ -77,7 +77,6 @@ def sweep(
     Examples:
         loraft sweep --ranks 1,2,4,...,128
         loraft sweep --grid lora.lora_alpha=16,32 --dry-run
-        loraft sweep --search train.learning_rate=log:1e-5:1e-2 --trials 20
     """
     if source is not None:
         own = {"--grid": grid, "--seeds": seeds, "--joint": joint, "--dry-run": dry_run, "--search": search,
