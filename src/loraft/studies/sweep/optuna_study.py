@@ -6,13 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from loraft.config.schema import Config
 from loraft.errors import LoraftError, RunError, first_line
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.metrics import LOWER_IS_BETTER
 from loraft.runs.study_folders import SweepFolder
+from loraft.studies.sweep.grid import MOST_TRIALS
 from loraft.studies.sweep.space import Axis
 
 STUDY = "loraft"  # its name in the journal
@@ -35,8 +34,7 @@ def sampler(seed: int, number: int) -> Any:
     """The sampler of one trial."""
     import optuna
 
-    own = np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(1)[0]
-    return optuna.samplers.TPESampler(seed=int(own))
+    return optuna.samplers.TPESampler(seed=(seed * MOST_TRIALS + number) % 2**32)
 
 
 def opened(folder: SweepFolder, config: Config) -> Any:
