@@ -20,7 +20,7 @@ def capped(arguments: list[str]) -> list[str]:
         return arguments
     name, text = arguments[0] if arguments else "", " ".join(arguments)
     limits = CAPS.get(name, [])
-    if "--ranks" in arguments or "--grid" in arguments:
+    if {"--ranks", "--grid", "--search"} & {*arguments}:
         limits = [limit for limit in limits if not limit.startswith("sweep.")]
     if "--preset tutorial" in text and name != "config":  # its backbone and data come from the hub
         limits = [*limits, "model.name=loraft-vi-tiny", "data.source=feedback", "data.revision=null"]

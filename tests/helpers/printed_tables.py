@@ -8,7 +8,7 @@ from rich.table import Table
 
 from helpers.baselines import beside
 from helpers.folders import fewshot_result
-from helpers.sweeps import result
+from helpers.sweeps import result, searched
 from loraft.cli import runs
 from loraft.data.checks import ConflictingSentence, Conflicts, Duplicates, Leaks, NearPair, RowPlace
 from loraft.delivery import check_tables, export, merge, plan_tables, quant_error
@@ -36,6 +36,7 @@ from loraft.studies.sweep import curve_tables, fold_tables
 from loraft.studies.sweep import tables as sweep_tables
 from loraft.studies.sweep.curve_records import CurvePoint, RankCurve
 from loraft.studies.sweep.fold_records import FoldRecord, FoldsResult
+from loraft.studies.sweep.space import Axis
 from loraft.studies.sweep.trials import PlannedTrial
 
 LABELS = ("tiêu cực", "trung tính", "tích cực")
@@ -206,6 +207,11 @@ TABLES: dict[str, Callable[[], list[Table]]] = {
     "sweep": lambda: sweep_tables.sweep_tables(replace(result((4, 8)), baselines=two_baselines())),
     "sweep-seeds": lambda: sweep_tables.sweep_tables(result((4, 128), seeds=(1, 2))),
     "sweep-dry-run": lambda: [dry_run()],
+    "sweep-search": lambda: sweep_tables.sweep_tables(searched()),
+    "sweep-search-dry-run": lambda: [sweep_tables.space([
+        Axis("train.learning_rate", "log", (1e-5, 0.01)), Axis("lora.lora_dropout", "uniform", (0.0, 0.1)),
+        Axis("lora.r", "list", (1, 2, 4, 8)), Axis("train.optim", "list", ("sgd", "adamw_torch")),
+    ])],
     "sweep-from": lambda: [curve_tables.curve(curve())],
     "folds": lambda: fold_tables.folds_tables(folded()),
     "compare": lambda: [compare_tables.comparison(compared()), *compare_tables.baselines(compared()),

@@ -11,7 +11,7 @@ import numpy as np
 from loraft.evaluation.classification_report import classification_report
 from loraft.runs.predictions import RunPredictions
 from loraft.studies.sweep.ranking import rank_settings
-from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
+from loraft.studies.sweep.records import SearchOutcome, SweepResult, TrialRecord, TrialScores
 
 LABELS = ("tiêu cực", "trung tính", "tích cực")
 SHARE_RIGHT = {1: 0.70, 2: 0.76, 4: 0.83, 8: 0.85, 16: 0.86, 32: 0.85, 64: 0.86, 128: 0.85}  # of the test rows
@@ -58,9 +58,13 @@ def ranked(trials: Sequence[TrialRecord], answers: Mapping[str, RunPredictions])
 
 
 def result(
-    ranks: Sequence[int] = (1, 2, 4), seeds: Sequence[int] = (), failed: Sequence[str] = (), rows: int = 600
+    ranks: Sequence[int] = (1, 2, 4),
+    seeds: Sequence[int] = (),
+    failed: Sequence[str] = (),
+    rows: int = 600,
+    pruned: Sequence[str] = (),
 ) -> SweepResult:
-    """The result of a sweep over these ranks and seeds; the trials of the names in `failed` failed."""
+    """The result of a sweep over these ranks and seeds; the trials of the names in `failed` and `pruned` did so."""
     axes = {"lora.r": ranks, **({"seed": seeds} if seeds else {})}
     generator = np.random.default_rng(1)
     references = generator.choice(3, size=rows, p=[0.45, 0.05, 0.5])
@@ -75,7 +79,17 @@ def result(
         record = trial(settings, own, float(right.mean()) - 0.1)
         if record.name in failed:
             record = failed_trial(record)
+        elif record.name in pruned:
+            record = replace(record, status="pruned", measured=None, pruned_at=100)
         else:
             answers[record.name] = own
         records.append(record)
     return ranked(records, answers)
+
+
+def searched() -> SweepResult:
+    """The result of a search of five trials over four ranks, of which one failed and one was pruned."""
+    made = result((4, 8, 16, 32), failed=("r8",), pruned=("r16",))
+    assert made.best is not None
+    assert made.best.measured is not None
+    return replace(made, search=SearchOutcome(proposed=5, repeated=1, test=replace(made.best.measured, n=608)))

@@ -11,6 +11,7 @@ import pytest
 from helpers.baselines import noted
 from helpers.folders import LABELS, make_data, make_fewshot, make_run, make_sweep, run_result
 from helpers.records import report as judgement
+from helpers.sweeps import searched
 
 import loraft
 from loraft.config.resolve import resolve
@@ -19,7 +20,7 @@ from loraft.display.page import Code, Document, Image, cells
 from loraft.evaluation.equivalence import Equivalence
 from loraft.runs.atomic_files import write_text
 from loraft.runs.run import Run
-from loraft.runs.study_folders import AuditFolder, FoldsFolder, RankCurveFolder
+from loraft.runs.study_folders import AuditFolder, FoldsFolder, RankCurveFolder, SweepFolder
 from loraft.studies import report, report_words
 from loraft.studies.audit.records import AuditResult, Conflict, SuspectRow
 from loraft.studies.report_words import in_vietnamese, translated
@@ -60,6 +61,13 @@ def make_folds(folder: Path) -> Path:
     return folder
 
 
+def make_search(folder: Path) -> Path:
+    sweep = SweepFolder(folder)
+    write_text(sweep.config_path, dump_config(resolve()))
+    sweep.finish(searched())
+    return folder
+
+
 def make_curve(folder: Path) -> Path:
     curve = RankCurveFolder(folder)
     write_text(curve.config_path, dump_config(resolve()))
@@ -89,6 +97,7 @@ def make_audit(folder: Path) -> Path:
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "run": make_full_run, "generated": lambda folder: make_run(folder, generated=True),
     "right": lambda folder: make_run(folder, right=True), "fewshot": make_fewshot, "sweep": make_sweep,
+    "search": make_search,
     "data": make_data, "folds": make_folds, "curve": make_curve, "audit": make_audit,
 }  # fmt: skip
 

@@ -56,7 +56,8 @@ class Row:
         path: of its directory.
         kind: run, trial, fold, sweep, folds, few-shot, rank curve, data, audit, bundle (an adapter by itself, merged
             weights) or export.
-        state: finished, interrupted, working (a process works there), failed, or damaged (a file cannot be read).
+        state: finished, interrupted, working (a process works there), failed, damaged (a file cannot be read), or not
+            judged (a trial of a search, of which the best one alone is judged on test).
         pid: of the process that works there, where its lock names one.
         metric: `train.metric`, as a key of the scores; None where there is no score.
         score: of the metric on the test split; of a sweep that of its best trial, of folds over all rows.
@@ -168,6 +169,8 @@ def _row(name: str, kind: str, folder: RunFolder) -> Row:
             load_config(folder.config_path)
         except LoraftError as wrong:
             state, error = "damaged", str(wrong)
+    if state == "interrupted" and SweepFolder(folder.path.parent).journal_path.exists():
+        state = "not judged"
     date = datetime.fromtimestamp(there[0].stat().st_mtime, UTC).isoformat(timespec="seconds")
     pid = _pid(folder.path) if state == "working" else None
     return Row(name, str(folder.path), kind, state, pid, *scores, date, size_of(folder.path), error)

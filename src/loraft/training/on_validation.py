@@ -21,7 +21,7 @@ from loraft.training.pipeline import TrainingInputs, fit_adapter
 from loraft.training.results import TrainReport
 from loraft.training.trackers import Trackers
 
-# Takes the number of an evaluation, from 1, its step, and its `train.metric`; returns whether the training shall end.
+# Takes the percentage of the training that is over, the step, and `train.metric`; returns whether it shall end there.
 Watch = Callable[[int, int, float], bool]
 
 
@@ -56,10 +56,10 @@ class WatchedTraining(TrainerCallback):
         self.ended_at: int | None = None
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Asks the function; evaluations before an interruption are counted, too."""
-        scores = [row[self.key] for row in state.log_history if self.key in row]
-        if state.global_step < state.max_steps and self.watch(len(scores), state.global_step, scores[-1]):
-            self.ended_at, control.should_training_stop = state.global_step, True
+        """Asks the function."""
+        step, score = state.global_step, state.log_history[-1][self.key]
+        if step < state.max_steps and self.watch(round(100 * step / state.max_steps), step, score):
+            self.ended_at, control.should_training_stop = step, True
 
 
 def train_on_validation(run: Run, inputs: TrainingInputs, watched: WatchedTraining, *, quiet: bool) -> Validated | None:

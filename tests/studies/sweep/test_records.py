@@ -14,7 +14,7 @@ from loraft.studies.sweep.records import SweepResult
 
 SCORES = ["accuracy", "macro_f1", "macro_precision", "macro_recall", "weighted_f1", "mcc"]
 SWEEP = ["kind", "path", "backbone", "quant", "data", "task", "labels", "keys", "alpha_policies", "confidence",
-         "trials", "settings", "best_setting", "best", "baselines", "metric", "warnings"]  # fmt: skip
+         "trials", "settings", "best_setting", "best", "baselines", "metric", "warnings", "search"]  # fmt: skip
 TRIAL = ["name", "run", "settings", "alpha_policy", "status"]
 MEASURED = [*SCORES, "intervals", "n", "trainable_parameters", "validation_macro_f1", "seconds", "resumed_from_step",
             "steps", "peak_memory_mib", "joint", "validation_score"]  # fmt: skip

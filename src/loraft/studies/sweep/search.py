@@ -167,10 +167,10 @@ class _Search:
         self.tell(f"{trial.name}: {metric.word} {score:.4f} on validation, {found.train.seconds:.1f} s")
         return {"values": score}
 
-    def _falls_behind(self, drawn: Any, number: int, step: int, score: float) -> bool:
+    def _falls_behind(self, drawn: Any, percent: int, step: int, score: float) -> bool:
         """Reports an evaluation; whether successive halving ends the trial, which is noted before it is."""
-        if number not in self.study.trials[drawn.number].intermediate_values:  # one of before an interruption
-            drawn.report(score, number)
+        if percent not in self.study.trials[drawn.number].intermediate_values:  # one of before an interruption
+            drawn.report(score, percent)
         behind = self.config.sweep.prune and drawn.should_prune()
         if behind:
             drawn.set_user_attr(PRUNED_AT, step)

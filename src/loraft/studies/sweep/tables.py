@@ -203,11 +203,12 @@ def sweep_notes(sweep: SweepResult, left_out: Collection[str] = ()) -> list[str]
 
 def _search_notes(sweep: SweepResult, search: SearchOutcome) -> list[str]:
     """How the trials of a search ended."""
-    counts = [
-        f"{sum(trial.status == how for trial in sweep.trials):,} {how}" for how in ("finished", "pruned", "failed")
+    ended = [trial.status for trial in sweep.trials]
+    finished, pruned, failed = (ended.count(way) for way in ("finished", "pruned", "failed"))
+    notes = [
+        f"{search.proposed:,} trials: {finished:,} finished, {pruned:,} pruned, {failed:,} failed,"
+        f" {search.repeated:,} proposed again and not trained twice"
     ]
-    counts += [f"{search.repeated:,} proposed again and not trained twice"] if search.repeated else []
-    notes = [f"{search.proposed:,} trials: {', '.join(counts)}"]
     if sweep.failed:
         notes.append("failed trials are not run again; their tracebacks are in the folder errors")
     return notes
