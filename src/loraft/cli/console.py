@@ -135,6 +135,7 @@ def start_command(
     source: str | None = None,
     several: bool = False,
     prints: bool = False,
+    one_gpu: bool = True,
 ) -> None:
     """Prints which backbone and data will be loaded, and sets up what stderr shows while the command works.
 
@@ -146,6 +147,7 @@ def start_command(
         several: whether the command may run in several processes.
         prints: whether it prints results while it works. A pipe that they go into may end at the terminal, where they
             would break bars.
+        one_gpu: whether this process computes, on one GPU; else it hands all of them to other processes.
 
     Raises:
         LoraftError: it runs in several processes and must not.
@@ -164,7 +166,7 @@ def start_command(
     with_adapter = f", adapter {adapter}" if adapter is not None else ""
     say(f"backbone {config.model.label}{quantised}{with_adapter}, data {source or config.data.source}")
     _move_caches()
-    if not distributed.is_distributed():
+    if one_gpu and not distributed.is_distributed():
         # TRL refuses several GPUs in one process, and one is what a run needs.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     if not verbose and distributed.is_main_process():

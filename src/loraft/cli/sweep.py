@@ -46,6 +46,12 @@ def sweep(
     joint: Annotated[
         str | None, of_key("sweep.joint", help="Train all ranks in one pass; auto: where it is faster.")
     ] = None,
+    engine: Annotated[
+        str | None, of_key("sweep.engine", help="Run the trials in this process, or on a Ray cluster.")
+    ] = None,
+    address: Annotated[
+        str | None, of_key("sweep.address", metavar="HOST:PORT", help="Of the Ray cluster; null: RAY_ADDRESS, else one started here.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and what each would train.")] = False,
     source: Annotated[
         str | None,
@@ -71,6 +77,7 @@ def sweep(
     """
     if source is not None:
         own = {"--grid": grid, "--seeds": seeds, "--joint": joint, "--dry-run": dry_run}
+        own |= {"--engine": engine, "--address": address}
         fixed = [flag for flag, value in own.items() if value]
         fixed += given.given("preset", "config", "model", "data", "task", "quant", "seed")
         _cut(source, ranks, fixed, given.sets or (), given.output, force, json, verbose)
@@ -90,13 +97,17 @@ def sweep(
         "sweep.grid": parse_grid(grid) if grid else None,
         "sweep.seeds": expand_integers(seeds, "--seeds") if seeds is not None else None,
         "sweep.joint": joint,
+        "sweep.engine": engine,
+        "sweep.address": address,
     }
     resolved = in_its_folder(
         given.resolve(flags=flags), given.resolve, flags, given.config, SweepFolder,
         lambda saved: run_of(expand(saved)[0]).path.parent,
     )  # fmt: skip
     trials = expand(resolved)
-    start_command(resolved, verbose)
+    if address is not None and resolved.sweep.engine != "ray":
+        raise ConfigError(f"--address: is of a Ray cluster (got --engine {resolved.sweep.engine}); add --engine ray")
+    start_command(resolved, verbose, one_gpu=resolved.sweep.engine == "local")
     if dry_run:
         planned = plan(trials)
         if any(trial.trainable_parameters is None for trial in planned):

@@ -51,3 +51,13 @@ class SweepConfig(Section):
     joint: Literal["auto", "on", "off"] = Field(
         "auto", description="train trials in one pass; auto: where it is faster"
     )
+    engine: Literal["local", "ray"] = Field(
+        "local", description="where trials run: in this process, or on the workers of a Ray cluster"
+    )
+    address: str | None = Field(
+        None, min_length=1, description="host:port of the Ray cluster; null: RAY_ADDRESS, else one on this machine"
+    )
+    cpus: float = Field(1, gt=0, le=1024, description="CPUs of a Ray worker, which computes with as many threads")
+    gpus: float | None = Field(
+        None, ge=0, le=1, description="GPU of a Ray worker; 0.25: four share one; null: 1 where the cluster has any"
+    )

@@ -24,10 +24,11 @@ from loraft.runs.lock import locked
 from loraft.runs.resume import check_same_rows, of_its_version
 from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
-from loraft.studies.sweep import figures
+from loraft.studies.sweep import figures, joint_pass
 from loraft.studies.sweep.conclusion import conclude, damaged
 from loraft.studies.sweep.grid import expand, sweep_name
 from loraft.studies.sweep.local_engine import run_trials
+from loraft.studies.sweep.ray_engine import run_on_ray
 from loraft.studies.sweep.records import SweepResult
 from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell, key_of
 from loraft.studies.sweep.trials import Trial, is_finished, run_of
@@ -89,7 +90,14 @@ def _sweep(config: Config, trials: Sequence[Trial], *, force: bool, quiet: bool,
         folder.results_path.unlink(missing_ok=True)
     if finished := len(trials) - len(waiting) - len(errors):
         tell(f"{finished} of {len(trials)} trials are finished already")
-    errors |= run_trials(waiting, folder, shared, config.sweep.joint, force=force, quiet=quiet)
+    if force:
+        joint_pass.clear(folder)
+    if config.sweep.engine == "ray" and waiting:
+        errors |= run_on_ray(waiting, folder, shared, config.sweep, force=force)
+    else:
+        errors |= run_trials(waiting, folder, shared, config.sweep.joint, force=force, quiet=quiet)
+    if not errors:
+        joint_pass.clear(folder)
     result = conclude(folder, config, trials, errors)
     folder.figure_path.unlink(missing_ok=True)
     if result.best is not None:
