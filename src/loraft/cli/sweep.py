@@ -50,7 +50,10 @@ def sweep(
         str | None, of_key("sweep.engine", help="Run the trials in this process, or on a Ray cluster.")
     ] = None,
     address: Annotated[
-        str | None, of_key("sweep.address", metavar="HOST:PORT", help="Of the Ray cluster; null: RAY_ADDRESS, else one started here.")
+        str | None,
+        of_key(
+            "sweep.address", metavar="HOST:PORT", help="Of the Ray cluster; null: RAY_ADDRESS, else one started here."
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and what each would train.")] = False,
     source: Annotated[

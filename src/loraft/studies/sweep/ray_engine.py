@@ -13,15 +13,15 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import loraft
 from loraft.config.study_sections import SweepConfig
 from loraft.errors import LoraftError, RunError, listed
 from loraft.progress import Stage
 from loraft.ray_cluster import connected
+from loraft.runs.environment import package_versions
 from loraft.runs.lock import LOCK_FILE, locked
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep.joint_pass import begun_passes
-from loraft.studies.sweep.ray_worker import Job, Worker, unpack
+from loraft.studies.sweep.ray_worker import Job, Worker, fingerprints, unpack
 from loraft.studies.sweep.shared_backbone import SharedBackbone
 from loraft.studies.sweep.trials import Trial, run_of
 from loraft.studies.sweep.units import Unit, units, workers_of
@@ -75,7 +75,7 @@ def run_on_ray(
             joint=section.joint,
             force=force,
             portion=gpus or min(1.0, section.cpus / max(1.0, largest)),
-            version=loraft.__version__,
+            version=package_versions(["loraft"])["loraft"],
             command=tuple(sys.argv),
         )
         pool = _Pool(job, folder, shared, {"CPU": section.cpus, "GPU": gpus})
@@ -204,8 +204,7 @@ class _Pool:
                 self.tell(f"{which} of {self.stage.total}: {task.names}")
                 task.unit = tuple(trial for trial in task.unit if self._lock(trial))
             if task.unit:
-                splits = {trial.name: self.shared.splits(trial.config) for trial in task.unit}
-                rows = {name: {key: one.fingerprint for key, one in of.items()} for name, of in splits.items()}
+                rows = {trial.name: fingerprints(self.shared, trial) for trial in task.unit}
                 self.working[worker.run.remote(task.unit, rows, again=task.killed > 0)] = worker, task
                 return
         _kill(worker)

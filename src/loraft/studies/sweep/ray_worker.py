@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import loraft
 from loraft.config.yaml_io import dump_config
 from loraft.errors import LoraftError, Note, first_line
 from loraft.runs.atomic_files import write_text
+from loraft.runs.environment import package_versions
 from loraft.runs.lock import LOCK_FILE, lent
 from loraft.runs.records import write_record
 from loraft.runs.run import Run
@@ -58,7 +58,7 @@ class Job:
     joint: str
     force: bool
     portion: float
-    version: str
+    version: str | None
     command: tuple[str, ...]
 
 
@@ -82,9 +82,10 @@ class Worker:
         Raises:
             LoraftError: it has another version of loraft than the driver.
         """
-        if loraft.__version__ != self.job.version:
+        version = package_versions(["loraft"])["loraft"]
+        if version != self.job.version:
             raise LoraftError(
-                f"{self.host}: has another version of loraft (got {loraft.__version__}, here {self.job.version});"
+                f"{self.host}: has another version of loraft (got {version}, here {self.job.version});"
                 " install the same on all machines"
             )
         with suppress(OSError):  # there is no such folder on this machine
@@ -131,7 +132,7 @@ class Worker:
     def _wrong_rows(self, trial: Trial, rows: Mapping[str, str]) -> str:
         """What is wrong if the data cannot be read here, or is other data than the driver's; "" if nothing is."""
         try:
-            here = {name: split.fingerprint for name, split in self.shared.splits(trial.config).items()}
+            here = fingerprints(self.shared, trial)
         except Exception as error:  # whatever it is, the other trials go on
             return f"{self.host}: {first_line(error)}"
         if not (other := [name for name, fingerprint in rows.items() if here[name] != fingerprint]):
@@ -147,6 +148,11 @@ class Worker:
 
     def _warn(self, message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
         self._tell(f"{'note' if issubclass(category, Note) else 'warning'}: {message}")
+
+
+def fingerprints(shared: SharedBackbone, trial: Trial) -> dict[str, str]:
+    """The fingerprint of each split of the trial's data, as this process reads it."""
+    return {name: split.fingerprint for name, split in shared.splits(trial.config).items()}
 
 
 def _moved(trial: Trial, output: str) -> Trial:

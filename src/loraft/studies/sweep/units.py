@@ -39,8 +39,8 @@ def workers_of(nodes: Sequence[Mapping[str, float]], needed: Mapping[str, float]
     """
     fitting = 0
     for node in nodes:
-        each = [node.get("CPU", 0.0) / needed["CPU"]] if needed["CPU"] else []
+        each = [node.get("CPU", 0.0) / needed["CPU"]]
         if part := needed.get("GPU", 0.0):
-            each.append(node.get("GPU", 0.0) // 1 * (1 // part))
-        fitting += int(min(each, default=0))
+            each.append(node.get("GPU", 0.0) // 1 * int(1 / part))
+        fitting += int(round(min(each), 6))
     return fitting
