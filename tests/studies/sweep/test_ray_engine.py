@@ -29,7 +29,7 @@ pytestmark = pytest.mark.integration
 ROWS = [("thầy dạy rất nhiệt tình", "vui"), ("phòng học nóng quá", "buồn"), ("bình thường", "vừa")]
 SMALL = [
     "train.eval_steps=2", "train.logging_steps=1", "train.learning_rate=1e-2", "train.per_device_train_batch_size=4",
-    "eval.bootstrap_samples=100", "eval.baselines=false", "model.dtype=fp32", "lora.lora_dropout=0.0",
+    "eval.bootstrap_samples=100", "eval.baselines=off", "model.dtype=fp32", "lora.lora_dropout=0.0",
 ]  # fmt: skip
 
 
@@ -240,7 +240,8 @@ def test_a_killed_driver_goes_on_with_the_same_command_and_trains_nothing_twice(
 
 def test_an_interrupted_driver_ends_its_workers_and_says_how_to_go_on(cluster: str, place: Path) -> None:
     command = [sys.executable, "-m", "loraft", "sweep", "--engine", "ray", "--address", cluster, "--ranks", "4",
-               "--joint", "off", "--model", "./nhỏ", "--data", "câu", "--task", "việc.yaml", "--output", "ngắt"]  # fmt: skip
+               "--joint", "off", "--model", "./nhỏ", "--data", "câu", "--task", "việc.yaml",
+               "--output", "ngắt"]  # fmt: skip
     command += [word for pair in [*SMALL, "train.max_steps=100000"] for word in ("--set", pair)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as driver:
         while driver.poll() is None and not list((place / "ngắt").glob("*/r4/checkpoints/checkpoint-*")):
@@ -265,7 +266,7 @@ def test_a_machine_with_other_rows_is_refused(cluster: str, monkeypatch: pytest.
 
 @pytest.mark.parametrize("sweep", [{"gpus": 1.0}, {"cpus": 2}])
 def test_workers_that_no_machine_can_hold_are_refused_at_once(cluster: str, sweep: dict[str, Any]) -> None:
-    with pytest.raises(LoraftError, match=r"no machine of the cluster can hold .*got at most 1 CPUs and 0 GPUs"):
+    with pytest.raises(LoraftError, match=r"no machine of the cluster can hold .*got at most 1 CPU and 0 GPU"):
         runner.sweep(on_ray(cluster, "thiếu", ranks=[4], **sweep), quiet=True)
 
 

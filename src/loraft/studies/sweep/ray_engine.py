@@ -8,8 +8,8 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from loraft.runs.lock import LOCK_FILE, locked
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep.joint_pass import begun_passes
 from loraft.studies.sweep.ray_worker import Job, Worker, fingerprints, unpack
-from loraft.studies.sweep.shared_backbone import SharedBackbone
+from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell
 from loraft.studies.sweep.trials import Trial, run_of
 from loraft.studies.sweep.units import Unit, units, workers_of
 
@@ -46,45 +46,89 @@ class _Task:
         return listed((trial.name for trial in self.unit), NAMED)
 
 
-def run_on_ray(
-    waiting: Sequence[Trial], folder: SweepFolder, shared: SharedBackbone, section: SweepConfig, *, force: bool
-) -> dict[str, str]:
-    """Runs the trials on a Ray cluster; returns the error messages of those that failed, by name.
-
-    Args:
-        waiting: the trials, which are no finished runs.
-        folder: of the sweep, whose lock this process holds.
-        shared: the data; its `tell` gets the lines of all workers.
-        section: says which cluster, and what a worker needs.
-        force: begin each trial anew.
+@contextmanager
+def on_cluster(section: SweepConfig, tell: Tell) -> Iterator[dict[str, float]]:
+    """Connects to the cluster for the block; gives what a worker needs: CPU and GPU.
 
     Raises:
-        LoraftError: there is no cluster, no machine of it can hold a worker, or no worker starts.
+        LoraftError: there is no cluster, or no machine of it can hold a worker.
     """
-    with connected(section.address, WHAT, shared.tell):
+    with connected(section.address, WHAT, tell):
         import ray
 
         gpus = section.gpus
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
-        largest = max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
-        job = Job(
-            folder=folder.path,
-            directory=os.getcwd(),
-            lock=(folder.path / LOCK_FILE).read_bytes(),
-            joint=section.joint,
-            force=force,
-            portion=gpus or min(1.0, section.cpus / max(1.0, largest)),
-            version=package_versions(["loraft"])["loraft"],
-            command=tuple(sys.argv),
-        )
-        pool = _Pool(job, folder, shared, {"CPU": section.cpus, "GPU": gpus})
-        places = pool.places()
-        begun = [] if force else begun_passes(folder, waiting)
-        dealt = units(waiting, section.joint, workers=places, begun=begun)
-        count = min(places, len(dealt))
-        shared.tell(f"{count} {'worker' if count == 1 else 'workers'}, {pool.needs} each")
-        return pool.run(dealt)
+        needed = {"CPU": section.cpus, "GPU": gpus}
+        _places(needed)
+        yield needed
+
+
+def run_on_ray(
+    waiting: Sequence[Trial],
+    folder: SweepFolder,
+    shared: SharedBackbone,
+    joint: str,
+    needed: Mapping[str, float],
+    *,
+    force: bool,
+) -> dict[str, str]:
+    """Runs the trials on the connected cluster; returns the error messages of those that failed, by name.
+
+    Args:
+        waiting: the trials, which are no finished runs.
+        folder: of the sweep, whose lock this process holds.
+        shared: the data; its `tell` gets the lines of all workers.
+        joint: `sweep.joint`.
+        needed: by a worker, from `on_cluster`.
+        force: begin each trial anew.
+
+    Raises:
+        LoraftError: no worker starts, or the machines that could hold one are gone.
+    """
+    job = Job(
+        folder=folder.path,
+        directory=os.getcwd(),
+        lock=(folder.path / LOCK_FILE).read_bytes(),
+        joint=joint,
+        force=force,
+        portion=needed["GPU"] or min(1.0, needed["CPU"] / max(1.0, *(node.get("CPU", 0.0) for node in _machines()))),
+        version=package_versions(["loraft"])["loraft"],
+        command=tuple(sys.argv),
+    )
+    places = _places(needed)
+    begun = [] if force else begun_passes(folder, waiting)
+    dealt = units(waiting, joint, workers=places, begun=begun)
+    count = min(places, len(dealt))
+    shared.tell(f"{count} {'worker' if count == 1 else 'workers'}, {_in_words(needed)} each")
+    return _Pool(job, folder, shared, needed).run(dealt)
+
+
+def _machines() -> list[dict[str, float]]:
+    """The resources of each machine of the cluster that is there."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _places(needed: Mapping[str, float]) -> int:
+    """How many workers the machines that are there can hold.
+
+    Raises:
+        LoraftError: none.
+    """
+    machines = _machines()
+    if places := workers_of(machines, needed):
+        return places
+    most = " and ".join(f"{max((one.get(kind, 0) for one in machines), default=0):g} {kind}" for kind in needed)
+    raise LoraftError(
+        f"{WHAT}: no machine of the cluster can hold a worker of {_in_words(needed)} (got at most {most}); set"
+        " sweep.cpus or sweep.gpus lower, or add a machine"
+    )
+
+
+def _in_words(needed: Mapping[str, float]) -> str:
+    return " and ".join(f"{count:g} {kind}" for kind, count in needed.items() if count)
 
 
 class _Pool:
@@ -97,7 +141,7 @@ class _Pool:
         needed: CPU and GPU of a worker.
     """
 
-    def __init__(self, job: Job, folder: SweepFolder, shared: SharedBackbone, needed: dict[str, float]) -> None:
+    def __init__(self, job: Job, folder: SweepFolder, shared: SharedBackbone, needed: Mapping[str, float]) -> None:
         self.job, self.folder, self.shared, self.needed = job, folder, shared, needed
         self.tell = shared.tell
         self.todo: deque[_Task] = deque()
@@ -106,29 +150,6 @@ class _Pool:
         self.failed_starts = 0
         self.errors: dict[str, str] = {}
         self.locks = ExitStack()
-
-    @property
-    def needs(self) -> str:
-        """What a worker needs, in words."""
-        cpus, gpus = self.needed["CPU"], self.needed["GPU"]
-        return f"{cpus:g} {'CPU' if cpus == 1 else 'CPUs'}{f' and {gpus:g} GPU' if gpus else ''}"
-
-    def places(self) -> int:
-        """How many workers the machines that are there can hold.
-
-        Raises:
-            LoraftError: none.
-        """
-        import ray
-
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if places := workers_of(nodes, self.needed):
-            return places
-        most = " and ".join(f"{max(node.get(kind, 0) for node in nodes):g} {kind}s" for kind in ("CPU", "GPU"))
-        raise LoraftError(
-            f"{WHAT}: no machine of the cluster can hold a worker of {self.needs} (got at most {most}); set sweep.cpus"
-            " or sweep.gpus lower, or add a machine"
-        )
 
     def run(self, dealt: Sequence[Unit]) -> dict[str, str]:
         """Runs all units; returns the error messages of the trials that failed, by name."""
@@ -154,7 +175,7 @@ class _Pool:
                     alone = time.monotonic() if self.working else alone
                     if not told and time.monotonic() - alone > PATIENCE:
                         told = True
-                        self.tell(f"waiting for a worker: nothing in the cluster has {self.needs} to spare")
+                        self.tell(f"waiting for a worker: nothing in the cluster has {_in_words(self.needed)} to spare")
         finally:
             for worker in [*self.starting.values(), *(worker for worker, _ in self.working.values())]:
                 _kill(worker)
@@ -166,7 +187,7 @@ class _Pool:
         wanted = len(self.todo) - len(self.starting)
         if wanted <= 0:
             return
-        for _ in range(min(wanted, self.places() - len(self.starting) - len(self.working))):
+        for _ in range(min(wanted, _places(self.needed) - len(self.starting) - len(self.working))):
             worker = self.actor.remote(self.job, self.lines)
             self.starting[worker.start.remote()] = worker
 

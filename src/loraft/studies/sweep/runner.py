@@ -6,6 +6,7 @@ any time: finished trials are kept, interrupted ones are resumed, and only new o
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -28,7 +29,7 @@ from loraft.studies.sweep import figures, joint_pass
 from loraft.studies.sweep.conclusion import conclude, damaged
 from loraft.studies.sweep.grid import expand, sweep_name
 from loraft.studies.sweep.local_engine import run_trials
-from loraft.studies.sweep.ray_engine import run_on_ray
+from loraft.studies.sweep.ray_engine import on_cluster, run_on_ray
 from loraft.studies.sweep.records import SweepResult
 from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell, key_of
 from loraft.studies.sweep.trials import Trial, is_finished, run_of
@@ -83,21 +84,23 @@ def _sweep(config: Config, trials: Sequence[Trial], *, force: bool, quiet: bool,
         if trial not in waiting and rows.exists():
             now = {name: split.fingerprint for name, split in shared.splits(trial.config).items()}
             check_same_rows(rows, now, hint="put its data back as they were, or --force trains all trials again")
-    folder = SweepFolder.create(Path(config.output.folder), sweep_name(config))
-    write_text(folder.config_path, dump_config(_without_unused_ranks(config, trials)))
-    keep_environment(folder.environment_path, config, anew=force)
-    if waiting:  # else the results are replaced when the new ones are written
-        folder.results_path.unlink(missing_ok=True)
-    if finished := len(trials) - len(waiting) - len(errors):
-        tell(f"{finished} of {len(trials)} trials are finished already")
-    if force:
-        joint_pass.clear(folder)
-    if config.sweep.engine == "ray" and waiting:
-        errors |= run_on_ray(waiting, folder, shared, config.sweep, force=force)
-    else:
-        errors |= run_trials(waiting, folder, shared, config.sweep.joint, force=force, quiet=quiet)
-    if not errors:
-        joint_pass.clear(folder)
+    on_ray = config.sweep.engine == "ray" and waiting  # nothing is written where there is no cluster
+    with on_cluster(config.sweep, tell) if on_ray else nullcontext() as needed:
+        folder = SweepFolder.create(Path(config.output.folder), sweep_name(config))
+        write_text(folder.config_path, dump_config(_without_unused_ranks(config, trials)))
+        keep_environment(folder.environment_path, config, anew=force)
+        if waiting:  # else the results are replaced when the new ones are written
+            folder.results_path.unlink(missing_ok=True)
+        if finished := len(trials) - len(waiting) - len(errors):
+            tell(f"{finished} of {len(trials)} trials are finished already")
+        if force:
+            joint_pass.clear(folder)
+        if needed is not None:
+            errors |= run_on_ray(waiting, folder, shared, config.sweep.joint, needed, force=force)
+        else:
+            errors |= run_trials(waiting, folder, shared, config.sweep.joint, force=force, quiet=quiet)
+        if not errors:
+            joint_pass.clear(folder)
     result = conclude(folder, config, trials, errors)
     folder.figure_path.unlink(missing_ok=True)
     if result.best is not None:
