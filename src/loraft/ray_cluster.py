@@ -1,15 +1,23 @@
 """The connection to a Ray cluster: one that runs already, or one on this machine for the time of a command."""
 
+import logging
 import os
+import signal
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from loraft.errors import LoraftError, first_line
 
+SECONDS = 20.0  # until an address counts as dead
+
 
 @contextmanager
 def connected(address: str | None, what: str, tell: Callable[[str], None]) -> Iterator[None]:
     """Inside the block, this process is the driver of a Ray cluster.
+
+    A connection that the process has already is used, and left open, where no address is given.
 
     Args:
         address: of a running cluster, as `ray.init` takes it; None: that of the environment variable RAY_ADDRESS, else
@@ -18,20 +26,17 @@ def connected(address: str | None, what: str, tell: Callable[[str], None]) -> It
         tell: called with each line for the user.
 
     Raises:
-        LoraftError: ray is not installed, or no cluster answers at the address.
+        LoraftError: ray is not installed, no cluster answers at the address, or it runs other versions.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here reports nothing to anybody
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # or ray would print a warning about it
     try:
         import ray
     except ImportError as error:
         raise LoraftError(f"{what}: needs ray (got {error}); pip install 'loraft[ray]'") from error
-    wanted = address or os.environ.get("RAY_ADDRESS") or "local"
-    try:
-        ray.init(address=wanted, include_dashboard=False if wanted == "local" else None, log_to_driver=False)
-    except Exception as error:  # ray raises ConnectionError, ValueError, RuntimeError and its own
-        raise LoraftError(
-            f"{what}: no Ray cluster answers at {wanted} (got {first_line(error)}); give the address that `ray start"
-            " --head` printed, or leave it out to start one on this machine"
-        ) from error
+    ours = address is not None or not ray.is_initialized()
+    if ours:
+        _connect(address or os.environ.get("RAY_ADDRESS") or "local", what)
     try:
         resources = ray.cluster_resources()
         nodes = sum(node["Alive"] for node in ray.nodes())
@@ -39,4 +44,60 @@ def connected(address: str | None, what: str, tell: Callable[[str], None]) -> It
              f" {resources.get('GPU', 0):g} GPUs")  # fmt: skip
         yield
     finally:
-        ray.shutdown()
+        if ours:
+            ray.shutdown()
+
+
+def _connect(address: str, what: str) -> None:
+    """Makes this process the driver of the cluster; "local" starts one here."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        if address == "local":
+            _init(address)
+        else:
+            _in_time(address)
+    except Exception as error:  # ray raises ConnectionError, ValueError, RuntimeError and its own
+        if "Version mismatch" in str(error):
+            told = " ".join(str(error).split())
+            raise LoraftError(f"{what}: the cluster runs other versions (got {told}); install the same here") from error
+        raise LoraftError(
+            f"{what}: no Ray cluster answers at {address} (got {first_line(error)}); give the address that `ray start"
+            " --head` printed, or leave it out to start one on this machine"
+        ) from error
+    finally:
+        if in_main_thread:  # ray's own handler would end the process before anything is put in order
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _init(address: str) -> None:
+    import ray
+
+    dashboard = False if address == "local" else None
+    ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
+
+
+def _in_time(address: str) -> None:
+    """Connects to a running cluster within `SECONDS`; ray would try for minutes where another server listens.
+
+    Raises:
+        OSError: nothing listens there, or no cluster has answered in time.
+    """
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS).close()
+    raised: list[Exception] = []
+
+    def init() -> None:
+        try:
+            _init(address)
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=init, daemon=True)
+    thread.start()
+    thread.join(SECONDS)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {SECONDS:.0f} s")
+    if raised:
+        raise raised[0]

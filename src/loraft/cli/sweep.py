@@ -56,6 +56,15 @@ def sweep(
         ),
     ] = None,
     trials: Annotated[str | None, of_key("sweep.trials", help="Trials of a search.")] = None,
+    engine: Annotated[
+        str | None, of_key("sweep.engine", help="Run the trials in this process, or on a Ray cluster.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        of_key(
+            "sweep.address", metavar="HOST:PORT", help="Of the Ray cluster; null: RAY_ADDRESS, else one started here."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and what each would train.")] = False,
     source: Annotated[
         str | None,
@@ -95,7 +104,7 @@ def sweep(
     )  # fmt: skip
     if source is not None:
         own = {"--grid": grid, "--seeds": seeds, "--joint": joint, "--dry-run": dry_run, "--search": search,
-               "--trials": trials}  # fmt: skip
+               "--trials": trials, "--engine": engine, "--address": address}  # fmt: skip
         fixed = [flag for flag, value in own.items() if value]
         fixed += given.given("preset", "config", "model", "data", "task", "quant", "seed")
         _cut(source, ranks, fixed, given.sets or (), given.output, force, json, verbose)
@@ -118,6 +127,8 @@ def sweep(
         "sweep.joint": joint,
         "sweep.search": parse_search(search) if search else None,
         "sweep.trials": trials,
+        "sweep.engine": engine,
+        "sweep.address": address,
     }
     resolved = in_its_folder(
         given.resolve(flags=flags), given.resolve, flags, given.config, SweepFolder,
@@ -127,7 +138,9 @@ def sweep(
         raise ConfigError(f"--trials: of a search alone (got {trials} without --search); a grid has what it lists")
     axes = space(resolved) if resolved.sweep.search else []
     listed = [] if axes else expand(resolved)
-    start_command(resolved, verbose)
+    if address is not None and resolved.sweep.engine != "ray":
+        raise ConfigError(f"--address: is of a Ray cluster (got --engine {resolved.sweep.engine}); add --engine ray")
+    start_command(resolved, verbose, one_gpu=resolved.sweep.engine == "local")
     if dry_run:
         planned = plan(listed)
         if any(trial.trainable_parameters is None for trial in planned):

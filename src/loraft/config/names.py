@@ -20,8 +20,8 @@ FLAGS = {key: flag for flag, key in SHORT.items()} | {
     "output.folder": "output",
     "data.extra_train": "add",
     **{key: key.rpartition(".")[2] for key in ("preset", "seed", "output", "fewshot.shots", "fewshot.repeats",
-       "fewshot.selection", "sweep.ranks", "sweep.grid", "sweep.seeds", "sweep.joint",
-       "sweep.search", "sweep.trials")},
+       "fewshot.selection", "sweep.ranks", "sweep.grid", "sweep.seeds", "sweep.joint", "sweep.search", "sweep.trials",
+       "sweep.engine", "sweep.address")},
 }  # fmt: skip
 # Bytes of a run's folder in UTF-8. File systems allow 255; temporary and set-aside folders have longer names.
 LONGEST = 200

@@ -56,3 +56,13 @@ class SweepConfig(Section):
     )
     trials: int = Field(20, ge=1, le=10_000, description="trials of a search")
     prune: bool = Field(True, description="end trials of a search that fall behind on validation")
+    engine: Literal["local", "ray"] = Field(
+        "local", description="where trials run: in this process, or on the workers of a Ray cluster"
+    )
+    address: str | None = Field(
+        None, min_length=1, description="host:port of the Ray cluster; null: RAY_ADDRESS, else one on this machine"
+    )
+    cpus: float = Field(1, gt=0, le=1024, description="CPUs of a Ray worker, which computes with as many threads")
+    gpus: float | None = Field(
+        None, ge=0, le=1, description="GPU of a Ray worker; 0.25: four share one; null: 1 where the cluster has any"
+    )

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -33,6 +33,7 @@ ATTEMPTS = 5
 SHOWN = 60  # letters of a command line
 
 _held: set[Path] = set()  # of this process
+_lent: set[Path] = set()  # to this process, by the one that holds them
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,25 @@ def locked_file(file: Path) -> Iterator[None]:
 
 
 @contextmanager
+def lent(folders: Iterable[Path]) -> Iterator[None]:
+    """Inside the block this process may work in these run directories: the one that started it holds their locks.
+
+    A worker that is killed then leaves no lock behind, which no process on another machine could take over.
+    """
+    paths = {Path(os.path.abspath(folder / LOCK_FILE)) for folder in folders}
+    _lent.update(paths)
+    try:
+        yield
+    finally:
+        _lent.difference_update(paths)
+
+
+@contextmanager
 def _holding(lock: Path, force: bool) -> Iterator[None]:
     path, process = Path(os.path.abspath(lock)), os.getpid()
+    if path in _lent:
+        yield
+        return
     content = _acquire(lock, force)
     _held.add(path)
     try:
@@ -132,7 +150,7 @@ def refuse_locked(folder: Path, *, force: bool = False) -> None:
         RunError: as in `locked`.
     """
     path = folder / LOCK_FILE
-    if (content := _content(path)) is not None and Path(os.path.abspath(path)) not in _held:
+    if (content := _content(path)) is not None and Path(os.path.abspath(path)) not in _held | _lent:
         _told_if_over(path, content, force)
 
 

@@ -26,6 +26,8 @@ CGROUP = Path("/sys/fs/cgroup")
 SHARE = 0.5  # of the free memory; the estimate knows nothing of allocators and kernels
 OPTIMIZER_BYTES = 16  # of an adapter weight: fp32 weight, gradient, and Adam's two moments
 
+portion = 1.0  # of the free memory, for this process; a worker that shares its device with others sets it
+
 
 class Peak:
     """The most memory in use since it was made: of the GPU if the device is one, else of this process.
@@ -141,7 +143,7 @@ def largest_fit(
         packed: the batches share their prefix; else they are padded.
         recompute: activations are computed again in the backward pass.
     """
-    free = SHARE * free_bytes(model.device)
+    free = SHARE * portion * free_bytes(model.device)
     prefix, lengths = _lengths(rows, max(sizes))
     needed = (
         adapters * _batch_bytes(model, prefix, lengths[:size], size, packed=packed, recompute=recompute)
@@ -177,7 +179,7 @@ def most_adapters(
         packed: the batches share their prefix; else they are padded.
     """
     each = _batch_bytes(model, *_lengths(rows, batch), batch, packed=packed)
-    free = SHARE * free_bytes(model.device)
+    free = SHARE * portion * free_bytes(model.device)
     needed = 0
     for count, size in enumerate(weights):
         needed += each + OPTIMIZER_BYTES * size

@@ -145,6 +145,18 @@ def _put_best(joint: JointPass, log: Path, report: TrainReport, run: Run, model:
     return report
 
 
+def begun_passes(folder: SweepFolder, waiting: Sequence[Trial]) -> list[list[Trial]]:
+    """The trials of each pass that work can go on with: of an interrupted one all, of a finished one those left."""
+    by_pass: list[list[Trial]] = []
+    left = list(waiting)
+    for joint, members in _passes(folder):
+        found = [trial for trial in left if members.get(trial.name) == _fingerprint(trial)]
+        if len(found) == len(members) or (joint.finished and found):
+            by_pass.append(found)
+            left = [trial for trial in left if trial not in found]
+    return [group for group in by_pass if group]
+
+
 def clear(folder: SweepFolder, *, anew: Sequence[Trial] = ()) -> None:
     """Deletes the folders of the passes of which no trial waits for its run.
 

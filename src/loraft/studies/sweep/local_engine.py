@@ -32,20 +32,38 @@ class Failure:
 
 
 def run_trials(
-    waiting: Sequence[Trial], folder: SweepFolder, shared: SharedBackbone, joint: str, *, force: bool, quiet: bool
+    waiting: Sequence[Trial],
+    folder: SweepFolder,
+    shared: SharedBackbone,
+    joint: str,
+    *,
+    force: bool,
+    quiet: bool,
+    numbered: bool = True,
 ) -> dict[str, str]:
-    """Runs the trials; returns the error messages of those that failed, by name."""
+    """Runs the trials; returns the error messages of those that failed, by name.
+
+    Finished joint passes stay in the folder: several processes may work there. The caller clears it at the end.
+
+    Args:
+        waiting: the trials, which are no finished runs.
+        folder: of the sweep.
+        shared: data and backbone.
+        joint: `sweep.joint`.
+        force: begin each trial anew.
+        quiet: do not print the settings.
+        numbered: tell at the begin of each trial which one of how many it is.
+    """
     tell = shared.tell
     errors: dict[str, str] = {}
-    if force:
-        joint_pass.clear(folder, anew=waiting)
     if joint != "off":
         joint_pass.train_joint_passes(waiting, folder, shared, forced=joint == "on")
         shared.check()  # the next trial loads the backbone again if a joint training changed it
     # Sorted so that each backbone is loaded once; trials of one backbone keep their order.
     in_order = sorted(waiting, key=lambda t: key_of(t.config, "model", "quant"))
     for number, trial in enumerate(each(in_order, "trial", note=lambda t: t.name), start=1):
-        tell(f"trial {number} of {len(waiting)}: {trial.name}")
+        if numbered:
+            tell(f"trial {number} of {len(waiting)}: {trial.name}")
 
         def train(run: Run, inputs: TrainingInputs, trial: Trial = trial) -> RunResult:
             fit = None if joint == "off" else joint_pass.trained_in_pass(folder, trial)
@@ -60,8 +78,6 @@ def run_trials(
             metric, scores = Metric.of(trial.config), result.after.scores
             tell(f"{trial.name}: {metric.word} {scores[metric.key]:.4f}, {result.train.seconds:.1f} s")
     gc.unfreeze()  # frozen by `shared` when it loaded the backbone
-    if not errors:
-        joint_pass.clear(folder)
     return errors
 
 

@@ -6,6 +6,7 @@ any time: finished trials are kept, interrupted ones are resumed, and only new o
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -24,10 +25,11 @@ from loraft.runs.lock import locked, refuse_locked
 from loraft.runs.resume import check_same_rows, of_its_version
 from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
-from loraft.studies.sweep import figures
+from loraft.studies.sweep import figures, joint_pass
 from loraft.studies.sweep.conclusion import conclude, damaged
 from loraft.studies.sweep.grid import expand, sweep_name
 from loraft.studies.sweep.local_engine import run_trials
+from loraft.studies.sweep.ray_engine import on_cluster, run_on_ray
 from loraft.studies.sweep.records import SweepResult
 from loraft.studies.sweep.search import search
 from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell, key_of
@@ -80,14 +82,22 @@ def _sweep(config: Config, trials: Sequence[Trial], *, force: bool, quiet: bool,
     path = run_of(trials[0]).path.parent
     for task in SweepFolder(path).array_tasks_begun().values() if waiting else ():
         refuse_locked(task, force=force)
-    folder = begin(config, trials, force=force)
-    if waiting and folder.slurm_script.exists():
-        tell(f"{len(waiting)} trials are not finished; {folder.how_to_resume} --emit slurm lets SLURM train them")
-    if waiting:  # else the results are replaced when the new ones are written
-        folder.results_path.unlink(missing_ok=True)
-    if finished := len(trials) - len(waiting) - len(errors):
-        tell(f"{finished} of {len(trials)} trials are finished already")
-    errors |= run_trials(waiting, folder, shared, config.sweep.joint, force=force, quiet=quiet)
+    on_ray = config.sweep.engine == "ray" and waiting  # nothing is written where there is no cluster
+    with on_cluster(config.sweep, tell) if on_ray else nullcontext() as needed:
+        folder = begin(config, trials, force=force)
+        if waiting and folder.slurm_script.exists():
+            tell(f"{len(waiting)} trials are not finished; {folder.how_to_resume} --emit slurm lets SLURM train them")
+        if waiting:  # else the results are replaced when the new ones are written
+            folder.results_path.unlink(missing_ok=True)
+        if finished := len(trials) - len(waiting) - len(errors):
+            tell(f"{finished} of {len(trials)} trials are finished already")
+        if force:
+            joint_pass.clear(folder, anew=waiting)
+        if needed is not None:
+            errors |= run_on_ray(waiting, folder, shared, config.sweep.joint, needed, force=force)
+        else:
+            errors |= run_trials(waiting, folder, shared, config.sweep.joint, force=force, quiet=quiet)
+        joint_pass.clear(folder)
     result = conclude(folder, config, trials, errors)
     folder.figure_path.unlink(missing_ok=True)
     if result.best is not None:

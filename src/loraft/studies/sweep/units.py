@@ -3,7 +3,7 @@
 A unit is trained by one worker, with `local_engine.run_trials`: one trial, or several that share a joint pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from loraft.studies.sweep.joint_groups import joint_groups
 from loraft.studies.sweep.trials import Trial
@@ -11,7 +11,7 @@ from loraft.studies.sweep.trials import Trial
 Unit = tuple[Trial, ...]
 
 
-def units(trials: Sequence[Trial], joint: str, *, workers: int) -> list[Unit]:
+def units(trials: Sequence[Trial], joint: str, *, workers: int, begun: Sequence[Sequence[Trial]] = ()) -> list[Unit]:
     """The units of work, in the order in which they should start.
 
     Args:
@@ -19,10 +19,28 @@ def units(trials: Sequence[Trial], joint: str, *, workers: int) -> list[Unit]:
         joint: `sweep.joint`; off makes each trial a unit.
         workers: that work at the same time. A joint group is dealt out to as many of them as leaves two trials or more
             to each; the ranks are dealt like cards, so that no worker has all the large ones.
+        begun: the trials of each joint pass that was begun; each stays a unit, or the pass would be lost.
     """
-    together: list[Unit] = []
-    for group in joint_groups(trials) if joint != "off" else ():
+    together: list[Unit] = [tuple(group) for group in begun] if joint != "off" else []
+    kept = {trial.name for unit in together for trial in unit}
+    for group in joint_groups([trial for trial in trials if trial.name not in kept]) if joint != "off" else ():
         hands = max(1, min(workers, len(group) // 2))
         together += [tuple(group[hand::hands]) for hand in range(hands)]
     grouped = {trial.name for unit in together for trial in unit}
     return [*together, *((trial,) for trial in trials if trial.name not in grouped)]
+
+
+def workers_of(nodes: Sequence[Mapping[str, float]], needed: Mapping[str, float]) -> int:
+    """How many workers of these needs fit into the machines of a cluster at the same time; 0 where none does.
+
+    Args:
+        nodes: the resources of each machine, such as CPU and GPU.
+        needed: of each worker. Of a GPU it takes a part of one: parts are never put together from several.
+    """
+    fitting = 0
+    for node in nodes:
+        each = [node.get("CPU", 0.0) / needed["CPU"]]
+        if part := needed.get("GPU", 0.0):
+            each.append(node.get("GPU", 0.0) // 1 * int(1 / part))
+        fitting += int(round(min(each), 6))
+    return fitting
