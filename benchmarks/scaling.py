@@ -107,9 +107,8 @@ def predictions(values: Values, seeds: int, size: str) -> list[Case]:
 
 
 def _both(model: Model, what: str, plan: str, units: Sequence[Unit], gpus: int, work: str, seeds: int) -> Case:
-    predicts = what == "predictions"
     steady, spot = (
-        case(units, cluster(model, gpus, spot=spot, predicts=predicts), model.values, seeds) for spot in (False, True)
+        case(units, cluster(model, gpus, what, len(units), spot=spot), model.values, seeds) for spot in (False, True)
     )
     largest = max(units, key=lambda unit: unit.work)
     return {
@@ -125,9 +124,10 @@ def sensitivity(values: Values, seeds: int) -> list[Case]:
 
     def both(changed: Values) -> list[Case]:
         model = Model("8B", figures, changed)
+        passes, shards = sweep_units(model, PLANS[0], 8), prediction_units(model, 1)
         return [
-            case(sweep_units(model, PLANS[0], 8), cluster(model, 8, spot=False, predicts=False), changed, seeds),
-            case(prediction_units(model, 1), cluster(model, 64, spot=False, predicts=True), changed, seeds),
+            case(passes, cluster(model, 8, "sweep", len(passes), spot=False), changed, seeds),
+            case(shards, cluster(model, 64, "predictions", len(shards), spot=False), changed, seeds),
         ]
 
     for key, assumption in ASSUMPTIONS.items():
@@ -141,17 +141,15 @@ def sensitivity(values: Values, seeds: int) -> list[Case]:
 def curves(values: Values, seeds: int) -> dict[str, list[Case]]:
     """Hours on 1 to 64 GPUs at 8B, for the plot."""
     model, found = Model("8B", measured(), values), dict[str, list[Case]]()
-    for plan in PLANS:
-        made = [(count, sweep_units(model, plan, count), False) for count in (1, 2, 4, 8, 16, 32, 64)]
-        found[plan] = [_point(model, *one, values, seeds) for one in made]
-    shards = prediction_units(model, 1)
-    found["predictions"] = [_point(model, count, shards, True, values, seeds) for count in (1, 2, 4, 8, 16, 32, 64)]
+    for name in (*PLANS, "predictions"):
+        what = "sweep" if name in PLANS else name
+        found[name] = []
+        for count in (1, 2, 4, 8, 16, 32, 64):
+            units = sweep_units(model, name, count) if what == "sweep" else prediction_units(model, 1)
+            made = case(units, cluster(model, count, what, len(units), spot=False), values, seeds)
+            columns = ("ideal_hours", "hours", "hours_5", "hours_95")
+            found[name].append({"gpus": count, **{key: made[key] for key in columns}})
     return found
-
-
-def _point(model: Model, gpus: int, units: Sequence[Unit], predicts: bool, values: Values, seeds: int) -> Case:
-    made = case(units, cluster(model, gpus, spot=False, predicts=predicts), values, seeds)
-    return {"gpus": gpus, **{key: made[key] for key in ("ideal_hours", "hours", "hours_5", "hours_95")}}
 
 
 def number(value: float) -> str:

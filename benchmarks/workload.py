@@ -24,8 +24,10 @@ RANKS, SEEDS = (1, 2, 4, 8, 16, 32, 64, 128), (1, 2, 3, 4, 5)
 ROWS = 100_000_000
 SHAPES = {"1B": LLAMA_1B, "8B": LLAMA_8B}
 BYTES_A_WEIGHT = 2  # bfloat16
-# Parts of a sweep that grow with its adapters; all other parts come once a process.
+# Parts of a sweep that grow with its adapters, and those of each training; all other parts come once a process.
 OF_ADAPTERS = ("evaluations during training", "test split", "saving", "adapters", "checks of the backbone")
+OF_TRAINING = ("making the trainer", "check of the first batch")
+RETRIES = {"sweep": 2, "predictions": 3}  # of a unit whose worker was killed, with --engine ray
 HOUR = 3600.0
 
 
@@ -70,7 +72,7 @@ ASSUMPTIONS = {
     "failure_every": Assumption(
         "GPU-hours to a failure", round(16384 * 54 * 24 / 419), 10_000, 200_000, "h",
         "Llama 3's report: 419 unexpected interruptions in 54 days on 16,384 H100s"),
-    "spot_every": Assumption("GPU-hours to a failure, machines that are taken back", 12, 4, 48, "h",
+    "spot_every": Assumption("the same where machines are taken back", 12, 4, 48, "h",
                              "differs between providers, places and days"),
     "sigma": Assumption("spread of an attempt's seconds (sigma of a lognormal factor, median 1)", 0.1, 0, 0.3, "",
                         "other users of disk and network, clocks that throttle"),
@@ -84,7 +86,8 @@ ASSUMPTIONS = {
         "8B over 1B, part of a step that does not grow with its tokens", (growth("layers") + growth("weights")) / 2,
         growth("layers"), growth("weights"), "times",
         "grows as the layers do where launching limits it, as the weights do where memory limits it"),
-    "shard": Assumption("rows of a shard", 100_000, 10_000, 1_000_000, "rows", "what a failed worker does again"),
+    "shard": Assumption("rows of a shard", 100_000, 16_384, 1_000_000, "rows",
+                        "`--shard-rows`, by default the lower end; what a failed worker does again"),
     "row_in": Assumption("a row that is read", 100, 50, 1000, "bytes", "a sentence"),
     "row_out": Assumption("a row that is written", 200, 100, 1500, "bytes", "with its text, label and probabilities"),
 }  # fmt: skip
@@ -105,7 +108,7 @@ def measured() -> dict[str, Figure]:
     slope, fixed = statistics.linear_regression(operations, list(seconds.values()))
     (training,), parts, whole = programme["trainings"], programme["parts"], programme["whole"]
     first_steps = parts["training steps"] - training["steps"] * training["step_seconds"]
-    once = programme["cases"]["ranks"]["case_seconds"] - sum(parts[name] for name in ("training steps", *OF_ADAPTERS))
+    others = sum(parts[name] for name in ("training steps", *OF_ADAPTERS, *OF_TRAINING))
     (host,) = (one for one in predictions if one["way"] == "output-file" and one["rows"] == 1_000_000)
     tutorial = "tutorial-1b.json"
     made = {
@@ -129,9 +132,14 @@ def measured() -> dict[str, Figure]:
             "evaluations, test split, saving, building and checking of eight adapters",
             sum(whole[name] for name in OF_ADAPTERS), "s", f"{tutorial}: whole, {', '.join(OF_ADAPTERS)}",
         ),
+        "of_training": (
+            "beginning of a training or joint pass: checking, capturing and compiling",
+            sum(parts[name] for name in OF_TRAINING) + first_steps, "s",
+            f"{tutorial}: parts, {', '.join(OF_TRAINING)}; training steps over steps x step_seconds",
+        ),
         "once": (
-            "rest of the sweep, once a process, with capturing and compiling", once + first_steps, "s",
-            f"{tutorial}: cases.ranks.case_seconds less parts, and the first steps' excess",
+            "rest of the sweep, once a process", programme["cases"]["ranks"]["case_seconds"] - others, "s",
+            f"{tutorial}: cases.ranks.case_seconds less the parts above",
         ),
         "rows_per_second": (
             "rows that the card scores", gpu["cases"]["zero-shot-1b"]["rows_per_second"], "rows/s",
@@ -180,12 +188,12 @@ class Model:
             return small
         return fixed * self.values["fixed"] + (small - fixed) * self.times
 
-    def training(self, name: str, adapters: int, workers: int) -> Unit:
-        """The unit of a joint pass of so many adapters, or of one trial; each reads the backbone and the rows anew."""
+    def training(self, name: str, adapters: int) -> Unit:
+        """The unit of a joint pass of so many adapters, or of one trial."""
         steps = self.figures["steps"].value
         beside = self.figures["of_adapters"].value / 8 * adapters * self.times
         work = steps * self.step(adapters) + beside
-        return Unit(name, self.loading(workers) + self.figures["once"].value, work, work * checkpoint_steps() / steps)
+        return Unit(name, self.figures["of_training"].value, work, work * checkpoint_steps() / steps)
 
     def card(self) -> float:
         """Seconds that the card needs for one row."""
@@ -234,10 +242,9 @@ def plan_units(plan: str, workers: int) -> tuple[tuple[Trial, ...], ...]:
 
 
 def sweep_units(model: Model, plan: str, workers: int) -> list[Unit]:
-    """The units of 8 ranks x 5 seeds; as many as there are workers read the backbone at the same time."""
+    """The units of 8 ranks x 5 seeds."""
     made = plan_units(plan, workers)
-    reading = min(workers, len(made))
-    return [model.training("+".join(trial.name for trial in unit), len(unit), reading) for unit in made]
+    return [model.training("+".join(trial.name for trial in unit), len(unit)) for unit in made]
 
 
 def prediction_units(model: Model, processes: int) -> list[Unit]:
@@ -247,10 +254,14 @@ def prediction_units(model: Model, processes: int) -> list[Unit]:
     return [Unit(f"shard {n}", 0.0, size * model.a_row(processes)) for n, size in enumerate(sizes)]
 
 
-def cluster(model: Model, workers: int, *, spot: bool, predicts: bool) -> Cluster:
-    """So many GPUs, on machines that stay or on those that are taken back."""
+def cluster(model: Model, workers: int, what: str, units: int, *, spot: bool) -> Cluster:
+    """So many GPUs, on machines that stay or on those that are taken back.
+
+    A worker is a process that keeps the backbone, and in a sweep the encoded rows, from unit to unit. No more are
+    started than there are units.
+    """
     values = model.values
-    start = values["start"] + (model.loading(workers) if predicts else 0.0)
-    alone = values["start"] + (model.loading(1) if predicts else 0.0)
+    ready = values["start"] + (model.figures["once"].value if what == "sweep" else 0.0)
     every = values["spot_every" if spot else "failure_every"] * HOUR
-    return Cluster(workers, start, every, values["restart"] + alone, values["sigma"])
+    restart = values["restart"] + ready + model.loading(1)
+    return Cluster(workers, ready + model.loading(min(workers, units)), every, restart, values["sigma"], RETRIES[what])

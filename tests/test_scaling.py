@@ -128,8 +128,8 @@ def test_a_joint_pass_at_1b_takes_as_long_as_the_measured_one() -> None:
     programme = workload.record("tutorial-1b.json")
     whole = programme["cases"]["ranks"]["case_seconds"] + sum(programme["whole"].values()) - sum(programme["parts"].values())  # noqa: E501  # fmt: skip
     model = Model("1B", measured(), VALUES)
-    unit = model.training("", 8, 1)
-    assert unit.setup + unit.work == pytest.approx(model.loading(1) + whole, rel=1e-6)
+    unit = model.training("", 8)
+    assert model.figures["once"].value + unit.setup + unit.work == pytest.approx(whole, rel=1e-6)
     steps = programme["sizes"]["whole_steps"]
     assert unit.checkpoint == pytest.approx(unit.work * 500 / steps)  # preset tutorial: train.eval_steps
 
@@ -153,6 +153,17 @@ def test_all_rows_are_predicted_and_all_trials_trained() -> None:
             names = "+".join(unit.name for unit in sweep_units(model, plan, count)).split("+")
             assert len(names) == len(set(names)) == 40
     assert len(sweep_units(model, "one pass a seed", 64)) == 5
+
+
+def test_no_more_workers_start_than_there_are_units() -> None:
+    model = Model("8B", measured(), VALUES)
+    few, enough = (workload.cluster(model, 64, "sweep", count, spot=False) for count in (5, 40))
+    # 5 read their 16 GB at 1 GB/s each; 40 share 10 GB/s.
+    assert few.start == pytest.approx(VALUES["start"] + model.figures["once"].value + model.gigabytes)
+    assert enough.start - few.start == pytest.approx(model.gigabytes * (40 / 10 - 1))
+    assert few.restart == pytest.approx(VALUES["restart"] + few.start)
+    assert (few.workers, few.failure_every) == (64, VALUES["failure_every"] * HOUR)
+    assert workload.cluster(model, 64, "sweep", 5, spot=True).failure_every == VALUES["spot_every"] * HOUR
 
 
 def test_processes_fill_a_card_and_no_more() -> None:
@@ -193,7 +204,9 @@ def test_the_record_is_the_one_that_its_script_makes() -> None:
     assert len(again) == 8
     assert [kept["sweep", "8B", one["gpus"], one["plan"]] for one in again] == again
     model, whole = Model("8B", measured(), VALUES), kept["predictions", "8B", 64, "1 a GPU"]
-    one = scaling.case(prediction_units(model, 1), workload.cluster(model, 64, spot=False, predicts=True), VALUES, 20)
+    shards = prediction_units(model, 1)
+    on = workload.cluster(model, 64, "predictions", len(shards), spot=False)
+    one = scaling.case(shards, on, VALUES, 20)
     exact = ("ideal_hours", "idle", "setup")
     assert [whole["steady"][key] for key in exact] == [one[key] for key in exact]
     assert whole["steady"]["hours"] == pytest.approx(one["hours"], rel=0.01)  # the first 20 of its seeds
