@@ -71,7 +71,7 @@ ASSUMPTIONS = {
                       "large sites 1.1; mean of the Uptime Institute's survey of 2024 1.56"),
     "failure_every": Assumption(
         "GPU-hours to a failure", round(16384 * 54 * 24 / 419), 10_000, 200_000, "h",
-        "Llama 3's report: 419 unexpected interruptions in 54 days on 16,384 H100s"),
+        "[Llama 3's report](https://arxiv.org/abs/2407.21783): 419 unexpected interruptions, 54 days, 16,384 H100s"),
     "spot_every": Assumption("the same where machines are taken back", 12, 4, 48, "h",
                              "differs between providers, places and days"),
     "sigma": Assumption("spread of an attempt's seconds (sigma of a lognormal factor, median 1)", 0.1, 0, 0.3, "",
