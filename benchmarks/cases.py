@@ -32,15 +32,6 @@ from loraft.training.dataset import TrainingData
 from loraft.training.learning_rate import learning_rate
 from loraft.training.trainer import LabelTrainer
 
-# meta-llama/Llama-3.2-1B's config.json; token ids come from the bundled tokenizer, whose 8192 are among these
-LLAMA_1B = {
-    "vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
-    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "max_position_embeddings": 131072,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}, "tie_word_embeddings": True,
-}  # fmt: skip
-# meta-llama/Llama-3.1-8B's config.json
-LLAMA_8B = {**LLAMA_1B, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "head_dim": 128,
-            "tie_word_embeddings": False}  # fmt: skip
 LINES = 1024  # of a round of prediction; a multiple of the rows that `predict` scores together
 Cases = dict[str, Callable[..., Any]]
 Shares = Mapping[str, int]

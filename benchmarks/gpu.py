@@ -22,6 +22,7 @@ import cases
 import torch
 import typer
 from measuring import measure, write
+from shapes import LLAMA_1B, LLAMA_8B
 from speed import FLAGS, SMALL_SHAPE, SMOKE, Sizes, Suite
 from targets import HARNESS, RECIPE, TRL_BEST
 from transformers.utils import logging as transformers_logging
@@ -129,7 +130,7 @@ def main(
     start_command(config, verbose=False)
     results_follow()
     warnings.filterwarnings("ignore", category=Note)
-    large = {Shape.ONE: cases.LLAMA_1B, Shape.EIGHT: cases.LLAMA_8B}[shape]
+    large = {Shape.ONE: LLAMA_1B, Shape.EIGHT: LLAMA_8B}[shape]
     made = cases.random_llama(config, SMALL_SHAPE if smoke else large, device)
     with TemporaryDirectory() as folder:
         sizes = SMALL if smoke else SIZES

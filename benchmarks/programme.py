@@ -188,7 +188,7 @@ def sites() -> dict[str, Name]:
         "loraft.evaluation.figures:draw_run_figures": "figures",
         "loraft.studies.sweep.figures:sweep_curve": "figures",
         "loraft.studies.fewshot.figures:fewshot_curve": "figures",
-        "loraft.studies.sweep.runner:_conclude": "comparing the ranks",
+        "loraft.studies.sweep.conclusion:conclude": "comparing the ranks",
     }
 
 

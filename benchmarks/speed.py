@@ -21,8 +21,9 @@ from typing import Annotated, Any
 import cases
 import torch
 import typer
-from cases import LLAMA_1B, Bench
+from cases import Bench
 from measuring import measure, write
+from shapes import LLAMA_1B
 from targets import HARNESS, LORAFT, RECIPE, TRL, TRL_BEST
 from timing import in_turns, launches, matmul_peak, operations
 from transformers.utils import logging as transformers_logging

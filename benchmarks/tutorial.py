@@ -29,6 +29,7 @@ import typer
 from measuring import measure, write
 from performance import time_table
 from programme import Parts, recipe_time
+from shapes import LLAMA_1B
 from speed import SMALL_SHAPE
 from transformers.utils import logging as transformers_logging
 
@@ -53,7 +54,7 @@ RESULTS_FILES = {"fewshot": "fewshot.json", "train": "metrics.json", "sweep": "s
 CONFIG_FILES = {"fewshot": "fewshot.yaml", "train": "config.yaml"}  # a sweep goes on without --resume
 
 
-SHAPES = {"1b": backbones.LLAMA_1B, "tiny": SMALL_SHAPE}
+SHAPES = {"1b": LLAMA_1B, "tiny": SMALL_SHAPE}
 STEPS, EVALUATE_EVERY = 5000, 500  # in the tutorial
 TO_FINISH = 60  # seconds after the budget for what comes after a training
 FOR_THE_RECIPE = 90.0  # seconds of the budget

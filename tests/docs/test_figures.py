@@ -244,8 +244,8 @@ def test_a_record_of_a_study_has_scores_and_no_paths() -> None:
 
 
 RECORDED = {
-    "README.md", "calibration.md", "labelling.md", "memory.md", "performance.md", "reliability.md", "serving.md",
-    "smollm2.md",
+    "README.md", "calibration.md", "labelling.md", "memory.md", "performance.md", "reliability.md", "scaling.md",
+    "serving.md", "smollm2.md",
 }  # fmt: skip
 
 
