@@ -66,3 +66,12 @@ class SweepConfig(Section):
     gpus: float | None = Field(
         None, ge=0, le=1, description="GPU of a Ray worker; 0.25: four share one; null: 1 where the cluster has any"
     )
+
+    @model_validator(mode="after")
+    def _searches_here(self) -> "SweepConfig":
+        if self.search and self.engine != "local":
+            raise ValueError(
+                f"engine={self.engine} runs trials side by side, and each trial of search follows from those before it;"
+                " set engine=local"
+            )
+        return self

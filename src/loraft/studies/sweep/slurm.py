@@ -94,6 +94,12 @@ def emit(
         LoraftError: a mistake in the config, the data or the options; a trial is damaged; or array tasks are at work,
             and what they train would be dealt anew.
     """
+    if config.sweep.search or config.sweep.engine != "local":
+        found = "a search" if config.sweep.search else f"--engine {config.sweep.engine}"
+        raise ConfigError(
+            f"--emit slurm: the script runs each trial by itself, and all are known before (got {found} too); give one"
+            " of them"
+        )
     config, trials = runner.trials_of(config)
     path = run_of(trials[0]).path.parent
     folder = SweepFolder(path)
