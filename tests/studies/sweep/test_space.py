@@ -4,6 +4,8 @@ import pytest
 
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
+from loraft.errors import ConfigError
+from loraft.studies.sweep.grid import expand
 from loraft.studies.sweep.space import Axis, parse_search, rounded, settings_of, space
 
 
@@ -54,3 +56,8 @@ def test_what_was_drawn_becomes_the_values_of_a_config() -> None:
     axes = space(config("train.learning_rate=log:1e-5:1e-2", "lora.r=8,2", "train.optim=sgd,adamw_torch"))
     drawn = {"train.learning_rate": 0.0012345, "lora.r": 1, "train.optim": "sgd"}
     assert settings_of(axes, drawn) == {"train.learning_rate": 0.00123, "lora.r": 8, "train.optim": "sgd"}
+
+
+def test_the_trials_of_a_search_are_not_listed_as_those_of_a_grid() -> None:
+    with pytest.raises(ConfigError, match=r"--search: its trials cannot be listed beforehand \(got lora.r\)"):
+        expand(config("lora.r=1:8"))

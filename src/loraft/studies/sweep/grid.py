@@ -114,9 +114,13 @@ def expand(config: Config) -> list[Trial]:
     Each has a valid config of its own. If the config has a grid but sets no ranks, the default ranks are not swept.
 
     Raises:
-        ConfigError: with every key and value that cannot be swept; or a row has any number of labels.
+        ConfigError: with every key and value that cannot be swept; or a row has any number of labels; or a search
+            proposes the trials, so that nobody can list them.
     """
     refuse_label_sets(config, "sweep")
+    if config.sweep.search:
+        got = ", ".join(config.sweep.search)
+        raise ConfigError(f"--search: its trials cannot be listed beforehand (got {got}); list them with --grid")
     axes = _axes(config)
     trials_in_all = prod(len(values) for values in axes.values())
     if trials_in_all > MOST_TRIALS:
