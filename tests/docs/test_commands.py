@@ -31,7 +31,6 @@ INLINE = re.compile(r"(?<!`)`(python [^`]*)`")
 TESTS = "runs all tests, this one among them"
 PARTS = "takes minutes or hours; tests/test_benchmarks.py runs its parts, and its options are checked below"
 MINUTES = "takes minutes; its options are checked below, and nothing else of it"
-CLUSTER = "needs a cluster; tests/studies/sweep/test_slurm.py starts the script as SLURM does"
 CORPUS = "needs a corpus that is not bundled"
 ELSEWHERE = "needs a hub and an account"
 # The lines that no test runs here, each with the reason.
@@ -54,7 +53,6 @@ NOT_RUN = {
     "print(M.from_pretrained(": "needs that wheel; three lines in one",
     "loraft push RUN --to owner/name --private": ELSEWHERE,
     "loraft push RUN --to owner/name": ELSEWHERE,
-    "sbatch runs/ranks/slurm.sh": CLUSTER,
     "loraft serve --run RUN": "the line of docs/serving.md starts the same server",
     "loraft predict --run hf:owner/name 'thầy giảng bài rất dễ hiểu'": ELSEWHERE,
 }
