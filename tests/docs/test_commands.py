@@ -31,7 +31,6 @@ INLINE = re.compile(r"(?<!`)`(python [^`]*)`")
 TESTS = "runs all tests, this one among them"
 PARTS = "takes minutes or hours; tests/test_benchmarks.py runs its parts, and its options are checked below"
 MINUTES = "takes minutes; its options are checked below, and nothing else of it"
-CLUSTER = "needs a cluster; tests/studies/sweep/test_slurm.py starts the script as SLURM does"
 CORPUS = "needs a corpus that is not bundled"
 CLUSTER = "needs several machines; tests/studies/sweep/test_ray_engine.py starts a cluster of two"
 ELSEWHERE = "needs a hub and an account"
@@ -61,7 +60,6 @@ NOT_RUN = {
     "loraft push RUN --to owner/name": ELSEWHERE,
     "torchrun --standalone --nproc_per_node 2 -m loraft train --quant nf4": LAUNCHED,
     "torchrun --standalone --nproc_per_node 2 -m loraft train --resume --config runs/NAME/config.yaml": LAUNCHED,
-    "sbatch runs/ranks/slurm.sh": CLUSTER,
     "loraft serve --run RUN": "the line of docs/serving.md starts the same server",
     "loraft predict --run hf:owner/name 'thầy giảng bài rất dễ hiểu'": ELSEWHERE,
 }

@@ -362,7 +362,7 @@ def sbatch(script: Path, environment: dict[str, str]) -> dict[int, subprocess.Po
         given = {"SLURM_ARRAY_TASK_ID": str(number), "SLURM_JOB_ID": str(100 + number), **environment}
         with open(log, "ab") as file:
             tasks[number] = subprocess.Popen(
-                ["bash", script], env={**os.environ, **given}, cwd="/", stdout=file, stderr=file
+                ["bash", script.absolute()], env={**os.environ, **given}, cwd="/", stdout=file, stderr=file
             )
     return tasks
 
