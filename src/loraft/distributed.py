@@ -3,6 +3,7 @@
 import os
 import re
 
+FSDP = "ACCELERATE_USE_FSDP"
 VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
 
 
@@ -34,3 +35,11 @@ def _is_whole(name: str) -> bool:
 def _number(name: str, default: int) -> int:
     value = os.environ.get(name)
     return int(value) if value and _is_whole(name) else default
+
+
+def is_sharded() -> bool:
+    """Whether the processes share the weights of one backbone (FSDP), as `accelerate launch` says.
+
+    Each of them must then call the model as often as the others: a layer's weights come from all processes.
+    """
+    return is_distributed() and os.environ.get(FSDP, "false").lower() == "true"

@@ -34,6 +34,7 @@ from loraft.models.calibration import NONE
 from loraft.models.encoder import Encoder
 from loraft.models.load import build
 from loraft.models.prompts import warn_of_cuts
+from loraft.models.sharding import refuse_unsharded
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import keep_environment
 from loraft.runs.lock import locked
@@ -113,6 +114,7 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
         (2, 8)
     """
     refuse_missing_trackers(config)
+    refuse_unsharded(config)
     if not force and (earlier := earlier_result(config)) is not None:
         return earlier
     config = of_its_version(config, run_of(config).config_path) if resume else config
@@ -195,7 +197,7 @@ def _train_and_judge(
     test = splits["test"]
     prompts = encoder.encode(test.texts)
     warn_of_cuts(prompts, test.name)
-    before = inputs.baseline or (earlier_scores(run) if resume else None)
+    before = inputs.baseline or (earlier_scores(run_of(config)) if resume else None)
     if inputs.start is not None:
         inputs.start.begin(run, config, encoder, base, splits, resume=resume)
     elif before is None:
