@@ -266,8 +266,7 @@ class LabelTrainer(EvenTrainer):
             self._check_first_batch(rows_of(inputs), inputs)
         if "segments" in inputs and not self.shared_prefix:  # packed by the data loader before the check
             inputs = unpack(inputs, self.processing_class.pad_token_id)
-        if self.args.world_size == 1:  # else counted with the answer tokens
-            self.tokens_seen += inputs["input_ids"].numel()
+        self.tokens_seen += inputs["input_ids"].numel() if self.args.world_size == 1 else 0  # see `EvenTrainer`
         count = num_items_in_batch if num_items_in_batch is not None else len(inputs["weights"])
         parts = [inputs]
         if "segments" not in inputs and self._rope_limit < UNLIMITED:
