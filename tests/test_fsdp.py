@@ -89,6 +89,7 @@ def test_a_backbone_is_in_shards_where_the_launcher_says_so(
     ("variables", "settings", "message"),
     [
         ({"FSDP_VERSION": "1"}, [], r"accelerate: fsdp_version has to be 2 \(got 1\); see configs/accelerate"),
+        ({}, ["quant.method=nf4"], r"FSDP: .*\(got quant.method=nf4\); leave it out, or train without FSDP"),
         ({}, ["lora.use_dora=true"], r"FSDP: .*\(got lora.use_dora=true\); leave it out, or train without FSDP"),
         (
             {"FSDP_OFFLOAD_PARAMS": "true"},

@@ -27,7 +27,7 @@ from loraft import distributed
 from loraft.config.schema import ModelConfig, QuantConfig
 from loraft.engine.quantized_linear import is_4bit, keep_dense, keeps_dense
 from loraft.errors import BackboneError
-from loraft.models import sharding
+from loraft.models import sharding, spreading
 from loraft.models.causality import check_causal
 from loraft.models.device import pick_device, pick_dtype
 from loraft.models.own_code import refuse_kernels
@@ -83,6 +83,8 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
     device = pick_device(model.device)
     place = torch.device("cpu") if distributed.is_sharded() else device  # it may be too large for one device
     kwargs: dict[str, Any] = {"dtype": pick_dtype(model, quant, device), "device_map": {"": place}}
+    if model.device_map == "auto":
+        kwargs["device_map"] = spreading.device_map()
     kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # for `check_keys`, which refuses them
     name, where = pretrained(model)
     if "gguf_file" not in where and (Path(name) / "adapter_config.json").exists():
@@ -112,6 +114,7 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
         # In evaluation RWKV would divide some weights, but no adapter's, and quantise them again in another format.
         base.config.rescale_every = 0
     check_causal(model.name, base)
+    spreading.refuse_offloaded(base)
     if distributed.is_sharded():
         sharding.shard(base, device)
     return base

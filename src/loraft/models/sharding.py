@@ -34,7 +34,7 @@ def refuse_unsharded(config: Config) -> None:
         "lora.use_dora=true": lora.use_dora,
         f"lora.modules_to_save={lora.modules_to_save}": bool(lora.modules_to_save),
         f"lora.target_parameters={lora.target_parameters}": bool(lora.target_parameters),
-        "quant.cache=on": config.quant.method == "nf4" and config.quant.cache == "on",
+        "quant.method=nf4": config.quant.method == "nf4",  # bitsandbytes loses what belongs to a weight in shards
     }
     if found := [name for name, holds in problems.items() if holds]:
         raise ConfigError(

@@ -12,6 +12,7 @@ from loraft.config.schema import TrainConfig
 from loraft.engine import fused_layer, lora_linear, prefix_attention
 from loraft.engine.architecture import longest_fast_row, rope_limit
 from loraft.engine.collator import TrainingRow
+from loraft.engine.layout import is_spread
 from loraft.engine.loss import BatchMethod
 from loraft.errors import BackboneError, Note
 
@@ -47,10 +48,11 @@ def choose_method(model: PeftModel, section: TrainConfig, arguments: Any, rows: 
     return BatchMethod.FUSED if fused else BatchMethod.ATTENTION
 
 
-def suits_static_steps(section: TrainConfig, arguments: Any, method: BatchMethod) -> bool:
+def suits_static_steps(model: PeftModel, section: TrainConfig, arguments: Any, method: BatchMethod) -> bool:
     """Says whether training can run `captured_step`; where a GPU would profit from it, a note says why not.
 
     Args:
+        model: with its adapter.
         section: the `train` section of the config.
         arguments: of the trainer.
         method: of the training's batches.
@@ -60,7 +62,7 @@ def suits_static_steps(section: TrainConfig, arguments: Any, method: BatchMethod
     reasons = {
         f"train.optim={section.optim}": not section.optim.startswith("adamw_torch"),
         "activation checkpointing": arguments.activation_checkpointing,
-        "several devices": distributed.is_distributed() or arguments.n_gpu > 1,
+        "several devices": distributed.is_distributed() or arguments.n_gpu > 1 or is_spread(model),
     }
     why = [reason for reason, holds in reasons.items() if holds]
     if why:

@@ -68,7 +68,7 @@ class LabelTrainer(EvenTrainer):
         self.method = choose_method(self.peft_model(), section, self.args, self.data.rows)
         # Else the first batch is compared with a padded one. With FSDP no process can do so by itself.
         self._checked = self.method is BatchMethod.PADDED or distributed.is_sharded()
-        self.static = suits_static_steps(section, self.args, self.method)
+        self.static = suits_static_steps(self.peft_model(), section, self.args, self.method)
         self._step: CapturedStep | None = None  # with static steps, from the first batch on
         self._finite = FiniteLoss(self.args.gradient_accumulation_steps, self.args.logging_steps, self.args.device)
         self._runner = GraphRunner(self.args.device)
