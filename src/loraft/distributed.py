@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+FSDP = "ACCELERATE_USE_FSDP"
 VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
 GRACE = 10.0  # seconds in which the main process tells an error that all processes have, before another one does
 LOOKED_FOR = 2.0  # seconds until a process whose connections are closed has ended
@@ -224,4 +225,4 @@ def is_sharded() -> bool:
 
     Each of them must then call the model as often as the others: a layer's weights come from all processes.
     """
-    return is_distributed() and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    return is_distributed() and os.environ.get(FSDP, "false").lower() == "true"

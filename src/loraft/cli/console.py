@@ -192,7 +192,7 @@ def start_command(
     with_adapter = f", adapter {adapter}" if adapter is not None else ""
     say(f"backbone {config.model.label}{quantised}{with_adapter}, data {source or config.data.source}")
     _move_caches()
-    if one_gpu and not distributed.is_distributed():
+    if one_gpu and not distributed.is_distributed() and config.model.device_map == "none":
         # TRL refuses several GPUs in one process, and one is what a run needs.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     if not verbose and distributed.is_main_process():

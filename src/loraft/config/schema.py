@@ -31,6 +31,9 @@ class ModelConfig(Section):
         "auto", description="auto: bf16 where the hardware has it, else fp16 on CUDA and fp32 elsewhere"
     )
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = Field("auto", description="where the backbone runs")
+    device_map: Literal["none", "auto"] = Field(
+        "none", description="auto: spread a backbone that is larger than one GPU over all GPUs that are visible"
+    )
     trust_remote_code: bool = Field(
         False, description="run Python code that comes with the backbone; a hub id then needs a commit as revision"
     )
@@ -50,6 +53,12 @@ class ModelConfig(Section):
                 f"trust_remote_code runs code of {self.name}, and revision is {self.revision or 'not set'}; set"
                 " model.revision to the commit that you read, 40 hexadecimal digits"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _spreads_over_gpus(self) -> "ModelConfig":
+        if self.device_map == "auto" and self.device != "auto":
+            raise ValueError(f"device_map=auto chooses devices, and device is {self.device}; leave one of them out")
         return self
 
     @property

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from loraft.engine.answers import answers_of
 from loraft.engine.architecture import longest_fast_row, rope_limit
 from loraft.engine.layout import common_prefix
+from loraft.engine.no_gradients import no_gradients
 from loraft.engine.row_batches import (
     TOKENS,
     cut_batches,
@@ -24,7 +25,7 @@ from loraft.progress import each
 MARGIN = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
 
 
-@torch.inference_mode()
+@no_gradients
 def generate(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
@@ -84,7 +85,7 @@ def generate(
     return out
 
 
-@torch.inference_mode()
+@no_gradients
 def greedy(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],

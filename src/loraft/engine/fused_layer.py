@@ -255,7 +255,7 @@ class _FusedLayerFunction(torch.autograd.Function):
 def supports(model: Any) -> bool:
     """Says whether `FusedLayer` can replace every decoder layer: class, activation, no window, no attention dropout.
 
-    Whether the adapters allow it says `lora_linear.supports`.
+    Whether the adapters allow it says `lora_linear.supports`. FSDP gives the layers that it shards other classes.
     """
     base = unwrap(model)
     config = base.config.get_text_config()

@@ -256,6 +256,11 @@ def unwrap(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def is_spread(model: Any) -> bool:
+    """Says whether the layers lie on several devices, between which accelerate's hooks carry what a layer is given."""
+    return len(set((getattr(unwrap(model), "hf_device_map", None) or {}).values())) > 1
+
+
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     """Returns how many leading token ids all rows share (0 for no rows)."""
     if not rows:

@@ -51,8 +51,9 @@ def exact_logits(model: PreTrainedModel, kept_BQ: torch.Tensor | None = None) ->
         norm, source_BTH = next((item[:2] for item in seen if _same(item[2], x_BTH)), (None, x_BTH))
         seen.clear()
         if kept_BQ is not None:
-            rows_B1 = torch.arange(len(kept_BQ), device=kept_BQ.device)[:, None]
-            source_BTH = source_BTH[rows_B1, kept_BQ]
+            cells_BQ = kept_BQ.to(source_BTH.device)  # which is not the model's where its layers are spread
+            rows_B1 = torch.arange(len(cells_BQ), device=cells_BQ.device)[:, None]
+            source_BTH = source_BTH[rows_B1, cells_BQ]
         if norm is not None:
             weights = {name: weight.float() for name, weight in norm.named_parameters()}
             source_BTH = functional_call(norm, weights, (source_BTH.float(),))
@@ -67,8 +68,13 @@ def exact_logits(model: PreTrainedModel, kept_BQ: torch.Tensor | None = None) ->
             stack.callback(norm.register_forward_hook(after_norm).remove)
         stack.callback(head.register_forward_pre_hook(before_head).remove)
         for linear in linears:
-            linear.forward = partial(_exact_linear, linear)  # an instance attribute hides the class's method
-            stack.callback(vars(linear).pop, "forward")
+            exact = partial(_exact_linear, linear)
+            if _has_hook(linear):
+                stack.callback(setattr, linear, "_old_forward", linear._old_forward)
+                linear._old_forward = exact
+            else:
+                linear.forward = exact  # an instance attribute hides the class's method
+                stack.callback(vars(linear).pop, "forward")
         yield
 
 
@@ -108,11 +114,20 @@ def _low_precision_linears(head: torch.nn.Module) -> list[Any]:
 
     Empty if the head is in fp32, or if not all of its weights belong to plain linear layers.
     """
-    linears = [module for module in head.modules() if type(module) is torch.nn.Linear and "forward" not in vars(module)]
+    linears = [
+        module
+        for module in head.modules()
+        if type(module) is torch.nn.Linear and ("forward" not in vars(module) or _has_hook(module))
+    ]
     theirs = {id(weight) for linear in linears for weight in linear.parameters()}
     if any(id(weight) not in theirs for weight in head.parameters()):
         return []
     return linears if any(linear.weight.dtype != torch.float32 for linear in linears) else []
+
+
+def _has_hook(module: torch.nn.Module) -> bool:
+    """Says whether accelerate has hidden the forward method to carry inputs to the module's device."""
+    return "_hf_hook" in vars(module)
 
 
 def _outer_norms(base: torch.nn.Module) -> list[torch.nn.Module]:

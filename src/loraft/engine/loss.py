@@ -17,7 +17,7 @@ from loraft.engine import key_ranges
 from loraft.engine.architecture import takes
 from loraft.engine.collator import IGNORE, uses_whole_row_attention
 from loraft.engine.key_ranges import RangedLayout
-from loraft.engine.layout import PackedSuffixes, head_counts, no_mask, packed_layout
+from loraft.engine.layout import PackedSuffixes, head_counts, is_spread, no_mask, packed_layout
 from loraft.engine.static_batch import StaticInputs
 
 
@@ -67,7 +67,8 @@ def answer_loss_sums(
     needed_BQ = is_answer_BT[:, positions_Q + 1]
     packed = "segments" in inputs  # one row, which needs all Q positions
     kwargs: dict[str, Any] = {"input_ids": inputs["input_ids"].repeat(adapters, 1), "use_cache": False}
-    chooses = takes(model, "logits_to_keep")  # few models do not
+    # Few models cannot choose. Where the last layer is on another device than the first, the indices would be, too.
+    chooses = takes(model, "logits_to_keep") and not is_spread(model)
     if chooses:
         kwargs["logits_to_keep"] = positions_Q
     if packed:

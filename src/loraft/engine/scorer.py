@@ -25,6 +25,7 @@ from loraft.engine import ranged_rows
 from loraft.engine.answers import Answers, answers_of, score_reader
 from loraft.engine.architecture import UNLIMITED, longest_fast_row
 from loraft.engine.layout import common_prefix
+from loraft.engine.no_gradients import no_gradients
 from loraft.engine.row_batches import KeptPrefix, read_rows
 from loraft.errors import BackboneError
 from loraft.progress import rows_scored
@@ -185,7 +186,7 @@ def _needed(
     return shared, whole._replace(steps_K=[*scored, *learnt])
 
 
-@torch.inference_mode()
+@no_gradients
 def _started(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],

@@ -13,7 +13,7 @@ from loraft.config.schema import Config
 from loraft.data.columns import given_sentence
 from loraft.data.labels import asked_label
 from loraft.data.records import BadRow, Example
-from loraft.distributed import is_main_process
+from loraft.distributed import is_main_process, is_sharded
 from loraft.engine import scorer
 from loraft.engine.layout import common_prefix
 from loraft.engine.row_batches import KeptPrefix
@@ -195,7 +195,7 @@ def explain_mistakes(
     """Keeps explanations of the mistakes that a run's report lists; an error is a warning.
 
     There are none where no sentence may be written, nor where answers were generated: these did not come from the
-    labels' scores. Of several processes the main one works.
+    labels' scores. Of several processes the main one works, and with FSDP all of them.
 
     Args:
         run: whose directory gets the file.
@@ -206,7 +206,7 @@ def explain_mistakes(
         calibration: of the probabilities.
         rows: its predictions on the test split.
     """
-    if not is_main_process():
+    if not is_main_process() and not is_sharded():
         return
     with spared("the words behind its mistakes", f"loraft explain --run {shlex.quote(str(run.path))} SENTENCE"):
         run.explanations_path.unlink(missing_ok=True)  # of a process that was killed before it wrote the results

@@ -23,9 +23,11 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging as transformers_logging
 
+from loraft import distributed
 from loraft.config.schema import ModelConfig, QuantConfig
 from loraft.engine.quantized_linear import is_4bit, keep_dense, keeps_dense
 from loraft.errors import BackboneError
+from loraft.models import sharding, spreading
 from loraft.models.causality import check_causal
 from loraft.models.device import pick_device, pick_dtype
 from loraft.models.own_code import refuse_kernels
@@ -79,7 +81,10 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
             or it is an adapter or an encoder.
     """
     device = pick_device(model.device)
-    kwargs: dict[str, Any] = {"dtype": pick_dtype(model, quant, device), "device_map": {"": device}}
+    place = torch.device("cpu") if distributed.is_sharded() else device  # it may be too large for one device
+    kwargs: dict[str, Any] = {"dtype": pick_dtype(model, quant, device), "device_map": {"": place}}
+    if model.device_map == "auto":
+        kwargs["device_map"] = spreading.device_map()
     kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # for `check_keys`, which refuses them
     name, where = pretrained(model)
     if "gguf_file" not in where and (Path(name) / "adapter_config.json").exists():
@@ -90,7 +95,7 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # `check_keys` says what transformers would report
     try:
-        with loading(model.name), Stage(f"loading {model.label}"):
+        with loading(model.name), Stage(f"loading {model.label}"), sharding.without_accelerates_own():
             if quant.method == "nf4":
                 with no_compiler():
                     import bitsandbytes  # noqa: F401  # here, or transformers would import it with the compiler on
@@ -109,6 +114,9 @@ def load_backbone(model: ModelConfig, quant: QuantConfig) -> PreTrainedModel:
         # In evaluation RWKV would divide some weights, but no adapter's, and quantise them again in another format.
         base.config.rescale_every = 0
     check_causal(model.name, base)
+    spreading.refuse_offloaded(base)
+    if distributed.is_sharded():
+        sharding.shard(base, device)
     return base
 
 
@@ -247,7 +255,7 @@ def fingerprint(model: PreTrainedModel) -> str:
         name.removeprefix("base_model.model.").replace(".base_layer", ""): p for name, p in model.named_parameters()
     }
     for name in sorted(name for name in plain if "lora_" not in name):
-        weight = plain[name]
+        weight = sharding.whole(plain[name])
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
         flat = weight.detach().flatten()
         digest.update(flat[:: max(1, flat.numel() // 64)].to("cpu").contiguous().view(torch.uint8).numpy().tobytes())

@@ -10,8 +10,9 @@ from peft import PeftModel
 from loraft import distributed
 from loraft.config.schema import TrainConfig
 from loraft.engine import fused_layer, lora_linear, prefix_attention
-from loraft.engine.architecture import longest_fast_row
+from loraft.engine.architecture import longest_fast_row, rope_limit
 from loraft.engine.collator import TrainingRow
+from loraft.engine.layout import is_spread
 from loraft.engine.loss import BatchMethod
 from loraft.errors import BackboneError, Note
 
@@ -27,10 +28,12 @@ def choose_method(model: PeftModel, section: TrainConfig, arguments: Any, rows: 
         arguments: of the trainer; activation checkpointing may be on there where memory is short.
         rows: of the training.
     """
+    (longest, reason), longest_row = longest_fast_row(model), max(len(row.input_ids) for row in rows)
+    if distributed.is_sharded() and longest_row > rope_limit(model):  # a batch may take several passes
+        raise BackboneError(f"FSDP: {reason} (got {longest_row:,}); lower prompt.max_length, or train without FSDP")
     if section.shared_prefix == "off":
         return BatchMethod.PADDED
-    longest, reason = longest_fast_row(model)
-    if max(len(row.input_ids) for row in rows) > longest:
+    if longest_row > longest:
         warnings.warn(
             f"training: {reason}; their batches are padded and do not share the prompt, which is slower",
             Note,
@@ -39,16 +42,17 @@ def choose_method(model: PeftModel, section: TrainConfig, arguments: Any, rows: 
     if longest == 0:
         return BatchMethod.PADDED
     if not prefix_attention.supports(model.get_base_model()):
-        return BatchMethod.MASK
+        return BatchMethod.PADDED if distributed.is_sharded() else BatchMethod.MASK  # it would have to be checked
     # With activation checkpointing transformers' own layers run: they support recomputing their activations.
     fused = fused_layer.supports(model) and lora_linear.supports(model) and not arguments.activation_checkpointing
     return BatchMethod.FUSED if fused else BatchMethod.ATTENTION
 
 
-def suits_static_steps(section: TrainConfig, arguments: Any, method: BatchMethod) -> bool:
+def suits_static_steps(model: PeftModel, section: TrainConfig, arguments: Any, method: BatchMethod) -> bool:
     """Says whether training can run `captured_step`; where a GPU would profit from it, a note says why not.
 
     Args:
+        model: with its adapter.
         section: the `train` section of the config.
         arguments: of the trainer.
         method: of the training's batches.
@@ -58,7 +62,7 @@ def suits_static_steps(section: TrainConfig, arguments: Any, method: BatchMethod
     reasons = {
         f"train.optim={section.optim}": not section.optim.startswith("adamw_torch"),
         "activation checkpointing": arguments.activation_checkpointing,
-        "several devices": distributed.is_distributed() or arguments.n_gpu > 1,
+        "several devices": distributed.is_distributed() or arguments.n_gpu > 1 or is_spread(model),
     }
     why = [reason for reason, holds in reasons.items() if holds]
     if why:

@@ -34,6 +34,7 @@ from loraft.models.device import pick_device
 from loraft.models.encoder import Encoder
 from loraft.models.load import build
 from loraft.models.prompts import warn_of_cuts
+from loraft.models.sharding import refuse_unsharded
 from loraft.runs.atomic_files import write_text
 from loraft.runs.lock import locked
 from loraft.runs.predictions import write_rows
@@ -118,6 +119,7 @@ def train(config: Config, *, force: bool = False, resume: bool = False, quiet: b
         (2, 8)
     """
     refuse_missing_trackers(config)
+    refuse_unsharded(config)
     if not force and (earlier := earlier_result(config)) is not None:
         return earlier
     config = of_its_version(config, run_of(config).config_path) if resume else config

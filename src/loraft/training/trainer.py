@@ -13,12 +13,14 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
+from loraft import distributed
 from loraft.config.schema import TrainConfig
 from loraft.engine import lora_linear
 from loraft.engine.architecture import UNLIMITED, longest_fast_row, rope_limit
 from loraft.engine.collator import TrainingRow, equal_length_parts, first_rows, pack_if_smaller, pad, rows_of, unpack
 from loraft.engine.loss import BatchMethod, answer_loss_sums, static_loss_sums
 from loraft.engine.static_batch import StaticBatch, StaticInputs, static_batch
+from loraft.models import sharding
 from loraft.training.arguments import fitted_batches, sft_config
 from loraft.training.batch_method import choose_method, enabled, suits_static_steps
 from loraft.training.captured_step import CapturedStep, GraphRunner, drop_copies, weight_copies
@@ -50,7 +52,8 @@ class LabelTrainer(EvenTrainer):
         self.adapters = None if joint is None else list(joint.names)  # None: the active one alone
         # `row` is an index into `data.rows` for `_collate`: nobody reads token ids from the data set.
         dataset = indices_of(data.rows)
-        super().__init__(*args, data_collator=self._collate, train_dataset=dataset, eval_dataset=dataset, **kwargs)
+        with sharding.without_accelerates_own():
+            super().__init__(*args, data_collator=self._collate, train_dataset=dataset, eval_dataset=dataset, **kwargs)
         if self.args.fp16:
             # The weights are fp16 already, and the engine casts what has to be fp32: no autocast on top of that.
             self.accelerator.autocast_handler = AutocastKwargs(enabled=False)
@@ -63,8 +66,9 @@ class LabelTrainer(EvenTrainer):
         self._dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point() and not p.requires_grad)
         self._longest_packed, self._rope_limit = longest_fast_row(self.model)[0], rope_limit(self.model)
         self.method = choose_method(self.peft_model(), section, self.args, self.data.rows)
-        self._checked = self.method is BatchMethod.PADDED  # else the first batch is compared with a padded one
-        self.static = suits_static_steps(section, self.args, self.method)
+        # Else the first batch is compared with a padded one. With FSDP no process can do so by itself.
+        self._checked = self.method is BatchMethod.PADDED or distributed.is_sharded()
+        self.static = suits_static_steps(self.peft_model(), section, self.args, self.method)
         self._step: CapturedStep | None = None  # with static steps, from the first batch on
         self._finite = FiniteLoss(self.args.gradient_accumulation_steps, self.args.logging_steps, self.args.device)
         self._runner = GraphRunner(self.args.device)
@@ -169,6 +173,7 @@ class LabelTrainer(EvenTrainer):
         """Clips the trained parameters; upstream looks through all parameters, several times a step."""
         if self.static:
             return self._flat_optimizer().largest_norm  # it clips when it steps, and has the norm then
+        sharding.average_gradients(self._trained)
         self.accelerator.unscale_gradients()  # of a scaled loss, with fp16
         return torch.nn.utils.clip_grad_norm_(self._trained, self.args.max_grad_norm)
 
