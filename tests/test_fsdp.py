@@ -74,6 +74,14 @@ def test_two_processes_with_half_a_backbone_each_train_as_one_and_resume(tmp_pat
     assert found[0].label in ("negative", "neutral", "positive")
 
 
+@pytest.mark.integration
+def test_two_processes_with_half_an_nf4_backbone_each_train_as_one(tmp_path: Path) -> None:
+    given = ["model.dtype=fp32", "quant.method=nf4"]
+    one = trained(tmp_path / "một", [], *given, "train.per_device_train_batch_size=8")
+    two = trained(tmp_path / "hai", launch("fsdp_qlora.yaml"), *given, "train.per_device_train_batch_size=4")
+    assert_equal_runs(one, two, loss=1e-4, weights=1e-2)
+
+
 @pytest.mark.parametrize(
     ("processes", "value", "sharded"), [("2", "true", True), ("2", "false", False), ("1", "true", False)]
 )
@@ -89,7 +97,6 @@ def test_a_backbone_is_in_shards_where_the_launcher_says_so(
     ("variables", "settings", "message"),
     [
         ({"FSDP_VERSION": "1"}, [], r"accelerate: fsdp_version has to be 2 \(got 1\); see configs/accelerate"),
-        ({}, ["quant.method=nf4"], r"FSDP: .*\(got quant.method=nf4\); leave it out, or train without FSDP"),
         ({}, ["lora.use_dora=true"], r"FSDP: .*\(got lora.use_dora=true\); leave it out, or train without FSDP"),
         (
             {"FSDP_OFFLOAD_PARAMS": "true"},

@@ -9,7 +9,16 @@ import torch.nn.functional as F
 
 def is_4bit(layer: torch.nn.Module) -> bool:
     """Says whether bitsandbytes has quantised the layer's weight to 4 bits."""
-    return getattr(getattr(layer, "weight", None), "quant_state", None) is not None
+    return quant_state(layer) is not None
+
+
+def quant_state(layer: Any) -> Any:
+    """Returns the constants of the layer's 4-bit weight; None where it is not stored so.
+
+    bitsandbytes keeps them at the layer, too: a weight that FSDP has gathered is without.
+    """
+    of_weight = getattr(getattr(layer, "weight", None), "quant_state", None)
+    return getattr(layer, "quant_state", None) if of_weight is None else of_weight
 
 
 def dense_weight(layer: Any, dtype: torch.dtype) -> torch.Tensor:
@@ -24,7 +33,7 @@ def dense_weight(layer: Any, dtype: torch.dtype) -> torch.Tensor:
 def _dequantised(layer: Any) -> torch.Tensor:
     from bitsandbytes.functional import dequantize_4bit
 
-    dense: torch.Tensor = dequantize_4bit(layer.weight, layer.weight.quant_state)
+    dense: torch.Tensor = dequantize_4bit(layer.weight, quant_state(layer))
     return dense
 
 

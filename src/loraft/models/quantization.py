@@ -10,6 +10,7 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from loraft.config.schema import ModelConfig, QuantConfig
+from loraft.distributed import is_sharded
 from loraft.engine.quantized_linear import is_4bit, keep_dense
 from loraft.errors import BackboneError, Note, listed
 from loraft.models.device import pick_compute_dtype
@@ -133,7 +134,7 @@ def cache_weights(model: torch.nn.Module, section: QuantConfig) -> None:
     size = sum(layer.compute_dtype.itemsize * math.prod(layer.weight.quant_state.shape) for layer in layers)  # bytes
     device = layers[0].weight.device
     fits = device.type == "cuda" and size <= CACHE_SHARE * torch.cuda.mem_get_info(device)[0]
-    if section.cache == "off" or (section.cache == "auto" and not fits):
+    if section.cache == "off" or is_sharded() or (section.cache == "auto" and not fits):
         return
     for layer in layers:
         keep_dense(layer)

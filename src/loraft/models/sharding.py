@@ -14,7 +14,11 @@ from transformers import PreTrainedModel
 
 from loraft import distributed
 from loraft.config.schema import Config
+from loraft.engine.quantized_linear import is_4bit
 from loraft.errors import BackboneError, ConfigError
+
+# Attributes of bitsandbytes' 4-bit weights.
+DESCRIBING = ("quant_state", "quant_type", "compress_statistics", "quant_storage", "blocksize", "bnb_quantized")
 
 
 def refuse_unsharded(config: Config) -> None:
@@ -34,7 +38,7 @@ def refuse_unsharded(config: Config) -> None:
         "lora.use_dora=true": lora.use_dora,
         f"lora.modules_to_save={lora.modules_to_save}": bool(lora.modules_to_save),
         f"lora.target_parameters={lora.target_parameters}": bool(lora.target_parameters),
-        "quant.method=nf4": config.quant.method == "nf4",  # bitsandbytes loses what belongs to a weight in shards
+        "quant.cache=on": config.quant.method == "nf4" and config.quant.cache == "on",
     }
     if found := [name for name, holds in problems.items() if holds]:
         raise ConfigError(
@@ -67,6 +71,7 @@ def shard(base: PreTrainedModel, device: torch.device) -> None:
     state = PartialState(cpu=device.type == "cpu")  # connects the processes
     mesh = init_device_mesh(device.type, (state.num_processes,))
     again = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true") == "true"
+    packed = {part: dict(vars(part.weight)) for part in base.modules() if is_4bit(part)}
     sharded: set[torch.nn.Parameter] = set()
     for layer in layers:
         fully_shard(layer, mesh=mesh, reshard_after_forward=again)
@@ -75,6 +80,10 @@ def shard(base: PreTrainedModel, device: torch.device) -> None:
     whole = {parameter for parameter in base.parameters() if parameter not in sharded}
     fully_shard(base.base_model, mesh=mesh, ignored_params=whole)
     base.to(device)
+    for part, described in packed.items():  # peft and the fingerprint ask the weight how it is quantised
+        for key in DESCRIBING:
+            if key in described:
+                setattr(part.weight, key, described[key])
     base._is_accelerate_prepared = True  # else accelerate would refuse shards under DDP
 
 
