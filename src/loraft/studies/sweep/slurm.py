@@ -95,9 +95,9 @@ def emit(
             and what they train would be dealt anew.
     """
     if config.sweep.search or config.sweep.engine != "local":
-        found = "a search" if config.sweep.search else f"--engine {config.sweep.engine}"
+        other = "a search" if config.sweep.search else f"--engine {config.sweep.engine}"
         raise ConfigError(
-            f"--emit slurm: the script runs each trial by itself, and all are known before (got {found} too); give one"
+            f"--emit slurm: the script runs each trial by itself, and all are known before (got {other} too); give one"
             " of them"
         )
     config, trials = runner.trials_of(config)
