@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from loraft.config.study_sections import SweepConfig
@@ -35,11 +35,12 @@ NAMED = 4  # trials that a line names at most
 
 @dataclass
 class _Task:
-    """A unit of work, the number of its first trial, and how many of its workers were killed."""
+    """A unit of work, the number of its first trial, how many of its workers were killed, and its locked runs."""
 
     unit: Unit
     first: int
     killed: int = 0
+    locks: ExitStack = field(default_factory=ExitStack)
 
     @property
     def names(self) -> str:
@@ -149,7 +150,6 @@ class _Pool:
         self.working: dict[Any, tuple[Any, _Task]] = {}
         self.failed_starts = 0
         self.errors: dict[str, str] = {}
-        self.locks = ExitStack()
 
     def run(self, dealt: Sequence[Unit]) -> dict[str, str]:
         """Runs all units; returns the error messages of the trials that failed, by name."""
@@ -164,7 +164,7 @@ class _Pool:
         self.lines = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         alone, told = time.monotonic(), False
         try:
-            with Stage("trial", sum(map(len, dealt))) as self.stage, self.locks:
+            with Stage("trial", sum(map(len, dealt))) as self.stage:
                 while self.todo or self.working:
                     self._start()
                     self.stage.advance(0, listed((task.names for _, task in self.working.values()), NAMED))
@@ -179,6 +179,8 @@ class _Pool:
         finally:
             for worker in [*self.starting.values(), *(worker for worker, _ in self.working.values())]:
                 _kill(worker)
+            for task in [*self.todo, *(task for _, task in self.working.values())]:
+                task.locks.close()
             self.lines.shutdown(force=True)
         return self.errors
 
@@ -223,17 +225,17 @@ class _Pool:
                 last = task.first + len(task.unit) - 1
                 which = f"trial {last}" if last == task.first else f"trials {task.first} to {last}"
                 self.tell(f"{which} of {self.stage.total}: {task.names}")
-                task.unit = tuple(trial for trial in task.unit if self._lock(trial))
+                task.unit = tuple(trial for trial in task.unit if self._lock(trial, task))
             if task.unit:
                 rows = {trial.name: fingerprints(self.shared, trial) for trial in task.unit}
                 self.working[worker.run.remote(task.unit, rows, again=task.killed > 0)] = worker, task
                 return
         _kill(worker)
 
-    def _lock(self, trial: Trial) -> bool:
+    def _lock(self, trial: Trial, task: _Task) -> bool:
         """Locks the trial's directory for its worker; where another process works there, the trial has failed."""
         try:
-            self.locks.enter_context(locked(run_of(trial).path, force=self.job.force))
+            task.locks.enter_context(locked(run_of(trial).path, force=self.job.force))
         except RunError as error:
             self._done_with([trial], str(error))
             return False
@@ -247,11 +249,13 @@ class _Pool:
         try:
             errors, archive = ray.get(one)
         except ray.exceptions.RayTaskError as error:
+            task.locks.close()
             self._done_with(task.unit, _reason(error))
         except ray.exceptions.RayError as error:
             _kill(worker)  # one that cannot be reached may still work
             task.killed += 1
             if task.killed > RETRIES:
+                task.locks.close()
                 told = f"its worker was killed {task.killed} times (got {_reason(error)})"
                 self._done_with(task.unit, f"{told}; the same command goes on from the last checkpoint")
             else:
@@ -262,6 +266,7 @@ class _Pool:
             self.errors |= errors
             if archive is not None:
                 unpack(archive, self.folder, [trial for trial in task.unit if trial.name not in errors])
+            task.locks.close()
             self.stage.advance(len(task.unit))
         self._next(worker)
 
