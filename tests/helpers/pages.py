@@ -7,7 +7,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if DOCS / "vi" not in path.parents)]
-PROGRAM = re.compile(r"(?:[A-Z_]+=\S+ )*(?:loraft|make|python|torchrun|pip|pipx|hf|tensorboard|curl|printf|cat)\b")
+PROGRAM = re.compile(
+    r"(?:[A-Z_]+=\S+ )*(?:loraft|make|python|torchrun|accelerate|ray|pip|pipx|hf|tensorboard|curl|printf|cat)\b"
+)
 OURS = re.compile(r"(?:^|[|;&(] *|[A-Z_]+=\S+ |-m )(?:loraft|make|python) ?")
 
 
