@@ -61,6 +61,11 @@ def _connect(address: str, what: str) -> None:
         if "Version mismatch" in str(error):
             told = " ".join(str(error).split())
             raise LoraftError(f"{what}: the cluster runs other versions (got {told}); install the same here") from error
+        if address == "local":
+            raise LoraftError(
+                f"{what}: no Ray cluster starts on this machine (got {first_line(error)}); run the command again when"
+                " the machine is less busy, or name a running cluster with --address"
+            ) from error
         raise LoraftError(
             f"{what}: no Ray cluster answers at {address} (got {first_line(error)}); give the address that `ray start"
             " --head` printed, or leave it out to start one on this machine"

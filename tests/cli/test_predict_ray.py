@@ -19,6 +19,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from helpers.command_line import Says
+from helpers.ray_machines import two_machines
 
 import loraft
 from loraft.bundled import bundled_adapters, bundled_data
@@ -38,15 +39,8 @@ def sentences(count: int) -> list[str]:
 def address() -> Iterator[str]:
     """Of a cluster of two nodes with a CPU each, whose processes are children of this one."""
     pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    memory = {"object_store_memory": 10**8, "num_cpus": 1}
-    cluster = Cluster(initialize_head=True, head_node_args={**memory, "include_dashboard": False})
-    try:
-        cluster.add_node(**memory)
-        yield cluster.address
-    finally:
-        cluster.shutdown()
+    with two_machines() as found:
+        yield found
 
 
 @pytest.fixture

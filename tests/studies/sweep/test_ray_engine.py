@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from helpers.ray_machines import two_machines
 from helpers.tiny import backbone, tokenizer
 from safetensors.torch import load_file
 
@@ -36,13 +37,8 @@ SMALL = [
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """The address of a cluster of two machines with a CPU each."""
-    from ray.cluster_utils import Cluster
-
-    small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 10**8}
-    made = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
-    made.add_node(**small)
-    yield str(made.address)
-    made.shutdown()
+    with two_machines() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
