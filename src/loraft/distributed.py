@@ -127,6 +127,12 @@ def largest(number: int) -> int:
     return number if _group is None else max(_all_of(number, _group.exchange))
 
 
+def part() -> None:
+    """Ends the common work where all processes have agreed to: none of those that end now counts as lost."""
+    global _group
+    _group = None
+
+
 def lost(error: BaseException | None = None) -> Member | None:
     """The first other process on this machine that has ended while processes work together; None if none has.
 

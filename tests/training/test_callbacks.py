@@ -237,7 +237,28 @@ def test_several_processes_save_after_the_same_step_and_a_repeated_signal_change
     monkeypatch.setattr("loraft.distributed.largest", lambda number: max(number, signal.SIGTERM))
     with pytest.raises(KeyboardInterrupt), other:
         other.on_step_end(None, None, asked)
+        assert capsys.readouterr().err.count("finishing and saving this step") == 1
     assert asked.should_save is True
+
+
+def test_a_signal_during_the_exchange_of_several_processes_waits_for_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    interrupt, asked = SaveOnInterrupt(), control()
+
+    def exchanged(number: int) -> int:  # the others know of `number` when the signal comes
+        if not interrupt.asked:
+            signal.raise_signal(signal.SIGTERM)
+        return number
+
+    monkeypatch.setattr("loraft.distributed.largest", exchanged)
+    with pytest.raises(KeyboardInterrupt) as stop, interrupt:
+        interrupt.on_step_end(None, None, asked)
+        assert asked.should_save is False
+        interrupt.on_step_end(None, None, asked)
+        assert asked.should_save is True
+    assert stop.value.args == (signal.SIGTERM,)
 
 
 def test_without_a_signal_nothing_happens_and_an_error_stays_itself() -> None:

@@ -156,7 +156,9 @@ class SaveOnInterrupt(TrainerCallback):
     """
 
     def __init__(self) -> None:
-        self.asked: int | None = None  # the number of the signal
+        self.asked: int | None = None  # the number of the signal that came here
+        self.agreed = 0  # the number of the one that all processes know of; 0: none
+        self._told = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "SaveOnInterrupt":
@@ -168,18 +170,21 @@ class SaveOnInterrupt(TrainerCallback):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
-        if self.asked and error is None:
-            raise KeyboardInterrupt(self.asked)
+        if error is None and (number := distributed.largest(self.agreed or self.asked or 0)):
+            distributed.part()
+            raise KeyboardInterrupt(number)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Asks for a checkpoint once a signal has come."""
-        self.asked = distributed.largest(self.asked or 0) or None
-        if self.asked:
+        # A signal that comes during the exchange is known here alone: all save after the next step.
+        self.agreed = distributed.largest(self.asked or 0)
+        if self.agreed:
+            self._tell()
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ends the training; not before the checkpoint is written, or it would read as that of a finished training."""
-        if self.asked:
+        if self.agreed:
             control.should_training_stop = True
 
     def _ask(self, number: int, frame: Any) -> None:
@@ -187,10 +192,14 @@ class SaveOnInterrupt(TrainerCallback):
         if (self.asked and alone) or distributed.lost() is not None:  # no step ends without the other process
             self._restore()
             raise KeyboardInterrupt(number)
-        if not self.asked and distributed.speaks():
-            again = "; press Ctrl-C again to stop at once" if alone else ""
-            print(f"interrupted: finishing and saving this step{again}", file=sys.stderr, flush=True)
+        self._tell()
         self.asked = number
+
+    def _tell(self) -> None:
+        if not self._told and distributed.speaks():
+            again = "" if distributed.is_distributed() else "; press Ctrl-C again to stop at once"
+            print(f"interrupted: finishing and saving this step{again}", file=sys.stderr, flush=True)
+        self._told = True
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
