@@ -62,7 +62,7 @@ class SweepConfig(Section):
     address: str | None = Field(
         None, min_length=1, description="host:port of the Ray cluster; null: RAY_ADDRESS, else one on this machine"
     )
-    cpus: float = Field(1, gt=0, le=1024, description="CPUs of a Ray worker, which computes with as many threads")
+    cpus: float = Field(1, ge=0.01, le=1024, description="CPUs of a Ray worker, which computes with as many threads")
     gpus: float | None = Field(
         None, ge=0, le=1, description="GPU of a Ray worker; 0.25: four share one; null: 1 where the cluster has any"
     )

@@ -292,6 +292,7 @@ def test_a_task_of_another_sweep_of_no_script_or_of_no_such_number_is_refused(
         ("time=1\x1b[31m", "long form"),
         ("array=0-3", r"--slurm array: the script lists the tasks itself \(got 'array=0-3'\); array=%8 lets 8"),
         ("array", "lists the tasks itself"),
+        ("open-mode", r"--slurm open-mode: takes a value \(got none\)"),
         ("wrap=true", r"--slurm wrap: the script decides it"),
         ("chdir=/", r"--slurm chdir: the script decides it"),
     ],

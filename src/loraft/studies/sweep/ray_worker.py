@@ -162,11 +162,13 @@ def _moved(trial: Trial, output: str) -> Trial:
 
 
 def packed(folder: SweepFolder, names: Iterable[str]) -> bytes:
-    """The run folders of these names in the folder of a sweep, as the bytes of a tar file."""
+    """The run folders of these names in the folder of a sweep, and its errors, as the bytes of a tar file."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
         for name in names:
             tar.add(folder.path / name, arcname=name)
+        for path in folder.path.glob("errors/*.txt"):
+            tar.add(path, arcname=f"errors/{path.name}")
     return file.getvalue()
 
 
@@ -180,6 +182,7 @@ def unpack(archive: bytes, folder: SweepFolder, trials: Iterable[Trial]) -> None
     """
     aside = folder.path / GATHERED
     shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(aside, filter="data")
     for trial in trials:
@@ -190,4 +193,6 @@ def unpack(archive: bytes, folder: SweepFolder, trials: Iterable[Trial]) -> None
             os.replace(here.path, aside / f"{trial.name}.earlier")
         os.replace(found.path, here.path)
         folder.error_path(trial.name).unlink(missing_ok=True)
+    for path in aside.glob("errors/*.txt"):
+        write_text(folder.error_path(path.stem), path.read_text(encoding="utf-8"))
     shutil.rmtree(aside)

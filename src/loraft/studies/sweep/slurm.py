@@ -197,7 +197,7 @@ def _given(options: Sequence[str]) -> dict[str, str | None]:
         ConfigError: one is not in the long form, or is decided by the script itself.
     """
     given: dict[str, str | None] = {}
-    for option in options:
+    for option in map(str.strip, options):
         found = re.fullmatch(r"(?:--)?([a-z][a-z0-9-]+)(?:=(\S.*))?", option)
         if found is None or not option.isprintable():
             raise ConfigError(f"--slurm: not an option of sbatch in its long form (got {show(option)}); {EXAMPLES}")
@@ -207,6 +207,8 @@ def _given(options: Sequence[str]) -> dict[str, str | None]:
                 f"--slurm array: the script lists the tasks itself (got {show(option)}); array=%8 lets 8 of them run at"
                 " a time"
             )
+        if value is None and name in ("job-name", "output", "open-mode", "signal"):
+            raise ConfigError(f"--slurm {name}: takes a value (got none), for example --slurm {name}=VALUE")
         if name in ("wrap", "chdir"):
             raise ConfigError(f"--slurm {name}: the script decides it (got {show(option)}); leave it out")
         given[name] = value
