@@ -46,7 +46,7 @@ SIGNATURES = {
     " sets_by_label: bool = False, prior: collections.abc.Mapping[str, float] |"
     " collections.abc.Iterable[str | loraft.data.records.Example | loraft.data.records.BadRow] | None = None,"
     " config: loraft.config.schema.Config | None = None, wait: float | None = None,"
-    " progress: loraft.evaluation.predict.Progress | None = None)"
+    " progress: loraft.evaluation.shift.Progress | None = None)"
     " -> collections.abc.Iterator[loraft.evaluation.predict.Prediction]",
     "resolve": "(*, preset: str | None = None, config_file: str | pathlib.Path | None = None,"
     " overrides: collections.abc.Sequence[str] = (), flags: collections.abc.Mapping[str, typing.Any] | None = None,"

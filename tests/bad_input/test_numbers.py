@@ -41,6 +41,9 @@ BELOW = {
     "eval.bootstrap_samples": ("99", "equal to 100"),
     "eval.confidence": ("0", "greater than 0"),
     "fewshot.repeats": ("0", "equal to 1"),
+    "sweep.trials": ("0", "equal to 1"),
+    "sweep.cpus": ("0", "equal to 0.01"),
+    "sweep.gpus": ("-1", "equal to 0"),
 }
 ABOVE = {
     "seed": ("4294967296", "less than 4294967296"),
@@ -71,6 +74,9 @@ ABOVE = {
     "eval.bootstrap_samples": ("1000000000", "equal to 1000000"),
     "eval.confidence": ("1", "less than 1"),
     "fewshot.repeats": ("1000000000", "equal to 1000"),
+    "sweep.trials": ("10001", "equal to 10000"),
+    "sweep.cpus": ("1025", "equal to 1024"),
+    "sweep.gpus": ("1.5", "equal to 1"),
 }
 COMMANDS = (["train"], ["eval", "--zero-shot"], ["fewshot"], ["sweep"], ["data"], ["config"])
 CASES = [*BELOW.items(), *ABOVE.items()]

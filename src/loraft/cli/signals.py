@@ -22,7 +22,12 @@ class Interrupted(BaseException):
     """Carries a KeyboardInterrupt, its cause, through typer, which would end the process without a word."""
 
 
+_came: int = signal.SIGINT  # the last signal; an exception that ray raises in its place has no number
+
+
 def _interrupt(number: int, frame: Any) -> NoReturn:
+    global _came
+    _came = number
     raise KeyboardInterrupt(number)
 
 
@@ -33,6 +38,8 @@ def caught() -> Iterator[None]:
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if ours:
         signal.signal(signal.SIGTERM, _interrupt)
+    global _came
+    _came = signal.SIGINT
     try:
         yield
     except (KeyboardInterrupt, Interrupted) as error:
@@ -41,7 +48,7 @@ def caught() -> Iterator[None]:
             lost = distributed.lost()
             why = "interrupted" if lost is None else f"error: {lost} has ended, and with it all others"
             print("; ".join([why, *getattr(cause, "__notes__", [])]), file=sys.stderr, flush=True)
-        number = cause.args[0] if isinstance(cause, KeyboardInterrupt) and cause.args else signal.SIGINT
+        number = cause.args[0] if isinstance(cause, KeyboardInterrupt) and cause.args else _came
         sys.exit(128 + int(number))
     finally:
         if ours:

@@ -90,7 +90,7 @@ def sweep(
 
     Examples:
         loraft sweep --ranks 1,2,4,...,128
-        loraft sweep --search train.learning_rate=log:1e-5:1e-2 --trials 20
+        loraft sweep --search lora.r=1,2,4,...,128 --trials 20
     """
     refuse_together(
         emit,

@@ -242,7 +242,7 @@ def test_joint_passes_are_kept_until_all_trials_are_runs_or_force_deletes_them(
     joint = SweepFolder(Path(result.path)).joint_pass("1234")
     with monkeypatch.context() as patch:
         patch.setattr(local_engine, "run_training", stopping([]))
-        write_record(joint.config_path, {})
+        write_record(joint.config_path, {"r64": "0"})
         runner.sweep(more, quiet=True)
         assert joint.path.is_dir()
         runner.sweep(more, force=True, quiet=True)

@@ -21,7 +21,7 @@ from loraft.runs.atomic_files import write_text
 from loraft.runs.lock import locked, refuse_locked, working_there
 from loraft.runs.records import read_record, write_record
 from loraft.runs.study_folders import SweepFolder
-from loraft.studies.sweep import runner
+from loraft.studies.sweep import joint_pass, runner
 from loraft.studies.sweep.local_engine import run_trials
 from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell
 from loraft.studies.sweep.trials import Trial, run_of
@@ -187,6 +187,7 @@ def run_array_task(
         runner.check_rows(trials, waiting, shared)
         tell(f"array task {number}: {len(waiting)} of its {len(own)} trials are not finished")
         errors = damaged | run_trials(waiting, folder, shared, config.sweep.joint, force=False, quiet=quiet)
+        joint_pass.clear(folder)
     return {trial.name: errors.get(trial.name) for trial in own}
 
 
