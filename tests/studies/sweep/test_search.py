@@ -252,3 +252,27 @@ def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     folder.journal_path.write_text('{"op_code":\n{}\n', encoding="utf-8")
     with pytest.raises(RunError, match=r"optuna.jsonl: cannot be read .*--force begins again"):
         optuna_study.opened(folder, config(tmp_path))
+
+
+def test_a_journal_is_replaced_only_where_a_killed_process_left_half_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tìm").mkdir()
+    assert states(tmp_path) == []
+    journal = SweepFolder(tmp_path / "tìm").journal_path
+    whole = journal.read_bytes()
+
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        assert states(tmp_path) == []
+    journal.write_bytes(whole + b'{"op_code":')
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space"):
+            states(tmp_path)
+    assert journal.read_bytes() == whole + b'{"op_code":'
+    assert states(tmp_path) == []
+    assert journal.read_bytes() == whole
