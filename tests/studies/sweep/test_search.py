@@ -279,6 +279,13 @@ def test_a_backbone_that_cannot_be_loaded_is_no_trial(tmp_path: Path, monkeypatc
     assert states(tmp_path) == []
 
 
+def test_a_name_of_no_backbone_in_the_space_is_no_trial(tmp_path: Path) -> None:
+    names = f"model.name={resolve().model.name},không/có"
+    with pytest.raises(BackboneError, match="không/có"):
+        runner.sweep(config(tmp_path, names), quiet=True)
+    assert states(tmp_path) == []
+
+
 def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(LoraftError, match=r"sweep --search: needs optuna .*pip install 'loraft\[search\]'"):

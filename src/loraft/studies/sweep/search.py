@@ -24,6 +24,7 @@ from loraft.engine.probabilities import to_probs
 from loraft.errors import ConfigError, NewerFileError, RunError, StorageError
 from loraft.evaluation.choosing import Metric, report_for
 from loraft.evaluation.figures import draw_run_figures
+from loraft.models.backbone import without_weights
 from loraft.progress import each
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import keep_environment
@@ -114,6 +115,8 @@ class _Search:
             waiting = [*self._gone(), *(number for number in numbers if number < config.sweep.trials)]
             if waiting:
                 self.folder.results_path.unlink(missing_ok=True)
+                for name in next((axis.values for axis in self.axes if axis.key == "model.name"), ()):
+                    without_weights(trial_with(config, {"model.name": name}, "--search model.name").config.model)
                 if not any(axis.key.startswith(("model.", "quant.")) for axis in self.axes):
                     self.shared.backbone(config)  # one that cannot be loaded is no result of any trial
             if done := len(self.study.trials) - len(begun):
