@@ -69,8 +69,19 @@ class Run(RunFolder):
 
     @property
     def how_to_resume(self) -> str:
-        """The command that continues this run, for messages."""
+        """The command that continues this run, for messages; of a trial of a search the one of the search."""
+        search = SweepFolder(self.path.parent)
+        if search.journal_path.exists():
+            return search.how_to_resume
         return f"loraft train --resume --config {shlex.quote(str(self.config_path))}"
+
+    @property
+    def way_on(self) -> str:
+        """As in `RunFolder`; a trial of a search that is not the best one is not to be judged on test."""
+        search = SweepFolder(self.path.parent)
+        if not search.journal_path.exists() or not search.finished or working_there(self.path):
+            return super().way_on
+        return f"a search judges its best trial alone on test; {search.path} stands for that one"
 
     @property
     def how_to_begin_again(self) -> str:

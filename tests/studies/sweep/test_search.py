@@ -1,5 +1,6 @@
 """A search proposes the same trials however often it was interrupted, and only its best trial sees the test rows."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ def test_the_best_on_validation_alone_is_judged_on_test_and_once(
     assert by_score[result.best.name] == max(by_score.values())
     finished = [path.parent.name for path in (output / "tìm").glob("*/metrics.json")]
     assert finished == [result.best.name]
+    with pytest.raises(RunError, match=rf"a search judges its best trial alone on test; {output}/tìm stands for that"):
+        evaluate.evaluate(run=next(one.run for one in result.trials if one != result.best), split="test")
     run = find_run("tìm", output)
     again = evaluate.evaluate(run=run.path, split="test")
     assert result.search.test.scores == again.report.scores
@@ -88,8 +91,8 @@ def test_trials_are_compared_on_the_validation_rows(searched: Searched) -> None:
     others = [row.measured for row in result.settings if row.measured is not None and row != result.best_setting]
     assert [one.versus_best.n for one in others if one.versus_best is not None] == [12, 12]
     notes = "\n".join(tables.sweep_notes(result))
-    assert "3 trials: 3 finished, 0 pruned, 0 failed, 0 proposed again" in notes
-    assert "scores on 12 validation rows" in notes
+    assert "trials: 3, of which 3 finished, 0 pruned, 0 failed, 0 proposed again" in notes
+    assert "table of the trials: 12 validation rows" in notes
     assert "over 12 rows, which judged no other trial" in notes
 
 
@@ -172,9 +175,46 @@ def test_a_trial_that_fails_or_falls_behind_is_recorded_and_the_search_goes_on(
     assert (by_name["r2"].pruned_at, by_name["r2"].error) == (1, None)
     assert [trial.name for trial in result.failed] == ["r1"]
     assert result.best == by_name["r4"]
-    assert {state for state, *_ in states(tmp_path)} == {"COMPLETE", "PRUNED", "FAIL"}
+    before = states(tmp_path)
+    # The first of the trials that failed is tried again by the same command, and not told to Optuna.
+    assert {state for state, *_ in before} == {"COMPLETE", "PRUNED", "FAIL", "RUNNING"}
     assert not (tmp_path / "tìm" / "r2" / "checkpoints").exists()
     assert SweepResult.of(SweepFolder(tmp_path / "tìm")) == result
+    assert "the same command runs failed trials again" in "\n".join(tables.sweep_notes(result))
+    monkeypatch.setattr(on_validation, "fit_adapter", fit)
+    again = {trial.name: trial for trial in runner.sweep(given, quiet=True).trials}
+    assert (again["r1"].status, again["r1"].error) == ("finished", None)
+    assert {name: again[name] for name in ("r2", "r4")} == {name: by_name[name] for name in ("r2", "r4")}
+    assert [params for _, params, _ in states(tmp_path)] == [params for _, params, _ in before]
+    assert not SweepFolder(tmp_path / "tìm").error_path("r1").exists()
+
+
+def test_a_trial_whose_folder_is_gone_is_trained_again_as_the_message_of_a_damaged_one_says(tmp_path: Path) -> None:
+    given, folder = config(tmp_path, trials=2), SweepFolder(tmp_path / "tìm")
+    whole = runner.sweep(given, quiet=True)
+    assert whole.best is not None
+    winner, other = Run(Path(whole.best.run)), next(one for one in whole.trials if one != whole.best)
+    winner.validated_path.write_text("{", encoding="utf-8")
+    winner.results_path.unlink()
+    damaged = {trial.name: trial for trial in runner.sweep(given, quiet=True).trials}
+    assert str(damaged[winner.name].error).endswith("delete the folder and run the same command again")
+    assert damaged[other.name] == other
+    shutil.rmtree(winner.path)
+    again = runner.sweep(given, quiet=True)
+    assert [*map(scored, again.trials)] == [*map(scored, whole.trials)]
+    assert again.best is not None
+    assert again.best.name == winner.name
+    winner.results_path.write_text("{", encoding="utf-8")
+    with pytest.raises(RunError, match="delete the folder and run the same command again"):
+        runner.sweep(given, quiet=True)
+    # It looked at test when the other one seemed the best; the result says so.
+    assert again.search is not None
+    assert again.search.looks == 2
+    assert "rows, which judged 1 other trial, too" in "\n".join(tables.sweep_notes(again))
+    folder.journal_path.unlink()
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"optuna\.jsonl: is missing or empty, .*--force begins again"):
+            runner.sweep(given, quiet=True)
 
 
 @pytest.mark.integration
@@ -194,7 +234,7 @@ def test_a_pruned_trial_whose_process_was_killed_before_it_was_told_stays_pruned
     result = runner.sweep(given, quiet=True)
     assert [(trial.status, trial.pruned_at) for trial in result.trials] == [("pruned", 1)]
     assert result.best is None
-    assert "1 trials: 0 finished, 1 pruned" in "\n".join(tables.sweep_notes(result))
+    assert "trials: 1, of which 0 finished, 1 pruned" in "\n".join(tables.sweep_notes(result))
 
 
 @pytest.mark.parametrize(("metric", "sign"), [("macro_f1", 1), ("mean_absolute_error", -1)])
@@ -239,6 +279,13 @@ def test_a_backbone_that_cannot_be_loaded_is_no_trial(tmp_path: Path, monkeypatc
     assert states(tmp_path) == []
 
 
+def test_a_name_of_no_backbone_in_the_space_is_no_trial(tmp_path: Path) -> None:
+    names = f"model.name={resolve().model.name},không/có"
+    with pytest.raises(BackboneError, match="không/có"):
+        runner.sweep(config(tmp_path, names), quiet=True)
+    assert states(tmp_path) == []
+
+
 def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(LoraftError, match=r"sweep --search: needs optuna .*pip install 'loraft\[search\]'"):
@@ -252,3 +299,29 @@ def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     folder.journal_path.write_text('{"op_code":\n{}\n', encoding="utf-8")
     with pytest.raises(RunError, match=r"optuna.jsonl: cannot be read .*--force begins again"):
         optuna_study.opened(folder, config(tmp_path))
+
+
+def test_a_journal_is_replaced_only_where_a_killed_process_left_half_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tìm").mkdir()
+    assert states(tmp_path) == []
+    journal = SweepFolder(tmp_path / "tìm").journal_path
+    whole = journal.read_bytes()
+
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        assert states(tmp_path) == []
+    journal.write_bytes(whole + b'{"op_code":')
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space"):
+            states(tmp_path)
+    assert journal.read_bytes() == whole + b'{"op_code":'
+    assert states(tmp_path) == []
+    assert journal.read_bytes().startswith(whole)
+    assert b'{"op_code":\n' not in journal.read_bytes()
+    assert not journal.read_bytes().endswith(b'{"op_code":')

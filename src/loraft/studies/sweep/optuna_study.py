@@ -10,6 +10,7 @@ from loraft.config.schema import Config
 from loraft.errors import LoraftError, RunError, first_line
 from loraft.evaluation.choosing import Metric
 from loraft.evaluation.metrics import LOWER_IS_BETTER
+from loraft.runs.atomic_files import replacing
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep.grid import MOST_TRIALS
 from loraft.studies.sweep.space import Axis
@@ -48,8 +49,11 @@ def opened(folder: SweepFolder, config: Config) -> Any:
 
     journal = folder.journal_path
     if journal.exists():  # a killed process may leave half a line, and its lock
-        whole = journal.read_bytes()
-        journal.write_bytes(whole[: whole.rfind(b"\n") + 1])
+        written = journal.read_bytes()
+        whole = written[: written.rfind(b"\n") + 1]
+        if whole != written:
+            with replacing(journal) as temporary:
+                temporary.write_bytes(whole)
     Path(f"{journal}.lock").unlink(missing_ok=True)
     lower = Metric.of(config).key in LOWER_IS_BETTER
     try:

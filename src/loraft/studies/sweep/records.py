@@ -85,12 +85,15 @@ class SearchOutcome:
     Attributes:
         proposed: trials that the search asked for, each with its own number.
         repeated: those of them whose settings a trial before had; they were not trained again.
-        test: scores of the best trial on the test split, which no other trial was judged on; None where none finished.
+        test: scores of the best trial on the test split; None where none finished.
+        looks: how many trials in the folder were judged on the test split: more than one where a trial that was added
+            became the best, or where somebody finished one with `loraft train`.
     """
 
     proposed: int
     repeated: int
     test: TrialScores | None = None
+    looks: int = 1
 
 
 @dataclass(frozen=True)

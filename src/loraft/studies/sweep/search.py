@@ -4,13 +4,14 @@ Each trial is trained as `loraft train` would with its config, but judged on the
 then judged on the test rows, once, and is a finished run; see docs/decisions/0013.
 
 The study lies in `optuna.jsonl` in the folder of the search. A trial is drawn with a seed of its own, from `seed` and
-its number, so that a search that was interrupted proposes the same trials as one that was not.
+its number, so that a search that was interrupted proposes the same trials as one that was not. A trial that failed is
+not told to Optuna: the same command takes it up again, as one that was interrupted.
 """
 
 import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import warn_of_notes
 from loraft.display.progress import shown
 from loraft.engine.probabilities import to_probs
-from loraft.errors import ConfigError, RunError, StorageError
+from loraft.errors import ConfigError, NewerFileError, RunError, StorageError
 from loraft.evaluation.choosing import Metric, report_for
 from loraft.evaluation.figures import draw_run_figures
+from loraft.models.backbone import without_weights
 from loraft.progress import each
 from loraft.runs.atomic_files import write_text
 from loraft.runs.environment import keep_environment
@@ -85,6 +87,7 @@ class _Search:
     axes: Sequence[Axis]
     tell: Tell
     quiet: bool
+    errors: dict[str, str] = field(default_factory=dict)  # of the trials that failed now, by name
 
     def run(self, *, force: bool) -> SweepResult:
         """As `search`."""
@@ -103,11 +106,17 @@ class _Search:
         keep_environment(self.folder.environment_path, config, anew=force)
         with optuna_study.quiet():
             self.study = optuna_study.opened(self.folder, config)
+            if not self.study.trials and any(self.folder.path.glob("*/config.yaml")):
+                what = "is missing or empty, without which the trials beside it cannot be used"
+                hint = "--force begins again, --set name=NAME makes another search"
+                raise RunError(f"{self.folder.journal_path}: {what}; {hint}")
             begun = [one.number for one in self.study.trials if not one.state.is_finished()]
             numbers = [*begun, *range(len(self.study.trials), config.sweep.trials)]
-            waiting = [number for number in numbers if number < config.sweep.trials]
+            waiting = [*self._gone(), *(number for number in numbers if number < config.sweep.trials)]
             if waiting:
                 self.folder.results_path.unlink(missing_ok=True)
+                for name in next((axis.values for axis in self.axes if axis.key == "model.name"), ()):
+                    without_weights(trial_with(config, {"model.name": name}, "--search model.name").config.model)
                 if not any(axis.key.startswith(("model.", "quant.")) for axis in self.axes):
                     self.shared.backbone(config)  # one that cannot be loaded is no result of any trial
             if done := len(self.study.trials) - len(begun):
@@ -116,17 +125,29 @@ class _Search:
                 self._trial(number)
             return self._conclude()
 
+    def _gone(self) -> list[int]:
+        """The numbers of trials that Optuna has a score of, and whose files somebody deleted."""
+        from optuna.trial import TrialState
+
+        scored = self.study.get_trials(states=[TrialState.COMPLETE])
+        first = {one.user_attrs[NAME]: one.number for one in reversed(scored)}
+        runs = {number: Run(self.folder.path / name) for name, number in first.items()}
+        return sorted(n for n, run in runs.items() if not run.finished and not run.validated_path.exists())
+
     def _trial(self, number: int) -> None:
         """Draws a trial, or takes up one that was begun, and tells Optuna how it ended."""
         import optuna
 
         self.study.sampler = optuna_study.sampler(self.config.seed, number)
-        if number < len(self.study.trials):
+        told = number < len(self.study.trials) and self.study.trials[number].state.is_finished()
+        if told:  # its files are gone: what Optuna holds of it stays, and is not changed by the following
+            drawn = self.study.trials[number]
+        elif number < len(self.study.trials):
             drawn = optuna.trial.Trial(self.study, self.study.trials[number]._trial_id)
         else:
             drawn = self.study.ask()
         values = settings_of(self.axes, {axis.key: optuna_study.draw(drawn, axis) for axis in self.axes})
-        count = f"trial {number + 1} of {self.config.sweep.trials}"
+        count = f"trial {number + 1} of {max(number + 1, self.config.sweep.trials)}"
         state = optuna.trial.TrialState
         try:
             trial = trial_with(self.config, values, "--search")
@@ -141,13 +162,16 @@ class _Search:
             self.tell(f"{count}: {trial.name} again, as trial {before.number + 1}; it is not trained twice")
             for key in before.user_attrs:
                 drawn.set_user_attr(key, before.user_attrs[key])
-            self.study.tell(drawn, before.value if before.state == state.COMPLETE else None, before.state)
+            ended = before.state if before.state.is_finished() else state.FAIL  # that one may be tried again
+            self.study.tell(drawn, before.value if ended == state.COMPLETE else None, ended)
             return
         self.tell(f"{count}: {trial.name}")
-        self.study.tell(drawn, **self._ended(drawn, trial))
+        ended = self._ended(drawn, trial)
+        if ended is not None and not told:
+            self.study.tell(drawn, **ended)
 
-    def _ended(self, drawn: Any, trial: Trial) -> dict[str, Any]:
-        """Trains a trial; what Optuna shall be told of it."""
+    def _ended(self, drawn: Any, trial: Trial) -> dict[str, Any] | None:
+        """Trains a trial; what Optuna shall be told of it: nothing where it failed, so that it is tried again."""
         from optuna.trial import TrialState
 
         metric = Metric.of(trial.config)
@@ -157,8 +181,9 @@ class _Search:
         if PRUNED_AT not in drawn.user_attrs:
             found = attempt(trial, self.folder, self.shared, train, fatal=(StorageError,))
         if isinstance(found, Failure):
+            self.errors[trial.name] = found.message
             drawn.set_user_attr(ERROR, found.message)
-            return {"state": TrialState.FAIL}
+            return None
         if found is None:
             shutil.rmtree(run_of(trial).checkpoints, ignore_errors=True)
             self.tell(f"{trial.name}: pruned after step {drawn.user_attrs[PRUNED_AT]}")
@@ -184,13 +209,14 @@ class _Search:
         records: dict[str, TrialRecord] = {}
         answers: dict[str, RunPredictions] = {}
         trials: dict[str, Trial] = {}
-        over = [one for one in self.study.trials if one.state.is_finished()]
+        over = [one for one in self.study.trials if one.state.is_finished() or ERROR in one.user_attrs]
         for one in over:
             values = settings_of(self.axes, one.params)
             name = one.user_attrs.get(NAME) or f"trial {one.number + 1}"
             if name in records:
                 continue
-            error, measured = one.user_attrs.get(ERROR), None
+            kept = one.state in (states.COMPLETE, states.PRUNED)  # perhaps after it had failed before
+            error, measured = None if kept else one.user_attrs.get(ERROR), None
             policy = self.config.lora.alpha_policy
             path = self.folder.path / name
             if NAME in one.user_attrs:
@@ -200,7 +226,7 @@ class _Search:
                     try:
                         measured, answers[name] = _on_validation(trial)
                     except Exception as wrong:  # any file of the run may be damaged
-                        error = damaged(run_of(trial), wrong)
+                        error = self.errors.get(name) or damaged(run_of(trial), wrong)
             pruned = one.state == states.PRUNED
             records[name] = TrialRecord(
                 name=name,
@@ -217,7 +243,8 @@ class _Search:
         if result.best is not None:
             best = self._judged_on_test(trials[result.best.name])
             result, test = with_best(result, best), measured_on_test(best)
-        outcome = SearchOutcome(proposed=len(over), repeated=len(over) - len(records), test=test)
+        looks = len(list(self.folder.path.glob(f"*/{Run.results_file}")))
+        outcome = SearchOutcome(proposed=len(over), repeated=len(over) - len(records), test=test, looks=looks)
         result = replace(result, search=outcome)
         self.folder.finish(result)
         for sentence in result.warnings:
@@ -228,7 +255,12 @@ class _Search:
         """The result of the best trial's run, which is finished with it; of one that was the best before, as it is."""
         run = run_of(trial)
         if run.finished:
-            return RunResult.of(run)
+            try:
+                return RunResult.of(run)
+            except NewerFileError:
+                raise
+            except RunError as wrong:
+                raise RunError(damaged(run, wrong)) from None
         self.tell(f"judging {trial.name} on test")
         trained = Validated.of(run)
         assert trained is not None

@@ -3,7 +3,7 @@
 Read without optuna and torch: a mistake, and `--dry-run`, come back at once.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import floor, log10
 from typing import Any, Literal
@@ -81,7 +81,10 @@ def space(config: Config) -> list[Axis]:
         if not wrong and axis.drawn != "list":
             # As the config takes them: fractions for a learning rate, whole numbers for a rank.
             ends = tuple(value_of(trial_with(config, {key: end}, where).config, key) for end in axis.values)
-            wrong, axis = list(_range_mistakes(where, text, ends, axis.drawn)), replace(axis, values=ends)
+            axis = replace(axis, values=ends)
+            if not all(map(_is_number, ends)):
+                hint = "list the values, with commas between them"
+                wrong = [Mistake(f"{where}: takes no numbers (got {show(text)})", hint)]
         mistakes += wrong
         axes.append(axis)
     if mistakes:
@@ -98,25 +101,28 @@ def rounded(value: float, low: float, high: float, *, log: bool) -> float:
 
 def _axis(key: str, text: str, where: str) -> Axis:
     """The axis as it is written; its values are not validated."""
+    items = text.split(",")
+    if not any(map(_is_like_a_range, items)):
+        values = parse_values(text, where)
+        return Axis(key, "list", tuple(sorted(values) if all(map(_is_number, values)) else values))
     first, *rest = text.split(":")
-    ranged = first.strip() in RANGES
-    ends = [_number(part) for part in (rest if ranged else [first, *rest])]
-    if ranged and (len(ends) != 2 or None in ends):
+    drawn = RANGES.get(first.strip())
+    ends = [number for part in (rest if drawn else [first, *rest]) if (number := _number(part)) is not None]
+    if len(items) > 1 or len(ends) != 2 or len(rest) != (2 if drawn else 1):
         raise ConfigError(mistake(where, "not a range LOW:HIGH of two numbers", text, "", FORMS))
-    if len(ends) == 2 and None not in ends:
-        return Axis(key, RANGES.get(first.strip(), "uniform"), tuple(ends))
-    values = parse_values(text, where)
-    return Axis(key, "list", tuple(sorted(values) if all(map(_is_number, values)) else values))
+    if ends[0] == ends[1]:
+        raise ConfigError(mistake(where, "a range of one value", text, "", "--set gives a key one value"))
+    if ends[0] > ends[1]:
+        raise ConfigError(mistake(where, "the range ends before it begins", text, "", "write LOW:HIGH"))
+    if drawn == "log" and ends[0] <= 0:
+        raise ConfigError(mistake(where, "no logarithm at the lower end", text, "", "begin above 0, or leave out log:"))
+    return Axis(key, drawn or "uniform", tuple(ends))
 
 
-def _range_mistakes(where: str, text: str, ends: Sequence[Any], drawn: str) -> Iterator[str]:
-    """What is wrong with a range whose ends are valid by themselves."""
-    if not all(map(_is_number, ends)):
-        yield Mistake(f"{where}: takes no numbers (got {show(text)})", "list the values, with commas between them")
-    elif ends[0] > ends[1]:
-        yield Mistake(f"{where}: the range ends before it begins (got {show(text)})", "write LOW:HIGH")
-    elif drawn == "log" and ends[0] <= 0:
-        yield Mistake(f"{where}: no logarithm at the lower end (got {show(text)})", "begin above 0, or leave out log:")
+def _is_like_a_range(item: str) -> bool:
+    """Whether an item of a list is written as a range, with whatever numbers of ends."""
+    first, *rest = item.split(":")
+    return bool(rest) and (first.strip() in RANGES or all(_number(part) is not None for part in (first, *rest)))
 
 
 def settings_of(axes: Sequence[Axis], drawn: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,8 +145,8 @@ def settings_of(axes: Sequence[Axis], drawn: Mapping[str, Any]) -> dict[str, Any
 
 def _number(text: str) -> int | float | None:
     try:
-        value = parse(f"[{text}]")[0]
-    except (ConfigError, yaml.YAMLError, IndexError):
+        (value,) = parse(f"[{text}]")
+    except (ConfigError, yaml.YAMLError, ValueError):  # or not one item
         return None
     return value if _is_number(value) else None
 

@@ -149,7 +149,7 @@ def sweep_notes(sweep: SweepResult, left_out: Collection[str] = ()) -> list[str]
     notes += [f"{trial.name} failed: {((trial.error or '').splitlines() or [''])[0]}" for trial in sweep.failed]
     if sweep.search is not None:
         notes += _search_notes(sweep, sweep.search)
-    elif sweep.failed:
+    if sweep.failed:
         notes.append("the same command runs failed trials again; their tracebacks are in the folder errors")
     best, setting, seeds = sweep.best, sweep.best_setting, most_seeds(sweep)
     if best is None or setting is None or best.measured is None or setting.measured is None:
@@ -162,7 +162,7 @@ def sweep_notes(sweep: SweepResult, left_out: Collection[str] = ()) -> list[str]
         notes.append(f"{over_seeds}; {interval} and seeds" if seeds > 1 else interval)
         notes.append(f"{_on_validation(sweep)}: {word} on validation, which chooses the best")
     else:
-        notes.append(f"scores on {best.measured.n:,} validation rows, which choose the best; {interval}")
+        notes.append(f"table of the trials: {best.measured.n:,} validation rows, which choose the best; {interval}")
     if "MiB" not in left_out:
         notes.append(
             "MiB: peak memory of training; on a CPU that of the process, which may hold memory of earlier trials"
@@ -173,7 +173,9 @@ def sweep_notes(sweep: SweepResult, left_out: Collection[str] = ()) -> list[str]
     test = sweep.search.test if sweep.search is not None else best.measured
     on_test = "" if test is None else f"on test {test.scores[key]:.4f}"
     if sweep.search is not None and test is not None:
-        on_test += f" over {test.n:,} rows, which judged no other trial"
+        others = sweep.search.looks - 1
+        told = "no other trial" if not others else "1 other trial, too" if others == 1 else f"{others:,} others, too"
+        on_test += f" over {test.n:,} rows, which judged {told}"
     if seeds > 1:
         notes.append(
             f"best setting: {setting_in_words(setting)}, by mean {word} on validation "
@@ -185,6 +187,8 @@ def sweep_notes(sweep: SweepResult, left_out: Collection[str] = ()) -> list[str]
     if sweep.baselines is not None:
         from loraft.evaluation.tables import baselines_notes  # as in `sweep_tables`
 
+        if sweep.search is not None and test is not None:
+            notes.append(f"table of the baselines: the {test.n:,} test rows, with the best trial alone")
         notes += baselines_notes({"": sweep.baselines}, metric=sweep.metric)
         notes.append(f"the best trial beside the baselines: {sweep.baselines.verdict}")
     of_settings = [row.measured.versus_best for row in sweep.settings if row.measured is not None]
@@ -205,13 +209,10 @@ def _search_notes(sweep: SweepResult, search: SearchOutcome) -> list[str]:
     """How the trials of a search ended."""
     ended = [trial.status for trial in sweep.trials]
     finished, pruned, failed = (ended.count(way) for way in ("finished", "pruned", "failed"))
-    notes = [
-        f"{search.proposed:,} trials: {finished:,} finished, {pruned:,} pruned, {failed:,} failed,"
+    return [
+        f"trials: {search.proposed:,}, of which {finished:,} finished, {pruned:,} pruned, {failed:,} failed,"
         f" {search.repeated:,} proposed again and not trained twice"
     ]
-    if sweep.failed:
-        notes.append("failed trials are not run again; their tracebacks are in the folder errors")
-    return notes
 
 
 def setting_in_words(row: SettingRecord) -> str:
