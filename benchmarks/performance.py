@@ -50,6 +50,8 @@ instead of 1,024: as much for four tools in one process as each has alone. On a 
 again, as sizes do in a long training, and loraft has captured and compiled what it captures and compiles before a round
 counts; in a sweep all of that counts. There the memory of one tool includes what the others of the case hold: adapters,
 optimizers, CUDA graphs.
+
+What several GPUs would take is not measured here: [What scale costs](scaling.md) estimates it.
 """
 
 

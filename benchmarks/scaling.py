@@ -2,15 +2,16 @@
 
     python benchmarks/scaling.py [--price 3] [--seeds 200]
 
-Simulates the workers (cluster.py) over the units of work (workload.py: measured figures and assumptions), prints the
-tables, and writes them into docs/scaling.md, with the plot and benchmarks/results/scaling.json. The same command gives
-the same files.
+Simulates the workers (cluster.py) over the units of work (workload.py: measured figures and assumptions) and prints the
+tables. Without options it writes them into docs/scaling.md, with the plot and benchmarks/results/scaling.json; the same
+command gives the same files.
 """
 
 import json
 import math
 import re
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from loraft.display.figure import drawing
 
 DOCS = Path(__file__).parent.parent / "docs"
 GPUS = (1, 8, 64)
+DRAWS = 200  # simulated runs of each case
 PLANS = ("one pass a seed", "planned", "one by one")
 IDLE, SETUP = 0.1, 0.25  # shares of the reserved time above which they are named as the limit
 MADE = re.compile(r"(<!-- made by benchmarks/scaling\.py: (\w+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
@@ -59,6 +61,7 @@ def case(units: Sequence[Unit], on: Cluster, values: Values, seeds: int) -> Case
         "busy_dollars": busy * values["price"], "kwh": watts * values["pue"] / 1000,
         "failures": statistics.fmean(run.failures for run in runs),
         "lost_gpu_hours": statistics.fmean(run.lost for run in runs) / HOUR,
+        "down_gpu_hours": statistics.fmean(run.down for run in runs) / HOUR,
         "given_up": statistics.fmean(len(run.given_up) for run in runs),
         "idle": 1 - (ideal.busy + min(on.start, ideal.makespan) * on.workers) / ideal_reserved,
         "setup": (ideal.setup + on.start * on.workers) / ideal_reserved,
@@ -102,13 +105,16 @@ def predictions(values: Values, seeds: int, size: str) -> list[Case]:
             if processes < model.filling():
                 slow = f"Python: {model.host() / (model.card() + model.host()):.0%} of a row, while the card waits"
             units = prediction_units(model, processes)
-            found.append(_both(model, "predictions", f"{processes} a GPU", units, count, slow, seeds))
+            found.append(_both(model, "predictions", f"{processes} a GPU", units, count, slow, seeds, processes))
     return found
 
 
-def _both(model: Model, what: str, plan: str, units: Sequence[Unit], gpus: int, work: str, seeds: int) -> Case:
+def _both(
+    model: Model, what: str, plan: str, units: Sequence[Unit], gpus: int, work: str, seeds: int, processes: int = 1
+) -> Case:
     steady, spot = (
-        case(units, cluster(model, gpus, what, len(units), spot=spot), model.values, seeds) for spot in (False, True)
+        case(units, cluster(model, gpus, what, len(units), spot=spot, processes=processes), model.values, seeds)
+        for spot in (False, True)
     )
     largest = max(units, key=lambda unit: unit.work)
     return {
@@ -119,22 +125,23 @@ def _both(model: Model, what: str, plan: str, units: Sequence[Unit], gpus: int, 
 
 
 def sensitivity(values: Values, seeds: int) -> list[Case]:
-    """How far each assumption's range moves the 8B sweep on 8 GPUs and 8B predictions on 64, alone."""
+    """How far each assumption's range moves each of three cases, alone."""
     figures, found = measured(), list[Case]()
 
-    def both(changed: Values) -> list[Case]:
-        model = Model("8B", figures, changed)
-        passes, shards = sweep_units(model, PLANS[0], 8), prediction_units(model, 1)
-        return [
-            case(passes, cluster(model, 8, "sweep", len(passes), spot=False), changed, seeds),
-            case(shards, cluster(model, 64, "predictions", len(shards), spot=False), changed, seeds),
-        ]
+    def three(changed: Values) -> list[Case]:
+        large, small = (Model(size, figures, changed) for size in ("8B", "1B"))
+        passes = sweep_units(large, PLANS[0], 8)
+        made = [case(passes, cluster(large, 8, "sweep", len(passes), spot=False), changed, seeds)]
+        for model, gpus in ((large, 64), (small, 8)):
+            shards = prediction_units(model, 1)
+            made.append(case(shards, cluster(model, gpus, "predictions", len(shards), spot=False), changed, seeds))
+        return made
 
     for key, assumption in ASSUMPTIONS.items():
         if key in ("spot_every", "row_in", "row_out"):
-            continue  # these two cases do not depend on them
-        low, high = (both({**values, key: end}) for end in (assumption.low, assumption.high))
-        found.append({"assumption": key, "sweep": [low[0], high[0]], "predictions": [low[1], high[1]]})
+            continue  # these cases do not depend on them
+        low, high = (three({**values, key: end}) for end in (assumption.low, assumption.high))
+        found.append({"assumption": key, "cases": list(zip(low, high, strict=True))})
     return found
 
 
@@ -193,12 +200,14 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
             [_line(one) for one in cases], 3,
         )  # fmt: skip
     made["spot"] = _table(
-        "8B | GPUs | units, processes | hours, mean (5 % to 95 %) | failures | GPU-hours lost | given up | $ reserved",
+        "8B | GPUs | units, processes | hours, mean (5 % to 95 %) | failures | GPU-hours of work lost | GPU-hours"
+        " until replaced | given up | $ reserved",
         [_spot_line(one) for one in found["cases"] if one["size"] == "8B"], 3,
     )  # fmt: skip
     made["short"] = short(found["cases"])
     made["sensitivity"] = _table(
-        "assumption, low to high | sweep: hours | $ | kWh | predictions: hours | $ | kWh",
+        "assumption, low to high | 8B sweep: hours | $ | kWh | 8B predictions: hours | $ | kWh | 1B predictions: hours"
+        " | $ | kWh",
         [_moved(one, found["assumptions"]) for one in found["sensitivity"]], 1,
     )  # fmt: skip
     columns = ("rows", "read", "written", "loading")
@@ -234,7 +243,8 @@ def short(cases: Sequence[Case]) -> str:
         f"- At 1B a process keeps its card waiting: {full['plan']} instead of {fed['plan']} take"
         f" {number(full['steady']['hours'])} hours instead of {number(fed['steady']['hours'])}.",
         f"- Failures cost little, because units are short: where machines are taken back, 8B predictions on 64 GPUs"
-        f" lose {number(wide['spot']['lost_gpu_hours'])} of {number(wide['spot']['gpu_hours'])} GPU-hours.",
+        f" lose {number(wide['spot']['lost_gpu_hours'])} GPU-hours of work and {number(wide['spot']['down_gpu_hours'])}"
+        f" until a GPU is replaced, of {number(wide['spot']['gpu_hours'])}.",
     ])  # fmt: skip
 
 
@@ -258,7 +268,7 @@ def _line(one: Case) -> list[str]:
 
 def _spot_line(one: Case) -> list[str]:
     found = one["spot"]
-    cells = (found[key] for key in ("failures", "lost_gpu_hours", "given_up", "dollars"))
+    cells = (found[key] for key in ("failures", "lost_gpu_hours", "down_gpu_hours", "given_up", "dollars"))
     return [one["what"], *_named(one)[1:], _spread(found), *(number(cell) for cell in cells)]
 
 
@@ -266,7 +276,7 @@ def _moved(one: Case, assumptions: Mapping[str, Any]) -> list[str]:
     ends = assumptions[one["assumption"]]
     cells = [
         number(low[key]) if number(low[key]) == number(high[key]) else f"{number(low[key])} to {number(high[key])}"
-        for low, high in (one["sweep"], one["predictions"]) for key in ("hours", "dollars", "kwh")
+        for low, high in one["cases"] for key in ("hours", "dollars", "kwh")
     ]  # fmt: skip
     return [f"{ends['what']}, {plain(ends['low'])} to {plain(ends['high'])} {ends['unit']}".strip(), *cells]
 
@@ -282,9 +292,10 @@ def rates(values: Values) -> list[Case]:
     for size in SHAPES:
         model = Model(size, measured(), values)
         for count in GPUS:
-            rows = count / model.a_row(model.filling())
+            processes = model.filling()
+            rows = count / model.a_row(processes)
             read, written = (rows * values[key] / 1e6 for key in ("row_in", "row_out"))
-            one = {"rows": rows, "read": read, "written": written, "loading": model.loading(count)}
+            one = {"rows": rows, "read": read, "written": written, "loading": model.loading(count * processes)}
             found.append({"size": size, "gpus": count, **{key: rounded(value) for key, value in one.items()}})
     return found
 
@@ -323,26 +334,29 @@ def computed(values: Values, seeds: int) -> dict[str, Any]:
             key: {**asdict(one), **{end: rounded(getattr(one, end), 6) for end in ends}} for key, one in given.items()
         },
         "cases": [one for kind in (sweeps, predictions) for size in SHAPES for one in kind(values, seeds, size)],
-        "sensitivity": sensitivity(values, max(20, seeds // 10)),
-        "rates": rates(values), "curves": curves(values, max(20, seeds // 4)),
+        "sensitivity": sensitivity(values, seeds),
+        "rates": rates(values), "curves": curves(values, seeds),
     }  # fmt: skip
 
 
 def main(
     price: Annotated[float, typer.Option(min=0, help="Dollars for a GPU and an hour.")] = ASSUMPTIONS["price"].value,
-    seeds: Annotated[int, typer.Option(min=20, help="Simulated runs of each case.")] = 200,
+    seeds: Annotated[int, typer.Option(min=20, help="Simulated runs of each case.")] = DRAWS,
     docs: Annotated[Path, typer.Option(help="Folder of the page and its plot.")] = DOCS,
     out: Annotated[Path, typer.Option(help="The record.")] = RESULTS / "scaling.json",
 ) -> None:
-    """Simulate every case; print the tables, write them, the plot and the record."""
+    """Simulate every case and print the tables; at the price and number of runs of the page, write it, too."""
     found = computed({**{key: one.value for key, one in ASSUMPTIONS.items()}, "price": price}, seeds)
     made = tables(found)
+    print("\n\n".join(made.values()))
+    if (price, seeds) != (ASSUMPTIONS["price"].value, DRAWS):
+        print("Another price or number of runs: nothing was written.", file=sys.stderr)
+        return
     page = docs / "scaling.md"
     text = filled(page.read_text(encoding="utf-8"), made)
     out.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     page.write_text(text, encoding="utf-8")
     draw(found["curves"], docs / "scaling.png")
-    print("\n\n".join(made.values()))
 
 
 if __name__ == "__main__":

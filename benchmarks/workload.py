@@ -15,7 +15,10 @@ from cluster import Cluster, Unit
 from shapes import LLAMA_1B, LLAMA_8B, all_weights, layer_weights
 from targets import LORAFT
 
+from loraft.cli.predict_ray import SHARD_ROWS
 from loraft.config.resolve import resolve
+from loraft.delivery import predict_worker
+from loraft.studies.sweep import ray_engine
 from loraft.studies.sweep.trials import Trial
 from loraft.studies.sweep.units import units as units_of
 
@@ -27,7 +30,7 @@ BYTES_A_WEIGHT = 2  # bfloat16
 # Parts of a sweep that grow with its adapters, and those of each training; all other parts come once a process.
 OF_ADAPTERS = ("evaluations during training", "test split", "saving", "adapters", "checks of the backbone")
 OF_TRAINING = ("making the trainer", "check of the first batch")
-RETRIES = {"sweep": 2, "predictions": 3}  # of a unit whose worker was killed, with --engine ray
+RETRIES = {"sweep": ray_engine.RETRIES, "predictions": predict_worker.RETRIES}  # of a unit whose worker was killed
 HOUR = 3600.0
 
 
@@ -59,6 +62,17 @@ def growth(of: str) -> float:
     return float(counts[1] / counts[0])
 
 
+def record(name: str) -> Any:
+    """A record of benchmarks/results."""
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def python_rate(way: str, rows: int) -> float:
+    """Rows a second of one process whose scoring is a stand-in, start-up included."""
+    (found,) = (one for one in record("soak_predict.json") if (one["way"], one["rows"]) == (way, rows))
+    return float(found["rows_per_second"])
+
+
 ASSUMPTIONS = {
     "price": Assumption("price of a GPU, with its share of the machine", 3, 2, 4, "$ an hour",
                         "differs between providers and contracts; cost is proportional to it"),
@@ -74,7 +88,7 @@ ASSUMPTIONS = {
         "[Llama 3's report](https://arxiv.org/abs/2407.21783): 419 unexpected interruptions, 54 days, 16,384 H100s"),
     "spot_every": Assumption("the same where machines are taken back", 12, 4, 48, "h",
                              "differs between providers, places and days"),
-    "sigma": Assumption("spread of an attempt's seconds (sigma of a lognormal factor, median 1)", 0.1, 0, 0.3, "",
+    "sigma": Assumption("spread of a unit's seconds (sigma of a lognormal factor, median 1)", 0.1, 0, 0.3, "",
                         "other users of disk and network, clocks that throttle"),
     "start": Assumption("from an order to a worker that imports are done in", 60, 20, 300, "s",
                         "process, imports, Ray; more where machines are only then rented"),
@@ -86,7 +100,12 @@ ASSUMPTIONS = {
         "8B over 1B, part of a step that does not grow with its tokens", (growth("layers") + growth("weights")) / 2,
         growth("layers"), growth("weights"), "times",
         "grows as the layers do where launching limits it, as the weights do where memory limits it"),
-    "shard": Assumption("rows of a shard", 100_000, 16_384, 1_000_000, "rows",
+    "host": Assumption(
+        "rows that one process reads, encodes and writes", python_rate("output-file", 10**6),
+        python_rate("output-file", 10**5), python_rate("pipe", 10**6), "rows/s",
+        "measured, but with a stand-in for scoring and with start-up, on a CPU thread beside other work:"
+        " `soak_predict.json`, output-file, 1,000,000 rows; low: 100,000 rows; high: the way pipe"),
+    "shard": Assumption("rows of a shard", 100_000, SHARD_ROWS, 1_000_000, "rows",
                         "`--shard-rows`, by default the lower end; what a failed worker does again"),
     "row_in": Assumption("a row that is read", 100, 50, 1000, "bytes", "a sentence"),
     "row_out": Assumption("a row that is written", 200, 100, 1500, "bytes", "with its text, label and probabilities"),
@@ -94,14 +113,9 @@ ASSUMPTIONS = {
 Values = Mapping[str, float]
 
 
-def record(name: str) -> Any:
-    """A record of benchmarks/results."""
-    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
-
-
 def measured() -> dict[str, Figure]:
     """The figures that everything is computed from."""
-    gpu, programme, predictions = (record(name) for name in ("gpu.json", "tutorial-1b.json", "soak_predict.json"))
+    gpu, programme = record("gpu.json"), record("tutorial-1b.json")
     steps = {rows: gpu["cases"][f"step-1b-{rows}"] for rows in (4, 16, 64)}
     seconds = {rows: statistics.median(step["seconds"][LORAFT]) for rows, step in steps.items()}
     operations = [step["loraft_operations"] for step in steps.values()]
@@ -109,7 +123,6 @@ def measured() -> dict[str, Figure]:
     (training,), parts, whole = programme["trainings"], programme["parts"], programme["whole"]
     first_steps = parts["training steps"] - training["steps"] * training["step_seconds"]
     others = sum(parts[name] for name in ("training steps", *OF_ADAPTERS, *OF_TRAINING))
-    (host,) = (one for one in predictions if one["way"] == "output-file" and one["rows"] == 1_000_000)
     tutorial = "tutorial-1b.json"
     made = {
         "step_1": (
@@ -144,11 +157,6 @@ def measured() -> dict[str, Figure]:
         "rows_per_second": (
             "rows that the card scores", gpu["cases"]["zero-shot-1b"]["rows_per_second"], "rows/s",
             "gpu.json: cases.zero-shot-1b.rows_per_second",
-        ),
-        "host_rows_per_second": (
-            "rows that one process reads, encodes and writes (a CPU thread beside other work: at least)",
-            host["rows_per_second"], "rows/s",
-            "soak_predict.json: way output-file, 1,000,000 rows, rows_per_second",
         ),
     }  # fmt: skip
     return {key: Figure(*figure) for key, figure in made.items()}
@@ -201,7 +209,7 @@ class Model:
 
     def host(self) -> float:
         """Seconds that the Python process needs for one row."""
-        return 1 / self.figures["host_rows_per_second"].value
+        return 1 / self.values["host"]
 
     def a_row(self, processes: int) -> float:
         """Seconds for one row of one GPU that so many processes share.
@@ -248,20 +256,24 @@ def sweep_units(model: Model, plan: str, workers: int) -> list[Unit]:
 
 
 def prediction_units(model: Model, processes: int) -> list[Unit]:
-    """The shards of all rows; the backbone is read when a worker starts, not here."""
-    rows = int(model.values["shard"])
+    """All rows in what a GPU does at a stretch, which is a shard for each of its processes: it fails with all of them.
+
+    The backbone is read when a worker starts, not here.
+    """
+    rows = int(model.values["shard"]) * processes
     sizes = [rows] * (ROWS // rows) + ([ROWS % rows] if ROWS % rows else [])
-    return [Unit(f"shard {n}", 0.0, size * model.a_row(processes)) for n, size in enumerate(sizes)]
+    return [Unit(f"shards {n}", 0.0, size * model.a_row(processes)) for n, size in enumerate(sizes)]
 
 
-def cluster(model: Model, workers: int, what: str, units: int, *, spot: bool) -> Cluster:
-    """So many GPUs, on machines that stay or on those that are taken back.
+def cluster(model: Model, workers: int, what: str, units: int, *, spot: bool, processes: int = 1) -> Cluster:
+    """So many GPUs with so many processes on each, on machines that stay or on those that are taken back.
 
-    A worker is a process that keeps the backbone, and in a sweep the encoded rows, from unit to unit. No more are
+    Each process keeps the backbone that it read, and in a sweep the encoded rows, from unit to unit. No more GPUs are
     started than there are units.
     """
     values = model.values
     ready = values["start"] + (model.figures["once"].value if what == "sweep" else 0.0)
     every = values["spot_every" if spot else "failure_every"] * HOUR
-    restart = values["restart"] + ready + model.loading(1)
-    return Cluster(workers, ready + model.loading(min(workers, units)), every, restart, values["sigma"], RETRIES[what])
+    restart = values["restart"] + ready + model.loading(processes)
+    start = ready + model.loading(min(workers, units) * processes)
+    return Cluster(workers, start, every, restart, values["sigma"], RETRIES[what])

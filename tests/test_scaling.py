@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import statistics
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,41 @@ def test_a_failed_unit_is_taken_by_a_worker_that_waits() -> None:
     assert all(simulate(units(1.0), on, seed).makespan < 1e6 for seed in seeds)
 
 
+def test_no_run_is_faster_for_having_failed() -> None:
+    made = units(*range(1, 20), checkpoint=4.0)
+    steady, failing = Cluster(20, sigma=0.5), Cluster(20, sigma=0.5, failure_every=20.0, retries=10**9)
+    both = [[simulate(made, on, seed) for on in (steady, failing)] for seed in range(100)]
+    assert sum(two.failures for _, two in both) > 100
+    assert all(one.makespan <= two.makespan + 1e-9 and one.busy <= two.busy + 1e-9 for one, two in both)
+    kept = {
+        (one["what"], one["size"], one["gpus"], one["plan"]): one for one in workload.record("scaling.json")["cases"]
+    }
+    cheaper = [name for name, one in kept.items() if one["spot"]["dollars"] < one["steady"]["dollars"]]
+    assert cheaper == []
+
+
+def test_the_time_until_a_worker_is_replaced_counts_up_to_the_end() -> None:
+    on = Cluster(1, failure_every=1.0, restart=0.5, retries=10**9)
+    found = simulate(units(3.0, checkpoint=0.1), on, seed=1)
+    assert found.failures > 1
+    assert found.down == pytest.approx(0.5 * found.failures)
+    assert found.makespan == pytest.approx(found.busy + found.down)  # one worker: nothing else takes time
+    two = [simulate(units(1.0), replace(on, workers=2, restart=1e6), seed) for seed in range(50)]
+    assert all(one.down < one.makespan for one in two if one.failures == 1)  # the other worker ended the unit
+    costs = scaling.case(units(3.0, checkpoint=0.1), on, VALUES, 20)
+    downs = [simulate(units(3.0, checkpoint=0.1), on, seed).down for seed in range(20)]
+    assert costs["down_gpu_hours"] == pytest.approx(statistics.fmean(downs) / HOUR, rel=1e-3)
+
+
+def test_a_cluster_without_workers_and_a_checkpoint_of_no_time_are_refused() -> None:
+    for made, told in (
+        (lambda: Cluster(0), "workers: must be at least 1 (got 0)"),
+        (lambda: Unit("đơn vị", 0.0, 1.0, 0.0), "checkpoint: must be more than 0 seconds (got 0.0)"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(told)):
+            made()
+
+
 def test_the_same_seed_gives_the_same_run() -> None:
     on = Cluster(3, failure_every=5.0, restart=1.0, sigma=0.4)
     first, again, other = (simulate(units(*range(1, 20)), on, seed) for seed in (3, 3, 4))
@@ -146,8 +183,10 @@ def test_a_step_at_8b_lies_between_layers_and_weights() -> None:
 def test_all_rows_are_predicted_and_all_trials_trained() -> None:
     model = Model("8B", measured(), VALUES)
     for shard in (100_000, 30_000_000):  # the second leaves a smaller last shard
-        made = prediction_units(Model("8B", measured(), {**VALUES, "shard": shard}), 1)
-        assert sum(unit.work for unit in made) == pytest.approx(workload.ROWS * model.a_row(1))
+        for processes in (1, 2):
+            made = prediction_units(Model("8B", measured(), {**VALUES, "shard": shard}), processes)
+            assert sum(unit.work for unit in made) == pytest.approx(workload.ROWS * model.a_row(processes))
+            assert max(unit.work for unit in made) == pytest.approx(shard * processes * model.a_row(processes))
     for plan in scaling.PLANS:
         for count in scaling.GPUS:
             names = "+".join(unit.name for unit in sweep_units(model, plan, count)).split("+")
@@ -164,6 +203,45 @@ def test_no_more_workers_start_than_there_are_units() -> None:
     assert few.restart == pytest.approx(VALUES["restart"] + few.start)
     assert (few.workers, few.failure_every) == (64, VALUES["failure_every"] * HOUR)
     assert workload.cluster(model, 64, "sweep", 5, spot=True).failure_every == VALUES["spot_every"] * HOUR
+
+
+def test_each_process_on_a_card_reads_the_backbone() -> None:
+    model = Model("8B", measured(), VALUES)
+    one, two = (workload.cluster(model, 64, "predictions", 500, spot=False, processes=count) for count in (1, 2))
+    assert one.start == pytest.approx(VALUES["start"] + model.gigabytes * 64 / 10)
+    assert two.start - one.start == pytest.approx(model.gigabytes * 64 / 10)  # 128 share 10 GB/s
+    slow = Model("8B", measured(), {**VALUES, "read_all": 1.0})
+    again = [workload.cluster(slow, 64, "predictions", 500, spot=False, processes=count).restart for count in (1, 2)]
+    assert again[1] - again[0] == pytest.approx(model.gigabytes)
+    (crowd,) = (one for one in scaling.predictions(VALUES, 20, "8B") if (one["gpus"], one["plan"]) == (64, "2 a GPU"))
+    work = math.ceil(1e8 / 2e5 / 64) * crowd["unit_work"]  # rounds
+    assert crowd["steady"]["ideal_hours"] * HOUR == pytest.approx(two.start + work, rel=1e-3)
+    (wide,) = (one for one in scaling.rates(VALUES) if (one["size"], one["gpus"]) == ("8B", 64))
+    assert wide["loading"] == pytest.approx(two.start - VALUES["start"], rel=1e-3)
+
+
+def test_retries_are_those_that_the_page_tells() -> None:
+    assert workload.RETRIES == {"sweep": 2, "predictions": 3}
+    told = " ".join((DOCS / "scaling.md").read_text(encoding="utf-8").split())
+    assert "The third failure of a sweep's unit is its last, of a shard the fourth." in told
+
+
+def test_the_speed_of_python_moves_predictions_at_1b_as_its_range_does() -> None:
+    found = workload.record("scaling.json")
+    (one,) = (row for row in found["sensitivity"] if row["assumption"] == "host")
+    sweep, _, (low, high) = one["cases"]
+    assert sweep[0] == sweep[1]
+    rates = [found["assumptions"]["host"][end] for end in ("low", "high")]
+    assert low["ideal_hours"] - high["ideal_hours"] == pytest.approx(
+        1e8 / 8 * (1 / rates[0] - 1 / rates[1]) / HOUR, rel=1e-2
+    )
+    # An assumption's range that moves nothing gives the case of the other tables: the same runs.
+    (same,) = (row for row in found["sensitivity"] if row["assumption"] == "fixed")
+    (table,) = (
+        case for case in found["cases"]
+        if (case["what"], case["size"], case["gpus"], case["plan"]) == ("predictions", "8B", 64, "1 a GPU")
+    )  # fmt: skip
+    assert same["cases"][1] == [table["steady"]] * 2
 
 
 def test_processes_fill_a_card_and_no_more() -> None:
@@ -234,14 +312,22 @@ def test_the_script_writes_page_record_and_plot(tmp_path: Path, capsys: pytest.C
         patch.setattr(workload, "ROWS", 1_000_000)
         patch.setattr(scaling, "draw", lambda found, path: path.write_bytes(b""))
         patch.setattr(scaling, "short", lambda cases: "")
-        scaling.main(price=2.0, seeds=20, docs=tmp_path, out=tmp_path / "out.json")
+        patch.setattr(scaling, "DRAWS", 20)
+        before = (tmp_path / "scaling.md").read_bytes()
+        for price, seeds in ((2.0, 20), (3.0, 21)):
+            scaling.main(price=price, seeds=seeds, docs=tmp_path, out=tmp_path / "out.json")
+            printed = capsys.readouterr()
+            assert "| 8B | 64 | 40, one by one |" in printed.out
+            assert "nothing was written" in printed.err
+            assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"scaling.md": before}
+        scaling.main(price=3.0, seeds=20, docs=tmp_path, out=tmp_path / "out.json")
     page = (tmp_path / "scaling.md").read_text(encoding="utf-8")
     assert page.startswith("a\n")
     assert page.endswith("\n<!-- end -->\nb\n")
     assert "| 8B | 64 | 40, one by one |" in page
     assert "| 8B | 64 | 40, one by one |" in capsys.readouterr().out
     record = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-    assert record["assumptions"]["price"]["value"] == 2
+    assert (record["assumptions"]["price"]["value"], record["seeds"]) == (3, 20)
 
 
 def test_the_plot_is_drawn(tmp_path: Path) -> None:
