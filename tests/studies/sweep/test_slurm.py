@@ -402,7 +402,7 @@ def test_a_job_array_gives_what_the_sweep_gives_in_one_process(
     tasks = sbatch(folder.slurm_script, {})  # both work at the same time
     assert [task.wait() for task in tasks.values()] == [0, 0], (folder.slurm_logs / "0.log").read_text("utf-8")
     assert "its 2 trials are finished" in (folder.slurm_logs / "1.log").read_text("utf-8")
-    assert runner.sweep(load_config(folder.config_path), quiet=True).failed == 0
+    assert not runner.sweep(load_config(folder.config_path), quiet=True).failed
     same(folder.path, Path("trong một") / folder.name)
     assert not list(folder.path.glob("joint-*"))
 
