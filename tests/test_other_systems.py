@@ -72,7 +72,8 @@ def without_encoding(path: Path) -> list[int]:
         of = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
         if name not in ("open", "read_text", "write_text", "TextIOWrapper", "NamedTemporaryFile"):
             continue
-        if of in ("Run", "os", "tarfile", "trackers") or (not of and name in ("read_text", "write_text")):  # none of Python's own
+        # None of Python's own that open text.
+        if of in ("Run", "os", "tarfile", "trackers") or (not of and name in ("read_text", "write_text")):
             continue
         inside = [one for argument in node.args for one in ast.walk(argument)]  # modes may depend on something
         words = [one.value for one in inside if isinstance(one, ast.Constant) and isinstance(one.value, str)]
