@@ -1,13 +1,14 @@
 """`loraft predict --engine ray` over very many rows on two workers of one CPU each, beside one local process.
 
-    python benchmarks/ray_predict.py                # 1,000,000 rows: hours on an idle machine
-    python benchmarks/ray_predict.py --rows 2000 --out ray_predict.json
+    python benchmarks/ray_predict.py                            # 1,000,000 rows, a backbone of two thin layers
+    python benchmarks/ray_predict.py --bundled --rows 20000     # the bundled backbone, of which a million take an hour
 
-The rows are one Parquet file of made-up variants of the bundled sentences, all different and the same for the same
-number. A Ray cluster of two nodes with a CPU each runs on this machine; the command is the one that a user types. The
-output is checked: every row once, in order, with a label and probabilities that sum to 1, and the first rows with the
-labels that one local process gives, of one thread, whose speed is measured on them without its start. Memory is the
-most that was seen of a process, twice a second. Writes benchmarks/results/ray_predict.json.
+The thin backbone has random weights and two steps of training: it stands for the work beside the model. The rows are one
+Parquet file of made-up variants of the bundled sentences, all different and the same for the same number. A Ray cluster
+of two nodes with a CPU each runs on this machine; the command is the one that a user types. The output is checked:
+every row once, in order, with a label and probabilities that sum to 1, and the first rows with the labels that one
+local process gives, of one thread, whose speed is measured on them without its start. Memory is the most that was seen
+of a process, twice a second. Writes benchmarks/results/ray_predict.json.
 """
 
 import json
@@ -63,9 +64,27 @@ def cluster() -> Iterator[str]:
         made.shutdown()
 
 
-def predicted(*arguments: str, watch: bool = False) -> tuple[float, dict[str, Any]]:
+def thin_run(folder: Path) -> str:
+    """A run with an adapter of a backbone of two thin layers and the bundled tokenizer."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from loraft.bundled import bundled_backbones
+
+    tokenizer = AutoTokenizer.from_pretrained(bundled_backbones()["loraft-vi-tiny"])
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder / "backbone")
+    tokenizer.save_pretrained(folder / "backbone")
+    settings = ["train.max_steps=2", "data.max_train_rows=64", "eval.bootstrap_samples=100", "eval.baselines=off",
+                "name=thin"]  # fmt: skip
+    command = [sys.executable, "-m", "loraft", "train", "--model", str(folder / "backbone"), "--output", str(folder)]
+    command += [word for one in settings for word in ("--set", one)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return str(folder / "thin")
+
+
+def predicted(run: str, *arguments: str, watch: bool = False) -> tuple[float, dict[str, Any]]:
     """Seconds of a prediction in a process of one thread, and the peak memory in MiB of it and of each worker."""
-    command = [sys.executable, "-m", "loraft", "predict", "--run", "demo", *arguments]
+    command = [sys.executable, "-m", "loraft", "predict", "--run", run, *arguments]
     began = time.monotonic()
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
     peaks: dict[int, int] = {}
@@ -118,6 +137,7 @@ def checked(folder: Path, rows: int) -> list[str]:
 def main(
     rows: Annotated[int, typer.Option(help="Rows of the file.")] = 1_000_000,
     sample: Annotated[int, typer.Option(help="Rows that the local process predicts.")] = 20_000,
+    bundled: Annotated[bool, typer.Option("--bundled", help="Take the bundled backbone and adapter.")] = False,
     out: Annotated[Path, typer.Option(help="File of the figures.")] = OUT,
 ) -> None:
     """Measures, checks the rows, and writes the figures."""
@@ -133,14 +153,15 @@ def main(
         given: tuple[str, ...]
         for name, count in {"all": rows, "sample": sample, "one": 1}.items():
             write_rows(folder / f"{name}.parquet", count)
+        run = "demo" if bundled else thin_run(folder)
         local = {}
         for name in ("one", "sample"):
             given = ("--input", str(folder / f"{name}.parquet"), "--output-file", str(folder / f"{name}-out.parquet"))
-            local[name], _ = predicted(*given)
+            local[name], _ = predicted(run, *given)
         with cluster() as address:
             given = ("--input", str(folder / "all.parquet"), "--output-file", str(folder / "out"))
             given += ("--shard-rows", str(min(SHARD_ROWS, -(-rows // (4 * NODES)))))
-            seconds, memory = predicted("--engine", "ray", "--address", address, *given, watch=True)
+            seconds, memory = predicted(run, "--engine", "ray", "--address", address, *given, watch=True)
         labels = checked(folder / "out", rows)
         alone = pyarrow.parquet.read_table(folder / "sample-out.parquet")["label"].to_pylist()
     same = sum(one == other for one, other in zip(labels, alone, strict=False))
@@ -150,8 +171,13 @@ def main(
         **memory, "local_rows": sample, "local_rows_per_second": round(per_second["local"], 1),
         "ratio": round(per_second["ray"] / per_second["local"], 2), "same_labels": same,
     }  # fmt: skip
-    command = "python benchmarks/ray_predict.py" + (f" --rows {rows}" if rows != 1_000_000 else "")
-    write_json(out, {"command": command, "environment": as_json(environment()), "measured": measured})
+    command = "python benchmarks/ray_predict.py" + " --bundled" * bundled
+    command += f" --rows {rows}" if rows != 1_000_000 else ""
+    record = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+    record["bundled" if bundled else "thin"] = {
+        "command": command, "environment": as_json(environment()), "measured": measured,
+    }  # fmt: skip
+    write_json(out, record)
     print(json.dumps(measured, indent=2))
 
 
