@@ -222,7 +222,7 @@ def loraft_is_refused(answer: tuple[int, str, str], message: str) -> bool:
 
 REFUSED: dict[str, tuple[list[str], str]] = {
     "another engine": (["--engine", "spark"], r"--engine: unknown \(got 'spark'\); allowed: local, ray"),
-    "a pattern": (["--input", "*.csv"], r"--input: a pattern of several files \(got '\*\.csv'\); --engine ray"),
+    "a pattern": (["--input", "*.csv"], r"--input: no such file \(got '\*\.csv'\); .*--engine ray for a pattern"),
     "workers without ray": (["--workers", "2", "câu"], r"--workers: only with --engine ray \(got --engine local\)"),
     "no GPUs without ray": (["--gpus-per-worker", "0", "câu"], r"--gpus-per-worker: only with --engine ray"),
     "no worker": (["--engine", "ray", "--workers", "0"], r"--workers"),
@@ -261,7 +261,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "the folder of the input": (
         ["--engine", "ray", "--input", "vào", "--output-file", "vào"],
-        r"--output-file: the folder holds other files|--output-file: is the folder of the input",
+        r"--input: only files of the output, or whose names begin with _ or \.",
     ),
     "another format of results": (
         ["--engine", "ray", "--input", "a.csv", "--output-file", "out", "--output-format", "xlsx"],

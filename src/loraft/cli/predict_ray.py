@@ -74,7 +74,9 @@ def refuse_others(engine: str, file: Path | None, own: Mapping[str, object], oth
     if given:
         raise ConfigError(f"{', '.join(given)}: not with --engine ray; use --engine local")
     if engine == "local" and file is not None and is_pattern(file):
-        raise ConfigError(f"--input: a pattern of several files (got {show(str(file))}); --engine ray reads them")
+        raise ConfigError(
+            f"--input: no such file (got {show(str(file))}); check the path, or --engine ray for a pattern of several files"
+        )
 
 
 def say_counts(rows: int, bad: int, labelled: int, max_error: float | None) -> None:
@@ -161,7 +163,7 @@ def predict_on_ray(
         raise ConfigError(f"--output-file: --engine ray writes a folder of files (got {output}); such as out/")
     if gpus is not None and not (gpus <= 1 or gpus.is_integer()):
         raise ConfigError(f"--gpus-per-worker: is no share of a GPU, and no whole number (got {gpus}); such as 0.5")
-    files = input_files(file)
+    files = input_files(file, output)
     suffix = ray_predict.output_suffix(files, output_format)
     shards = ShardFolder(output)
     refuse_locked(shards.path)
