@@ -222,7 +222,7 @@ def loraft_is_refused(answer: tuple[int, str, str], message: str) -> bool:
 
 REFUSED: dict[str, tuple[list[str], str]] = {
     "another engine": (["--engine", "spark"], r"--engine: unknown \(got 'spark'\); allowed: local, ray"),
-    "a pattern": (["--input", "*.csv"], r"--input: no such file \(got '\*\.csv'\); .*--engine ray for a pattern"),
+    "a pattern": (["--input", "*.csv"], r"--input: no such file \(got '\*\.csv'\); .*a pattern .* needs --engine ray"),
     "workers without ray": (["--workers", "2", "câu"], r"--workers: only with --engine ray \(got --engine local\)"),
     "no GPUs without ray": (["--gpus-per-worker", "0", "câu"], r"--gpus-per-worker: only with --engine ray"),
     "no worker": (["--engine", "ray", "--workers", "0"], r"--workers"),

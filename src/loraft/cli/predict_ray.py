@@ -75,7 +75,8 @@ def refuse_others(engine: str, file: Path | None, own: Mapping[str, object], oth
         raise ConfigError(f"{', '.join(given)}: not with --engine ray; use --engine local")
     if engine == "local" and file is not None and is_pattern(file):
         raise ConfigError(
-            f"--input: no such file (got {show(str(file))}); check the path, or --engine ray for a pattern of several files"
+            f"--input: no such file (got {show(str(file))}); check the path; a pattern of several files needs"
+            " --engine ray"
         )
 
 
@@ -149,8 +150,10 @@ def predict_on_ray(
     from loraft.delivery.shards import ShardFolder
     from loraft.evaluation.output_file import FORMATS
     from loraft.evaluation.partial_file import settings_of
+    from loraft.models import manifest
     from loraft.ray_cluster import connected
     from loraft.runs.lock import locked, refuse_locked
+    from loraft.runs.peft_folder import read_peft_folder
 
     if file is None or output is None:
         raise ConfigError(
@@ -165,8 +168,7 @@ def predict_on_ray(
         raise ConfigError(f"--gpus-per-worker: is no share of a GPU, and no whole number (got {gpus}); such as 0.5")
     files = input_files(file, output)
     suffix = ray_predict.output_suffix(files, output_format)
-    shards = ShardFolder(output)
-    refuse_locked(shards.path)
+    refuse_locked(ShardFolder(output).path)
     most = shard_rows or SHARD_ROWS
     asked = {f"--{name.replace('_', '-')}": value for name, value in decisions.items()}
     asked |= {"min_confidence": min_confidence, "--max-error": max_error}
@@ -174,7 +176,14 @@ def predict_on_ray(
         "inputs": [str(one) for one in files], "format": format, "text column": text_column, **asdict(settings),
         "output.texts": config.output.texts, "--output-format": suffix, "--shard-rows": most, **asked,
     }  # fmt: skip
-    shards.check(settings_of(adapter, config, options), resume=resume, force=force)
+    origin = settings_of(adapter, config, options)
+
+    def opened() -> ShardFolder:
+        shards = ShardFolder(output)
+        shards.check(origin, resume=resume, force=force)
+        return shards
+
+    shards = opened()
     if resume and shards.complete:
         say(f"{output} is finished already (not compared with the input); delete it to predict again")
         return
@@ -182,6 +191,9 @@ def predict_on_ray(
     if not verbose:
         context.with_resource(python_alone_on_stderr())
     start_command(config, verbose, adapter=run or adapter, source=source, one_gpu=False)
+    manifest.calibration(adapter, config)  # raises an error where it cannot be read, before --force deletes anything
+    if run is None:
+        read_peft_folder(adapter)
     if max_error is not None:
         from loraft.evaluation.guarantee import least_confidence
 
@@ -198,7 +210,8 @@ def predict_on_ray(
         connected(address, "loraft predict --engine ray", say),
         locked(shards.path),
     ):
-        found = ray_predict.predict_files(task, files, shards, ray_predict.Workers(workers, gpus), most=most, say=say)
+        # What another process may have done before the lock was taken counts, too.
+        found = ray_predict.predict_files(task, files, opened(), ray_predict.Workers(workers, gpus), most=most, say=say)
     say(f"{found.rows:,} {'row' if found.rows == 1 else 'rows'} in {output}")
     if found.failed:
         say(

@@ -123,7 +123,8 @@ class Worker:
         if tries > RETRIES:
             raise LoraftError(
                 f"{shard.part.path}, rows from {shard.part.first + 1:,} on: the worker died (got {tries} times);"
-                " perhaps memory was too small: give fewer --workers with --resume, or a smaller --shard-rows with --force"
+                " perhaps memory was too small: give fewer --workers with --resume, or a smaller --shard-rows with"
+                " --force"
             )
         if tries:
             warnings.warn(f"{shard.part.path}: a worker died; its part was begun again", stacklevel=1)
