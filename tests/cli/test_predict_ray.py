@@ -151,13 +151,23 @@ def test_a_killed_worker_is_replaced_and_every_row_is_there_once(
 
     def kill() -> None:
         wait_for(lambda: len(journal(here / "out")) >= 2)
-        workers = [one for one in psutil.Process().children(recursive=True) if "MapWorker" in one.name() + cmd(one)]
-        killed.append(workers[0].pid)
-        workers[0].kill()
+        every = psutil.Process().children(recursive=True)
+        (worker,) = (one for one in every if "MapWorker" in one.name() + cmd(one))
+
+        def in_a_part() -> bool:
+            worker.suspend()
+            if [*(here / "out").glob(".*.tries")]:
+                return True
+            worker.resume()
+            return False
+
+        wait_for(in_a_part)
+        killed.append(worker.pid)
+        worker.kill()
 
     thread = threading.Thread(target=kill)
     thread.start()
-    code, out, err = on_ray("--input", "a.csv", SMALL, "10", "--output-format", "jsonl")
+    code, out, err = on_ray("--input", "a.csv", SMALL, "10", "--output-format", "jsonl", "--workers", "1")
     thread.join()
     assert (code, len(killed), "300 rows in out\n" in err) == (0, 1, True), err
     assert [row["sentence"] for row in json_rows(here / "out")] == texts

@@ -111,8 +111,8 @@ def predict_files(
     for message in failed.values():
         say(message)
     with shards.opened():
-        for changed in shards.forget_changed(wanted, failed):
-            say(f"{changed}: has changed since its rows were predicted; they are predicted again")
+        if changed := shards.forget_changed(wanted, failed):
+            say(f"changed since their rows were predicted, and predicted again: {listed(changed)}")
         left = [one for name, one in wanted.items() if name not in shards.finished]
         if left:
             count = min(most_workers, len(left))

@@ -229,6 +229,7 @@ class ShardFolder:
                 changed.add(one.path)
         names = [one.name for one in self.finished.values() if one.path in changed]
         if names:
+            self.complete = False
             self._write({"again": names})
             self.finished = {name: one for name, one in self.finished.items() if one.path not in changed}
             with self._told():
