@@ -66,6 +66,8 @@ def test_predictions_are_neither_replaced_nor_mixed(tmp_path: Path) -> None:
         ShardFolder(folder.path).check({"a": 1}, resume=False, force=False)
     with pytest.raises(RunError, match=r"was begun with something else:\n  a: 1 then, 2 now\ngive the same again"):
         ShardFolder(folder.path).check({"a": 2}, resume=True, force=False)
+    with pytest.raises(RunError, match=r"\n  inputs: None then, 0, 1, .* and 9\d more now\ngive the same again"):
+        ShardFolder(folder.path).check({"a": 1, "inputs": [*range(100)]}, resume=True, force=False)
     whole = begun(tmp_path / "whole", 1, complete=True)
     with pytest.raises(ConfigError, match=r"--output-file: holds predictions \(got .*whole\); --force replaces them"):
         ShardFolder(whole.path).check({"a": 1}, resume=False, force=False)
@@ -106,6 +108,11 @@ def test_a_folder_without_one_of_its_files_is_not_complete(tmp_path: Path) -> No
     (tmp_path / NAMES[0]).unlink()
     folder = ShardFolder(tmp_path)
     assert (folder.complete, [*folder.finished]) == (False, [NAMES[1]])
+    folder.check({"a": 1}, resume=True, force=False)
+    with folder.opened():
+        folder.forget_changed({}, ())
+    (tmp_path / NAMES[0]).write_text("x", encoding="utf-8")
+    assert not ShardFolder(tmp_path).complete
 
 
 def test_an_error_says_how_to_go_on(tmp_path: Path) -> None:

@@ -150,7 +150,9 @@ def predict_on_ray(
     from loraft.delivery.shards import ShardFolder
     from loraft.evaluation.output_file import FORMATS
     from loraft.evaluation.partial_file import settings_of
+    from loraft.evaluation.validated import validated
     from loraft.models import manifest
+    from loraft.models.adapter_files import check_weights
     from loraft.ray_cluster import connected
     from loraft.runs.lock import locked, refuse_locked
     from loraft.runs.peft_folder import read_peft_folder
@@ -191,9 +193,11 @@ def predict_on_ray(
     if not verbose:
         context.with_resource(python_alone_on_stderr())
     start_command(config, verbose, adapter=run or adapter, source=source, one_gpu=False)
-    manifest.calibration(adapter, config)  # raises an error where it cannot be read, before --force deletes anything
-    if run is None:
-        read_peft_folder(adapter)
+    # What is wrong with the adapter is told before --force deletes anything.
+    read_peft_folder(adapter)
+    check_weights(adapter)
+    manifest.calibration(adapter, config)
+    validated(adapter, config, [name for name in ("sets", "prior") if name in decisions])
     if max_error is not None:
         from loraft.evaluation.guarantee import least_confidence
 
