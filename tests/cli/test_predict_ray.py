@@ -20,6 +20,7 @@ import pyarrow.parquet
 import pytest
 from helpers.command_line import Says
 from helpers.ray_machines import two_machines
+from safetensors.torch import load_file, save_file
 
 import loraft
 from loraft.bundled import bundled_adapters, bundled_data
@@ -107,6 +108,8 @@ def test_all_rows_are_labelled_as_here_and_in_order(here: Path, on_ray: Callable
     assert (code, "out is finished already" in err) == (0, True)
     code, _, err = on_ray(*again)
     assert (code, "--output-file: holds predictions (got" in err) == (2, True)
+    code, _, err = on_ray(*again, "--force", "--workers", "3")
+    assert (code, "the cluster has no room" in err, shards(here / "out", ".parquet")) == (2, True, files)
     code, _, err = on_ray("--input", "*.parquet", SMALL, "8", "--resume")
     assert code == 1
     assert {"  min_confidence: 0.7 then, None now", "  --sets: 0.9 then, None now"} <= {
@@ -151,13 +154,23 @@ def test_a_killed_worker_is_replaced_and_every_row_is_there_once(
 
     def kill() -> None:
         wait_for(lambda: len(journal(here / "out")) >= 2)
-        workers = [one for one in psutil.Process().children(recursive=True) if "MapWorker" in one.name() + cmd(one)]
-        killed.append(workers[0].pid)
-        workers[0].kill()
+        every = psutil.Process().children(recursive=True)
+        (worker,) = (one for one in every if "MapWorker" in one.name() + cmd(one))
+
+        def in_a_part() -> bool:
+            worker.suspend()
+            if [*(here / "out").glob(".*.tries")]:
+                return True
+            worker.resume()
+            return False
+
+        wait_for(in_a_part)
+        killed.append(worker.pid)
+        worker.kill()
 
     thread = threading.Thread(target=kill)
     thread.start()
-    code, out, err = on_ray("--input", "a.csv", SMALL, "10", "--output-format", "jsonl")
+    code, out, err = on_ray("--input", "a.csv", SMALL, "10", "--output-format", "jsonl", "--workers", "1")
     thread.join()
     assert (code, len(killed), "300 rows in out\n" in err) == (0, 1, True), err
     assert [row["sentence"] for row in json_rows(here / "out")] == texts
@@ -187,12 +200,14 @@ def test_a_damaged_file_costs_its_own_rows_only(here: Path, on_ray: Callable[...
 @integration
 def test_a_worker_that_cannot_load_the_adapter_is_one_message(here: Path, address: str, loraft_says: Says) -> None:
     shutil.copytree(bundled_adapters()["demo"], here / "hỏng")
-    (here / "hỏng" / "adapter_model.safetensors").write_bytes(b"none")
+    (weights,) = (here / "hỏng").rglob("adapter_model.safetensors")
+    one, *others = load_file(weights).items()
+    save_file({**dict(others), one[0]: one[1][:, :1].contiguous()}, weights)
     write_jsonl(here / "a.jsonl", sentences(4))
     command = ["predict", "--run", "hỏng", "--engine", "ray", "--address", address, "--output-file", "out"]
     code, _, err = loraft_says(*command, "--input", "a.jsonl", SMALL, "1")
     assert code == 1
-    assert re.fullmatch(r"error: a worker: .*safetensors.* \(on \S+\)", err.splitlines()[-1]), err
+    assert re.fullmatch(r"error: a worker: .*hỏng.* \(on \S+\)", err.splitlines()[-1]), err
     assert "Traceback" not in err
     code, _, err = loraft_says(*command, "--input", "a.jsonl", "--workers", "3", "--resume")
     assert (code, "--workers: the cluster has no room (got 3 of 1 CPU; it has 2 CPUs" in err) == (2, True)
@@ -222,7 +237,7 @@ def loraft_is_refused(answer: tuple[int, str, str], message: str) -> bool:
 
 REFUSED: dict[str, tuple[list[str], str]] = {
     "another engine": (["--engine", "spark"], r"--engine: unknown \(got 'spark'\); allowed: local, ray"),
-    "a pattern": (["--input", "*.csv"], r"--input: a pattern of several files \(got '\*\.csv'\); --engine ray"),
+    "a pattern": (["--input", "*.csv"], r"--input: no such file \(got '\*\.csv'\); .*a pattern .* needs --engine ray"),
     "workers without ray": (["--workers", "2", "câu"], r"--workers: only with --engine ray \(got --engine local\)"),
     "no GPUs without ray": (["--gpus-per-worker", "0", "câu"], r"--gpus-per-worker: only with --engine ray"),
     "no worker": (["--engine", "ray", "--workers", "0"], r"--workers"),
@@ -261,7 +276,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "the folder of the input": (
         ["--engine", "ray", "--input", "vào", "--output-file", "vào"],
-        r"--output-file: the folder holds other files|--output-file: is the folder of the input",
+        r"--input: only files of the output, or whose names begin with _ or \.",
     ),
     "another format of results": (
         ["--engine", "ray", "--input", "a.csv", "--output-file", "out", "--output-format", "xlsx"],
@@ -292,6 +307,20 @@ def test_what_cannot_be_done_is_refused(given: list[str], says: str, here: Path,
     assert re.search(says, err), err
     assert "Traceback" not in err
     assert not os.path.exists("out")
+
+
+def test_a_damaged_adapter_costs_no_finished_predictions(here: Path, loraft_says: Says) -> None:
+    pytest.importorskip("ray")
+    shutil.copytree(bundled_adapters()["demo"], here / "hỏng")
+    (weights,) = (here / "hỏng").rglob("adapter_model.safetensors")
+    weights.write_bytes(b"none")
+    write_jsonl(here / "a.jsonl", ["thầy dạy hay"])
+    (here / "out").mkdir()
+    (here / "out" / JOURNAL).write_text('{"origin": {}}\n{"complete": 0}\n', encoding="utf-8")
+    given = ["--engine", "ray", "--input", "a.jsonl", "--output-file", "out", "--force"]
+    code, _, err = loraft_says("predict", "--run", "hỏng", *given)
+    assert (code, "hỏng: the adapter cannot be read (" in err, "Traceback" in err) == (1, True, False), err
+    assert '"complete"' in (here / "out" / JOURNAL).read_text(encoding="utf-8")
 
 
 def test_ray_that_is_missing_is_one_message(here: Path, loraft_says: Says, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ import pyarrow.parquet
 import pytest
 
 from loraft.data import parts
-from loraft.data.parts import part_rows, parts_of
+from loraft.data.parts import input_files, part_rows, parts_of
 from loraft.data.readers import input_rows
 from loraft.data.records import BadRow, FileSettings, Row
-from loraft.errors import DataError
+from loraft.errors import ConfigError, DataError
 
 JSON_ROWS = [json.dumps({"sentence": f"thầy giảng câu {n}", "mã": n}, ensure_ascii=False) for n in range(7)]
 TEXTS: dict[str, tuple[str, bytes, int]] = {  # name, content, least number of parts of two rows
@@ -38,8 +38,13 @@ TEXTS: dict[str, tuple[str, bytes, int]] = {  # name, content, least number of p
     "UTF-16": ("a.csv", "m,sentence\n1,một\n2,hai\n3,ba\n".encode("utf-16"), 2),
     "lines": ("a.txt", "một\n\nba\n".encode(), 2),
     "compressed": ("a.csv.gz", gzip.compress("sentence\nmột\nhai\nba\n".encode()), 2),
+    "JSON lines with NUL, and after each other": (
+        "a.jsonl",
+        b'{"sentence": "a"}\n{"sentence": "\0"}\n{"sentence": "c"}\n\xef\xbb\xbf{"sentence": "d"}\n{"m": 1}\n%PDF\n',
+        3,
+    ),
     "empty JSON lines": ("a.jsonl", b"", 1),
-}
+}  # fmt: skip
 
 
 def read_in_parts(path: Path, most: int, least: int = 1) -> tuple[list[Row | BadRow], list[list[str]]]:
@@ -65,6 +70,35 @@ def test_parts_have_the_rows_of_the_file(name: str, content: bytes, least: int, 
     found, headers = read_in_parts(path, most, least if most <= 2 else 1)
     assert found == whole
     assert headers == [header] * len(headers)
+
+
+def test_a_pattern_leaves_its_own_output_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path
+    monkeypatch.chdir(here)
+    for name in (
+        "a.jsonl",
+        "dưới/b.jsonl",
+        "_c.jsonl",
+        ".d.jsonl",
+        "dưới/out/_predictions.jsonl",
+        "dưới/out/part.jsonl",
+    ):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).touch()
+    monkeypatch.setenv("HOME", str(here))
+    for given in ("**/*.jsonl", "~/**/*.jsonl"):
+        assert input_files(Path(given), Path("dưới/out")) == [here / "a.jsonl", here / "dưới/b.jsonl"]
+    assert input_files(here, here / "out") == [here / "a.jsonl"]
+    with pytest.raises(ConfigError, match="only files of the output"):
+        input_files(Path("dưới/out/*"), Path("dưới/out"))
+
+
+def test_parts_of_json_know_the_columns_of_the_whole_file(tmp_path: Path) -> None:
+    rows = b'{"sentence": "a"}\n{"sentence": "b", "m": 1}\n{"\\ud800": 1, "sentence": "c"}\n'
+    for name, content in (("a.jsonl", rows), ("a.jsonl.gz", gzip.compress(rows))):
+        (tmp_path / name).write_bytes(content)
+        split = parts_of(tmp_path / name, "auto", "sentence", FileSettings(), 1)
+        assert [one.columns for one in split] == [("sentence", "m", "?")] * 3
 
 
 def test_parts_of_any_bytes_have_the_rows_of_the_file(tmp_path: Path) -> None:

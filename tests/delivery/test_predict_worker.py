@@ -48,9 +48,23 @@ def test_a_part_becomes_a_file_with_the_columns_of_its_rows(task: Task) -> None:
     assert sum(found["finished"]["confidences"]) == sum(found["finished"]["predicted"].values()) == 1
     assert sorted(one.name for one in task.folder.iterdir()) == [JOURNAL, "part-000000-000002.jsonl"]
     row = json.loads((task.folder / "part-000000-000002.jsonl").read_text(encoding="utf-8"))
-    (expected,) = loraft.predict(TEXTS[2], run="demo")
+    *_, expected = loraft.predict([TEXTS[0], TEXTS[2]], run="demo")
     assert (row["mã"], row["label"]) == ("số 2", expected.label)
     assert row["probs"] == pytest.approx(expected.probs, abs=1e-5)
+
+
+def test_the_numbers_do_not_depend_on_the_cut(task: Task) -> None:
+    path, texts = task.folder.parent / "câu.jsonl", [f"{text} {n}" for n in range(3) for text in (*TEXTS[::2], "hay")]
+    path.write_text("\n".join(json.dumps({"sentence": text}) for text in texts), encoding="utf-8")
+    found = []
+    for most in (1, 9):
+        worker = Worker(task)
+        for part in parts_of(path, "auto", "sentence", FileSettings(), most):
+            shard = Shard.of(part, most, ".jsonl")
+            worker({"shard": [json.dumps(asdict(shard))]})
+            found += [json.loads(line)["probs"] for line in (task.folder / shard.name).read_text("utf-8").splitlines()]
+    for one, whole in zip(found[:9], found[9:], strict=True):
+        assert one == pytest.approx(whole, abs=1e-4)
 
 
 def test_a_part_that_kills_its_workers_is_not_begun_without_end(task: Task) -> None:

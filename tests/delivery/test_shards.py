@@ -66,6 +66,8 @@ def test_predictions_are_neither_replaced_nor_mixed(tmp_path: Path) -> None:
         ShardFolder(folder.path).check({"a": 1}, resume=False, force=False)
     with pytest.raises(RunError, match=r"was begun with something else:\n  a: 1 then, 2 now\ngive the same again"):
         ShardFolder(folder.path).check({"a": 2}, resume=True, force=False)
+    with pytest.raises(RunError, match=r"\n  inputs: None then, 0, 1, .* and 9\d more now\ngive the same again"):
+        ShardFolder(folder.path).check({"a": 1, "inputs": [*range(100)]}, resume=True, force=False)
     whole = begun(tmp_path / "whole", 1, complete=True)
     with pytest.raises(ConfigError, match=r"--output-file: holds predictions \(got .*whole\); --force replaces them"):
         ShardFolder(whole.path).check({"a": 1}, resume=False, force=False)
@@ -81,14 +83,36 @@ def test_predictions_are_neither_replaced_nor_mixed(tmp_path: Path) -> None:
     assert ShardFolder(whole.path).origin == {"a": 3}
 
 
-def test_a_changed_input_is_refused(tmp_path: Path) -> None:
+def test_a_changed_input_is_predicted_again(tmp_path: Path) -> None:
     (tmp_path / "câu.csv").write_text("a", encoding="utf-8")
     shard = Shard.of(Part(str(tmp_path / "câu.csv"), 0, 1, 0), 0, ".csv")
     assert (shard.name, shard.changed.split()[1]) == (NAMES[0], "1")
-    folder = begun(tmp_path / "out", 1)
-    with pytest.raises(RunError, match=r"câu\.csv: has changed since its rows were predicted .*; --force begins again"):
-        folder.refuse_changed({NAMES[0]: shard})
-    folder.refuse_changed({NAMES[0]: Shard(NAMES[0], shard.part, "1 1")})
+    begun(tmp_path / "out", 2)
+    same = {name: Shard(name, shard.part, "1 1") for name in NAMES[:2]}
+    for now, unread, changed in (
+        (same, (), []),
+        ({}, ("câu.csv",), []),  # it cannot be read now: what there is of it stays
+        ({**same, NAMES[1]: shard}, (), ["câu.csv"]),
+    ):
+        folder = ShardFolder(tmp_path / "out")
+        folder.check({"a": 1}, resume=True, force=False)
+        with folder.opened():
+            assert folder.forget_changed(now, unread) == changed
+        left = [] if changed else NAMES[:2]
+        assert [*ShardFolder(tmp_path / "out").finished] == left
+        assert sorted(one.name for one in (tmp_path / "out").iterdir()) == [JOURNAL, *left]
+
+
+def test_a_folder_without_one_of_its_files_is_not_complete(tmp_path: Path) -> None:
+    begun(tmp_path, 2, complete=True)
+    (tmp_path / NAMES[0]).unlink()
+    folder = ShardFolder(tmp_path)
+    assert (folder.complete, [*folder.finished]) == (False, [NAMES[1]])
+    folder.check({"a": 1}, resume=True, force=False)
+    with folder.opened():
+        folder.forget_changed({}, ())
+    (tmp_path / NAMES[0]).write_text("x", encoding="utf-8")
+    assert not ShardFolder(tmp_path).complete
 
 
 def test_an_error_says_how_to_go_on(tmp_path: Path) -> None:

@@ -74,7 +74,10 @@ def refuse_others(engine: str, file: Path | None, own: Mapping[str, object], oth
     if given:
         raise ConfigError(f"{', '.join(given)}: not with --engine ray; use --engine local")
     if engine == "local" and file is not None and is_pattern(file):
-        raise ConfigError(f"--input: a pattern of several files (got {show(str(file))}); --engine ray reads them")
+        raise ConfigError(
+            f"--input: no such file (got {show(str(file))}); check the path; a pattern of several files needs"
+            " --engine ray"
+        )
 
 
 def say_counts(rows: int, bad: int, labelled: int, max_error: float | None) -> None:
@@ -147,8 +150,12 @@ def predict_on_ray(
     from loraft.delivery.shards import ShardFolder
     from loraft.evaluation.output_file import FORMATS
     from loraft.evaluation.partial_file import settings_of
+    from loraft.evaluation.validated import validated
+    from loraft.models import manifest
+    from loraft.models.adapter_files import check_weights
     from loraft.ray_cluster import connected
     from loraft.runs.lock import locked, refuse_locked
+    from loraft.runs.peft_folder import read_peft_folder
 
     if file is None or output is None:
         raise ConfigError(
@@ -161,10 +168,9 @@ def predict_on_ray(
         raise ConfigError(f"--output-file: --engine ray writes a folder of files (got {output}); such as out/")
     if gpus is not None and not (gpus <= 1 or gpus.is_integer()):
         raise ConfigError(f"--gpus-per-worker: is no share of a GPU, and no whole number (got {gpus}); such as 0.5")
-    files = input_files(file)
+    files = input_files(file, output)
     suffix = ray_predict.output_suffix(files, output_format)
-    shards = ShardFolder(output)
-    refuse_locked(shards.path)
+    refuse_locked(ShardFolder(output).path)
     most = shard_rows or SHARD_ROWS
     asked = {f"--{name.replace('_', '-')}": value for name, value in decisions.items()}
     asked |= {"min_confidence": min_confidence, "--max-error": max_error}
@@ -172,7 +178,14 @@ def predict_on_ray(
         "inputs": [str(one) for one in files], "format": format, "text column": text_column, **asdict(settings),
         "output.texts": config.output.texts, "--output-format": suffix, "--shard-rows": most, **asked,
     }  # fmt: skip
-    shards.check(settings_of(adapter, config, options), resume=resume, force=force)
+    origin = settings_of(adapter, config, options)
+
+    def opened() -> ShardFolder:
+        shards = ShardFolder(output)
+        shards.check(origin, resume=resume, force=force)
+        return shards
+
+    shards = opened()
     if resume and shards.complete:
         say(f"{output} is finished already (not compared with the input); delete it to predict again")
         return
@@ -180,6 +193,11 @@ def predict_on_ray(
     if not verbose:
         context.with_resource(python_alone_on_stderr())
     start_command(config, verbose, adapter=run or adapter, source=source, one_gpu=False)
+    # What is wrong with the adapter is told before --force deletes anything.
+    read_peft_folder(adapter)
+    check_weights(adapter)
+    manifest.calibration(adapter, config)
+    validated(adapter, config, [name for name in ("sets", "prior") if name in decisions])
     if max_error is not None:
         from loraft.evaluation.guarantee import least_confidence
 
@@ -196,7 +214,8 @@ def predict_on_ray(
         connected(address, "loraft predict --engine ray", say),
         locked(shards.path),
     ):
-        found = ray_predict.predict_files(task, files, shards, ray_predict.Workers(workers, gpus), most=most, say=say)
+        # What another process may have done before the lock was taken counts, too.
+        found = ray_predict.predict_files(task, files, opened(), ray_predict.Workers(workers, gpus), most=most, say=say)
     say(f"{found.rows:,} {'row' if found.rows == 1 else 'rows'} in {output}")
     if found.failed:
         say(

@@ -7,7 +7,7 @@ are read, too: compressed ones, arrays, Excel files, lines, and text in another 
 import glob
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from loraft.config.names import show
 from loraft.data.columns import CUT, LONGEST
-from loraft.data.formats import is_blank, parquet_rows
+from loraft.data.formats import is_blank, jsonl_rows, parquet_rows
 from loraft.data.readers import SUFFIXES, Format, input_rows, lines_of, suffix_of, text_rows
 from loraft.data.records import BadRow, FileSettings, Row
 from loraft.errors import ConfigError, DataError, listed
@@ -37,6 +37,7 @@ class Part:
         start: where it begins in a file of lines, in bytes.
         stop: where it ends there.
         head: bytes of the header there.
+        columns: of all rows of the file, where each row of JSON may have its own; others are in the header.
     """
 
     path: str
@@ -47,23 +48,31 @@ class Part:
     start: int = 0
     stop: int = 0
     head: int = 0
+    columns: Sequence[str] = ()
 
 
-def input_files(given: Path) -> list[Path]:
-    """The files that a path, a folder or a pattern names, in order; hidden ones and those that begin with _ are none.
+def input_files(given: Path, output: Path) -> list[Path]:
+    """The files that a path, a folder or a pattern names, in order.
+
+    Of a folder or a pattern, files that begin with . or _ are none, nor are those in the folder of the output.
 
     Raises:
         ConfigError: nothing is there, or they are of several formats.
     """
     if os.path.isdir(given):  # False for what no file can be called
-        inside = [one for one in sorted(given.iterdir()) if one.is_file() and one.name[0] not in "._"]
-        found = [one for one in inside if suffix_of(one) in SUFFIXES]
+        found = [one for one in sorted(given.iterdir()) if suffix_of(one) in SUFFIXES]
         what = "no files to read in the folder"
     elif is_pattern(given):
-        found = [one for one in map(Path, sorted(glob.glob(str(given), recursive=True))) if os.path.isfile(one)]
+        found = [Path(one) for one in sorted(glob.glob(os.path.expanduser(given), recursive=True))]
         what = "nothing matches"
     else:
         found, what = [given] if os.path.isfile(given) else [], "no such file"
+    if os.path.isdir(given) or is_pattern(given):
+        own = os.path.realpath(output)
+        found = [one for one in found if os.path.isfile(one)]
+        what = "only files of the output, or whose names begin with _ or ." if found else what
+        found = [one for one in found if one.name[0] not in "._"]
+        found = [one for one in found if own not in map(str, Path(os.path.realpath(one)).parents)]
     if not found:
         raise ConfigError(f"--input: {what} (got {show(str(given))}); give a file, a folder or a pattern in quotes")
     suffixes = sorted({suffix_of(one).removesuffix(".gz") for one in found})
@@ -104,7 +113,9 @@ def parts_of(path: Path, format: Format, text_column: str, settings: FileSetting
         kind = "jsonl"
     if kind in CUTTABLE and not suffix.endswith(".gz") and not settings.encoding and not _is_utf16(path):
         return _of_lines(path, kind, text_column, settings, most)
-    return _by_rows(path, "", sum(1 for _ in input_rows(path, format, text_column, settings)), most)
+    names: dict[str, None] = {}
+    rows = sum(1 for _ in _noting(input_rows(path, format, text_column, settings), names))
+    return [replace(one, columns=_columns(names)) for one in _by_rows(path, "", rows, most)]
 
 
 def part_rows(
@@ -140,7 +151,10 @@ def _rows(
             file.seek(part.start)
             content += file.read(part.stop - part.start)
         stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", errors="surrogateescape", newline="")
-        rows = text_rows(lines_of(stream), part.kind, part.path, (text_column,), settings, header)
+        if part.kind == "jsonl" and part.start:  # its first line is not the head of a file
+            rows = jsonl_rows(lines_of(stream))
+        else:
+            rows = text_rows(lines_of(stream), part.kind, part.path, (text_column,), settings, header)
         for item in rows:
             yield replace(item, row=part.first + item.row)
 
@@ -194,11 +208,12 @@ def _of_lines(path: Path, kind: str, text_column: str, settings: FileSettings, m
     After a malformed record the parser reads lines a second time. It has none of them left when it takes a new one.
     """
     header: list[str] = []
+    names: dict[str, None] = {}
     found: list[Part] = []
     rows = first = start = seen = 0
     with _opened(path) as file:
         lines = _Lines(file, header)
-        for item in text_rows(lines, kind, str(path), (text_column,), settings, header):
+        for item in _noting(text_rows(lines, kind, str(path), (text_column,), settings, header), names):
             rows += 1
             begin = start or lines.head
             new, seen = lines.taken > seen, lines.taken
@@ -210,7 +225,20 @@ def _of_lines(path: Path, kind: str, text_column: str, settings: FileSettings, m
         if rows > first or not found:
             begin = start or lines.head
             found.append(Part(str(path), len(found), rows - first, first, kind, begin, lines.taken, lines.head))
-    return found
+    return [replace(one, columns=_columns(names)) for one in found]
+
+
+def _noting(rows: Iterable[Row | BadRow], names: dict[str, None]) -> Iterator[Row | BadRow]:
+    """The same rows; their columns are added to `names`."""
+    for item in rows:
+        if isinstance(item, Row):
+            names.update(dict.fromkeys(item.columns))
+        yield item
+
+
+def _columns(names: Iterable[str]) -> tuple[str, ...]:
+    """As they are written: with ? for what no encoding can write."""
+    return tuple(name.encode(errors="replace").decode() for name in names)
 
 
 def _opened(path: Path) -> BinaryIO:

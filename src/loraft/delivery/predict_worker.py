@@ -5,7 +5,7 @@ import socket
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class Worker:
         from loraft.engine.row_batches import KeptPrefix
 
         torch.set_num_threads(threads)
-        self._task, self._kept = task, KeptPrefix([])
+        self._task, self._prefix = task, KeptPrefix([])
         self._loaded: Any = None
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -104,11 +104,16 @@ class Worker:
                 f"--output-file: a worker does not see the folder (got {task.folder}); name one on a path that all"
                 " machines of the cluster share"
             )
+        from loraft.engine.layout import common_prefix
         from loraft.evaluation.predict import ready
 
         self._loaded = ready(
             task.run, task.adapter, task.config, sets=task.sets, sets_by_label=task.sets_by_label, prior=task.prior
         )
+        # What is before the sentence, whatever rows a part has: the numbers depend on what is cached, in bf16 clearly.
+        encoder = self._loaded[0].encoder
+        prompts = [encoder.encode([text])[0].ids for text in ("", "a", "1", "ệ", "(")]
+        self._prefix.ids = [*prompts[0][: common_prefix(prompts)]]
 
     @contextmanager
     def _tried(self, shard: Shard) -> Iterator[None]:
@@ -118,7 +123,8 @@ class Worker:
         if tries > RETRIES:
             raise LoraftError(
                 f"{shard.part.path}, rows from {shard.part.first + 1:,} on: the worker died (got {tries} times);"
-                " perhaps memory was too small: give fewer --workers or a smaller --shard-rows, with --force"
+                " perhaps memory was too small: give fewer --workers with --resume, or a smaller --shard-rows with"
+                " --force"
             )
         if tries:
             warnings.warn(f"{shard.part.path}: a worker died; its part was begun again", stacklevel=1)
@@ -133,12 +139,14 @@ class Worker:
         from loraft.evaluation.shift import Progress
 
         task, (loaded, validation) = self._task, self._loaded
-        header: list[str] = []
+        header = [*shard.part.columns]
         rows = list(part_rows(shard.part, task.format, task.text_column, task.settings, header))
         # No group is small: nobody waits for the first rows of a shard.
-        progress = Progress(rows=1)
+        progress, kept = Progress(rows=1), replace(self._prefix)
         examples = (unlabelled(item, task.text_column) for item in rows)
-        found = list(continued(examples, loaded, validation, progress, self._kept, task.least))
+        found = list(continued(examples, loaded, validation, progress, kept, task.least))
+        if kept.ids == self._prefix.ids:
+            self._prefix = kept  # with its cache
         columns = [item.columns if isinstance(item, Row) else {} for item in rows]
         written = [PredictedInput(given, one) for given, one in zip(columns, found, strict=True)]
         if not task.config.output.texts:

@@ -6,9 +6,11 @@ time to each worker, starts a dead worker again and repeats what it worked at; t
 
 import json
 import logging
+import re
+import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +26,9 @@ from loraft.errors import ConfigError, DataError, LoraftError, Note, first_line,
 from loraft.evaluation.output_file import FORMATS
 from loraft.progress import ROWS, Stage, each
 from loraft.runs.run import Run
+
+POLL = 0.2  # seconds between two looks at what is free
+PATIENCE = 30.0  # seconds of waiting until the user is told that the cluster is busy
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,8 @@ def predict_files(
         ConfigError: the cluster has no room for the workers.
         LoraftError: a worker cannot load the adapter, or dies each time with the same part.
     """
+    most_workers, gpus = room(workers, task.config.model.device)
+    _wait_for({"CPU": 1.0}, say)
     failed: dict[str, str] = {}
     wanted: dict[str, Shard] = {}
     for number, (path, found) in enumerate(_plans(files, task, most)):
@@ -104,14 +111,16 @@ def predict_files(
     for message in failed.values():
         say(message)
     with shards.opened():
-        shards.refuse_changed(wanted)
+        if changed := shards.forget_changed(wanted, failed):
+            say(f"changed since their rows were predicted, and predicted again: {listed(changed)}")
         left = [one for name, one in wanted.items() if name not in shards.finished]
-        count, gpus = room(workers, task.config.model.device, len(left))
         if left:
+            count = min(most_workers, len(left))
+            _wait_for({"CPU": 1.0, "GPU": gpus}, say)
             numbers = {"part": len(left), "file": len(files), "worker": count}
             parts, of, by = (f"{n:,} {what}{'s' * (n != 1)}" for what, n in numbers.items())
             say(f"{parts} of {of}, {by}")
-            total = sum(one.part.rows for one in wanted.values())
+            total = shards.rows + sum(one.part.rows for one in left)
             with Stage("predicting", total, ROWS, done=shards.rows) as stage:
                 _predict(task, left, shards, failed, (count, gpus), stage, say)
         if not failed:
@@ -122,13 +131,12 @@ def predict_files(
         return Predicted(shards.rows, bad, labelled, tuple(sorted(failed)))
 
 
-def room(workers: Workers, device: str, parts: int) -> tuple[int, float]:
-    """How many workers are started, and the GPUs of each.
+def room(workers: Workers, device: str) -> tuple[int, float]:
+    """How many workers are started at most, and the GPUs of each.
 
     Args:
         workers: as asked for.
         device: of the config.
-        parts: more workers than these would have nothing to do.
 
     Raises:
         ConfigError: the cluster is smaller.
@@ -148,7 +156,20 @@ def room(workers: Workers, device: str, parts: int) -> tuple[int, float]:
             f"--workers: the cluster has no room (got {workers.count or 1} of {each_one}; it has {has.get('CPU', 0):g}"
             f" CPUs and {has.get('GPU', 0):g} GPUs); ask for {most or 'another cluster'}"
         )
-    return min(workers.count or most, parts), gpus
+    return workers.count or most, gpus
+
+
+def _wait_for(needed: Mapping[str, float], say: Callable[[str], None]) -> None:
+    """Waits until the cluster has that much to spare: others may use it, and Ray waits without a word."""
+    import ray
+
+    begun, told = time.monotonic(), False
+    while any(ray.available_resources().get(key, 0) < n for key, n in needed.items()):
+        if not told and time.monotonic() - begun >= PATIENCE:
+            told = True
+            what = " and ".join(f"{n:g} {key}" for key, n in needed.items() if n)
+            say(f"waiting for a worker: nothing in the cluster has {what} to spare")
+        time.sleep(POLL)
 
 
 def _plans(files: Sequence[Path], task: Task, most: int) -> Iterator[tuple[Path, list[Part] | str]]:
@@ -183,10 +204,13 @@ def _predict(
 ) -> None:
     """Lets the workers predict what is left; a file that cannot be read is added to `failed`."""
     told: set[str] = set()
+    counted: dict[str, list[tuple[bool, str]]] = {}  # messages that begin with a number of rows
     with closing(_answers(task, left, *workers)) as answers:
         for answer in answers:
             for note, text in answer.get("told", ()):
-                if text not in told:
+                if re.match(r"[\d,]+ of [\d,]+ ", text):
+                    counted.setdefault(re.sub(r"[\d,.]+", "", text), []).append((note, text))
+                elif text not in told:
                     warnings.warn(text, Note if note else UserWarning, stacklevel=2)
                     told.add(text)
             if "fatal" in answer:
@@ -201,6 +225,9 @@ def _predict(
             one = Finished(**answer["finished"])
             shards.add(one)
             stage.advance(one.rows)
+    for (note, text), *others in counted.values():
+        text += f" (in one part; {len(others):,} more {'say' if len(others) > 1 else 'says'} so)" if others else ""
+        warnings.warn(text, Note if note else UserWarning, stacklevel=2)
 
 
 def _answers(task: Task, left: Sequence[Shard], count: int, gpus: float) -> Generator[dict[str, Any]]:

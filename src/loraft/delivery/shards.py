@@ -7,7 +7,7 @@ finished part. A file counts once its line is there: what a killed process left 
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -112,6 +112,8 @@ class ShardFolder:
             raise ConfigError(f"{FLAG}: the folder holds other files (got {got}); name another folder")
         if JOURNAL in names:
             self._read()
+        there = {name: one for name, one in self.finished.items() if name in names}  # somebody may have deleted one
+        self.finished, self.complete = there, self.complete and len(there) == len(self.finished)
 
     @property
     def rows(self) -> int:
@@ -127,11 +129,13 @@ class ShardFolder:
                     value = json.loads(line)
                     if self.origin is None:
                         self.origin = dict(value["origin"])
-                    elif "complete" in value:
-                        self.complete = True
-                    else:
+                    elif "again" in value:
+                        for name in value["again"]:
+                            self.finished.pop(name, None)
+                    elif "complete" not in value:
                         one = Finished(**value)
                         self.finished[one.name] = one
+                    self.complete = "complete" in value
                     self._end += len(line)
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(
@@ -182,7 +186,6 @@ class ShardFolder:
             if not self._resumes:
                 self.finished, self._end, self.complete = {}, 0, False
             self.path.mkdir(parents=True, exist_ok=True)
-            self.finished = {name: one for name, one in self.finished.items() if (self.path / name).exists()}
             file = self.journal.open("r+b" if self._end else "wb")
         with file as self._file:
             with self._told():
@@ -212,19 +215,26 @@ class ShardFolder:
             told = storage_error(error, "run the same command with --resume", self.path)
             raise told or StorageError(f"{self.path}: cannot be used ({error}); name another folder") from error
 
-    def refuse_changed(self, shards: Mapping[str, Shard]) -> None:
-        """Refuses an input that is not what it was when a finished shard was made of it.
+    def forget_changed(self, shards: Mapping[str, Shard], unread: Collection[str]) -> list[str]:
+        """Forgets all shards of an input that is not what it was when one of them was made; returns these inputs.
 
-        Raises:
-            RunError: it has changed.
+        Args:
+            shards: of the inputs as they are now, by name.
+            unread: inputs that cannot be read now, whose shards stay.
         """
+        changed: set[str] = set()
         for one in self.finished.values():
             shard = shards.get(one.name)
-            if shard is None or shard.changed != one.changed:
-                raise RunError(
-                    f"{one.path}: has changed since its rows were predicted (got another time or size); --force begins"
-                    " again with all files"
-                )
+            if one.path not in unread and (shard is None or shard.changed != one.changed):
+                changed.add(one.path)
+        names = [one.name for one in self.finished.values() if one.path in changed]
+        if names:
+            self.complete = False
+            self._write({"again": names})
+            self.finished = {name: one for name, one in self.finished.items() if one.path not in changed}
+            with self._told():
+                self._tidy()
+        return sorted(changed)
 
     def add(self, one: Finished) -> None:
         """Counts a shard whose file is whole."""

@@ -61,7 +61,11 @@ def settings_of(adapter: Path, config: Config, options: Mapping[str, Any]) -> di
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What predictions that were begun depend on, and depend on now, where that differs: a line each."""
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    return "\n".join(f"  {key}: {before.get(key)} then, {now.get(key)} now" for key in keys[:10])
+
+    def told(value: Any) -> Any:
+        return listed(value) if isinstance(value, list) else value
+
+    return "\n".join(f"  {key}: {told(before.get(key))} then, {told(now.get(key))} now" for key in keys[:10])
 
 
 def partial_path(output: Path) -> Path:

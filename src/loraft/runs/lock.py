@@ -191,10 +191,9 @@ def _acquire(path: Path, force: bool) -> bytes:
 
 
 def _not_lockable(path: Path, error: OSError) -> RunError:
-    flag = "--output" if path.name == LOCK_FILE else "--output-file"
-    what = "it" if path.name == LOCK_FILE else "its folder"
+    what, other = ("it", "folder") if path.name == LOCK_FILE else ("its folder", "--output-file")
     return RunError(
-        f"{_locks(path)}: cannot be locked ({error.strerror}); make {what} writable, or choose another {flag}"
+        f"{_locks(path)}: cannot be locked ({error.strerror}); make {what} writable, or choose another {other}"
     )
 
 
