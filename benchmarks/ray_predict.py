@@ -3,7 +3,7 @@
     python benchmarks/ray_predict.py                            # 1,000,000 rows, a backbone of two thin layers
     python benchmarks/ray_predict.py --bundled --rows 20000     # the bundled backbone, of which a million take an hour
 
-The thin backbone has random weights and two steps of training: it stands for the work beside the model. The rows are one
+The thin backbone has random weights and two steps of training: it stands for the work beside the model. The rows are a
 Parquet file of made-up variants of the bundled sentences, all different and the same for the same number. A Ray cluster
 of two nodes with a CPU each runs on this machine; the command is the one that a user types. The output is checked:
 every row once, in order, with a label and probabilities that sum to 1, and the first rows with the labels that one
