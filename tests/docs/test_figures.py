@@ -214,6 +214,18 @@ def test_the_tables_of_reliability_are_those_recorded() -> None:
     assert [row for row in rows if row not in text] == []
 
 
+def test_the_table_of_predictions_on_ray_is_the_one_recorded() -> None:
+    text, rows = page("ray.md"), []
+    for name, of in record("ray_predict.json").items():
+        found, words = of["measured"], {"thin": "two thin layers", "bundled": "bundled, NF4"}[name]
+        assert found["same_labels"] == found["local_rows"]
+        rows.append(
+            f"| {words} | {found['rows']:,} | {found['seconds']} | {found['rows_per_second']:,} |"
+            f" {found['local_rows_per_second']:,} | {max(found['workers_mib'])} | {found['driver_mib']} |"
+        )
+    assert [row for row in rows if row not in text] == []
+
+
 STUDIES: dict[str, tuple[str, str]] = {  # record: page and words of its block
     "vsfc-fewshot.json": ("README.md", "$ loraft fewshot --run vsfc-r16"),
     "vsfc-ranks.json": ("README.md", "$ loraft sweep --config benchmarks/vsfc.yaml"),
@@ -244,8 +256,8 @@ def test_a_record_of_a_study_has_scores_and_no_paths() -> None:
 
 
 RECORDED = {
-    "README.md", "calibration.md", "labelling.md", "memory.md", "performance.md", "reliability.md", "scaling.md",
-    "serving.md", "smollm2.md",
+    "README.md", "calibration.md", "labelling.md", "memory.md", "performance.md", "ray.md", "reliability.md",
+    "scaling.md", "serving.md", "smollm2.md",
 }  # fmt: skip
 
 
