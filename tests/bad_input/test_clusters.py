@@ -11,7 +11,7 @@ FLAGS = {
     "--engine spark": r"sweep\.engine: not allowed \(got 'spark', from --engine\); should be 'local' or 'ray'",
     "--engine ray --address=": r"sweep\.address: not allowed \(got '', from --address\)",
     "--address 127.0.0.1:6379": r"--address: is of a Ray cluster \(got --engine local\); add --engine ray",
-    "--engine ray --set sweep.cpus=0": r"sweep\.cpus: not allowed \(got 0.*greater than 0",
+    "--engine ray --set sweep.cpus=0": r"sweep\.cpus: not allowed \(got 0.*greater than or equal to 0.01",
     "--engine ray --set sweep.cpus=.inf": r"sweep\.cpus: not allowed \(got \.inf",
     "--engine ray --set sweep.gpus=-0.5": r"sweep\.gpus: not allowed \(got -0\.5",
     "--engine ray --set sweep.gpus=2": r"sweep\.gpus: not allowed \(got 2.*less than or equal to 1",

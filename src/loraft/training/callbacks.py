@@ -184,6 +184,7 @@ class SaveOnInterrupt(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ends the training; not before the checkpoint is written, or it would read as that of a finished training."""
+        self.agreed = distributed.largest(self.agreed or self.asked or 0)  # asked: during the evaluation before it
         if self.agreed:
             control.should_training_stop = True
 
