@@ -231,9 +231,9 @@ def test_a_killed_driver_goes_on_with_the_same_command_and_trains_nothing_twice(
     assert [trial["status"] for trial in result["trials"]] == ["finished"] * 4
     assert "INFO" not in again.stderr
     assert "Traceback" not in again.stderr
-    # The lock of a run that was finished just before the kill is that of a dead process, and nothing asks for it.
-    later = [trial["run"] for trial in result["trials"] if Path(trial["run"]) / "metrics.json" not in first]
-    assert not any((Path(run) / ".lock").exists() for run in later)
+    # The lock of a run that was finished at the kill is that of a dead process, and nothing asks for it.
+    left = [path.read_text(encoding="utf-8") for path in (place / "lại").glob("**/.lock")]
+    assert [text for text in left if str(driver.pid) not in text] == []
 
 
 def test_an_interrupted_driver_ends_its_workers_and_says_how_to_go_on(cluster: str, place: Path) -> None:
