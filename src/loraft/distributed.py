@@ -45,13 +45,12 @@ _group: _Group | None = None  # while processes work together
 
 def is_distributed() -> bool:
     """Whether a launcher started more than one process."""
-    return _number("WORLD_SIZE", 1) > 1
+    return processes() > 1
 
 
 def is_main_process() -> bool:
     """Whether this process writes files and prints results; always true without a launcher."""
-    # RANK without WORLD_SIZE is another program's variable.
-    return not is_distributed() or _number("RANK", 0) == 0
+    return rank() == 0
 
 
 def processes() -> int:
@@ -61,12 +60,21 @@ def processes() -> int:
 
 def rank() -> int:
     """The index of this process among all; 0 without a launcher."""
+    # RANK without WORLD_SIZE is another program's variable.
     return _number("RANK", 0) if is_distributed() else 0
 
 
 def local_rank() -> int:
     """The index of this process on its machine, which is also the index of its GPU."""
     return _number("LOCAL_RANK", 0)
+
+
+def is_sharded() -> bool:
+    """Whether the processes share the weights of one backbone (FSDP), as `accelerate launch` says.
+
+    Each of them must then call the model as often as the others: a layer's weights come from all processes.
+    """
+    return is_distributed() and os.environ.get(FSDP, "false").lower() == "true"
 
 
 def wrong_variable() -> str | None:
@@ -224,11 +232,3 @@ def _is_whole(name: str) -> bool:
 def _number(name: str, default: int) -> int:
     value = os.environ.get(name)
     return int(value) if value and _is_whole(name) else default
-
-
-def is_sharded() -> bool:
-    """Whether the processes share the weights of one backbone (FSDP), as `accelerate launch` says.
-
-    Each of them must then call the model as often as the others: a layer's weights come from all processes.
-    """
-    return is_distributed() and os.environ.get(FSDP, "false").lower() == "true"

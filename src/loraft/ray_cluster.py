@@ -5,12 +5,14 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from loraft.errors import LoraftError, first_line
 
 SECONDS = 20.0  # until an address counts as dead
+POLL = 0.2  # seconds between two looks at the cluster
+PATIENCE = 30.0  # seconds without any worker until the user is told that the cluster is busy
 
 
 @contextmanager
@@ -106,3 +108,37 @@ def _in_time(address: str) -> None:
         raise TimeoutError(f"no answer within {SECONDS:.0f} s")
     if raised:
         raise raised[0]
+
+
+def machines() -> list[dict[str, float]]:
+    """The resources of each machine of the connected cluster that is there."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def workers_of(nodes: Sequence[Mapping[str, float]], needed: Mapping[str, float]) -> int:
+    """How many workers of these needs fit into the machines of a cluster at the same time; 0 where none does.
+
+    Args:
+        nodes: the resources of each machine, such as CPU and GPU.
+        needed: of each worker. Parts of a GPU are of one: they are never put together from several.
+    """
+    fitting = 0
+    for node in nodes:
+        each = [node.get("CPU", 0.0) / needed["CPU"]]
+        if part := needed.get("GPU", 0.0):
+            gpus = node.get("GPU", 0.0)
+            each.append(gpus // 1 * int(1 / part + 1e-9) if part <= 1 else gpus // part)
+        fitting += int(round(min(each), 6))
+    return fitting
+
+
+def in_words(needed: Mapping[str, float]) -> str:
+    """What a worker needs, as `1 CPU and 0.5 GPU`."""
+    return " and ".join(f"{count:g} {kind}" for kind, count in needed.items() if count)
+
+
+def busy(needed: Mapping[str, float]) -> str:
+    """The line for a user who has waited for `PATIENCE` seconds: Ray waits without a word."""
+    return f"waiting for a worker: nothing in the cluster has {in_words(needed)} to spare"

@@ -3,7 +3,7 @@
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
@@ -111,7 +111,13 @@ def predict(
     """
     from loraft.config.diagnostics import checked
     from loraft.evaluation import priors
-    from loraft.evaluation.output_file import check_output, without_text, write_predictions
+    from loraft.evaluation.output_file import (
+        check_output,
+        header_without_text,
+        without_column,
+        without_text,
+        write_predictions,
+    )
     from loraft.evaluation.partial_file import PartialFile, origin_of, partial_path
     from loraft.runs.atomic_files import to_json
     from loraft.runs.lock import locked_file
@@ -191,7 +197,7 @@ def predict(
             row = unlabelled(item, text_column)
             if partial is not None and not again:
                 kept = item.columns if isinstance(item, Row) and row != BadRow(item.row, TOO_LONG) else {}
-                waiting.append(kept if resolved.output.texts else _without(kept, text_column))
+                waiting.append(kept if resolved.output.texts else without_column(kept, text_column))
             yield row
 
     def once_more() -> Iterator[Example | BadRow]:
@@ -241,17 +247,12 @@ def predict(
 
             write_predictions(
                 output_file, written, file,
-                header=header if resolved.output.texts else ["row", *_without(dict.fromkeys(header), text_column)],
+                header=header if resolved.output.texts else header_without_text(header, text_column),
                 labels=resolved.prompt.labels or [], several=resolved.prompt.kind == "multilabel",
                 sets=coverage is not None,
             )  # fmt: skip
             say(f"{partial.rows} {'row' if partial.rows == 1 else 'rows'} in {output_file}")
     say_counts(count, bad, labelled, max_error)
-
-
-def _without(columns: Mapping[str, Any], text_column: str) -> dict[str, Any]:
-    """The columns but the sentence, for `output.texts=false`."""
-    return {key: value for key, value in columns.items() if key != text_column}
 
 
 def _print_line(text: str) -> None:

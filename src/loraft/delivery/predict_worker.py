@@ -134,7 +134,7 @@ class Worker:
         path.unlink(missing_ok=True)
 
     def _predict(self, shard: Shard) -> dict[str, Any]:
-        from loraft.evaluation.output_file import PredictedInput, without_text, write_predictions
+        from loraft.evaluation.output_file import PredictedInput, header_without_text, without_text, write_predictions
         from loraft.evaluation.predict import continued
         from loraft.evaluation.shift import Progress
 
@@ -151,7 +151,7 @@ class Worker:
         written = [PredictedInput(given, one) for given, one in zip(columns, found, strict=True)]
         if not task.config.output.texts:
             written = [without_text(one, task.text_column) for one in written]
-            header = ["row", *(name for name in header if name != task.text_column)]
+            header = header_without_text(header, task.text_column)
         write_predictions(
             task.folder / shard.name, lambda: written, Path(shard.part.path), header=header,
             labels=loaded.encoder.task.labels, several=loaded.several, sets=task.sets is not None,

@@ -25,10 +25,8 @@ from loraft.delivery.shards import Finished, Shard, ShardFolder
 from loraft.errors import ConfigError, DataError, LoraftError, Note, first_line, listed
 from loraft.evaluation.output_file import FORMATS
 from loraft.progress import ROWS, Stage, each
+from loraft.ray_cluster import PATIENCE, POLL, busy, machines, workers_of
 from loraft.runs.run import Run
-
-POLL = 0.2  # seconds between two looks at what is free
-PATIENCE = 30.0  # seconds of waiting until the user is told that the cluster is busy
 
 
 @dataclass(frozen=True)
@@ -147,9 +145,7 @@ def room(workers: Workers, device: str) -> tuple[int, float]:
     gpus = workers.gpus
     if gpus is None:
         gpus = 1.0 if has.get("GPU") and device != "cpu" else 0.0
-    # Several workers share a GPU, but none has parts of two.
-    by_gpu = (int(1 / gpus + 1e-9) if gpus <= 1 else 1 / gpus) * has.get("GPU", 0) if gpus else float("inf")
-    most = int(min(has.get("CPU", 0), by_gpu))
+    most = workers_of(machines(), {"CPU": 1.0, "GPU": gpus})
     if most < (workers.count or 1):
         each_one = f"1 CPU and {gpus:g} GPUs" if gpus else "1 CPU"
         raise ConfigError(
@@ -160,15 +156,14 @@ def room(workers: Workers, device: str) -> tuple[int, float]:
 
 
 def _wait_for(needed: Mapping[str, float], say: Callable[[str], None]) -> None:
-    """Waits until the cluster has that much to spare: others may use it, and Ray waits without a word."""
+    """Waits until the cluster has that much to spare: others may use it."""
     import ray
 
     begun, told = time.monotonic(), False
     while any(ray.available_resources().get(key, 0) < n for key, n in needed.items()):
         if not told and time.monotonic() - begun >= PATIENCE:
             told = True
-            what = " and ".join(f"{n:g} {key}" for key, n in needed.items() if n)
-            say(f"waiting for a worker: nothing in the cluster has {what} to spare")
+            say(busy(needed))
         time.sleep(POLL)
 
 

@@ -36,8 +36,17 @@ class PredictedInput:
 
 def without_text(row: PredictedInput, text_column: str) -> PredictedInput:
     """A row with its number in place of the sentence, for `output.texts=false`."""
-    rest = {key: value for key, value in row.columns.items() if key != text_column}
-    return replace(row, columns={"row": row.prediction.row, **rest})
+    return replace(row, columns={"row": row.prediction.row, **without_column(row.columns, text_column)})
+
+
+def header_without_text(header: Sequence[str], text_column: str) -> list[str]:
+    """The names of the columns of these rows."""
+    return ["row", *without_column(dict.fromkeys(header), text_column)]
+
+
+def without_column(columns: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The columns of a row without the one of that name."""
+    return {key: value for key, value in columns.items() if key != name}
 
 
 def check_output(

@@ -1,6 +1,5 @@
 """Units of work: every trial is in one of them, a joint group is dealt out, and a begun pass stays together."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from loraft.config.resolve import resolve
 from loraft.studies.sweep.grid import expand
 from loraft.studies.sweep.trials import Trial
-from loraft.studies.sweep.units import Unit, units, workers_of
+from loraft.studies.sweep.units import Unit, units
 
 
 def trials(**flags: Any) -> list[Trial]:
@@ -50,23 +49,3 @@ def test_the_trials_of_a_begun_pass_stay_a_unit_and_the_others_are_dealt_out_wit
     begun = [[RANKS[0], RANKS[3]]]
     assert names(units(RANKS, "auto", workers=2, begun=begun)) == [["r1", "r8"], ["r2", "r4", "r16"]]
     assert names(units(RANKS, "off", workers=2, begun=begun)) == [["r1"], ["r2"], ["r4"], ["r8"], ["r16"]]
-
-
-@pytest.mark.parametrize(
-    ("nodes", "needed", "workers"),
-    [
-        ([{"CPU": 4.0}, {"CPU": 3.0}], {"CPU": 2.0, "GPU": 0.0}, 3),
-        ([{"CPU": 4.0}], {"CPU": 0.5, "GPU": 0.0}, 8),
-        ([{"CPU": 64.0, "GPU": 2.0}], {"CPU": 1.0, "GPU": 1.0}, 2),
-        ([{"CPU": 64.0, "GPU": 2.0}], {"CPU": 1.0, "GPU": 0.25}, 8),
-        ([{"CPU": 64.0, "GPU": 2.0}], {"CPU": 1.0, "GPU": 0.1}, 20),
-        ([{"CPU": 64.0, "GPU": 2.0}], {"CPU": 1.0, "GPU": 0.6}, 2),  # not 3: what is left of two cards is no card
-        ([{"CPU": 3.0, "GPU": 8.0}, {"CPU": 16.0}], {"CPU": 1.0, "GPU": 1.0}, 3),
-        ([{"CPU": 8.0}], {"CPU": 1.0, "GPU": 1.0}, 0),
-        ([{"CPU": 1.0}, {"CPU": 1.0}], {"CPU": 2.0, "GPU": 0.0}, 0),
-    ],
-)
-def test_workers_fit_into_machines_and_not_between_them(
-    nodes: list[Mapping[str, float]], needed: Mapping[str, float], workers: int
-) -> None:
-    assert workers_of(nodes, needed) == workers

@@ -6,13 +6,14 @@ from dataclasses import replace
 from loraft.config.schema import Config
 from loraft.errors import LoraftError, RunError
 from loraft.evaluation.choosing import Metric
+from loraft.evaluation.classification_report import EvaluationReport
 from loraft.runs.predictions import RunPredictions, read_predictions
 from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep.ranking import rank_settings
 from loraft.studies.sweep.records import SweepResult, TrialRecord, TrialScores
 from loraft.studies.sweep.trials import Trial, run_of
-from loraft.training.results import RunResult
+from loraft.training.results import RunResult, TrainReport
 
 
 def conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], errors: Mapping[str, str]) -> SweepResult:
@@ -22,14 +23,14 @@ def conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], error
     results: dict[str, RunResult] = {}
     for trial in trials:
         run = run_of(trial)
-        failure, measured = errors.get(trial.name), None
+        failure, scores = errors.get(trial.name), None
         if failure is None:
             try:
                 found = RunResult.of(run)
-                measured = measured_on_test(found)
+                scores = measured_on_test(found)
                 answers[trial.name] = read_predictions(run)
             except Exception as error:  # any file of the run may be damaged
-                failure, measured = damaged(run, error), None
+                failure, scores = damaged(run, error), None
         records.append(
             TrialRecord(
                 name=trial.name,
@@ -37,7 +38,7 @@ def conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], error
                 settings=trial.settings,
                 alpha_policy=trial.config.lora.alpha_policy,
                 status="finished" if failure is None else "failed",
-                measured=measured,
+                measured=scores,
                 error=failure,
             )
         )
@@ -88,18 +89,26 @@ def with_best(compared: SweepResult, best: RunResult) -> SweepResult:
 
 
 def measured_on_test(result: RunResult) -> TrialScores:
-    """The part of a run's results that the sweep reports.
+    """The part of a run's results that the sweep reports; errors as in `measured`."""
+    return measured(result.after, result.train)
+
+
+def measured(report: EvaluationReport, train: TrainReport) -> TrialScores:
+    """What the sweep reports of a trial.
+
+    Args:
+        report: of the rows that its scores are of.
+        train: how it was trained.
 
     Raises:
-        RunError: they lack the score on the validation split.
+        RunError: the report of the training lacks the score on the validation split.
     """
-    after, train = result.after, result.train
     if train.validation_macro_f1 is None:
         raise RunError("train.validation_macro_f1 is not known")
     return TrialScores(
-        scores=after.scores,
-        intervals=after.intervals,
-        n=after.n,
+        scores=report.scores,
+        intervals=report.intervals,
+        n=report.n,
         trainable_parameters=train.parameters.trainable,
         validation_macro_f1=train.validation_macro_f1,
         validation_score=train.validation_score,

@@ -16,7 +16,7 @@ from typing import Any
 from loraft.config.study_sections import SweepConfig
 from loraft.errors import LoraftError, RunError, listed
 from loraft.progress import Stage
-from loraft.ray_cluster import connected
+from loraft.ray_cluster import PATIENCE, POLL, busy, connected, in_words, machines, workers_of
 from loraft.runs.environment import package_versions
 from loraft.runs.lock import LOCK_FILE, locked
 from loraft.runs.study_folders import SweepFolder
@@ -24,12 +24,10 @@ from loraft.studies.sweep.joint_pass import begun_passes
 from loraft.studies.sweep.ray_worker import Job, Worker, fingerprints, unpack
 from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell
 from loraft.studies.sweep.trials import Trial, run_of
-from loraft.studies.sweep.units import Unit, units, workers_of
+from loraft.studies.sweep.units import Unit, units
 
 WHAT = "loraft sweep --engine ray"
 RETRIES = 2  # of a unit whose worker was killed, and of a worker that does not start
-POLL = 0.2  # seconds between two looks at the workers
-PATIENCE = 30.0  # seconds without any worker until the user is told that the cluster is busy
 NAMED = 4  # trials that a line names at most
 
 
@@ -93,7 +91,7 @@ def run_on_ray(
         lock=(folder.path / LOCK_FILE).read_bytes(),
         joint=joint,
         force=force,
-        portion=needed["GPU"] or min(1.0, needed["CPU"] / max(1.0, *(node.get("CPU", 0.0) for node in _machines()))),
+        portion=needed["GPU"] or min(1.0, needed["CPU"] / max(1.0, *(node.get("CPU", 0.0) for node in machines()))),
         version=package_versions(["loraft"])["loraft"],
         command=tuple(sys.argv),
     )
@@ -101,15 +99,8 @@ def run_on_ray(
     begun = [] if force else begun_passes(folder, waiting)
     dealt = units(waiting, joint, workers=places, begun=begun)
     count = min(places, len(dealt))
-    shared.tell(f"{count} {'worker' if count == 1 else 'workers'}, {_in_words(needed)} each")
+    shared.tell(f"{count} {'worker' if count == 1 else 'workers'}, {in_words(needed)} each")
     return _Pool(job, folder, shared, needed).run(dealt)
-
-
-def _machines() -> list[dict[str, float]]:
-    """The resources of each machine of the cluster that is there."""
-    import ray
-
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _places(needed: Mapping[str, float]) -> int:
@@ -118,18 +109,14 @@ def _places(needed: Mapping[str, float]) -> int:
     Raises:
         LoraftError: none.
     """
-    machines = _machines()
-    if places := workers_of(machines, needed):
+    there = machines()
+    if places := workers_of(there, needed):
         return places
-    most = " and ".join(f"{max((one.get(kind, 0) for one in machines), default=0):g} {kind}" for kind in needed)
+    most = " and ".join(f"{max((one.get(kind, 0) for one in there), default=0):g} {kind}" for kind in needed)
     raise LoraftError(
-        f"{WHAT}: no machine of the cluster can hold a worker of {_in_words(needed)} (got at most {most}); set"
+        f"{WHAT}: no machine of the cluster can hold a worker of {in_words(needed)} (got at most {most}); set"
         " sweep.cpus or sweep.gpus lower, or add a machine"
     )
-
-
-def _in_words(needed: Mapping[str, float]) -> str:
-    return " and ".join(f"{count:g} {kind}" for kind, count in needed.items() if count)
 
 
 class _Pool:
@@ -175,7 +162,7 @@ class _Pool:
                     alone = time.monotonic() if self.working else alone
                     if not told and time.monotonic() - alone > PATIENCE:
                         told = True
-                        self.tell(f"waiting for a worker: nothing in the cluster has {_in_words(self.needed)} to spare")
+                        self.tell(busy(self.needed))
         finally:
             for worker in [*self.starting.values(), *(worker for worker, _ in self.working.values())]:
                 _kill(worker)

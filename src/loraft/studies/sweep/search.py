@@ -34,7 +34,7 @@ from loraft.runs.resume import OUTPUT_KEYS, check_same_config, check_same_rows, 
 from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep import optuna_study
-from loraft.studies.sweep.conclusion import compare, damaged, measured_on_test, with_best
+from loraft.studies.sweep.conclusion import compare, damaged, measured, measured_on_test, with_best
 from loraft.studies.sweep.grid import sweep_name, trial_with
 from loraft.studies.sweep.local_engine import Failure, attempt
 from loraft.studies.sweep.records import SearchOutcome, SweepResult, TrialRecord, TrialScores
@@ -47,6 +47,7 @@ from loraft.training.results import RunResult
 from loraft.training.starting_point import refuse_start
 
 NAME, ERROR, PRUNED_AT = "name", "error", "pruned at step"  # what the journal holds of a trial beside its values
+ANEW = "--force begins again, --set name=NAME makes another search"
 # More trials may be added; other keys would make the scores before another question.
 FREE = (*OUTPUT_KEYS, "fewshot.", "sweep.trials", "sweep.joint")
 
@@ -93,8 +94,7 @@ class _Search:
         """As `search`."""
         config, output, name = self.config, Path(self.config.output.folder), sweep_name(self.config)
         if (there := SweepFolder(output / name)).begun and not force:
-            hint = "--force begins again, --set name=NAME makes another search"
-            check_same_config(there.config_path, config, free=FREE, hint=hint)
+            check_same_config(there.config_path, config, free=FREE, hint=ANEW)
         self.shared = SharedBackbone(self.tell)
         splits = self.shared.splits(config)
         warn_of_notes(splits.values())
@@ -108,8 +108,7 @@ class _Search:
             self.study = optuna_study.opened(self.folder, config)
             if not self.study.trials and any(self.folder.path.glob("*/config.yaml")):
                 what = "is missing or empty, without which the trials beside it cannot be used"
-                hint = "--force begins again, --set name=NAME makes another search"
-                raise RunError(f"{self.folder.journal_path}: {what}; {hint}")
+                raise RunError(f"{self.folder.journal_path}: {what}; {ANEW}")
             begun = [one.number for one in self.study.trials if not one.state.is_finished()]
             numbers = [*begun, *range(len(self.study.trials), config.sweep.trials)]
             waiting = [*self._gone(), *(number for number in numbers if number < config.sweep.trials)]
@@ -216,7 +215,7 @@ class _Search:
             if name in records:
                 continue
             kept = one.state in (states.COMPLETE, states.PRUNED)  # perhaps after it had failed before
-            error, measured = None if kept else one.user_attrs.get(ERROR), None
+            error, scores = None if kept else one.user_attrs.get(ERROR), None
             policy = self.config.lora.alpha_policy
             path = self.folder.path / name
             if NAME in one.user_attrs:
@@ -224,7 +223,7 @@ class _Search:
                 values, policy, path = trial.settings, trial.config.lora.alpha_policy, run_of(trial).path
                 if one.state == states.COMPLETE:
                     try:
-                        measured, answers[name] = _on_validation(trial)
+                        scores, answers[name] = _on_validation(trial)
                     except Exception as wrong:  # any file of the run may be damaged
                         error = self.errors.get(name) or damaged(run_of(trial), wrong)
             pruned = one.state == states.PRUNED
@@ -233,8 +232,8 @@ class _Search:
                 run=str(path),
                 settings=values,
                 alpha_policy=policy,
-                status="finished" if measured is not None else "pruned" if pruned else "failed",
-                measured=measured,
+                status="finished" if scores is not None else "pruned" if pruned else "failed",
+                measured=scores,
                 error=error,
                 pruned_at=one.user_attrs[PRUNED_AT] if pruned else None,
             )
@@ -294,16 +293,5 @@ def _on_validation(trial: Trial) -> tuple[TrialScores, RunPredictions]:
     predictions_N = log_probs_NK.argmax(axis=1)  # as the evaluations of the training count them
     report = report_for(trial.config, references_N, to_probs(log_probs_NK), predictions_N, scores.labels)
     rows = tuple(row for row, aside in zip(scores.rows, scores.set_aside, strict=True) if not aside)
-    measured = TrialScores(
-        scores=report.scores,
-        intervals=report.intervals,
-        n=report.n,
-        trainable_parameters=train.parameters.trainable,
-        validation_macro_f1=found.train.validation_macro_f1,
-        validation_score=train.validation_score,
-        seconds=train.seconds,
-        resumed_from_step=train.resumed_from_step,
-        steps=train.steps,
-        peak_memory_mib=train.peak_memory_mib,
-    )
-    return measured, RunPredictions(run.path, scores.labels, rows, ("",) * len(rows), references_N, predictions_N)
+    answers = RunPredictions(run.path, scores.labels, rows, ("",) * len(rows), references_N, predictions_N)
+    return measured(report, train), answers

@@ -3,7 +3,7 @@
 A unit is trained by one worker, with `local_engine.run_trials`: one trial, or several that share a joint pass.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from loraft.studies.sweep.joint_groups import joint_groups
 from loraft.studies.sweep.trials import Trial
@@ -28,19 +28,3 @@ def units(trials: Sequence[Trial], joint: str, *, workers: int, begun: Sequence[
         together += [tuple(group[hand::hands]) for hand in range(hands)]
     grouped = {trial.name for unit in together for trial in unit}
     return [*together, *((trial,) for trial in trials if trial.name not in grouped)]
-
-
-def workers_of(nodes: Sequence[Mapping[str, float]], needed: Mapping[str, float]) -> int:
-    """How many workers of these needs fit into the machines of a cluster at the same time; 0 where none does.
-
-    Args:
-        nodes: the resources of each machine, such as CPU and GPU.
-        needed: of each worker. Of a GPU it takes a part of one: parts are never put together from several.
-    """
-    fitting = 0
-    for node in nodes:
-        each = [node.get("CPU", 0.0) / needed["CPU"]]
-        if part := needed.get("GPU", 0.0):
-            each.append(node.get("GPU", 0.0) // 1 * int(1 / part))
-        fitting += int(round(min(each), 6))
-    return fitting
