@@ -99,7 +99,8 @@ def sweep(
         script={"--slurm": slurm_options, "--array-size": array_size},
         others={"--dry-run": dry_run, "--from": source, "--force": force},
         fixed=[flag for flag, value in (("--ranks", ranks), ("--grid", grid), ("--seeds", seeds), ("--joint", joint),
-                                        ("--set", given.sets)) if value]
+                                        ("--search", search), ("--trials", trials), ("--engine", engine),
+                                        ("--address", address), ("--set", given.sets)) if value]
         + given.given("preset", "model", "data", "task", "quant", "output", "seed"),
     )  # fmt: skip
     if source is not None:
