@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +22,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # each worker has a core; read when torch is imported
 for variable in ("LORAFT_PRESET", "LORAFT_DEBUG", "RANK", "LOCAL_RANK", "WORLD_SIZE", "FORCE_COLOR"):
     os.environ.pop(variable, None)
+
+SIGTERM_HANDLER = signal.getsignal(signal.SIGTERM)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,6 +66,15 @@ def _a_cpu_computes_in_fp32() -> Iterator[None]:
 def _level_of_a_librarys_logger() -> None:
     """A command sets it for its whole process, whatever test or fixture of a module called it before."""
     logging.getLogger("bitsandbytes").setLevel(logging.NOTSET)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """Fails the test that leaves another handler of SIGTERM behind, in place of a later one that gets the signal."""
+    yield
+    if (left := signal.getsignal(signal.SIGTERM)) != SIGTERM_HANDLER:
+        signal.signal(signal.SIGTERM, SIGTERM_HANDLER)
+        pytest.fail(f"leaves {left} behind as the handler of SIGTERM")
 
 
 def pytest_collection_finish() -> None:

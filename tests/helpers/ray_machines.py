@@ -1,5 +1,6 @@
 """A Ray cluster of two machines with a CPU each, both of them processes here."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ def two_machines() -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     one: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 10**8}
+    handler = signal.getsignal(signal.SIGTERM)  # ray's own, set for each machine, would stay for all later tests
     for left in reversed(range(TRIES)):
         cluster = Cluster()
         try:
@@ -24,6 +26,8 @@ def two_machines() -> Iterator[str]:
                 raise
         else:
             break
+        finally:
+            signal.signal(signal.SIGTERM, handler)
     try:
         yield str(cluster.address)
     finally:
