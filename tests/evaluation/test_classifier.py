@@ -96,7 +96,7 @@ def test_threads_share_it(loaded: Classifier) -> None:
     ask(loaded, 10)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_thousand_calls_from_each_of_eight_threads_get_the_right_answers(loaded: Classifier) -> None:
     ask(loaded, CALLS)
 

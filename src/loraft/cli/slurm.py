@@ -117,4 +117,5 @@ def run_task(config: "Config", number: int, json: bool) -> None:
     if failed:
         say(f"array task {number}: {len(failed)} of {len(errors)} trials failed: {listed(failed)}")
         raise typer.Exit(1)
-    say(f"array task {number}: its {len(errors)} trials are finished")
+    finished = "trial is finished" if len(errors) == 1 else f"{len(errors)} trials are finished"
+    say(f"array task {number}: its {finished}")

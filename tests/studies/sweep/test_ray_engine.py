@@ -179,7 +179,7 @@ def test_a_killed_worker_is_replaced_and_the_trial_goes_on_from_its_checkpoint(
 
     monkeypatch.setattr(ray_engine._Pool, "_tell_lines", kill_one)
     told: list[str] = []
-    result = runner.sweep(on_ray(cluster, "giết", steps=400, ranks=[4]), quiet=True, tell=told.append)
+    result = runner.sweep(on_ray(cluster, "giết", steps=150, ranks=[4]), quiet=True, tell=told.append)
     assert len(killed) == 1
     assert "r4: the worker was killed; try 2 of 3" in told
     assert [trial.status for trial in result.trials] == ["finished"], told
@@ -200,18 +200,16 @@ def test_a_trial_whose_workers_are_always_killed_fails_and_the_others_go_on(
                 ray.kill(worker)
 
     monkeypatch.setattr(ray_engine._Pool, "_tell_lines", kill_r4)
+    monkeypatch.setattr(ray_engine, "RETRIES", 1)
     result = runner.sweep(on_ray(cluster, "luôn", ranks=[4, 1]), quiet=True)
     failed, other = result.trials
     assert (failed.name, failed.status, other.status) == ("r4", "failed", "finished")
     assert failed.error is not None
-    assert "its worker was killed 3 times" in failed.error
+    assert "its worker was killed 2 times" in failed.error
 
 
-def test_a_killed_driver_goes_on_with_the_same_command_and_trains_nothing_twice(
-    cluster: str, place: Path, local: Callable[[str], SweepResult]
-) -> None:
-    local("off")
-    command = [sys.executable, "-m", "loraft", "sweep", "--engine", "ray", "--address", cluster, "--ranks", "4,1,2,8",
+def test_a_killed_driver_goes_on_with_the_same_command_and_trains_nothing_twice(cluster: str, place: Path) -> None:
+    command = [sys.executable, "-m", "loraft", "sweep", "--engine", "ray", "--address", cluster, "--ranks", "4,1,2",
                "--joint", "off", "--model", "./nhỏ", "--data", "câu", "--task", "việc.yaml", "--output", "lại",
                "--json"]  # fmt: skip
     command += [word for pair in [*SMALL, "train.max_steps=4"] for word in ("--set", pair)]
@@ -226,9 +224,9 @@ def test_a_killed_driver_goes_on_with_the_same_command_and_trains_nothing_twice(
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in first} == first
-    assert "trials are finished already" in again.stderr or "1 of 4" in again.stderr
+    assert "trials are finished already" in again.stderr or "1 of 3" in again.stderr
     result = json.loads(again.stdout)
-    assert [trial["status"] for trial in result["trials"]] == ["finished"] * 4
+    assert [trial["status"] for trial in result["trials"]] == ["finished"] * 3
     assert "INFO" not in again.stderr
     assert "Traceback" not in again.stderr
     # The lock of a run that was finished at the kill is that of a dead process, and nothing asks for it.

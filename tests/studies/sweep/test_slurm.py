@@ -371,7 +371,7 @@ def sbatch(script: Path, environment: dict[str, str]) -> dict[int, subprocess.Po
 def same(one: Path, other: Path) -> None:
     """Both sweeps have the same scores and the same adapters, bit for bit."""
     first, second = (json.loads((folder / "sweep.json").read_text("utf-8")) for folder in (one, other))
-    assert [trial["status"] for trial in first["trials"]] == ["finished"] * 4
+    assert [trial["status"] for trial in first["trials"]] == ["finished"] * len(second["trials"])
     measured = ("name", "accuracy", "macro_f1", "intervals", "validation_macro_f1", "joint")
     assert [[trial[key] for key in measured] for trial in first["trials"]] == [
         [trial[key] for key in measured] for trial in second["trials"]
@@ -394,14 +394,16 @@ def test_a_job_array_gives_what_the_sweep_gives_in_one_process(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.chdir(tmp_path)
-    flags = ["sweep", "--ranks", "1,2", "--seeds", "1,2", "--joint", joint, "--output", "trong một"]
+    seeds = [1, 2] if joint == "on" else [1]  # two trials a task can share a pass
+    flags = ["sweep", "--ranks", "1,2", "--seeds", ",".join(map(str, seeds)), "--joint", joint, "--output", "trong một"]
     command = [sys.executable, "-m", "loraft", *flags, *(word for limit in SMALL for word in ("--set", limit))]
     subprocess.run(command, check=True, capture_output=True)
-    section, folder = config(Path("runs"), joint), folder_of(Path("runs"))
+    section, folder = config(Path("runs"), joint, seeds=seeds), folder_of(Path("runs"))
     emit(section, size=2, quiet=True)
     tasks = sbatch(folder.slurm_script, {})  # both work at the same time
     assert [task.wait() for task in tasks.values()] == [0, 0], (folder.slurm_logs / "0.log").read_text("utf-8")
-    assert "its 2 trials are finished" in (folder.slurm_logs / "1.log").read_text("utf-8")
+    finished = "its 2 trials are finished" if joint == "on" else "its trial is finished"
+    assert finished in (folder.slurm_logs / "1.log").read_text("utf-8")
     assert not runner.sweep(load_config(folder.config_path), quiet=True).failed
     same(folder.path, Path("trong một") / folder.name)
     assert not list(folder.path.glob("joint-*"))
