@@ -34,7 +34,7 @@ from loraft.runs.resume import OUTPUT_KEYS, check_same_config, check_same_rows, 
 from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep import optuna_study
-from loraft.studies.sweep.conclusion import compare, damaged, measured, measured_on_test, with_best
+from loraft.studies.sweep.conclusion import compare, damaged, measured, with_best
 from loraft.studies.sweep.grid import sweep_name, trial_with
 from loraft.studies.sweep.local_engine import Failure, attempt
 from loraft.studies.sweep.records import SearchOutcome, SweepResult, TrialRecord, TrialScores
@@ -241,7 +241,7 @@ class _Search:
         test = None
         if result.best is not None:
             best = self._judged_on_test(trials[result.best.name])
-            result, test = with_best(result, best), measured_on_test(best)
+            result, test = with_best(result, best), measured(best.after, best.train)
         looks = len(list(self.folder.path.glob(f"*/{Run.results_file}")))
         outcome = SearchOutcome(proposed=len(over), repeated=len(over) - len(records), test=test, looks=looks)
         result = replace(result, search=outcome)
