@@ -139,8 +139,8 @@ def check_rows(trials: Sequence[Trial], waiting: Sequence[Trial], shared: Shared
     for trial in trials if waiting else ():
         rows = run_of(trial).rows_path
         if trial not in waiting and rows.exists():
-            now = {name: split.fingerprint for name, split in shared.splits(trial.config).items()}
-            check_same_rows(rows, now, hint="put its data back as they were, or --force trains all trials again")
+            hint = "put its data back as they were, or --force trains all trials again"
+            check_same_rows(rows, shared.fingerprints(trial.config), hint=hint)
 
 
 def begin(config: Config, trials: Sequence[Trial], *, force: bool = False) -> SweepFolder:

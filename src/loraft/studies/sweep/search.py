@@ -96,11 +96,10 @@ class _Search:
         if (there := SweepFolder(output / name)).begun and not force:
             check_same_config(there.config_path, config, free=FREE, hint=ANEW)
         self.shared = SharedBackbone(self.tell)
-        splits = self.shared.splits(config)
-        warn_of_notes(splits.values())
+        warn_of_notes(self.shared.splits(config).values())
         for rows in () if force else sorted(there.path.glob("*/rows.json")):
-            now = {split: found.fingerprint for split, found in splits.items()}
-            check_same_rows(rows, now, hint="put its data back as they were, or --force begins again")
+            hint = "put its data back as they were, or --force begins again"
+            check_same_rows(rows, self.shared.fingerprints(config), hint=hint)
         self.folder = SweepFolder.create(output, name, force=force)
         write_text(self.folder.config_path, dump_config(config))
         keep_environment(self.folder.environment_path, config, anew=force)
