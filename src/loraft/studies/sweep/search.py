@@ -174,7 +174,11 @@ class _Search:
 
         metric = Metric.of(trial.config)
         watched = WatchedTraining(metric.key, partial(self._falls_behind, drawn))
-        train = partial(_train, watched=watched, quiet=self.quiet)
+
+        def train(run: Run, inputs: TrainingInputs) -> Validated | None:
+            # Not again where only telling Optuna of it was interrupted.
+            return Validated.of(run) or train_on_validation(run, inputs, watched, quiet=self.quiet)
+
         found = None
         if PRUNED_AT not in drawn.user_attrs:
             found = attempt(trial, self.folder, self.shared, train, fatal=(StorageError,))
@@ -216,10 +220,9 @@ class _Search:
             kept = one.state in (states.COMPLETE, states.PRUNED)  # perhaps after it had failed before
             error, scores = None if kept else one.user_attrs.get(ERROR), None
             policy = self.config.lora.alpha_policy
-            path = self.folder.path / name
             if NAME in one.user_attrs:
                 trials[name] = trial = trial_with(self.config, values, "--search")
-                values, policy, path = trial.settings, trial.config.lora.alpha_policy, run_of(trial).path
+                values, policy = trial.settings, trial.config.lora.alpha_policy
                 if one.state == states.COMPLETE:
                     try:
                         scores, answers[name] = _on_validation(trial)
@@ -228,7 +231,7 @@ class _Search:
             pruned = one.state == states.PRUNED
             records[name] = TrialRecord(
                 name=name,
-                run=str(path),
+                run=str(self.folder.path / name),
                 settings=values,
                 alpha_policy=policy,
                 status="finished" if scores is not None else "pruned" if pruned else "failed",
@@ -270,11 +273,6 @@ class _Search:
         except Exception as error:  # the results of hours of training are written also without the figures
             self.tell(f"the figures cannot be drawn ({type(error).__name__}: {error})")
         return result
-
-
-def _train(run: Run, inputs: TrainingInputs, watched: WatchedTraining, *, quiet: bool) -> Validated | None:
-    """The training of a trial; not again where only telling Optuna of it was interrupted."""
-    return Validated.of(run) or train_on_validation(run, inputs, watched, quiet=quiet)
 
 
 def _on_validation(trial: Trial) -> tuple[TrialScores, RunPredictions]:
