@@ -20,13 +20,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from loraft.errors import RunError
-from loraft.models.adapter import (
-    add_adapters,
-    count_trainable,
-    parameter_counts,
-    remove_adapter,
-    weights_of,
-)
+from loraft.models.adapter import add_adapters, count_trainable, parameter_counts, remove_adapter, weights_of
 from loraft.runs.atomic_files import write_text
 from loraft.runs.folders import append_line
 from loraft.runs.records import read_object, record_from, write_record
@@ -151,10 +145,10 @@ def begun_passes(folder: SweepFolder, waiting: Sequence[Trial]) -> list[list[Tri
     left = list(waiting)
     for joint, members in _passes(folder):
         found = [trial for trial in left if members.get(trial.name) == _fingerprint(trial)]
-        if len(found) == len(members) or (joint.finished and found):
+        if found and (joint.finished or len(found) == len(members)):
             by_pass.append(found)
             left = [trial for trial in left if trial not in found]
-    return [group for group in by_pass if group]
+    return by_pass
 
 
 def clear(folder: SweepFolder, *, anew: Sequence[Trial] = ()) -> None:
