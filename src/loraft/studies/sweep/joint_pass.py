@@ -122,15 +122,7 @@ def trained_in_pass(folder: SweepFolder, trial: Trial) -> Fit | None:
 
 
 def _put_best(joint: JointPass, log: Path, report: TrainReport, run: Run, model: PeftModel) -> TrainReport:
-    """A `fit`: loads a trial's best weights into the empty adapter, and copies its log into the run.
-
-    Args:
-        joint: the finished pass.
-        log: of the trial's adapter.
-        report: of the trial's adapter; it is returned.
-        run: of the trial.
-        model: with the adapter that gets the weights.
-    """
+    """A `fit`: loads a trial's best weights into the model's empty adapter, and copies its log into the run."""
     assert report.joint is not None
     weights = str(best_weights(joint.best, report.joint.name))
     model.load_adapter(weights, model.active_adapter, is_trainable=True, low_cpu_mem_usage=True)

@@ -119,14 +119,7 @@ def _places(needed: Mapping[str, float]) -> int:
 
 
 class _Pool:
-    """The workers of a sweep with the units that they have, and the units that wait for a worker.
-
-    Args:
-        job: what every worker must know.
-        folder: of the sweep.
-        shared: the data; its `tell` gets the lines for the user.
-        needed: CPU and GPU of a worker.
-    """
+    """The workers of a sweep with the units that they have, and the units that wait for a worker."""
 
     def __init__(self, job: Job, folder: SweepFolder, shared: SharedBackbone, needed: Mapping[str, float]) -> None:
         self.job, self.folder, self.shared, self.needed = job, folder, shared, needed
