@@ -10,13 +10,16 @@ from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError, model_validator
 
 from loraft.config.names import show
 from loraft.errors import NewerFileError, RunError
 from loraft.runs.atomic_files import write_json
+
+if TYPE_CHECKING:
+    from loraft.runs.folders import RunFolder
 
 SCHEMA_VERSION = 1
 
@@ -96,6 +99,19 @@ class Flat:
     def to_json(self) -> dict[str, Any]:
         """The fields for JSON, where the contents of the named ones replace these."""
         return flattened(self, *self._inside)
+
+
+class FolderResult:
+    """Base of the records that are the results of a folder."""
+
+    @classmethod
+    def of(cls, folder: "RunFolder") -> Self:
+        """The results of the finished work in a folder.
+
+        Raises:
+            RunError: it is not finished, or its results are damaged or of a later version.
+        """
+        return record_from(folder.read_results(), cls, folder.results_path, folder.mend)
 
 
 def _gather(cls: type[Flat], content: Any) -> Any:

@@ -23,6 +23,7 @@ from loraft.errors import LoraftError
 from loraft.runs.run import Run
 from loraft.studies.sweep import ray_engine, runner
 from loraft.studies.sweep.records import SweepResult
+from loraft.studies.sweep.shared_backbone import SharedBackbone
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.integration
@@ -252,8 +253,8 @@ def test_an_interrupted_driver_ends_its_workers_and_says_how_to_go_on(cluster: s
 
 
 def test_a_machine_with_other_rows_is_refused(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    fingerprints = ray_engine.fingerprints
-    monkeypatch.setattr(ray_engine, "fingerprints", lambda *given: {**fingerprints(*given), "test": "khác"})
+    fingerprints = SharedBackbone.fingerprints
+    monkeypatch.setattr(SharedBackbone, "fingerprints", lambda *given: {**fingerprints(*given), "test": "khác"})
     result = runner.sweep(on_ray(cluster, "khác", ranks=[4]), quiet=True)
     assert result.trials[0].status == "failed"
     assert "câu holds other rows there than here (got another test split)" in str(result.trials[0].error)

@@ -255,7 +255,7 @@ def test_joint_passes_are_kept_until_all_trials_are_runs_or_force_deletes_them(
 def test_a_run_without_a_validation_score_cannot_be_ranked(swept: tuple[Config, SweepResult]) -> None:
     result = RunResult.of(Run(Path(swept[1].trials[0].run)))
     with pytest.raises(RunError, match="validation_macro_f1"):
-        conclusion.measured_on_test(replace(result, train=replace(result.train, validation_macro_f1=None)))
+        conclusion.measured(result.after, replace(result.train, validation_macro_f1=None))
 
 
 def test_another_config_under_the_same_name_is_refused_before_anything_runs(

@@ -57,11 +57,6 @@ def test_where_a_run_lies_and_its_preset_are_no_other_config(tmp_path: Path) -> 
     assert is_finished(trial)
 
 
-def test_the_run_of_a_trial_lies_in_the_folder_of_the_sweep(tmp_path: Path) -> None:
-    (trial,) = trials(tmp_path, 2)
-    assert run_of(trial).path == tmp_path / "sweep-loraft-vi-tiny-feedback-sentiment-lora" / "r2"
-
-
 def test_a_plan_says_what_each_trial_would_train(tmp_path: Path) -> None:
     # Of the bundled backbone's linear layers, a unit of rank trains 26,880 weights (docs/studies.md, rank 1).
     assert plan(trials(tmp_path, 1, 2)) == [

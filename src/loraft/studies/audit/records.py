@@ -1,10 +1,9 @@
 """Records of an audit, as in `audit.json`. Read without torch by reports."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal
 
-from loraft.runs.records import record_from
-from loraft.runs.study_folders import AuditFolder
+from loraft.runs.records import FolderResult
 
 FOLDS = 5
 
@@ -40,7 +39,7 @@ class Conflict:
 
 
 @dataclass(frozen=True)
-class AuditResult:
+class AuditResult(FolderResult):
     """The result of an audit, as in `audit.json`.
 
     Attributes:
@@ -73,12 +72,3 @@ class AuditResult:
     suspects: tuple[SuspectRow, ...]
     conflicts: tuple[Conflict, ...]
     duplicates: int
-
-    @classmethod
-    def of(cls, folder: AuditFolder) -> Self:
-        """The result of a finished audit.
-
-        Raises:
-            RunError: it is not finished, or its result is damaged or of a later version.
-        """
-        return record_from(folder.read_results(), cls, folder.results_path, folder.mend)

@@ -10,8 +10,7 @@ from pydantic import model_validator
 
 from loraft.data.checks import Conflicts, Duplicates, Leaks, RowPlace
 from loraft.display.tabled import Tabled
-from loraft.runs.records import Flat, record_from
-from loraft.runs.study_folders import DatasetFolder
+from loraft.runs.records import Flat, FolderResult
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 UP_TO = (5, 10, 15, 20, 30)  # words
@@ -121,7 +120,7 @@ class TokenLengths:
 
 
 @dataclass(frozen=True, repr=False)
-class DatasetStatistics(Tabled):
+class DatasetStatistics(Tabled, FolderResult):
     """The statistics of a data source, as in `data.json`.
 
     Attributes:
@@ -174,15 +173,6 @@ class DatasetStatistics(Tabled):
             for one in self.splits
         ]
         return f"{self.source}, task {self.task}, {self.rows:,} rows", rows
-
-    @classmethod
-    def of(cls, folder: DatasetFolder) -> Self:
-        """The statistics in a directory.
-
-        Raises:
-            RunError: there are none, or they are damaged or of a later version.
-        """
-        return record_from(folder.read_results(), cls, folder.results_path, folder.mend)
 
     @model_validator(mode="before")
     @classmethod

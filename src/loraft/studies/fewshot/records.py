@@ -1,7 +1,7 @@
 """Records of a few-shot study: a measured draw, a row of the table, a comparison of rows, and the whole study."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from loraft.data.dataset import SplitSummary
 from loraft.display.tabled import Measured, Tabled
@@ -9,8 +9,7 @@ from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.classification_report import EvaluationReport
 from loraft.evaluation.intervals import Difference, Spread
 from loraft.evaluation.metrics import ALL_SCORES
-from loraft.runs.records import Flat, record_from
-from loraft.runs.study_folders import FewshotFolder
+from loraft.runs.records import Flat, FolderResult
 
 _REPORT = (*ALL_SCORES, *(field.name for field in fields(EvaluationReport) if field.name != "scores"))
 
@@ -93,7 +92,7 @@ class ComparedRows(Flat, differences=ALL_SCORES):
 
 
 @dataclass(frozen=True, repr=False)
-class FewshotResult(Tabled):
+class FewshotResult(Tabled, FolderResult):
     """The results of a few-shot study, as in `fewshot.json`: its settings, the table, the comparisons, every draw.
 
     Attributes:
@@ -147,12 +146,3 @@ class FewshotResult(Tabled):
                 found[name] = Measured(score.mean, score.interval, score.sd)
             rows.append(found | {"shots": row.shots, "draws": row.draws, "seconds": row.seconds})
         return f"{self.path}; {self.verdict}", rows
-
-    @classmethod
-    def of(cls, folder: FewshotFolder) -> Self:
-        """The results of a finished study.
-
-        Raises:
-            RunError: the study is not finished, or its results are damaged or of a later version.
-        """
-        return record_from(folder.read_results(), cls, folder.results_path, folder.mend)

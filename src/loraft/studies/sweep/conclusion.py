@@ -27,8 +27,9 @@ def conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], error
         if failure is None:
             try:
                 found = RunResult.of(run)
-                scores = measured_on_test(found)
+                scores = measured(found.after, found.train)
                 answers[trial.name] = read_predictions(run)
+                results[trial.name] = found
             except Exception as error:  # any file of the run may be damaged
                 failure, scores = damaged(run, error), None
         records.append(
@@ -42,8 +43,6 @@ def conclude(folder: SweepFolder, config: Config, trials: Sequence[Trial], error
                 error=failure,
             )
         )
-        if failure is None:
-            results[trial.name] = found
     compared = compare(folder, config, records, answers)
     if compared.best is None:
         return compared
@@ -86,11 +85,6 @@ def with_best(compared: SweepResult, best: RunResult) -> SweepResult:
     assert compared.best is not None
     told = tuple(f"{compared.best.name}: {one}" for one in best.warnings)
     return replace(compared, baselines=best.baselines, warnings=told)
-
-
-def measured_on_test(result: RunResult) -> TrialScores:
-    """The part of a run's results that the sweep reports; errors as in `measured`."""
-    return measured(result.after, result.train)
 
 
 def measured(report: EvaluationReport, train: TrainReport) -> TrialScores:

@@ -1,14 +1,13 @@
 """Records of a rank curve, one trained adapter cut to lower ranks, as in `curve.json`. Read without torch."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal
 
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.equivalence import Equivalence
 from loraft.evaluation.metrics import ALL_SCORES
 from loraft.evaluation.shares import Interval
-from loraft.runs.records import Flat, record_from
-from loraft.runs.study_folders import RankCurveFolder
+from loraft.runs.records import Flat, FolderResult
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class CurvePoint(Flat, scores=ALL_SCORES):
 
 
 @dataclass(frozen=True)
-class RankCurve:
+class RankCurve(FolderResult):
     """The scores of an adapter over the ranks that it was cut to.
 
     Attributes:
@@ -73,12 +72,3 @@ class RankCurve:
     seconds: float
     together: bool
     metric: Metric = DEFAULT
-
-    @classmethod
-    def of(cls, folder: RankCurveFolder) -> Self:
-        """The results of a finished rank curve.
-
-        Raises:
-            RunError: it is not finished, or its results are damaged or of a later version.
-        """
-        return record_from(folder.read_results(), cls, folder.results_path, folder.mend)

@@ -1,13 +1,12 @@
 """Records of a training by folds, as in `folds.json`. Read without torch by reports."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal
 
 from loraft.evaluation.baselines import Baselines
 from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.classification_report import EvaluationReport
-from loraft.runs.records import record_from
-from loraft.runs.study_folders import FoldsFolder
+from loraft.runs.records import FolderResult
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class FoldRecord:
 
 
 @dataclass(frozen=True)
-class FoldsResult:
+class FoldsResult(FolderResult):
     """Out-of-fold results over all rows of the train split, as in `folds.json`.
 
     Attributes:
@@ -55,12 +54,3 @@ class FoldsResult:
     metric: Metric = DEFAULT
     warnings: tuple[str, ...] = ()
     kept: str = "best"
-
-    @classmethod
-    def of(cls, folder: FoldsFolder) -> Self:
-        """The results of finished folds.
-
-        Raises:
-            RunError: they are not finished, or their results are damaged or of a later version.
-        """
-        return record_from(folder.read_results(), cls, folder.results_path, folder.mend)

@@ -125,7 +125,11 @@ def _train_folds(config: Config, folds: int, *, force: bool, quiet: bool, tell: 
     first = parts[0][0]
     whole = Split("train", Examples(one for _, test in parts for one in test.examples), first.source)
     told = advice.of_evaluation(config, report, whole, predictions_N, first, out_of_fold=True)
-    told += _of_trainings({trial.name: _of_training(trial, shared) for trial in trials})
+    of_each = {}
+    for trial, run, one in zip(trials, runs, results, strict=True):
+        validation = shared.splits(trial.config)["validation"]
+        of_each[trial.name] = warnings_of_training(run, trial.config, one.train, len(validation))
+    told += _of_trainings(of_each)
     result = FoldsResult(
         path=str(folder.path),
         backbone=config.model.label,
@@ -158,13 +162,6 @@ def _refuse_own_splits(config: Config) -> None:
             "--folds: draws validation and test rows from the whole train split, and reads no other (got"
             f" {given}); leave out {'this' if len(named) == 1 else 'these'}, or --folds"
         )
-
-
-def _of_training(trial: Trial, shared: SharedBackbone) -> list[str]:
-    """Warnings about how the training of a fold went."""
-    run = run_of(trial)
-    train, validation = RunResult.of(run).train, shared.splits(trial.config)["validation"]
-    return warnings_of_training(run, trial.config, train, len(validation))
 
 
 def _of_trainings(told: Mapping[str, Sequence[str]]) -> list[str]:

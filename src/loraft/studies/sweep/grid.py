@@ -215,13 +215,7 @@ def mistakes_of(
 
 
 def _with(config: Config, settings: Mapping[str, Any], where: str) -> Config:
-    """The config of a trial: `config` with the values in `settings`, and with the default `sweep` section.
-
-    Args:
-        config: of the sweep.
-        settings: dotted keys with their values.
-        where: the flag, for the message.
-    """
+    """The config of a trial: the sweep's with the values of the dotted keys, and with the default `sweep` section."""
     values = config.model_dump()
     values["sweep"] = SweepConfig().model_dump()
     # Labels and prompts belong to a task, a revision belongs to a data source or a model. Where one of these three is

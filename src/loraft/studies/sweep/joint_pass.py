@@ -20,13 +20,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from loraft.errors import RunError
-from loraft.models.adapter import (
-    add_adapters,
-    count_trainable,
-    parameter_counts,
-    remove_adapter,
-    weights_of,
-)
+from loraft.models.adapter import add_adapters, count_trainable, parameter_counts, remove_adapter, weights_of
 from loraft.runs.atomic_files import write_text
 from loraft.runs.folders import append_line
 from loraft.runs.records import read_object, record_from, write_record
@@ -128,15 +122,7 @@ def trained_in_pass(folder: SweepFolder, trial: Trial) -> Fit | None:
 
 
 def _put_best(joint: JointPass, log: Path, report: TrainReport, run: Run, model: PeftModel) -> TrainReport:
-    """A `fit`: loads a trial's best weights into the empty adapter, and copies its log into the run.
-
-    Args:
-        joint: the finished pass.
-        log: of the trial's adapter.
-        report: of the trial's adapter; it is returned.
-        run: of the trial.
-        model: with the adapter that gets the weights.
-    """
+    """A `fit`: loads a trial's best weights into the model's empty adapter, and copies its log into the run."""
     assert report.joint is not None
     weights = str(best_weights(joint.best, report.joint.name))
     model.load_adapter(weights, model.active_adapter, is_trainable=True, low_cpu_mem_usage=True)
@@ -151,10 +137,10 @@ def begun_passes(folder: SweepFolder, waiting: Sequence[Trial]) -> list[list[Tri
     left = list(waiting)
     for joint, members in _passes(folder):
         found = [trial for trial in left if members.get(trial.name) == _fingerprint(trial)]
-        if len(found) == len(members) or (joint.finished and found):
+        if found and (joint.finished or len(found) == len(members)):
             by_pass.append(found)
             left = [trial for trial in left if trial not in found]
-    return [group for group in by_pass if group]
+    return by_pass
 
 
 def clear(folder: SweepFolder, *, anew: Sequence[Trial] = ()) -> None:

@@ -21,7 +21,7 @@ from loraft.runs.environment import package_versions
 from loraft.runs.lock import LOCK_FILE, locked
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep.joint_pass import begun_passes
-from loraft.studies.sweep.ray_worker import Job, Worker, fingerprints, unpack
+from loraft.studies.sweep.ray_worker import Job, Worker, unpack
 from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell
 from loraft.studies.sweep.trials import Trial, run_of
 from loraft.studies.sweep.units import Unit, units
@@ -33,10 +33,9 @@ NAMED = 4  # trials that a line names at most
 
 @dataclass
 class _Task:
-    """A unit of work, the number of its first trial, how many of its workers were killed, and its locked runs."""
+    """A unit of work, how many of its workers were killed, and its locked runs."""
 
     unit: Unit
-    first: int
     killed: int = 0
     locks: ExitStack = field(default_factory=ExitStack)
 
@@ -120,14 +119,7 @@ def _places(needed: Mapping[str, float]) -> int:
 
 
 class _Pool:
-    """The workers of a sweep with the units that they have, and the units that wait for a worker.
-
-    Args:
-        job: what every worker must know.
-        folder: of the sweep.
-        shared: the data; its `tell` gets the lines for the user.
-        needed: CPU and GPU of a worker.
-    """
+    """The workers of a sweep with the units that they have, and the units that wait for a worker."""
 
     def __init__(self, job: Job, folder: SweepFolder, shared: SharedBackbone, needed: Mapping[str, float]) -> None:
         self.job, self.folder, self.shared, self.needed = job, folder, shared, needed
@@ -135,6 +127,7 @@ class _Pool:
         self.todo: deque[_Task] = deque()
         self.starting: dict[Any, Any] = {}  # the worker by what its call returns
         self.working: dict[Any, tuple[Any, _Task]] = {}
+        self.dealt = 0  # trials that were given to a worker
         self.failed_starts = 0
         self.errors: dict[str, str] = {}
 
@@ -144,8 +137,7 @@ class _Pool:
         from ray.util.queue import Queue
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        firsts = [1 + sum(map(len, dealt[:number])) for number in range(len(dealt))]
-        self.todo.extend(_Task(unit, first) for unit, first in zip(dealt, firsts, strict=True))
+        self.todo.extend(map(_Task, dealt))
         self.actor: Any = ray.remote(num_cpus=self.needed["CPU"], num_gpus=self.needed["GPU"])(Worker)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self.lines = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
@@ -209,12 +201,12 @@ class _Pool:
         while self.todo:
             task = self.todo.popleft()
             if not task.killed:
-                last = task.first + len(task.unit) - 1
-                which = f"trial {last}" if last == task.first else f"trials {task.first} to {last}"
+                first, self.dealt = self.dealt + 1, self.dealt + len(task.unit)
+                which = f"trial {first}" if first == self.dealt else f"trials {first} to {self.dealt}"
                 self.tell(f"{which} of {self.stage.total}: {task.names}")
                 task.unit = tuple(trial for trial in task.unit if self._lock(trial, task))
             if task.unit:
-                rows = {trial.name: fingerprints(self.shared, trial) for trial in task.unit}
+                rows = {trial.name: self.shared.fingerprints(trial.config) for trial in task.unit}
                 self.working[worker.run.remote(task.unit, rows, again=task.killed > 0)] = worker, task
                 return
         _kill(worker)

@@ -132,7 +132,7 @@ class Worker:
     def _wrong_rows(self, trial: Trial, rows: Mapping[str, str]) -> str:
         """What is wrong if the data cannot be read here, or is other data than the driver's; "" if nothing is."""
         try:
-            here = fingerprints(self.shared, trial)
+            here = self.shared.fingerprints(trial.config)
         except Exception as error:  # whatever it is, the other trials go on
             return f"{self.host}: {first_line(error)}"
         if not (other := [name for name, fingerprint in rows.items() if here[name] != fingerprint]):
@@ -148,11 +148,6 @@ class Worker:
 
     def _warn(self, message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
         self._tell(f"{'note' if issubclass(category, Note) else 'warning'}: {message}")
-
-
-def fingerprints(shared: SharedBackbone, trial: Trial) -> dict[str, str]:
-    """The fingerprint of each split of the trial's data, as this process reads it."""
-    return {name: split.fingerprint for name, split in shared.splits(trial.config).items()}
 
 
 def _moved(trial: Trial, output: str) -> Trial:

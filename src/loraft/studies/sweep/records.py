@@ -4,7 +4,7 @@ A trial is one run. A setting is one combination of the swept values without the
 """
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from loraft.display.tabled import Measured, Tabled
 from loraft.evaluation.baselines import Baselines
@@ -12,8 +12,7 @@ from loraft.evaluation.choosing import DEFAULT, Metric
 from loraft.evaluation.intervals import Spread
 from loraft.evaluation.metrics import ALL_SCORES
 from loraft.evaluation.shares import Interval
-from loraft.runs.records import Flat, record_from
-from loraft.runs.study_folders import SweepFolder
+from loraft.runs.records import Flat, FolderResult
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,7 @@ class Ranking:
 
 
 @dataclass(frozen=True, repr=False)
-class SweepResult(Tabled):
+class SweepResult(Tabled, FolderResult):
     """The results of a sweep.
 
     Attributes:
@@ -238,12 +237,3 @@ class SweepResult(Tabled):
     def failed(self) -> list[TrialRecord]:
         """The trials that failed."""
         return [trial for trial in self.trials if trial.status == "failed"]
-
-    @classmethod
-    def of(cls, folder: SweepFolder) -> Self:
-        """The results of a finished sweep.
-
-        Raises:
-            RunError: the sweep is not finished, or its results are damaged or of a later version.
-        """
-        return record_from(folder.read_results(), cls, folder.results_path, folder.mend)

@@ -69,22 +69,23 @@ def sweep(
     """
     if config.sweep.search:
         return search(config, force=force, quiet=quiet, tell=tell)
-    config, trials = trials_of(config, force=force)
-    with locked(run_of(trials[0]).path.parent, force=force), shown(quiet=quiet):
-        return _sweep(config, trials, force=force, quiet=quiet, tell=tell)
+    folder, config, trials = trials_of(config, force=force)
+    with locked(folder.path, force=force), shown(quiet=quiet):
+        return _sweep(folder, config, trials, force=force, quiet=quiet, tell=tell)
 
 
-def _sweep(config: Config, trials: Sequence[Trial], *, force: bool, quiet: bool, tell: Tell) -> SweepResult:
+def _sweep(
+    folder: SweepFolder, config: Config, trials: Sequence[Trial], *, force: bool, quiet: bool, tell: Tell
+) -> SweepResult:
     """As `sweep`, in a locked directory."""
     waiting, errors = (list(trials), {}) if force else unfinished_and_damaged(trials)
     shared = SharedBackbone(tell)
     check_rows(trials, waiting, shared)
-    path = run_of(trials[0]).path.parent
-    for task in SweepFolder(path).array_tasks_begun().values() if waiting else ():
+    for task in folder.array_tasks_begun().values() if waiting else ():
         refuse_locked(task, force=force)
     on_ray = config.sweep.engine == "ray" and waiting  # nothing is written where there is no cluster
     with on_cluster(config.sweep, tell) if on_ray else nullcontext() as needed:
-        folder = begin(config, trials, force=force)
+        begin(config, trials, force=force)
         if waiting and folder.slurm_script.exists():
             tell(f"{len(waiting)} trials are not finished; {folder.how_to_resume} --emit slurm lets SLURM train them")
         if waiting:  # else the results are replaced when the new ones are written
@@ -113,18 +114,19 @@ def _sweep(config: Config, trials: Sequence[Trial], *, force: bool, quiet: bool,
     return result
 
 
-def trials_of(config: Config, *, force: bool = False) -> tuple[Config, list[Trial]]:
-    """The config with which a sweep goes on or begins, and its trials.
+def trials_of(config: Config, *, force: bool = False) -> tuple[SweepFolder, Config, list[Trial]]:
+    """The folder of a sweep, the config with which it goes on or begins, and its trials.
 
     Raises:
         ConfigError: a key or a value cannot be swept.
     """
+    folder = SweepFolder(Path(config.output.folder) / sweep_name(config))
     if not force:  # new trials have the validation rows of those that are there
-        config = of_its_version(config, SweepFolder(Path(config.output.folder) / sweep_name(config)).config_path)
+        config = of_its_version(config, folder.config_path)
     trials = expand(config)
     for trial in trials:
         refuse_start(trial.config, "loraft sweep")
-    return config, trials
+    return folder, config, trials
 
 
 def check_rows(trials: Sequence[Trial], waiting: Sequence[Trial], shared: SharedBackbone) -> None:
@@ -139,16 +141,15 @@ def check_rows(trials: Sequence[Trial], waiting: Sequence[Trial], shared: Shared
     for trial in trials if waiting else ():
         rows = run_of(trial).rows_path
         if trial not in waiting and rows.exists():
-            now = {name: split.fingerprint for name, split in shared.splits(trial.config).items()}
-            check_same_rows(rows, now, hint="put its data back as they were, or --force trains all trials again")
+            hint = "put its data back as they were, or --force trains all trials again"
+            check_same_rows(rows, shared.fingerprints(trial.config), hint=hint)
 
 
-def begin(config: Config, trials: Sequence[Trial], *, force: bool = False) -> SweepFolder:
+def begin(config: Config, trials: Sequence[Trial], *, force: bool = False) -> None:
     """Makes the sweep's folder, with its config and environment; the caller holds its lock."""
     folder = SweepFolder.create(Path(config.output.folder), sweep_name(config))
     write_text(folder.config_path, as_saved(config, trials))
     keep_environment(folder.environment_path, config, anew=force)
-    return folder
 
 
 def count_parameters(trials: Sequence[Trial], tell: Tell) -> list[int | None]:

@@ -34,7 +34,7 @@ from loraft.runs.resume import OUTPUT_KEYS, check_same_config, check_same_rows, 
 from loraft.runs.run import Run
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep import optuna_study
-from loraft.studies.sweep.conclusion import compare, damaged, measured, measured_on_test, with_best
+from loraft.studies.sweep.conclusion import compare, damaged, measured, with_best
 from loraft.studies.sweep.grid import sweep_name, trial_with
 from loraft.studies.sweep.local_engine import Failure, attempt
 from loraft.studies.sweep.records import SearchOutcome, SweepResult, TrialRecord, TrialScores
@@ -96,11 +96,10 @@ class _Search:
         if (there := SweepFolder(output / name)).begun and not force:
             check_same_config(there.config_path, config, free=FREE, hint=ANEW)
         self.shared = SharedBackbone(self.tell)
-        splits = self.shared.splits(config)
-        warn_of_notes(splits.values())
+        warn_of_notes(self.shared.splits(config).values())
         for rows in () if force else sorted(there.path.glob("*/rows.json")):
-            now = {split: found.fingerprint for split, found in splits.items()}
-            check_same_rows(rows, now, hint="put its data back as they were, or --force begins again")
+            hint = "put its data back as they were, or --force begins again"
+            check_same_rows(rows, self.shared.fingerprints(config), hint=hint)
         self.folder = SweepFolder.create(output, name, force=force)
         write_text(self.folder.config_path, dump_config(config))
         keep_environment(self.folder.environment_path, config, anew=force)
@@ -175,7 +174,11 @@ class _Search:
 
         metric = Metric.of(trial.config)
         watched = WatchedTraining(metric.key, partial(self._falls_behind, drawn))
-        train = partial(_train, watched=watched, quiet=self.quiet)
+
+        def train(run: Run, inputs: TrainingInputs) -> Validated | None:
+            # Not again where only telling Optuna of it was interrupted.
+            return Validated.of(run) or train_on_validation(run, inputs, watched, quiet=self.quiet)
+
         found = None
         if PRUNED_AT not in drawn.user_attrs:
             found = attempt(trial, self.folder, self.shared, train, fatal=(StorageError,))
@@ -217,10 +220,9 @@ class _Search:
             kept = one.state in (states.COMPLETE, states.PRUNED)  # perhaps after it had failed before
             error, scores = None if kept else one.user_attrs.get(ERROR), None
             policy = self.config.lora.alpha_policy
-            path = self.folder.path / name
             if NAME in one.user_attrs:
                 trials[name] = trial = trial_with(self.config, values, "--search")
-                values, policy, path = trial.settings, trial.config.lora.alpha_policy, run_of(trial).path
+                values, policy = trial.settings, trial.config.lora.alpha_policy
                 if one.state == states.COMPLETE:
                     try:
                         scores, answers[name] = _on_validation(trial)
@@ -229,7 +231,7 @@ class _Search:
             pruned = one.state == states.PRUNED
             records[name] = TrialRecord(
                 name=name,
-                run=str(path),
+                run=str(self.folder.path / name),
                 settings=values,
                 alpha_policy=policy,
                 status="finished" if scores is not None else "pruned" if pruned else "failed",
@@ -241,7 +243,7 @@ class _Search:
         test = None
         if result.best is not None:
             best = self._judged_on_test(trials[result.best.name])
-            result, test = with_best(result, best), measured_on_test(best)
+            result, test = with_best(result, best), measured(best.after, best.train)
         looks = len(list(self.folder.path.glob(f"*/{Run.results_file}")))
         outcome = SearchOutcome(proposed=len(over), repeated=len(over) - len(records), test=test, looks=looks)
         result = replace(result, search=outcome)
@@ -271,11 +273,6 @@ class _Search:
         except Exception as error:  # the results of hours of training are written also without the figures
             self.tell(f"the figures cannot be drawn ({type(error).__name__}: {error})")
         return result
-
-
-def _train(run: Run, inputs: TrainingInputs, watched: WatchedTraining, *, quiet: bool) -> Validated | None:
-    """The training of a trial; not again where only telling Optuna of it was interrupted."""
-    return Validated.of(run) or train_on_validation(run, inputs, watched, quiet=quiet)
 
 
 def _on_validation(trial: Trial) -> tuple[TrialScores, RunPredictions]:

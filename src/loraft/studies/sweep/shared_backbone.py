@@ -49,6 +49,10 @@ class SharedBackbone:
         refuse_unmeasured(config, self._splits[key]["validation"])
         return self._splits[key]
 
+    def fingerprints(self, config: Config) -> dict[str, str]:
+        """The fingerprint of each split of this config, as this process reads it."""
+        return {name: split.fingerprint for name, split in self.splits(config).items()}
+
     def inputs(self, config: Config) -> TrainingInputs:
         """What a training with this config works on.
 

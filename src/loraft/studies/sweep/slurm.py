@@ -24,7 +24,7 @@ from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep import joint_pass, runner
 from loraft.studies.sweep.local_engine import run_trials
 from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell
-from loraft.studies.sweep.trials import Trial, run_of
+from loraft.studies.sweep.trials import Trial
 from loraft.studies.sweep.units import units
 
 # SLURM sends SIGTERM so many seconds before the time limit, or up to a minute earlier: to the batch shell ("B:"), whose
@@ -100,9 +100,8 @@ def emit(
             f"--emit slurm: the script runs each trial by itself, and all are known before (got {other} too); give one"
             " of them"
         )
-    config, trials = runner.trials_of(config)
-    path = run_of(trials[0]).path.parent
-    folder = SweepFolder(path)
+    folder, config, trials = runner.trials_of(config)
+    path = folder.path
     before = _read(folder)
     if before is not None:
         options, size = options or before.options, size or before.size
@@ -165,8 +164,7 @@ def run_array_task(
         RunError: no script was written for this sweep, or its sweep.yaml has changed since; or another process works
             on the same task or on the whole sweep.
     """
-    config, trials = runner.trials_of(config)
-    folder = SweepFolder(run_of(trials[0]).path.parent)
+    folder, config, trials = runner.trials_of(config)
     anew = f"{folder.how_to_resume} --emit slurm"
     if (record := _read(folder)) is None:
         raise RunError(
