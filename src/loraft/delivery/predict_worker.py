@@ -57,15 +57,14 @@ class Worker:
 
     Args:
         task: for all shards.
-        threads: that it computes with.
     """
 
-    def __init__(self, task: Task, threads: int = 1) -> None:
+    def __init__(self, task: Task) -> None:
         import torch
 
         from loraft.engine.row_batches import KeptPrefix
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(1)
         self._task, self._prefix = task, KeptPrefix([])
         self._loaded: Any = None
 
@@ -89,7 +88,8 @@ class Worker:
             except DataError as error:
                 found |= {"failed": str(error)}
             except Exception as error:
-                found |= {"fatal": _message(error)}
+                said = str(error) if isinstance(error, LoraftError) else f"{type(error).__name__}: {first_line(error)}"
+                found |= {"fatal": f"{said} (on {socket.gethostname()})"}
         own = [one for one in told if issubclass(one.category, Note) or "loraft" in Path(one.filename).parts]
         shown = [(issubclass(one.category, Note), str(one.message)) for one in own]
         where = f"{self._task.folder / shard.name}: "
@@ -163,9 +163,3 @@ class Worker:
             list(progress.confidences),
         )  # fmt: skip
         return {"finished": asdict(finished), "reasons": [(one.row, one.error) for one in bad]}
-
-
-def _message(error: Exception) -> str:
-    """An error in one message, with the machine that it happened on."""
-    said = str(error) if isinstance(error, LoraftError) else f"{type(error).__name__}: {first_line(error)}"
-    return f"{said} (on {socket.gethostname()})"
