@@ -215,13 +215,15 @@ def predict_on_ray(
         locked(shards.path),
     ):
         # What another process may have done before the lock was taken counts, too.
-        found = ray_predict.predict_files(task, files, opened(), ray_predict.Workers(workers, gpus), most=most, say=say)
-    say(f"{found.rows:,} {'row' if found.rows == 1 else 'rows'} in {output}")
-    if found.failed:
+        shards = opened()
+        failed = ray_predict.predict_files(task, files, shards, workers=workers, gpus=gpus, most=most, say=say)
+    say(f"{shards.rows:,} {'row' if shards.rows == 1 else 'rows'} in {output}")
+    if failed:
         say(
-            f"{len(found.failed)} of {len(files)} {'file' if len(files) == 1 else 'files'} could not be read; the same"
+            f"{failed} of {len(files)} {'file' if len(files) == 1 else 'files'} could not be read; the same"
             " command with --resume goes on when they can"
         )
-    say_counts(found.rows, found.bad, found.labelled, max_error)
-    if found.failed:
+    done = shards.finished.values()
+    say_counts(shards.rows, sum(one.bad for one in done), sum(one.labelled for one in done), max_error)
+    if failed:
         raise typer.Exit(1)
