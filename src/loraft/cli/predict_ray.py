@@ -204,8 +204,7 @@ def predict_on_ray(
         min_confidence = least_confidence(adapter, config, min_confidence, max_error)
     task = Task(
         run and Path(os.path.abspath(run)), None if run else Path(os.path.abspath(adapter)), config, min_confidence,
-        decisions.get("sets"), decisions.get("sets_by_label", False), decisions.get("prior"), cast(Format, format),
-        text_column, settings, shards.path, suffix,
+        decisions, cast(Format, format), text_column, settings, shards.path, suffix,
     )  # fmt: skip
     with (
         open(os.devnull, "w", encoding="utf-8") as nowhere,

@@ -28,9 +28,7 @@ class Task:
         adapter: folder of an adapter, instead of it.
         config: of the prediction.
         least: probability that a row's best label needs; None if it needs none.
-        sets: in (0, 1), if sets of labels are wanted.
-        sets_by_label: where `sets` holds.
-        prior: label shares, if others than the training's.
+        decisions: `sets`, `sets_by_label` and `prior`, as far as they are wanted.
         format: of the inputs.
         text_column: of the sentence.
         settings: how the inputs are read.
@@ -42,9 +40,7 @@ class Task:
     adapter: Path | None
     config: Config
     least: float | None
-    sets: float | None
-    sets_by_label: bool
-    prior: Mapping[str, float] | None
+    decisions: Mapping[str, Any]
     format: Format
     text_column: str
     settings: FileSettings
@@ -107,9 +103,7 @@ class Worker:
         from loraft.engine.layout import common_prefix
         from loraft.evaluation.predict import ready
 
-        self._loaded = ready(
-            task.run, task.adapter, task.config, sets=task.sets, sets_by_label=task.sets_by_label, prior=task.prior
-        )
+        self._loaded = ready(task.run, task.adapter, task.config, **task.decisions)
         # What is before the sentence, whatever rows a part has: the numbers depend on what is cached, in bf16 clearly.
         encoder = self._loaded[0].encoder
         prompts = [encoder.encode([text])[0].ids for text in ("", "a", "1", "ệ", "(")]
@@ -154,7 +148,7 @@ class Worker:
             header = header_without_text(header, task.text_column)
         write_predictions(
             task.folder / shard.name, lambda: written, Path(shard.part.path), header=header,
-            labels=loaded.encoder.task.labels, several=loaded.several, sets=task.sets is not None,
+            labels=loaded.encoder.task.labels, several=loaded.several, sets="sets" in task.decisions,
         )  # fmt: skip
         bad = [one for one in found if one.error is not None]
         labelled = sum(one.label is not None for one in found)

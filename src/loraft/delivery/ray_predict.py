@@ -227,9 +227,9 @@ def _compare(task: Task, done: Sequence[Finished]) -> None:
     adapter = task.adapter if task.run is None else Run.open(task.run).adapter
     known = None if adapter is None else validated(adapter, task.config)
     counted = [one for one in done if one.confidences]
-    if known is None or not counted or (task.prior is not None and task.sets is None):
+    if known is None or not counted or ("prior" in task.decisions and "sets" not in task.decisions):
         return
     predicted = sum((Counter(one.predicted) for one in counted), Counter[str]())
     confidences = [sum(bins) for bins in zip(*(one.confidences for one in counted), strict=True)]
     progress = Progress(predicted=predicted, confidences=confidences)
-    warn_if_unlike(known.shift(), progress, promised=task.sets is not None or task.least is not None)
+    warn_if_unlike(known.shift(), progress, promised="sets" in task.decisions or task.least is not None)
