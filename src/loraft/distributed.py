@@ -32,15 +32,8 @@ class Member:
         return f"rank {self.rank} (process {self.process} on {self.host})"
 
 
-@dataclass(frozen=True)
-class _Group:
-    """The processes, and the group of torch's through which they exchange objects and small numbers."""
-
-    members: tuple[Member, ...]
-    exchange: Any
-
-
-_group: _Group | None = None  # while processes work together
+_members: tuple[Member, ...] = ()  # the processes, while they work together
+_exchange: Any = None  # the group of torch's through which they then exchange objects and small numbers
 
 
 def is_distributed() -> bool:
@@ -85,7 +78,7 @@ def wrong_variable() -> str | None:
 @contextmanager
 def together(*, on_cpu: bool) -> Iterator[None]:
     """Lets the processes of a launcher exchange objects during the block; waits until each of them has come here."""
-    global _group
+    global _members, _exchange
     if not is_distributed():
         yield
         return
@@ -93,11 +86,10 @@ def together(*, on_cpu: bool) -> Iterator[None]:
     from accelerate import PartialState
 
     PartialState(cpu=on_cpu)  # makes the group of the training, which the trainer goes on with
-    exchange = dist.new_group(backend="gloo")  # of the CPUs: an exchange does not wait for a card
-    me = (rank(), socket.gethostname(), os.getpid())
-    _group = _Group(tuple(Member(*one) for one in _all_of(me, exchange)), exchange)
+    _exchange = dist.new_group(backend="gloo")  # of the CPUs: an exchange does not wait for a card
+    _members = tuple(_all_of(Member(rank(), socket.gethostname(), os.getpid())))
     yield
-    _group = None  # after an error it says which process has ended
+    part()  # not after an error: the members say which process has ended
     dist.destroy_process_group()  # waits for the others, which after an error may never come here
 
 
@@ -111,34 +103,33 @@ def shared_out(rows: Sequence[Any], work: Callable[[Any], Any]) -> Any:
         rows: N of them; a process may get none.
         work: returns a sequence with one result for each row that it is given, which can be pickled.
     """
-    if _group is None or is_sharded():
+    if not _members or is_sharded():
         return work(rows)
     found: list[Any] = [None] * len(rows)
-    for first, share in enumerate(_all_of(work(rows[rank() :: processes()]), _group.exchange)):
+    for first, share in enumerate(_all_of(work(rows[rank() :: processes()]))):
         found[first :: processes()] = share
     return found
 
 
 def from_main(value: Value) -> Value:
     """The main process's value, in all processes."""
-    return value if _group is None else _all_of(value, _group.exchange)[0]
+    return _all_of(value)[0]
 
 
 def sums(*numbers: int) -> list[int]:
     """Each number's sum over the processes."""
-    of_all = [numbers] if _group is None else _all_of(numbers, _group.exchange)
-    return [sum(column) for column in zip(*of_all, strict=True)]
+    return [sum(column) for column in zip(*_all_of(numbers), strict=True)]
 
 
 def largest(number: int) -> int:
     """The largest of the processes' numbers."""
-    return number if _group is None else max(_all_of(number, _group.exchange))
+    return max(_all_of(number))
 
 
 def part() -> None:
     """Ends the common work where all processes have agreed to: none of those that end now counts as lost."""
-    global _group
-    _group = None
+    global _members, _exchange
+    _members, _exchange = (), None
 
 
 def lost(error: BaseException | None = None) -> Member | None:
@@ -148,7 +139,7 @@ def lost(error: BaseException | None = None) -> Member | None:
         error: of an exchange. A process that ends closes its connections first: it is waited for, but no longer than
             `LOOKED_FOR` seconds.
     """
-    if _group is None or (error is not None and not _of_an_exchange(error)):
+    if not _members or (error is not None and not _of_an_exchange(error)):
         return None
     until = time.monotonic() + (LOOKED_FOR if error is not None else 0.0)
     while True:
@@ -160,19 +151,19 @@ def lost(error: BaseException | None = None) -> Member | None:
 
 def connection_lost(error: BaseException) -> bool:
     """Whether an error says that another process cannot be reached any more, while processes work together."""
-    return _group is not None and _of_an_exchange(error)
+    return bool(_members) and _of_an_exchange(error)
 
 
 def speaks() -> bool:
     """Whether this process tells what ended all of them: the first one on its machine that runs, or told its error."""
-    if _group is None:
+    if not _members:
         return is_main_process()
     return next(one.rank for one in _here() if _runs(one) or _has_told(one)) == rank()
 
 
 def error_told() -> None:
     """Lets the other processes know that this one has said why it ends."""
-    if _group is not None:
+    if _members:
         with suppress(Exception):  # the store lies in the launcher, or in a process that has ended
             _store().set(f"loraft/told/{rank()}", "1")
 
@@ -183,17 +174,20 @@ def wait_for_main() -> None:
         time.sleep(GRACE)
 
 
-def _all_of(value: Value, exchange: Any) -> list[Value]:
+def _all_of(value: Value) -> list[Value]:
+    """The processes' values, by rank."""
+    if _exchange is None:
+        return [value]
     import torch.distributed as dist
 
     values: list[Any] = [None] * processes()
-    dist.all_gather_object(values, value, group=exchange)
+    dist.all_gather_object(values, value, group=_exchange)
     return values
 
 
 def _here() -> list[Member]:
     """The processes on this machine, by rank."""
-    return [] if _group is None else [one for one in _group.members if one.host == socket.gethostname()]
+    return [one for one in _members if one.host == socket.gethostname()]
 
 
 def _runs(member: Member) -> bool:

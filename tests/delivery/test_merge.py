@@ -102,11 +102,11 @@ def test_a_prediction_that_is_resumed_depends_on_its_weights(
 ) -> None:
     seen: list[Path] = []
 
-    def origin_of(source: Path, adapter: Path, *_: object) -> None:
+    def settings_of(adapter: Path, *_: object) -> None:
         seen.append(adapter)
         raise LoraftError("enough")
 
-    monkeypatch.setattr("loraft.evaluation.partial_file.origin_of", origin_of)
+    monkeypatch.setattr("loraft.evaluation.partial_file.settings_of", settings_of)
     monkeypatch.setattr("loraft.cli.predict.start_command", lambda *_, **__: None)  # it changes the whole process
     (tmp_path / "in.csv").write_text("sentence\nthầy dạy hay\n", encoding="utf-8")
     given = ["--run", str(merged), "--input", str(tmp_path / "in.csv"), "--output-file", str(tmp_path / "out.csv")]

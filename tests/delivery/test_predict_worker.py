@@ -28,8 +28,7 @@ def task(tmp_path: Path) -> Task:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / JOURNAL).touch()
     return Task(
-        run.path, None, config_of(run), None, None, False, None, "auto", "sentence", FileSettings(), tmp_path / "out",
-        ".jsonl",
+        run.path, None, config_of(run), None, {}, "auto", "sentence", FileSettings(), tmp_path / "out", ".jsonl",
     )  # fmt: skip
 
 

@@ -118,8 +118,9 @@ def predict(
         without_text,
         write_predictions,
     )
-    from loraft.evaluation.partial_file import PartialFile, origin_of, partial_path
+    from loraft.evaluation.partial_file import INPUT, PartialFile, partial_path, settings_of
     from loraft.runs.atomic_files import to_json
+    from loraft.runs.hashes import sha256_of
     from loraft.runs.lock import locked_file
     from loraft.runs.run import Run
 
@@ -184,7 +185,7 @@ def predict(
             options = {"format": format, "text column": text_column, "min_confidence": min_confidence}
             asked: dict[str, Any] = {"--sets": coverage, "--sets-by": coverage and sets_by, "--prior": shares or prior}
             options |= {flag: value for flag, value in asked.items() if value is not None}
-            origin = origin_of(file, made, resolved, {**options, **asdict(settings)})
+            origin = {INPUT: sha256_of(file), **settings_of(made, resolved, {**options, **asdict(settings)})}
         partial = PartialFile(output_file, origin, resume=resume)
 
     from loraft.evaluation import predict as prediction

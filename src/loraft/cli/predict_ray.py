@@ -204,8 +204,7 @@ def predict_on_ray(
         min_confidence = least_confidence(adapter, config, min_confidence, max_error)
     task = Task(
         run and Path(os.path.abspath(run)), None if run else Path(os.path.abspath(adapter)), config, min_confidence,
-        decisions.get("sets"), decisions.get("sets_by_label", False), decisions.get("prior"), cast(Format, format),
-        text_column, settings, shards.path, suffix,
+        decisions, cast(Format, format), text_column, settings, shards.path, suffix,
     )  # fmt: skip
     with (
         open(os.devnull, "w", encoding="utf-8") as nowhere,
@@ -215,13 +214,15 @@ def predict_on_ray(
         locked(shards.path),
     ):
         # What another process may have done before the lock was taken counts, too.
-        found = ray_predict.predict_files(task, files, opened(), ray_predict.Workers(workers, gpus), most=most, say=say)
-    say(f"{found.rows:,} {'row' if found.rows == 1 else 'rows'} in {output}")
-    if found.failed:
+        shards = opened()
+        failed = ray_predict.predict_files(task, files, shards, workers=workers, gpus=gpus, most=most, say=say)
+    say(f"{shards.rows:,} {'row' if shards.rows == 1 else 'rows'} in {output}")
+    if failed:
         say(
-            f"{len(found.failed)} of {len(files)} {'file' if len(files) == 1 else 'files'} could not be read; the same"
+            f"{failed} of {len(files)} {'file' if len(files) == 1 else 'files'} could not be read; the same"
             " command with --resume goes on when they can"
         )
-    say_counts(found.rows, found.bad, found.labelled, max_error)
-    if found.failed:
+    done = shards.finished.values()
+    say_counts(shards.rows, sum(one.bad for one in done), sum(one.labelled for one in done), max_error)
+    if failed:
         raise typer.Exit(1)

@@ -59,20 +59,21 @@ def input_files(given: Path, output: Path) -> list[Path]:
     Raises:
         ConfigError: nothing is there, or they are of several formats.
     """
-    if os.path.isdir(given):  # False for what no file can be called
+    if os.path.isfile(given):  # False for what no file can be called
+        return [Path(os.path.abspath(given))]
+    if os.path.isdir(given):
         found = [one for one in sorted(given.iterdir()) if suffix_of(one) in SUFFIXES]
         what = "no files to read in the folder"
     elif is_pattern(given):
         found = [Path(one) for one in sorted(glob.glob(os.path.expanduser(given), recursive=True))]
         what = "nothing matches"
     else:
-        found, what = [given] if os.path.isfile(given) else [], "no such file"
-    if os.path.isdir(given) or is_pattern(given):
-        own = os.path.realpath(output)
-        found = [one for one in found if os.path.isfile(one)]
-        what = "only files of the output, or whose names begin with _ or ." if found else what
-        found = [one for one in found if one.name[0] not in "._"]
-        found = [one for one in found if own not in map(str, Path(os.path.realpath(one)).parents)]
+        found, what = [], "no such file"
+    own = os.path.realpath(output)
+    found = [one for one in found if os.path.isfile(one)]
+    what = "only files of the output, or whose names begin with _ or ." if found else what
+    found = [one for one in found if one.name[0] not in "._"]
+    found = [one for one in found if own not in map(str, Path(os.path.realpath(one)).parents)]
     if not found:
         raise ConfigError(f"--input: {what} (got {show(str(given))}); give a file, a folder or a pattern in quotes")
     suffixes = sorted({suffix_of(one).removesuffix(".gz") for one in found})
@@ -109,10 +110,12 @@ def parts_of(path: Path, format: Format, text_column: str, settings: FileSetting
     if format == "auto" and suffix == ".parquet":
         return _of_parquet(path, text_column, most)
     kind = suffix.removeprefix(".") if format == "auto" else format
-    if kind == "json" and _begin(path)[:1] != b"[":
-        kind = "jsonl"
-    if kind in CUTTABLE and not suffix.endswith(".gz") and not settings.encoding and not _is_utf16(path):
-        return _of_lines(path, kind, text_column, settings, most)
+    if kind in (*CUTTABLE, "json") and not suffix.endswith(".gz") and not settings.encoding:
+        with _opened(path) as file:
+            begin = file.read(2**12)
+        array = kind == "json" and begin.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+        if not array and not begin.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
+            return _of_lines(path, "jsonl" if kind == "json" else kind, text_column, settings, most)
     names: dict[str, None] = {}
     rows = sum(1 for _ in _noting(input_rows(path, format, text_column, settings), names))
     return [replace(one, columns=_columns(names)) for one in _by_rows(path, "", rows, most)]
@@ -246,13 +249,3 @@ def _opened(path: Path) -> BinaryIO:
         return path.open("rb")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-
-
-def _begin(path: Path) -> bytes:
-    with _opened(path) as file:
-        return file.read(2**12).removeprefix(b"\xef\xbb\xbf").lstrip()
-
-
-def _is_utf16(path: Path) -> bool:
-    with _opened(path) as file:
-        return file.read(2) in (b"\xff\xfe", b"\xfe\xff")

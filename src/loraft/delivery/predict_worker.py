@@ -28,9 +28,7 @@ class Task:
         adapter: folder of an adapter, instead of it.
         config: of the prediction.
         least: probability that a row's best label needs; None if it needs none.
-        sets: in (0, 1), if sets of labels are wanted.
-        sets_by_label: where `sets` holds.
-        prior: label shares, if others than the training's.
+        decisions: `sets`, `sets_by_label` and `prior`, as far as they are wanted.
         format: of the inputs.
         text_column: of the sentence.
         settings: how the inputs are read.
@@ -42,9 +40,7 @@ class Task:
     adapter: Path | None
     config: Config
     least: float | None
-    sets: float | None
-    sets_by_label: bool
-    prior: Mapping[str, float] | None
+    decisions: Mapping[str, Any]
     format: Format
     text_column: str
     settings: FileSettings
@@ -57,15 +53,14 @@ class Worker:
 
     Args:
         task: for all shards.
-        threads: that it computes with.
     """
 
-    def __init__(self, task: Task, threads: int = 1) -> None:
+    def __init__(self, task: Task) -> None:
         import torch
 
         from loraft.engine.row_batches import KeptPrefix
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(1)
         self._task, self._prefix = task, KeptPrefix([])
         self._loaded: Any = None
 
@@ -89,7 +84,8 @@ class Worker:
             except DataError as error:
                 found |= {"failed": str(error)}
             except Exception as error:
-                found |= {"fatal": _message(error)}
+                said = str(error) if isinstance(error, LoraftError) else f"{type(error).__name__}: {first_line(error)}"
+                found |= {"fatal": f"{said} (on {socket.gethostname()})"}
         own = [one for one in told if issubclass(one.category, Note) or "loraft" in Path(one.filename).parts]
         shown = [(issubclass(one.category, Note), str(one.message)) for one in own]
         where = f"{self._task.folder / shard.name}: "
@@ -107,9 +103,7 @@ class Worker:
         from loraft.engine.layout import common_prefix
         from loraft.evaluation.predict import ready
 
-        self._loaded = ready(
-            task.run, task.adapter, task.config, sets=task.sets, sets_by_label=task.sets_by_label, prior=task.prior
-        )
+        self._loaded = ready(task.run, task.adapter, task.config, **task.decisions)
         # What is before the sentence, whatever rows a part has: the numbers depend on what is cached, in bf16 clearly.
         encoder = self._loaded[0].encoder
         prompts = [encoder.encode([text])[0].ids for text in ("", "a", "1", "ệ", "(")]
@@ -154,7 +148,7 @@ class Worker:
             header = header_without_text(header, task.text_column)
         write_predictions(
             task.folder / shard.name, lambda: written, Path(shard.part.path), header=header,
-            labels=loaded.encoder.task.labels, several=loaded.several, sets=task.sets is not None,
+            labels=loaded.encoder.task.labels, several=loaded.several, sets="sets" in task.decisions,
         )  # fmt: skip
         bad = [one for one in found if one.error is not None]
         labelled = sum(one.label is not None for one in found)
@@ -163,9 +157,3 @@ class Worker:
             list(progress.confidences),
         )  # fmt: skip
         return {"finished": asdict(finished), "reasons": [(one.row, one.error) for one in bad]}
-
-
-def _message(error: Exception) -> str:
-    """An error in one message, with the machine that it happened on."""
-    said = str(error) if isinstance(error, LoraftError) else f"{type(error).__name__}: {first_line(error)}"
-    return f"{said} (on {socket.gethostname()})"

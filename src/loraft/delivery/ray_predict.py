@@ -12,7 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,36 +27,6 @@ from loraft.evaluation.output_file import FORMATS
 from loraft.progress import ROWS, Stage, each
 from loraft.ray_cluster import PATIENCE, POLL, busy, machines, workers_of
 from loraft.runs.run import Run
-
-
-@dataclass(frozen=True)
-class Workers:
-    """How many workers, and what each needs.
-
-    Attributes:
-        count: None: as many as the cluster has room for.
-        gpus: of each, or a share of one; None: 1 where the cluster has any and the config does not say `cpu`.
-    """
-
-    count: int | None = None
-    gpus: float | None = None
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """What a folder of predictions came to.
-
-    Attributes:
-        rows: in it.
-        bad: those that could not be read.
-        labelled: those that have a label.
-        failed: files that could not be read, or not whole.
-    """
-
-    rows: int
-    bad: int
-    labelled: int
-    failed: tuple[str, ...]
 
 
 def output_suffix(files: Sequence[Path], asked: str | None) -> str:
@@ -76,26 +46,31 @@ def predict_files(
     task: Task,
     files: Sequence[Path],
     shards: ShardFolder,
-    workers: Workers,
     *,
+    workers: int | None,
+    gpus: float | None,
     most: int,
     say: Callable[[str], None],
-) -> Predicted:
+) -> int:
     """Predicts all files with the workers of the Ray cluster that this process is connected to.
 
     Args:
         task: what is predicted, and how.
         files: the inputs.
         shards: the folder of the output, checked.
-        workers: how many, with what.
+        workers: how many; None: as many as the cluster has room for.
+        gpus: of each, or a share of one; None: 1 where the cluster has any and the config does not say `cpu`.
         most: rows of a shard.
         say: called with each line for the user: rows that could not be read, and files.
+
+    Returns:
+        The number of files that could not be read, or not whole.
 
     Raises:
         ConfigError: the cluster has no room for the workers.
         LoraftError: a worker cannot load the adapter, or dies each time with the same part.
     """
-    most_workers, gpus = room(workers, task.config.model.device)
+    most_workers, gpus = _room(workers, gpus, task.config.model.device)
     _wait_for({"CPU": 1.0}, say)
     failed: dict[str, str] = {}
     wanted: dict[str, Shard] = {}
@@ -123,36 +98,25 @@ def predict_files(
                 _predict(task, left, shards, failed, (count, gpus), stage, say)
         if not failed:
             shards.end()
-        done = shards.finished.values()
-        _compare(task, [*done])
-        bad, labelled = sum(one.bad for one in done), sum(one.labelled for one in done)
-        return Predicted(shards.rows, bad, labelled, tuple(sorted(failed)))
+        _compare(task, [*shards.finished.values()])
+        return len(failed)
 
 
-def room(workers: Workers, device: str) -> tuple[int, float]:
-    """How many workers are started at most, and the GPUs of each.
-
-    Args:
-        workers: as asked for.
-        device: of the config.
-
-    Raises:
-        ConfigError: the cluster is smaller.
-    """
+def _room(workers: int | None, gpus: float | None, device: str) -> tuple[int, float]:
+    """How many workers are started at most, and the GPUs of each."""
     import ray
 
     has = ray.cluster_resources()
-    gpus = workers.gpus
     if gpus is None:
         gpus = 1.0 if has.get("GPU") and device != "cpu" else 0.0
     most = workers_of(machines(), {"CPU": 1.0, "GPU": gpus})
-    if most < (workers.count or 1):
+    if most < (workers or 1):
         each_one = f"1 CPU and {gpus:g} GPUs" if gpus else "1 CPU"
         raise ConfigError(
-            f"--workers: the cluster has no room (got {workers.count or 1} of {each_one}; it has {has.get('CPU', 0):g}"
+            f"--workers: the cluster has no room (got {workers or 1} of {each_one}; it has {has.get('CPU', 0):g}"
             f" CPUs and {has.get('GPU', 0):g} GPUs); ask for {most or 'another cluster'}"
         )
-    return workers.count or most, gpus
+    return workers or most, gpus
 
 
 def _wait_for(needed: Mapping[str, float], say: Callable[[str], None]) -> None:
@@ -263,9 +227,9 @@ def _compare(task: Task, done: Sequence[Finished]) -> None:
     adapter = task.adapter if task.run is None else Run.open(task.run).adapter
     known = None if adapter is None else validated(adapter, task.config)
     counted = [one for one in done if one.confidences]
-    if known is None or not counted or (task.prior is not None and task.sets is None):
+    if known is None or not counted or ("prior" in task.decisions and "sets" not in task.decisions):
         return
     predicted = sum((Counter(one.predicted) for one in counted), Counter[str]())
     confidences = [sum(bins) for bins in zip(*(one.confidences for one in counted), strict=True)]
     progress = Progress(predicted=predicted, confidences=confidences)
-    warn_if_unlike(known.shift(), progress, promised=task.sets is not None or task.least is not None)
+    warn_if_unlike(known.shift(), progress, promised="sets" in task.decisions or task.least is not None)

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -194,11 +194,9 @@ class ShardFolder:
             if not self._end:
                 self._write({"origin": self._origin})
             try:
-                with self._told():
-                    self._tidy()
+                self._tidy()
                 yield
-                with self._told():
-                    self._tidy()
+                self._tidy()
             except BaseException as error:
                 if self.rows:
                     error.add_note(
@@ -232,8 +230,7 @@ class ShardFolder:
             self.complete = False
             self._write({"again": names})
             self.finished = {name: one for name, one in self.finished.items() if one.path not in changed}
-            with self._told():
-                self._tidy()
+            self._tidy()
         return sorted(changed)
 
     def add(self, one: Finished) -> None:
@@ -255,7 +252,7 @@ class ShardFolder:
 
     def _tidy(self) -> None:
         """Removes files that a killed process left: half of one, or one that is in no line of the journal."""
-        for path in self.path.iterdir():
-            if path.name not in self.finished and OURS.fullmatch(path.name):
-                with suppress(FileNotFoundError):
-                    path.unlink()
+        with self._told():
+            for path in self.path.iterdir():
+                if path.name not in self.finished and OURS.fullmatch(path.name):
+                    path.unlink(missing_ok=True)

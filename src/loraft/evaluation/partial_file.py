@@ -13,7 +13,7 @@ from loraft.data.records import BadRow, Row
 from loraft.errors import RunError, listed
 from loraft.evaluation.output_file import PredictedInput
 from loraft.runs.atomic_files import is_stream
-from loraft.runs.hashes import hashes_of, sha256_of
+from loraft.runs.hashes import hashes_of
 
 if TYPE_CHECKING:
     from loraft.evaluation.predict import Prediction
@@ -31,20 +31,8 @@ MARKER = {
 }  # what ends a group: fields and their types
 
 
-def origin_of(source: Path, adapter: Path, config: Config, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the predictions for a file depend on, by which a later process knows that it would go on with the same.
-
-    Args:
-        source: the input's file.
-        adapter: as `settings_of` takes it, with the rest.
-        config: the resolved config.
-        options: how the input is read, and what else the predictions are to hold.
-    """
-    return {INPUT: sha256_of(source), **settings_of(adapter, config, options)}
-
-
 def settings_of(adapter: Path, config: Config, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What predictions depend on beside the input.
+    """What predictions depend on beside the input, by which a later process knows that it would go on with the same.
 
     Args:
         adapter: folder of the adapter.
@@ -85,7 +73,7 @@ class PartialFile:
 
     Args:
         output: the file that the predictions become.
-        origin: as `origin_of` gives it; None for an input that cannot be read again, whose columns are kept here.
+        origin: `INPUT` and `settings_of`; None for an input that cannot be read again, whose columns are kept here.
         resume: go on after the rows that are there.
 
     Attributes:
