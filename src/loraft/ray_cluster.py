@@ -4,9 +4,10 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from loraft.errors import LoraftError, first_line
 
@@ -31,6 +32,8 @@ def connected(address: str | None, what: str, tell: Callable[[str], None]) -> It
         LoraftError: ray is not installed, no cluster answers at the address, or it runs other versions.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here reports nothing to anybody
+    # A thread that ray leaves behind would connect by itself to any cluster that it finds.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # or ray would print a warning about it
     try:
         import ray
@@ -48,6 +51,13 @@ def connected(address: str | None, what: str, tell: Callable[[str], None]) -> It
     finally:
         if ours:
             ray.shutdown()
+
+
+@contextmanager
+def quiet(*, verbose: bool) -> Iterator[None]:
+    """Keeps from stdout what Ray's threads print there: that a worker has died, which is told in other words."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(sys.stdout if verbose else nowhere):
+        yield
 
 
 def _connect(address: str, what: str) -> None:
@@ -136,7 +146,7 @@ def workers_of(nodes: Sequence[Mapping[str, float]], needed: Mapping[str, float]
 
 def in_words(needed: Mapping[str, float]) -> str:
     """What a worker needs, as `1 CPU and 0.5 GPU`."""
-    return " and ".join(f"{count:g} {kind}" for kind, count in needed.items() if count)
+    return " and ".join(f"{count:g} {kind}{'s' * (count > 1)}" for kind, count in needed.items() if count)
 
 
 def busy(needed: Mapping[str, float]) -> str:

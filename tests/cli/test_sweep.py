@@ -84,6 +84,16 @@ def test_json_is_the_whole_result(given: dict[str, Any]) -> None:
     assert isinstance(printed["best"]["macro_f1"], float)  # the keys are flat, as in sweep.json
 
 
+@pytest.mark.parametrize(("flags", "printed"), [(["--engine", "ray"], False), (["--engine", "ray", "--verbose"], True)])
+def test_what_rays_threads_print_is_shown_on_request_alone(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], printed: bool
+) -> None:
+    monkeypatch.setattr(runner, "sweep", lambda *given, **named: print("(raylet) một tiến trình chết") or swept((1,)))
+    done = invoke("sweep", "--ranks", "1", *flags)
+    assert (done.exit_code, "(raylet)" in done.output) == (0, printed)
+    assert done.stdout.splitlines()[-1] != ""
+
+
 def test_flags_reach_the_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(runner, "sweep", lambda config, **kwargs: seen.append((config, kwargs)) or swept((1,)))

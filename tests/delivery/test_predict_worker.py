@@ -1,6 +1,7 @@
 """A worker of `loraft predict --engine ray` by itself: what it answers, without a cluster."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,13 @@ def test_a_part_becomes_a_file_with_the_columns_of_its_rows(task: Task) -> None:
     *_, expected = loraft.predict([TEXTS[0], TEXTS[2]], run="demo")
     assert (row["mã"], row["label"]) == ("số 2", expected.label)
     assert row["probs"] == pytest.approx(expected.probs, abs=1e-5)
+
+
+def test_a_part_is_on_the_disk_before_the_journal_can_count_it(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bytes] = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.pread(file, 10_000, 0)))
+    answer(task)
+    assert synced == [(task.folder / "part-000000-000002.jsonl").read_bytes()]
 
 
 def test_the_numbers_do_not_depend_on_the_cut(task: Task) -> None:

@@ -1,9 +1,7 @@
 """`loraft predict --engine ray`: its own flags, and what it says and refuses."""
 
 import os
-import sys
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
@@ -153,7 +151,7 @@ def predict_on_ray(
     from loraft.evaluation.validated import validated
     from loraft.models import manifest
     from loraft.models.adapter_files import check_weights
-    from loraft.ray_cluster import connected
+    from loraft.ray_cluster import connected, quiet
     from loraft.runs.lock import locked, refuse_locked
     from loraft.runs.peft_folder import read_peft_folder
 
@@ -207,9 +205,7 @@ def predict_on_ray(
         decisions, cast(Format, format), text_column, settings, shards.path, suffix,
     )  # fmt: skip
     with (
-        open(os.devnull, "w", encoding="utf-8") as nowhere,
-        # Ray prints there that a worker has died, which is told in other words.
-        redirect_stdout(sys.stdout if verbose else nowhere),
+        quiet(verbose=verbose),
         connected(address, "loraft predict --engine ray", say),
         locked(shards.path),
     ):

@@ -164,12 +164,14 @@ def sweep(
         emit_script(resolved, slurm_options or (), array_size, json)
         return
 
+    from loraft.ray_cluster import quiet
     from loraft.runs.predictions import command_with_a_row
     from loraft.runs.run import Run
     from loraft.studies.sweep import runner
 
     try:
-        result = runner.sweep(resolved, force=force, tell=say)
+        with quiet(verbose=verbose or resolved.sweep.engine != "ray"):
+            result = runner.sweep(resolved, force=force, tell=say)
     except KeyboardInterrupt as stop:
         stop.add_note("the same command goes on from there")
         raise

@@ -1,6 +1,7 @@
 """A worker of `loraft predict --engine ray`: loads backbone and adapter once, then labels one part after the other."""
 
 import json
+import os
 import socket
 import warnings
 from collections.abc import Iterator, Mapping
@@ -150,6 +151,8 @@ class Worker:
             task.folder / shard.name, lambda: written, Path(shard.part.path), header=header,
             labels=loaded.encoder.task.labels, several=loaded.several, sets="sets" in task.decisions,
         )  # fmt: skip
+        with (task.folder / shard.name).open("rb+") as file:  # a power cut must not leave half of what the journal has
+            os.fsync(file.fileno())
         bad = [one for one in found if one.error is not None]
         labelled = sum(one.label is not None for one in found)
         finished = Finished(

@@ -21,7 +21,7 @@ from loraft.config.resolve import resolve
 from loraft.config.schema import Config
 from loraft.errors import LoraftError
 from loraft.runs.run import Run
-from loraft.studies.sweep import ray_engine, runner
+from loraft.studies.sweep import ray_engine, ray_pool, runner
 from loraft.studies.sweep.records import SweepResult
 from loraft.studies.sweep.shared_backbone import SharedBackbone
 
@@ -167,7 +167,7 @@ def test_a_killed_worker_is_replaced_and_the_trial_goes_on_from_its_checkpoint(
     cluster: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[int] = []
-    passed_on = ray_engine._Pool._tell_lines
+    passed_on = ray_pool.Pool._tell_lines
 
     def kill_one(pool: Any) -> None:
         passed_on(pool)
@@ -178,7 +178,7 @@ def test_a_killed_worker_is_replaced_and_the_trial_goes_on_from_its_checkpoint(
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
 
-    monkeypatch.setattr(ray_engine._Pool, "_tell_lines", kill_one)
+    monkeypatch.setattr(ray_pool.Pool, "_tell_lines", kill_one)
     told: list[str] = []
     result = runner.sweep(on_ray(cluster, "giết", steps=150, ranks=[4]), quiet=True, tell=told.append)
     assert len(killed) == 1
@@ -192,16 +192,17 @@ def test_a_killed_worker_is_replaced_and_the_trial_goes_on_from_its_checkpoint(
 def test_a_trial_whose_workers_are_always_killed_fails_and_the_others_go_on(
     cluster: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passed_on = ray_engine._Pool._tell_lines
+    passed_on = ray_pool.Pool._tell_lines
 
     def kill_r4(pool: Any) -> None:
         passed_on(pool)
         for worker, task in pool.working.values():
             if task.names == "r4":
                 ray.kill(worker)
+                ray.kill(pool.lines.actor)  # no line is worth a trial
 
-    monkeypatch.setattr(ray_engine._Pool, "_tell_lines", kill_r4)
-    monkeypatch.setattr(ray_engine, "RETRIES", 1)
+    monkeypatch.setattr(ray_pool.Pool, "_tell_lines", kill_r4)
+    monkeypatch.setattr(ray_pool, "RETRIES", 1)
     result = runner.sweep(on_ray(cluster, "luôn", ranks=[4, 1]), quiet=True)
     failed, other = result.trials
     assert (failed.name, failed.status, other.status) == ("r4", "failed", "finished")
