@@ -24,4 +24,4 @@ def test_a_command_for_one_process_refuses_several(command: list[str], monkeypat
 def test_training_by_folds_refuses_several_and_names_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     says = r"--folds 2: trains in one process \(got several, .*\); start it without the launcher, or leave --folds out"
-    assert "backbone" not in refusal(["train", "--folds", "2"], says)
+    refusal(["train", "--folds", "2"], says)
