@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -208,6 +209,27 @@ def test_an_error_of_one_process_is_told_by_it_and_how_to_go_on_by_the_first(tmp
     assert told[1].startswith("error: rank 1 (process ")
     assert told[1].endswith("run the command again")
     assert len(told) == 2
+
+
+@pytest.mark.parametrize("machine", [socket.gethostname(), "máy-2"])
+def test_one_that_told_its_error_counts_as_ended_and_others_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
+    """Where all are on this machine, the wait is longer."""
+    here = distributed.Member(0, socket.gethostname(), os.getpid())
+    second = distributed.Member(1, socket.gethostname(), os.getppid())
+    store, seconds = {"loraft/told/1"}, iter(range(100))
+    monkeypatch.setattr(distributed, "_members", (here, second, distributed.Member(2, machine, os.getppid())))
+    monkeypatch.setattr(distributed, "_store", lambda: SimpleNamespace(check=lambda keys: store >= {*keys}))
+    monkeypatch.setattr(distributed, "time", SimpleNamespace(monotonic=lambda: next(seconds), sleep=lambda _: None))
+    closed = RuntimeError("[gloo/transport] Connection closed by peer")
+    assert distributed.lost(closed) == second
+    assert distributed.lost() is None
+    store.clear()
+    begin = next(seconds)
+    assert distributed.lost(closed) is None
+    waited = next(seconds) - begin - 2
+    assert waited == (2 if machine == "máy-2" else 30)
 
 
 @pytest.mark.integration

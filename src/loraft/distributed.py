@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 FSDP = "ACCELERATE_USE_FSDP"
 VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
 GRACE = 10.0  # seconds in which the main process tells an error that all processes have, before another one does
-LOOKED_FOR = 2.0  # seconds until a process whose connections are closed has ended
+# Seconds until a process whose connections are closed has ended: with several machines, and where all are on this one.
+# Python's end closes them, and then takes seconds on a busy machine.
+LOOKED_FOR = (2.0, 30.0)
 Value = TypeVar("Value")
 
 
@@ -136,14 +138,14 @@ def lost(error: BaseException | None = None) -> Member | None:
     """The first other process on this machine that has ended while processes work together; None if none has.
 
     Args:
-        error: of an exchange. A process that ends closes its connections first: it is waited for, but no longer than
-            `LOOKED_FOR` seconds.
+        error: of an exchange. A process that ends closes its connections first: one that has told its error counts as
+            ended; others are waited for, but no longer than `LOOKED_FOR` seconds.
     """
     if not _members or (error is not None and not _of_an_exchange(error)):
         return None
-    until = time.monotonic() + (LOOKED_FOR if error is not None else 0.0)
+    until = time.monotonic() + (0.0 if error is None else LOOKED_FOR[len(_here()) == len(_members)])
     while True:
-        gone = next((one for one in _here() if not _runs(one)), None)
+        gone = next((one for one in _here() if not _runs(one) or (error is not None and _has_told(one))), None)
         if gone is not None or time.monotonic() >= until:
             return gone
         time.sleep(0.05)

@@ -11,16 +11,18 @@ FLAGS = {
     "lora.r=": FORM,
     "=1:2": FORM,
     "rank=1:8": r"--search: unknown key \(got 'rank'\); did you mean lora\.r\?",
-    "name=a,b": r"--search: cannot be swept \(got 'name'\)",
-    "seed=1,2": r"--search: cannot be swept \(got 'seed'\)",
-    "sweep.trials=1:5": r"--search: cannot be swept \(got 'sweep\.trials'\)",
-    "train.metric=accuracy,mcc": r"--search: cannot be swept \(got 'train\.metric'\)",
-    "data.max_eval_rows=10:20": r"--search: cannot be swept \(got 'data\.max_eval_rows'\)",
-    "eval.calibrate=true,false": r"--search: cannot be swept \(got 'eval\.calibrate'\)",
-    "prompt.task=topic,sentiment": r"--search: cannot be swept \(got 'prompt\.task'\)",
+    "name=a,b": r"--search: cannot be searched \(got 'name'\); no trial learns .* by it; --set name=VALUE sets it for all",
+    "output=a,b": r"--search: cannot be searched \(got 'output'\); no trial learns .* by it; --set output=VALUE",
+    "seed=1,2": r"--search: cannot be searched \(got 'seed'\); the best seed .* luckiest one; --set seed=VALUE sets",
+    "sweep.trials=1:5": r"--search: cannot be searched \(got 'sweep\.trials'\); .*; --set sweep\.trials=VALUE sets",
+    "train.metric=accuracy,mcc": r"--search: cannot be searched \(got 'train\.metric'\); the trials would be judged on .*; --set train",
+    "data.max_eval_rows=10:20": r"--search: cannot be searched \(got 'data\.max_eval_rows'\); the trials would be judged on",
+    "eval.calibrate=true,false": r"--search: cannot be searched \(got 'eval\.calibrate'\); the trials would be judged on",
+    "prompt.task=topic,sentiment": r"--search: cannot be searched \(got 'prompt\.task'\); the trials would be judged on",
     "lora.r=0:8": r"lora\.r: not allowed \(got 0, from --search lora\.r\).*equal to 1",
     "lora.r=1:8.5": r"lora\.r: not allowed \(got 8\.5, from --search lora\.r\).*valid integer",
     "lora.r=8:8": r"--search lora\.r: a range of one value \(got '8:8'\); --set gives a key one value",
+    "lora.r=5": r"--search lora\.r: a list of one value \(got '5'\); --set gives a key one value",
     "train.learning_rate=log:1:1": r"--search train\.learning_rate: a range of one value \(got 'log:1:1'\)",
     "train.learning_rate=log:0:1": r"--search train\.learning_rate: no logarithm at the lower end \(got 'log:0:1'\)",
     "lora.r=8:1": r"--search lora\.r: the range ends before it begins \(got '8:1'\); write LOW:HIGH",
@@ -79,6 +81,11 @@ SETS = {
 @pytest.mark.parametrize("pair", SETS)
 def test_a_search_section_that_cannot_be_searched_is_refused(pair: str) -> None:
     refusal(["sweep", "--set", pair], SETS[pair])
+
+
+def test_every_backbone_of_the_list_is_looked_for_before_the_space_is_shown() -> None:
+    pair = "model.name=loraft-vi-tiny,không-có"
+    refusal(["sweep", "--search", pair, "--dry-run"], r"model\.name: no such backbone \(got 'không-có'\); bundled")
 
 
 def test_trials_without_a_search_are_refused() -> None:

@@ -223,3 +223,9 @@ def test_from_gives_json_too(curved: dict[str, Any], tmp_path: Path) -> None:
     assert [point["made"] for point in content["points"]] == ["cut", "trained"]
     assert content["points"][0]["macro_f1"] == 0.8
     assert (curved["ranks"], curved["config"].name) == (None, "khác")
+
+
+def test_a_search_as_a_job_array_is_refused_before_it_is_announced(loraft_says: Says) -> None:
+    code, out, err = loraft_says("sweep", "--search", "lora.r=4,8", "--emit", "slurm")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: --emit slurm: the script runs each trial by itself")

@@ -3,13 +3,16 @@
 Rank 0 writes what it found to FOLDER. Then rank 1 ends as HOW says, `kill` or `raise`, while the others wait for it.
 """
 
+import atexit
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import torch.distributed as dist
 
 from loraft import distributed
 from loraft.cli.app import main
@@ -27,6 +30,13 @@ def doubled(rows: list[int]) -> np.ndarray:
 share: list[int] = []
 
 
+def end_slowly() -> None:
+    """As Python's end on a busy machine: the connections are closed, and the process still runs."""
+    distributed.part()
+    dist.destroy_process_group()
+    time.sleep(4)
+
+
 def work(*_: object, **__: object) -> None:
     how, folder = os.environ["HOW"], Path(os.environ["FOLDER"])
     run = run_of(resolve(overrides=[f"output={folder}", "name=lượt"]))
@@ -40,6 +50,7 @@ def work(*_: object, **__: object) -> None:
         if distributed.rank() == 1 and how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if distributed.rank() == 1 and how == "raise":
+            atexit.register(end_slowly)
             raise DataError("dòng 7: không đọc được")
         distributed.from_main(None)
 

@@ -92,21 +92,19 @@ def sweep(
         loraft sweep --ranks 1,2,4,...,128
         loraft sweep --search lora.r=1,2,4,...,128 --trials 20
     """
+    of_trials = {"--grid": grid, "--seeds": seeds, "--joint": joint, "--search": search, "--trials": trials,
+                 "--engine": engine, "--address": address}  # fmt: skip
     refuse_together(
         emit,
         array_task,
         given.config,
         script={"--slurm": slurm_options, "--array-size": array_size},
         others={"--dry-run": dry_run, "--from": source, "--force": force},
-        fixed=[flag for flag, value in (("--ranks", ranks), ("--grid", grid), ("--seeds", seeds), ("--joint", joint),
-                                        ("--search", search), ("--trials", trials), ("--engine", engine),
-                                        ("--address", address), ("--set", given.sets)) if value]
+        fixed=[flag for flag, value in {"--ranks": ranks, **of_trials, "--set": given.sets}.items() if value]
         + given.given("preset", "model", "data", "task", "quant", "output", "seed"),
-    )  # fmt: skip
+    )
     if source is not None:
-        own = {"--grid": grid, "--seeds": seeds, "--joint": joint, "--dry-run": dry_run, "--search": search,
-               "--trials": trials, "--engine": engine, "--address": address}  # fmt: skip
-        fixed = [flag for flag, value in own.items() if value]
+        fixed = [flag for flag, value in {**of_trials, "--dry-run": dry_run}.items() if value]
         fixed += given.given("preset", "config", "model", "data", "task", "quant", "seed")
         _cut(source, ranks, fixed, given.sets or (), given.output, force, json, verbose)
         return
@@ -114,7 +112,7 @@ def sweep(
     from loraft.display import table
     from loraft.runs.study_folders import SweepFolder
     from loraft.studies.sweep import tables
-    from loraft.studies.sweep.grid import expand, expand_ranks, parse_grid, sweep_name
+    from loraft.studies.sweep.grid import expand, expand_ranks, parse_grid, refuse_script, sweep_name, trial_with
     from loraft.studies.sweep.space import parse_search, space
     from loraft.studies.sweep.trials import plan
 
@@ -138,7 +136,12 @@ def sweep(
     if trials is not None and not resolved.sweep.search:
         raise ConfigError(f"--trials: of a search alone (got {trials} without --search); a grid has what it lists")
     axes = space(resolved) if resolved.sweep.search else []
-    listed = [] if axes else expand(resolved)
+    # Of a search the backbones alone are known beforehand.
+    named = next((axis.values for axis in axes if axis.key == "model.name"), ())
+    backbones = [trial_with(resolved, {"model.name": name}, "--search model.name") for name in named]
+    listed = backbones if axes else expand(resolved)
+    if emit is not None:
+        refuse_script(resolved)
     if address is not None and resolved.sweep.engine != "ray":
         raise ConfigError(f"--address: is of a Ray cluster (got --engine {resolved.sweep.engine}); add --engine ray")
     start_command(resolved, verbose, one_gpu=resolved.sweep.engine == "local")

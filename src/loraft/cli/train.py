@@ -11,7 +11,7 @@ from loraft import distributed
 from loraft.cli.console import print_json, results_follow, say, start_command
 from loraft.cli.finished_run import config_to_go_on, refuse_beside_from
 from loraft.cli.options import ConfigFlags, Json, Verbose, complete_run, in_its_folder, with_config_flags
-from loraft.errors import RunError
+from loraft.errors import LoraftError, RunError
 
 if TYPE_CHECKING:
     from loraft.config.schema import Config
@@ -165,6 +165,9 @@ def say_changes(environment: Path) -> None:
 
 
 def _train_folds(config: "Config", folds: int, *, force: bool, resume: bool, json: bool, verbose: bool) -> None:
+    if distributed.is_distributed():
+        got = f"--folds {folds}: trains in one process (got several, of a launcher such as torchrun)"
+        raise LoraftError(f"{got}; start it without the launcher, or leave --folds out")
     start_command(config, verbose)
 
     from loraft.display import table

@@ -293,6 +293,7 @@ def test_a_task_of_another_sweep_of_no_script_or_of_no_such_number_is_refused(
         ("array=0-3", r"--slurm array: the script lists the tasks itself \(got 'array=0-3'\); array=%8 lets 8"),
         ("array", "lists the tasks itself"),
         ("open-mode", r"--slurm open-mode: takes a value \(got none\)"),
+        ("time", r"--slurm time: takes a value \(got none\), for example --slurm time=VALUE"),
         ("wrap=true", r"--slurm wrap: the script decides it"),
         ("chdir=/", r"--slurm chdir: the script decides it"),
     ],

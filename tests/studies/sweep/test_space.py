@@ -30,7 +30,7 @@ def axis(pair: str) -> Axis:
         ("lora.r=1,2,4,...,16", "list", (1, 2, 4, 8, 16)),
         ("train.optim=sgd,adamw_torch", "list", ("sgd", "adamw_torch")),
         ("train.learning_rate=1e-3,null", "list", (0.001, None)),
-        ("model.name=hf:một/hai", "list", ("hf:một/hai",)),
+        ("model.name=hf:một/hai,hf:ba/bốn", "list", ("hf:một/hai", "hf:ba/bốn")),
     ],
 )
 def test_ranges_and_lists_are_read(pair: str, drawn: str, values: tuple[object, ...]) -> None:

@@ -132,6 +132,16 @@ def expand(config: Config) -> list[Trial]:
     return [trial_with(config, dict(zip(axes, values, strict=True)), "--grid") for values in product(*axes.values())]
 
 
+def refuse_script(config: Config) -> None:
+    """Raises ConfigError where a script for SLURM cannot run the trials."""
+    if config.sweep.search or config.sweep.engine != "local":
+        other = "a search" if config.sweep.search else f"--engine {config.sweep.engine}"
+        raise ConfigError(
+            f"--emit slurm: the script runs each trial by itself, and all are known before (got {other} too); give one"
+            " of them"
+        )
+
+
 def trial_with(config: Config, values: Mapping[str, Any], where: str) -> Trial:
     """The trial of a sweep with these values of the swept keys, by dotted key.
 
@@ -194,9 +204,12 @@ def mistakes_of(
     # Runs that are chosen by different metrics have no common score to choose the best by.
     known = [name for name in known_keys() if not name.startswith((*NOT_SWEPT, "train.metric", *fixed))]
     if key not in known:
-        what = "cannot be swept" if key in known_keys() else "unknown key"
+        flag, what = where.partition(" ")[0], "unknown key"
         hint = nearest(key, known) or "`loraft config` shows the keys"
-        yield mistake(where.partition(" ")[0], what, key, "", hint)
+        if key in (*known_keys(), "output"):  # as --set takes it, too
+            what = "cannot be searched" if flag == "--search" else "cannot be swept"
+            hint = f"{_why_not(key)}; --set {key}=VALUE sets it for all trials"
+        yield mistake(flag, what, key, "", hint)
         return
     if not values:
         yield Mistake(f"{where}: no value (got an empty list)", "give one or more")
@@ -212,6 +225,14 @@ def mistakes_of(
                 what = f"{where}: the same value twice (got {show(seen[same])} and {show(value)})"
                 yield Mistake(what, "give each once")
             seen[same] = value
+
+
+def _why_not(key: str) -> str:
+    if key == SEED:
+        return "the best seed on validation is the luckiest one"
+    if key.startswith((*NOT_SWEPT, "output")):
+        return "no trial learns anything else by it"
+    return "the trials would be judged on other rows or in another way, and not be comparable"
 
 
 def _with(config: Config, settings: Mapping[str, Any], where: str) -> Config:

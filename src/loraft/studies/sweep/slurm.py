@@ -22,6 +22,7 @@ from loraft.runs.lock import locked, refuse_locked, working_there
 from loraft.runs.records import read_record, write_record
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep import joint_pass, runner
+from loraft.studies.sweep.grid import refuse_script
 from loraft.studies.sweep.local_engine import run_trials
 from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell
 from loraft.studies.sweep.trials import Trial
@@ -30,6 +31,10 @@ from loraft.studies.sweep.units import units
 # SLURM sends SIGTERM so many seconds before the time limit, or up to a minute earlier: to the batch shell ("B:"), whose
 # place the training takes by `exec`. It then saves a checkpoint after its step.
 BEFORE_THE_LIMIT = 120
+NEED_VALUES = (  # of the options of sbatch the usual ones; a name alone would fail only there
+    "job-name", "output", "open-mode", "signal", "time", "gres", "gpus", "mem", "cpus-per-task", "nodes", "ntasks",
+    "partition", "account", "qos", "constraint", "nodelist", "exclude", "error", "mail-type", "mail-user",
+)  # fmt: skip
 EXAMPLES = "for example --slurm gres=gpu:1 --slurm time=04:00:00"
 
 
@@ -94,12 +99,7 @@ def emit(
         LoraftError: a mistake in the config, the data or the options; a trial is damaged; or array tasks are at work,
             and what they train would be dealt anew.
     """
-    if config.sweep.search or config.sweep.engine != "local":
-        other = "a search" if config.sweep.search else f"--engine {config.sweep.engine}"
-        raise ConfigError(
-            f"--emit slurm: the script runs each trial by itself, and all are known before (got {other} too); give one"
-            " of them"
-        )
+    refuse_script(config)
     folder, config, trials = runner.trials_of(config)
     path = folder.path
     before = _read(folder)
@@ -206,7 +206,7 @@ def _given(options: Sequence[str]) -> dict[str, str | None]:
                 f"--slurm array: the script lists the tasks itself (got {show(option)}); array=%8 lets 8 of them run at"
                 " a time"
             )
-        if value is None and name in ("job-name", "output", "open-mode", "signal"):
+        if value is None and name in NEED_VALUES:
             raise ConfigError(f"--slurm {name}: takes a value (got none), for example --slurm {name}=VALUE")
         if name in ("wrap", "chdir"):
             raise ConfigError(f"--slurm {name}: the script decides it (got {show(option)}); leave it out")

@@ -104,6 +104,8 @@ def _axis(key: str, text: str, where: str) -> Axis:
     items = text.split(",")
     if not any(map(_is_like_a_range, items)):
         values = parse_values(text, where)
+        if len(values) == 1:
+            raise ConfigError(mistake(where, "a list of one value", text, "", "--set gives a key one value"))
         return Axis(key, "list", tuple(sorted(values) if all(map(_is_number, values)) else values))
     first, *rest = text.split(":")
     drawn = RANGES.get(first.strip())
