@@ -125,6 +125,9 @@ def test_an_interrupted_sweep_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch,
     code, _, err = loraft_says("sweep", "--ranks", "1,2")
     assert code == 130
     assert err.splitlines()[-1] == "interrupted; the same command goes on from there"
+    assert loraft_says("sweep", "--ranks", "1,2", "--force")[2].splitlines()[-1] == (
+        "interrupted; the same command begins again"
+    )
 
 
 def test_a_dry_run_lists_trials_without_a_framework_and_writes_nothing(tmp_path: Path) -> None:

@@ -22,16 +22,16 @@ def test_a_busy_cluster_is_waited_for_and_the_user_is_told(monkeypatch: pytest.M
 
 
 def test_what_many_parts_say_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = [[(True, f"{n} of 1,000 rows are cut (số {n})"), (False, "một")] for n in (1, 20, 300)]
+    told = [[(True, f"{n} of 1,000 rows are cut (số {n})"), (False, f"một {n}.5 từ")] for n in (1, 20, 300)]
     answers = ({"told": one, "failed": "hỏng", "path": "câu.csv"} for one in told)
     monkeypatch.setattr(ray_predict, "_answers", lambda *_: answers)
     failed: dict[str, str] = {}
     said: list[str] = []
     nothing = cast(Any, None)
-    with pytest.warns(UserWarning, match="một") as seen:
+    with pytest.warns(UserWarning, match="một 1.5 từ") as seen:
         ray_predict._predict(nothing, [], nothing, failed, (1, 0.0), nothing, said.append)
     assert [str(one.message) for one in seen] == [
-        "một",
+        "một 1.5 từ",
         "1 of 1,000 rows are cut (số 1) (in one part; 2 more say so)",
     ]
     assert (said, failed) == (["hỏng"], {"câu.csv": "hỏng"})

@@ -146,7 +146,7 @@ def sweep(
         raise ConfigError(f"--address: is of a Ray cluster (got --engine {resolved.sweep.engine}); add --engine ray")
     start_command(resolved, verbose, one_gpu=resolved.sweep.engine == "local")
     if dry_run:
-        planned = plan(listed)
+        planned = plan(listed, force=force)
         if any(trial.trainable_parameters is None for trial in planned):
             from loraft.studies.sweep import runner
 
@@ -176,7 +176,7 @@ def sweep(
         with quiet(verbose=verbose or resolved.sweep.engine != "ray"):
             result = runner.sweep(resolved, force=force, tell=say)
     except KeyboardInterrupt as stop:
-        stop.add_note("the same command goes on from there")
+        stop.add_note("the same command begins again" if force else "the same command goes on from there")
         raise
     results_follow()
     if json:

@@ -169,9 +169,9 @@ def _predict(
             for note, text in answer.get("told", ()):
                 if re.match(r"[\d,]+ of [\d,]+ ", text):
                     counted.setdefault(re.sub(r"[\d,.]+", "", text), []).append((note, text))
-                elif text not in told:
+                elif (what := re.sub(r"\d+\.\d+", "", text)) not in told:  # a share of the part's rows, too
                     warnings.warn(text, Note if note else UserWarning, stacklevel=2)
-                    told.add(text)
+                    told.add(what)
             if "fatal" in answer:
                 raise LoraftError(f"a worker: {answer['fatal']}")
             if "failed" in answer:

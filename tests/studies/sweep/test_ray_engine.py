@@ -260,6 +260,8 @@ def test_a_machine_with_other_rows_is_refused(cluster: str, monkeypatch: pytest.
     assert result.trials[0].status == "failed"
     assert "câu holds other rows there than here (got another test split)" in str(result.trials[0].error)
     assert not Run(Path(result.trials[0].run)).begun
+    said = Path(result.path, "errors", "r4.txt").read_text(encoding="utf-8")
+    assert said == f"{result.trials[0].error}\n"
 
 
 @pytest.mark.parametrize("sweep", [{"gpus": 1.0}, {"cpus": 2}])

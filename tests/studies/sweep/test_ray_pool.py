@@ -65,6 +65,7 @@ def test_runs_that_cannot_be_stored_fail_and_the_worker_goes_on(pool: Pool, monk
         "r2": "its run cannot be kept here ([Errno 28] No space left on device: 'quét/r2'); the same command trains it"
         " again",
     }
+    assert pool.folder.error_path("r2").read_text(encoding="utf-8") == f"{pool.errors['r2']}\n"
     assert (closed, pool.next, pool.stage.done) == (["r1, r2"], ["máy 1"], 2)
 
 

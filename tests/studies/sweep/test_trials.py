@@ -40,6 +40,7 @@ def test_a_finished_trial_counts_only_for_its_own_config(tmp_path: Path) -> None
     with pytest.raises(RunError, match=r"seed: 7 then, 42 now[\s\S]*--force"):
         is_finished(two)
     assert [trial.status for trial in plan([one, three, four])] == ["finished", "new", "begun"]
+    assert [trial.status for trial in plan([one, two, three, four], force=True)] == ["new"] * 4
 
 
 def test_a_trial_whose_config_cannot_be_read_is_damaged(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from loraft.errors import LoraftError, RunError, listed
 from loraft.progress import Stage
 from loraft.ray_cluster import PATIENCE, POLL, in_words, machines, workers_of
+from loraft.runs.atomic_files import write_text
 from loraft.runs.lock import locked
 from loraft.runs.study_folders import SweepFolder
 from loraft.studies.sweep.ray_worker import Job, Worker, unpack
@@ -206,6 +207,7 @@ class Pool:
     def _done_with(self, trials: Sequence[Trial], failure: str) -> None:
         for trial in trials:
             self.errors[trial.name] = failure
+            write_text(self.folder.error_path(trial.name), f"{failure}\n")
             self.tell(f"{trial.name} failed: {failure}")
         self.stage.advance(len(trials))
 

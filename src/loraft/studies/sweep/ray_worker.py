@@ -121,6 +121,8 @@ class Worker:
     def _run(self, unit: Unit, folder: SweepFolder, rows: Rows, *, again: bool) -> dict[str, str]:
         job = self.job
         errors = {trial.name: wrong for trial in unit if (wrong := self._wrong_rows(trial, rows[trial.name]))}
+        for name, wrong in errors.items():
+            write_text(folder.error_path(name), f"{wrong}\n")
         left = [trial for trial in unit if trial.name not in errors]
         if again and not job.force:
             left = [trial for trial in left if not is_finished(trial)]
@@ -134,7 +136,8 @@ class Worker:
         try:
             here = self.shared.fingerprints(trial.config)
         except Exception as error:  # whatever it is, the other trials go on
-            return f"{self.host}: {first_line(error)}"
+            told = first_line(error) if trial.config.output.texts else type(error).__name__
+            return f"{self.host}: {told}; the command's machine has read its rows: copy the data to all machines"
         if not (other := [name for name, fingerprint in rows.items() if here[name] != fingerprint]):
             return ""
         return (

@@ -66,8 +66,12 @@ def is_finished(trial: Trial) -> bool:
     return run.finished
 
 
-def plan(trials: Sequence[Trial]) -> list[PlannedTrial]:
+def plan(trials: Sequence[Trial], *, force: bool = False) -> list[PlannedTrial]:
     """What a sweep would run; parameter counts are None where `parameter_count.trainable_parameters` finds none.
+
+    Args:
+        trials: of the sweep.
+        force: all are trained from the beginning, whatever is there.
 
     Raises:
         RunError: a trial was begun with another config.
@@ -78,7 +82,7 @@ def plan(trials: Sequence[Trial]) -> list[PlannedTrial]:
             settings=trial.settings,
             alpha_policy=trial.config.lora.alpha_policy,
             trainable_parameters=trainable_parameters(trial.config),
-            status=_status(trial),
+            status="new" if force else _status(trial),
         )
         for trial in trials
     ]
