@@ -18,7 +18,7 @@ from targets import LORAFT
 from loraft.cli.predict_ray import SHARD_ROWS
 from loraft.config.resolve import resolve
 from loraft.delivery import predict_worker
-from loraft.studies.sweep import ray_engine
+from loraft.studies.sweep import ray_pool
 from loraft.studies.sweep.trials import Trial
 from loraft.studies.sweep.units import units as units_of
 
@@ -30,7 +30,7 @@ BYTES_A_WEIGHT = 2  # bfloat16
 # Parts of a sweep that grow with its adapters, and those of each training; all other parts come once a process.
 OF_ADAPTERS = ("evaluations during training", "test split", "saving", "adapters", "checks of the backbone")
 OF_TRAINING = ("making the trainer", "check of the first batch")
-RETRIES = {"sweep": ray_engine.RETRIES, "predictions": predict_worker.RETRIES}  # of a unit whose worker was killed
+RETRIES = {"sweep": ray_pool.RETRIES, "predictions": predict_worker.RETRIES}  # of a unit whose worker was killed
 HOUR = 3600.0
 
 

@@ -1,14 +1,10 @@
-"""How many workers a cluster holds, and with what a driver connects to it."""
+"""How many workers a cluster holds."""
 
-import os
-import sys
 from collections.abc import Mapping
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from loraft.ray_cluster import connected, workers_of
+from loraft.ray_cluster import workers_of
 
 
 @pytest.mark.parametrize(
@@ -30,24 +26,3 @@ def test_workers_fit_into_machines_and_not_between_them(
     nodes: list[Mapping[str, float]], needed: Mapping[str, float], workers: int
 ) -> None:
     assert workers_of(nodes, needed) == workers
-
-
-@pytest.mark.parametrize(
-    ("token", "given", "mode"), [(True, None, "token"), (True, "disabled", "disabled"), (False, None, None)]
-)
-def test_a_driver_has_the_token_that_ray_start_asks_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: bool, given: str | None, mode: str | None
-) -> None:
-    ray = SimpleNamespace(is_initialized=lambda: True, cluster_resources=lambda: {"CPU": 2.0}, nodes=list)
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ENABLE_AUTO_CONNECT", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
-        monkeypatch.setenv(name, "0")
-    monkeypatch.setenv("RAY_AUTH_MODE", given or "")
-    if given is None:
-        monkeypatch.delenv("RAY_AUTH_MODE")
-    if token:
-        (tmp_path / ".ray").mkdir()
-        (tmp_path / ".ray" / "auth_token").write_text("khoá", encoding="utf-8")
-    with connected(None, "loraft sweep --engine ray", lambda line: None):
-        assert os.environ.get("RAY_AUTH_MODE") == mode

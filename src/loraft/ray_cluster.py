@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 
 from loraft.errors import LoraftError, first_line
 
@@ -33,9 +32,6 @@ def connected(address: str | None, what: str, tell: Callable[[str], None]) -> It
         LoraftError: ray is not installed, no cluster answers at the address, or it runs other versions.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here reports nothing to anybody
-    # `ray start` asks for the token of the user where there is one; a cluster without takes one, too.
-    if (Path.home() / ".ray" / "auth_token").exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     # A thread that ray leaves behind would connect by itself to any cluster that it finds.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # or ray would print a warning about it
@@ -84,7 +80,8 @@ def _connect(address: str, what: str) -> None:
             ) from error
         raise LoraftError(
             f"{what}: no Ray cluster answers at {address} (got {first_line(error)}); give the address that `ray start"
-            " --head` printed, with its ~/.ray/auth_token on this machine, too, or leave it out to start one here"
+            " --head` printed, with RAY_AUTH_MODE=token where ~/.ray/auth_token is there, or leave it out and start one"
+            " here"
         ) from error
     finally:
         if in_main_thread:  # ray's own handler would end the process before anything is put in order

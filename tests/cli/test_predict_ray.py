@@ -125,7 +125,7 @@ def test_a_killed_command_goes_on_with_every_row_once(here: Path, on_ray: Callab
     command = [sys.executable, "-m", "loraft", "predict", "--run", "demo", "--engine", "ray", "--address", address]
     process = subprocess.Popen([*command, "--output-file", "out", *given], stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: len(journal(here / "out")) >= 2)
+        wait_for(lambda: len(journal(here / "out")) >= 2, lambda: process.poll() is None)
         assert loraft_is_refused(on_ray(*given, "--resume"), "works there; wait for it")
     finally:
         process.send_signal(signal.SIGKILL)
@@ -151,9 +151,13 @@ def test_a_killed_worker_is_replaced_and_every_row_is_there_once(
     texts = sentences(300)
     (here / "a.csv").write_text("\n".join(["sentence", *(f'"{text}"' for text in texts)]), encoding="utf-8")
     killed: list[int] = []
+    ended = threading.Event()
+
+    def at_work() -> bool:
+        return not ended.is_set()
 
     def kill() -> None:
-        wait_for(lambda: len(journal(here / "out")) >= 2)
+        wait_for(lambda: len(journal(here / "out")) >= 2, at_work)
         every = psutil.Process().children(recursive=True)
         (worker,) = (one for one in every if "MapWorker" in one.name() + cmd(one))
 
@@ -164,13 +168,16 @@ def test_a_killed_worker_is_replaced_and_every_row_is_there_once(
             worker.resume()
             return False
 
-        wait_for(in_a_part)
+        wait_for(in_a_part, at_work)
         killed.append(worker.pid)
         worker.kill()
 
     thread = threading.Thread(target=kill)
     thread.start()
-    code, out, err = on_ray("--input", "a.csv", SMALL, "10", "--output-format", "jsonl", "--workers", "1")
+    try:
+        code, out, err = on_ray("--input", "a.csv", SMALL, "10", "--output-format", "jsonl", "--workers", "1")
+    finally:
+        ended.set()
     thread.join()
     assert (code, len(killed), "300 rows in out\n" in err) == (0, 1, True), err
     assert [row["sentence"] for row in json_rows(here / "out")] == texts
@@ -214,11 +221,10 @@ def test_a_worker_that_cannot_load_the_adapter_is_one_message(here: Path, addres
     assert (code, "--workers: the cluster has no room (got 3 of 1 CPU; it has 2 CPUs" in err) == (2, True)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Returns when it holds; ten minutes are far more than it takes on a busy machine, too."""
-    end = time.monotonic() + 600
+def wait_for(condition: Callable[[], bool], at_work: Callable[[], bool]) -> None:
+    """Returns when it holds, as it must while the command is at work."""
     while not condition():
-        assert time.monotonic() < end
+        assert at_work(), "the command ended too early"
         time.sleep(0.05)
 
 

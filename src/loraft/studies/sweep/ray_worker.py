@@ -1,4 +1,4 @@
-"""What a worker of a Ray cluster does for a sweep; see `ray_engine` for the driver, which starts workers.
+"""What a worker of a Ray cluster does for a sweep; see `ray_pool` for the driver, which starts workers.
 
 A worker is an actor: a process that keeps its loaded backbone, and runs one unit of trials after another. It works in
 the driver's folder, or, where its machine does not have that, in a temporary one, whose finished runs come back to the
