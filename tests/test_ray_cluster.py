@@ -1,10 +1,12 @@
-"""How many workers a cluster holds."""
+"""How many workers a cluster holds, and clusters one after the other in one process."""
 
+import os
 from collections.abc import Mapping
 
 import pytest
+from helpers.ray_machines import two_machines
 
-from loraft.ray_cluster import workers_of
+from loraft.ray_cluster import connected, workers_of
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,17 @@ def test_workers_fit_into_machines_and_not_between_them(
     nodes: list[Mapping[str, float]], needed: Mapping[str, float], workers: int
 ) -> None:
     assert workers_of(nodes, needed) == workers
+
+
+@pytest.mark.integration
+def test_after_a_cluster_that_ray_started_one_without_a_token_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    told: list[str] = []
+    with connected(None, "loraft predict", told.append):
+        pass
+    assert "RAY_AUTH_MODE" not in os.environ
+    with two_machines() as address, connected(address, "loraft predict", told.append):
+        answer = ray.remote(type("Người", (), {"answer": lambda self: "dạ"})).remote().answer.remote()
+        assert ray.get(answer, timeout=60) == "dạ"
+    assert [line.split(",")[0] for line in told] == ["ray: 1 node", "ray: 2 nodes"]

@@ -11,6 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 
 from loraft.errors import LoraftError, first_line
 
+AUTH_MODE = "RAY_AUTH_MODE"  # "token" where ray asks for one, which ~/.ray/auth_token holds
 SECONDS = 20.0  # until an address counts as dead
 POLL = 0.2  # seconds between two looks at the cluster
 PATIENCE = 30.0  # seconds without any worker until the user is told that the cluster is busy
@@ -40,6 +41,7 @@ def connected(address: str | None, what: str, tell: Callable[[str], None]) -> It
     except ImportError as error:
         raise LoraftError(f"{what}: needs ray (got {error}); pip install 'loraft[ray]'") from error
     ours = address is not None or not ray.is_initialized()
+    asked = os.environ.get(AUTH_MODE)
     if ours:
         _connect(address or os.environ.get("RAY_ADDRESS") or "local", what)
     try:
@@ -51,6 +53,21 @@ def connected(address: str | None, what: str, tell: Callable[[str], None]) -> It
     finally:
         if ours:
             ray.shutdown()
+            _as_asked(asked)
+
+
+def _as_asked(mode: str | None) -> None:
+    """Takes back that Ray asks for a token: it does so in a whole process that has started a cluster once.
+
+    This process would then refuse the answers of the machines of a later cluster, one without a token.
+    """
+    if mode is not None or AUTH_MODE not in os.environ:
+        return
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    del os.environ[AUTH_MODE]
+    Config.initialize("")  # ray has no public way: both are read once and kept
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager
