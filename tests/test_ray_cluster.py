@@ -6,6 +6,8 @@ from collections.abc import Mapping
 import pytest
 from helpers.ray_machines import two_machines
 
+from loraft import ray_cluster
+from loraft.errors import LoraftError
 from loraft.ray_cluster import connected, workers_of
 
 
@@ -28,6 +30,27 @@ def test_workers_fit_into_machines_and_not_between_them(
     nodes: list[Mapping[str, float]], needed: Mapping[str, float], workers: int
 ) -> None:
     assert workers_of(nodes, needed) == workers
+
+
+def test_whether_ray_asks_for_a_token_is_read_for_each_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a cluster that did not start: ray has then changed the environment already."""
+    raylet = pytest.importorskip("ray._raylet")
+    seen: list[bool] = []
+
+    def refuses(address: str, what: str) -> None:
+        seen.append(raylet.get_authentication_mode() == raylet.AuthenticationMode.TOKEN)
+        os.environ["RAY_AUTH_MODE"] = "token"
+        raise LoraftError("bận")
+
+    monkeypatch.setattr(ray_cluster, "_connect", refuses)
+    for mode in (None, "token", None, "disabled", "token"):
+        monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+        if mode is not None:
+            monkeypatch.setenv("RAY_AUTH_MODE", mode)
+        with pytest.raises(LoraftError, match="bận"), connected("máy:1", "loraft sweep", str):
+            pass
+        assert os.environ.get("RAY_AUTH_MODE") == (mode and "token")
+    assert seen == [False, True, False, False, True]
 
 
 @pytest.mark.integration

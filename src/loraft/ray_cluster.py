@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 
 from loraft.errors import LoraftError, first_line
 
@@ -41,32 +41,41 @@ def connected(address: str | None, what: str, tell: Callable[[str], None]) -> It
     except ImportError as error:
         raise LoraftError(f"{what}: needs ray (got {error}); pip install 'loraft[ray]'") from error
     ours = address is not None or not ray.is_initialized()
+    with _tokens_as_asked() if ours else nullcontext():
+        if ours:
+            _connect(address or os.environ.get("RAY_ADDRESS") or "local", what)
+        try:
+            resources = ray.cluster_resources()
+            nodes = sum(node["Alive"] for node in ray.nodes())
+            tell(f"ray: {nodes} {'node' if nodes == 1 else 'nodes'}, {resources.get('CPU', 0):g} CPUs,"
+                 f" {resources.get('GPU', 0):g} GPUs")  # fmt: skip
+            yield
+        finally:
+            if ours:
+                ray.shutdown()
+
+
+@contextmanager
+def _tokens_as_asked() -> Iterator[None]:
+    """Inside the block, Ray asks for a token as the environment says; after it, as before.
+
+    Ray reads the environment once in a process, and changes it where it starts a cluster: this process would then
+    refuse the answers of the machines of a later cluster, one without a token.
+    """
     asked = os.environ.get(AUTH_MODE)
-    if ours:
-        _connect(address or os.environ.get("RAY_ADDRESS") or "local", what)
+    _read_mode()
     try:
-        resources = ray.cluster_resources()
-        nodes = sum(node["Alive"] for node in ray.nodes())
-        tell(f"ray: {nodes} {'node' if nodes == 1 else 'nodes'}, {resources.get('CPU', 0):g} CPUs,"
-             f" {resources.get('GPU', 0):g} GPUs")  # fmt: skip
         yield
     finally:
-        if ours:
-            ray.shutdown()
-            _as_asked(asked)
+        if asked is None:
+            os.environ.pop(AUTH_MODE, None)
+        _read_mode()
 
 
-def _as_asked(mode: str | None) -> None:
-    """Takes back that Ray asks for a token: it does so in a whole process that has started a cluster once.
-
-    This process would then refuse the answers of the machines of a later cluster, one without a token.
-    """
-    if mode is not None or AUTH_MODE not in os.environ:
-        return
+def _read_mode() -> None:
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-    del os.environ[AUTH_MODE]
-    Config.initialize("")  # ray has no public way: both are read once and kept
+    Config.initialize("")  # ray has no public way
     AuthenticationTokenLoader.instance().reset_cache()
 
 
