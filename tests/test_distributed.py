@@ -211,6 +211,14 @@ def test_an_error_of_one_process_is_told_by_it_and_how_to_go_on_by_the_first(tmp
     assert len(told) == 2
 
 
+@pytest.mark.integration
+def test_one_that_is_interrupted_is_not_told_as_lost_by_another(tmp_path: Path) -> None:
+    made = exchanged(tmp_path, "interrupt")
+    told = [line for line in made.stderr.splitlines() if line.startswith(("error", "interrupted"))]
+    assert made.returncode != 0
+    assert told == ["interrupted"]
+
+
 @pytest.mark.parametrize("machine", [socket.gethostname(), "máy-2"])
 def test_one_that_told_its_error_counts_as_ended_and_others_are_waited_for(
     monkeypatch: pytest.MonkeyPatch, machine: str

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 from pathlib import Path
 
@@ -91,6 +92,17 @@ def test_a_pattern_leaves_its_own_output_out(tmp_path: Path, monkeypatch: pytest
     assert input_files(here, here / "out") == [here / "a.jsonl"]
     with pytest.raises(ConfigError, match="only files of the output"):
         input_files(Path("dưới/out/*"), Path("dưới/out"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets only some users make links")
+def test_a_link_to_nowhere_is_told_and_not_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").touch()
+    (tmp_path / "b.csv").symlink_to(tmp_path / "không có")
+    (tmp_path / "c.csv").mkdir()
+    for given in (tmp_path, tmp_path / "*.csv"):
+        assert input_files(given, tmp_path / "out") == [tmp_path / "a.csv", tmp_path / "b.csv"]
+    with pytest.raises(DataError, match=r"b.csv: cannot be read \(No such file"):
+        parts_of(tmp_path / "b.csv", "auto", "sentence", FileSettings(), 8)
 
 
 def test_parts_of_json_know_the_columns_of_the_whole_file(tmp_path: Path) -> None:

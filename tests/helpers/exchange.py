@@ -1,6 +1,7 @@
 """What the processes of a launcher say to each other, without a model: `torchrun ... -m helpers.exchange`.
 
-Rank 0 writes what it found to FOLDER. Then rank 1 ends as HOW says, `kill` or `raise`, while the others wait for it.
+Rank 0 writes what it found to FOLDER. Then rank 1 ends as HOW says, `kill` or `raise`, while the others wait for it,
+or rank 0 is interrupted (`interrupt`).
 """
 
 import atexit
@@ -52,6 +53,8 @@ def work(*_: object, **__: object) -> None:
         if distributed.rank() == 1 and how == "raise":
             atexit.register(end_slowly)
             raise DataError("dòng 7: không đọc được")
+        if distributed.is_main_process() and how == "interrupt":
+            raise KeyboardInterrupt(signal.SIGINT)
         distributed.from_main(None)
 
 

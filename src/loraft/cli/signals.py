@@ -48,6 +48,7 @@ def caught() -> Iterator[None]:
             lost = distributed.lost()
             why = "interrupted" if lost is None else f"error: {lost} has ended, and with it all others"
             print("; ".join([why, *getattr(cause, "__notes__", [])]), file=sys.stderr, flush=True)
+            distributed.error_told()
         number = cause.args[0] if isinstance(cause, KeyboardInterrupt) and cause.args else _came
         sys.exit(128 + int(number))
     finally:

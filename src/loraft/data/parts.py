@@ -70,7 +70,8 @@ def input_files(given: Path, output: Path) -> list[Path]:
     else:
         found, what = [], "no such file"
     own = os.path.realpath(output)
-    found = [one for one in found if os.path.isfile(one)]
+    # A link to nowhere stays: it is told as a file that cannot be read, or its rows would be lost without a word.
+    found = [one for one in found if os.path.isfile(one) or not os.path.exists(one)]
     what = "only files of the output, or whose names begin with _ or ." if found else what
     found = [one for one in found if one.name[0] not in "._"]
     found = [one for one in found if own not in map(str, Path(os.path.realpath(one)).parents)]
