@@ -57,6 +57,10 @@ def test_train_says_with_which_command_it_goes_on(
     assert signal.getsignal(signal.SIGTERM) == handler
     monkeypatch.setattr(api, "train", stopping(number))
     assert loraft_says("train")[2].splitlines()[1:] == ["interrupted"]  # nothing was begun
+    monkeypatch.setenv("WORLD_SIZE", "2")  # another number of processes would need another setting
+    assert loraft_says("train", "--resume", "--set", "name=của em")[2].splitlines()[-1] == (
+        "interrupted; loraft train --resume --config 'runs/của em/config.yaml', behind a launcher, goes on"
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), CODES)

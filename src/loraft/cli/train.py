@@ -123,7 +123,8 @@ def train(
         raise
     except KeyboardInterrupt as stop:
         if run.config_path.is_file():  # else nothing was begun
-            stop.add_note(f"{run.how_to_resume} goes on from there")
+            how = ", behind a launcher, goes on" if distributed.is_distributed() else " goes on from there"
+            stop.add_note(f"{run.how_to_resume}{how}")
         raise
     _show(result, resolved, json=json)
 
