@@ -45,15 +45,21 @@ MADE = re.compile(r"(<!-- made by benchmarks/scaling\.py: (\w+) -->\n).*?(<!-- e
 Case = dict[str, Any]
 
 
-def case(units: Sequence[Unit], on: Cluster, values: Values, seeds: int) -> Case:
-    """What the units cost on the cluster: hours, GPU-hours, dollars and kWh, each the mean over the seeds."""
+def case(units: Sequence[Unit], on: Cluster, values: Values, seeds: int, computing: float = 1.0) -> Case:
+    """What the units cost on the cluster: hours, GPU-hours, dollars and kWh, each the mean over the seeds.
+
+    Args:
+        computing: the part of a unit's time in which the card computes; in the rest it waits for Python.
+    """
     ideal = simulate(units, replace(on, failure_every=math.inf, sigma=0.0), 0)
     runs = [simulate(units, on, seed) for seed in range(seeds)]
     hours = [run.makespan / HOUR for run in runs]
     cuts = statistics.quantiles(hours, n=20, method="inclusive")
     busy, mean = statistics.fmean(run.busy for run in runs) / HOUR, statistics.fmean(hours)
     reserved = mean * on.workers
-    watts = busy * values["gpu_watts"] + (reserved - busy) * values["idle_watts"] + reserved * values["node_watts"]
+    at_work = busy * computing
+    cards = at_work * values["gpu_watts"] + (reserved - at_work) * values["idle_watts"]
+    watts = cards + reserved * values["node_watts"]
     ideal_reserved = ideal.makespan * on.workers
     found = {
         "ideal_hours": ideal.makespan / HOUR, "hours": mean, "hours_5": cuts[0], "hours_95": cuts[-1],
@@ -103,7 +109,7 @@ def predictions(values: Values, seeds: int, size: str) -> list[Case]:
         for processes in sorted({1, model.filling()}):
             slow = "the card"
             if processes < model.filling():
-                slow = f"Python: {model.host() / (model.card() + model.host()):.0%} of a row, while the card waits"
+                slow = f"Python: {1 - model.computing(processes):.0%} of a row, while the card waits"
             units = prediction_units(model, processes)
             found.append(_both(model, "predictions", f"{processes} a GPU", units, count, slow, seeds, processes))
     return found
@@ -112,10 +118,9 @@ def predictions(values: Values, seeds: int, size: str) -> list[Case]:
 def _both(
     model: Model, what: str, plan: str, units: Sequence[Unit], gpus: int, work: str, seeds: int, processes: int = 1
 ) -> Case:
-    steady, spot = (
-        case(units, cluster(model, gpus, what, len(units), spot=spot, processes=processes), model.values, seeds)
-        for spot in (False, True)
-    )
+    computing = model.computing(processes) if what == "predictions" else 1.0
+    clusters = (cluster(model, gpus, what, len(units), spot=spot, processes=processes) for spot in (False, True))
+    steady, spot = (case(units, on, model.values, seeds, computing) for on in clusters)
     largest = max(units, key=lambda unit: unit.work)
     return {
         "what": what, "size": model.size, "gpus": gpus, "plan": plan, "units": len(units),
@@ -134,7 +139,8 @@ def sensitivity(values: Values, seeds: int) -> list[Case]:
         made = [case(passes, cluster(large, 8, "sweep", len(passes), spot=False), changed, seeds)]
         for model, gpus in ((large, 64), (small, 8)):
             shards = prediction_units(model, 1)
-            made.append(case(shards, cluster(model, gpus, "predictions", len(shards), spot=False), changed, seeds))
+            on = cluster(model, gpus, "predictions", len(shards), spot=False)
+            made.append(case(shards, on, changed, seeds, model.computing(1)))
         return made
 
     for key, assumption in ASSUMPTIONS.items():
@@ -240,7 +246,7 @@ def short(cases: Sequence[Case]) -> str:
         f" {number(one['hours'] / crowd['hours'])} times as fast for {number(crowd['dollars'] / one['dollars'])} times"
         " the money.",
         f"- 100 million predictions at 8B: {cost(large['steady'])} on one GPU; {cost(wide['steady'])} on 64.",
-        f"- At 1B a process keeps its card waiting: {full['plan']} instead of {fed['plan']} take"
+        f"- At 1B a process keeps its card waiting: on one GPU, {full['plan']} instead of {fed['plan']} take"
         f" {number(full['steady']['hours'])} hours instead of {number(fed['steady']['hours'])}.",
         f"- Failures cost little, because units are short: where machines are taken back, 8B predictions on 64 GPUs"
         f" lose {number(wide['spot']['lost_gpu_hours'])} GPU-hours of work and {number(wide['spot']['down_gpu_hours'])}"

@@ -218,6 +218,10 @@ class Model:
         """
         return max(self.card(), (self.card() + self.host()) / processes)
 
+    def computing(self, processes: int) -> float:
+        """The part of its time in which the card computes; in the rest it waits for so many processes."""
+        return self.card() / self.a_row(processes)
+
     def filling(self) -> int:
         """The fewest processes that leave the card no pause."""
         return -int(-(self.card() + self.host()) // self.card())

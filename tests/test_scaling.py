@@ -224,6 +224,7 @@ def test_retries_are_those_that_the_page_tells() -> None:
     assert workload.RETRIES == {"sweep": 2, "predictions": 3}
     told = " ".join((DOCS / "scaling.md").read_text(encoding="utf-8").split())
     assert "The third failure of a sweep's unit is its last, of a shard the fourth." in told
+    assert f"{scaling.DRAWS} simulated runs of each case" in told
 
 
 def test_the_speed_of_python_moves_predictions_at_1b_as_its_range_does() -> None:
@@ -250,6 +251,18 @@ def test_processes_fill_a_card_and_no_more() -> None:
         enough = model.filling()
         assert model.a_row(enough) == model.card() < model.a_row(enough - 1)
         assert model.a_row(1) == pytest.approx(model.card() + model.host())
+        assert model.computing(enough) == 1
+        assert model.computing(1) == pytest.approx(model.card() / (model.card() + model.host()))
+
+
+def test_a_card_that_waits_for_python_takes_the_power_of_one_that_waits() -> None:
+    (one,) = (
+        case["steady"] for case in workload.record("scaling.json")["cases"]
+        if (case["what"], case["size"], case["gpus"], case["plan"]) == ("predictions", "1B", 1, "1 a GPU")
+    )  # fmt: skip
+    scoring = 1e8 / 11217.5 / 3600 * math.exp(0.1**2 / 2)  # hours; gpu.json: cases.zero-shot-1b.rows_per_second
+    kwh = (scoring * 600 + (one["gpu_hours"] - scoring) * 100 + one["gpu_hours"] * 350) * 1.3 / 1000
+    assert one["kwh"] == pytest.approx(kwh, rel=1e-3)
 
 
 def test_costs_are_those_of_a_calculation_by_hand() -> None:
@@ -258,6 +271,9 @@ def test_costs_are_those_of_a_calculation_by_hand() -> None:
     # Three hours with the start; 6 GPU-hours, 3 of them busy; (3 * 600 + 3 * 100 + 6 * 350) W h * 1.3 = 5,460 W h.
     assert (found["hours"], found["gpu_hours"], found["busy_gpu_hours"], found["dollars"]) == (3, 6, 3, 60)
     assert found["kwh"] == pytest.approx(5.46)
+    # A card that waits for Python in half of its busy time: (1.5 * 600 + 4.5 * 100 + 6 * 350) W h * 1.3.
+    half = scaling.case(units(HOUR, HOUR, HOUR), on, {**VALUES, "price": 10.0}, 20, computing=0.5)
+    assert {**found, "kwh": 4.485} == half
     assert (found["idle"], found["setup"]) == (pytest.approx(1 / 6, abs=1e-4), pytest.approx(1 / 3, abs=1e-4))
 
 
