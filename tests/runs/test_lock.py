@@ -76,7 +76,7 @@ def test_one_process_is_refused_while_another_works_and_takes_over_when_it_was_k
     (run.path / "metrics.json").write_text("{}", encoding="utf-8")  # finished: --force could replace it
     monkeypatch.chdir(tmp_path)
     with another_process(run.path) as process:
-        says = rf"{run.path}: process {process.pid} on {socket.gethostname()} .*begun \d+ s ago works there; wait"
+        says = rf"{run.path}: process {process.pid} on {socket.gethostname()} .*begun \d+ s ago, works there; wait"
         refusal(["train", "--force", "--config", str(run.config_path)], says, folder=tmp_path)
         refusal(["train", "--resume", "--config", str(run.config_path)], says, folder=tmp_path)
         with pytest.raises(RunError, match=says), locked(run.path, force=True):

@@ -244,7 +244,7 @@ def _told_if_over(path: Path, content: bytes, force: bool) -> str:
         return f"{locked_one}: a damaged lock file was removed"
     if owner.host == socket.gethostname():
         if _is_alive(owner, path):
-            raise RunError(f"{locked_one}: {shown} works there; wait for it or end it, or choose another name")
+            raise RunError(f"{locked_one}: {shown}, works there; wait for it or end it, or choose another name")
         return f"{locked_one}: took over the lock of {shown}, which has ended"
     job, restarts = _slurm_job()
     if job and owner.job == job and owner.restarts < restarts:  # a job is never at work on two machines
@@ -252,7 +252,7 @@ def _told_if_over(path: Path, content: bytes, force: bool) -> str:
     if not force:
         or_force = ", or give --force, which begins again" if path.name == LOCK_FILE else ""
         raise RunError(
-            f"{locked_one}: {shown} works there, and whether it still runs cannot be seen from here; if it has ended,"
+            f"{locked_one}: {shown}, works there, and whether it still runs cannot be seen from here; if it has ended,"
             f" delete {path}{or_force}"
         )
     return f"{locked_one}: took over the lock of {shown}, as --force asks"
