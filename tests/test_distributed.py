@@ -20,7 +20,9 @@ from safetensors.torch import load_file
 from loraft import distributed
 from loraft.config.resolve import presets, resolve
 from loraft.errors import RunError
+from loraft.runs.environment import keep_environment
 from loraft.runs.run import run_of
+from loraft.training.beginning import begin
 from loraft.training.even_batches import FilledBatches
 from loraft.training.processes import free_keys
 
@@ -158,9 +160,14 @@ def test_a_step_keeps_its_rows_or_the_setting_that_does_is_named(
     earlier: dict[str, object] = {"TrainingClock": {"attributes": {"seconds": 1.0, "tokens": 5}}}
     for n in range(2):
         (state.parent / f"rng_state_{n}.pth").touch()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    keep_environment(run.environment_path, begun)
     monkeypatch.setenv("WORLD_SIZE", processes)
-    for saved in (callbacks, earlier):
-        state.write_text(json.dumps({"stateful_callbacks": saved}), encoding="utf-8")
+    for saved in (callbacks, earlier, None):
+        if saved is None:  # killed before the first checkpoint
+            shutil.rmtree(run.checkpoints)
+        else:
+            state.write_text(json.dumps({"stateful_callbacks": saved}), encoding="utf-8")
         if way is None:
             assert "train.gradient_accumulation_steps" in free_keys(run, now)
         else:
@@ -169,6 +176,9 @@ def test_a_step_keeps_its_rows_or_the_setting_that_does_is_named(
     if way is None and overrides:  # a step would have other rows: the keys are compared as ever
         monkeypatch.setenv("WORLD_SIZE", "2")
         assert free_keys(run, now) == ()
+        monkeypatch.setenv("WORLD_SIZE", processes)
+        begin(run, now, {}, resume=True)
+        assert "train.gradient_accumulation_steps" in free_keys(run, now)
 
 
 def test_accelerate_reads_its_configs_and_none_is_a_preset() -> None:

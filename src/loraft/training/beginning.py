@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from loraft import distributed
 from loraft.config.schema import Config
 from loraft.config.yaml_io import dump_config
 from loraft.data.dataset import Split
@@ -10,7 +11,7 @@ from loraft.runs.environment import Environment, keep_environment
 from loraft.runs.records import write_record
 from loraft.runs.resume import OUTPUT_KEYS, STUDY_SECTIONS, check_same_config, check_same_rows
 from loraft.runs.run import Run
-from loraft.training.processes import free_keys
+from loraft.training.processes import begun_by, free_keys
 
 
 def begin(run: Run, config: Config, splits: Mapping[str, Split], *, resume: bool) -> tuple[dict[str, str], Environment]:
@@ -27,6 +28,11 @@ def begin(run: Run, config: Config, splits: Mapping[str, Split], *, resume: bool
         )
         hint = "put its data back as they were to go on, or --force begins again"
         check_same_rows(run.rows_path, fingerprints, hint=hint)
+    # The number of processes belongs to the config: without a checkpoint nothing else says how many rows a step has.
+    # All of them have read it before it is written.
+    anew = distributed.from_main(
+        begun_by(run) != distributed.processes() and not [*run.checkpoints.glob("checkpoint-*")]
+    )
     write_text(run.config_path, dump_config(config))
     write_record(run.rows_path, fingerprints)
-    return fingerprints, keep_environment(run.environment_path, config)
+    return fingerprints, keep_environment(run.environment_path, config, anew=anew)

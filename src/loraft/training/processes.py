@@ -7,7 +7,8 @@ from loraft import distributed
 from loraft.config.resolve import load_config
 from loraft.config.schema import Config
 from loraft.errors import OtherProcessError, RunError
-from loraft.runs.records import read_object
+from loraft.runs.environment import Environment
+from loraft.runs.records import read_object, read_record
 from loraft.runs.run import Run
 from loraft.training.whole_checkpoints import STATE_FILE
 
@@ -38,11 +39,19 @@ def rows_a_step(config: Config) -> int:
     return config.train.per_device_train_batch_size * config.train.gradient_accumulation_steps * distributed.processes()
 
 
+def begun_by(run: Run) -> int:
+    """The number of processes that a run was begun by: of its environment, which a damaged one cannot say."""
+    try:
+        return int(read_record(run.environment_path, Environment, "").variables.get("WORLD_SIZE", "1"))
+    except (RunError, ValueError):
+        return distributed.processes()
+
+
 def free_keys(run: Run, config: Config) -> tuple[str, ...]:
     """The keys of the batches that may differ where a training is resumed, since a step keeps its rows.
 
     Args:
-        run: begun with its config; where it has no checkpoint, any number of processes may go on.
+        run: begun with its config; without a checkpoint its environment says by how many processes.
         config: of now.
 
     Raises:
@@ -50,7 +59,7 @@ def free_keys(run: Run, config: Config) -> tuple[str, ...]:
     """
     begun, now = load_config(run.config_path).train, rows_a_step(config)
     of_one = begun.per_device_train_batch_size * begun.gradient_accumulation_steps
-    then = of_one * distributed.processes()
+    then = of_one * begun_by(run)
     for state in run.checkpoints.glob(f"checkpoint-*/{STATE_FILE}"):
         with suppress(RunError, KeyError, TypeError, AttributeError):  # damage is told where one is chosen
             saved = read_object(state, "")["stateful_callbacks"].get("TrainingClock", {}).get("attributes", {})
