@@ -12,13 +12,14 @@ from transformers import TrainerCallback
 
 from loraft.evaluation.validation import fitted
 from loraft.models.adapter import add_adapter, remove_adapter
+from loraft.runs import validation_scores
 from loraft.runs.records import read_record, write_record
 from loraft.runs.run import Run
 from loraft.runs.storage import reraise
 from loraft.runs.validation_scores import ValidationScores
 from loraft.training.beginning import begin
 from loraft.training.pipeline import TrainingInputs, fit_adapter
-from loraft.training.results import TrainReport
+from loraft.training.results import RunResult, TrainReport
 from loraft.training.trackers import Trackers
 
 # Takes the percentage of the training that is over, the step, and `train.metric`; returns whether it shall end there.
@@ -37,11 +38,13 @@ class Validated:
         """That of a run; None where its training is not over.
 
         Raises:
-            RunError: the file is damaged, or of a later version.
+            RunError: a file is damaged, or of a later version.
         """
-        if not run.validated_path.exists():
-            return None
-        return read_record(run.validated_path, cls, f"delete {run.path}, and run the same command again")
+        if run.validated_path.exists():
+            return read_record(run.validated_path, cls, f"delete {run.path}, and run the same command again")
+        # One that `loraft train --resume` finished has its scores beside the adapter.
+        scores = validation_scores.read(run.adapter) if run.finished else None
+        return None if scores is None else cls(RunResult.of(run).train, scores)
 
 
 class WatchedTraining(TrainerCallback):

@@ -9,6 +9,7 @@ import pytest
 
 from loraft.config.resolve import resolve
 from loraft.config.schema import Config
+from loraft.config.yaml_io import dump_config
 from loraft.errors import BackboneError, LoraftError, RunError
 from loraft.evaluation import evaluate
 from loraft.runs.run import Run, find_run
@@ -215,6 +216,50 @@ def test_a_trial_whose_folder_is_gone_is_trained_again_as_the_message_of_a_damag
     for _ in range(2):
         with pytest.raises(RunError, match=r"optuna\.jsonl: is missing or empty, .*--force begins again"):
             runner.sweep(given, quiet=True)
+
+
+def test_a_trial_that_was_killed_while_it_was_drawn_draws_the_rest_as_in_one_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = config(tmp_path, trials=1)
+    monkeypatch.setattr(search, "attempt", lambda *a, **k: search.Failure("nothing is trained here"))
+    runner.sweep(given, quiet=True)
+    whole, journal = states(tmp_path)[0][1], SweepFolder(tmp_path / "tìm").journal_path
+    lines = journal.read_bytes().splitlines(keepends=True)
+    second = next(n for n, line in enumerate(lines) if b'"lora.r"' in line)
+    journal.write_bytes(b"".join(lines[:second]))
+    assert states(tmp_path)[0][1].keys() == {"train.learning_rate"}
+    runner.sweep(given, quiet=True)
+    assert states(tmp_path)[0][1] == whole
+
+
+def test_a_trial_that_train_finished_after_its_search_was_killed_counts_with_its_score(
+    searched: Searched, tmp_path: Path, loads: list[Any]
+) -> None:
+    whole = searched[1]
+    assert whole.best is not None
+    shutil.copytree(searched[0] / "tìm", tmp_path / "tìm")
+    folder, winner = SweepFolder(tmp_path / "tìm"), Run(tmp_path / "tìm" / whole.best.name)
+    winner.validated_path.unlink()  # as `loraft train --resume` leaves it
+    lines = folder.journal_path.read_bytes().splitlines(keepends=True)
+    number = [trial.name for trial in whole.trials].index(whole.best.name)
+    told = f'"trial_id":{number},"state"'.encode()
+    folder.journal_path.write_bytes(b"".join(line for line in lines if told not in line))
+    assert states(tmp_path)[number][0] == "RUNNING"
+    again = runner.sweep(config(tmp_path), quiet=True)
+    assert [*map(scored, again.trials)] == [*map(scored, whole.trials)]
+    assert states(tmp_path) == states(searched[0])
+
+
+@pytest.mark.parametrize("space", [("lora.r=1,2,8", SPACE[0]), ("lora.r=1,2,4", "train.learning_rate=log:1e-4:1e-1"),
+                                   ("lora.lora_alpha=8,16,32", SPACE[0])])  # fmt: skip
+def test_a_space_that_was_changed_in_the_saved_config_is_refused(
+    searched: Searched, tmp_path: Path, space: Sequence[str]
+) -> None:
+    shutil.copytree(searched[0] / "tìm", tmp_path / "tìm")
+    SweepFolder(tmp_path / "tìm").config_path.write_text(dump_config(config(tmp_path, *space)), encoding="utf-8")
+    with pytest.raises(RunError, match=r"optuna\.jsonl: trial 1 is of another space than sweep\.search; --force"):
+        runner.sweep(config(tmp_path, *space), quiet=True)
 
 
 @pytest.mark.integration

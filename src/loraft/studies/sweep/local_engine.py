@@ -89,6 +89,7 @@ def attempt(
     *,
     force: bool = False,
     fatal: tuple[type[Exception], ...] = (),
+    known: Callable[[Run], Trained | None] = lambda run: None,
 ) -> Trained | Failure:
     """What `train` returns for a trial, in its locked run directory; its error is told, recorded and returned.
 
@@ -99,13 +100,15 @@ def attempt(
         train: trains in the run directory.
         force: begin a finished or interrupted run again.
         fatal: errors that are raised, since the next trial would have the same.
+        known: what needs no training, of a run that may be finished; None: train.
     """
     error_path = folder.error_path(run_of(trial).name)
     result: Trained | Failure
     try:
         inputs = shared.inputs(trial.config)
         with locked(run_of(trial).path, force=force):  # `loraft train --resume` could go on with it alone
-            result = train(start_run(trial.config, force=force, resume=not force), inputs)
+            there = known(run_of(trial))
+            result = train(start_run(trial.config, force=force, resume=not force), inputs) if there is None else there
     except fatal:
         raise
     except Exception as error:  # whatever it is, the other trials go on

@@ -1,7 +1,7 @@
 """The study of a search in Optuna: where it lies, how it draws, and when it ends a trial."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,18 @@ def draw(trial: Any, axis: Axis) -> Any:
     low, high = axis.values
     suggest = trial.suggest_int if isinstance(low, int) else trial.suggest_float
     return suggest(axis.key, low, high, log=axis.drawn == "log")
+
+
+def is_of(trial: Any, axes: Sequence[Axis]) -> bool:
+    """Whether what is drawn of a trial was drawn from this space."""
+    by_key = {axis.key: axis for axis in axes}
+    for key, drawn in trial.distributions.items():
+        if (axis := by_key.get(key)) is None:
+            return False
+        values = (0, len(axis.values) - 1) if axis.drawn == "list" and axis.in_order else axis.values
+        if tuple(getattr(drawn, "choices", None) or (drawn.low, drawn.high)) != values:
+            return False
+    return not trial.state.is_finished() or len(trial.distributions) == len(axes)
 
 
 def sampler(seed: int, number: int) -> Any:

@@ -40,7 +40,7 @@ from loraft.studies.sweep.local_engine import Failure, attempt
 from loraft.studies.sweep.records import SearchOutcome, SweepResult, TrialRecord, TrialScores
 from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell
 from loraft.studies.sweep.space import Axis, settings_of, space
-from loraft.studies.sweep.trials import Trial, run_of
+from loraft.studies.sweep.trials import Trial, is_finished, run_of
 from loraft.training.on_validation import Validated, WatchedTraining, train_on_validation
 from loraft.training.pipeline import TrainingInputs, run_training
 from loraft.training.results import RunResult
@@ -108,6 +108,9 @@ class _Search:
             if not self.study.trials and any(self.folder.path.glob("*/config.yaml")):
                 what = "is missing or empty, without which the trials beside it cannot be used"
                 raise RunError(f"{self.folder.journal_path}: {what}; {ANEW}")
+            if strange := [one.number + 1 for one in self.study.trials if not self._is_own(one)]:
+                what = f"trial {strange[0]} is of another space than sweep.search"
+                raise RunError(f"{self.folder.journal_path}: {what}; {ANEW}")
             begun = [one.number for one in self.study.trials if not one.state.is_finished()]
             numbers = [*begun, *range(len(self.study.trials), config.sweep.trials)]
             waiting = [*self._gone(), *(number for number in numbers if number < config.sweep.trials)]
@@ -122,6 +125,15 @@ class _Search:
             for number in each(waiting, "trial"):
                 self._trial(number)
             return self._conclude()
+
+    def _is_own(self, one: Any) -> bool:
+        """Whether a trial of the journal is of this search; a list may have changed and kept its length."""
+        if not optuna_study.is_of(one, self.axes):
+            return False
+        name = one.user_attrs.get(NAME)
+        if name is None:
+            return ERROR in one.user_attrs or not one.state.is_finished()
+        return bool(name == trial_with(self.config, settings_of(self.axes, one.params), "--search").name)
 
     def _gone(self) -> list[int]:
         """The numbers of trials that Optuna has a score of, and whose files somebody deleted."""
@@ -141,7 +153,10 @@ class _Search:
         if told:  # its files are gone: what Optuna holds of it stays, and is not changed by the following
             drawn = self.study.trials[number]
         elif number < len(self.study.trials):
-            drawn = optuna.trial.Trial(self.study, self.study.trials[number]._trial_id)
+            begun = self.study.trials[number]
+            drawn = optuna.trial.Trial(self.study, begun._trial_id)
+            for key, between in begun.distributions.items():  # so that the keys behind them draw as in one go
+                self.study.sampler.sample_independent(self.study, begun, key, between)
         else:
             drawn = self.study.ask()
         values = settings_of(self.axes, {axis.key: optuna_study.draw(drawn, axis) for axis in self.axes})
@@ -176,12 +191,16 @@ class _Search:
         watched = WatchedTraining(metric.key, partial(self._falls_behind, drawn))
 
         def train(run: Run, inputs: TrainingInputs) -> Validated | None:
-            # Not again where only telling Optuna of it was interrupted.
-            return Validated.of(run) or train_on_validation(run, inputs, watched, quiet=self.quiet)
+            return train_on_validation(run, inputs, watched, quiet=self.quiet)
+
+        def known(run: Run) -> Validated | None:
+            """Not trained again where only telling Optuna was interrupted, or `loraft train` finished it."""
+            is_finished(trial)  # or of another config, which is refused
+            return Validated.of(run)
 
         found = None
         if PRUNED_AT not in drawn.user_attrs:
-            found = attempt(trial, self.folder, self.shared, train, fatal=(StorageError,))
+            found = attempt(trial, self.folder, self.shared, train, fatal=(StorageError,), known=known)
         if isinstance(found, Failure):
             self.errors[trial.name] = found.message
             drawn.set_user_attr(ERROR, found.message)
