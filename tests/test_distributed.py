@@ -190,16 +190,16 @@ def test_accelerate_reads_its_configs_and_none_is_a_preset() -> None:
     assert not {path.stem for path in CONFIGS.glob("*.yaml")} & {*presets()}
 
 
-def exchanged(folder: Path, how: str) -> subprocess.CompletedProcess[str]:
+def exchanged(folder: Path, how: str, processes: int) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HOW": how, "FOLDER": str(folder), "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), environment.get("PYTHONPATH", "")])
-    command = [sys.executable, *TORCHRUN[:-1], "3", "-m", "helpers.exchange"]
+    command = [sys.executable, *TORCHRUN[:-1], str(processes), "-m", "helpers.exchange"]
     return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment, check=False)
 
 
 @pytest.mark.integration
 def test_a_killed_process_is_named_once_and_shares_come_back_in_order(tmp_path: Path) -> None:
-    made = exchanged(tmp_path, "kill")
+    made = exchanged(tmp_path, "kill", 3)
     told = [line for line in made.stderr.splitlines() if "has ended" in line]
     assert made.returncode != 0
     assert len(told) == 1
@@ -212,7 +212,7 @@ def test_a_killed_process_is_named_once_and_shares_come_back_in_order(tmp_path: 
 
 @pytest.mark.integration
 def test_an_error_of_one_process_is_told_by_it_and_how_to_go_on_by_the_first(tmp_path: Path) -> None:
-    made = exchanged(tmp_path, "raise")
+    made = exchanged(tmp_path, "raise", 2)
     told = [line for line in made.stderr.splitlines() if line.startswith("error: ")]
     assert made.returncode != 0
     assert told[0] == "error: rank 1: dòng 7: không đọc được"
@@ -223,7 +223,7 @@ def test_an_error_of_one_process_is_told_by_it_and_how_to_go_on_by_the_first(tmp
 
 @pytest.mark.integration
 def test_one_that_is_interrupted_is_not_told_as_lost_by_another(tmp_path: Path) -> None:
-    made = exchanged(tmp_path, "interrupt")
+    made = exchanged(tmp_path, "interrupt", 2)
     told = [line for line in made.stderr.splitlines() if line.startswith(("error", "interrupted"))]
     assert made.returncode != 0
     assert told == ["interrupted"]
