@@ -42,7 +42,7 @@ from loraft.studies.sweep.shared_backbone import SharedBackbone, Tell
 from loraft.studies.sweep.space import Axis, settings_of, space
 from loraft.studies.sweep.trials import Trial, is_finished, run_of
 from loraft.training.on_validation import Validated, WatchedTraining, train_on_validation
-from loraft.training.pipeline import TrainingInputs, run_training
+from loraft.training.pipeline import run_training
 from loraft.training.results import RunResult
 from loraft.training.starting_point import refuse_start
 
@@ -189,9 +189,7 @@ class _Search:
 
         metric = Metric.of(trial.config)
         watched = WatchedTraining(metric.key, partial(self._falls_behind, drawn))
-
-        def train(run: Run, inputs: TrainingInputs) -> Validated | None:
-            return train_on_validation(run, inputs, watched, quiet=self.quiet)
+        train = partial(train_on_validation, watched=watched, quiet=self.quiet)
 
         def known(run: Run) -> Validated | None:
             """Not trained again where only telling Optuna was interrupted, or `loraft train` finished it."""
